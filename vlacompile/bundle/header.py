@@ -34,7 +34,7 @@ def _struct(record: layout.Record) -> list[str]:
         array = f"[{field.count}]" if field.count > 1 else ""
         out.append(f"  {layout.c_type(field)} {field.name}{array}; /* {field.doc} */")
     name = f"vlart_{record.name}_record_t"
-    out += [f"}} {name};", f'_Static_assert(sizeof({name}) == {record.size}, "layout of {record.name}");', ""]
+    out += [f"}} {name};", f'static_assert(sizeof({name}) == {record.size}, "layout of {record.name}");', ""]
     return out
 
 
@@ -44,6 +44,7 @@ def c_header() -> str:
         "#ifndef VLART_LAYOUT_H",
         "#define VLART_LAYOUT_H",
         "",
+        "#include <assert.h>",
         "#include <stdint.h>",
         "",
         "/* Little-endian records of plan.bin and of frames files. String fields are byte offsets into the",

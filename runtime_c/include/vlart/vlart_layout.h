@@ -2,6 +2,7 @@
 #ifndef VLART_LAYOUT_H
 #define VLART_LAYOUT_H
 
+#include <assert.h>
 #include <stdint.h>
 
 /* Little-endian records of plan.bin and of frames files. String fields are byte offsets into the
@@ -34,7 +35,7 @@ typedef struct {
   uint32_t reserved[7]; /* zero */
   uint32_t header_crc32; /* CRC-32 of the bytes of the header before this field */
 } vlart_header_record_t;
-_Static_assert(sizeof(vlart_header_record_t) == 64, "layout of header");
+static_assert(sizeof(vlart_header_record_t) == 64, "layout of header");
 
 /* Where the records of one kind are. */
 typedef struct {
@@ -45,7 +46,7 @@ typedef struct {
   uint64_t offset; /* from the start of the file, a multiple of ALIGN */
   uint64_t bytes; /* stride * count */
 } vlart_section_record_t;
-_Static_assert(sizeof(vlart_section_record_t) == 32, "layout of section");
+static_assert(sizeof(vlart_section_record_t) == 32, "layout of section");
 
 /* Exactly one: what the bundle is and how its actions are handed out. */
 typedef struct {
@@ -64,7 +65,7 @@ typedef struct {
   uint64_t deadline_us; /* time that one step may take, microseconds; 0 = none */
   uint64_t arena_bytes; /* size of the arena that holds every ARENA value */
 } vlart_policy_record_t;
-_Static_assert(sizeof(vlart_policy_record_t) == 64, "layout of policy");
+static_assert(sizeof(vlart_policy_record_t) == 64, "layout of policy");
 
 /* One other file of the bundle. */
 typedef struct {
@@ -74,7 +75,7 @@ typedef struct {
   uint32_t reserved; /* zero */
   uint64_t bytes; /* size of the file */
 } vlart_file_record_t;
-_Static_assert(sizeof(vlart_file_record_t) == 24, "layout of file");
+static_assert(sizeof(vlart_file_record_t) == 24, "layout of file");
 
 /* A tensor that crosses a stage boundary. Dense, row-major. */
 typedef struct {
@@ -88,7 +89,7 @@ typedef struct {
   uint32_t weight; /* WEIGHT: index of the weight record; ARENA: NONE */
   uint32_t reserved; /* zero */
 } vlart_value_record_t;
-_Static_assert(sizeof(vlart_value_record_t) == 104, "layout of value");
+static_assert(sizeof(vlart_value_record_t) == 104, "layout of value");
 
 /* A value that the caller writes. */
 typedef struct {
@@ -97,7 +98,7 @@ typedef struct {
   float clock_hz; /* nominal rate; 0 = not stated */
   uint32_t reserved; /* zero */
 } vlart_source_record_t;
-_Static_assert(sizeof(vlart_source_record_t) == 16, "layout of source");
+static_assert(sizeof(vlart_source_record_t) == 16, "layout of source");
 
 /* A constant tensor; each distinct content is stored once. */
 typedef struct {
@@ -109,7 +110,7 @@ typedef struct {
   uint64_t offset; /* byte offset in the file, a multiple of ALIGN */
   uint64_t bytes; /* size of the tensor */
 } vlart_weight_record_t;
-_Static_assert(sizeof(vlart_weight_record_t) == 96, "layout of weight");
+static_assert(sizeof(vlart_weight_record_t) == 96, "layout of weight");
 
 /* Values with one dependency set, computed by one engine. Records are in execution order. */
 typedef struct {
@@ -130,7 +131,7 @@ typedef struct {
   uint64_t flops; /* floating-point operations per iteration (matmul, convolution, attention; 2 per MAC) */
   uint64_t weight_bytes; /* bytes of weights that one iteration reads */
 } vlart_stage_record_t;
-_Static_assert(sizeof(vlart_stage_record_t) == 72, "layout of stage");
+static_assert(sizeof(vlart_stage_record_t) == 72, "layout of stage");
 
 /* A port of a stage's engine and the value behind it. */
 typedef struct {
@@ -139,14 +140,14 @@ typedef struct {
   uint32_t mode; /* binding_mode */
   uint32_t reserved; /* zero */
 } vlart_binding_record_t;
-_Static_assert(sizeof(vlart_binding_record_t) == 16, "layout of binding");
+static_assert(sizeof(vlart_binding_record_t) == 16, "layout of binding");
 
 /* A weight handed to a stage's engine under the name that its artefact uses. */
 typedef struct {
   uint32_t port; /* string: name of the initializer in the artefact */
   uint32_t weight; /* weight */
 } vlart_initializer_record_t;
-_Static_assert(sizeof(vlart_initializer_record_t) == 8, "layout of initializer");
+static_assert(sizeof(vlart_initializer_record_t) == 8, "layout of initializer");
 
 /* A loop-carried value. Iteration 0 reads `initial`; iteration k > 0 reads what k-1 wrote; the last iteration writes `result`; the others alternate between `scratch` and `result`. */
 typedef struct {
@@ -157,7 +158,7 @@ typedef struct {
   uint32_t output; /* binding (mode CARRY) that writes it */
   uint32_t reserved; /* zero */
 } vlart_carry_record_t;
-_Static_assert(sizeof(vlart_carry_record_t) == 24, "layout of carry");
+static_assert(sizeof(vlart_carry_record_t) == 24, "layout of carry");
 
 /* One replay step: write these tensors, step, then compare those. */
 typedef struct {
@@ -168,7 +169,7 @@ typedef struct {
   uint32_t expect_begin; /* first expect record in tensors */
   uint32_t expect_count; /* number of expect records */
 } vlart_frame_record_t;
-_Static_assert(sizeof(vlart_frame_record_t) == 24, "layout of frame");
+static_assert(sizeof(vlart_frame_record_t) == 24, "layout of frame");
 
 /* A named tensor of a frames file; it binds to a plan's source or value by name. */
 typedef struct {
@@ -184,6 +185,6 @@ typedef struct {
   float cosine; /* expect: smallest allowed cosine */
   float reserved2; /* zero */
 } vlart_tensor_record_t;
-_Static_assert(sizeof(vlart_tensor_record_t) == 112, "layout of tensor");
+static_assert(sizeof(vlart_tensor_record_t) == 112, "layout of tensor");
 
 #endif

@@ -1,0 +1,292 @@
+/* libvlart: runs a compiled policy bundle (NAME.vlab). This header is the whole public ABI.
+
+   A bundle is the validated, memory-mapped plan and its weights; a session is one running copy of
+   the policy. The life of both has three phases, named at every function:
+     [open]  validates every byte of the plan once; nothing is re-checked afterwards
+     [init]  places all of our memory in an arena that the caller gives, and builds the engines
+     [tick]  never allocates, locks, prints or opens a file (an engine may allocate inside itself)
+
+   Ownership: the caller owns every arena, option, diagnostic and output struct. A bundle must
+   outlive its sessions; an arena must outlive what was placed in it. Names and arrays handed out
+   by a bundle stay valid until it is closed.
+
+   Threads: a bundle never changes after [open], so any number of threads may use it. A session
+   belongs to one thread at a time; two sessions share nothing that is written.
+
+   Structs: `struct_size` comes first and is set by the caller to sizeof(the struct). Fields are
+   only added at the tail. Zero means the default in every option. */
+#ifndef VLART_VLART_H
+#define VLART_VLART_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vlart/vlart_layout.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define VLART_API __attribute__((visibility("default")))
+#else
+#define VLART_API
+#endif
+
+#define VLART_ABI_MAJOR 1u
+#define VLART_ABI_MINOR 0u
+
+/* Limits of this reader; a plan beyond them is refused as UNSUPPORTED. */
+#define VLART_MAX_SOURCES 64u        /* a dependency set is one 64-bit word */
+#define VLART_MAX_ITERATIONS 65536u  /* of one loop stage */
+#define VLART_MAX_STRING 1023u       /* bytes of one string, without its NUL */
+
+/* The closed list of statuses: name, number (never reused), and what to make of it. */
+#define VLART_STATUS_LIST(X)                                                                      \
+  X(OK, 0, "The call did what it says.")                                                          \
+  X(BAD_ARGUMENT, 1, "A pointer, index, size or option of this call is wrong; the caller's bug.") \
+  X(IO, 2, "A file could not be opened, mapped or sized; look at the path and at the rights.")    \
+  X(NOT_A_BUNDLE, 3, "plan.bin does not start as a plan does; the directory is another thing.")   \
+  X(VERSION, 4, "The file has another major format version; rebuild it or update the runtime.")   \
+  X(CORRUPT, 5, "A checksum, size, index or range is wrong; copy or build the bundle again.")     \
+  X(UNSUPPORTED, 6, "Well formed, but beyond what this build of the runtime can do.")             \
+  X(OUT_OF_MEMORY, 7, "The arena is too small; ask ..._required_bytes how much is needed.")       \
+  X(NO_BACKEND, 8, "The engine's library is missing; install it or give its path.")               \
+  X(BACKEND_FAILED, 9, "The engine refused the stage or failed while running it.")                \
+  X(WRONG_DTYPE, 10, "The tensor has another element type than the plan, or a bool is not 0/1.")  \
+  X(WRONG_SHAPE, 11, "The tensor has another shape or size than the plan.")                       \
+  X(NOT_FINITE, 12, "The input holds a NaN or an infinity; the source keeps its old content.")    \
+  X(SOURCE_UNSET, 13, "A source that a stage needs has never been written; write it, then step.") \
+  X(VALUE_UNSET, 14, "The value has not been computed yet; step first.")                          \
+  X(ACTION_NOT_FINITE, 15, "The new chunk holds a NaN or an infinity; the last safe one stays.")  \
+  X(ACTION_OUT_OF_RANGE, 16, "The new chunk leaves its bounds; the last safe chunk stays.")       \
+  X(DEADLINE_MISSED, 17, "Out of time before every stage ran; the last safe chunk stays.")        \
+  X(QUEUE_EMPTY, 18, "Every action to be executed was handed out; write, step, then pop.")        \
+  X(NOT_FOUND, 19, "The bundle has nothing of that name.")                                        \
+  X(SELF_TEST_FAILED, 20, "The bundle runs here but does not give the recorded outputs.")
+
+typedef enum {
+#define VLART_STATUS_MEMBER(name, number, help) VLART_STATUS_##name = number,
+  VLART_STATUS_LIST(VLART_STATUS_MEMBER)
+#undef VLART_STATUS_MEMBER
+} vlart_status_t;
+
+typedef struct vlart_bundle vlart_bundle_t;   /* opaque, lives in a caller's arena */
+typedef struct vlart_session vlart_session_t; /* opaque, lives in a caller's arena */
+typedef struct vlart_backend vlart_backend_t; /* an engine, src/backend.h */
+
+/* Four short lines for a person. A failing call fills it; a call that succeeds leaves it alone.
+   Every function takes NULL instead. Lines are NUL-terminated and cut where they are too long. */
+typedef struct {
+  size_t struct_size;
+  vlart_status_t status;
+  char what[160];  /* what failed */
+  char where[256]; /* file, record, stage, source */
+  char why[512];   /* the observed fact, with numbers */
+  char fix[256];   /* what to do next */
+} vlart_diag_t;
+
+typedef struct {
+  size_t struct_size;
+  uint32_t skip_file_checksums; /* 1: do not read the other files to compare their CRC-32; for a
+                                   bundle that was verified when it was installed */
+  uint32_t reserved;
+} vlart_open_options_t;
+
+typedef struct {
+  size_t struct_size;
+  const char *ort_library; /* path of libonnxruntime.so; NULL: the loader's libonnxruntime.so.1 */
+  uint32_t threads;        /* threads of one engine; 0: the engine's own choice */
+  uint32_t reserved;
+  const vlart_backend_t *const *backends; /* engines besides the built-in ones, tried first */
+  size_t backend_count;
+} vlart_session_options_t;
+
+typedef struct {
+  size_t struct_size;
+  const char *name;
+  const char *target;
+  const char *recipe;
+  uint32_t format_major;
+  uint32_t format_minor;
+  uint32_t source_count;
+  uint32_t value_count;
+  uint32_t stage_count;
+  uint32_t action_value;  /* value index or VLART_NONE; without it the next five are 0 or NULL */
+  uint32_t chunk_steps;   /* H: actions predicted per replan */
+  uint32_t execute_steps; /* h: actions handed out before a replan is due */
+  uint32_t action_dim;    /* numbers per action */
+  uint32_t reserved;
+  const float *low;     /* [action_dim] or NULL */
+  const float *high;    /* [action_dim] or NULL */
+  uint64_t deadline_us; /* time that one step may take, microseconds; 0 = none */
+  uint64_t arena_bytes; /* of all values that stages exchange */
+} vlart_bundle_info_t;
+
+typedef struct {
+  size_t struct_size;
+  const char *name;
+  uint32_t dtype;                 /* VLART_DTYPE_... */
+  uint32_t rank;                  /* 0..VLART_MAX_RANK */
+  uint64_t dims[VLART_MAX_RANK];  /* dims[0..rank); the rest is 1 */
+  uint64_t bytes;
+} vlart_value_info_t;
+
+typedef struct {
+  size_t struct_size;
+  uint32_t value;  /* value index: name, dtype and shape are there */
+  uint32_t update; /* VLART_UPDATE_... */
+  float clock_hz;  /* nominal rate; 0 = not stated */
+  uint32_t reserved;
+} vlart_source_info_t;
+
+typedef struct {
+  size_t struct_size;
+  const char *name;
+  const char *artefact; /* path in the bundle, or NULL */
+  uint32_t backend;     /* VLART_BACKEND_... */
+  uint32_t iterations;  /* 1, or K for a loop body */
+  uint64_t depends;     /* bit i: the stage depends on source i */
+  uint64_t flops;       /* per iteration */
+  uint64_t weight_bytes; /* read per iteration */
+} vlart_stage_info_t;
+
+typedef struct {
+  size_t struct_size;
+  uint32_t remaining; /* actions that pop will still hand out */
+  uint32_t position;  /* index in the chunk of the next action */
+  uint32_t stale;     /* 1: a later step failed, so the chunk is older than the sources */
+  uint32_t reserved;
+  uint64_t chunks;    /* good chunks so far; 0: pop has nothing to hand out yet */
+} vlart_queue_info_t;
+
+typedef struct {
+  size_t struct_size;
+  uint64_t runs;       /* completed */
+  uint64_t iterations; /* completed, also those of a run that was cut by the deadline */
+  uint64_t last_ns;    /* of one completed run (all its iterations); 0 before the first */
+  uint64_t total_ns;
+  uint64_t min_ns;
+  uint64_t max_ns;
+} vlart_stage_stats_t;
+
+typedef struct {
+  size_t struct_size;
+  uint64_t steps;             /* calls of step that found every source set */
+  uint64_t stages_run;        /* completed runs, over all stages */
+  uint64_t stages_skipped;    /* stages that were up to date */
+  uint64_t deadline_misses;   /* steps that gave DEADLINE_MISSED */
+  uint64_t deadline_overruns; /* steps whose last stage began in time and ended late */
+  uint64_t chunks_rejected;   /* not finite or out of range */
+  uint64_t backend_failures;
+  uint64_t last_step_ns;
+} vlart_session_totals_t;
+
+/* ---- statuses and versions; any thread, any phase ------------------------------------------- */
+
+/* (major << 16) | minor of the library that is loaded. The majors must be equal. */
+VLART_API uint32_t vlart_abi_version(void);
+VLART_API const char *vlart_status_name(vlart_status_t status); /* "CORRUPT"; never NULL */
+VLART_API const char *vlart_status_help(vlart_status_t status); /* one sentence; never NULL */
+VLART_API const char *vlart_dtype_name(uint32_t dtype);         /* "f32"; NULL if unknown */
+VLART_API uint32_t vlart_dtype_bytes(uint32_t dtype);           /* of one element; 0 if unknown */
+
+/* ---- bundle --------------------------------------------------------------------------------- */
+
+/* [open] Bytes of arena that vlart_bundle_open needs for the bundle in `dir`. Any thread. */
+VLART_API vlart_status_t vlart_bundle_required_bytes(const char *dir, vlart_diag_t *diag,
+                                                     size_t *out_bytes);
+
+/* [open] Maps and validates a bundle. `options` may be NULL. The files must not be changed or
+   truncated while the bundle is open: the weights are used where they are mapped. Any thread. */
+VLART_API vlart_status_t vlart_bundle_open(const char *dir, const vlart_open_options_t *options,
+                                           void *arena, size_t arena_bytes, vlart_diag_t *diag,
+                                           vlart_bundle_t **out_bundle);
+
+/* Unmaps the bundle, after its last session was closed. NULL is allowed. */
+VLART_API void vlart_bundle_close(vlart_bundle_t *bundle);
+
+/* Descriptions; any thread, any phase. An index out of range gives BAD_ARGUMENT. */
+VLART_API vlart_status_t vlart_bundle_info(const vlart_bundle_t *bundle,
+                                           vlart_bundle_info_t *out_info);
+VLART_API vlart_status_t vlart_bundle_source(const vlart_bundle_t *bundle, uint32_t source,
+                                             vlart_source_info_t *out_info);
+VLART_API vlart_status_t vlart_bundle_value(const vlart_bundle_t *bundle, uint32_t value,
+                                            vlart_value_info_t *out_info);
+VLART_API vlart_status_t vlart_bundle_stage(const vlart_bundle_t *bundle, uint32_t stage,
+                                            vlart_stage_info_t *out_info);
+
+/* Index by name; NOT_FOUND without a diagnostic. A source has the name of its value. */
+VLART_API vlart_status_t vlart_bundle_find_source(const vlart_bundle_t *bundle, const char *name,
+                                                  uint32_t *out_source);
+VLART_API vlart_status_t vlart_bundle_find_value(const vlart_bundle_t *bundle, const char *name,
+                                                 uint32_t *out_value);
+VLART_API vlart_status_t vlart_bundle_find_stage(const vlart_bundle_t *bundle, const char *name,
+                                                 uint32_t *out_stage);
+
+/* ---- session -------------------------------------------------------------------------------- */
+
+/* [init] Bytes of arena that vlart_session_init needs with these options (NULL: the defaults). */
+VLART_API vlart_status_t vlart_session_required_bytes(const vlart_bundle_t *bundle,
+                                                      const vlart_session_options_t *options,
+                                                      vlart_diag_t *diag, size_t *out_bytes);
+
+/* [init] Places a session in the arena (any alignment) and builds one engine per stage. */
+VLART_API vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
+                                            const vlart_session_options_t *options, void *arena,
+                                            size_t arena_bytes, vlart_diag_t *diag,
+                                            vlart_session_t **out_session);
+
+/* Releases the engines. NULL is allowed. */
+VLART_API void vlart_session_close(vlart_session_t *session);
+
+/* [tick] Gives a source its content: `rank` dims and exactly `bytes` bytes, dense, row-major.
+   Bytes equal to the present ones are accepted and mark nothing dirty. On any error the source
+   keeps what it had. The session's thread. */
+VLART_API vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t source,
+                                             const void *data, size_t bytes, uint32_t dtype,
+                                             uint32_t rank, const uint64_t *dims,
+                                             vlart_diag_t *diag);
+
+/* [tick] Runs, in the plan's order, exactly the stages one of whose sources changed since they
+   last ran. The time limit is the plan's deadline_us. It is looked at before each stage and each
+   iteration; on DEADLINE_MISSED the stages that completed count and the others stay dirty.
+   A new chunk is checked (finite, within bounds) before the queue takes it. On any failure the
+   last safe chunk stays in the queue, marked stale. If nothing had to run and the queue is used
+   up, the chunk is handed out again from its beginning: it is what the sources still ask for.
+   The session's thread. */
+VLART_API vlart_status_t vlart_session_step(vlart_session_t *session, vlart_diag_t *diag);
+
+/* [tick] The same with another time limit in microseconds from now; 0 = none. */
+VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session,
+                                                     uint64_t deadline_us, vlart_diag_t *diag);
+
+/* [tick] Copies a value: a source, a weight, or what a stage wrote in its last completed run.
+   `bytes` must be the value's size. The session's thread. */
+VLART_API vlart_status_t vlart_session_read(vlart_session_t *session, uint32_t value, void *out,
+                                            size_t bytes, vlart_diag_t *diag);
+
+/* [tick] Copies the next action, `dim` numbers; QUEUE_EMPTY after execute_steps of them.
+   The session's thread. */
+VLART_API vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t dim,
+                                           vlart_diag_t *diag);
+
+/* [tick] How much the queue still holds and whether it is stale. The session's thread. */
+VLART_API vlart_status_t vlart_session_queue(const vlart_session_t *session,
+                                             vlart_queue_info_t *out_info);
+
+/* [tick] Makes every stage dirty and empties the queue; sources keep their content. For the start
+   of an episode and for measurements. The session's thread. */
+VLART_API vlart_status_t vlart_session_invalidate(vlart_session_t *session);
+
+/* [tick] Counters since init. The session's thread. */
+VLART_API vlart_status_t vlart_session_stats(const vlart_session_t *session, uint32_t stage,
+                                             vlart_stage_stats_t *out_stats);
+VLART_API vlart_status_t vlart_session_totals(const vlart_session_t *session,
+                                              vlart_session_totals_t *out_totals);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
