@@ -1,0 +1,187 @@
+"""Policy -> Program: trace the whole inference function with `torch.export`.
+
+Owns the call of the exporter and the translation of its failures into CaptureErrors that name
+the module path and the source line. Must not know stages.
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.export.graph_signature import InputKind
+from torch.fx import Graph
+
+from vlacompile.capture.program import Program, prune, to_meta
+from vlacompile.errors import CaptureError
+from vlacompile.policy import Policy
+
+
+class _Inference(torch.nn.Module):
+    """The policy as a module of positional inputs, so that every weight it reaches has a name."""
+
+    def __init__(self, policy: Policy):
+        super().__init__()
+        self.infer = policy.infer
+        self.input_names = tuple(policy.example_inputs)
+        self.output_names = policy.outputs
+        self.policy_name = policy.name
+        for name, module in modules_of(policy.observe, policy.step).items():
+            self.add_module(name, module)
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values = self.infer(**dict(zip(self.input_names, inputs, strict=True)))
+        missing = [n for n in self.output_names if n not in values]
+        if missing:
+            raise CaptureError(
+                f"the inference function returns no {', '.join(missing)}",
+                where=f'Policy "{self.policy_name}"',
+                why=f"it returned {', '.join(map(str, values)) or 'nothing'}",
+                fix="return these tensors by name, or change outputs=",
+            )
+        return tuple(values[n] for n in self.output_names)
+
+
+def modules_of(*functions: Callable | None) -> dict[str, torch.nn.Module]:
+    """The nn.Modules that functions reach: themselves, `self`, closure cells, partial arguments and
+    referenced globals, by name; a module that is part of another is left to it."""
+    found: dict[str, torch.nn.Module] = {}
+    seen: set[int] = set()
+
+    def visit(name: str, value, depth: int) -> None:
+        if id(value) in seen or depth > 4:
+            return
+        if isinstance(value, torch.nn.Module):
+            seen.add(id(value))
+            found[name.replace(".", "_")] = value
+            return
+        if inspect.ismethod(value):
+            visit(name, value.__self__, depth)
+            visit(name, value.__func__, depth + 1)
+        elif hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+            seen.add(id(value))
+            visit(name, value.func, depth + 1)
+            for i, a in enumerate(value.args):
+                visit(f"{name}_{i}", a, depth + 1)
+            for k, a in value.keywords.items():
+                visit(k, a, depth + 1)
+        elif inspect.isfunction(value):
+            seen.add(id(value))
+            variables = inspect.getclosurevars(value)
+            for k, v in {**variables.nonlocals, **variables.globals}.items():
+                visit(k, v, depth + 1)
+        elif isinstance(value, Mapping):
+            seen.add(id(value))
+            for k, v in value.items():
+                visit(f"{name}_{k}", v, depth + 1)
+        elif isinstance(value, (list, tuple)):
+            seen.add(id(value))
+            for i, v in enumerate(value):
+                visit(f"{name}_{i}", v, depth + 1)
+        elif hasattr(value, "__dict__") and not inspect.ismodule(value) and not inspect.isclass(value):
+            seen.add(id(value))
+            for k, v in vars(value).items():
+                if isinstance(v, (torch.nn.Module, Mapping, list, tuple)):
+                    visit(k, v, depth + 1)
+
+    for function in functions:
+        if function is not None:
+            visit(getattr(function, "__name__", "policy"), function, 0)
+    inner = {id(m) for top in found.values() for m in top.modules() if m is not top}
+    return {name: module for name, module in found.items() if id(module) not in inner}
+
+
+def capture(policy: Policy) -> Program:
+    """Trace `policy` at its example shapes.
+
+    Raises CaptureError with the module path and source line of the statement that cannot be traced.
+    """
+    module = _Inference(policy)
+    training = [name for name, m in module.named_modules() if m.training and name]
+    if training:
+        raise CaptureError(
+            "the policy is in training mode",
+            where=f'Policy "{policy.name}", module {training[0]}',
+            why="dropout and batch statistics would be traced as they act in training",
+            fix="call .eval() on the module before it is given to Policy",
+        )
+    module.eval()
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(module, tuple(policy.example_inputs.values()), strict=False)
+            exported = exported.run_decompositions({})
+    except CaptureError:
+        raise
+    except Exception as error:  # the exporter raises whatever the traced model raised
+        raise _explain(policy, error) from error
+    return _to_program(policy, exported)
+
+
+def _explain(policy: Policy, error: Exception) -> CaptureError:
+    frames = traceback.extract_tb(error.__traceback__)
+    here = inspect.getsourcefile(torch).rsplit("/", 1)[0]
+    own = [f for f in frames if not f.filename.startswith(here) and "/vlacompile/" not in f.filename
+           and not f.filename.startswith("<")]
+    where = f'Policy "{policy.name}"'
+    if own:
+        where += f", {own[-1].filename}:{own[-1].lineno} in {own[-1].name}: {own[-1].line}"
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return CaptureError(
+        "the inference function cannot be traced",
+        where=where,
+        why=f"{type(error).__name__}: {first}",
+        fix="remove control flow and shapes that depend on tensor values on that line "
+        "(use torch.where, fixed shapes, Python-number step indices)",
+    )
+
+
+def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Program:
+    kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
+    tensors = {**exported.state_dict, **exported.constants}
+    names = iter(policy.example_inputs)
+    graph, mapping = Graph(), {}
+    constants: dict[str, torch.Tensor] = {}
+    parameters: set[str] = set()
+    inputs: dict[str, str] = {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            spec = kinds[node.name]
+            if spec.kind is InputKind.USER_INPUT:
+                source = next(names)
+                new = graph.placeholder(_identifier(source))
+                inputs[new.name] = source
+            else:
+                name = _constant_name(spec.target)
+                constants[name] = tensors[spec.target].detach()
+                if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+                    parameters.add(name)
+                new = graph.get_attr(name)
+            new.meta["val"] = to_meta(node.meta["val"])
+        elif node.op == "get_attr":
+            name = _constant_name(node.target)
+            constants[name] = getattr(exported.graph_module, node.target).detach()
+            new = graph.get_attr(name)
+            new.meta["val"] = to_meta(constants[name])
+        elif node.op == "call_function":
+            new = graph.node_copy(node, lambda n: mapping[n])
+            new.meta = {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
+            new.meta["val"] = to_meta(node.meta.get("val"))
+        else:
+            assert node.op == "output", node.op
+            outs = node.args[0]
+            graph.output(tuple(mapping[o] for o in outs))
+            continue
+        mapping[node] = new
+    return prune(Program(policy.name, graph, constants, dict(policy.sources), inputs, policy.outputs,
+                         frozenset(parameters)))
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _constant_name(target: str) -> str:
+    """Buffers of a GraphModule must not contain dots."""
+    return target.replace(".", "__")

@@ -1,0 +1,94 @@
+"""Facts about single graph nodes: size, cost, what kind of op it is. Read off PyTorch's own
+tags and counters, so that there is no table of op names to keep."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+from torch.utils.flop_counter import FlopCounterMode
+
+from vlacompile.capture.program import to_meta
+
+# Elements up to which an element-wise op is cheaper to repeat than to keep (one 64 KiB f32 tensor).
+CHEAP_ELEMENTS = 16384
+
+
+def tensor_bytes(val) -> int:
+    """Bytes of a tensor, or of all tensors of a tuple."""
+    if isinstance(val, torch.Tensor):
+        return math.prod(int(d) for d in val.shape) * val.element_size()
+    if isinstance(val, (list, tuple)):
+        return sum(tensor_bytes(v) for v in val)
+    return 0
+
+
+def node_bytes(node: Node) -> int:
+    return tensor_bytes(node.meta.get("val"))
+
+
+def elements(node: Node) -> int:
+    val = node.meta.get("val")
+    return math.prod(int(d) for d in val.shape) if isinstance(val, torch.Tensor) else 0
+
+
+def flops(node: Node) -> int:
+    """Floating-point operations of one node: matmul, convolution and attention, 2 per multiply-add
+    (torch.utils.flop_counter)."""
+    if node.op != "call_function":
+        return 0
+    if hasattr(node.target, "flops"):  # a rolled loop knows its own
+        return node.target.flops
+    if not isinstance(node.target, torch._ops.OpOverload) or is_free(node) or is_pointwise(node):
+        return 0
+    meta = lambda n: to_meta(n.meta["val"])  # noqa: E731
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta))
+    return counter.get_total_flops()
+
+
+def is_pointwise(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
+
+
+def is_view(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+
+
+def is_random(node: Node) -> bool:
+    """True when the op draws random numbers as it stands (dropout in eval mode does not)."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    names = [a.name for a in target._schema.arguments]
+    bound = dict(zip(names, node.args)) | node.kwargs
+    if "dropout_p" in names:
+        return float(bound.get("dropout_p", 0.0)) != 0.0
+    return not ("train" in names and bound.get("train") is False)
+
+
+def is_free(node: Node) -> bool:
+    """True when repeating the op on the consumer's side costs next to nothing: views, casts, copies,
+    concatenations, constants, and element-wise ops on small tensors."""
+    if node.op != "call_function":
+        return False
+    if node.target is operator.getitem:
+        return True
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if is_view(node) or not node.all_input_nodes:
+        return not is_random(node)
+    if target.overloadpacket in _COPIES:
+        return True
+    return is_pointwise(node) and elements(node) <= CHEAP_ELEMENTS and not is_random(node)
+
+
+_ATEN = torch.ops.aten
+_COPIES = frozenset({_ATEN.clone, _ATEN._to_copy, _ATEN.to, _ATEN.cat, _ATEN.stack, _ATEN.contiguous, _ATEN.reshape,
+                     _ATEN._unsafe_view, _ATEN.repeat, _ATEN.flatten, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.zeros_like,
+                     _ATEN.ones_like, _ATEN.full_like, _ATEN.new_zeros, _ATEN.new_ones, _ATEN.new_full})

@@ -1,0 +1,96 @@
+"""The tree of errors. Each says what failed, where, why, and what to do about it.
+
+Four short lines for a person, four fields for a program, one exit code per class
+(`EXIT_CODES` of the command line are read off the classes).
+"""
+
+from __future__ import annotations
+
+
+class VlaError(Exception):
+    """Base of every error that vlacompile raises on purpose."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str, why: str, fix: str):
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  where: {self.where}\n  why:   {self.why}\n  fix:   {self.fix}"
+
+    def as_dict(self) -> dict[str, str]:
+        return {
+            "error": type(self).__name__,
+            "what": self.what,
+            "where": self.where,
+            "why": self.why,
+            "fix": self.fix,
+        }
+
+
+class ConfigError(VlaError):
+    """A recipe, target or argument is not valid."""
+
+    exit_code = 3
+
+
+class SourceError(VlaError):
+    """The policy or checkpoint cannot be read or is of no known kind."""
+
+    exit_code = 4
+
+
+class CaptureError(VlaError):
+    """The inference function cannot be traced."""
+
+    exit_code = 5
+
+
+class StagingError(VlaError):
+    """The traced graph cannot be divided as asked."""
+
+    exit_code = 6
+
+
+class EmitError(VlaError):
+    """A stage cannot be written for its backend."""
+
+    exit_code = 7
+
+
+class BundleError(VlaError):
+    """A bundle is missing, truncated, altered or of another version."""
+
+    exit_code = 8
+
+
+class RuntimeFailure(VlaError):
+    """libvlart refused or failed; `status` is its status name, as `ACTION_NOT_FINITE`."""
+
+    exit_code = 9
+
+    def __init__(self, what: str, *, where: str, why: str, fix: str, status: str = "BACKEND_FAILED"):
+        super().__init__(what, where=where, why=why, fix=fix)
+        self.status = status
+
+    def as_dict(self) -> dict[str, str]:
+        return super().as_dict() | {"status": self.status}
+
+
+class ParityError(VlaError):
+    """Outputs differ by more than the tolerance table allows."""
+
+    exit_code = 10
+
+
+def nearest(word: str, known) -> str:
+    """'; did you mean "x"?' when `word` is close to one of `known`, else the list of them."""
+    import difflib
+
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f'did you mean "{close[0]}"?' if close else "known: " + ", ".join(names)

@@ -1,0 +1,59 @@
+"""Removes ops that return their input unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from vlacompile.capture.ops import is_random
+from vlacompile.capture.program import Program, ProgramEditor
+from vlacompile.passes.result import PassResult
+
+_ATEN = torch.ops.aten
+_ALIASES = frozenset({_ATEN.alias, _ATEN.detach, _ATEN.lift_fresh_copy, _ATEN.detach_, _ATEN.lift_fresh})
+_COPIES = frozenset({_ATEN._to_copy, _ATEN.to, _ATEN.clone})
+_DROPOUTS = frozenset({_ATEN.dropout, _ATEN.feature_dropout, _ATEN.alpha_dropout})
+
+
+def _is_identity(node: Node) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    packet = node.target.overloadpacket
+    if packet in _ALIASES:
+        return True
+    if packet in _DROPOUTS:
+        return not is_random(node)
+    if packet in _COPIES:
+        source, val = node.args[0].meta["val"], node.meta["val"]
+        return source.dtype == val.dtype and source.stride() == val.stride()
+    return False
+
+
+@dataclass(frozen=True)
+class DropIdentities:
+    """Replace aliases, copies of the same type and layout, and dropout in eval mode by their input.
+
+    Before:
+        %x = source "x" f32[1,4]
+        %dropout = dropout(%x, 0.1, False) f32[1,4]
+        %relu = relu(%dropout) f32[1,4]
+        return action=%relu
+    After:
+        %x = source "x" f32[1,4]
+        %relu = relu(%x) f32[1,4]
+        return action=%relu
+    """
+
+    def run(self, program: Program) -> PassResult:
+        found = [n for n in program.graph.nodes if _is_identity(n)]
+        if not found:
+            return PassResult(program, False)
+        dropped, editor = set(found), ProgramEditor(program)
+        for node in program.graph.nodes:
+            if node in dropped:
+                editor.replace(node, editor.map(node.args[0]))
+            elif node.op != "output":
+                editor.copy(node)
+        return PassResult(editor.finish(), True, (f"dropped {len(found)} identities",))

@@ -1,0 +1,125 @@
+"""Plan <-> plan.bin, by the records of `bundle/layout.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlacompile.bundle import layout
+from vlacompile.bundle.sections import SectionReader, SectionWriter
+from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
+                                  Value, Weight)
+
+_NONE = layout.NONE
+
+
+def _key(table: dict[str, int], number: int) -> str:
+    return next(k for k, v in table.items() if v == number)
+
+
+def _dims(t: TensorType) -> dict:
+    dims = tuple(t.dims) + (1,) * (layout.MAX_RANK - len(t.dims))
+    return {"dtype": layout.DTYPES[t.dtype], "rank": len(t.dims), "dims": dims}
+
+
+def _type(row: dict) -> TensorType:
+    return TensorType(_key(layout.DTYPES, row["dtype"]), tuple(row["dims"][: row["rank"]]))
+
+
+def _index(i: int | None) -> int:
+    return _NONE if i is None else i
+
+
+def _optional(i: int) -> int | None:
+    return None if i == _NONE else i
+
+
+def plan_bytes(plan: Plan) -> bytes:
+    w = SectionWriter(layout.PLAN_MAGIC, layout.PLAN_SECTIONS)
+    a = plan.action
+    low = w.scalars("floats", a.low if a else ())
+    high = w.scalars("floats", a.high if a else ())
+    w.add("policy", name=w.string(plan.name), target=w.string(plan.target), recipe=w.string(plan.recipe),
+          action_value=a.value if a else _NONE, chunk_steps=a.chunk_steps if a else 0,
+          execute_steps=a.execute_steps if a else 0, action_dim=a.action_dim if a else 0, reserved=0,
+          low_begin=low[0], low_count=low[1], high_begin=high[0], high_count=high[1],
+          deadline_us=a.deadline_us if a else 0, arena_bytes=plan.arena_bytes)
+    for f in plan.files:
+        w.add("files", path=w.string(f.path), kind=layout.FILE_KINDS[f.kind], crc32=f.crc32, reserved=0, bytes=f.bytes)
+    for v in plan.values:
+        storage = "arena" if v.weight is None else "weight"
+        w.add("values", name=w.string(v.name), **_dims(v.type), storage=layout.STORAGES[storage], bytes=v.type.bytes,
+              offset=v.offset, weight=_index(v.weight), reserved=0)
+    for s in plan.sources:
+        w.add("sources", value=s.value, update=layout.UPDATES[s.update], clock_hz=s.clock_hz, reserved=0)
+    for x in plan.weights:
+        w.add("weights", name=w.string(x.name), file=_index(x.file), **_dims(x.type), offset=x.offset,
+              bytes=x.type.bytes)
+    for stage in plan.stages:
+        _add_stage(w, plan, stage)
+    return w.to_bytes()
+
+
+def _add_stage(w: SectionWriter, plan: Plan, stage: Stage) -> None:
+    source_of = {s.value: i for i, s in enumerate(plan.sources)}
+    deps = w.scalars("indices", [source_of[v] for v in stage.depends])
+
+    def bindings(rows: tuple[Binding, ...]) -> int:
+        begin = len(w.records["bindings"])
+        for b in rows:
+            w.add("bindings", port=w.string(b.port), value=b.value, mode=layout.BINDING_MODES[b.mode], reserved=0)
+        return begin
+
+    first_in, first_out = bindings(stage.inputs), bindings(stage.outputs)
+    first_init, first_carry = len(w.records["initializers"]), len(w.records["carries"])
+    for i in stage.initializers:
+        w.add("initializers", port=w.string(i.port), weight=i.weight)
+    for c in stage.carries:
+        w.add("carries", initial=c.initial, result=c.result, scratch=c.scratch, input=first_in + c.input,
+              output=first_out + c.output, reserved=0)
+    w.add("stages", name=w.string(stage.name), backend=layout.BACKENDS[stage.backend],
+          artefact=_index(stage.artefact), iterations=stage.iterations,
+          dep_begin=deps[0], dep_count=deps[1],
+          input_begin=first_in, input_count=len(stage.inputs),
+          output_begin=first_out, output_count=len(stage.outputs),
+          initializer_begin=first_init, initializer_count=len(stage.initializers),
+          carry_begin=first_carry, carry_count=len(stage.carries),
+          flops=stage.flops, weight_bytes=stage.weight_bytes)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read plan.bin. Raises BundleError when it is damaged or of another version."""
+    r = SectionReader(path, layout.PLAN_MAGIC)
+    policy = r.rows("policy")[0]
+    floats, indices, sources = r.scalars("floats"), r.scalars("indices"), r.rows("sources")
+    tables = {k: r.rows(k) for k in ("bindings", "initializers", "carries")}
+    action = None
+    if policy["action_value"] != _NONE:
+        bound = {k: floats[policy[f"{k}_begin"]: policy[f"{k}_begin"] + policy[f"{k}_count"]] for k in ("low", "high")}
+        action = Action(policy["action_value"], policy["chunk_steps"], policy["execute_steps"], policy["action_dim"],
+                        policy["deadline_us"], tuple(bound["low"]), tuple(bound["high"]))
+    return Plan(
+        r.string(policy["name"]), r.string(policy["target"]), r.string(policy["recipe"]), policy["arena_bytes"],
+        tuple(File(r.string(f["path"]), _key(layout.FILE_KINDS, f["kind"]), f["bytes"], f["crc32"])
+              for f in r.rows("files")),
+        tuple(Weight(r.string(x["name"]), _type(x), _optional(x["file"]), x["offset"]) for x in r.rows("weights")),
+        tuple(Value(r.string(v["name"]), _type(v), v["offset"], _optional(v["weight"])) for v in r.rows("values")),
+        tuple(SourceInput(s["value"], _key(layout.UPDATES, s["update"]), s["clock_hz"]) for s in sources),
+        tuple(_read_stage(r, row, tables, indices, sources) for row in r.rows("stages")), action)
+
+
+def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sources: list[dict]) -> Stage:
+    def part(what: str, table: str) -> list[dict]:
+        return tables[table][row[f"{what}_begin"]: row[f"{what}_begin"] + row[f"{what}_count"]]
+
+    def bindings(what: str) -> tuple[Binding, ...]:
+        return tuple(Binding(r.string(b["port"]), b["value"], _key(layout.BINDING_MODES, b["mode"]))
+                     for b in part(what, "bindings"))
+
+    deps = indices[row["dep_begin"]: row["dep_begin"] + row["dep_count"]]
+    return Stage(
+        r.string(row["name"]), _key(layout.BACKENDS, row["backend"]), _optional(row["artefact"]), row["iterations"],
+        tuple(sources[d]["value"] for d in deps), bindings("input"), bindings("output"),
+        tuple(Initializer(r.string(i["port"]), i["weight"]) for i in part("initializer", "initializers")),
+        tuple(Carry(c["initial"], c["result"], c["scratch"], c["input"] - row["input_begin"],
+                    c["output"] - row["output_begin"]) for c in part("carry", "carries")),
+        row["flops"], row["weight_bytes"])

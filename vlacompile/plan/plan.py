@@ -1,0 +1,151 @@
+"""The plan: what a bundle is, as frozen data. The only intermediate representation of our own.
+
+Owns the types and their invariants. `text.py` prints and parses them, `binary.py` writes and reads
+them, `memory.py` places values in the arena. Must not know how a plan came about.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from vlacompile.bundle.layout import DTYPE_BYTES, MAX_RANK
+
+
+@dataclass(frozen=True)
+class TensorType:
+    dtype: str  # a key of layout.DTYPES
+    dims: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return DTYPE_BYTES[self.dtype] * math.prod(self.dims)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.dims))}]"
+
+
+@dataclass(frozen=True)
+class File:
+    path: str  # relative to the bundle, '/'-separated
+    kind: str  # a key of layout.FILE_KINDS
+    bytes: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    name: str
+    type: TensorType
+    file: int | None  # index into Plan.files
+    offset: int  # bytes
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor that crosses a stage boundary: in the arena at `offset`, or a weight."""
+
+    name: str
+    type: TensorType
+    offset: int = 0
+    weight: int | None = None
+
+
+@dataclass(frozen=True)
+class SourceInput:
+    value: int
+    update: str
+    clock_hz: float = 0.0  # 0: not stated
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A port of a stage's engine and the value behind it; `mode` as layout.BINDING_MODES."""
+
+    port: str
+    value: int
+    mode: str = "whole"
+
+
+@dataclass(frozen=True)
+class Initializer:
+    port: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class Carry:
+    """A loop-carried value; `input` and `output` are positions in the stage's inputs and outputs."""
+
+    initial: int
+    result: int
+    scratch: int
+    input: int
+    output: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    backend: str
+    artefact: int | None  # index into Plan.files
+    iterations: int
+    depends: tuple[int, ...]  # values of sources
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    initializers: tuple[Initializer, ...]
+    carries: tuple[Carry, ...]
+    flops: int  # per iteration
+    weight_bytes: int  # read per iteration
+
+
+@dataclass(frozen=True)
+class Action:
+    """Which value feeds the action queue, and how: H steps predicted, h executed."""
+
+    value: int
+    chunk_steps: int
+    execute_steps: int
+    action_dim: int
+    deadline_us: int = 0
+    low: tuple[float, ...] = field(default=())
+    high: tuple[float, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    target: str
+    recipe: str
+    arena_bytes: int
+    files: tuple[File, ...]
+    weights: tuple[Weight, ...]
+    values: tuple[Value, ...]
+    sources: tuple[SourceInput, ...]
+    stages: tuple[Stage, ...]
+    action: Action | None
+
+    def value_index(self, name: str) -> int:
+        return next(i for i, v in enumerate(self.values) if v.name == name)
+
+    def source_names(self) -> tuple[str, ...]:
+        return tuple(self.values[s.value].name for s in self.sources)
+
+    def check(self) -> None:
+        """Assert the invariants that libvlart checks again when it opens the bundle."""
+        names = [v.name for v in self.values]
+        assert len(set(names)) == len(names), "value names are unique"
+        assert all(len(v.type.dims) <= MAX_RANK for v in self.values)
+        sources = {s.value for s in self.sources}
+        deps: dict[int, frozenset[int]] = {v: frozenset({v}) for v in sources}
+        deps |= {i: frozenset() for i, v in enumerate(self.values) if v.weight is not None}
+        for stage in self.stages:
+            own = frozenset(stage.depends)
+            assert own <= sources, f"{stage.name} depends on a value that is no source"
+            reads = [b.value for b in stage.inputs if b.mode != "carry"] + [c.initial for c in stage.carries]
+            for value in reads:
+                assert value in deps, f"{stage.name} reads {names[value]} before it is written"
+                assert deps[value] <= own, f"{stage.name} reads {names[value]}, which depends on more than it does"
+            for binding in stage.outputs:
+                assert binding.value not in deps, f"{names[binding.value]} is written twice"
+                deps[binding.value] = own

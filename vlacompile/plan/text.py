@@ -1,0 +1,141 @@
+"""Plan <-> text. `parse(print(plan)) == plan`; `vlart-dump` prints the same lines from plan.bin."""
+
+from __future__ import annotations
+
+import re
+
+from vlacompile.bundle.layout import FORMAT_MAJOR, FORMAT_MINOR
+from vlacompile.errors import BundleError
+from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
+                                  Value, Weight)
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _index(i: int | None) -> str:
+    return "none" if i is None else str(i)
+
+
+def _float(x: float) -> str:
+    return f"{x:.9g}"
+
+
+def _stage_lines(i: int, stage: Stage) -> list[str]:
+    lines = [f"stage {i} {_quote(stage.name)} {stage.backend} file={_index(stage.artefact)} "
+             f"iterations={stage.iterations} flops={stage.flops} weight_bytes={stage.weight_bytes}"]
+    lines.append("  depends" + "".join(f" %{v}" for v in stage.depends))
+    lines += [f"  in {_quote(b.port)} %{b.value} {b.mode}" for b in stage.inputs]
+    lines += [f"  out {_quote(b.port)} %{b.value} {b.mode}" for b in stage.outputs]
+    lines += [f"  init {_quote(w.port)} @{w.weight}" for w in stage.initializers]
+    lines += [f"  carry %{c.initial} -> %{c.result} scratch %{c.scratch} in={c.input} out={c.output}"
+              for c in stage.carries]
+    return lines
+
+
+def plan_text(plan: Plan) -> str:
+    lines = [f"plan {_quote(plan.name)} format {FORMAT_MAJOR}.{FORMAT_MINOR} "
+             f"target {_quote(plan.target)} recipe {_quote(plan.recipe)}", f"arena {plan.arena_bytes}"]
+    lines += [f"file {i} {_quote(f.path)} {f.kind} bytes={f.bytes} crc32={f.crc32:08x}"
+              for i, f in enumerate(plan.files)]
+    lines += [f"weight @{i} {_quote(w.name)} {w.type} file={_index(w.file)} offset={w.offset} bytes={w.type.bytes}"
+              for i, w in enumerate(plan.weights)]
+    for i, v in enumerate(plan.values):
+        place = f"arena+{v.offset}" if v.weight is None else f"weight=@{v.weight}"
+        lines.append(f"value %{i} {_quote(v.name)} {v.type} {place}")
+    lines += [f"source %{s.value} {s.update} clock={_float(s.clock_hz)}" for s in plan.sources]
+    for i, stage in enumerate(plan.stages):
+        lines += _stage_lines(i, stage)
+    if plan.action is not None:
+        a = plan.action
+        lines.append(f"action %{a.value} chunk={a.chunk_steps} execute={a.execute_steps} dim={a.action_dim} "
+                     f"deadline_us={a.deadline_us}")
+        lines += [f"  {name}" + "".join(f" {_float(x)}" for x in bound)
+                  for name, bound in (("low", a.low), ("high", a.high)) if bound]
+    return "\n".join(lines) + "\n"
+
+
+_STRING = r'"((?:[^"\\]|\\.)*)"'
+_TYPE = r"(\w+)\[([\d,]*)\]"
+_PATTERNS = {
+    "plan": rf"plan {_STRING} format (\d+)\.(\d+) target {_STRING} recipe {_STRING}",
+    "arena": r"arena (\d+)",
+    "file": rf"file \d+ {_STRING} (\w+) bytes=(\d+) crc32=([0-9a-f]{{8}})",
+    "weight": rf"weight @\d+ {_STRING} {_TYPE} file=(\d+|none) offset=(\d+) bytes=\d+",
+    "value": rf"value %\d+ {_STRING} {_TYPE} (?:arena\+(\d+)|weight=@(\d+))",
+    "source": r"source %(\d+) (\w+) clock=(\S+)",
+    "stage": rf"stage \d+ {_STRING} (\w+) file=(\d+|none) iterations=(\d+) flops=(\d+) weight_bytes=(\d+)",
+    "depends": r"  depends((?: %\d+)*)",
+    "in": rf"  in {_STRING} %(\d+) (\w+)",
+    "out": rf"  out {_STRING} %(\d+) (\w+)",
+    "init": rf"  init {_STRING} @(\d+)",
+    "carry": r"  carry %(\d+) -> %(\d+) scratch %(\d+) in=(\d+) out=(\d+)",
+    "action": r"action %(\d+) chunk=(\d+) execute=(\d+) dim=(\d+) deadline_us=(\d+)",
+    "low": r"  low((?: \S+)*)",
+    "high": r"  high((?: \S+)*)",
+}
+_COMPILED = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
+
+
+def _unquote(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _type(dtype: str, dims: str) -> TensorType:
+    return TensorType(dtype, tuple(int(d) for d in dims.split(",")) if dims else ())
+
+
+def _optional(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
+def _match(line: str, number: int) -> tuple[str, tuple]:
+    kind = line.split(maxsplit=1)[0] if line.strip() else ""
+    found = _COMPILED[kind].fullmatch(line) if kind in _COMPILED else None
+    if found is None:
+        raise BundleError("not a line of a plan", where=f"line {number}: {line[:60]}",
+                          why=f'a "{kind}" line has another form' if kind in _COMPILED else "no line begins like this",
+                          fix="print the plan anew with `vlacompile inspect --plan`")
+    return kind, found.groups()
+
+
+def parse_plan(text: str) -> Plan:
+    """Read a plan back. Raises BundleError with the line."""
+    top: dict[str, list] = {k: [] for k in ("plan", "arena", "file", "weight", "value", "source", "action")}
+    bounds = {"low": (), "high": ()}
+    stages: list[dict] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        kind, g = _match(line, number)
+        if kind == "stage":
+            stages.append({"head": g, **{k: [] for k in ("depends", "in", "out", "init", "carry")}})
+        elif kind in ("depends", "in", "out", "init", "carry"):
+            stages[-1][kind].append(g)
+        elif kind in bounds:
+            bounds[kind] = tuple(float(x) for x in g[0].split())
+        else:
+            top[kind].append(g)
+    name, _, _, target, recipe = top["plan"][0]
+    action = None
+    if top["action"]:
+        a = [int(x) for x in top["action"][0]]
+        action = Action(a[0], a[1], a[2], a[3], a[4], bounds["low"], bounds["high"])
+    return Plan(
+        _unquote(name), _unquote(target), _unquote(recipe), int(top["arena"][0][0]),
+        tuple(File(_unquote(p), k, int(b), int(c, 16)) for p, k, b, c in top["file"]),
+        tuple(Weight(_unquote(n), _type(d, s), _optional(f), int(o)) for n, d, s, f, o in top["weight"]),
+        tuple(Value(_unquote(n), _type(d, s), int(o or 0), None if w is None else int(w))
+              for n, d, s, o, w in top["value"]),
+        tuple(SourceInput(int(v), u, float(c)) for v, u, c in top["source"]),
+        tuple(_parse_stage(s) for s in stages), action)
+
+
+def _parse_stage(parts: dict) -> Stage:
+    name, backend, artefact, iterations, flops, weight_bytes = parts["head"]
+    return Stage(
+        _unquote(name), backend, _optional(artefact), int(iterations),
+        tuple(int(v) for v in re.findall(r"%(\d+)", parts["depends"][0][0])),
+        tuple(Binding(_unquote(p), int(v), m) for p, v, m in parts["in"]),
+        tuple(Binding(_unquote(p), int(v), m) for p, v, m in parts["out"]),
+        tuple(Initializer(_unquote(p), int(w)) for p, w in parts["init"]),
+        tuple(Carry(*map(int, c)) for c in parts["carry"]), int(flops), int(weight_bytes))

@@ -1,0 +1,150 @@
+"""What a frontend hands to the compiler: an inference function and its declared inputs.
+
+Owns `Source`, `Loop` and `Policy` and their validation. Must not know model families,
+graphs or backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from vlacompile.bundle.layout import DTYPES, UPDATES
+from vlacompile.errors import SourceError, nearest
+
+TORCH_DTYPES: dict[torch.dtype, str] = {
+    torch.float32: "f32",
+    torch.uint8: "u8",
+    torch.int8: "i8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.bool: "bool",
+    torch.float16: "f16",
+    torch.float64: "f64",
+    torch.bfloat16: "bf16",
+}
+assert set(TORCH_DTYPES.values()) == set(DTYPES)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input of a policy and how often it changes.
+
+    update: "static" (known when compiling: its example value is folded in), "task" (per
+        instruction), "observation" (per replan, as camera frames), "step" (per loop, as the
+        noise that a denoising loop starts from), "tick" (per control tick).
+    clock: nominal rate in Hz, or None when it is not periodic.
+    """
+
+    update: str
+    clock: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.update not in UPDATES:
+            raise SourceError(
+                f'"{self.update}" is not an update class',
+                where="vlacompile.Source(update=...)",
+                why=nearest(self.update, UPDATES),
+                fix="choose how often this input changes",
+            )
+        if self.clock is not None and not self.clock > 0:
+            raise SourceError(
+                f"a clock of {self.clock} Hz is not a rate",
+                where="vlacompile.Source(clock=...)",
+                why="a rate is a positive number of Hz",
+                fix="give a positive rate, or None for an input that is not periodic",
+            )
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A declared loop, for a policy whose `step` is a function of its own.
+
+    iterations: how often `step` runs per replan.
+    carry: {argument of `step`: input or observe output that it starts from}. `step` returns a dict
+        with the same keys (the next values); after the last iteration they are policy outputs.
+    index: name of the argument of `step` that receives the iteration 0, 1, ... as an int, or None.
+    """
+
+    iterations: int
+    carry: Mapping[str, str]
+    index: str | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An inference function with named inputs.
+
+    observe: callable(**inputs) -> dict of tensors. It takes raw inputs (uint8 frames, joint state,
+        token ids) and returns robot actions: pre- and post-processing belong inside. A nn.Module, a
+        bound method, or a closure over modules.
+    sources: {input name: Source}; the names are the keyword arguments of `observe`.
+    example_inputs: {input name: tensor}; their shapes and dtypes are the compiled ones.
+    step, loop: only for a loop that is declared rather than written inside `observe`.
+    outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
+        is [1, H, action_dim].
+    Raises SourceError when names, shapes or types do not fit together.
+    """
+
+    name: str
+    observe: Callable[..., Mapping[str, torch.Tensor]]
+    sources: Mapping[str, Source]
+    example_inputs: Mapping[str, torch.Tensor]
+    step: Callable[..., Mapping[str, torch.Tensor]] | None = None
+    loop: Loop | None = None
+    outputs: tuple[str, ...] = field(default=("action",))
+
+    def __post_init__(self) -> None:
+        where = f'Policy "{self.name}"'
+        if set(self.sources) != set(self.example_inputs):
+            odd = sorted(set(self.sources) ^ set(self.example_inputs))
+            raise SourceError(
+                f"sources and example_inputs name different inputs: {', '.join(odd)}",
+                where=where,
+                why="every source needs one example tensor, and the other way round",
+                fix="give the same keys to both",
+            )
+        for name, tensor in self.example_inputs.items():
+            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in TORCH_DTYPES:
+                kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+                raise SourceError(
+                    f'example input "{name}" is a {kind}',
+                    where=where,
+                    why="inputs are tensors of " + ", ".join(DTYPES),
+                    fix="give a torch.Tensor of the dtype that the robot will write",
+                )
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise SourceError(
+                    f'example input "{name}" holds NaN or infinity',
+                    where=where,
+                    why="examples are also the golden inputs, and the runtime refuses such values",
+                    fix="give a recorded or generated observation",
+                )
+        if (self.step is None) != (self.loop is None):
+            raise SourceError(
+                "step and loop are given one without the other",
+                where=where,
+                why="a declared loop is a step function and its iteration count and carry",
+                fix="give both, or write the loop inside observe and give neither",
+            )
+        if not self.outputs:
+            raise SourceError(
+                "outputs is empty",
+                where=where,
+                why="a policy without outputs computes nothing",
+                fix='name at least one returned tensor, as outputs=("action",)',
+            )
+
+    def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The whole original function, a declared loop unrolled; the reference for parity."""
+        values = dict(self.observe(**inputs))
+        if self.loop is not None:
+            known = {**inputs, **values}
+            carry = {name: known[start] for name, start in self.loop.carry.items()}
+            for k in range(self.loop.iterations):
+                index = {self.loop.index: k} if self.loop.index else {}
+                carry = dict(self.step(**values, **carry, **index))
+            values |= carry
+        return values

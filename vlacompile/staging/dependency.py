@@ -1,0 +1,19 @@
+"""deps(value): the set of sources that a value depends on, the idea that carries the compiler."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from vlacompile.capture.program import Program
+
+
+def dependencies(program: Program) -> dict[Node, frozenset[str]]:
+    """{node: names of the sources it depends on}. A static source counts as a constant."""
+    deps: dict[Node, frozenset[str]] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            name = program.inputs[node.name]
+            deps[node] = frozenset() if program.sources[name].update == "static" else frozenset({name})
+        else:
+            deps[node] = frozenset().union(*(deps[i] for i in node.all_input_nodes))
+    return deps

@@ -1,0 +1,191 @@
+"""Program -> groups of values, one per dependency set: which value is computed in which stage.
+
+A stage is the set of values with one dependency set (and one side of every loop). Cuts are then
+placed by cost and stages too small for a launch merge into a consumer.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+from torch.fx import Node
+
+from vlacompile.capture.ops import flops, is_free, is_view, node_bytes
+from vlacompile.capture.program import Program
+from vlacompile.staging.cuts import CutProblem, flow_order, place, recomputed_by_consumers
+from vlacompile.staging.dependency import dependencies
+from vlacompile.staging.rolled import RolledLoop
+
+# A constant of up to this size is always folded: it costs less to store than to think about.
+FOLD_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Group:
+    """sources: the dependency set; empty for constants. after: loops that the values depend on.
+    loop: the loop node when the group is a loop."""
+
+    sources: frozenset[str]
+    after: frozenset[Node] = field(default=frozenset())
+    loop: Node | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        return not self.sources
+
+
+@dataclass(frozen=True)
+class Partition:
+    """homes: {value: groups that compute it}; a source or constant leaf has none.
+    order: the groups in execution order, without the constants.
+    folded: values of the constant group that are computed now and stored.
+    merged: one note per stage that was merged."""
+
+    program: Program
+    homes: dict[Node, frozenset[Group]]
+    order: tuple[Group, ...]
+    folded: frozenset[Node]
+    merged: tuple[str, ...] = field(default=())
+
+    def members(self, group: Group) -> list[Node]:
+        return [n for n in self.program.graph.nodes if group in self.homes.get(n, ())]
+
+    def reads(self, group: Group) -> list[Node]:
+        """Values (or leaves) that `group` reads and does not compute, in graph order."""
+        members = set(self.members(group))
+        needed = {i for m in members for i in m.all_input_nodes if i not in members}
+        return [n for n in self.program.graph.nodes if n in needed]
+
+    def cost_flops(self, group: Group) -> int:
+        return sum(flops(n) for n in self.members(group))
+
+
+def is_loop(node: Node) -> bool:
+    return isinstance(node.target, RolledLoop)
+
+
+def is_loop_result(node: Node) -> bool:
+    return node.target is operator.getitem and is_loop(node.args[0])
+
+
+def partition(program: Program, min_stage_flops: int) -> Partition:
+    """Divide `program`; stages below `min_stage_flops` merge into a consumer where that is exact."""
+    groups = _groups(program)
+    members: dict[Group, list[Node]] = defaultdict(list)
+    for node, group in groups.items():
+        members[group].append(node)
+    position = {g: i for i, g in enumerate(members)}
+    edges = {(groups[i], g) for n, g in groups.items() for i in n.all_input_nodes if i in groups}
+    order = flow_order(position, edges)
+
+    homes: dict[Node, frozenset[Group]] = {}
+    outputs = set(program.output_nodes())
+    for group in reversed(order):
+        nodes = tuple(members[group])
+        consumed = {n for n in nodes if n in outputs or any(homes.get(u, frozenset()) - {group} for u in n.users)}
+        place(nodes, group, recomputed_by_consumers(_problem(group, nodes, consumed, outputs)), homes)
+
+    constant = Group(frozenset())
+    folded = frozenset(
+        n for n in members.get(constant, ()) if n.op == "call_function" and homes[n] == {constant}
+        and (n in outputs or any(homes[u] - {constant} for u in n.users if u in homes)))
+    for n in members.get(constant, ()):
+        homes[n] -= {constant}
+    placed = tuple(g for g in order if not g.is_constant and any(g in h for h in homes.values()))
+    return _merge_small(Partition(program, homes, placed, folded), min_stage_flops)
+
+
+def _groups(program: Program) -> dict[Node, Group]:
+    """The group of every op and constant; sources have none."""
+    deps = dependencies(program)
+    after: dict[Node, frozenset[Node]] = {}
+    groups: dict[Node, Group] = {}
+    for node in program.graph.nodes:
+        if node.op in ("placeholder", "output"):
+            after[node] = frozenset()
+            continue
+        after[node] = frozenset().union(*(after[i] for i in node.all_input_nodes))
+        if is_loop(node):
+            groups[node] = Group(deps[node], after[node], node)
+            after[node] |= {node}
+        elif is_loop_result(node):
+            groups[node] = groups[node.args[0]]
+        elif deps[node]:
+            groups[node] = Group(deps[node], after[node])
+        else:
+            groups[node] = Group(frozenset())
+    return groups
+
+
+def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs: set[Node]) -> CutProblem:
+    def pinned(node: Node) -> bool:
+        if node in outputs or is_loop(node) or is_loop_result(node) or _is_loop_table(node):
+            return True
+        if node.op == "get_attr" or not is_free(node):
+            return True
+        # What a loop reads would be recomputed in every iteration: only views may move in there.
+        return _feeds_loop(node) and not (is_view(node) or node.target is operator.getitem)
+
+    def cost(node: Node) -> int:
+        size = node_bytes(node)
+        if not group.is_constant:
+            return size
+        return 0 if size <= FOLD_BYTES else size
+
+    return CutProblem(nodes, consumed, {n for n in nodes if pinned(n)}, cost)
+
+
+def _feeds_loop(node: Node) -> bool:
+    """True when a loop reads the value, directly or through ops that would be recomputed with it."""
+    return any(is_loop(u) or (is_free(u) and _feeds_loop(u)) for u in node.users)
+
+
+def _is_loop_table(node: Node) -> bool:
+    """Carried values and tables are values of the plan: the runtime binds them per iteration."""
+    return any(is_loop(u) and any(node in operands for operands in u.args[:2]) for u in node.users)
+
+
+def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
+    """Merge A into a consumer B when A is small, runs whenever B's other readers allow it, and no
+    third stage lies between them. B runs whenever A would: deps(A) is a subset of deps(B)."""
+    notes: list[str] = []
+    while True:
+        pair = _mergeable(parts, min_stage_flops)
+        if pair is None:
+            return replace(parts, merged=tuple(notes))
+        a, b = pair
+        notes.append(f"{sorted(a.sources)} into {sorted(b.sources)}")
+        homes = {n: frozenset(b if g == a else g for g in h) for n, h in parts.homes.items()}
+        parts = replace(parts, homes=homes, order=tuple(g for g in parts.order if g != a))
+
+
+def _mergeable(parts: Partition, min_stage_flops: int) -> tuple[Group, Group] | None:
+    outputs = set(parts.program.output_nodes())
+    readers: dict[Group, set[Group]] = {g: set() for g in parts.order}
+    for g in parts.order:
+        for value in parts.reads(g):
+            for producer in parts.homes.get(value, ()):
+                readers[producer].add(g)
+    for a in parts.order:
+        if a.loop is not None or outputs & set(parts.members(a)) or parts.cost_flops(a) >= min_stage_flops:
+            continue
+        for b in (g for g in parts.order if g in readers[a] and g.loop is None):
+            others = readers[a] - {b}
+            if all(b.sources <= c.sources for c in others) and not _path_between(a, b, readers):
+                return a, b
+    return None
+
+
+def _path_between(a: Group, b: Group, readers: dict[Group, set[Group]]) -> bool:
+    """True when a value of `a` reaches `b` through a third group."""
+    stack, seen = [g for g in readers[a] if g != b], set()
+    while stack:
+        g = stack.pop()
+        if g == b:
+            return True
+        if g not in seen:
+            seen.add(g)
+            stack.extend(readers[g])
+    return False

@@ -1,0 +1,53 @@
+"""A loop as one node of the graph: a body that runs K times over carried values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from vlacompile.capture.ops import flops
+
+
+@dataclass(frozen=True)
+class RolledLoop:
+    """The target of a loop node; called with (carried, tables, invariants) it runs all iterations.
+
+    body: placeholders are the carried values, one row of each table, then the invariants; outputs
+        are the next carried values.
+    The result is the tuple of carried values after the last iteration.
+    """
+
+    name: str
+    body: Graph
+    iterations: int
+    carried: int
+    tables: int
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+    @property
+    def flops(self) -> int:
+        """Of all iterations."""
+        return self.iterations * sum(flops(n) for n in self.body.nodes)
+
+    def placeholders(self) -> list[Node]:
+        return [n for n in self.body.nodes if n.op == "placeholder"]
+
+    def next_values(self) -> tuple[Node, ...]:
+        return tuple(self.body.output_node().args[0])
+
+    def __call__(self, carried, tables, invariants):
+        module = GraphModule(torch.nn.Module(), self.body)
+        for k in range(self.iterations):
+            carried = module(*carried, *(t[k] for t in tables), *invariants)
+        return tuple(carried)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other) -> bool:
+        return self is other
