@@ -1,0 +1,265 @@
+"""Partition -> stages: each a graph of its own with named ports, ready to be emitted.
+
+Owns the naming of stages and of the values that cross between them, folding of constants, and the
+ports of loop bodies. Must not know backends or byte offsets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch.fx import Graph, Node
+
+from vlacompile.capture.ops import flops
+from vlacompile.capture.program import Program, execute
+from vlacompile.policy import TORCH_DTYPES, Source
+from vlacompile.plan.plan import TensorType
+from vlacompile.staging.partition import Group, Partition, is_loop, is_loop_result
+
+
+@dataclass(frozen=True)
+class Port:
+    """An engine input or output. value: name of the value behind it; mode as layout.BINDING_MODES."""
+
+    name: str
+    value: str
+    mode: str = "whole"
+
+
+@dataclass(frozen=True)
+class StageCarry:
+    """initial, result: value names; input, output: positions of the ports."""
+
+    initial: str
+    result: str
+    input: int
+    output: int
+
+
+@dataclass(frozen=True)
+class StageGraph:
+    """graph: placeholders in the order of `inputs`, output args in the order of `outputs`."""
+
+    name: str
+    sources: tuple[str, ...]
+    graph: Graph
+    constants: dict[str, torch.Tensor]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    iterations: int = 1
+    carries: tuple[StageCarry, ...] = field(default=())
+
+    @property
+    def flops(self) -> int:
+        """Per iteration."""
+        return sum(flops(n) for n in self.graph.nodes)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """types: {value name: type} of everything that crosses a boundary, sources first.
+    constants: {value name: tensor} of values that are known now (loop tables).
+    origin: {value name: node of `program` that computes it}."""
+
+    program: Program
+    stages: tuple[StageGraph, ...]
+    types: dict[str, TensorType]
+    constants: dict[str, torch.Tensor]
+    origin: dict[str, str]
+    merged: tuple[str, ...] = field(default=())
+
+
+def tensor_type(val: torch.Tensor) -> TensorType:
+    return TensorType(TORCH_DTYPES[val.dtype], tuple(int(d) for d in val.shape))
+
+
+def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dict[str, int]) -> dict[Group, str]:
+    """Names that follow from the dependency sets: {task sources} language; {one image} vision.<camera>;
+    {one vector} its own last name; unions fusion; loops step; what follows a loop decode."""
+
+    def base(group: Group) -> str:
+        if group.loop is not None:
+            return "step"
+        if group.after:
+            return "decode"
+        names = sorted(group.sources)
+        updates = {sources[n].update for n in names}
+        if updates == {"task"}:
+            return "language"
+        if len(names) > 1:
+            return "fusion"
+        last = names[0].split(".")[-1]
+        return f"vision.{last}" if ranks[names[0]] >= 4 else last
+
+    bases, used, out = [base(g) for g in order], Counter(), {}
+    for group, name in zip(order, bases, strict=True):
+        used[name] += 1
+        out[group] = name if bases.count(name) == 1 else f"{name}.{used[name]}"
+    return out
+
+
+def build_stages(parts: Partition) -> Staged:
+    """One StageGraph per group. The values between them are named `<stage>.<n>`, outputs by their name."""
+    program = parts.program
+    ranks = {name: p.meta["val"].dim() for name, p in program.placeholders().items()}
+    names = stage_names(parts.order, dict(program.sources), ranks)
+    crossing = _crossing(parts)
+    value_of = _value_names(parts, names, crossing)
+    table_nodes = {n for n in crossing if n in parts.folded or n.op == "get_attr"}
+    folded = fold(program, parts.folded)
+    builder = _Builder(parts, value_of, folded, table_nodes)
+    stages = tuple(builder.build(g, names[g]) for g in parts.order)
+
+    types = {program.inputs[p.name]: tensor_type(p.meta["val"]) for p in program.graph.nodes if p.op == "placeholder"}
+    constants = {value_of[n]: folded[n] if n in folded else program.constants[n.target] for n in table_nodes}
+    types |= {value_of[n]: tensor_type(n.meta["val"]) for n in crossing}
+    origin = {value_of[n]: n.name for n in crossing if n not in table_nodes}
+    return Staged(program, stages, types, constants, origin, parts.merged)
+
+
+def fold(program: Program, nodes: frozenset[Node]) -> dict[Node, torch.Tensor]:
+    """Compute constant values now."""
+    if not nodes:
+        return {}
+    graph, copied = Graph(), {}
+    needed, stack = set(), list(nodes)
+    while stack:
+        n = stack.pop()
+        if n not in needed:
+            needed.add(n)
+            stack.extend(n.all_input_nodes)
+    ordered = [n for n in program.graph.nodes if n in needed]
+    for n in ordered:
+        copied[n] = graph.node_copy(n, lambda m: copied[m])
+    wanted = [n for n in ordered if n in nodes]
+    graph.output(tuple(copied[n] for n in wanted))
+    names = tuple(n.name for n in wanted)
+    result, _ = execute(replace(program, graph=graph, outputs=names, inputs={}, sources={}), {})
+    return {n: result[n.name].contiguous() for n in wanted}
+
+
+def _crossing(parts: Partition) -> list[Node]:
+    """Values that one stage computes (or that are constant tables) and another binds, in graph order."""
+    program, crossing = parts.program, set()
+    for node in program.output_nodes():
+        crossing.add(node)
+    for group in parts.order:
+        for value in parts.reads(group):
+            if parts.homes.get(value):
+                crossing.add(value)
+        if group.loop is not None:
+            carried, tables, _ = group.loop.args
+            crossing |= {n for n in (*carried, *tables) if n.op != "placeholder"}
+            crossing |= {m for m in parts.members(group) if is_loop_result(m)}
+    return [n for n in program.graph.nodes if n in crossing]
+
+
+def _value_names(parts: Partition, names: dict[Group, str], crossing: list[Node]) -> dict[Node, str]:
+    program, count = parts.program, Counter()
+    value_of = {p: program.inputs[p.name] for p in program.graph.nodes if p.op == "placeholder"}
+    outputs = dict(zip(program.output_nodes(), program.outputs, strict=True))
+    for node in crossing:
+        if node in outputs:
+            value_of[node] = outputs[node]
+            continue
+        homes = parts.homes.get(node)
+        stage = names[min(homes, key=parts.order.index)] if homes else "constant"
+        value_of[node] = f"{stage}.{count[stage]}"
+        count[stage] += 1
+    return value_of
+
+
+class _Builder:
+    """Builds the graph of one group at a time."""
+
+    def __init__(self, parts: Partition, value_of: dict[Node, str], folded: dict[Node, torch.Tensor],
+                 tables: set[Node]):
+        self.parts, self.value_of, self.folded, self.tables = parts, value_of, folded, tables
+        self.crossing = set(value_of)
+
+    def build(self, group: Group, name: str) -> StageGraph:
+        self.graph, self.nodes, self.constants = Graph(), {}, {}
+        self.inputs: list[Port] = []
+        members = self.parts.members(group)
+        loop = group.loop
+        reads = self.parts.reads(group)
+        special = {n for operands in loop.args[:2] for n in operands} if loop is not None else set()
+        carried_ports = self._loop_ports(loop) if loop is not None else ([], [])
+        for value in reads:
+            if value not in special:
+                self._read(value)
+        for value in reads:  # constants after the ports: get_attr nodes need no order
+            if value not in special and value not in self.nodes:
+                self._constant(value)
+        for node in members:
+            if node is loop:
+                next_values = self._inline(node, carried_ports)
+            elif not (is_loop_result(node) and node.args[0] is loop):
+                self.nodes[node] = self.graph.node_copy(node, lambda n: self.nodes[n])
+        if loop is not None:
+            return self._finish_loop(group, name, loop, members, next_values)
+        outs = [n for n in members if n in self.crossing and self._leaves(n, group)]
+        self.graph.output(tuple(self.nodes[n] for n in outs))
+        outputs = tuple(Port(_port(self.value_of[n]), self.value_of[n]) for n in outs)
+        return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs)
+
+    def _leaves(self, node: Node, group: Group) -> bool:
+        """A value that several groups recompute is handed out by none of them unless it is an output."""
+        homes = self.parts.homes[node]
+        return min(homes, key=self.parts.order.index) == group
+
+    def _placeholder(self, port: Port, val: torch.Tensor) -> Node:
+        node = self.graph.placeholder(port.name)
+        node.meta["val"] = val
+        assert node.name == port.name, f"port names are identifiers and unique: {port.name}"
+        self.inputs.append(port)
+        return node
+
+    def _read(self, value: Node) -> None:
+        if value in self.value_of and value not in self.tables:
+            name = self.value_of[value]
+            self.nodes[value] = self._placeholder(Port(_port(name), name), value.meta["val"])
+
+    def _constant(self, value: Node) -> None:
+        name = value.target if value.op == "get_attr" else f"folded_{value.name}"
+        tensor = self.parts.program.constants[name] if value.op == "get_attr" else self.folded[value]
+        self.constants[name] = tensor
+        self.nodes[value] = self.graph.get_attr(name)
+        self.nodes[value].meta["val"] = value.meta["val"]
+
+    def _loop_ports(self, loop: Node) -> tuple[list[Node], list[Node]]:
+        carried, tables, _ = loop.args
+        body = loop.target.placeholders()
+        c = [self._placeholder(Port(f"carry_{i}", self.value_of[n], "carry"), body[i].meta["val"])
+             for i, n in enumerate(carried)]
+        t = [self._placeholder(Port(f"row_{i}", self.value_of[n], "row"), body[len(carried) + i].meta["val"])
+             for i, n in enumerate(tables)]
+        return c, t
+
+    def _inline(self, loop: Node, ports: tuple[list[Node], list[Node]]) -> tuple[Node, ...]:
+        """Put the loop's body into the stage's graph; returns the nodes of the next carried values."""
+        carried, tables, invariants = loop.args
+        stand_ins = [*ports[0], *ports[1], *(self.nodes[n] for n in invariants)]
+        inner = dict(zip(loop.target.placeholders(), stand_ins, strict=True))
+        for node in loop.target.body.nodes:
+            if node.op == "call_function":
+                inner[node] = self.graph.node_copy(node, lambda n: inner[n])
+        return tuple(inner[n] for n in loop.target.next_values())
+
+    def _finish_loop(self, group: Group, name: str, loop: Node, members: list[Node],
+                     next_values: tuple[Node, ...]) -> StageGraph:
+        results = {n.args[1]: n for n in members if is_loop_result(n)}
+        assert is_loop(loop) and len(results) == len(next_values), "every carried value is read after the loop"
+        self.graph.output(next_values)
+        outputs = tuple(Port(f"next_{i}", self.value_of[results[i]], "carry") for i in range(len(next_values)))
+        carries = tuple(StageCarry(self.value_of[n], self.value_of[results[i]], i, i)
+                        for i, n in enumerate(loop.args[0]))
+        return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs,
+                          loop.target.iterations, carries)
+
+
+def _port(value: str) -> str:
+    """A value's name as an identifier."""
+    return "".join(c if c.isalnum() else "_" for c in value)
