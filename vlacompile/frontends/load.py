@@ -1,0 +1,61 @@
+"""SOURCE on the command line -> Policy: a checkpoint directory, or `package.module:factory`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from vlacompile.errors import SourceError, VlaError
+from vlacompile.policy import Policy
+
+
+def load_policy(source: Policy | str | Path) -> Policy:
+    """Raises SourceError for what cannot be read or is of no known kind."""
+    if isinstance(source, Policy):
+        return source
+    text = str(source)
+    if ":" in text and not Path(text).exists():
+        return _from_factory(text)
+    return _from_checkpoint(Path(text))
+
+
+def _from_factory(text: str) -> Policy:
+    module_name, _, factory_name = text.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except (ImportError, AttributeError) as error:
+        raise SourceError(f'cannot import "{text}"', where="SOURCE", why=str(error),
+                          fix="give package.module:factory, importable from the working directory") from error
+    try:
+        policy = factory()
+    except VlaError:
+        raise
+    except Exception as error:  # user code; its own traceback follows as the cause
+        raise SourceError(f'"{text}" failed', where=f"{module_name}.{factory_name}()",
+                          why=f"{type(error).__name__}: {error}", fix="call the factory in Python to see why") from error
+    if not isinstance(policy, Policy):
+        raise SourceError(f'"{text}" gave no Policy', where=f"{module_name}.{factory_name}()",
+                          why=f"it returned a {type(policy).__name__}", fix="return vlacompile.Policy(...)")
+    return policy
+
+
+def _from_checkpoint(path: Path) -> Policy:
+    if not path.exists():
+        raise SourceError(f"{path} does not exist", where="SOURCE", why="no such file or directory",
+                          fix="give a checkpoint directory, or package.module:factory")
+    config = path / "config.json"
+    if not config.is_file():
+        raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
+                          fix="give the directory that the training wrote (…/pretrained_model), or package.module:factory")
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise SourceError("the checkpoint's config.json cannot be read", where=str(config), why=str(error),
+                          fix="copy the checkpoint again") from error
+    raise SourceError(f'no frontend reads checkpoints of type "{kind}"', where=str(config),
+                      why="known: none yet; policies are given as package.module:factory",
+                      fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")

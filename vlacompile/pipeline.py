@@ -1,0 +1,151 @@
+"""THE compiler: its phases in order, one named call each. Read this first."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, stage_path, write_bundle
+from vlacompile.capture.export import capture
+from vlacompile.capture.program import Program, execute
+from vlacompile.emit.onnx_stage import emit_onnx, externalise
+from vlacompile.errors import ParityError
+from vlacompile.frontends.load import load_policy
+from vlacompile.passes.drop_identities import DropIdentities
+from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
+from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
+from vlacompile.policy import TORCH_DTYPES, Policy
+from vlacompile.recipe import Recipe, load_recipe
+from vlacompile.staging.find_loop import find_loop
+from vlacompile.staging.partition import partition
+from vlacompile.staging.stages import Staged, build_stages
+from vlacompile.target import Target, load_target
+from vlacompile.verify.frames import Expected, Frame, frames_bytes, golden_inputs
+from vlacompile.verify.metrics import compare
+from vlacompile.verify.replay import replay
+from vlacompile.verify.tolerances import tolerance
+
+PASSES = (
+    DropIdentities(),
+    MergeCommonSubexpressions(),
+    SplitLinearOverConcat(),
+    MergeCommonSubexpressions(),
+)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Staging:
+    """What the compiler found before anything is emitted."""
+
+    staged: Staged
+    notes: tuple[str, ...]
+
+
+def build(source: Policy | str | Path, target: str = "host", recipe: str | None = None, out: str | Path = "policy.vlab",
+          *, progress: Progress = lambda phase: None) -> Bundle:
+    """Compile a policy into a bundle, replay it through libvlart, and put it at `out`.
+
+    source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or
+    .toml paths. progress: called with the name of each phase as it begins.
+    Raises a VlaError subclass; nothing half-written stays behind.
+    """
+    wanted, where = load_recipe(recipe), load_target(target)
+    progress("load the policy")
+    policy = load_policy(source)
+    progress("trace the inference function")
+    program = capture(policy)
+    progress("find stages")
+    staging = stage(program, where, wanted)
+    progress("record golden vectors")
+    frames, parity = golden(policy, staging.staged, wanted)
+    emitted = {}
+    for s in staging.staged.stages:
+        progress(f"emit {s.name}")
+        emitted[s.name] = emit_onnx(s)
+    progress("lay out the bundle")
+    assembly = assemble(staging.staged, emitted, where, wanted)
+    contents = {stage_path(n): externalise(e, Path(WEIGHTS_FILE).name, assembly.offsets[n]) for n, e in emitted.items()}
+    contents |= {WEIGHTS_FILE: assembly.weights, GOLDEN_FILE: frames_bytes(frames)}
+    progress("replay it through libvlart")
+    return write_bundle(Path(out), assembly.plan, contents, provenance(policy, program, where, wanted, staging, parity),
+                        lambda path: replay(path, frames, policy.outputs).require())
+
+
+def stage(program: Program, target: Target, recipe: Recipe) -> Staging:
+    """Graph passes, the loop, the cuts, the stages."""
+    notes: list[str] = []
+    for p in PASSES:
+        result = p.run(program)
+        program = result.program
+        notes += [f"{type(p).__name__}: {note}" for note in result.notes]
+    loop = find_loop(program)
+    notes += [f"loop: {note}" for note in loop.notes]
+    minimum = recipe.stages.min_flops
+    parts = partition(loop.program, target.launch.min_stage_flops if minimum is None else minimum)
+    notes += [f"merged: {note}" for note in parts.merged]
+    return Staging(build_stages(parts), tuple(notes))
+
+
+def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame], dict[str, dict]]:
+    """Golden frames: inputs, what the original function returns for them, and what PyTorch computes for
+    every value between stages. Raises ParityError when the staged graph is not the original function."""
+    values_of = {node: name for name, node in staged.origin.items()}
+    frames, parity = [], {}
+    for label, inputs in golden_inputs(dict(policy.sources), dict(policy.example_inputs), recipe.verify.frames,
+                                       recipe.verify.seed):
+        with torch.no_grad():
+            original = policy.infer(**inputs)
+        _, kept = execute(staged.program, inputs, keep=values_of)
+        expects = {}
+        for node, tensor in kept.items():
+            name = values_of[node]
+            level = "chunk" if name in policy.outputs else "stage"
+            want = (original[name] if level == "chunk" else tensor).contiguous().numpy()
+            limit = tolerance(TORCH_DTYPES[tensor.dtype], level).limit(want)
+            expects[name] = Expected(want, limit)
+            if level == "chunk":
+                _check_staged(policy, name, label, tensor.numpy(), want, limit, parity)
+        writes = {n: t.contiguous().numpy() for n, t in inputs.items() if policy.sources[n].update != "static"}
+        frames.append(Frame(label, writes, expects))
+    return frames, parity
+
+
+def _check_staged(policy: Policy, name: str, label: str, got: np.ndarray, want: np.ndarray, limit, parity: dict) -> None:
+    metrics = compare(got, want)
+    parity[name] = asdict(metrics.worst(metrics)) if name not in parity else {
+        "max_abs": max(parity[name]["max_abs"], metrics.max_abs),
+        "rel_l2": max(parity[name]["rel_l2"], metrics.rel_l2),
+        "cosine": min(parity[name]["cosine"], metrics.cosine)}
+    if not metrics.within(limit):
+        raise ParityError(f'the staged graph gives another "{name}" than the original function',
+                          where=f'policy "{policy.name}", golden frame "{label}"',
+                          why=f"max_abs {metrics.max_abs:.3g} (limit {limit.max_abs:.3g})",
+                          fix="the function may keep state or draw random numbers: make both inputs")
+
+
+def provenance(policy: Policy, program: Program, target: Target, recipe: Recipe, staging: Staging,
+               parity: dict) -> dict:
+    """What the bundle is a function of. No times, paths or host names: equal inputs give equal bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(program.constants.items()):
+        digest.update(name.encode() + tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    packages = ("vlacompile", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
+    return {
+        "policy": policy.name,
+        "outputs": list(policy.outputs),
+        "weights_sha256": digest.hexdigest(),
+        "target": asdict(target),
+        "recipe": asdict(recipe),
+        "notes": list(staging.notes),
+        "staged_parity": parity,
+        "versions": {p: importlib.metadata.version(p) for p in packages},
+    }

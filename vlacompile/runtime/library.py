@@ -1,0 +1,114 @@
+"""ctypes declarations of libvlart, from `vlart.h`; finds the libraries and turns statuses into errors."""
+
+from __future__ import annotations
+
+import ctypes as c
+import functools
+import importlib.util
+from pathlib import Path
+
+from vlacompile.errors import RuntimeFailure
+
+ABI_MAJOR = 1
+
+
+class _Struct(c.Structure):
+    """A struct whose first field is its own size."""
+
+    def __init__(self, **values):
+        super().__init__(struct_size=c.sizeof(type(self)), **values)
+
+
+class Diag(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("status", c.c_int), ("what", c.c_char * 160), ("where", c.c_char * 256),
+                ("why", c.c_char * 512), ("fix", c.c_char * 256)]
+
+
+class OpenOptions(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("skip_file_checksums", c.c_uint32), ("reserved", c.c_uint32)]
+
+
+class SessionOptions(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("ort_library", c.c_char_p), ("threads", c.c_uint32),
+                ("reserved", c.c_uint32), ("backends", c.c_void_p), ("backend_count", c.c_size_t)]
+
+
+class StageStats(_Struct):
+    _fields_ = [("struct_size", c.c_size_t)] + [(n, c.c_uint64) for n in (
+        "runs", "iterations", "last_ns", "total_ns", "min_ns", "max_ns")]
+
+
+class Totals(_Struct):
+    _fields_ = [("struct_size", c.c_size_t)] + [(n, c.c_uint64) for n in (
+        "steps", "stages_run", "stages_skipped", "deadline_misses", "deadline_overruns", "chunks_rejected",
+        "backend_failures", "last_step_ns")]
+
+
+class QueueInfo(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("remaining", c.c_uint32), ("position", c.c_uint32),
+                ("stale", c.c_uint32), ("reserved", c.c_uint32), ("chunks", c.c_uint64)]
+
+
+_P, _U32, _U64, _SIZE = c.c_void_p, c.c_uint32, c.c_uint64, c.c_size_t
+_FUNCTIONS = {
+    "vlart_abi_version": (_U32, []),
+    "vlart_status_name": (c.c_char_p, [c.c_int]),
+    "vlart_bundle_required_bytes": (c.c_int, [c.c_char_p, _P, c.POINTER(_SIZE)]),
+    "vlart_bundle_open": (c.c_int, [c.c_char_p, _P, _P, _SIZE, _P, c.POINTER(_P)]),
+    "vlart_bundle_close": (None, [_P]),
+    "vlart_session_required_bytes": (c.c_int, [_P, _P, _P, c.POINTER(_SIZE)]),
+    "vlart_session_init": (c.c_int, [_P, _P, _P, _SIZE, _P, c.POINTER(_P)]),
+    "vlart_session_close": (None, [_P]),
+    "vlart_session_write": (c.c_int, [_P, _U32, _P, _SIZE, _U32, _U32, c.POINTER(_U64), _P]),
+    "vlart_session_step": (c.c_int, [_P, _P]),
+    "vlart_session_step_deadline": (c.c_int, [_P, _U64, _P]),
+    "vlart_session_read": (c.c_int, [_P, _U32, _P, _SIZE, _P]),
+    "vlart_session_pop": (c.c_int, [_P, _P, _SIZE, _P]),
+    "vlart_session_queue": (c.c_int, [_P, _P]),
+    "vlart_session_invalidate": (c.c_int, [_P]),
+    "vlart_session_stats": (c.c_int, [_P, _U32, _P]),
+    "vlart_session_totals": (c.c_int, [_P, _P]),
+}
+
+
+@functools.cache
+def libvlart() -> c.CDLL:
+    """The runtime: beside this file in a wheel, else in `build/runtime_c` of a source tree."""
+    here = Path(__file__).parent
+    places = (here / "libvlart.so", here.parents[1] / "build" / "runtime_c" / "libvlart.so")
+    path = next((p for p in places if p.is_file()), None)
+    if path is None:
+        raise RuntimeFailure("libvlart.so is not built", where=" or ".join(map(str, places)), why="no such file",
+                             fix="run `make runtime` in the source tree", status="IO")
+    library = c.CDLL(str(path))
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    version = library.vlart_abi_version()
+    if version >> 16 != ABI_MAJOR:
+        raise RuntimeFailure("libvlart has another ABI", where=str(path),
+                             why=f"it has version {version >> 16}.{version & 0xFFFF}, this package needs {ABI_MAJOR}",
+                             fix="rebuild it with `make runtime`", status="VERSION")
+    return library
+
+
+def onnxruntime_library() -> Path:
+    """libonnxruntime of the installed `onnxruntime` package (found without importing it)."""
+    spec = importlib.util.find_spec("onnxruntime")
+    where = Path(spec.origin).parent / "capi" if spec and spec.origin else None
+    found = sorted(where.glob("libonnxruntime.so*")) if where else []
+    if not found:
+        raise RuntimeFailure("libonnxruntime is missing", where=str(where or "the Python environment"),
+                             why="the package onnxruntime is not installed" if where is None else "it has no such file",
+                             fix="pip install onnxruntime==1.32.0, or pass engine_library=", status="NO_BACKEND")
+    return found[0]
+
+
+def check(status: int, diag: Diag, where: str) -> None:
+    """Raise RuntimeFailure with libvlart's own words."""
+    if status == 0:
+        return
+    name = libvlart().vlart_status_name(status).decode()
+    text = {f: getattr(diag, f).decode(errors="replace") for f in ("what", "where", "why", "fix")}
+    raise RuntimeFailure(text["what"] or name, where=text["where"] or where, why=text["why"] or name,
+                         fix=text["fix"] or "see vlart.h", status=name)
