@@ -1,13 +1,47 @@
 """vlacompile: compiler and small C runtime for vision-language-action policies.
 
-The public API is what this file names; everything else may move.
+The public API is what this file names; everything else may move. The names are loaded when they
+are first used, because most of them import PyTorch.
 """
 
-from vlacompile.bundle.bundle import Bundle, read_bundle as load
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from vlacompile import verify as _verify_package  # noqa: F401  now: importing it later would hide the function
 from vlacompile.errors import VlaError
-from vlacompile.pipeline import build
-from vlacompile.policy import Loop, Policy, Source
-from vlacompile.runtime.session import Session
-from vlacompile.verify.replay import verify
+
+if TYPE_CHECKING:
+    from vlacompile.bundle.bundle import Bundle, read_bundle as load
+    from vlacompile.pipeline import build
+    from vlacompile.policy import Loop, Policy, Source
+    from vlacompile.runtime.session import Session
+    from vlacompile.verify.replay import verify
+
+_HOMES = {
+    "Bundle": ("vlacompile.bundle.bundle", "Bundle"),
+    "Loop": ("vlacompile.policy", "Loop"),
+    "Policy": ("vlacompile.policy", "Policy"),
+    "Session": ("vlacompile.runtime.session", "Session"),
+    "Source": ("vlacompile.policy", "Source"),
+    "build": ("vlacompile.pipeline", "build"),
+    "load": ("vlacompile.bundle.bundle", "read_bundle"),
+    "verify": ("vlacompile.verify.replay", "verify"),
+}
 
 __all__ = ["Bundle", "Loop", "Policy", "Session", "Source", "VlaError", "build", "load", "verify"]
+
+del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = globals()[name] = getattr(importlib.import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -150,8 +150,13 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
             spec = kinds[node.name]
             if spec.kind is InputKind.USER_INPUT:
                 source = next(names)
-                new = graph.placeholder(_identifier(source))
-                inputs[new.name] = source
+                if policy.sources[source].update == "static":
+                    name = f"static__{_identifier(source)}"
+                    constants[name] = policy.example_inputs[source]
+                    new = graph.get_attr(name)
+                else:
+                    new = graph.placeholder(_identifier(source))
+                    inputs[new.name] = source
             else:
                 name = _constant_name(spec.target)
                 constants[name] = tensors[spec.target].detach()
@@ -174,8 +179,8 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
             graph.output(tuple(mapping[o] for o in outs))
             continue
         mapping[node] = new
-    return prune(Program(policy.name, graph, constants, dict(policy.sources), inputs, policy.outputs,
-                         frozenset(parameters)))
+    live = {name: s for name, s in policy.sources.items() if s.update != "static"}
+    return prune(Program(policy.name, graph, constants, live, inputs, policy.outputs, frozenset(parameters)))
 
 
 def _identifier(name: str) -> str:

@@ -45,8 +45,8 @@ class SplitLinearOverConcat:
         %w = weight "w" f32[4,4]
         %linear = linear(%a, %w) f32[1,2,4]
         %linear_1 = linear(%b, %w) f32[1,3,4]
-        %cat = cat([%linear, %linear_1], 1) f32[1,5,4]
-        return action=%cat
+        %cat_1 = cat([%linear, %linear_1], 1) f32[1,5,4]
+        return action=%cat_1
     """
 
     def run(self, program: Program) -> PassResult:

@@ -8,12 +8,11 @@ from vlacompile.capture.program import Program
 
 
 def dependencies(program: Program) -> dict[Node, frozenset[str]]:
-    """{node: names of the sources it depends on}. A static source counts as a constant."""
+    """{node: names of the sources it depends on}."""
     deps: dict[Node, frozenset[str]] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
-            name = program.inputs[node.name]
-            deps[node] = frozenset() if program.sources[name].update == "static" else frozenset({name})
+            deps[node] = frozenset({program.inputs[node.name]})
         else:
             deps[node] = frozenset().union(*(deps[i] for i in node.all_input_nodes))
     return deps

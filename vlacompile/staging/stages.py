@@ -114,7 +114,7 @@ def build_stages(parts: Partition) -> Staged:
 
     types = {program.inputs[p.name]: tensor_type(p.meta["val"]) for p in program.graph.nodes if p.op == "placeholder"}
     constants = {value_of[n]: folded[n] if n in folded else program.constants[n.target] for n in table_nodes}
-    types |= {value_of[n]: tensor_type(n.meta["val"]) for n in crossing}
+    types |= {value_of[n]: tensor_type(n.meta["val"]) for n in crossing} | builder.unread
     origin = {value_of[n]: n.name for n in crossing if n not in table_nodes}
     return Staged(program, stages, types, constants, origin, parts.merged)
 
@@ -178,6 +178,7 @@ class _Builder:
                  tables: set[Node]):
         self.parts, self.value_of, self.folded, self.tables = parts, value_of, folded, tables
         self.crossing = set(value_of)
+        self.unread: dict[str, TensorType] = {}  # carried values that nothing reads after the loop
 
     def build(self, group: Group, name: str) -> StageGraph:
         self.graph, self.nodes, self.constants = Graph(), {}, {}
@@ -250,12 +251,13 @@ class _Builder:
 
     def _finish_loop(self, group: Group, name: str, loop: Node, members: list[Node],
                      next_values: tuple[Node, ...]) -> StageGraph:
-        results = {n.args[1]: n for n in members if is_loop_result(n)}
-        assert is_loop(loop) and len(results) == len(next_values), "every carried value is read after the loop"
+        assert is_loop(loop)
+        read = {n.args[1]: self.value_of[n] for n in members if is_loop_result(n)}
+        names = [read.get(i, f"{name}.carried_{i}") for i in range(len(next_values))]
+        self.unread |= {n: tensor_type(v.meta["val"]) for n, v in zip(names, next_values) if n not in read.values()}
         self.graph.output(next_values)
-        outputs = tuple(Port(f"next_{i}", self.value_of[results[i]], "carry") for i in range(len(next_values)))
-        carries = tuple(StageCarry(self.value_of[n], self.value_of[results[i]], i, i)
-                        for i, n in enumerate(loop.args[0]))
+        outputs = tuple(Port(f"next_{i}", n, "carry") for i, n in enumerate(names))
+        carries = tuple(StageCarry(self.value_of[n], names[i], i, i) for i, n in enumerate(loop.args[0]))
         return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs,
                           loop.target.iterations, carries)
 

@@ -1,0 +1,121 @@
+"""Small policies for the tests: every structural feature of the real ones, sizes of a toy."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vlacompile.policy import Policy, Source
+
+
+class LateFusion(nn.Module):
+    """Two cameras, masked instruction tokens and state; keys and values of one memory; one chunk."""
+
+    def __init__(self, d: int = 32, tokens: int = 6, steps: int = 10, action_dim: int = 7):
+        super().__init__()
+        self.steps = steps
+        self.language = nn.Embedding(50, d)
+        self.language_mix = nn.Linear(d, d)
+        self.camera = nn.Sequential(nn.Conv2d(3, d, 8, 8), nn.BatchNorm2d(d), nn.ReLU6())
+        self.state = nn.Sequential(nn.Linear(9, d), nn.GELU(), nn.Linear(d, d))
+        self.kv = nn.ModuleList([nn.Linear(d, 2 * d) for _ in range(2)])
+        self.q = nn.ModuleList([nn.Linear(d, d) for _ in range(2)])
+        self.queries = nn.Parameter(torch.randn(1, steps, d))
+        self.head = nn.Linear(d, action_dim)
+        self.register_buffer("action_std", torch.arange(1.0, action_dim + 1))
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        tokens, mask = inputs["observation.language.tokens"], inputs["observation.language.attention_mask"]
+        language = self.language_mix(self.language(tokens))
+        views = [self._see(inputs[f"observation.images.{c}"]) for c in ("base", "wrist")]
+        memory = torch.cat([*views, language, self.state(inputs["observation.state"])[:, None]], dim=1)
+        seen = torch.ones(1, views[0].shape[1] * 2, dtype=torch.bool)
+        keep = torch.cat([seen, mask, torch.ones(1, 1, dtype=torch.bool)], 1)[:, None, None, :]
+        x = self.queries
+        for q, kv in zip(self.q, self.kv, strict=True):
+            k, v = kv(memory).chunk(2, -1)
+            x = x + F.scaled_dot_product_attention(q(x)[:, None], k[:, None], v[:, None], attn_mask=keep)[:, 0]
+        return {"action": torch.tanh(self.head(x)) * self.action_std / 7}
+
+    def _see(self, image: torch.Tensor) -> torch.Tensor:
+        pixels = (image.permute(0, 3, 1, 2).float() - 127.0) / 128.0
+        return self.camera(pixels).flatten(2).transpose(1, 2)
+
+
+class Flow(nn.Module):
+    """A flow-matching policy with its loop written out: time embedding, adaptive scale that depends on
+    the state and the step, prefix keys and values, an Euler step that differs per iteration."""
+
+    def __init__(self, d: int = 32, iterations: int = 4, layers: int = 3, horizon: int = 10, dim: int = 7):
+        super().__init__()
+        self.iterations = iterations
+        self.language, self.camera, self.state = nn.Embedding(50, d), nn.Conv2d(3, d, 8, 8), nn.Linear(9, d)
+        self.embed, self.head = nn.Linear(dim, d), nn.Linear(d, dim)
+        self.time = nn.Sequential(nn.Linear(16, d), nn.SiLU(), nn.Linear(d, d))
+        self.modulation = nn.Linear(d, 2 * d)
+        self.kv = nn.ModuleList([nn.Linear(d, 2 * d) for _ in range(layers)])
+        self.q = nn.ModuleList([nn.Linear(d, d) for _ in range(layers)])
+        self.ff = nn.ModuleList([nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+                                 for _ in range(layers)])
+        self.register_buffer("std", torch.arange(1.0, dim + 1) / dim)
+
+    def forward(self, tokens, image, state, noise) -> dict[str, torch.Tensor]:
+        pixels = image.permute(0, 3, 1, 2).float() / 255 - 0.5
+        seen = self.camera(pixels).flatten(2).transpose(1, 2)
+        s = self.state(state)
+        memory = torch.cat([self.language(tokens), seen, s[:, None]], 1)
+        x = noise
+        for k in range(self.iterations):
+            x = x + self.velocity(x, memory, s, k / self.iterations) * (0.1 + 0.05 * k)
+        return {"action": x.clamp(-3, 3) * self.std}
+
+    def velocity(self, x, memory, state, time: float):
+        angle = torch.full((1, 1), time) * torch.exp(torch.arange(8) * -0.5)
+        t = self.time(torch.cat([torch.sin(angle), torch.cos(angle)], -1))
+        scale, shift = self.modulation(F.silu(t) + state)[:, None].chunk(2, -1)
+        h = self.embed(x) * (1 + scale) + shift + t[:, None]
+        for q, kv, ff in zip(self.q, self.kv, self.ff, strict=True):
+            k, v = kv(memory).chunk(2, -1)
+            h = h + F.scaled_dot_product_attention(q(h)[:, None], k[:, None], v[:, None])[:, 0]
+            h = h + ff(h)
+        return self.head(h)
+
+
+def _image(size: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
+
+
+def late_fusion(seed: int = 0) -> Policy:
+    torch.manual_seed(seed)
+    model = LateFusion().eval()
+    task, frame = Source("task"), Source("observation", 10.0)
+    return Policy(
+        "late_fusion", model,
+        {"observation.language.tokens": task, "observation.language.attention_mask": task,
+         "observation.images.base": frame, "observation.images.wrist": frame,
+         "observation.state": Source("observation", 50.0)},
+        {"observation.language.tokens": torch.randint(0, 50, (1, 6)),
+         "observation.language.attention_mask": torch.tensor([[True] * 4 + [False] * 2]),
+         "observation.images.base": _image(), "observation.images.wrist": _image(),
+         "observation.state": torch.randn(1, 9)})
+
+
+def flow_inputs() -> tuple[dict[str, Source], dict[str, torch.Tensor]]:
+    sources = {"tokens": Source("task"), "image": Source("observation", 10.0), "state": Source("observation", 50.0),
+               "noise": Source("step")}
+    return sources, {"tokens": torch.randint(0, 50, (1, 6)), "image": _image(), "state": torch.randn(1, 9),
+                     "noise": torch.randn(1, 10, 7)}
+
+
+def flow(iterations: int = 4, seed: int = 0) -> Policy:
+    torch.manual_seed(seed)
+    model = Flow(iterations=iterations).eval()
+    return Policy("flow", model, *flow_inputs())
+
+
+EVERY_STAGE = """name = "every-stage"
+description = "no stage merges into another"
+[stages]
+min_flops = 0
+"""
