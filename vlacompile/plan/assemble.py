@@ -17,7 +17,7 @@ from vlacompile.errors import ConfigError, StagingError
 from vlacompile.passes.merge_common_subexpressions import content_key
 from vlacompile.plan.memory import arena_offsets
 from vlacompile.plan.plan import (Action, Binding, Carry, Initializer, Plan, SourceInput, Stage, TensorType, Value,
-                                  Weight)
+                                  Weight, as_f32)
 from vlacompile.policy import TORCH_DTYPES
 from vlacompile.recipe import ActionRecipe, Recipe
 from vlacompile.staging.stages import Staged, StageGraph
@@ -117,4 +117,5 @@ def _action(staged: Staged, index: dict[str, int], wanted: ActionRecipe) -> Acti
     if wanted.low and len(wanted.low) != dim:
         raise ConfigError(f"action.low and action.high have {len(wanted.low)} numbers", where=f'output "{name}" {kind}',
                           why=f"an action has {dim} dimensions", fix=f"give {dim} numbers each")
-    return Action(index[name], steps, execute, dim, int(round(wanted.deadline_ms * 1000)), wanted.low, wanted.high)
+    return Action(index[name], steps, execute, dim, int(round(wanted.deadline_ms * 1000)), as_f32(wanted.low),
+                  as_f32(wanted.high))

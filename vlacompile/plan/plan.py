@@ -7,6 +7,8 @@ them, `memory.py` places values in the arena. Must not know how a plan came abou
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vlacompile.bundle.layout import DTYPE_BYTES, MAX_RANK
@@ -99,9 +101,14 @@ class Stage:
     weight_bytes: int  # read per iteration
 
 
+def as_f32(numbers: Iterable[float]) -> tuple[float, ...]:
+    """Rounded to what an f32 field holds."""
+    return tuple(struct.unpack("<f", struct.pack("<f", x))[0] for x in numbers)
+
+
 @dataclass(frozen=True)
 class Action:
-    """Which value feeds the action queue, and how: H steps predicted, h executed."""
+    """Which value feeds the action queue, and how: H steps predicted, h executed. Bounds are f32."""
 
     value: int
     chunk_steps: int

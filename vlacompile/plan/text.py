@@ -7,7 +7,7 @@ import re
 from vlacompile.bundle.layout import FORMAT_MAJOR, FORMAT_MINOR
 from vlacompile.errors import BundleError
 from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
-                                  Value, Weight)
+                                  Value, Weight, as_f32)
 
 
 def _quote(text: str) -> str:
@@ -57,7 +57,7 @@ def plan_text(plan: Plan) -> str:
 
 
 _STRING = r'"((?:[^"\\]|\\.)*)"'
-_TYPE = r"(\w+)\[([\d,]*)\]"
+_TYPE = r"(\w+)\[((?:\d+(?:,\d+)*)?)\]"
 _PATTERNS = {
     "plan": rf"plan {_STRING} format (\d+)\.(\d+) target {_STRING} recipe {_STRING}",
     "arena": r"arena (\d+)",
@@ -112,7 +112,7 @@ def parse_plan(text: str) -> Plan:
         elif kind in ("depends", "in", "out", "init", "carry"):
             stages[-1][kind].append(g)
         elif kind in bounds:
-            bounds[kind] = tuple(float(x) for x in g[0].split())
+            bounds[kind] = as_f32(float(x) for x in g[0].split())
         else:
             top[kind].append(g)
     name, _, _, target, recipe = top["plan"][0]

@@ -1,0 +1,23 @@
+"""Kinds of arguments that several verbs take."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def thread_count(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number of at least {least}')
+    return number

@@ -1,0 +1,127 @@
+"""Entry point of `vlacompile`: parses arguments, runs one verb, turns errors into lines and exit codes.
+
+The outermost frame: the only place with a broad `except`. Verbs import the compiler when they run,
+so that help and wrong arguments answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+
+from vlacompile.cli import build, inspect, recipes, run, targets, verify
+from vlacompile.cli.terminal import Terminal
+from vlacompile.errors import ConfigError, VlaError, nearest
+
+VERBS = {module.__name__.rpartition(".")[2]: module for module in (build, inspect, verify, run, targets, recipes)}
+INTERRUPTED, TERMINATED, BROKEN_PIPE, UNEXPECTED = 130, 143, 141, 1
+
+DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and run it
+with the C runtime libvlart. The compiler finds the stages: values that depend on the same inputs
+run together, and again only when one of those inputs changed."""
+
+EPILOG = """begin with:
+  vlacompile build package.module:factory -o policy.vlab
+  vlacompile inspect policy.vlab
+
+exit codes: 0 done, 2 wrong usage, 3 target or recipe, 4 policy source, 5 tracing, 6 staging,
+7 emission, 8 bundle, 9 runtime, 10 parity, 1 anything else, 130 interrupted"""
+
+
+class UsageError(ConfigError):
+    """The command line itself is wrong."""
+
+    exit_code = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UsageError(message, where=self.prog, why=" ".join(self.format_usage().split()),
+                         fix=f"see `{self.prog} --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = _Parser(prog="vlacompile", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
+                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action="store_true", help="print the version and stop")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, module in VERBS.items():
+        verb = verbs.add_parser(name, help=module.SUMMARY, description=module.DESCRIPTION, epilog=module.EPILOG,
+                                allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(verb)
+        verb.add_argument("--json", action="store_true", help="one JSON document on stdout; progress stays on stderr")
+        verb.add_argument("--traceback", action="store_true", help="with an error, also print Python's traceback")
+    return top
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Raises UsageError; a misspelt verb or option is answered with the nearest one."""
+    top = parser()
+    word = next((a for a in argv if not a.startswith("-")), None)
+    if word is not None and word not in VERBS:
+        raise UsageError(f'no verb is called "{word}"', where="vlacompile VERB", why=nearest(word, VERBS),
+                         fix="see `vlacompile --help`")
+    args, unknown = top.parse_known_args(argv)
+    if unknown:
+        verb = _Parser(add_help=False)
+        VERBS[args.verb].add_arguments(verb)
+        options = [o for a in verb._actions for o in a.option_strings] + ["--json", "--traceback"]
+        raise UsageError(f'unknown argument "{unknown[0]}"', where=f"vlacompile {args.verb}",
+                         why=nearest(unknown[0], options) if unknown[0].startswith("-") else "one too many",
+                         fix=f"see `vlacompile {args.verb} --help`")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    terminal = Terminal("--json" in argv)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that `finally` cleans up
+    try:
+        code = _run(argv, terminal)
+        terminal.finish()
+        return code
+    except BrokenPipeError:  # the reader, as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(argv: list[str], terminal: Terminal) -> int:
+    try:
+        args = parse(argv)
+        if args.version:
+            import importlib.metadata
+
+            terminal.out.print(f"vlacompile {importlib.metadata.version('vlacompile')}")
+            return 0
+        if args.verb is None:
+            parser().print_help(sys.stderr)
+            return UsageError.exit_code
+        VERBS[args.verb].run(args, terminal)
+        return 0
+    except VlaError as error:
+        if "--traceback" in argv:
+            traceback.print_exc()
+        terminal.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        terminal.err.print("interrupted; nothing was left behind", soft_wrap=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if "--traceback" in argv:
+            traceback.print_exc()
+        terminal.error(VlaError(f"{type(error).__name__}: {error}", where=f"vlacompile {' '.join(argv)}",
+                                why="this is a bug in vlacompile, not in what you gave it",
+                                fix="run it again with --traceback and report what it prints"))
+        return UNEXPECTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

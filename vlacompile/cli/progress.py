@@ -1,0 +1,61 @@
+"""Progress on stderr: the phase that is running, and how long each one took."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.status import Status
+
+WIDTH = 44  # columns of a phase's name
+
+
+class Phases:
+    """Call it with the name of each phase as it begins; a context manager ends the last one.
+
+    On a terminal the running phase is a live line; elsewhere a plain line per phase.
+    times: {phase: seconds}.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.times: dict[str, float] = {}
+        self._name: str | None = None
+        self._status: Status | None = None
+
+    def __call__(self, name: str) -> None:
+        if name == self._name:
+            return
+        self._end("")
+        self._name, self._begin = name, time.perf_counter()
+        if self.console.is_terminal:
+            self._status = Status(self, console=self.console, spinner="line", spinner_style="cyan")
+            self._status.start()
+        else:
+            self.console.print(f"  {name:<{WIDTH}}", end="", soft_wrap=True)
+            self.console.file.flush()
+
+    def __enter__(self) -> Phases:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._end("" if kind is None else "  stopped here")
+
+    def __rich__(self) -> str:
+        """The live line, drawn anew at every refresh."""
+        return f"{self._name:<{WIDTH}}{self._elapsed_s():7.1f} s"
+
+    def _elapsed_s(self) -> float:
+        return time.perf_counter() - self._begin
+
+    def _end(self, note: str) -> None:
+        if self._name is None:
+            return
+        elapsed_s = self.times[self._name] = self._elapsed_s()
+        line = f"{elapsed_s:7.1f} s{note}"
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+            line = f"  {self._name:<{WIDTH}}{line}"
+        self.console.print(line, soft_wrap=True)
+        self._name = None

@@ -1,0 +1,25 @@
+"""`vlacompile recipes [NAME]`."""
+
+from __future__ import annotations
+
+from vlacompile.cli.listing import add_name, show
+from vlacompile.cli.terminal import Terminal
+
+SUMMARY = "list what can be wanted of a build, or print one recipe"
+DESCRIPTION = "List the recipes (what is wanted of a build), or print one with every value."
+EPILOG = """examples:
+  vlacompile recipes
+  vlacompile recipes libero-goal
+  vlacompile recipes ./my-recipe.toml
+
+next: `vlacompile build SOURCE --recipe NAME -o OUT.vlab`"""
+
+
+def add_arguments(parser) -> None:
+    add_name(parser, "recipe")
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.recipe import load_recipe
+
+    show("recipes", load_recipe, args.name, terminal)

@@ -1,0 +1,59 @@
+"""Where the command line writes: results on stdout, progress and errors on stderr.
+
+Owns the two streams and the JSON mode. Must not know verbs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from vlacompile.cli.progress import Phases
+from vlacompile.errors import VlaError
+
+
+class Terminal:
+    """as_json: one JSON document on stdout instead of tables, printed when the verb has ended."""
+
+    def __init__(self, as_json: bool):
+        self.as_json = as_json
+        self.out = Console(markup=False, emoji=False, highlight=False)
+        self.err = Console(stderr=True, markup=False, emoji=False, highlight=False)
+        self._document: dict | None = None
+
+    def phases(self) -> Phases:
+        return Phases(self.err)
+
+    def show(self, document: dict, render: Callable[[Console], None]) -> None:
+        """The verb's result: `document` for programs, `render` for people."""
+        self._document = document
+        if not self.as_json:
+            render(self.out)
+
+    def error(self, error: VlaError) -> None:
+        """Four lines for a person; in JSON mode the same fields join the verb's document."""
+        lines = [("error: ", error.what), ("  where: ", error.where), ("  why:   ", error.why), ("  fix:   ", error.fix)]
+        for i, (head, text) in enumerate(lines):
+            self.err.print(head, style="bold red" if i == 0 else "dim", end="", soft_wrap=True)
+            self.err.print(" ".join(str(text).split()), style="bold" if i == 0 else None, soft_wrap=True)
+        self._document = (self._document or {}) | error.as_dict()
+
+    def finish(self) -> None:
+        if self.as_json and self._document is not None:
+            sys.stdout.write(json.dumps(_json_value(self._document), indent=1, allow_nan=False) + "\n")
+        sys.stdout.flush()
+
+
+def _json_value(value):
+    """JSON has no infinity and no NaN: they become null."""
+    if isinstance(value, dict):
+        return {str(k): _json_value(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
