@@ -19,16 +19,18 @@ from vlacompile.errors import ConfigError, VlaError, nearest
 VERBS = {module.__name__.rpartition(".")[2]: module for module in (build, inspect, verify, run, targets, recipes)}
 INTERRUPTED, TERMINATED, BROKEN_PIPE, UNEXPECTED = 130, 143, 141, 1
 
-DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and run it
-with the C runtime libvlart. The compiler finds the stages: values that depend on the same inputs
-run together, and again only when one of those inputs changed."""
+DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and
+run it with the C runtime libvlart. The compiler finds the stages: values that
+depend on the same inputs run together, and again only when one of them changed."""
 
 EPILOG = """begin with:
   vlacompile build package.module:factory -o policy.vlab
   vlacompile inspect policy.vlab
 
-exit codes: 0 done, 2 wrong usage, 3 target or recipe, 4 policy source, 5 tracing, 6 staging,
-7 emission, 8 bundle, 9 runtime, 10 parity, 1 anything else, 130 interrupted"""
+exit codes:
+  0 done  2 wrong usage  3 target or recipe  4 policy source  5 tracing
+  6 staging  7 emission  8 bundle  9 runtime  10 parity  130 interrupted
+  1 anything else"""
 
 
 class UsageError(ConfigError):

@@ -1,0 +1,75 @@
+"""`vlacompile build SOURCE -o OUT.vlab`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from vlacompile.cli.stages import megabytes, stage_rows, stage_table
+from vlacompile.cli.terminal import Terminal
+
+SUMMARY = "compile a policy into a bundle"
+DESCRIPTION = """Compile a policy into a bundle.
+
+SOURCE is package.module:factory, where factory() returns a vlacompile.Policy
+(the working directory is on the import path), or a checkpoint directory. The
+bundle is replayed through libvlart and compared with PyTorch before it takes its
+place; a build that fails leaves OUT as it was."""
+EPILOG = """examples:
+  vlacompile build my_robot.policy:make -o pick.vlab
+  vlacompile build examples.libero_goal.policy:light -r libero-goal -o light.vlab
+
+next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs them"""
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="package.module:factory, or a checkpoint directory")
+    parser.add_argument("--target", "-t", default="host", metavar="T",
+                        help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
+    parser.add_argument("--recipe", "-r", default="default", metavar="R",
+                        help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
+    parser.add_argument("--out", "-o", metavar="OUT", help="the bundle to write (default: the policy's name + .vlab)")
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.bundle.bundle import check_destination
+    from vlacompile.frontends.load import load_policy
+    from vlacompile.recipe import load_recipe
+    from vlacompile.target import load_target
+
+    load_target(args.target), load_recipe(args.recipe)  # a wrong name is refused before anything slow begins
+    if args.out is not None:
+        check_destination(Path(args.out))
+    with terminal.phases() as phases:
+        phases("load the policy")
+        policy = load_policy(args.source)
+        from vlacompile.pipeline import build
+
+        bundle = build(policy, target=args.target, recipe=args.recipe, out=args.out or f"{policy.name}.vlab",
+                       progress=phases)
+    document = {
+        "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "policy": bundle.plan.name,
+        "target": bundle.plan.target, "recipe": bundle.plan.recipe, "stages": stage_rows(bundle.plan),
+        "staged_parity": bundle.manifest["provenance"]["staged_parity"], "parity": bundle.accepted.as_dict(),
+        "seconds": phases.times,
+    }
+    terminal.show(document, lambda console: _print(console, bundle))
+
+
+def _print(console: Console, bundle) -> None:
+    report = bundle.accepted
+    console.print()
+    console.print(stage_table(bundle.plan))
+    console.print()
+    for v in report.values:
+        if v.level == "chunk":
+            console.print(f'parity   {v.value}: max_abs {v.worst.max_abs:.2g}, rel L2 {v.worst.rel_l2:.2g}, '
+                          f"cosine {v.worst.cosine:.7f}")
+    console.print(f"         libvlart against PyTorch, worst of {report.frames} frames", soft_wrap=True)
+    console.print(f"bundle   {_near(bundle.path)}  {megabytes(bundle.bytes)} MB", soft_wrap=True)
+
+
+def _near(path: Path) -> Path:
+    """Relative to the working directory where it lies below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

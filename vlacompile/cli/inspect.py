@@ -1,0 +1,117 @@
+"""`vlacompile inspect BUNDLE`."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from vlacompile.cli.stages import change_rows, change_table, kept_rows, megabytes, set_rows, stage_rows, stage_table
+from vlacompile.cli.terminal import Terminal
+
+SUMMARY = "show the stages of a bundle and what each depends on"
+DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what runs
+again when an input changes and what is kept, the action queue, the compiler's
+notes, and what it was built from. Nothing is run."""
+EPILOG = """examples:
+  vlacompile inspect light.vlab
+  vlacompile inspect light.vlab --plan | less
+
+next: `vlacompile verify BUNDLE` replays its golden frames"""
+
+MOST_KEPT = 12  # rows of the table of kept values; --json has all
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
+    parser.add_argument("--plan", action="store_true", help="print the whole plan as text instead")
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.bundle.bundle import read_bundle
+    from vlacompile.plan.text import plan_text
+
+    bundle = read_bundle(args.bundle)
+    plan = bundle.plan
+    if args.plan:
+        text = plan_text(plan)
+        terminal.show({"plan": text}, lambda console: console.print(text, end="", soft_wrap=True))
+        return
+    document = {
+        "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "name": plan.name,
+        "target": plan.target, "recipe": plan.recipe, "arena_bytes": plan.arena_bytes,
+        "sources": [{"name": plan.values[s.value].name, "type": str(plan.values[s.value].type), "update": s.update,
+                     "clock_hz": s.clock_hz or None} for s in plan.sources],
+        "stages": stage_rows(plan), "dependency_sets": set_rows(plan), "changes": change_rows(plan),
+        "kept": kept_rows(plan), "action": _action(plan), "provenance": bundle.manifest["provenance"],
+    }
+    terminal.show(document, lambda console: _print(console, plan, document))
+
+
+def _action(plan) -> dict | None:
+    a = plan.action
+    return None if a is None else {
+        "value": plan.values[a.value].name, "chunk_steps": a.chunk_steps, "execute_steps": a.execute_steps,
+        "action_dim": a.action_dim, "deadline_us": a.deadline_us, "low": list(a.low), "high": list(a.high)}
+
+
+def _print(console: Console, plan, document: dict) -> None:
+    console.print(f"{plan.name}  target {plan.target}  recipe {plan.recipe}  {megabytes(document['bytes'])} MB  "
+                  f"arena {document['arena_bytes'] / 1e3:.0f} kB", style="bold", soft_wrap=True)
+    for title, table in (
+        ("Inputs", _columns(("name", "type", "changes with every", "Hz"),
+                            [(s["name"], s["type"], s["update"], f"{s['clock_hz']:g}" if s["clock_hz"] else "-")
+                             for s in document["sources"]])),
+        ("Stages, in the order in which they run", stage_table(plan)),
+        ("When one input changes", change_table(plan)),
+        ("Kept between stages", _kept(document["kept"])),
+    ):
+        console.print(f"\n{title}", style="bold")
+        console.print(table)
+    console.print("\nAction queue", style="bold")
+    console.print(_queue(document["action"]), soft_wrap=True)
+    _print_provenance(console, document)
+
+
+def _print_provenance(console: Console, document: dict) -> None:
+    origin = document["provenance"]
+    console.print("\nNotes of the compiler", style="bold")
+    for note in origin["notes"] or ["none"]:
+        console.print(note)
+    console.print("\nBuilt from", style="bold")
+    rows = [("policy", origin["policy"]), ("weights", f"sha256 {origin['weights_sha256'][:16]}..."),
+            ("bundle", f"sha256 {document['hash'][:16]}..."),
+            ("versions", ", ".join(f"{p} {v}" for p, v in origin["versions"].items()))]
+    rows += [("parity", f"{name}: max_abs {m['max_abs']:.2g}, rel L2 {m['rel_l2']:.2g} (staged graph in PyTorch "
+              "against the original function)") for name, m in origin["staged_parity"].items()]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def _queue(action: dict | None) -> str:
+    if action is None:
+        return "none: the first output is not a chunk [1, H, action_dim]"
+    deadline = f"{action['deadline_us'] / 1e3:g} ms" if action["deadline_us"] else "no deadline"
+    bounds = "bounded in every dimension" if action["low"] else "only checked to be finite"
+    return (f"{action['value']}: {action['chunk_steps']} actions of {action['action_dim']} numbers predicted, "
+            f"{action['execute_steps']} executed; {deadline}; {bounds}")
+
+
+def _kept(rows: list[dict]) -> Table:
+    largest = sorted(rows, key=lambda r: -r["bytes"])[:MOST_KEPT]
+    table = _columns(("value", "type", "computed by", "read by"),
+                     [(r["value"], r["type"], r["computed_by"] or "the compiler", ", ".join(r["read_by"]))
+                      for r in rows if r in largest])
+    if len(rows) > len(largest):
+        table.add_row(f"and {len(rows) - len(largest)} smaller", "", "", "")
+    return table
+
+
+def _columns(titles: tuple[str, ...], rows: list[tuple]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for i, title in enumerate(titles):
+        table.add_column(title, overflow="fold", no_wrap=i == 0 and len(rows) > 0)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,96 @@
+"""`vlacompile run BUNDLE`."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vlacompile.cli.arguments import positive, thread_count
+from vlacompile.cli.stages import depends_text
+from vlacompile.cli.terminal import Terminal
+
+SUMMARY = "run a bundle over recorded frames"
+DESCRIPTION = """Run a bundle over a frames file (its own golden frames when none is given) in one
+session: write each frame's inputs, step, read the actions. Prints the actions of
+the last frame, how often each stage ran, and the times."""
+EPILOG = """examples:
+  vlacompile run light.vlab
+  vlacompile run light.vlab --frames episode.frames --repeat 10 --threads 1
+
+next: in C, the same is build/runtime_c/vlart-run; in Python, vlacompile.Session"""
+
+ROWS = 5  # of the last chunk, shown to a person; --json has all
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
+    parser.add_argument("--frames", metavar="FILE", help="frames to replay (default: the bundle's golden frames)")
+    parser.add_argument("--repeat", type=positive, default=1, metavar="N", help="replay N times (default: 1)")
+    parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
+                        help="threads of the engine (default: 0, its own choice)")
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.bundle.bundle import GOLDEN_FILE, read_bundle
+
+    bundle = read_bundle(args.bundle)
+    with terminal.phases() as phases:
+        phases("open the bundle")
+        from vlacompile.runtime.session import Session
+        from vlacompile.verify.frames import read_frames
+
+        frames = read_frames(Path(args.frames) if args.frames else bundle.path / GOLDEN_FILE)
+        with Session(bundle.path, threads=args.threads) as session:
+            phases(f"replay {len(frames) * args.repeat} frames")
+            steps_ms, stages = _replay(session, frames * args.repeat)
+            plan = session.plan
+            output = plan.values[plan.action.value].name if plan.action else bundle.manifest["provenance"]["outputs"][0]
+            chunk = session.read(output)
+    document = {
+        "bundle": str(bundle.path), "frames": len(frames), "repeat": args.repeat, "threads": args.threads,
+        "step_ms": {"median": statistics.median(steps_ms), "min": min(steps_ms), "max": max(steps_ms)},
+        "stages": stages, "output": output, "shape": list(chunk.shape), "last": chunk.tolist(),
+    }
+    terminal.show(document, lambda console: _print(console, plan, document, chunk))
+
+
+def _replay(session, frames) -> tuple[list[float], dict[str, dict]]:
+    """Milliseconds of every step (writing and stepping), and runs and times per stage."""
+    steps_ms: list[float] = []
+    times_ms: dict[str, list[float]] = {s.name: [] for s in session.plan.stages}
+    for frame in frames:
+        begin = time.perf_counter()
+        for name, array in frame.writes.items():
+            session.write(name, array)
+        session.step()
+        steps_ms.append((time.perf_counter() - begin) * 1e3)
+        for name, s in session.stats().stages.items():
+            if s.runs > len(times_ms[name]):
+                times_ms[name].append(s.last_us / 1e3)
+    return steps_ms, {name: {"runs": len(t), "steps": len(steps_ms), "median_ms": statistics.median(t) if t else None,
+                             "max_ms": max(t, default=None)} for name, t in times_ms.items()}
+
+
+def _print(console: Console, plan, document: dict, chunk) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    table.add_column("depends on")
+    for title in ("runs", "median ms", "max ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    depends = {s.name: depends_text(plan, [plan.values[v].name for v in s.depends]) for s in plan.stages}
+    for name, s in document["stages"].items():
+        times = ("-", "-") if not s["runs"] else (f"{s['median_ms']:.3f}", f"{s['max_ms']:.3f}")
+        table.add_row(name, depends[name], f"{s['runs']} of {s['steps']}", *times)
+    console.print(table)
+    step = document["step_ms"]
+    console.print(f"\nstep: median {step['median']:.2f} ms, min {step['min']:.2f}, max {step['max']:.2f}", soft_wrap=True)
+    rows = chunk.reshape(-1, chunk.shape[-1]) if chunk.ndim else chunk.reshape(1, 1)
+    console.print(f"\n{document['output']} {document['shape']} of the last frame", style="bold", soft_wrap=True)
+    for row in rows[:ROWS]:
+        console.print("  " + " ".join(f"{x:8.4f}" for x in row.tolist()[:8]) + (" ..." if row.size > 8 else ""))
+    if len(rows) > ROWS:
+        console.print(f"  ... {len(rows) - ROWS} more rows")
