@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, stage_path, write_bundle
+from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, check_destination, stage_path, write_bundle
 from vlacompile.capture.export import capture
 from vlacompile.capture.program import Program, execute
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
@@ -59,6 +59,7 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     Raises a VlaError subclass; nothing half-written stays behind.
     """
     wanted, where = load_recipe(recipe), load_target(target)
+    check_destination(Path(out))
     progress("load the policy")
     policy = load_policy(source)
     progress("trace the inference function")

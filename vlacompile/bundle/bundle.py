@@ -31,11 +31,13 @@ _KINDS = {"stages/weights.bin": "weights", GOLDEN_FILE: "golden"}
 
 @dataclass(frozen=True)
 class Bundle:
-    """path: the directory. plan, manifest: what it says of itself."""
+    """path: the directory. plan, manifest: what it says of itself. accepted: what the acceptance of a
+    bundle just written returned (the parity report of its replay); None for one that was read."""
 
     path: Path
     plan: Plan
     manifest: dict
+    accepted: object = None
 
     @property
     def bytes(self) -> int:
@@ -61,17 +63,22 @@ def stage_path(name: str) -> str:
     return f"stages/{name}.onnx"
 
 
+def check_destination(out: Path) -> None:
+    """Raises BundleError when `out` cannot become a bundle: something else is there."""
+    if out.exists() and not (out / PLAN_FILE).is_file():
+        raise BundleError(f"{out.name} exists and is not a bundle", where=str(out), why=f"it has no {PLAN_FILE}",
+                          fix="choose another path for -o, or move what is there")
+
+
 def write_bundle(out: Path, plan: Plan, contents: Mapping[str, bytes], provenance: dict,
-                 accept: Callable[[Path], None]) -> Bundle:
+                 accept: Callable[[Path], object]) -> Bundle:
     """Write into a temporary sibling, let `accept` replay it, then put it in place of `out`.
 
     Whatever goes wrong, `out` is either the old bundle, whole, or the new one. Raises BundleError
     when `out` exists and is not a bundle.
     """
     out = Path(os.path.abspath(out))
-    if out.exists() and not (out / PLAN_FILE).is_file():
-        raise BundleError(f"{out.name} exists and is not a bundle", where=str(out), why=f"it has no {PLAN_FILE}",
-                          fix="choose another path for -o, or move what is there")
+    check_destination(out)
     plan = with_files(plan, contents)
     every = {**contents, PLAN_FILE: plan_bytes(plan), TEXT_FILE: plan_text(plan).encode()}
     manifest = {
@@ -86,7 +93,7 @@ def write_bundle(out: Path, plan: Plan, contents: Mapping[str, bytes], provenanc
             path = new / relative
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        accept(new)
+        accepted = accept(new)
         if out.exists():
             out.rename(old)
         new.rename(out)
@@ -98,7 +105,7 @@ def write_bundle(out: Path, plan: Plan, contents: Mapping[str, bytes], provenanc
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return Bundle(out, plan, manifest)
+    return Bundle(out, plan, manifest, accepted)
 
 
 def read_bundle(path: str | Path) -> Bundle:

@@ -6,14 +6,17 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vlacompile.errors import SourceError, VlaError
-from vlacompile.policy import Policy
+
+if TYPE_CHECKING:
+    from vlacompile.policy import Policy
 
 
 def load_policy(source: Policy | str | Path) -> Policy:
     """Raises SourceError for what cannot be read or is of no known kind."""
-    if isinstance(source, Policy):
+    if not isinstance(source, (str, Path)):
         return source
     text = str(source)
     if ":" in text and not Path(text).exists():
@@ -22,6 +25,8 @@ def load_policy(source: Policy | str | Path) -> Policy:
 
 
 def _from_factory(text: str) -> Policy:
+    from vlacompile.policy import Policy  # here: a wrong path is refused without importing PyTorch
+
     module_name, _, factory_name = text.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
