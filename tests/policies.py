@@ -22,13 +22,14 @@ class LateFusion(nn.Module):
         self.kv = nn.ModuleList([nn.Linear(d, 2 * d) for _ in range(2)])
         self.q = nn.ModuleList([nn.Linear(d, d) for _ in range(2)])
         self.queries = nn.Parameter(torch.randn(1, steps, d))
+        self.positions = nn.Parameter(torch.randn(2, 1, 16, d))
         self.head = nn.Linear(d, action_dim)
         self.register_buffer("action_std", torch.arange(1.0, action_dim + 1))
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         tokens, mask = inputs["observation.language.tokens"], inputs["observation.language.attention_mask"]
         language = self.language_mix(self.language(tokens))
-        views = [self._see(inputs[f"observation.images.{c}"]) for c in ("base", "wrist")]
+        views = [self._see(inputs[f"observation.images.{c}"]) + self.positions[i] for i, c in enumerate(("base", "wrist"))]
         memory = torch.cat([*views, language, self.state(inputs["observation.state"])[:, None]], dim=1)
         seen = torch.ones(1, views[0].shape[1] * 2, dtype=torch.bool)
         keep = torch.cat([seen, mask, torch.ones(1, 1, dtype=torch.bool)], 1)[:, None, None, :]

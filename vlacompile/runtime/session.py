@@ -170,7 +170,7 @@ class Session:
             self.close()
 
     def _call(self, function, *arguments, diag: Diag | None = None) -> None:
-        if self._bundle is not None and self._session is None and diag is None:
+        if self._session is None and diag is None:
             raise RuntimeFailure("the session is closed", where=str(self._path), why="close() was called",
                                  fix="open a new Session", status="BAD_ARGUMENT")
         check(function(*arguments), diag or self._diag, str(self._path))
