@@ -40,6 +40,7 @@ extern "C" {
 #define VLART_MAX_SOURCES 64u        /* a dependency set is one 64-bit word */
 #define VLART_MAX_ITERATIONS 65536u  /* of one loop stage */
 #define VLART_MAX_STRING 1023u       /* bytes of one string, without its NUL */
+#define VLART_MAX_THREADS 1024u      /* of one engine */
 
 /* The closed list of statuses: name, number (never reused), and what to make of it. */
 #define VLART_STATUS_LIST(X)                                                                      \

@@ -1,0 +1,33 @@
+/* The inside of a bundle: a validated plan and the mapped files. Constant after [open]. */
+#ifndef VLART_BUNDLE_H
+#define VLART_BUNDLE_H
+
+#include "plan.h"
+
+typedef struct {
+  const uint8_t *data; /* NULL: not mapped, or empty */
+  size_t bytes;
+} vlart_map_t;
+
+struct vlart_bundle {
+  vlart_plan_t plan;
+  vlart_map_t plan_map;
+  vlart_map_t *files; /* [file_count] weights files stay mapped, the others do not */
+  char *dir;          /* as given to open, NUL-terminated */
+};
+
+/* [init] Writes "DIR/PATH" of a file; false if it does not fit. */
+bool vlart_bundle_path(const vlart_bundle_t *bundle, uint32_t file, char *out, size_t bytes);
+
+/* Where a weight lies. */
+const void *vlart_bundle_weight(const vlart_bundle_t *bundle, uint32_t weight);
+
+/* Copies a public output struct: BAD_ARGUMENT unless the caller's struct_size is at least ours. */
+vlart_status_t vlart_copy_out(void *out, const void *full, size_t bytes);
+
+/* Copies a public option struct: `in` may be NULL (all defaults). What a newer caller added at the
+   tail must be zero. */
+vlart_status_t vlart_copy_in(void *options, size_t bytes, const void *in, const char *call,
+                             vlart_diag_t *diag);
+
+#endif

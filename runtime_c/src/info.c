@@ -1,0 +1,163 @@
+/* Descriptions of a bundle for the caller, and of a stage for its engine. */
+#include <string.h>
+
+#include "backend.h"
+
+vlart_status_t vlart_bundle_info(const vlart_bundle_t *bundle, vlart_bundle_info_t *out_info) {
+  if (bundle == NULL) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  const vlart_plan_t *plan = &bundle->plan;
+  const vlart_policy_record_t *policy = plan->policy;
+  vlart_bundle_info_t info = {
+      .name = vlart_plan_string(plan, policy->name),
+      .target = vlart_plan_string(plan, policy->target),
+      .recipe = vlart_plan_string(plan, policy->recipe),
+      .format_major = plan->file.version_major,
+      .format_minor = plan->file.version_minor,
+      .source_count = plan->source_count,
+      .value_count = plan->value_count,
+      .stage_count = plan->stage_count,
+      .action_value = policy->action_value,
+      .deadline_us = policy->deadline_us,
+      .arena_bytes = policy->arena_bytes,
+  };
+  if (policy->action_value != VLART_NONE) {
+    info.chunk_steps = policy->chunk_steps;
+    info.execute_steps = policy->execute_steps;
+    info.action_dim = policy->action_dim;
+    info.low = policy->low_count > 0 ? vlart_plan_floats(plan, policy->low_begin) : NULL;
+    info.high = policy->high_count > 0 ? vlart_plan_floats(plan, policy->high_begin) : NULL;
+  }
+  return vlart_copy_out(out_info, &info, sizeof info);
+}
+
+vlart_status_t vlart_bundle_source(const vlart_bundle_t *bundle, uint32_t source,
+                                   vlart_source_info_t *out_info) {
+  if (bundle == NULL || source >= bundle->plan.source_count) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  const vlart_source_record_t *record = vlart_plan_source(&bundle->plan, source);
+  vlart_source_info_t info = {
+      .value = record->value, .update = record->update, .clock_hz = record->clock_hz};
+  return vlart_copy_out(out_info, &info, sizeof info);
+}
+
+vlart_status_t vlart_bundle_value(const vlart_bundle_t *bundle, uint32_t value,
+                                  vlart_value_info_t *out_info) {
+  if (bundle == NULL || value >= bundle->plan.value_count) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  const vlart_value_record_t *record = vlart_plan_value(&bundle->plan, value);
+  vlart_value_info_t info = {.name = vlart_plan_string(&bundle->plan, record->name),
+                             .dtype = record->dtype,
+                             .rank = record->rank,
+                             .bytes = record->bytes};
+  memcpy(info.dims, record->dims, sizeof info.dims);
+  return vlart_copy_out(out_info, &info, sizeof info);
+}
+
+vlart_status_t vlart_bundle_stage(const vlart_bundle_t *bundle, uint32_t stage,
+                                  vlart_stage_info_t *out_info) {
+  if (bundle == NULL || stage >= bundle->plan.stage_count) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  const vlart_plan_t *plan = &bundle->plan;
+  const vlart_stage_record_t *record = vlart_plan_stage(plan, stage);
+  vlart_stage_info_t info = {.name = vlart_plan_string(plan, record->name),
+                             .backend = record->backend,
+                             .iterations = record->iterations,
+                             .depends = plan->depends[stage],
+                             .flops = record->flops,
+                             .weight_bytes = record->weight_bytes};
+  if (record->artefact != VLART_NONE) {
+    info.artefact = vlart_plan_string(plan, vlart_plan_file(plan, record->artefact)->path);
+  }
+  return vlart_copy_out(out_info, &info, sizeof info);
+}
+
+vlart_status_t vlart_bundle_find_value(const vlart_bundle_t *bundle, const char *name,
+                                       uint32_t *out_value) {
+  if (bundle == NULL || name == NULL || out_value == NULL) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  uint32_t begin = 0;
+  uint32_t end = bundle->plan.value_count;
+  while (begin < end) {
+    uint32_t middle = begin + (end - begin) / 2;
+    uint32_t value = bundle->plan.names[middle];
+    int order = strcmp(name, vlart_plan_value_name(&bundle->plan, value));
+    if (order == 0) {
+      *out_value = value;
+      return VLART_STATUS_OK;
+    }
+    if (order < 0) {
+      end = middle;
+    } else {
+      begin = middle + 1;
+    }
+  }
+  return VLART_STATUS_NOT_FOUND;
+}
+
+vlart_status_t vlart_bundle_find_source(const vlart_bundle_t *bundle, const char *name,
+                                        uint32_t *out_source) {
+  uint32_t value;
+  vlart_status_t status = vlart_bundle_find_value(bundle, name, &value);
+  if (status != VLART_STATUS_OK || out_source == NULL) {
+    return status != VLART_STATUS_OK ? status : VLART_STATUS_BAD_ARGUMENT;
+  }
+  vlart_writer_t writer = bundle->plan.writers[value];
+  if (writer.origin != VLART_ORIGIN_SOURCE) {
+    return VLART_STATUS_NOT_FOUND;
+  }
+  *out_source = writer.index;
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_bundle_find_stage(const vlart_bundle_t *bundle, const char *name,
+                                       uint32_t *out_stage) {
+  if (bundle == NULL || name == NULL || out_stage == NULL) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  for (uint32_t i = 0; i < bundle->plan.stage_count; i++) {
+    if (strcmp(name, vlart_plan_stage_name(&bundle->plan, i)) == 0) {
+      *out_stage = i;
+      return VLART_STATUS_OK;
+    }
+  }
+  return VLART_STATUS_NOT_FOUND;
+}
+
+static vlart_port_t port_of(const vlart_bundle_t *bundle, uint32_t stage, uint32_t index) {
+  const vlart_plan_t *plan = &bundle->plan;
+  const vlart_binding_record_t *binding = vlart_plan_binding(plan, index);
+  const vlart_value_record_t *value = vlart_plan_value(plan, binding->value);
+  vlart_port_t port = {vlart_plan_string(plan, binding->port), value->dtype, value->rank,
+                       value->dims, value->bytes};
+  if (binding->mode == VLART_BINDING_MODE_ROW) {
+    port.rank -= 1;
+    port.dims += 1;
+    port.bytes /= vlart_plan_stage(plan, stage)->iterations;
+  }
+  return port;
+}
+
+vlart_port_t vlart_stage_input(const vlart_bundle_t *bundle, uint32_t stage, uint32_t index) {
+  return port_of(bundle, stage, vlart_plan_stage(&bundle->plan, stage)->input_begin + index);
+}
+
+vlart_port_t vlart_stage_output(const vlart_bundle_t *bundle, uint32_t stage, uint32_t index) {
+  return port_of(bundle, stage, vlart_plan_stage(&bundle->plan, stage)->output_begin + index);
+}
+
+vlart_constant_t vlart_stage_constant(const vlart_bundle_t *bundle, uint32_t stage,
+                                      uint32_t index) {
+  const vlart_plan_t *plan = &bundle->plan;
+  const vlart_initializer_record_t *initializer =
+      vlart_plan_initializer(plan, vlart_plan_stage(plan, stage)->initializer_begin + index);
+  const vlart_weight_record_t *weight = vlart_plan_weight(plan, initializer->weight);
+  return (vlart_constant_t){vlart_plan_string(plan, initializer->port), weight->dtype,
+                            weight->rank, weight->dims, weight->bytes,
+                            vlart_bundle_weight(bundle, initializer->weight)};
+}

@@ -1,0 +1,96 @@
+/* [tick] The action queue: checks a new chunk, keeps the last safe one, hands actions out. */
+#include <string.h>
+
+#include "diag.h"
+#include "session.h"
+
+static vlart_status_t reject(vlart_session_t *session, vlart_status_t status, size_t element,
+                             const float *chunk, vlart_diag_t *diag) {
+  const vlart_policy_record_t *policy = session->bundle->plan.policy;
+  uint32_t d = (uint32_t)(element % policy->action_dim);
+  session->totals.chunks_rejected++;
+  vlart_fail(diag, status, "the new actions are not safe",
+             "execute the stale chunk or stop; check the inputs and the bounds of the policy");
+  vlart_where(diag, "action %zu of the chunk, dimension %u", element / policy->action_dim, d);
+  if (status == VLART_STATUS_ACTION_NOT_FINITE) {
+    vlart_why(diag, "it is %g", (double)chunk[element]);
+  } else {
+    vlart_why(diag, "it is %g, the bounds are %g and %g", (double)chunk[element], session->low[d],
+              session->high[d]);
+  }
+  return status;
+}
+
+void vlart_queue_rewind(vlart_session_t *session) {
+  session->queue.position = 0;
+  session->queue.remaining = session->bundle->plan.policy->execute_steps;
+}
+
+vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag) {
+  const vlart_policy_record_t *policy = session->bundle->plan.policy;
+  const float *chunk = session->data[policy->action_value];
+  size_t count = (size_t)policy->chunk_steps * policy->action_dim;
+  size_t bad = vlart_first_not_finite(chunk, count, VLART_DTYPE_F32);
+  if (bad < count) {
+    return reject(session, VLART_STATUS_ACTION_NOT_FINITE, bad, chunk, diag);
+  }
+  for (size_t i = 0; i < count; i += policy->action_dim) {
+    for (uint32_t d = 0; d < policy->action_dim; d++) {
+      double action = (double)chunk[i + d];
+      if (action < session->low[d] || action > session->high[d]) {
+        return reject(session, VLART_STATUS_ACTION_OUT_OF_RANGE, i + d, chunk, diag);
+      }
+    }
+  }
+  memcpy(session->queue.actions, chunk, count * sizeof *chunk);
+  session->queue.stale = false;
+  session->queue.chunks++;
+  vlart_queue_rewind(session);
+  return VLART_STATUS_OK;
+}
+
+static vlart_status_t nothing_to_pop(const vlart_session_t *session, size_t dim,
+                                     vlart_diag_t *diag) {
+  const char *call = "vlart_session_pop";
+  if (session->action_stage == VLART_NONE) {
+    return vlart_bad_argument(diag, call, "this bundle has no action value");
+  }
+  if (dim != session->bundle->plan.policy->action_dim) {
+    vlart_bad_argument(diag, call, "");
+    vlart_why(diag, "an action has %u numbers, %zu are asked for",
+              session->bundle->plan.policy->action_dim, dim);
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  vlart_fail(diag, VLART_STATUS_QUEUE_EMPTY, "there is no action to execute", NULL);
+  vlart_where(diag, "%s", call);
+  vlart_why(diag, session->queue.chunks == 0 ? "no good chunk was computed yet%s"
+                                             : "all actions to be executed were handed out%s",
+            "");
+  return VLART_STATUS_QUEUE_EMPTY;
+}
+
+vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t dim,
+                                 vlart_diag_t *diag) {
+  if (session == NULL || action == NULL) {
+    return vlart_bad_argument(diag, "vlart_session_pop", "a pointer is NULL");
+  }
+  vlart_queue_t *queue = &session->queue;
+  if (queue->remaining == 0 || dim != session->bundle->plan.policy->action_dim) {
+    return nothing_to_pop(session, dim, diag);
+  }
+  memcpy(action, queue->actions + (size_t)queue->position * dim, dim * sizeof *action);
+  queue->position++;
+  queue->remaining--;
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_session_queue(const vlart_session_t *session, vlart_queue_info_t *out_info) {
+  if (session == NULL) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  vlart_queue_info_t info = {.remaining = session->queue.remaining,
+                             .position = session->queue.position,
+                             .stale = session->queue.stale,
+                             .chunks = session->queue.chunks};
+  return vlart_copy_out(out_info, &info, sizeof info);
+}

@@ -1,0 +1,182 @@
+/* [tick] Runs the stages whose sources changed. Nothing else decides whether a stage runs. */
+#include <time.h>
+
+#include "diag.h"
+#include "session.h"
+
+typedef struct {
+  uint64_t began_ns;
+  uint64_t limit_ns; /* from began_ns; UINT64_MAX: none */
+} clock_limit_t;
+
+static uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static bool is_late(const clock_limit_t *clock) {
+  return clock->limit_ns != UINT64_MAX && now_ns() - clock->began_ns > clock->limit_ns;
+}
+
+static bool is_current(const vlart_session_t *session, uint32_t index) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
+  const vlart_stage_state_t *state = &session->stages[index];
+  for (uint32_t i = 0; state->current && i < stage->dep_count; i++) {
+    if (state->seen[i] != session->versions[vlart_plan_index(plan, stage->dep_begin + i)]) {
+      return false;
+    }
+  }
+  return state->current;
+}
+
+static vlart_status_t missed(const vlart_session_t *session, uint32_t stage, uint32_t iteration,
+                             const clock_limit_t *clock, vlart_diag_t *diag) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  vlart_fail(diag, VLART_STATUS_DEADLINE_MISSED, "the step ran out of time",
+             "execute the stale chunk or stop; step again to finish what is missing");
+  vlart_where(diag, "before stage \"%s\", iteration %u of %u", vlart_plan_stage_name(plan, stage),
+              iteration, vlart_plan_stage(plan, stage)->iterations);
+  vlart_why(diag, "%llu us have passed, the limit is %llu us",
+            (unsigned long long)((now_ns() - clock->began_ns) / 1000),
+            (unsigned long long)(clock->limit_ns / 1000));
+  return VLART_STATUS_DEADLINE_MISSED;
+}
+
+static void count_run(vlart_stage_state_t *state, uint64_t ns) {
+  state->runs++;
+  state->last_ns = ns;
+  state->total_ns += ns;
+  state->min_ns = state->runs == 1 || ns < state->min_ns ? ns : state->min_ns;
+  state->max_ns = ns > state->max_ns ? ns : state->max_ns;
+}
+
+static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
+                                const clock_limit_t *clock, vlart_diag_t *diag) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
+  vlart_stage_state_t *state = &session->stages[index];
+  uint64_t began_ns = now_ns();
+  state->current = false; /* a run that is cut leaves mixed outputs */
+  for (uint32_t k = 0; k < stage->iterations; k++) {
+    if (is_late(clock)) {
+      return missed(session, index, k, clock, diag);
+    }
+    state->readable = false;
+    vlart_status_t status = state->backend->run(state->engine, k, diag);
+    if (status != VLART_STATUS_OK) {
+      session->totals.backend_failures++;
+      return status;
+    }
+    state->iterations++;
+  }
+  for (uint32_t i = 0; i < stage->dep_count; i++) {
+    state->seen[i] = session->versions[vlart_plan_index(plan, stage->dep_begin + i)];
+  }
+  state->current = true;
+  state->readable = true;
+  count_run(state, now_ns() - began_ns);
+  session->totals.stages_run++;
+  return VLART_STATUS_OK;
+}
+
+static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *clock,
+                                 vlart_diag_t *diag) {
+  bool published = false;
+  for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
+    if (is_current(session, i)) {
+      session->totals.stages_skipped++;
+      continue;
+    }
+    vlart_status_t status = run_stage(session, i, clock, diag);
+    if (status == VLART_STATUS_OK && i == session->action_stage) {
+      status = vlart_queue_publish(session, diag);
+      session->stages[i].current = status == VLART_STATUS_OK; /* a bad chunk is computed again */
+      published = true;
+    }
+    if (status != VLART_STATUS_OK) {
+      return status;
+    }
+  }
+  if (!published && session->action_stage != VLART_NONE && session->queue.remaining == 0) {
+    vlart_queue_rewind(session);
+  }
+  return VLART_STATUS_OK;
+}
+
+static vlart_status_t source_unset(const vlart_session_t *session, vlart_diag_t *diag) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  uint64_t unset = session->sources_needed & ~session->sources_set;
+  uint32_t source = 0;
+  while ((unset >> source & 1) == 0) {
+    source++;
+  }
+  vlart_fail(diag, VLART_STATUS_SOURCE_UNSET, "a source has no content yet", NULL);
+  vlart_where(diag, "source %u \"%s\"", source,
+              vlart_plan_value_name(plan, vlart_plan_source(plan, source)->value));
+  vlart_why(diag, "a stage depends on it and it was never written");
+  return VLART_STATUS_SOURCE_UNSET;
+}
+
+vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t deadline_us,
+                                           vlart_diag_t *diag) {
+  if (session == NULL) {
+    return vlart_bad_argument(diag, "vlart_session_step", "the session is NULL");
+  }
+  if ((session->sources_needed & ~session->sources_set) != 0) {
+    return source_unset(session, diag);
+  }
+  bool limited = deadline_us > 0 && deadline_us < UINT64_MAX / 1000;
+  clock_limit_t clock = {now_ns(), limited ? deadline_us * 1000 : UINT64_MAX};
+  session->totals.steps++;
+  vlart_status_t status = run_stages(session, &clock, diag);
+  session->totals.last_step_ns = now_ns() - clock.began_ns;
+  if (status == VLART_STATUS_DEADLINE_MISSED) {
+    session->totals.deadline_misses++;
+  } else if (session->totals.last_step_ns > clock.limit_ns) {
+    session->totals.deadline_overruns++;
+  }
+  if (status != VLART_STATUS_OK && session->action_stage != VLART_NONE &&
+      !is_current(session, session->action_stage)) {
+    session->queue.stale = true;
+  }
+  return status;
+}
+
+vlart_status_t vlart_session_step(vlart_session_t *session, vlart_diag_t *diag) {
+  uint64_t deadline_us = session == NULL ? 0 : session->bundle->plan.policy->deadline_us;
+  return vlart_session_step_deadline(session, deadline_us, diag);
+}
+
+vlart_status_t vlart_session_invalidate(vlart_session_t *session) {
+  if (session == NULL) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
+    session->stages[i].current = false;
+  }
+  session->queue.remaining = 0;
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_session_stats(const vlart_session_t *session, uint32_t stage,
+                                   vlart_stage_stats_t *out_stats) {
+  if (session == NULL || stage >= session->bundle->plan.stage_count) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  const vlart_stage_state_t *state = &session->stages[stage];
+  vlart_stage_stats_t stats = {.runs = state->runs,
+                               .iterations = state->iterations,
+                               .last_ns = state->last_ns,
+                               .total_ns = state->total_ns,
+                               .min_ns = state->min_ns,
+                               .max_ns = state->max_ns};
+  return vlart_copy_out(out_stats, &stats, sizeof stats);
+}
+
+vlart_status_t vlart_session_totals(const vlart_session_t *session,
+                                    vlart_session_totals_t *out_totals) {
+  return session == NULL ? VLART_STATUS_BAD_ARGUMENT
+                         : vlart_copy_out(out_totals, &session->totals, sizeof session->totals);
+}

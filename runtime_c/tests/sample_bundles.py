@@ -1,0 +1,337 @@
+"""Small bundles written record by record, for the tests of libvlart.
+
+Owns its own writer on purpose: it knows `vlacompile.bundle.layout` and nothing else of the
+compiler, so that a mistake in the compiler's writer cannot hide one in the reader.
+"""
+
+from __future__ import annotations
+
+import copy
+import struct
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from vlacompile.bundle import layout
+
+NONE = layout.NONE
+DTYPES = {np.dtype(np.float32): "f32", np.dtype(np.uint8): "u8", np.dtype(np.int64): "i64", np.dtype(np.bool_): "bool",
+          np.dtype(np.float64): "f64", np.dtype(np.float16): "f16", np.dtype(np.int32): "i32", np.dtype(np.int8): "i8"}
+
+
+def padded(dims) -> tuple[int, ...]:
+    return tuple(dims) + (1,) * (layout.MAX_RANK - len(dims))
+
+
+@dataclass
+class Container:
+    """Sections as lists of dicts, so that a test can change any field before packing."""
+
+    magic: bytes
+    names: tuple[str, ...]
+    records: dict[str, list[dict]] = field(default_factory=dict)
+    strings: bytes = b""
+    blob: bytes = b""
+
+    def string(self, text: str) -> int:
+        data = text.encode() + b"\0"
+        at = (b"\0" + self.strings).find(b"\0" + data)
+        if at < 0:
+            at = len(self.strings)
+            self.strings += data
+        return at
+
+    def add(self, section: str, **values) -> int:
+        record = layout.SECTIONS[layout.SECTION_ID[section]][1]
+        for f in record.fields:
+            if f.name.startswith("reserved"):
+                values.setdefault(f.name, 0)
+        rows = self.records.setdefault(section, [])
+        rows.append(values)
+        return len(rows) - 1
+
+    def scalars(self, section: str, values) -> int:
+        rows = self.records.setdefault(section, [])
+        rows += [{"value": v} for v in values]
+        return len(rows) - len(list(values))
+
+    def add_blob(self, data: bytes) -> int:
+        self.blob += b"\0" * (-len(self.blob) % layout.ALIGN)
+        self.blob += data
+        return len(self.blob) - len(data)
+
+    def section_bytes(self, name: str) -> tuple[bytes, int]:
+        record, stride = layout.SECTIONS[layout.SECTION_ID[name]][1:]
+        if name in ("strings", "blob"):
+            return getattr(self, name), stride
+        rows = self.records.get(name, [])
+        if record is None:
+            code = {"indices": "<I", "floats": "<f"}[name]
+            return b"".join(struct.pack(code, r["value"]) for r in rows), stride
+        return b"".join(record.pack(**r) for r in rows), record.size
+
+    def to_bytes(self) -> bytes:
+        first = layout.align_up(layout.HEADER.size + layout.SECTION.size * len(self.names))
+        table, payload = b"", b""
+        for name in self.names:
+            data, stride = self.section_bytes(name)
+            payload += b"\0" * (-len(payload) % layout.ALIGN)
+            table += layout.SECTION.pack(id=layout.SECTION_ID[name], stride=stride, count=len(data) // stride,
+                                         reserved=0, offset=first + len(payload), bytes=len(data))
+            payload += data
+        body = table.ljust(first - layout.HEADER.size, b"\0") + payload
+        return sealed(layout.HEADER.pack(
+            magic=struct.unpack("<2I", self.magic), version_major=layout.FORMAT_MAJOR,
+            version_minor=layout.FORMAT_MINOR, file_bytes=layout.HEADER.size + len(body),
+            section_count=len(self.names), payload_crc32=0, reserved=(0,) * 7, header_crc32=0) + body)
+
+
+def sealed(data: bytes) -> bytes:
+    """The same file with its two checksums made right, whatever else is wrong with it."""
+    size = layout.HEADER.size
+    if len(data) < size:
+        return data
+    head = bytearray(data[:size])
+    head[28:32] = struct.pack("<I", zlib.crc32(data[size:]))
+    head[60:64] = struct.pack("<I", zlib.crc32(bytes(head[:60])))
+    return bytes(head) + data[size:]
+
+
+class Bundle:
+    """A bundle in the making: values, weights, stages by name, then `write`."""
+
+    def __init__(self, name: str):
+        self.plan = Container(layout.PLAN_MAGIC, layout.PLAN_SECTIONS)
+        self.golden = Container(layout.FRAMES_MAGIC, layout.FRAMES_SECTIONS)
+        self.weights = b""
+        self.files: dict[str, bytes] = {}
+        self.values: dict[str, int] = {}
+        self.arena_bytes = 0
+        s = self.plan.string
+        self.plan.add("policy", name=s(name), target=s("host"), recipe=s("default"), action_value=NONE,
+                      chunk_steps=0, execute_steps=0, action_dim=0, low_begin=0, low_count=0, high_begin=0,
+                      high_count=0, deadline_us=0, arena_bytes=0)
+
+    @property
+    def policy(self) -> dict:
+        return self.plan.records["policy"][0]
+
+    def value(self, name: str, dtype: str, dims, weight: int = NONE) -> int:
+        count = int(np.prod(dims, dtype=np.int64)) * layout.DTYPE_BYTES[dtype]
+        offset = 0
+        if weight == NONE:
+            offset, self.arena_bytes = self.arena_bytes, layout.align_up(self.arena_bytes + count)
+        self.values[name] = self.plan.add(
+            "values", name=self.plan.string(name), dtype=layout.DTYPES[dtype], rank=len(dims),
+            storage=layout.STORAGES["arena" if weight == NONE else "weight"], dims=padded(dims), bytes=count,
+            offset=offset, weight=weight)
+        return self.values[name]
+
+    def source(self, name: str, dtype: str, dims, update: str, clock_hz: float = 0.0) -> int:
+        return self.plan.add("sources", value=self.value(name, dtype, dims), update=layout.UPDATES[update],
+                             clock_hz=clock_hz)
+
+    def weight(self, name: str, array: np.ndarray) -> int:
+        self.weights += b"\0" * (-len(self.weights) % layout.ALIGN)
+        index = self.plan.add("weights", name=self.plan.string(name), file=0, dtype=layout.DTYPES[DTYPES[array.dtype]],
+                              rank=array.ndim, dims=padded(array.shape), offset=len(self.weights), bytes=array.nbytes)
+        self.weights += array.tobytes()
+        return index
+
+    def stage(self, name: str, nodes, depends, inputs, outputs, weights=(), iterations=1, carries=()) -> int:
+        """inputs, outputs: (port, value, mode). weights: (port, weight). carries: (initial, result, scratch)."""
+        path = f"stages/{name}.onnx"
+        self.files[path] = self._onnx(name, nodes, inputs, outputs, weights)
+        bind = [self.plan.add("bindings", port=self.plan.string(p), value=self.values[v],
+                              mode=layout.BINDING_MODES[m]) for p, v, m in (*inputs, *outputs)]
+        init = [self.plan.add("initializers", port=self.plan.string(p), weight=w) for p, w in weights]
+        by_value = {(v, m): b for (p, v, m), b in zip((*inputs, *outputs), bind, strict=True)}
+        carry = [self.plan.add("carries", initial=self.values[i], result=self.values[r], scratch=self.values[s],
+                               input=by_value[i, "carry"], output=by_value[r, "carry"]) for i, r, s in carries]
+        return self.plan.add(
+            "stages", name=self.plan.string(name), backend=layout.BACKENDS["onnxruntime"], artefact=len(self.files),
+            iterations=iterations, dep_begin=self.plan.scalars("indices", depends), dep_count=len(depends),
+            input_begin=bind[0], input_count=len(inputs), output_begin=bind[len(inputs)], output_count=len(outputs),
+            initializer_begin=init[0] if init else 0, initializer_count=len(init),
+            carry_begin=carry[0] if carry else 0, carry_count=len(carry), flops=123, weight_bytes=456)
+
+    def _onnx(self, name, nodes, inputs, outputs, weights) -> bytes:
+        def info(port, value, mode):
+            row = self.plan.records["values"][self.values[value]]
+            dims = row["dims"][: row["rank"]]
+            return helper.make_tensor_value_info(port, row["dtype"], dims[1:] if mode == "row" else dims)
+
+        tensors = []
+        for port, index in weights:
+            row = self.plan.records["weights"][index]
+            tensor = TensorProto(name=port, data_type=row["dtype"], dims=row["dims"][: row["rank"]],
+                                 data_location=TensorProto.EXTERNAL)
+            # The offset is wrong on purpose: results are right only if the runtime hands the weights over.
+            for key, text in (("location", "weights.bin"), ("offset", "0"), ("length", str(row["bytes"]))):
+                tensor.external_data.add(key=key, value=text)
+            tensors.append(tensor)
+        graph = helper.make_graph(nodes, name, [info(*i) for i in inputs], [info(*o) for o in outputs], tensors)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        return model.SerializeToString()
+
+    def action(self, value: str, execute: int, low=(), high=(), deadline_us: int = 0) -> None:
+        row = self.plan.records["values"][self.values[value]]
+        self.policy.update(action_value=self.values[value], chunk_steps=row["dims"][1], execute_steps=execute,
+                           action_dim=row["dims"][2], deadline_us=deadline_us, low_count=len(low),
+                           high_count=len(high), low_begin=self.plan.scalars("floats", low),
+                           high_begin=self.plan.scalars("floats", high))
+
+    def frame(self, label: str, writes: dict, expects: dict, max_abs=1e-5, rel_l2=1e-5, cosine=0.99999) -> None:
+        g = self.golden
+
+        def tensors(arrays):
+            begin = len(g.records.get("tensors", []))
+            for name, array in arrays.items():
+                g.add("tensors", name=g.string(name), dtype=layout.DTYPES[DTYPES[array.dtype]], rank=array.ndim,
+                      dims=padded(array.shape), offset=g.add_blob(array.tobytes()), bytes=array.nbytes,
+                      max_abs=max_abs, rel_l2=rel_l2, cosine=cosine)
+            return begin, len(arrays)
+
+        w, e = tensors(writes), tensors(expects)
+        g.add("frames", label=g.string(label), write_begin=w[0], write_count=w[1], expect_begin=e[0],
+              expect_count=e[1])
+
+    def plan_container(self) -> Container:
+        """The plan with its file table: weights are file 0, stages follow in order, golden is last."""
+        plan = copy.deepcopy(self.plan)
+        plan.records["policy"][0]["arena_bytes"] = self.arena_bytes
+        plan.records["files"] = []
+        files = {"stages/weights.bin": self.weights, **self.files}
+        if self.golden.records:
+            files["golden/golden.bin"] = self.golden.to_bytes()
+        for path, data in files.items():
+            kind = {"weights.bin": "weights", "golden.bin": "golden"}.get(Path(path).name, "stage")
+            plan.add("files", path=plan.string(path), kind=layout.FILE_KINDS[kind], crc32=zlib.crc32(data),
+                     bytes=len(data))
+        return plan
+
+    def write(self, root: Path) -> Path:
+        for path, data in {"stages/weights.bin": self.weights, **self.files}.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
+        if self.golden.records:
+            (root / "golden").mkdir(exist_ok=True)
+            (root / "golden/golden.bin").write_bytes(self.golden.to_bytes())
+        (root / "plan.bin").write_bytes(self.plan_container().to_bytes())
+        return root
+
+
+def _random(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+class Reactive:
+    """Three sources, four stages: language {0}, vision {1}, fusion {0, 1}, head {0, 1, 2}.
+
+    `shared` is a weight of two stages; `gain` is a weight that enters as a rank-0 value; `big` is a
+    rank-0 bool value between stages.
+    """
+
+    H, h, dim = 4, 3, 3
+
+    def __init__(self, low=(), high=(), deadline_us: int = 0):
+        self.table, self.shared = _random(1, 10, 8), _random(2, 8, 8)
+        self.vision, self.head = _random(3, 24, 8), _random(4, 8, 12)
+        self.gain = np.float32(0.25).reshape(())
+        b = self.bundle = Bundle("reactive")
+        b.source("instruction", "i64", (1, 4), "task")
+        b.source("image", "u8", (4, 6), "observation", 20.0)
+        b.source("state", "f32", (1, 3), "tick", 100.0)
+        table, shared = b.weight("table", self.table), b.weight("shared", self.shared)
+        vision, head = b.weight("vision.w", self.vision), b.weight("head.w", self.head)
+        b.value("gain", "f32", (), b.weight("gain", np.asarray(self.gain)))
+        for name, dtype, dims in (("text", "f32", (1, 8)), ("sight", "f32", (1, 8)), ("context", "f32", (1, 8)),
+                                  ("big", "bool", ()), ("action", "f32", (1, self.H, self.dim))):
+            b.value(name, dtype, dims)
+        node = helper.make_node
+        b.stage("language", [
+            node("Gather", ["table", "ids"], ["rows"]), node("ReduceMean", ["rows"], ["mean"], keepdims=0, axes=None)
+            if False else node("MatMul", ["rows", "shared"], ["mixed"]),
+            node("Constant", [], ["axis"], value_ints=[1]), node("ReduceSum", ["mixed", "axis"], ["text"], keepdims=0),
+        ], [0], [("ids", "instruction", "whole")], [("text", "text", "whole")], [("table", table), ("shared", shared)])
+        b.stage("vision", [
+            node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT), node("Constant", [], ["flat"], value_ints=[1, 24]),
+            node("Reshape", ["float", "flat"], ["row"]), node("MatMul", ["row", "w"], ["seen"]),
+            node("MatMul", ["seen", "s"], ["sight"]),
+        ], [1], [("pixels", "image", "whole")], [("sight", "sight", "whole")], [("w", vision), ("s", shared)])
+        b.stage("fusion", [
+            node("Add", ["text", "sight"], ["sum"]), node("Tanh", ["sum"], ["context"]),
+            node("ReduceMax", ["context"], ["most"], keepdims=0), node("Constant", [], ["half"], value_float=0.5),
+            node("Greater", ["most", "half"], ["big"]),
+        ], [0, 1], [("text", "text", "whole"), ("sight", "sight", "whole")],
+            [("context", "context", "whole"), ("big", "big", "whole")])
+        b.stage("head", [
+            node("MatMul", ["context", "w"], ["plain"]), node("Constant", [], ["one"], value_float=1.0),
+            node("Where", ["big", "gain", "one"], ["scale"]), node("Mul", ["plain", "scale"], ["scaled"]),
+            node("Constant", [], ["shape"], value_ints=[1, self.H, self.dim]),
+            node("Reshape", ["scaled", "shape"], ["chunk"]), node("Add", ["chunk", "state"], ["action"]),
+        ], [0, 1, 2], [("context", "context", "whole"), ("big", "big", "whole"), ("gain", "gain", "whole"),
+                       ("state", "state", "whole")], [("action", "action", "whole")], [("w", head)])
+        b.action("action", self.h, low, high, deadline_us)
+
+    def inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return {"instruction": rng.integers(0, 10, (1, 4)), "image": rng.integers(0, 3, (4, 6), dtype=np.uint8),
+                "state": rng.uniform(-1, 1, (1, 3)).astype(np.float32)}
+
+    def reference(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        text = (self.table[inputs["instruction"]] @ self.shared).sum(1)
+        sight = inputs["image"].astype(np.float32).reshape(1, 24) @ self.vision @ self.shared
+        context = np.tanh(text + sight)
+        big = np.asarray(context.max() > 0.5)
+        chunk = (context @ self.head * (self.gain if big else 1)).reshape(1, self.H, self.dim)
+        return {"text": text, "sight": sight, "context": context, "big": big,
+                "action": (chunk + inputs["state"]).astype(np.float32)}
+
+
+class Flow:
+    """Two sources, a prefix and a loop of K iterations with a carry, a row table and a row output."""
+
+    H, h, dim = 5, 2, 3
+
+    def __init__(self, iterations: int):
+        self.iterations = iterations
+        self.prefix, self.mix = _random(5, 3, 3), _random(6, 3, 3)
+        self.table = _random(7, iterations, 1, 1, 3)
+        b = self.bundle = Bundle("flow")
+        b.source("observation", "f32", (1, 3), "observation")
+        b.source("noise", "f32", (1, self.H, self.dim), "observation")
+        prefix, mix = b.weight("prefix.w", self.prefix), b.weight("mix.w", self.mix)
+        b.value("table", "f32", self.table.shape, b.weight("table", self.table))
+        b.value("memory", "f32", (1, 3))
+        b.value("sample", "f32", (1, self.H, self.dim))
+        b.value("sample.scratch", "f32", (1, self.H, self.dim))
+        b.value("trace", "f32", (iterations, 1, self.H, self.dim))
+        node = helper.make_node
+        b.stage("prefix", [node("MatMul", ["o", "w"], ["memory"])], [0], [("o", "observation", "whole")],
+                [("memory", "memory", "whole")], [("w", prefix)])
+        b.stage("denoise", [
+            node("MatMul", ["x", "w"], ["mixed"]), node("Add", ["mixed", "memory"], ["sum"]),
+            node("Add", ["sum", "t"], ["timed"]), node("Tanh", ["timed"], ["v"]), node("Add", ["x", "v"], ["next"]),
+            node("Identity", ["v"], ["velocity"]),
+        ], [0, 1], [("memory", "memory", "whole"), ("t", "table", "row"), ("x", "noise", "carry")],
+            [("next", "sample", "carry"), ("velocity", "trace", "row")], [("w", mix)], iterations,
+            [("noise", "sample", "sample.scratch")])
+        b.action("sample", self.h)
+
+    def inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return {"observation": rng.uniform(-1, 1, (1, 3)).astype(np.float32),
+                "noise": rng.uniform(-1, 1, (1, self.H, self.dim)).astype(np.float32)}
+
+    def reference(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        memory = inputs["observation"] @ self.prefix
+        x, trace = inputs["noise"], []
+        for t in self.table:
+            trace.append(np.tanh(x @ self.mix + memory + t))
+            x = x + trace[-1]
+        return {"memory": memory, "sample": x, "trace": np.stack(trace)}

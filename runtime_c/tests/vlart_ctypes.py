@@ -1,0 +1,152 @@
+"""libvlart through ctypes, as thin as the tests need it. Mirrors include/vlart/vlart.h."""
+
+from __future__ import annotations
+
+import ctypes as c
+from pathlib import Path
+
+import numpy as np
+from sample_bundles import DTYPES
+
+from vlacompile.bundle import layout
+
+NUMPY = {layout.DTYPES[name]: dtype for dtype, name in DTYPES.items()}
+
+
+class Struct(c.Structure):
+    """Sets struct_size by itself."""
+
+    def __init__(self, **fields):
+        super().__init__(struct_size=c.sizeof(type(self)), **fields)
+
+
+def _struct(name: str, /, **fields) -> type[Struct]:
+    return type(name, (Struct,), {"_fields_": [("struct_size", c.c_size_t), *fields.items()]})
+
+
+U32, U64, F32P = c.c_uint32, c.c_uint64, c.POINTER(c.c_float)
+Diag = _struct("Diag", status=c.c_int, what=c.c_char * 160, where=c.c_char * 256, why=c.c_char * 512, fix=c.c_char * 256)
+OpenOptions = _struct("OpenOptions", skip_file_checksums=U32, reserved=U32)
+SessionOptions = _struct("SessionOptions", ort_library=c.c_char_p, threads=U32, reserved=U32, backends=c.c_void_p,
+                         backend_count=c.c_size_t)
+BundleInfo = _struct("BundleInfo", name=c.c_char_p, target=c.c_char_p, recipe=c.c_char_p, format_major=U32,
+                     format_minor=U32, source_count=U32, value_count=U32, stage_count=U32, action_value=U32,
+                     chunk_steps=U32, execute_steps=U32, action_dim=U32, reserved=U32, low=F32P, high=F32P,
+                     deadline_us=U64, arena_bytes=U64)
+ValueInfo = _struct("ValueInfo", name=c.c_char_p, dtype=U32, rank=U32, dims=U64 * 8, bytes=U64)
+SourceInfo = _struct("SourceInfo", value=U32, update=U32, clock_hz=c.c_float, reserved=U32)
+StageInfo = _struct("StageInfo", name=c.c_char_p, artefact=c.c_char_p, backend=U32, iterations=U32, depends=U64,
+                    flops=U64, weight_bytes=U64)
+QueueInfo = _struct("QueueInfo", remaining=U32, position=U32, stale=U32, reserved=U32, chunks=U64)
+StageStats = _struct("StageStats", runs=U64, iterations=U64, last_ns=U64, total_ns=U64, min_ns=U64, max_ns=U64)
+Totals = _struct("Totals", steps=U64, stages_run=U64, stages_skipped=U64, deadline_misses=U64, deadline_overruns=U64,
+                 chunks_rejected=U64, backend_failures=U64, last_step_ns=U64)
+
+
+class Failure(Exception):
+    def __init__(self, name: str, diag: Diag):
+        self.status = name
+        self.what, self.where, self.why, self.fix = (
+            getattr(diag, k).decode(errors="replace") for k in ("what", "where", "why", "fix"))
+        super().__init__(f"{name}: {self.what} | {self.where} | {self.why} | {self.fix}")
+
+
+class Library:
+    def __init__(self, path: Path):
+        self.c = c.CDLL(str(path))
+        self.c.vlart_status_name.restype = c.c_char_p
+        self.c.vlart_status_help.restype = c.c_char_p
+
+    def check(self, status: int, diag: Diag | None = None) -> None:
+        if status != 0:
+            raise Failure(self.c.vlart_status_name(status).decode(), diag or Diag())
+
+    def call(self, function: str, *arguments) -> None:
+        """Calls a function whose diagnostic comes before its last argument."""
+        diag = Diag()
+        self.check(getattr(self.c, function)(*arguments[:-1], c.byref(diag), arguments[-1]), diag)
+
+
+class Policy:
+    """An open bundle with, on request, a session."""
+
+    def __init__(self, library: Library, root: Path):
+        self.lib, self.session = library, None
+        size, self.bundle = c.c_size_t(), c.c_void_p()
+        path = str(root).encode()
+        library.call("vlart_bundle_required_bytes", path, c.byref(size))
+        self.bundle_arena = c.create_string_buffer(size.value)
+        library.call("vlart_bundle_open", path, None, self.bundle_arena, size, c.byref(self.bundle))
+
+    def start(self, ort: str | None, threads: int = 1) -> Policy:
+        options, size, session = SessionOptions(ort_library=ort and ort.encode(), threads=threads), c.c_size_t(), c.c_void_p()
+        self.lib.call("vlart_session_required_bytes", self.bundle, c.byref(options), c.byref(size))
+        self.session_arena = c.create_string_buffer(size.value)
+        self.lib.call("vlart_session_init", self.bundle, c.byref(options), self.session_arena, size, c.byref(session))
+        self.session = session
+        return self
+
+    def close(self) -> None:
+        self.lib.c.vlart_session_close(self.session)
+        self.lib.c.vlart_bundle_close(self.bundle)
+
+    def __enter__(self) -> Policy:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def info(self, function: str, struct: type[Struct], *arguments) -> Struct:
+        out = struct()
+        self.lib.check(getattr(self.lib.c, function)(*arguments, c.byref(out)))
+        return out
+
+    def find(self, kind: str, name: str) -> int:
+        index = U32()
+        self.lib.check(getattr(self.lib.c, f"vlart_bundle_find_{kind}")(self.bundle, name.encode(), c.byref(index)))
+        return index.value
+
+    def tick(self, function: str, *arguments) -> None:
+        diag = Diag()
+        self.lib.check(getattr(self.lib.c, function)(self.session, *arguments, c.byref(diag)), diag)
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        array = np.ascontiguousarray(array) if array.ndim else array
+        dims = (U64 * max(1, array.ndim))(*array.shape)
+        self.tick("vlart_session_write", self.find("source", name), array.ctypes.data_as(c.c_void_p),
+                  c.c_size_t(array.nbytes), layout.DTYPES[DTYPES[array.dtype]], array.ndim, dims)
+
+    def step(self, deadline_us: int | None = None) -> None:
+        if deadline_us is None:
+            self.tick("vlart_session_step")
+        else:
+            self.tick("vlart_session_step_deadline", U64(deadline_us))
+
+    def run(self, inputs: dict[str, np.ndarray]) -> None:
+        for name, array in inputs.items():
+            self.write(name, array)
+        self.step()
+
+    def read(self, name: str) -> np.ndarray:
+        value = self.find("value", name)
+        info = self.info("vlart_bundle_value", ValueInfo, self.bundle, value)
+        out = np.zeros(tuple(info.dims[: info.rank]), NUMPY[info.dtype])
+        self.tick("vlart_session_read", value, out.ctypes.data_as(c.c_void_p), c.c_size_t(out.nbytes))
+        return out
+
+    def pop(self) -> np.ndarray:
+        dim = self.info("vlart_bundle_info", BundleInfo, self.bundle).action_dim
+        action = np.zeros(dim, np.float32)
+        self.tick("vlart_session_pop", action.ctypes.data_as(F32P), c.c_size_t(dim))
+        return action
+
+    def queue(self) -> QueueInfo:
+        return self.info("vlart_session_queue", QueueInfo, self.session)
+
+    def totals(self) -> Totals:
+        return self.info("vlart_session_totals", Totals, self.session)
+
+    def runs(self) -> dict[str, int]:
+        count = self.info("vlart_bundle_info", BundleInfo, self.bundle).stage_count
+        return {self.info("vlart_bundle_stage", StageInfo, self.bundle, i).name.decode():
+                self.info("vlart_session_stats", StageStats, self.session, i).runs for i in range(count)}

@@ -1,0 +1,172 @@
+#include "plan_text.h"
+
+#include <inttypes.h>
+
+static void print_quoted(FILE *out, const char *string) {
+  fputc('"', out);
+  for (; *string != '\0'; string++) {
+    if (*string == '"' || *string == '\\') {
+      fputc('\\', out);
+    }
+    fputc(*string, out);
+  }
+  fputc('"', out);
+}
+
+static void print_index(FILE *out, uint32_t index) {
+  if (index == VLART_NONE) {
+    fputs("none", out);
+  } else {
+    fprintf(out, "%" PRIu32, index);
+  }
+}
+
+/* " NAME f32[1,9]" */
+static void print_tensor(FILE *out, const char *name, uint32_t dtype, uint32_t rank,
+                         const uint64_t *dims) {
+  fputc(' ', out);
+  print_quoted(out, name);
+  fprintf(out, " %s[", vlart_dtype_name(dtype));
+  for (uint32_t d = 0; d < rank; d++) {
+    fprintf(out, "%s%" PRIu64, d > 0 ? "," : "", dims[d]);
+  }
+  fputc(']', out);
+}
+
+static const char *update_name(uint32_t update) {
+  static const char *const names[] = {"static", "task", "observation", "step", "tick"};
+  return names[update];
+}
+
+static const char *backend_name(uint32_t backend) {
+  static const char *const names[] = {"none", "onnxruntime", "tensorrt", "tvm"};
+  return names[backend];
+}
+
+static void print_files(FILE *out, const vlart_plan_t *plan) {
+  static const char *const kinds[] = {"none", "stage", "weights", "golden"};
+  for (uint32_t i = 0; i < plan->file_count; i++) {
+    const vlart_file_record_t *file = vlart_plan_file(plan, i);
+    fprintf(out, "file %" PRIu32 " ", i);
+    print_quoted(out, vlart_plan_string(plan, file->path));
+    fprintf(out, " %s bytes=%" PRIu64 " crc32=%08" PRIx32 "\n", kinds[file->kind], file->bytes,
+            file->crc32);
+  }
+}
+
+static void print_weights(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < plan->weight_count; i++) {
+    const vlart_weight_record_t *weight = vlart_plan_weight(plan, i);
+    fprintf(out, "weight @%" PRIu32, i);
+    print_tensor(out, vlart_plan_string(plan, weight->name), weight->dtype, weight->rank,
+                 weight->dims);
+    fputs(" file=", out);
+    print_index(out, weight->file);
+    fprintf(out, " offset=%" PRIu64 " bytes=%" PRIu64 "\n", weight->offset, weight->bytes);
+  }
+}
+
+static void print_values(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < plan->value_count; i++) {
+    const vlart_value_record_t *value = vlart_plan_value(plan, i);
+    fprintf(out, "value %%%" PRIu32, i);
+    print_tensor(out, vlart_plan_string(plan, value->name), value->dtype, value->rank,
+                 value->dims);
+    if (value->storage == VLART_STORAGE_ARENA) {
+      fprintf(out, " arena+%" PRIu64 "\n", value->offset);
+    } else {
+      fprintf(out, " weight=@%" PRIu32 "\n", value->weight);
+    }
+  }
+}
+
+static void print_sources(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < plan->source_count; i++) {
+    const vlart_source_record_t *source = vlart_plan_source(plan, i);
+    fprintf(out, "source %%%" PRIu32 " %s clock=%.9g\n", source->value,
+            update_name(source->update), (double)source->clock_hz);
+  }
+}
+
+static void print_bindings(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t begin,
+                           uint32_t count) {
+  static const char *const modes[] = {"whole", "row", "carry"};
+  for (uint32_t i = 0; i < count; i++) {
+    const vlart_binding_record_t *binding = vlart_plan_binding(plan, begin + i);
+    fprintf(out, "  %s ", label);
+    print_quoted(out, vlart_plan_string(plan, binding->port));
+    fprintf(out, " %%%" PRIu32 " %s\n", binding->value, modes[binding->mode]);
+  }
+}
+
+static void print_stage(FILE *out, const vlart_plan_t *plan, uint32_t index) {
+  const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
+  fprintf(out, "stage %" PRIu32 " ", index);
+  print_quoted(out, vlart_plan_string(plan, stage->name));
+  fprintf(out, " %s file=", backend_name(stage->backend));
+  print_index(out, stage->artefact);
+  fprintf(out, " iterations=%" PRIu32 " flops=%" PRIu64 " weight_bytes=%" PRIu64 "\n",
+          stage->iterations, stage->flops, stage->weight_bytes);
+  fputs("  depends", out);
+  for (uint32_t i = 0; i < stage->dep_count; i++) {
+    uint32_t source = vlart_plan_index(plan, stage->dep_begin + i);
+    fprintf(out, " %%%" PRIu32, vlart_plan_source(plan, source)->value);
+  }
+  fputc('\n', out);
+  print_bindings(out, plan, "in", stage->input_begin, stage->input_count);
+  print_bindings(out, plan, "out", stage->output_begin, stage->output_count);
+  for (uint32_t i = 0; i < stage->initializer_count; i++) {
+    const vlart_initializer_record_t *initializer =
+        vlart_plan_initializer(plan, stage->initializer_begin + i);
+    fputs("  init ", out);
+    print_quoted(out, vlart_plan_string(plan, initializer->port));
+    fprintf(out, " @%" PRIu32 "\n", initializer->weight);
+  }
+  for (uint32_t i = 0; i < stage->carry_count; i++) {
+    const vlart_carry_record_t *carry = vlart_plan_carry(plan, stage->carry_begin + i);
+    fprintf(out,
+            "  carry %%%" PRIu32 " -> %%%" PRIu32 " scratch %%%" PRIu32 " in=%" PRIu32
+            " out=%" PRIu32 "\n",
+            carry->initial, carry->result, carry->scratch, carry->input - stage->input_begin,
+            carry->output - stage->output_begin);
+  }
+}
+
+static void print_bounds(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t begin,
+                         uint32_t count) {
+  if (count > 0) {
+    fprintf(out, "  %s", label);
+    for (uint32_t d = 0; d < count; d++) {
+      fprintf(out, " %.9g", (double)vlart_plan_floats(plan, begin)[d]);
+    }
+    fputc('\n', out);
+  }
+}
+
+void vlart_plan_print(FILE *out, const vlart_plan_t *plan) {
+  const vlart_policy_record_t *policy = plan->policy;
+  fputs("plan ", out);
+  print_quoted(out, vlart_plan_string(plan, policy->name));
+  fprintf(out, " format %" PRIu32 ".%" PRIu32 " target ", plan->file.version_major,
+          plan->file.version_minor);
+  print_quoted(out, vlart_plan_string(plan, policy->target));
+  fputs(" recipe ", out);
+  print_quoted(out, vlart_plan_string(plan, policy->recipe));
+  fprintf(out, "\narena %" PRIu64 "\n", policy->arena_bytes);
+  print_files(out, plan);
+  print_weights(out, plan);
+  print_values(out, plan);
+  print_sources(out, plan);
+  for (uint32_t i = 0; i < plan->stage_count; i++) {
+    print_stage(out, plan, i);
+  }
+  if (policy->action_value != VLART_NONE) {
+    fprintf(out,
+            "action %%%" PRIu32 " chunk=%" PRIu32 " execute=%" PRIu32 " dim=%" PRIu32
+            " deadline_us=%" PRIu64 "\n",
+            policy->action_value, policy->chunk_steps, policy->execute_steps, policy->action_dim,
+            policy->deadline_us);
+    print_bounds(out, plan, "low", policy->low_begin, policy->low_count);
+    print_bounds(out, plan, "high", policy->high_begin, policy->high_count);
+  }
+}

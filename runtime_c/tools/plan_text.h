@@ -1,0 +1,11 @@
+/* Prints a plan as the compiler's plan.txt has it, byte for byte. */
+#ifndef VLART_PLAN_TEXT_H
+#define VLART_PLAN_TEXT_H
+
+#include <stdio.h>
+
+#include "plan.h"
+
+void vlart_plan_print(FILE *out, const vlart_plan_t *plan);
+
+#endif

@@ -1,0 +1,77 @@
+/* What the files of vlart-run share. The tool may allocate and print; the library does neither. */
+#ifndef VLART_RUN_H
+#define VLART_RUN_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "bundle.h"
+#include "frames.h"
+
+typedef struct {
+  const char *bundle;
+  const char *ort;
+  const char *frames;
+  uint32_t threads;
+  uint32_t repeat;
+  bool self_test;
+  bool cold;
+  bool json;
+} run_options_t;
+
+/* Durations of one stage, or of whole steps. */
+typedef struct {
+  double *ms;
+  size_t count;
+  size_t capacity;
+} run_samples_t;
+
+/* The worst that a value showed over all frames, with the tolerance that applied there. */
+typedef struct {
+  const char *name;
+  double max_abs, max_abs_allowed;
+  double rel_l2, rel_l2_allowed;
+  double cosine, cosine_allowed;
+  uint32_t frames;
+  uint32_t failed; /* frames in which one of the three did not hold */
+} run_verdict_t;
+
+typedef struct {
+  const run_options_t *options;
+  vlart_bundle_t *bundle;
+  vlart_session_t *session;
+  void *bundle_arena;
+  void *session_arena;
+  vlart_bundle_info_t info;
+  uint8_t *frames_data;
+  vlart_frames_t frames;
+  char frames_path[4096];
+  run_samples_t *stages; /* [info.stage_count] */
+  run_samples_t steps;
+  run_verdict_t *verdicts; /* [verdict_count], by value */
+  uint32_t verdict_count;
+  float *actions; /* [frames, execute_steps, action_dim] of the first pass */
+  uint32_t *action_counts; /* [frames] */
+} run_t;
+
+typedef struct {
+  double max_abs;
+  double rel_l2; /* ||got - want|| / ||want|| */
+  double cosine;
+} run_metrics_t;
+
+run_metrics_t run_compare(const void *got, const void *want, size_t count, uint32_t dtype);
+
+/* Writes, steps and compares; the library's status, or SELF_TEST_FAILED. */
+vlart_status_t run_replay(run_t *run, vlart_diag_t *diag);
+
+/* Reads the frames file that the options name, or the bundle's golden frames. */
+vlart_status_t run_load_frames(run_t *run, vlart_diag_t *diag);
+
+void run_print_text(const run_t *run);
+void run_print_json(const run_t *run, vlart_status_t status, const vlart_diag_t *diag);
+
+/* Allocates zeroed memory or ends the program. */
+void *run_allocate(size_t count, size_t bytes);
+
+#endif

@@ -1,0 +1,252 @@
+/* Replays frames: write, step, compare, collect times and actions. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "diag.h"
+#include "run.h"
+
+static void add_sample(run_samples_t *samples, uint64_t ns) {
+  if (samples->count == samples->capacity) {
+    samples->capacity = samples->capacity == 0 ? 64 : samples->capacity * 2;
+    samples->ms = realloc(samples->ms, samples->capacity * sizeof *samples->ms);
+    if (samples->ms == NULL) {
+      fputs("vlart-run: out of memory\n", stderr);
+      exit(1);
+    }
+  }
+  samples->ms[samples->count++] = (double)ns * 1e-6;
+}
+
+static vlart_status_t find_golden(run_t *run, vlart_diag_t *diag) {
+  const vlart_plan_t *plan = &run->bundle->plan;
+  for (uint32_t i = 0; i < plan->file_count; i++) {
+    if (vlart_plan_file(plan, i)->kind == VLART_FILE_KIND_GOLDEN &&
+        vlart_bundle_path(run->bundle, i, run->frames_path, sizeof run->frames_path)) {
+      return VLART_STATUS_OK;
+    }
+  }
+  vlart_fail(diag, VLART_STATUS_NOT_FOUND, "there are no frames to run",
+             "give a frames file with --frames, or build the bundle with golden frames");
+  vlart_where(diag, "%s", run->options->bundle);
+  vlart_why(diag, "the bundle holds no golden file");
+  return VLART_STATUS_NOT_FOUND;
+}
+
+vlart_status_t run_load_frames(run_t *run, vlart_diag_t *diag) {
+  const char *path = run->options->frames;
+  if (path == NULL) {
+    vlart_status_t status = find_golden(run, diag);
+    if (status != VLART_STATUS_OK) {
+      return status;
+    }
+    path = run->frames_path;
+  } else {
+    snprintf(run->frames_path, sizeof run->frames_path, "%s", path);
+  }
+  FILE *file = fopen(path, "rb");
+  long size = -1;
+  if (file != NULL && fseek(file, 0, SEEK_END) == 0) {
+    size = ftell(file);
+  }
+  bool read = size >= 0 && fseek(file, 0, SEEK_SET) == 0;
+  if (read) {
+    run->frames_data = run_allocate((size_t)size + 1, 1);
+    read = fread(run->frames_data, 1, (size_t)size, file) == (size_t)size;
+  }
+  if (file != NULL) {
+    fclose(file);
+  }
+  if (!read) {
+    vlart_fail(diag, VLART_STATUS_IO, "the frames file cannot be read", NULL);
+    vlart_where(diag, "%s", path);
+    vlart_why(diag, "%s", strerror(errno));
+    return VLART_STATUS_IO;
+  }
+  return vlart_frames_read(run->frames_data, (size_t)size, path, diag, &run->frames);
+}
+
+static vlart_status_t unknown_name(const run_t *run, const char *what, const char *name,
+                                   vlart_diag_t *diag) {
+  vlart_fail(diag, VLART_STATUS_NOT_FOUND, what,
+             "record the frames with this bundle; vlart-dump lists its sources and values");
+  vlart_where(diag, "%s, tensor \"%s\"", run->frames_path, name);
+  vlart_why(diag, "the bundle \"%s\" has nothing of that name", run->info.name);
+  return VLART_STATUS_NOT_FOUND;
+}
+
+static vlart_status_t write_tensors(run_t *run, const vlart_frame_record_t *frame,
+                                    vlart_diag_t *diag) {
+  for (uint32_t i = 0; i < frame->write_count; i++) {
+    const vlart_tensor_record_t *tensor =
+        vlart_frames_tensor(&run->frames, frame->write_begin + i);
+    const char *name = vlart_string(&run->frames.file, tensor->name);
+    uint32_t source;
+    if (vlart_bundle_find_source(run->bundle, name, &source) != VLART_STATUS_OK) {
+      return unknown_name(run, "a frame writes an unknown source", name, diag);
+    }
+    vlart_status_t status =
+        vlart_session_write(run->session, source, run->frames.blob + tensor->offset, tensor->bytes,
+                            tensor->dtype, tensor->rank, tensor->dims, diag);
+    if (status != VLART_STATUS_OK) {
+      return status;
+    }
+  }
+  return VLART_STATUS_OK;
+}
+
+static void judge(run_t *run, const char *name, const vlart_tensor_record_t *tensor,
+                  const run_metrics_t *metrics) {
+  run_verdict_t *verdict = run->verdicts;
+  while (verdict < run->verdicts + run->verdict_count && strcmp(verdict->name, name) != 0) {
+    verdict++;
+  }
+  if (verdict == run->verdicts + run->verdict_count) {
+    run->verdict_count++;
+    *verdict = (run_verdict_t){.name = name, .max_abs = -1, .rel_l2 = -1, .cosine = 2};
+  }
+  verdict->frames++;
+  verdict->failed += !(metrics->max_abs <= (double)tensor->max_abs &&
+                       metrics->rel_l2 <= (double)tensor->rel_l2 &&
+                       metrics->cosine >= (double)tensor->cosine);
+  if (metrics->max_abs > verdict->max_abs) {
+    verdict->max_abs = metrics->max_abs;
+    verdict->max_abs_allowed = (double)tensor->max_abs;
+  }
+  if (metrics->rel_l2 > verdict->rel_l2) {
+    verdict->rel_l2 = metrics->rel_l2;
+    verdict->rel_l2_allowed = (double)tensor->rel_l2;
+  }
+  if (metrics->cosine < verdict->cosine) {
+    verdict->cosine = metrics->cosine;
+    verdict->cosine_allowed = (double)tensor->cosine;
+  }
+}
+
+static vlart_status_t compare_tensors(run_t *run, const vlart_frame_record_t *frame,
+                                      vlart_diag_t *diag) {
+  for (uint32_t i = 0; i < frame->expect_count; i++) {
+    const vlart_tensor_record_t *tensor =
+        vlart_frames_tensor(&run->frames, frame->expect_begin + i);
+    const char *name = vlart_string(&run->frames.file, tensor->name);
+    uint32_t value;
+    vlart_value_info_t info = {.struct_size = sizeof info};
+    if (vlart_bundle_find_value(run->bundle, name, &value) != VLART_STATUS_OK) {
+      return unknown_name(run, "a frame expects an unknown value", name, diag);
+    }
+    vlart_bundle_value(run->bundle, value, &info);
+    if (info.dtype != tensor->dtype || info.rank != tensor->rank ||
+        memcmp(info.dims, tensor->dims, sizeof info.dims) != 0) {
+      vlart_fail(diag, VLART_STATUS_WRONG_SHAPE, "a frame expects another shape",
+                 "record the frames with this bundle");
+      vlart_where(diag, "%s, tensor \"%s\"", run->frames_path, name);
+      vlart_why(diag, "element type or dimensions are not those of the bundle's value");
+      return VLART_STATUS_WRONG_SHAPE;
+    }
+    void *got = run_allocate(info.bytes + 1, 1);
+    vlart_status_t status = vlart_session_read(run->session, value, got, info.bytes, diag);
+    if (status == VLART_STATUS_OK) {
+      run_metrics_t metrics = run_compare(got, run->frames.blob + tensor->offset,
+                                          info.bytes / vlart_dtype_bytes(info.dtype), info.dtype);
+      judge(run, name, tensor, &metrics);
+    }
+    free(got);
+    if (status != VLART_STATUS_OK) {
+      return status;
+    }
+  }
+  return VLART_STATUS_OK;
+}
+
+static void take_actions(run_t *run, uint32_t frame) {
+  size_t dim = run->info.action_dim;
+  float *to = run->actions + (size_t)frame * run->info.execute_steps * dim;
+  uint32_t count = 0;
+  while (count < run->info.execute_steps &&
+         vlart_session_pop(run->session, to + count * dim, dim, NULL) == VLART_STATUS_OK) {
+    count++;
+  }
+  run->action_counts[frame] = count;
+}
+
+static vlart_status_t replay_frame(run_t *run, uint32_t index, bool first_pass,
+                                   vlart_diag_t *diag) {
+  const vlart_frame_record_t *frame = vlart_frames_frame(&run->frames, index);
+  uint32_t stages = run->info.stage_count;
+  uint64_t *runs_before = run_allocate(stages + 1u, sizeof *runs_before);
+  vlart_stage_stats_t stats = {.struct_size = sizeof stats};
+  for (uint32_t i = 0; i < stages; i++) {
+    vlart_session_stats(run->session, i, &stats);
+    runs_before[i] = stats.runs;
+  }
+  if (run->options->cold) {
+    vlart_session_invalidate(run->session);
+  }
+  vlart_status_t status = write_tensors(run, frame, diag);
+  if (status == VLART_STATUS_OK) {
+    /* A self-test asks whether the outputs are right; how fast they come is the table's matter. */
+    status = run->options->self_test ? vlart_session_step_deadline(run->session, 0, diag)
+                                     : vlart_session_step(run->session, diag);
+  }
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < stages; i++) {
+    vlart_session_stats(run->session, i, &stats);
+    if (stats.runs > runs_before[i]) {
+      add_sample(&run->stages[i], stats.last_ns);
+    }
+  }
+  free(runs_before);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  vlart_session_totals_t totals = {.struct_size = sizeof totals};
+  vlart_session_totals(run->session, &totals);
+  add_sample(&run->steps, totals.last_step_ns);
+  if (first_pass && run->info.action_value != VLART_NONE) {
+    take_actions(run, index);
+  }
+  return run->options->self_test ? compare_tensors(run, frame, diag) : VLART_STATUS_OK;
+}
+
+static vlart_status_t final_verdict(const run_t *run, vlart_diag_t *diag) {
+  if (run->verdict_count == 0) {
+    vlart_fail(diag, VLART_STATUS_SELF_TEST_FAILED, "the self-test compares nothing",
+               "build the bundle with golden outputs, or record frames that expect values");
+    vlart_where(diag, "%s", run->frames_path);
+    vlart_why(diag, "no frame expects a value");
+    return VLART_STATUS_SELF_TEST_FAILED;
+  }
+  for (uint32_t i = 0; i < run->verdict_count; i++) {
+    const run_verdict_t *verdict = &run->verdicts[i];
+    if (verdict->failed > 0) {
+      vlart_fail(diag, VLART_STATUS_SELF_TEST_FAILED, "the self-test failed",
+                 "do not run this bundle here; build it again for this machine and engine");
+      vlart_where(diag, "value \"%s\", %u of %u frames", verdict->name, verdict->failed,
+                  verdict->frames);
+      vlart_why(diag, "max_abs %g (%g), rel_l2 %g (%g), cosine %g (%g allowed)", verdict->max_abs,
+                verdict->max_abs_allowed, verdict->rel_l2, verdict->rel_l2_allowed,
+                verdict->cosine, verdict->cosine_allowed);
+      return VLART_STATUS_SELF_TEST_FAILED;
+    }
+  }
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t run_replay(run_t *run, vlart_diag_t *diag) {
+  uint32_t frames = run->frames.frame_count;
+  size_t numbers = (size_t)run->info.execute_steps * run->info.action_dim;
+  uint32_t tensors = run->frames.file.tables[VLART_SECTION_TENSORS].count;
+  run->stages = run_allocate(run->info.stage_count + 1u, sizeof *run->stages);
+  run->verdicts = run_allocate(tensors + 1u, sizeof *run->verdicts);
+  run->actions = run_allocate(frames * numbers + 1, sizeof *run->actions);
+  run->action_counts = run_allocate(frames + 1u, sizeof *run->action_counts);
+  for (uint32_t pass = 0; pass < run->options->repeat; pass++) {
+    for (uint32_t i = 0; i < frames; i++) {
+      vlart_status_t status = replay_frame(run, i, pass == 0, diag);
+      if (status != VLART_STATUS_OK) {
+        return status;
+      }
+    }
+  }
+  return run->options->self_test ? final_verdict(run, diag) : VLART_STATUS_OK;
+}

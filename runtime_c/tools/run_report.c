@@ -1,0 +1,202 @@
+/* What vlart-run prints: 80 columns for a person, one JSON object for a program. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "run.h"
+
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a;
+  double y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+typedef struct {
+  double median, min, max;
+} summary_t;
+
+/* Sorts the samples: they are printed once, at the end. */
+static summary_t summarize(const run_samples_t *samples) {
+  qsort(samples->ms, samples->count, sizeof *samples->ms, ascending);
+  size_t middle = samples->count / 2;
+  double upper = samples->ms[middle];
+  double median = samples->count % 2 == 1 ? upper : (samples->ms[middle - 1] + upper) / 2;
+  return (summary_t){median, samples->ms[0], samples->ms[samples->count - 1]};
+}
+
+static void print_row(const char *name, uint32_t iterations, const run_samples_t *samples) {
+  printf("%-32.32s", name);
+  if (iterations > 0) {
+    printf(" %5u", iterations);
+  } else {
+    printf(" %5s", "");
+  }
+  printf(" %6zu", samples->count);
+  if (samples->count > 0) {
+    summary_t summary = summarize(samples);
+    printf(" %10.3f %10.3f %10.3f\n", summary.median, summary.min, summary.max);
+  } else {
+    printf(" %10s %10s %10s\n", "-", "-", "-");
+  }
+}
+
+static void print_times(const run_t *run) {
+  printf("\n%-32s %5s %6s %10s %10s %10s\n", "stage", "iter", "runs", "median ms", "min ms",
+         "max ms");
+  for (uint32_t i = 0; i < run->info.stage_count; i++) {
+    vlart_stage_info_t stage = {.struct_size = sizeof stage};
+    vlart_bundle_stage(run->bundle, i, &stage);
+    print_row(stage.name, stage.iterations, &run->stages[i]);
+  }
+  print_row("step", 0, &run->steps);
+}
+
+static void print_actions(const run_t *run) {
+  size_t dim = run->info.action_dim;
+  if (run->info.action_value == VLART_NONE) {
+    return;
+  }
+  printf("\nfirst action of each frame, %zu numbers\n", dim);
+  for (uint32_t i = 0; i < run->frames.frame_count; i++) {
+    const float *action = run->actions + (size_t)i * run->info.execute_steps * dim;
+    printf("%-16.16s",
+           vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, i)->label));
+    for (size_t d = 0; run->action_counts[i] > 0 && d < dim; d++) {
+      if (d > 0 && d % 7 == 0) {
+        printf("\n%-16s", "");
+      }
+      printf(" %8.4f", (double)action[d]);
+    }
+    printf(run->action_counts[i] > 0 ? "\n" : " none\n");
+  }
+}
+
+static void print_verdicts(const run_t *run) {
+  printf("\n%-20s %18s %18s %18s\n", "value (allowed)", "max_abs", "rel_l2", "cosine");
+  for (uint32_t i = 0; i < run->verdict_count; i++) {
+    const run_verdict_t *v = &run->verdicts[i];
+    printf("%-20.20s %8.1e (%7.1e) %8.1e (%7.1e) %8.6f (%.5f)%s\n", v->name, v->max_abs,
+           v->max_abs_allowed, v->rel_l2, v->rel_l2_allowed, v->cosine, v->cosine_allowed,
+           v->failed > 0 ? " FAILED" : "");
+  }
+}
+
+void run_print_text(const run_t *run) {
+  vlart_session_totals_t totals = {.struct_size = sizeof totals};
+  vlart_session_totals(run->session, &totals);
+  printf("%s for %s, recipe %s: %u stages, %u frames x %u\n", run->info.name,
+         run->info.target, run->info.recipe, run->info.stage_count, run->frames.frame_count,
+         run->options->repeat);
+  if (run->options->self_test) {
+    print_verdicts(run);
+  } else {
+    print_actions(run);
+  }
+  print_times(run);
+  printf("%llu stage runs, %llu skipped because nothing changed\n",
+         (unsigned long long)totals.stages_run, (unsigned long long)totals.stages_skipped);
+}
+
+static void print_json_string(const char *string) {
+  putchar('"');
+  for (; *string != '\0'; string++) {
+    unsigned char c = (unsigned char)*string;
+    if (c == '"' || c == '\\') {
+      printf("\\%c", c);
+    } else if (c < 0x20) {
+      printf("\\u%04x", c);
+    } else {
+      putchar(c);
+    }
+  }
+  putchar('"');
+}
+
+/* JSON has no infinity. */
+static void print_json_number(const char *key, double number, const char *after) {
+  if (isfinite(number)) {
+    printf("\"%s\": %.9g%s", key, number, after);
+  } else {
+    printf("\"%s\": null%s", key, after);
+  }
+}
+
+static void print_json_times(const run_samples_t *samples) {
+  printf("\"runs\": %zu", samples->count);
+  if (samples->count > 0) {
+    summary_t summary = summarize(samples);
+    printf(", \"median_ms\": %.6f, \"min_ms\": %.6f, \"max_ms\": %.6f", summary.median,
+           summary.min, summary.max);
+  }
+  putchar('}');
+}
+
+static void print_json_stages(const run_t *run) {
+  printf(", \"stages\": [");
+  for (uint32_t i = 0; i < run->info.stage_count; i++) {
+    vlart_stage_info_t stage = {.struct_size = sizeof stage};
+    vlart_bundle_stage(run->bundle, i, &stage);
+    printf("%s{\"name\": ", i > 0 ? ", " : "");
+    print_json_string(stage.name);
+    printf(", \"iterations\": %u, ", stage.iterations);
+    print_json_times(&run->stages[i]);
+  }
+  printf("], \"step\": {");
+  print_json_times(&run->steps);
+}
+
+static void print_json_verdicts(const run_t *run) {
+  printf(", \"values\": [");
+  for (uint32_t i = 0; i < run->verdict_count; i++) {
+    const run_verdict_t *v = &run->verdicts[i];
+    printf("%s{\"name\": ", i > 0 ? ", " : "");
+    print_json_string(v->name);
+    printf(", \"frames\": %u, \"failed\": %u, ", v->frames, v->failed);
+    print_json_number("max_abs", v->max_abs, ", ");
+    print_json_number("max_abs_allowed", v->max_abs_allowed, ", ");
+    print_json_number("rel_l2", v->rel_l2, ", ");
+    print_json_number("rel_l2_allowed", v->rel_l2_allowed, ", ");
+    print_json_number("cosine", v->cosine, ", ");
+    print_json_number("cosine_allowed", v->cosine_allowed, "}");
+  }
+  putchar(']');
+}
+
+static void print_json_actions(const run_t *run) {
+  size_t dim = run->info.action_dim;
+  printf(", \"frames\": [");
+  for (uint32_t i = 0; i < run->frames.frame_count; i++) {
+    printf("%s{\"label\": ", i > 0 ? ", " : "");
+    print_json_string(
+        vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, i)->label));
+    printf(", \"actions\": [");
+    const float *chunk = run->actions + (size_t)i * run->info.execute_steps * dim;
+    for (uint32_t k = 0; k < run->action_counts[i]; k++) {
+      printf("%s[", k > 0 ? ", " : "");
+      for (size_t d = 0; d < dim; d++) {
+        printf("%s%.9g", d > 0 ? ", " : "", (double)chunk[k * dim + d]);
+      }
+      putchar(']');
+    }
+    printf("]}");
+  }
+  putchar(']');
+}
+
+void run_print_json(const run_t *run, vlart_status_t status, const vlart_diag_t *diag) {
+  printf("{\"status\": \"%s\", \"bundle\": ", vlart_status_name(status));
+  print_json_string(run->options->bundle);
+  if (status != VLART_STATUS_OK) {
+    const char *const keys[] = {"what", "where", "why", "fix"};
+    const char *const lines[] = {diag->what, diag->where, diag->why, diag->fix};
+    for (int i = 0; i < 4; i++) {
+      printf(", \"%s\": ", keys[i]);
+      print_json_string(lines[i]);
+    }
+  }
+  if (run->steps.count > 0) {
+    print_json_stages(run);
+    print_json_verdicts(run);
+    print_json_actions(run);
+  }
+  puts("}");
+}

@@ -1,0 +1,53 @@
+/* vlart-dump: prints the plan of a bundle as text, the same text as its plan.txt. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bundle.h"
+#include "plan_text.h"
+
+static const char usage[] =
+    "usage: vlart-dump BUNDLE\n"
+    "\n"
+    "Prints BUNDLE/plan.bin as text: files, weights, values, sources, stages and\n"
+    "the action, as libvlart reads them. The text is that of BUNDLE/plan.txt:\n"
+    "\n"
+    "  vlart-dump my.vlab | diff - my.vlab/plan.txt\n"
+    "\n"
+    "The plan is validated; files are checked for presence and size, not content\n"
+    "(vlart-run checks that too).\n";
+
+static int fail(const vlart_diag_t *diag) {
+  fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag->what,
+          vlart_status_name(diag->status), diag->where, diag->why, diag->fix);
+  return 1;
+}
+
+int main(int argc, char **argv) {
+  if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+    fputs(usage, stdout);
+    return 0;
+  }
+  if (argc != 2 || argv[1][0] == '-') {
+    fputs(usage, stderr);
+    return 2;
+  }
+  vlart_diag_t diag = {.struct_size = sizeof diag};
+  vlart_open_options_t options = {.struct_size = sizeof options, .skip_file_checksums = 1};
+  size_t bytes = 0;
+  if (vlart_bundle_required_bytes(argv[1], &diag, &bytes) != VLART_STATUS_OK) {
+    return fail(&diag);
+  }
+  void *arena = malloc(bytes);
+  vlart_bundle_t *bundle = NULL;
+  vlart_status_t status =
+      vlart_bundle_open(argv[1], &options, arena, bytes, &diag, &bundle);
+  if (status != VLART_STATUS_OK) {
+    free(arena);
+    return fail(&diag);
+  }
+  vlart_plan_print(stdout, &bundle->plan);
+  vlart_bundle_close(bundle);
+  free(arena);
+  return fflush(stdout) == 0 && ferror(stdout) == 0 ? 0 : 1;
+}

@@ -1,0 +1,168 @@
+/* vlart-run: loads a bundle, replays frames, proves that it gives the recorded outputs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "run.h"
+
+static const char usage[] =
+    "usage: vlart-run BUNDLE [options]\n"
+    "\n"
+    "Runs a compiled policy on this machine. A bundle carries golden frames: inputs\n"
+    "and the outputs that the original policy gave for them. Start with\n"
+    "\n"
+    "  vlart-run my.vlab --self-test --ort LIB\n"
+    "\n"
+    "which exits with 0 only if every value is within its tolerance. LIB is ONNX\n"
+    "Runtime's library; `pip install onnxruntime` brings it as\n"
+    "site-packages/onnxruntime/capi/libonnxruntime.so.VERSION.\n"
+    "\n"
+    "  --ort LIB      path of ONNX Runtime's library\n"
+    "                 (default: the loader's libonnxruntime.so.1)\n"
+    "  --threads N    threads of each engine (default: the engine's choice)\n"
+    "  --self-test    compare with what the frames expect\n"
+    "  --frames FILE  run these frames instead of the bundle's golden ones\n"
+    "  --repeat N     replay the frames N times (default 1)\n"
+    "  --cold         forget all results before every frame, so that every stage\n"
+    "                 runs; without it a stage runs only if its inputs changed\n"
+    "  --json         one JSON object instead of text\n"
+    "\n"
+    "Exit status: 0 done, 1 failed (four lines say what, where, why and how to fix\n"
+    "it), 2 wrong usage.\n";
+
+void *run_allocate(size_t count, size_t bytes) {
+  void *memory = calloc(count, bytes);
+  if (memory == NULL) {
+    fputs("vlart-run: out of memory\n", stderr);
+    exit(1);
+  }
+  return memory;
+}
+
+static bool parse_count(const char *text, uint32_t *out_count) {
+  char *end;
+  unsigned long number = text == NULL ? 0 : strtoul(text, &end, 10);
+  if (text == NULL || *text < '0' || *text > '9' || *end != '\0' || number > 1000000000ul) {
+    return false;
+  }
+  *out_count = (uint32_t)number;
+  return true;
+}
+
+/* Returns the argument that is wrong, or NULL. */
+static const char *parse_options(int argc, char **argv, run_options_t *options) {
+  for (int i = 1; i < argc; i++) {
+    const char *argument = argv[i];
+    const char *next = i + 1 < argc ? argv[i + 1] : NULL;
+    bool takes_next = true;
+    bool good = true;
+    if (strcmp(argument, "--ort") == 0) {
+      options->ort = next;
+    } else if (strcmp(argument, "--frames") == 0) {
+      options->frames = next;
+    } else if (strcmp(argument, "--threads") == 0) {
+      good = parse_count(next, &options->threads);
+    } else if (strcmp(argument, "--repeat") == 0) {
+      good = parse_count(next, &options->repeat) && options->repeat > 0;
+    } else {
+      takes_next = false;
+      if (strcmp(argument, "--self-test") == 0) {
+        options->self_test = true;
+      } else if (strcmp(argument, "--cold") == 0) {
+        options->cold = true;
+      } else if (strcmp(argument, "--json") == 0) {
+        options->json = true;
+      } else if (argument[0] == '-' || options->bundle != NULL) {
+        good = false;
+      } else {
+        options->bundle = argument;
+      }
+    }
+    if (!good || (takes_next && next == NULL)) {
+      return argument;
+    }
+    i += takes_next;
+  }
+  return options->bundle == NULL ? "BUNDLE is missing" : NULL;
+}
+
+static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
+  size_t bytes = 0;
+  vlart_status_t status = vlart_bundle_required_bytes(run->options->bundle, diag, &bytes);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  run->bundle_arena = run_allocate(bytes, 1);
+  status = vlart_bundle_open(run->options->bundle, NULL, run->bundle_arena, bytes, diag,
+                             &run->bundle);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  run->info.struct_size = sizeof run->info;
+  vlart_bundle_info(run->bundle, &run->info);
+  status = run_load_frames(run, diag);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  vlart_session_options_t options = {.struct_size = sizeof options,
+                                     .ort_library = run->options->ort,
+                                     .threads = run->options->threads};
+  status = vlart_session_required_bytes(run->bundle, &options, diag, &bytes);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  run->session_arena = run_allocate(bytes, 1);
+  return vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag,
+                            &run->session);
+}
+
+static void release(run_t *run) {
+  vlart_session_close(run->session);
+  vlart_bundle_close(run->bundle);
+  for (uint32_t i = 0; run->stages != NULL && i < run->info.stage_count; i++) {
+    free(run->stages[i].ms);
+  }
+  free(run->steps.ms);
+  free(run->stages);
+  free(run->verdicts);
+  free(run->actions);
+  free(run->action_counts);
+  free(run->frames_data);
+  free(run->session_arena);
+  free(run->bundle_arena);
+}
+
+int main(int argc, char **argv) {
+  run_options_t options = {.repeat = 1};
+  for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+      fputs(usage, stdout);
+      return 0;
+    }
+  }
+  const char *wrong = parse_options(argc, argv, &options);
+  if (wrong != NULL) {
+    fprintf(stderr, "vlart-run: wrong usage at: %s\n\n%s", wrong, usage);
+    return 2;
+  }
+  run_t run = {.options = &options};
+  vlart_diag_t diag = {.struct_size = sizeof diag};
+  vlart_status_t status = open_session(&run, &diag);
+  if (status == VLART_STATUS_OK) {
+    status = run_replay(&run, &diag);
+  }
+  if (options.json) {
+    run_print_json(&run, status, &diag);
+  } else if (status == VLART_STATUS_OK || status == VLART_STATUS_SELF_TEST_FAILED) {
+    run_print_text(&run);
+  }
+  fflush(stdout);
+  if (status != VLART_STATUS_OK && !options.json) {
+    fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag.what,
+            vlart_status_name(status), diag.where, diag.why, diag.fix);
+  } else if (options.self_test && !options.json) {
+    printf("self-test passed: %u values in %u frames\n", run.verdict_count,
+           run.frames.frame_count);
+  }
+  release(&run);
+  return status == VLART_STATUS_OK ? 0 : 1;
+}
