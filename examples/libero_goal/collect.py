@@ -1,0 +1,111 @@
+"""Collects demonstrations of the scripted expert: one file per kept episode, resumable.
+
+    python -m examples.libero_goal.collect --worker 0/2 &  python -m examples.libero_goal.collect --worker 1/2
+
+Objects stand where the suite's sampler puts them, shifted by up to 12 mm, never at the official
+initial states. Most episodes are disturbed (noise on the executed action, short pushes) while the
+clean action is recorded, so that the policy learns to come back. An episode is kept if the task is
+solved in its last state. About 4 CPU-seconds each, most of it rendering.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from examples.libero_goal.expert import STEP_LIMIT, TASKS, Expert
+from examples.libero_goal.scene import ACTION_DIM, OPEN, GoalScene
+
+DATA = Path("build/libero_goal/demos")
+FRAME_EVERY = 6  # steps between recorded frames
+MOVED = ("akita_black_bowl_1_joint0", "cream_cheese_1_joint0", "plate_1_joint0", "wine_bottle_1_joint0")
+NOISE = (0.0, 0.1, 0.25, 0.4)  # standard deviations of the action noise, drawn per episode
+QUIET_NOISE = (0.0, 0.0, 0.05, 0.1)  # for tasks that the expert loses under more
+QUIET_TASKS = frozenset({5})
+SEED_STRIDE = 100_000  # episodes of task t have seeds t * SEED_STRIDE + n
+
+
+@dataclass
+class Disturbance:
+    """Noise and 6-step pushes on what is executed."""
+
+    rng: np.random.RandomState
+    sigma: float
+    left: int = 0
+    push: np.ndarray | None = None
+
+    def apply(self, action: np.ndarray) -> np.ndarray:
+        out = action.copy()
+        out[:3] += self.sigma * self.rng.randn(3)
+        if self.left == 0 and self.sigma > 0 and self.rng.rand() < 0.01:
+            self.left, self.push = 6, self.rng.uniform(-0.7, 0.7, 3)
+        if self.left > 0:
+            out[:3] += self.push
+            self.left -= 1
+        return out
+
+
+def record(scene: GoalScene, task: int, seed: int) -> dict[str, np.ndarray] | None:
+    """One episode: frames uint8 [F,2,128,128,3], frame_steps [F], states f32 [T,9], actions f32 [T,7];
+    None when the task was not solved at the end."""
+    rng = np.random.RandomState(seed)
+    scene.reset_sampled(task, seed)
+    for joint in MOVED:
+        scene.move_object(joint, *rng.uniform(-0.012, 0.012, 2))
+    start = np.zeros(ACTION_DIM)
+    start[:3], start[6] = rng.uniform(-0.6, 0.6, 3), OPEN
+    for _ in range(1 + rng.randint(0, 8)):
+        scene.step(start)
+    expert, phase = Expert(scene, task), rng.randint(FRAME_EVERY)
+    disturbance = Disturbance(rng, float(rng.choice(QUIET_NOISE if task in QUIET_TASKS else NOISE)))
+    frames, frame_steps, states, actions = [], [], [], []
+    for i in range(STEP_LIMIT):
+        if i == 0 or i % FRAME_EVERY == phase:
+            frames.append(np.stack(list(scene.images().values())))
+            frame_steps.append(i)
+        states.append(scene.state)
+        action, done = expert.act()
+        actions.append(action)
+        if done:
+            break
+        scene.step(disturbance.apply(action))
+    if not scene.success():
+        return None
+    return {"frames": np.stack(frames), "frame_steps": np.array(frame_steps), "states": np.stack(states),
+            "actions": np.stack(actions).astype(np.float32), "task": np.array(task), "seed": np.array(seed)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default=",".join(map(str, TASKS)))
+    parser.add_argument("--episodes", type=int, default=45, help="attempts per task")
+    parser.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
+    parser.add_argument("--out", type=Path, default=DATA)
+    arguments = parser.parse_args()
+    index, workers = map(int, arguments.worker.split("/"))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tasks = list(map(int, arguments.tasks.split(",")))
+    jobs = [(t, t * SEED_STRIDE + n) for n in range(arguments.episodes) for t in tasks][index::workers]
+    jobs = [(t, s) for t, s in jobs if not any((arguments.out / f"{t}_{s}.{end}").exists() for end in ("npz", "lost"))]
+    scene, kept = GoalScene(), 0
+    bar = tqdm(jobs, desc=f"episodes, worker {arguments.worker}", mininterval=5)
+    for task, seed in bar:
+        episode = record(scene, task, seed)
+        path = arguments.out / f"{task}_{seed}"
+        if episode is None:
+            path.with_suffix(".lost").touch()
+        else:
+            partial = path.with_suffix(".part")
+            with partial.open("wb") as file:
+                np.savez(file, **episode)
+            partial.rename(path.with_suffix(".npz"))
+            kept += 1
+        bar.set_postfix(kept=kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""A scripted expert with privileged state: waypoints of the gripper, one list per task.
+
+It knows where objects are; the policies that learn from it see images only. `python -m
+examples.libero_goal.expert --tasks 1,8` prints how often it succeeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from examples.libero_goal.scene import ACTION_DIM, CLOSE, OPEN, GoalScene
+
+GAIN = 12.0  # action units per metre of distance; clipped to 1
+BOWL, CHEESE, PLATE, BOTTLE = "akita_black_bowl_1_main", "cream_cheese_1_main", "plate_1_main", "wine_bottle_1_main"
+RIM = np.array([0.0, 0.048, 0.0])  # the bowl is held at its rim, this far from its centre
+
+Target = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Move:
+    """Go to `target` with the gripper at `grip` until within `tolerance` metres (and at least
+    `least` steps) or `most` steps are over. turn: rotation action about z meanwhile."""
+
+    target: Target
+    grip: float
+    tolerance: float = 0.012
+    most: int = 60
+    least: int = 0
+    turn: float = 0.0
+    gain: float = GAIN
+
+
+class Expert:
+    """Plays the waypoints of one task; `act` returns (action [7], done)."""
+
+    def __init__(self, scene: GoalScene, task: int):
+        self.scene = scene
+        self.hand = scene.state[:3].astype(float)
+        self._moves = TASKS[task](self)
+        self._at = self._steps = 0
+        self._held: dict[str, np.ndarray] = {}
+
+    def act(self) -> tuple[np.ndarray, bool]:
+        self.hand = self.scene.state[:3].astype(float)
+        while self._at < len(self._moves):
+            move = self._moves[self._at]
+            error = move.target() - self.hand
+            if (np.linalg.norm(error) < move.tolerance and self._steps >= move.least) or self._steps >= move.most:
+                self._at, self._steps = self._at + 1, 0
+                continue
+            self._steps += 1
+            action = np.zeros(ACTION_DIM)
+            action[:3] = np.clip(error * move.gain, -1.0, 1.0)
+            action[5], action[6] = move.turn, move.grip
+            return action, False
+        rest = np.zeros(ACTION_DIM)
+        rest[6] = self._moves[-1].grip
+        return rest, True
+
+    def once(self, key: str, value: Target) -> np.ndarray:
+        """What `value` was when it was first asked for."""
+        if key not in self._held:
+            self._held[key] = value()
+        return self._held[key]
+
+    def body(self, name: str, dx: float = 0.0, dy: float = 0.0, dz: float = 0.0) -> Target:
+        return lambda: self.scene.body(name) + (dx, dy, dz)
+
+    def lift(self, height: float) -> Target:
+        """Straight up from where the hand is when the lift begins."""
+        return lambda: np.array([*self.once("lift", lambda: self.hand.copy())[:2], height])
+
+    def above(self, place: Target, height: float) -> Target:
+        return lambda: np.array([*place()[:2], height])
+
+
+def pick_and_place(e: Expert, grasp: Target, place: Target, *, hover: float, travel: float, drop: float,
+                   close_steps: int, retreat: float = 0.1) -> list[Move]:
+    """grasp, place: where the hand is when it closes and over which it opens. hover: start above the
+    grasp. travel: absolute height on the way. drop: height above `place` when it opens. Metres."""
+
+    def raised(target: Target, dz: float) -> Target:
+        return lambda: target() + (0.0, 0.0, dz)
+
+    return [
+        Move(raised(grasp, hover), OPEN, 0.02), Move(grasp, OPEN, 0.008), Move(grasp, CLOSE, 0, close_steps, close_steps),
+        Move(e.lift(travel), CLOSE, 0.03), Move(e.above(place, travel), CLOSE, 0.018, 90),
+        Move(raised(place, drop), CLOSE, 0.012, 50), Move(raised(place, drop), OPEN, 0, 6, 6),
+        Move(raised(place, drop + retreat), OPEN, 0.03),
+    ]
+
+
+def bowl_to(place: Callable[[Expert], Target], travel: float, drop: float) -> Callable[[Expert], list[Move]]:
+    def moves(e: Expert) -> list[Move]:
+        centre = place(e)
+        return pick_and_place(e, e.body(BOWL, 0.0, RIM[1], 0.028), lambda: centre() + RIM, hover=0.112, travel=travel,
+                              drop=drop, close_steps=14)
+    return moves
+
+
+def bottle_to_cabinet(e: Expert) -> list[Move]:
+    return pick_and_place(e, e.body(BOTTLE, dz=0.13), lambda: e.scene.site("wooden_cabinet_1_top_side"), hover=0.11,
+                          travel=1.36, drop=0.145, close_steps=8)
+
+
+def cheese_to_bowl(e: Expert) -> list[Move]:
+    return pick_and_place(e, e.body(CHEESE, dz=0.005), e.body(BOWL), hover=0.115, travel=1.08, drop=0.075, close_steps=8)
+
+
+def push_plate(e: Expert) -> list[Move]:
+    """Press down inside the plate and drag it."""
+    goal: Target = lambda: e.scene.site("main_table_stove_front_region")
+
+    def way() -> np.ndarray:
+        d = goal()[:2] - e.scene.body(PLATE)[:2]
+        return d / max(float(np.linalg.norm(d)), 1e-6)
+
+    def drag() -> np.ndarray:
+        return np.array([*(e.hand[:2] + np.clip(goal()[:2] - e.scene.body(PLATE)[:2], -0.04, 0.04)), 0.905])
+
+    return [
+        Move(lambda: np.array([*(e.scene.body(PLATE)[:2] + way() * 0.02), 1.03]), CLOSE, 0.02),
+        Move(lambda: np.array([*(e.scene.body(PLATE)[:2] + way() * 0.03), 0.908]), CLOSE, 0.012),
+        Move(drag, CLOSE, 0.012, 110), Move(lambda: np.array([*goal()[:2], 1.02]), CLOSE, 0.03),
+    ]
+
+
+TASKS: dict[int, Callable[[Expert], list[Move]]] = {
+    1: bowl_to(lambda e: lambda: e.scene.site("flat_stove_1_cook_region"), travel=1.12, drop=0.06),
+    2: bottle_to_cabinet,
+    4: bowl_to(lambda e: lambda: e.scene.site("wooden_cabinet_1_top_side"), travel=1.28, drop=0.075),
+    5: push_plate,
+    6: cheese_to_bowl,
+    8: bowl_to(lambda e: e.body(PLATE), travel=1.06, drop=0.058),
+}
+STEP_LIMIT = 260
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", default=",".join(map(str, TASKS)))
+    parser.add_argument("--episodes", type=int, default=3)
+    arguments = parser.parse_args()
+    scene = GoalScene()
+    for task in map(int, arguments.tasks.split(",")):
+        done_after = []
+        for episode in range(arguments.episodes):
+            scene.reset_sampled(task, 100 + episode)
+            expert, steps, done = Expert(scene, task), 0, False
+            while not done and steps < STEP_LIMIT and not scene.success():
+                action, done = expert.act()
+                scene.step(action)
+                steps += 1
+            done_after.append(steps if scene.success() else None)
+        print(f"{task} {scene.instructions[task]}: {done_after}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
