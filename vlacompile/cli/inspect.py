@@ -75,8 +75,10 @@ def _print(console: Console, plan, document: dict) -> None:
 def _print_provenance(console: Console, document: dict) -> None:
     origin = document["provenance"]
     console.print("\nNotes of the compiler", style="bold")
+    notes = Table.grid(padding=(0, 1, 0, 0))
     for note in origin["notes"] or ["none"]:
-        console.print(note)
+        notes.add_row("-", note)
+    console.print(notes)
     console.print("\nBuilt from", style="bold")
     rows = [("policy", origin["policy"]), ("weights", f"sha256 {origin['weights_sha256'][:16]}..."),
             ("bundle", f"sha256 {document['hash'][:16]}..."),

@@ -109,11 +109,11 @@ def depends_text(plan: Plan, names: Iterable[str]) -> str:
 
 
 def gflop(flops: int) -> str:
-    return f"{flops / 1e9:.3f}"
+    return f"{flops / 1e9:.3f}" if flops >= 1e7 else f"{flops / 1e9:.5f}"
 
 
 def megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f}"
+    return f"{size / 1e6:.2f}" if size >= 1e4 else f"{size / 1e6:.4f}"
 
 
 def percent(share: float) -> str:

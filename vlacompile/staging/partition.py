@@ -148,8 +148,9 @@ def _is_loop_table(node: Node) -> bool:
 
 
 def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
-    """Merge A into a consumer B when A is small, runs whenever B's other readers allow it, and no
-    third stage lies between them. B runs whenever A would: deps(A) is a subset of deps(B)."""
+    """Merge A into a consumer B when A is too small for a launch of its own, or when both depend on the
+    task alone (a new instruction writes all its sources). B runs whenever A would, since deps(A) is a
+    subset of deps(B); A's other readers may read from B; no third stage lies between them."""
     notes: list[str] = []
     while True:
         pair = _mergeable(parts, min_stage_flops)
@@ -168,12 +169,15 @@ def _mergeable(parts: Partition, min_stage_flops: int) -> tuple[Group, Group] | 
         for value in parts.reads(g):
             for producer in parts.homes.get(value, ()):
                 readers[producer].add(g)
+    updates = {name: source.update for name, source in parts.program.sources.items()}
     for a in parts.order:
-        if a.loop is not None or outputs & set(parts.members(a)) or parts.cost_flops(a) >= min_stage_flops:
+        if a.loop is not None or outputs & set(parts.members(a)):
             continue
+        small = parts.cost_flops(a) < min_stage_flops
         for b in (g for g in parts.order if g in readers[a] and g.loop is None):
-            others = readers[a] - {b}
-            if all(b.sources <= c.sources for c in others) and not _path_between(a, b, readers):
+            task_only = {updates[n] for n in a.sources | b.sources} == {"task"}
+            exact = all(b.sources <= c.sources for c in readers[a] - {b}) and not _path_between(a, b, readers)
+            if (small or task_only) and exact:
                 return a, b
     return None
 

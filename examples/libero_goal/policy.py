@@ -1,0 +1,86 @@
+"""The LIBERO-Goal pair as policies: raw frames, ids and joint state in, robot actions out.
+
+    vlacompile build examples.libero_goal.policy:light --recipe libero-goal -o light.vlab
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import vlacompile as vc
+from examples.libero_goal.encoders import LANGUAGE_ENCODERS, ImageEncoder, tokenize
+from examples.libero_goal.head import CAMERAS, CHUNK, PREDICTED, FusionHead
+from vlacompile.errors import SourceError
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+ACTION_DIM = 7
+TOKENS, MASK, STATE = "observation.language.tokens", "observation.language.attention_mask", "observation.state"
+IMAGES = {camera: f"observation.images.{camera}" for camera in CAMERAS}
+
+
+class LateFusionPolicy(nn.Module):
+    """The whole inference function of one member ("light": MiniLM, "heavy": SmolLM2).
+
+    inputs: the two images uint8 [1,128,128,3], state f32 [1,9], token ids int64 [1,16] and their mask
+    bool [1,16]. Returns {"action": f32 [1,50,7]} in [-1, 1]: OSC_POSE deltas and gripper (its sign
+    counts: negative opens).
+    """
+
+    def __init__(self, member: str):
+        super().__init__()
+        self.image_encoder = ImageEncoder()
+        self.language_encoder = LANGUAGE_ENCODERS[member]()
+        self.head = FusionHead(self.image_encoder.width, self.language_encoder.width)
+
+    def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = [self.image_encoder(inputs[IMAGES[camera]]) for camera in CAMERAS]
+        words = self.language_encoder(inputs[TOKENS], inputs[MASK])
+        predicted = self.head(features, words, inputs[MASK], inputs[STATE]).clamp(-1.0, 1.0)
+        zero = torch.zeros(1, CHUNK, 1)
+        columns = [predicted[..., PREDICTED.index(i), None] if i in PREDICTED else zero for i in range(ACTION_DIM)]
+        return {"action": torch.cat(columns, -1)}
+
+
+def build_module(member: str, allow_untrained: bool = False) -> LateFusionPolicy:
+    """The module with its trained head. Without a checkpoint: SourceError, or with `allow_untrained` a
+    head of seeded random weights (for tests of everything but behaviour)."""
+    torch.manual_seed(0)
+    module = LateFusionPolicy(member)
+    path = CHECKPOINTS / f"{member}.safetensors"
+    if path.is_file():
+        from safetensors.torch import load_file
+
+        module.head.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    elif not allow_untrained:
+        raise SourceError(f"the {member} member has no checkpoint", where=str(path), why="it has not been trained",
+                          fix=f"python -m examples.libero_goal.train --member {member}")
+    return module.requires_grad_(False).eval()
+
+
+def example_inputs(member: str) -> dict[str, torch.Tensor]:
+    """Shapes and dtypes as on the robot; grey noise frames and a state near the suite's start pose."""
+    draw = torch.Generator().manual_seed(0)
+    tokens, mask = tokenize(member, "put the bowl on the plate")
+    images = {name: torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8, generator=draw)
+              for name in IMAGES.values()}
+    state = torch.tensor([[-0.10, 0.0, 1.15, 1.0, 0.0, 0.0, 0.0, 0.04, -0.04]])
+    return {TOKENS: tokens, MASK: mask, **images, STATE: state}
+
+
+def _policy(member: str, allow_untrained: bool = False) -> vc.Policy:
+    task, frame = vc.Source("task"), vc.Source("observation", clock=20.0)
+    sources = {TOKENS: task, MASK: task, **{name: frame for name in IMAGES.values()}, STATE: frame}
+    return vc.Policy(f"libero_goal_{member}", build_module(member, allow_untrained), sources, example_inputs(member))
+
+
+def light() -> vc.Policy:
+    """MiniLM-L6 reads the instruction (22.7 M parameters)."""
+    return _policy("light")
+
+
+def heavy() -> vc.Policy:
+    """SmolLM2-135M-Instruct reads the instruction."""
+    return _policy("heavy")
