@@ -37,7 +37,7 @@ static void put_unsigned(text_t *text, unsigned long long number, unsigned base,
   }
 }
 
-/* Six significant digits, as %g prints them. */
+/* Six significant digits in the form of %g; the last one may be off by one. */
 static void put_double(text_t *text, double number) {
   if (number != number) {
     put_string(text, "nan");
