@@ -111,7 +111,7 @@ class Policy:
         self.lib.check(getattr(self.lib.c, function)(self.session, *arguments, c.byref(diag)), diag)
 
     def write(self, name: str, array: np.ndarray) -> None:
-        array = np.ascontiguousarray(array) if array.ndim else array
+        array = np.asarray(array, order="C")
         dims = (U64 * max(1, array.ndim))(*array.shape)
         self.tick("vlart_session_write", self.find("source", name), array.ctypes.data_as(c.c_void_p),
                   c.c_size_t(array.nbytes), layout.DTYPES[DTYPES[array.dtype]], array.ndim, dims)
