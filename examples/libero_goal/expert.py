@@ -24,7 +24,7 @@ Target = Callable[[], np.ndarray]
 @dataclass(frozen=True)
 class Move:
     """Go to `target` with the gripper at `grip` until within `tolerance` metres (and at least
-    `least` steps) or `most` steps are over. turn: rotation action about z meanwhile."""
+    `least` steps), or `until` holds, or `most` steps are over. turn: rotation action about z."""
 
     target: Target
     grip: float
@@ -32,7 +32,7 @@ class Move:
     most: int = 60
     least: int = 0
     turn: float = 0.0
-    gain: float = GAIN
+    until: Callable[[], bool] | None = None
 
 
 class Expert:
@@ -50,12 +50,13 @@ class Expert:
         while self._at < len(self._moves):
             move = self._moves[self._at]
             error = move.target() - self.hand
-            if (np.linalg.norm(error) < move.tolerance and self._steps >= move.least) or self._steps >= move.most:
+            near = np.linalg.norm(error) < move.tolerance and self._steps >= move.least
+            if near or self._steps >= move.most or (move.until is not None and move.until()):
                 self._at, self._steps = self._at + 1, 0
                 continue
             self._steps += 1
             action = np.zeros(ACTION_DIM)
-            action[:3] = np.clip(error * move.gain, -1.0, 1.0)
+            action[:3] = np.clip(error * GAIN, -1.0, 1.0)
             action[5], action[6] = move.turn, move.grip
             return action, False
         rest = np.zeros(ACTION_DIM)
@@ -130,13 +131,33 @@ def push_plate(e: Expert) -> list[Move]:
     ]
 
 
+def bottle_to_rack(e: Expert) -> list[Move]:
+    """Let the bottle down onto the rack; it leans back into it when it is let go."""
+    return pick_and_place(e, e.body(BOTTLE, dz=0.13), lambda: e.scene.site("wine_rack_1_top_region"), hover=0.11,
+                          travel=1.40, drop=0.11, close_steps=8)
+
+
+def turn_knob(e: Expert) -> list[Move]:
+    """Close on the knob's bar and turn the hand; pushing it from the side is too slow, it is damped."""
+    knob = "flat_stove_1_button"
+    grasp = e.body(knob, dz=0.025)
+    return [
+        Move(e.body(knob, dz=0.12), OPEN, 0.02), Move(grasp, OPEN, 0.01, 30), Move(grasp, CLOSE, 0, 8, 8),
+        Move(lambda: e.once("held", lambda: e.hand.copy()), CLOSE, -1.0, 60, turn=1.0,
+             until=lambda: e.scene.joint(knob) > 0.9),
+        Move(e.body(knob, dz=0.15), OPEN, 0.03, 40),
+    ]
+
+
 TASKS: dict[int, Callable[[Expert], list[Move]]] = {
     1: bowl_to(lambda e: lambda: e.scene.site("flat_stove_1_cook_region"), travel=1.12, drop=0.06),
     2: bottle_to_cabinet,
     4: bowl_to(lambda e: lambda: e.scene.site("wooden_cabinet_1_top_side"), travel=1.28, drop=0.075),
     5: push_plate,
     6: cheese_to_bowl,
+    7: turn_knob,
     8: bowl_to(lambda e: e.body(PLATE), travel=1.06, drop=0.058),
+    9: bottle_to_rack,
 }
 STEP_LIMIT = 260
 

@@ -12,7 +12,7 @@ from torch import nn
 
 CHUNK = 50  # H: actions per chunk
 PER_QUERY = 5  # actions that one query predicts
-PREDICTED = (0, 1, 2, 6)  # of the 7 action dimensions: translation and gripper; rotations are zero here
+PREDICTED = (0, 1, 2, 5, 6)  # of the 7 action dimensions: translation, turn about z, gripper; the rest is zero
 STATE_DIM = 9  # hand position 3, quaternion 4, fingers 2
 CAMERAS = ("agentview", "wrist")
 VISION_TOKENS = 16  # per camera, after 2x2 space-to-depth of 8x8

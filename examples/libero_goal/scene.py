@@ -105,6 +105,10 @@ class GoalScene:
         """3x3 rotation matrix."""
         return self.sim.data.body_xmat[self.sim.model.body_name2id(name)].reshape(3, 3).copy()
 
+    def joint(self, name: str) -> float:
+        """Position of a hinge or slide joint, rad or m."""
+        return float(self.sim.data.get_joint_qpos(name))
+
     def site(self, name: str) -> np.ndarray:
         return self.sim.data.site_xpos[self.sim.model.site_name2id(name)].copy()
 
