@@ -31,8 +31,8 @@ static bool less(const void *keys, uint32_t a, uint32_t b) {
 }
 
 static void test_sort(void) {
-  uint32_t keys[64];
-  uint32_t order[64];
+  uint32_t keys[64] = {0};
+  uint32_t order[64] = {0};
   uint32_t state = 1;
   for (uint32_t count = 0; count <= 64; count++) {
     for (uint32_t i = 0; i < count; i++) {

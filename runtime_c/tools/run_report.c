@@ -47,7 +47,7 @@ static void print_times(const run_t *run) {
     vlart_bundle_stage(run->bundle, i, &stage);
     print_row(stage.name, stage.iterations, &run->stages[i]);
   }
-  print_row("step", 0, &run->steps);
+  print_row("(whole step)", 0, &run->steps);
 }
 
 static void print_actions(const run_t *run) {
