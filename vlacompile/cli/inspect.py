@@ -9,9 +9,9 @@ from vlacompile.cli.stages import change_rows, change_table, kept_rows, megabyte
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "show the stages of a bundle and what each depends on"
-DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what runs
-again when an input changes and what is kept, the action queue, the compiler's
-notes, and what it was built from. Nothing is run."""
+DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what
+runs again when an input changes and what is kept, the action queue, the
+compiler's notes, and what it was built from. Nothing is run."""
 EPILOG = """examples:
   vlacompile inspect light.vlab
   vlacompile inspect light.vlab --plan | less
@@ -68,7 +68,7 @@ def _print(console: Console, plan, document: dict) -> None:
         console.print(f"\n{title}", style="bold")
         console.print(table)
     console.print("\nAction queue", style="bold")
-    console.print(_queue(document["action"]), soft_wrap=True)
+    console.print(_queue(document["action"]))
     _print_provenance(console, document)
 
 

@@ -14,9 +14,9 @@ from vlacompile.cli.stages import depends_text
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "run a bundle over recorded frames"
-DESCRIPTION = """Run a bundle over a frames file (its own golden frames when none is given) in one
-session: write each frame's inputs, step, read the actions. Prints the actions of
-the last frame, how often each stage ran, and the times."""
+DESCRIPTION = """Run a bundle over a frames file (its own golden frames when none is given) in
+one session: write each frame's inputs, step, read the actions. Prints the
+actions of the last frame, how often each stage ran, and the times."""
 EPILOG = """examples:
   vlacompile run light.vlab
   vlacompile run light.vlab --frames episode.frames --repeat 10 --threads 1

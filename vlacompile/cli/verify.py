@@ -52,5 +52,4 @@ def _print(console: Console, report) -> None:
     console.print(table)
     passed = sum(v.passed for v in report.values)
     runs = ", ".join(f"{name} {n}" for name, n in report.runs.items())
-    console.print(f"\n{passed} of {len(report.values)} values pass over {report.frames} frames; runs: {runs}",
-                  soft_wrap=True)
+    console.print(f"\n{passed} of {len(report.values)} values pass over {report.frames} frames; runs: {runs}")
