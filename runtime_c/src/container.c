@@ -119,10 +119,6 @@ vlart_status_t vlart_container_open(const uint8_t *data, size_t bytes, const cha
     }
     *table = (vlart_table_t){data + section->offset, section->count, section->stride};
   }
-  const vlart_table_t *strings = &out_container->tables[VLART_SECTION_STRINGS];
-  if (strings->count == 0 || strings->records[strings->count - 1] != '\0') {
-    return vlart_corrupt(diag, name, "strings", 0, "the section is empty or has no final NUL");
-  }
   return VLART_STATUS_OK;
 }
 
@@ -134,7 +130,7 @@ const char *vlart_string_fault(const vlart_container_t *container, uint32_t stri
   uint32_t rest = strings->count - string;
   uint32_t longest = VLART_MAX_STRING + 1;
   if (memchr(strings->records + string, '\0', rest < longest ? rest : longest) == NULL) {
-    return "a string is longer than 1023 bytes";
+    return "a string has no end in its section or is longer than 1023 bytes";
   }
   return NULL;
 }

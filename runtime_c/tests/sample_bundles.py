@@ -254,8 +254,7 @@ class Reactive:
             b.value(name, dtype, dims)
         node = helper.make_node
         b.stage("language", [
-            node("Gather", ["table", "ids"], ["rows"]), node("ReduceMean", ["rows"], ["mean"], keepdims=0, axes=None)
-            if False else node("MatMul", ["rows", "shared"], ["mixed"]),
+            node("Gather", ["table", "ids"], ["rows"]), node("MatMul", ["rows", "shared"], ["mixed"]),
             node("Constant", [], ["axis"], value_ints=[1]), node("ReduceSum", ["mixed", "axis"], ["text"], keepdims=0),
         ], [0], [("ids", "instruction", "whole")], [("text", "text", "whole")], [("table", table), ("shared", shared)])
         b.stage("vision", [

@@ -15,12 +15,20 @@ static void test_crc32(void) {
   vlart_crc32_init(&table);
   CHECK(vlart_crc32(&table, 0, "123456789", 9) == 0xCBF43926u); /* the check value of CRC-32 */
   CHECK(vlart_crc32(&table, 0, "", 0) == 0);
-  uint8_t bytes[100];
+  uint8_t bytes[600];
+  uint32_t state = 1;
   for (size_t i = 0; i < sizeof bytes; i++) {
-    bytes[i] = (uint8_t)(i * 37);
+    state = state * 1664525u + 1013904223u;
+    bytes[i] = (uint8_t)(state >> 24);
+  }
+  for (size_t begin = 0; begin < 20; begin++) { /* every length and alignment, from any CRC */
+    for (size_t length = 0; begin + length <= sizeof bytes; length++) {
+      CHECK(vlart_crc32(&table, state, bytes + begin, length) ==
+            vlart_crc32_by_table(&table, state, bytes + begin, length));
+    }
   }
   uint32_t whole = vlart_crc32(&table, 0, bytes, sizeof bytes);
-  for (size_t cut = 0; cut <= sizeof bytes; cut++) { /* every length and alignment, continued */
+  for (size_t cut = 0; cut <= sizeof bytes; cut++) {
     uint32_t crc = vlart_crc32(&table, 0, bytes, cut);
     CHECK(vlart_crc32(&table, crc, bytes + cut, sizeof bytes - cut) == whole);
   }

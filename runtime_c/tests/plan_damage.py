@@ -1,0 +1,67 @@
+"""One mutation of Flow(3)'s plan per rule that the reader enforces, with the words that must refuse it."""
+
+from __future__ import annotations
+
+from sample_bundles import Container, padded
+
+
+def change(section: str, index: int, **fields):
+    def apply(plan: Container) -> None:
+        plan.records[section][index].update(fields)
+    return apply
+
+
+def rename(section: str, index: int, text: str, key: str = "name"):
+    def apply(plan: Container) -> None:
+        plan.records[section][index][key] = plan.string(text)
+    return apply
+
+
+def low_above_high(plan: Container) -> None:
+    plan.records["floats"] = [{"value": 2.0}] * 3 + [{"value": 1.0}] * 3
+    plan.records["policy"][0].update(low_begin=0, low_count=3, high_begin=3, high_count=3)
+
+
+# Values of Flow(3): observation 0, noise 1, table 2, memory 3, sample 4, scratch 5, trace 6.
+# Bindings: 0 o, 1 memory; 2 memory, 3 t, 4 x, 5 next, 6 velocity.
+STRUCTURE = {
+    "two values overlap": (change("values", 3, offset=64), r"values\[\d\].*overlaps value"),
+    "a value leaves the arena": (change("values", 6, offset=1 << 40), "not inside the arena"),
+    "an offset is not aligned": (change("values", 3, offset=132), "not aligned"),
+    "a size is not the shape's": (change("values", 3, bytes=16), "do not give the size"),
+    "dimensions overflow": (change("values", 3, rank=2, dims=padded((1 << 40, 1 << 40))), "overflows"),
+    "a dtype is unknown": (change("values", 3, dtype=8), "element type is unknown"),
+    "a rank is too large": (change("values", 3, rank=9), "rank is larger than 8"),
+    "two values have one name": (rename("values", 3, "noise"), '"noise" comes twice'),
+    "a string leaves its section": (change("values", 3, name=1 << 20), "outside the strings section"),
+    "a value is not its weight": (change("values", 2, dims=padded((3, 3, 1, 1))), "not that of weight"),
+    "a weight leaves its file": (change("weights", 1, offset=1 << 30), "not inside file 0"),
+    "a weight is in a stage file": (change("weights", 0, file=1), "not a weights file"),
+    "a path leaves the bundle": (rename("files", 1, "stages/../../x", "path"), "could leave the bundle"),
+    "a path is absolute": (rename("files", 1, "/etc/passwd", "path"), "could leave the bundle"),
+    "a file kind is unknown": (change("files", 1, kind=9), "file kind 9"),
+    "two sources share a value": (change("sources", 1, value=0), "another source's"),
+    "a source is a weight": (change("sources", 1, value=2), "is a weight"),
+    "an update class is unknown": (change("sources", 1, update=9), "update class 9"),
+    "a stage has no iteration": (change("stages", 0, iterations=0), "no iteration"),
+    "a stage is its own artefact": (change("stages", 0, artefact=0), "not a stage file"),
+    "a range leaves its section": (change("stages", 1, output_begin=6, output_count=2), "leaves its section"),
+    "two stages share bindings": (change("stages", 0, input_count=7), "another stage's"),
+    "a dependency is missing": (change("stages", 1, dep_count=0), "does not depend on"),
+    "a dependency comes twice": (change("indices", 2, value=0), "comes twice"),
+    "a dependency does not exist": (change("indices", 2, value=5), "does not exist"),
+    "a value is read before it is written": (change("bindings", 0, value=6), "before anything wrote it"),
+    "a value is written twice": (change("bindings", 6, value=3, mode=0), "has another writer"),
+    "a source is written by a stage": (change("bindings", 1, value=1), "has another writer"),
+    "a table has too few rows": (change("stages", 1, iterations=2), "does not have 2 rows"),
+    "a carry's shapes differ": (change("carries", 0, scratch=3), "differ in shape"),
+    "a carry's scratch is its result": (change("carries", 0, scratch=4), "has another use"),
+    "a carry names another binding": (change("carries", 0, input=2), "not the carry's input"),
+    "a carry is missing": (change("stages", 1, carry_count=0), "carried by 0 carries"),
+    "an initializer's weight does not exist": (change("initializers", 0, weight=99), "weight does not exist"),
+    "the action is a source": (change("policy", 0, action_value=1), "not a stage's"),
+    "the action has another shape": (change("policy", 0, chunk_steps=6), r"not a stage's f32\[1,6,3\]"),
+    "more actions are executed than predicted": (change("policy", 0, execute_steps=6), "of which 6 are executed"),
+    "bounds are crossed": (low_above_high, "lower bound of dimension 0"),
+    "bounds are too few": (change("policy", 0, low_count=1), "1 bounds"),
+}
