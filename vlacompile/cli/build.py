@@ -44,7 +44,7 @@ def run(args, terminal: Terminal) -> None:
         check_destination(Path(args.out))
     # torch 2.13 copies its own deprecated LeafSpec while exporting; nothing a user could act on.
     warnings.filterwarnings("ignore", "`isinstance.*LeafSpec", FutureWarning)
-    with terminal.phases() as phases:
+    with terminal.phases() as phases, phases.asides():
         phases("load the policy")
         policy = load_policy(args.source)
         from vlacompile.pipeline import build

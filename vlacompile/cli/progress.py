@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.status import Status
@@ -21,6 +24,7 @@ class Phases:
         self.console = console
         self.times: dict[str, float] = {}
         self._name: str | None = None
+        self._printed = io.StringIO()
         self._status: Status | None = None
 
     def __call__(self, name: str) -> None:
@@ -41,6 +45,12 @@ class Phases:
     def __exit__(self, kind, *_) -> None:
         self._end("" if kind is None else "  stopped here")
 
+    @contextlib.contextmanager
+    def asides(self) -> Iterator[None]:
+        """What a policy's own code prints to stdout appears below the phase that printed it."""
+        with contextlib.redirect_stdout(self._printed):
+            yield
+
     def __rich__(self) -> str:
         """The live line, drawn anew at every refresh."""
         return f"{self._name:<{WIDTH}}{self._elapsed_s():7.1f} s"
@@ -58,4 +68,8 @@ class Phases:
             self._status = None
             line = f"  {self._name:<{WIDTH}}{line}"
         self.console.print(line, soft_wrap=True)
+        for aside in self._printed.getvalue().splitlines():
+            self.console.print(f"    | {aside}", style="dim", soft_wrap=True)
+        self._printed.seek(0)
+        self._printed.truncate()
         self._name = None

@@ -104,7 +104,10 @@ def change_table(plan: Plan) -> Table:
 
 
 def depends_text(plan: Plan, names: Iterable[str]) -> str:
-    short = short_names(plan.source_names())
+    names, sources = list(names), plan.source_names()
+    if len(names) == len(sources) > 1:
+        return "all inputs"
+    short = short_names(sources)
     return ", ".join(short[n] for n in names)
 
 

@@ -1,0 +1,53 @@
+"""Times the make targets in a fresh clone without a package cache: `python -m docs.measure_setup`.
+
+Writes profiles/host/setup.json, from which README.md is rendered. Takes minutes and downloads PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from docs import render
+from examples import machine
+
+FIGURES = render.ROOT / "profiles" / "host" / "setup.json"
+STEPS = (
+    ("make setup", ".venv with PyTorch (CPU), ONNX Runtime, the compiler, the encoders' packages, pytest"),
+    ("make runtime", "libvlart, vlart-run, vlart-dump (gcc)"),
+    ("make demo", "a bundle of the light policy, verified and replayed"),
+    ("make test", "nothing; runs every test that needs no simulator"),
+)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        clone = Path(scratch) / "clone"
+        subprocess.run(["git", "clone", "--quiet", render.ROOT, clone], check=True)
+        environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PIP_NO_CACHE_DIR": "1"}
+        steps, before = [], _bytes(clone)
+        for command, installs in STEPS:
+            print(command, flush=True)
+            begin = time.perf_counter()
+            subprocess.run(command.split(), cwd=clone, env=environment, check=True)
+            seconds = time.perf_counter() - begin
+            after = _bytes(clone)
+            steps.append({"command": command, "installs": installs, "seconds": round(seconds, 1),
+                          "megabytes": round((after - before) / 1e6, 1)})
+            before = after
+    figures = {"steps": steps, "machine": machine.describe()}
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    render.main()
+
+
+def _bytes(folder: Path) -> int:
+    return sum(f.lstat().st_size for f in folder.rglob("*") if f.is_file() and not f.is_symlink())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
