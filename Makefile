@@ -43,7 +43,7 @@ test-full: setup runtime ## the same, the C tests also under the address and UB 
 	@$(MAKE) --no-print-directory test
 
 eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIBERO-Goal simulator
-	@MUJOCO_GL=osmesa $(BIN)/python -m examples.libero_goal.evaluate
+	@MUJOCO_GL=osmesa $(BIN)/python -m examples.libero_goal.evaluate suite
 
 bench: $(STAMP)-bench runtime ## measure the compiler and the runtime; writes profiles/
 	@$(BIN)/python -m benchmarks.run

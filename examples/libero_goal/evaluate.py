@@ -12,9 +12,12 @@ steps; 10 of the 50 predicted actions are executed per replan.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import json
 import math
+import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,11 +25,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+import vlacompile as vc
 from examples.libero_goal.engines import Engine, open_engine
 from examples.libero_goal.expert import TASKS
+from examples.libero_goal.policy import checkpoint
 from examples.libero_goal.scene import CLOSE, OPEN, GoalScene
 
 RESULTS = Path(__file__).parent / "results"
+WORK = Path("build/libero_goal")
 STEP_LIMIT, EXECUTE = 300, 10
 ACCEPTANCE = range(40, 50)
 WRONG_BY = 3  # the wrong-instruction control names the task that is this many places further in the list
@@ -69,12 +75,35 @@ def parse_states(text: str, acceptance: bool) -> list[int]:
     return states
 
 
-def run(arguments: argparse.Namespace) -> None:
-    index, workers = map(int, arguments.worker.split("/"))
-    kind = "torch" if arguments.engine == "torch" else "vlab"
-    name = arguments.name or f"{arguments.member}-{kind}" + ("-wrong" if arguments.wrong_instruction else "")
+def settings_of(arguments: argparse.Namespace) -> dict:
+    """What the outcomes are a function of, apart from task and state."""
+    if arguments.engine == "torch":
+        kind, digest = "torch", hashlib.sha256(checkpoint(arguments.member).read_bytes()).hexdigest()
+    else:
+        kind, digest = "vlab", vc.load(arguments.engine).hash
+    return {"member": arguments.member, "engine": kind, "sha256": digest,
+            "wrong_instruction": arguments.wrong_instruction, "execute": EXECUTE, "step_limit": STEP_LIMIT,
+            "shadows": False, "versions": {p: importlib.metadata.version(p) for p in PACKAGES}}
+
+
+def result_file(name: str, settings: dict) -> Path:
+    """The file that episodes with these settings go to. Refuses one with other settings."""
     path = RESULTS / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
+    where, text = path.with_suffix(".settings.json"), json.dumps(settings, indent=1) + "\n"
+    if path.is_file() and where.is_file() and where.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{path} holds episodes of another checkpoint, bundle or version ({where.name}): "
+                         "give another --name, or delete both files")
+    where.write_text(text, encoding="utf-8")
+    return path
+
+
+def run(arguments: argparse.Namespace) -> None:
+    index, workers = map(int, arguments.worker.split("/"))
+    settings = settings_of(arguments)
+    name = arguments.name or (f"{arguments.member}-{settings['engine']}"
+                              + ("-wrong" if arguments.wrong_instruction else ""))
+    path = result_file(name, settings)
     done = {(e.task, e.state) for e in load(path)} if path.is_file() else set()
     tasks = list(map(int, arguments.tasks.split(",")))
     jobs = [(t, s) for s in parse_states(arguments.states, arguments.acceptance) for t in tasks][index::workers]
@@ -89,10 +118,6 @@ def run(arguments: argparse.Namespace) -> None:
             file.write(json.dumps(asdict(episode)) + "\n")
         solved += episode.success
         bar.set_postfix(solved=f"{solved}/{count}")
-    versions = {p: importlib.metadata.version(p) for p in PACKAGES}
-    settings = {"member": arguments.member, "engine": kind, "execute": EXECUTE, "step_limit": STEP_LIMIT,
-                "shadows": False, "versions": versions}
-    path.with_suffix(".settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     print_table(name, load(path))
 
 
@@ -120,21 +145,43 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    a, b = ({(e.task, e.state): e for e in load(RESULTS / f"{n}.jsonl")} for n in (arguments.a, arguments.b))
+    compare_files(arguments.a, arguments.b)
+
+
+def compare_files(first: str, second: str) -> None:
+    a, b = ({(e.task, e.state): e for e in load(RESULTS / f"{n}.jsonl")} for n in (first, second))
     common = sorted(a.keys() & b.keys())
     only_a = [k for k in common if a[k].success and not b[k].success]
     only_b = [k for k in common if b[k].success and not a[k].success]
     same_steps = sum(a[k].steps == b[k].steps for k in common)
-    print(f"{len(common)} paired episodes: {arguments.a} {sum(a[k].success for k in common)}, "
-          f"{arguments.b} {sum(b[k].success for k in common)}")
+    print(f"{len(common)} paired episodes: {first} {sum(a[k].success for k in common)}, "
+          f"{second} {sum(b[k].success for k in common)}")
     print(f"same outcome {len(common) - len(only_a) - len(only_b)}, same number of steps {same_steps}")
-    print(f"solved by {arguments.a} alone: {only_a}; by {arguments.b} alone: {only_b}")
+    print(f"solved by {first} alone: {only_a}; by {second} alone: {only_b}")
     print(f"exact McNemar p = {mcnemar(len(only_a), len(only_b)):.3f}")
+
+
+def suite(arguments: argparse.Namespace) -> None:
+    """Everything that `make eval` shows, two processes at a time."""
+    states = ["--states", arguments.states]
+    for member in ("light", "heavy"):
+        bundle = WORK / f"{member}.vlab"
+        vc.build(f"examples.libero_goal.policy:{member}", recipe="libero-goal", out=bundle,
+                 progress=lambda phase, member=member: print(f"build {member}: {phase}", flush=True))
+        for extra in (["--engine", "torch"], ["--engine", str(bundle)], ["--wrong-instruction", "--states", "0-4"]):
+            command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "run", "--member", member, *states, *extra]
+            workers = [subprocess.Popen([*command, "--worker", f"{i}/2"]) for i in range(2)]
+            if any([w.wait() for w in workers]):
+                raise SystemExit(f"{' '.join(extra)} failed for the {member} member")
+        compare_files(f"{member}-torch", f"{member}-vlab")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
+    p = verbs.add_parser("suite", help="both members, PyTorch and libvlart, paired, and the control")
+    p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
+    p.set_defaults(function=suite)
     p = verbs.add_parser("run", help="play episodes")
     p.add_argument("--member", choices=["light", "heavy"], required=True)
     p.add_argument("--engine", default="torch", help='"torch", or the path of a bundle')

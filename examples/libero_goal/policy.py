@@ -44,12 +44,17 @@ class LateFusionPolicy(nn.Module):
         return {"action": torch.cat(columns, -1)}
 
 
+def checkpoint(member: str) -> Path:
+    return CHECKPOINTS / f"{member}.safetensors"
+
+
 def build_module(member: str, allow_untrained: bool = False) -> LateFusionPolicy:
     """The module with its trained head. Without a checkpoint: SourceError, or with `allow_untrained` a
     head of seeded random weights (for tests of everything but behaviour)."""
-    torch.manual_seed(0)
-    module = LateFusionPolicy(member)
-    path = CHECKPOINTS / f"{member}.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = LateFusionPolicy(member)
+    path = checkpoint(member)
     if path.is_file():
         from safetensors.torch import load_file
 

@@ -11,6 +11,7 @@ One cosine schedule; the state of the run is saved every 500 iterations.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from examples.libero_goal.collect import DATA
 from examples.libero_goal.encoders import LANGUAGE_ENCODERS, ImageEncoder, tokenize
 from examples.libero_goal.head import CHUNK, PER_QUERY, PREDICTED, FusionHead
-from examples.libero_goal.policy import CHECKPOINTS
+from examples.libero_goal.policy import checkpoint
 
 WORK = Path("build/libero_goal")
 VERSIONS = 3  # the raw frame and two augmented ones
@@ -125,12 +126,10 @@ def encode_instructions(member: str, tasks: list[int]) -> tuple[torch.Tensor, to
 
 @dataclass
 class Run:
-    """One training run and its state."""
+    """One training run and its state. settings: what it is a function of."""
 
     member: str
-    iterations: int
-    rate: float
-    seed: int
+    settings: dict
     head: FusionHead
     extra: nn.Linear  # decoded query -> displacement of the hand; not part of the policy
     optimiser: torch.optim.Optimizer
@@ -140,18 +139,21 @@ class Run:
 
     @property
     def path(self) -> Path:
-        return WORK / f"train_{self.member}_{self.seed}.pt"
+        return WORK / f"train_{self.member}.pt"
 
     def save(self) -> None:
         WORK.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".part")
-        torch.save({"head": self.head.state_dict(), "extra": self.extra.state_dict(), "draw": self.draw.get_state(),
+        torch.save({"settings": self.settings, "head": self.head.state_dict(), "extra": self.extra.state_dict(), "draw": self.draw.get_state(),
                     "optimiser": self.optimiser.state_dict(), "done": self.done, "loss": self.loss}, partial)
         partial.rename(self.path)
 
     def resume(self) -> None:
         if self.path.is_file():
             state = torch.load(self.path, weights_only=True)
+            if state["settings"] != self.settings:
+                raise SystemExit(f"{self.path} belongs to another run ({state['settings']}); this one is "
+                                 f"{self.settings}: delete the file to begin anew")
             self.head.load_state_dict(state["head"])
             self.extra.load_state_dict(state["extra"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -159,23 +161,23 @@ class Run:
             self.done, self.loss = state["done"], state["loss"]
 
 
-def start(member: str, width: int, vision_width: int, iterations: int, rate: float, seed: int) -> Run:
-    torch.manual_seed(seed)
+def start(member: str, width: int, vision_width: int, settings: dict) -> Run:
+    torch.manual_seed(settings["seed"])
     head = FusionHead(vision_width, width)
     extra = nn.Linear(head.out.in_features, PER_QUERY * 3)
     parameters = [*head.parameters(), *extra.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=WEIGHT_DECAY)
-    return Run(member, iterations, rate, seed, head, extra, optimiser, torch.Generator().manual_seed(seed))
+    optimiser = torch.optim.AdamW(parameters, lr=settings["rate"], weight_decay=WEIGHT_DECAY)
+    return Run(member, settings, head, extra, optimiser, torch.Generator().manual_seed(settings["seed"]))
 
 
 def train(run: Run, samples: Samples, words: torch.Tensor, masks: torch.Tensor, tasks: list[int]) -> None:
     by_task = [torch.nonzero(samples.tasks == t).flatten() for t in tasks]
-    std = run.head.state_std
-    bar = tqdm(range(run.done, run.iterations), initial=run.done, total=run.iterations, desc=run.member, mininterval=10)
+    std, iterations, rate = run.head.state_std, run.settings["iterations"], run.settings["rate"]
+    bar = tqdm(range(run.done, iterations), initial=run.done, total=iterations, desc=run.member, mininterval=10)
     for i in bar:
         for group in run.optimiser.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * i / run.iterations))
-            group["lr"] = run.rate * min(1.0, (i + 1) / WARMUP) * (0.98 * cosine + 0.02)
+            cosine = 0.5 * (1 + math.cos(math.pi * i / iterations))
+            group["lr"] = rate * min(1.0, (i + 1) / WARMUP) * (0.98 * cosine + 0.02)
         # Every task equally often, whatever the number of its demonstrations.
         which = torch.randint(0, len(tasks), (BATCH,), generator=run.draw)
         picks = torch.stack([by_task[t][torch.randint(0, len(by_task[t]), (1,), generator=run.draw)] for t in which])[:, 0]
@@ -213,16 +215,18 @@ def main() -> None:
         return
     tasks = sorted(set(samples.tasks.tolist()))
     words, masks = encode_instructions(arguments.member, tasks)
-    run = start(arguments.member, words.shape[-1], samples.features.shape[-1], arguments.iterations, arguments.rate,
-                arguments.seed)
+    demos = "".join(sorted(p.name for p in arguments.data.glob("*.npz")))
+    settings = {"tasks": tasks, "frames": len(samples.tasks), "demonstrations": len(list(arguments.data.glob("*.npz"))),
+                "data_sha256": hashlib.sha256(demos.encode()).hexdigest(), "iterations": arguments.iterations,
+                "rate": arguments.rate, "batch": BATCH, "seed": arguments.seed}
+    run = start(arguments.member, words.shape[-1], samples.features.shape[-1], settings)
     run.head.state_mean.copy_(samples.states.mean(0))
     run.head.state_std.copy_(samples.states.std(0) + 1e-3)
     run.resume()
     train(run, samples, words, masks, tasks)
-    CHECKPOINTS.mkdir(exist_ok=True)
-    settings = {"member": run.member, "tasks": tasks, "frames": len(samples.tasks), "iterations": run.iterations,
-                "rate": run.rate, "batch": BATCH, "seed": run.seed, "final_action_loss": round(run.loss, 5)}
-    path = CHECKPOINTS / f"{run.member}.safetensors"
+    path = checkpoint(run.member)
+    path.parent.mkdir(exist_ok=True)
+    settings |= {"member": run.member, "final_action_loss": round(run.loss, 5)}
     save_file({k: v.contiguous() for k, v in run.head.state_dict().items()}, path, {"training": json.dumps(settings)})
     print(f"{path}: {settings}")
 
