@@ -93,8 +93,13 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
                     "flops": s.flops * s.iterations, "weight_bytes": s.weight_bytes} for s in bundle.plan.stages],
         "parity": {k: action[k] for k in ("max_abs", "max_abs_allowed", "rel_l2", "rel_l2_allowed", "cosine",
                                           "cosine_allowed")},
-        "replan_ms": latency, "machine": machine.describe(),
+        "replan_ms": latency, "c_program_step_ms": _step(replay), "machine": machine.describe(),
     }
+
+
+def _step(replay: dict) -> float:
+    """Median of a whole step in the C program, by itself."""
+    return replay["step"]["median_ms"]
 
 
 def inputs_of(member: str, recording) -> tuple[str, dict]:
@@ -202,7 +207,7 @@ def text(figures: dict) -> str:
     parity, where = figures["parity"], figures["machine"]
     stream = io.StringIO()
     console = Console(file=stream, width=80, markup=False, emoji=False, highlight=False)
-    console.print(f"{figures['policy']}: {n} recorded observations, {figures["episodes"]} episodes, "
+    console.print(f"{figures['policy']}: {n} recorded observations, {figures['episodes']} episodes, "
                   f"{figures['threads']} thread{'s' * (figures['threads'] != 1)}")
     console.print()
     console.print(stages)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -109,7 +110,9 @@ def capture(policy: Policy) -> Program:
         )
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch 2.13 copies its own deprecated LeafSpec; nothing a user could act on
+            warnings.filterwarnings("ignore", "`isinstance.*LeafSpec", FutureWarning)
             exported = torch.export.export(module, tuple(policy.example_inputs.values()), strict=False)
             exported = exported.run_decompositions({})
     except CaptureError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from rich.console import Console
@@ -42,8 +41,6 @@ def run(args, terminal: Terminal) -> None:
     load_target(args.target), load_recipe(args.recipe)  # a wrong name is refused before anything slow begins
     if args.out is not None:
         check_destination(Path(args.out))
-    # torch 2.13 copies its own deprecated LeafSpec while exporting; nothing a user could act on.
-    warnings.filterwarnings("ignore", "`isinstance.*LeafSpec", FutureWarning)
     with terminal.phases() as phases, phases.asides():
         phases("load the policy")
         policy = load_policy(args.source)
