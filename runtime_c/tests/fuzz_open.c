@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 static uint64_t executed;
 static uint64_t accepted;
 static uint64_t stepped;
+static uint64_t bytes_used; /* keeps the reads alive */
 
 static void use_session(vlart_bundle_t *bundle, vlart_session_t *session) {
   const vlart_plan_t *plan = &bundle->plan;
@@ -87,6 +88,23 @@ static void run_plan(const vlart_plan_t *plan) {
   free(bundle.files);
 }
 
+/* Reads what a replay would read. */
+static void use_frames(const vlart_frames_t *frames) {
+  for (uint32_t i = 0; i < frames->frame_count; i++) {
+    const vlart_frame_record_t *frame = vlart_frames_frame(frames, i);
+    bytes_used += strlen(vlart_string(&frames->file, frame->label));
+    for (uint32_t k = 0; k < frame->write_count + frame->expect_count && k < LARGEST_LOOP; k++) {
+      uint32_t index = k < frame->write_count ? frame->write_begin + k
+                                              : frame->expect_begin + k - frame->write_count;
+      const vlart_tensor_record_t *tensor = vlart_frames_tensor(frames, index);
+      bytes_used += strlen(vlart_string(&frames->file, tensor->name));
+      for (uint64_t at = 0; at < tensor->bytes; at++) {
+        bytes_used += frames->blob[tensor->offset + at];
+      }
+    }
+  }
+}
+
 /* One file, in a block of exactly its size. */
 static void read_file(const uint8_t *data, size_t bytes) {
   vlart_diag_t diag = {.struct_size = sizeof diag};
@@ -95,6 +113,7 @@ static void read_file(const uint8_t *data, size_t bytes) {
   executed++;
   if (vlart_frames_read(data, bytes, "frames", &diag, &frames) == VLART_STATUS_OK) {
     accepted++;
+    use_frames(&frames);
   }
   if (vlart_plan_read(data, bytes, &diag, &plan) != VLART_STATUS_OK) {
     return;
@@ -247,6 +266,6 @@ int main(int argc, char **argv) {
   }
   printf("%llu files read, %llu accepted, %llu sessions stepped\n", (unsigned long long)executed,
          (unsigned long long)accepted, (unsigned long long)stepped);
-  return 0;
+  return bytes_used == 0 && null_control.bytes_read == 0;
 }
 #endif
