@@ -451,7 +451,7 @@ def test_self_test_fails_on_wrong_golden(lib, ort, tmp_path):
         root = policy.bundle.write(tmp_path / name)
         done = run_tool("vlart-run", root, "--ort", ort, "--self-test")
         assert done.returncode == 1 and "SELF_TEST_FAILED" in done.stderr, name
-        assert "FAILED" in done.stdout
+        assert "FAILED in" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_run_prints_actions_and_four_line_errors(lib, ort, tmp_path):
@@ -465,6 +465,9 @@ def test_run_prints_actions_and_four_line_errors(lib, ort, tmp_path):
     done = run_tool("vlart-run", tmp_path / "absent", "--ort", ort)
     assert done.returncode == 1
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["what", "where", "why", "fix"]
+    narrow = with_golden(Reactive(low=(-0.1,) * 3, high=(0.1,) * 3)).write(tmp_path / "narrow")
+    report = json.loads(run_tool("vlart-run", narrow, "--ort", ort, "--json").stdout)
+    assert report["status"] == "ACTION_OUT_OF_RANGE" and 'frame 0 "seed 0"' in report["where"]
     assert run_tool("vlart-run", root, "--treads", "2").returncode == 2
     assert "--self-test" in run_tool("vlart-run", "--help").stdout
 

@@ -232,6 +232,13 @@ static vlart_status_t final_verdict(const run_t *run, vlart_diag_t *diag) {
   return VLART_STATUS_OK;
 }
 
+/* Says in the second line which frame it was. */
+static void name_frame(const run_t *run, uint32_t index, vlart_diag_t *diag) {
+  size_t used = strlen(diag->where);
+  snprintf(diag->where + used, sizeof diag->where - used, ", frame %u \"%s\"", index,
+           vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, index)->label));
+}
+
 vlart_status_t run_replay(run_t *run, vlart_diag_t *diag) {
   uint32_t frames = run->frames.frame_count;
   size_t numbers = (size_t)run->info.execute_steps * run->info.action_dim;
@@ -244,6 +251,7 @@ vlart_status_t run_replay(run_t *run, vlart_diag_t *diag) {
     for (uint32_t i = 0; i < frames; i++) {
       vlart_status_t status = replay_frame(run, i, pass == 0, diag);
       if (status != VLART_STATUS_OK) {
+        name_frame(run, i, diag);
         return status;
       }
     }

@@ -74,9 +74,11 @@ static void print_verdicts(const run_t *run) {
   printf("\n%-20s %18s %18s %18s\n", "value (allowed)", "max_abs", "rel_l2", "cosine");
   for (uint32_t i = 0; i < run->verdict_count; i++) {
     const run_verdict_t *v = &run->verdicts[i];
-    printf("%-20.20s %8.1e (%7.1e) %8.1e (%7.1e) %8.6f (%.5f)%s\n", v->name, v->max_abs,
-           v->max_abs_allowed, v->rel_l2, v->rel_l2_allowed, v->cosine, v->cosine_allowed,
-           v->failed > 0 ? " FAILED" : "");
+    printf("%-20.20s %8.1e (%7.1e) %8.1e (%7.1e) %8.6f (%.5f)\n", v->name, v->max_abs,
+           v->max_abs_allowed, v->rel_l2, v->rel_l2_allowed, v->cosine, v->cosine_allowed);
+    if (v->failed > 0) {
+      printf("  FAILED in %u of %u frames\n", v->failed, v->frames);
+    }
   }
 }
 
