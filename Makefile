@@ -1,7 +1,7 @@
 # Everything a person runs here. `make` prints the list.
 #   PYTHON=python3.12   another interpreter for the virtual environment
 #   PIP_FLAGS="..."     further arguments of pip install (an index with CPU builds of torch, say)
-#   MEMBER=heavy        the other policy of the shipped pair, for `make demo`
+#   MEMBER=heavy        the other policy of the shipped pair, for `make demo` and `make bench`
 
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -44,9 +44,11 @@ test-full: setup runtime ## the same, the C tests also under the address and UB 
 
 eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIBERO-Goal simulator
 	@MUJOCO_GL=osmesa $(BIN)/python -m examples.libero_goal.evaluate suite
+	@$(BIN)/python -m docs.render
 
-bench: $(STAMP)-bench runtime ## measure the compiler and the runtime; writes profiles/
-	@$(BIN)/python -m benchmarks.run
+bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy: the other)
+	@$(BIN)/python -m benchmarks.run --member $(MEMBER)
+	@$(BIN)/python -m docs.render
 
 docs: setup ## render the figures of README.md from profiles/
 	@$(BIN)/python -m docs.render

@@ -80,6 +80,22 @@ def _wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
+def bench(member: str) -> str:
+    figures = _read(f"profiles/host/bench-{member}.json")
+    if not figures:
+        return MISSING
+    lines = ["| engine | threads | same instruction, ms | new instruction, ms | peak memory, MB | max abs difference |",
+             "|---|---|---|---|---|---|"]
+    for r in figures["engines"]:
+        cells = ([f"{r['same_wall_ms']:.2f}", f"{r['new_wall_ms']:.2f}", f"{r['peak_rss_mb']:.0f}", f"{r['max_abs']:.0e}"]
+                 if r["ran"] else ["did not run", "", "", ""])
+        lines.append(f"| {r['engine']} | {r['threads']} | {' | '.join(cells)} |")
+    where = figures["machine"]
+    lines += ["", f"Median milliseconds per replan of the {member} policy; {where['cpu']}, {where['cores']} cores, "
+              + ", ".join(f"{p} {v}" for p, v in where["versions"].items()) + ".", ""]
+    return "\n".join(lines)
+
+
 def verbs() -> str:
     from vlacompile.cli.main import VERBS
 
@@ -101,6 +117,8 @@ def exit_codes() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "demo-light": lambda: demo("light"),
     "demo-heavy": lambda: demo("heavy"),
+    "bench-light": lambda: bench("light"),
+    "bench-heavy": lambda: bench("heavy"),
     "setup": setup,
     "evaluation": evaluation,
     "verbs": verbs,
