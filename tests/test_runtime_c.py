@@ -27,7 +27,7 @@ RUNTIME = ROOT / "runtime_c"
 BUILD = ROOT / "build" / "test_runtime_c"
 sys.path.insert(0, str(RUNTIME / "tests"))
 
-from plan_damage import STRUCTURE  # noqa: E402
+from plan_damage import FRAMES, STRUCTURE  # noqa: E402
 from sample_bundles import NONE, Bundle, Flow, Reactive, padded, sealed  # noqa: E402
 from vlart_ctypes import BundleInfo, Failure, Library, Policy, SourceInfo, StageInfo, ValueInfo  # noqa: E402
 
@@ -470,6 +470,19 @@ def test_run_prints_actions_and_four_line_errors(lib, ort, tmp_path):
     assert report["status"] == "ACTION_OUT_OF_RANGE" and 'frame 0 "seed 0"' in report["where"]
     assert run_tool("vlart-run", root, "--treads", "2").returncode == 2
     assert "--self-test" in run_tool("vlart-run", "--help").stdout
+
+
+@pytest.mark.parametrize("rule", FRAMES)
+def test_frames_are_checked(lib, ort, tmp_path, rule):
+    apply, why = FRAMES[rule]
+    bundle = with_golden(Flow(3))
+    root = bundle.write(tmp_path)
+    apply(bundle.golden)
+    (tmp_path / "damaged.bin").write_bytes(bundle.golden.to_bytes())
+    done = run_tool("vlart-run", root, "--ort", ort, "--self-test", "--frames", tmp_path / "damaged.bin", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 1 and why in report["why"], report
+    assert "damaged.bin" in report["where"]
 
 
 def test_example_program(lib, ort, tmp_path):

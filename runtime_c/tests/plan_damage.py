@@ -1,4 +1,5 @@
-"""One mutation of Flow(3)'s plan per rule that the reader enforces, with the words that must refuse it."""
+"""One mutation per rule that the reader enforces, with the words that must refuse it: of the plan of
+Flow(3), and of a frames file with two frames of Flow(3)."""
 
 from __future__ import annotations
 
@@ -64,4 +65,14 @@ STRUCTURE = {
     "more actions are executed than predicted": (change("policy", 0, execute_steps=6), "of which 6 are executed"),
     "bounds are crossed": (low_above_high, "lower bound of dimension 0"),
     "bounds are too few": (change("policy", 0, low_count=1), "1 bounds"),
+}
+
+FRAMES = {
+    "a tensor ends outside the blob": (change("tensors", 4, offset=768), "not inside the blob"),
+    "a tensor is not aligned": (change("tensors", 1, offset=4), "not aligned"),
+    "a tensor's size is not its shape's": (change("tensors", 1, bytes=4), "do not give the size"),
+    "a frame's tensors do not exist": (change("frames", 1, expect_count=99), "its tensors do not exist"),
+    "a label is no string": (change("frames", 1, label=1 << 30), "outside the strings section"),
+    "a tensor is for no source": (rename("tensors", 0, "else"), 'nothing of that name'),
+    "an expected shape is another": (change("tensors", 2, dims=padded((3, 1))), "not those of the bundle's value"),
 }

@@ -2,8 +2,8 @@
 
    The library exports OrtGetApiBase; its GetApi(version) gives a table of function pointers to
    which every release only appends. A position and a signature are therefore facts that hold for
-   all later versions; these were executed against 1.32.0 on x86-64 and aarch64. Asking for API 18 accepts
-   every library since 1.18. */
+   all later versions; these were executed against 1.32.0 on x86-64 and aarch64. Asking for API 18
+   accepts every library since 1.18. */
 #ifndef VLART_ORT_ABI_H
 #define VLART_ORT_ABI_H
 
