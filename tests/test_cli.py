@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -93,6 +99,22 @@ def test_build_prints_progress_then_one_table(cli, tmp_path, monkeypatch):
     assert "stage" in out and "depends on" in out and "parity   action: max_abs" in out
     assert "bundle   here.vlab" in out
     narrow(out), narrow(err)
+
+
+def test_progress_is_live_on_a_terminal(tmp_path):
+    """A terminal of 80 columns: the running phase is redrawn, and the result still reaches stdout."""
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "vlacompile.cli.main", "build", TINY, "-o", tmp_path / "a.vlab"]
+    process = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env={**os.environ, "TERM": "xterm"})
+    os.close(inside)
+    seen = b""
+    with contextlib.suppress(OSError):  # how a pty says that its other end has closed
+        while data := os.read(terminal, 65536):
+            seen += data
+    os.close(terminal)
+    assert process.wait() == 0
+    assert seen.count(b"trace the inference function") > 2 and b"parity   action" in seen
 
 
 def test_build_names_the_bundle_after_the_policy(cli, tmp_path, monkeypatch):

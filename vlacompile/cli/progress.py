@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.spinner import Spinner
 
 WIDTH = 44  # columns of a phase's name
 
@@ -25,7 +26,7 @@ class Phases:
         self.times: dict[str, float] = {}
         self._name: str | None = None
         self._printed = io.StringIO()
-        self._status: Status | None = None
+        self._live: Live | None = None
 
     def __call__(self, name: str) -> None:
         if name == self._name:
@@ -33,8 +34,9 @@ class Phases:
         self._end("")
         self._name, self._begin = name, time.perf_counter()
         if self.console.is_terminal:
-            self._status = Status(self, console=self.console, spinner="line", spinner_style="cyan")
-            self._status.start()
+            self._live = Live(Spinner("line", text=self, style="cyan"), console=self.console, transient=True,
+                              refresh_per_second=10, redirect_stdout=False, redirect_stderr=False)
+            self._live.start()
         else:
             self.console.print(f"  {name:<{WIDTH}}", end="", soft_wrap=True)
             self.console.file.flush()
@@ -63,9 +65,9 @@ class Phases:
             return
         elapsed_s = self.times[self._name] = self._elapsed_s()
         line = f"{elapsed_s:7.1f} s{note}"
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
             line = f"  {self._name:<{WIDTH}}{line}"
         self.console.print(line, soft_wrap=True)
         for aside in self._printed.getvalue().splitlines():
