@@ -544,6 +544,16 @@ def test_dump_without_action_prints_a_scalar_and_no_action(lib, tmp_path):
     assert 'value %3 "gain" f32[] weight=@4\n' in text and "action %" not in text
 
 
+def test_dump_skips_checksums_but_not_sizes(lib, tmp_path):
+    weights = Flow(2).bundle.write(tmp_path) / "stages/weights.bin"
+    data = weights.read_bytes()
+    weights.write_bytes(b"\xff" + data[1:])
+    assert run_tool("vlart-dump", tmp_path).returncode == 0
+    weights.write_bytes(data[:-1])
+    done = run_tool("vlart-dump", tmp_path)
+    assert done.returncode == 1 and f"it has {len(data) - 1} bytes, the plan says {len(data)}" in done.stderr
+
+
 def test_dump_is_the_compilers_text(lib, tmp_path):
     binary = pytest.importorskip("vlacompile.plan.binary")
     from vlacompile.plan.text import plan_text
