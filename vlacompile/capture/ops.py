@@ -44,11 +44,13 @@ def flops(node: Node) -> int:
         return node.target.flops
     if not isinstance(node.target, torch._ops.OpOverload) or is_free(node) or is_pointwise(node):
         return 0
-    meta = lambda n: to_meta(n.meta["val"])  # noqa: E731
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta))
-    return counter.get_total_flops()
+    if "flops" not in node.meta:  # a function of the shapes, which copies of the node share
+        meta = lambda n: to_meta(n.meta["val"])  # noqa: E731
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta))
+        node.meta["flops"] = counter.get_total_flops()
+    return node.meta["flops"]
 
 
 def is_pointwise(node: Node) -> bool:

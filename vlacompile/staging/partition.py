@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch.fx import Node
 
@@ -49,14 +50,27 @@ class Partition:
     folded: frozenset[Node]
     merged: tuple[str, ...] = field(default=())
 
+    @cached_property
+    def _members(self) -> dict[Group, list[Node]]:
+        table: dict[Group, list[Node]] = {g: [] for g in self.order}
+        for node in self.program.graph.nodes:
+            for group in self.homes.get(node, ()):
+                table[group].append(node)
+        return table
+
     def members(self, group: Group) -> list[Node]:
-        return [n for n in self.program.graph.nodes if group in self.homes.get(n, ())]
+        """Values that `group` computes, in graph order."""
+        return self._members[group]
 
     def reads(self, group: Group) -> list[Node]:
         """Values (or leaves) that `group` reads and does not compute, in graph order."""
         members = set(self.members(group))
         needed = {i for m in members for i in m.all_input_nodes if i not in members}
-        return [n for n in self.program.graph.nodes if n in needed]
+        return sorted(needed, key=self._position.__getitem__)
+
+    @cached_property
+    def _position(self) -> dict[Node, int]:
+        return {n: i for i, n in enumerate(self.program.graph.nodes)}
 
     def cost_flops(self, group: Group) -> int:
         return sum(flops(n) for n in self.members(group))
@@ -81,11 +95,11 @@ def partition(program: Program, min_stage_flops: int) -> Partition:
     order = flow_order(position, edges)
 
     homes: dict[Node, frozenset[Group]] = {}
-    outputs = set(program.output_nodes())
+    outputs, feeding = set(program.output_nodes()), _feeding_loops(program)
     for group in reversed(order):
         nodes = tuple(members[group])
         consumed = {n for n in nodes if n in outputs or any(homes.get(u, frozenset()) - {group} for u in n.users)}
-        place(nodes, group, recomputed_by_consumers(_problem(group, nodes, consumed, outputs)), homes)
+        place(nodes, group, recomputed_by_consumers(_problem(group, nodes, consumed, outputs, feeding)), homes)
 
     constant = Group(frozenset())
     folded = frozenset(
@@ -119,14 +133,15 @@ def _groups(program: Program) -> dict[Node, Group]:
     return groups
 
 
-def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs: set[Node]) -> CutProblem:
+def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs: set[Node],
+             feeding: set[Node]) -> CutProblem:
     def pinned(node: Node) -> bool:
         if node in outputs or is_loop(node) or is_loop_result(node) or _is_loop_table(node):
             return True
         if node.op == "get_attr" or not is_free(node):
             return True
         # What a loop reads would be recomputed in every iteration: only views may move in there.
-        return _feeds_loop(node) and not (is_view(node) or node.target is operator.getitem)
+        return node in feeding and not (is_view(node) or node.target is operator.getitem)
 
     def cost(node: Node) -> int:
         size = node_bytes(node)
@@ -137,9 +152,13 @@ def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs
     return CutProblem(nodes, consumed, {n for n in nodes if pinned(n)}, cost)
 
 
-def _feeds_loop(node: Node) -> bool:
-    """True when a loop reads the value, directly or through ops that would be recomputed with it."""
-    return any(is_loop(u) or (is_free(u) and _feeds_loop(u)) for u in node.users)
+def _feeding_loops(program: Program) -> set[Node]:
+    """Values that a loop reads, directly or through ops that would be recomputed with it."""
+    feeding: set[Node] = set()
+    for node in reversed(program.graph.nodes):
+        if any(is_loop(u) or (u in feeding and is_free(u)) for u in node.users):
+            feeding.add(node)
+    return feeding
 
 
 def _is_loop_table(node: Node) -> bool:
