@@ -255,6 +255,12 @@ static void test_engine_failure(const char *dir) {
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK(stage_runs(&p, 0) == 1 && stage_runs(&p, 2) == 1);
   CHECK_STATUS(vlart_session_read(p.session, value, context, sizeof context, &diag), OK);
+  /* A run that failed may have written half of its outputs: they are not handed out. */
+  CHECK_STATUS(write_source(&p, 1, 1), OK);
+  null_control.fail_stage = 2;
+  CHECK_STATUS(vlart_session_step(p.session, &diag), BACKEND_FAILED);
+  CHECK_STATUS(vlart_session_read(p.session, value, context, sizeof context, &diag), VALUE_UNSET);
+  CHECK(queue_of(&p).stale == 1 && queue_of(&p).remaining == 3);
   close_policy(&p);
 }
 
