@@ -398,17 +398,38 @@ def test_structure_is_checked(lib, tmp_path, rule):
     assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
 
 
-def test_later_minor_versions_are_read(lib, tmp_path):
-    """Longer records, unknown sections and reserved fields in use do not disturb this reader."""
+def test_beyond_this_reader_is_unsupported_not_corrupt(lib, ort, tmp_path):
+    def opened(name: str, section: str, index: int, **fields) -> Policy:
+        flow = Flow(3)
+        flow.bundle.plan.records[section][index].update(fields)
+        return Policy(lib, flow.bundle.write(tmp_path / name))
+
+    with pytest.raises(Failure, match="UNSUPPORTED.*65537 iterations"):
+        opened("loop", "stages", 0, iterations=65537)
+    with pytest.raises(Failure, match="UNSUPPORTED.*backend 4"):
+        opened("unknown", "stages", 0, backend=4)
+    with opened("tvm", "stages", 0, backend=layout.BACKENDS["tvm"]) as policy:
+        with pytest.raises(Failure, match='UNSUPPORTED.*stage "prefix"'):
+            policy.start(ort)
+    many = Bundle("many")
+    for i in range(65):
+        many.source(f"s{i}", "f32", (1,), "tick")
+    with pytest.raises(Failure, match="UNSUPPORTED.*65"):
+        Policy(lib, many.write(tmp_path / "many"))
+
+
+def test_later_minor_versions_are_read(lib, ort, tmp_path):
+    """Longer records, an unknown section and reserved fields in use do not disturb this reader."""
     flow = Flow(2)
     root = flow.bundle.write(tmp_path)
     plan = flow.bundle.plan_container()
+    plan.later = True
     plan.records["values"][0]["reserved"] = 7
-    data = bytearray(plan.to_bytes())
-    data[12] = 9  # version_minor
-    (root / "plan.bin").write_bytes(sealed(bytes(data)))
-    with Policy(lib, root) as policy:
-        assert policy.info("vlart_bundle_info", BundleInfo, policy.bundle).format_minor == 9
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with Policy(lib, root).start(ort) as policy:
+        assert policy.info("vlart_bundle_info", BundleInfo, policy.bundle).format_minor == layout.FORMAT_MINOR + 1
+        policy.run(flow.inputs())
+        assert_outputs(policy, flow.reference(flow.inputs()))
 
 
 # ---- tools ---------------------------------------------------------------------------------------

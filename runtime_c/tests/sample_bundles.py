@@ -36,6 +36,7 @@ class Container:
     records: dict[str, list[dict]] = field(default_factory=dict)
     strings: bytes = b""
     blob: bytes = b""
+    later: bool = False  # write as a later minor version could: longer records and a section more
 
     def string(self, text: str) -> int:
         data = text.encode() + b"\0"
@@ -72,22 +73,25 @@ class Container:
         if record is None:
             code = {"indices": "<I", "floats": "<f"}[name]
             return b"".join(struct.pack(code, r["value"]) for r in rows), stride
-        return b"".join(record.pack(**r) for r in rows), record.size
+        tail = b"\xff" * 8 * self.later
+        return b"".join(record.pack(**r) + tail for r in rows), record.size + len(tail)
 
     def to_bytes(self) -> bytes:
-        first = layout.align_up(layout.HEADER.size + layout.SECTION.size * len(self.names))
+        sections = [(layout.SECTION_ID[name], *self.section_bytes(name)) for name in self.names]
+        if self.later:
+            sections.insert(3, (99, b"\xff" * 36, 12))
+        first = layout.align_up(layout.HEADER.size + layout.SECTION.size * len(sections))
         table, payload = b"", b""
-        for name in self.names:
-            data, stride = self.section_bytes(name)
+        for number, data, stride in sections:
             payload += b"\0" * (-len(payload) % layout.ALIGN)
-            table += layout.SECTION.pack(id=layout.SECTION_ID[name], stride=stride, count=len(data) // stride,
-                                         reserved=0, offset=first + len(payload), bytes=len(data))
+            table += layout.SECTION.pack(id=number, stride=stride, count=len(data) // stride, reserved=0,
+                                         offset=first + len(payload), bytes=len(data))
             payload += data
         body = table.ljust(first - layout.HEADER.size, b"\0") + payload
         return sealed(layout.HEADER.pack(
             magic=struct.unpack("<2I", self.magic), version_major=layout.FORMAT_MAJOR,
-            version_minor=layout.FORMAT_MINOR, file_bytes=layout.HEADER.size + len(body),
-            section_count=len(self.names), payload_crc32=0, reserved=(0,) * 7, header_crc32=0) + body)
+            version_minor=layout.FORMAT_MINOR + self.later, file_bytes=layout.HEADER.size + len(body),
+            section_count=len(sections), payload_crc32=0, reserved=(0,) * 7, header_crc32=0) + body)
 
 
 def sealed(data: bytes) -> bytes:
