@@ -113,7 +113,8 @@ def build_stages(parts: Partition) -> Staged:
     stages = tuple(builder.build(g, names[g]) for g in parts.order)
 
     types = {program.inputs[p.name]: tensor_type(p.meta["val"]) for p in program.graph.nodes if p.op == "placeholder"}
-    constants = {value_of[n]: folded[n] if n in folded else program.constants[n.target] for n in table_nodes}
+    constants = {value_of[n]: folded[n] if n in folded else program.constants[n.target] for n in crossing
+                 if n in table_nodes}
     types |= {value_of[n]: tensor_type(n.meta["val"]) for n in crossing} | builder.unread
     origin = {value_of[n]: n.name for n in crossing if n not in table_nodes}
     return Staged(program, stages, types, constants, origin, parts.merged)
