@@ -309,7 +309,18 @@ def test_missing_library(lib, tmp_path):
         assert path in failure.value.where and "pip install onnxruntime" in failure.value.fix
 
 
+def one_input_more(b: Bundle) -> None:
+    """The first stage gets an input that its engine does not have."""
+    stage = b.plan.records["stages"][0]
+    begin = b.plan.add("bindings", **b.plan.records["bindings"][stage["input_begin"]])
+    b.plan.add("bindings", port=b.plan.string("more"), value=b.values["gain"], mode=0)
+    stage.update(input_begin=begin, input_count=2)
+
+
 @pytest.mark.parametrize("change, match", [
+    (one_input_more, "the engine has 1 of them, the plan 2"),
+    (lambda b: b.plan.records["values"][b.values["text"]].update(dims=padded((8,)), rank=1),
+     'output "text".*rank 2, the plan 1 and 1'),
     (lambda b: b.plan.records["bindings"][0].update(port=b.plan.string("other")), 'input "ids".*the plan does not'),
     (lambda b: b.plan.records["values"][b.values["text"]].update(dims=padded((2, 4)), rank=2),
      'output "text".*dimension 0 is 1 in the engine, 2 in the plan'),
