@@ -277,6 +277,20 @@ def test_control_flow_on_values_names_the_line():
     assert "THE LINE" in caught.value.where and "test_build.py" in caught.value.where
 
 
+class Gate(torch.nn.Module):
+    def forward(self, x):
+        return x * 2 if bool(x.mean() > 0) else x
+
+
+def test_control_flow_inside_a_module_names_its_path():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), Gate()).eval()
+    policy = vc.Policy("gated", lambda state: {"action": model(state)}, {"state": vc.Source("observation")},
+                       {"state": torch.randn(1, 2, 3)})
+    with pytest.raises(CaptureError) as caught:
+        vc.build(policy, out="never.vlab")
+    assert "module model.1 (Gate)" in caught.value.where and "bool(x.mean() > 0)" in caught.value.where
+
+
 def test_a_policy_in_training_mode_is_refused():
     policy = policies.late_fusion()
     policy.observe.train()

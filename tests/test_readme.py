@@ -1,4 +1,4 @@
-"""README.md: its measured parts are current, and what it names exists."""
+"""The READMEs: their measured parts are current, and what they name exists."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import pytest
 
 from docs import render
 
-TEXT = render.README.read_text(encoding="utf-8")
+TEXT = render.READMES[0].read_text(encoding="utf-8")
 
 
 def test_rendered_parts_are_current():
-    assert render.render(TEXT) == TEXT, "run `python -m docs.render` (or `make docs`) and commit README.md"
+    assert not render.stale(), "run `python -m docs.render` (or `make docs`) and commit the README"
 
 
-def test_every_block_is_in_the_readme():
-    named = re.findall(r"<!-- render:([\w-]+) -->", TEXT)
-    assert set(named) <= set(render.BLOCKS) and TEXT.count("<!-- end -->") == len(named)
+@pytest.mark.parametrize("path", render.READMES, ids=lambda p: str(p.relative_to(render.ROOT)))
+def test_every_block_has_a_renderer_and_an_end(path):
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"<!-- render:([\w-]+) -->", text)
+    assert set(named) <= set(render.BLOCKS) and text.count("<!-- end -->") == len(named) == len(render.BLOCK.findall(text))
 
 
 def test_files_that_it_names_exist():

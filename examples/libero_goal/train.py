@@ -79,7 +79,7 @@ def features_of(path: Path, encoder: ImageEncoder) -> torch.Tensor:
     flat, draw = frames.flatten(0, 1), torch.Generator().manual_seed(seed)
     versions = [flat] + [_augment(flat, draw) for _ in range(VERSIONS - 1)]
     with torch.no_grad():
-        encoded = [torch.cat([encoder(part) for part in v.split(64)]).half().unflatten(0, (-1, 2)) for v in versions]
+        encoded = [torch.cat([encoder(part) for part in v.split(4)]).half().unflatten(0, (-1, 2)) for v in versions]
     out = torch.stack(encoded, 1)
     cached.parent.mkdir(parents=True, exist_ok=True)
     partial = cached.with_suffix(".part")

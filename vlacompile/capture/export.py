@@ -7,9 +7,11 @@ the module path and the source line. Must not know stages.
 from __future__ import annotations
 
 import inspect
+import linecache
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch.export.graph_signature import InputKind
@@ -118,22 +120,25 @@ def capture(policy: Policy) -> Program:
     except CaptureError:
         raise
     except Exception as error:  # the exporter raises whatever the traced model raised
-        raise _explain(policy, error) from error
+        raise _explain(policy, module, error) from error
     return _to_program(policy, exported)
 
 
-def _explain(policy: Policy, error: Exception) -> CaptureError:
-    frames = traceback.extract_tb(error.__traceback__)
-    here = inspect.getsourcefile(torch).rsplit("/", 1)[0]
-    own = [f for f in frames if not f.filename.startswith(here) and "/vlacompile/" not in f.filename
-           and not f.filename.startswith("<")]
-    where = f'Policy "{policy.name}"'
-    if own:
-        where += f", {own[-1].filename}:{own[-1].lineno} in {own[-1].name}: {own[-1].line}"
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _explain(policy: Policy, module: torch.nn.Module, error: Exception) -> CaptureError:
+    not_the_users = (str(Path(inspect.getsourcefile(torch)).parent), str(Path(__file__).parents[1]), "<")
+    names = {id(m): name for name, m in module.named_modules()}
+    where, line = f'Policy "{policy.name}"', ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if names.get(id(owner)):
+            where = f'Policy "{policy.name}", module {names[id(owner)]} ({type(owner).__name__})'
+        file = frame.f_code.co_filename
+        if not file.startswith(not_the_users):
+            line = f", {file}:{number} in {frame.f_code.co_name}: {linecache.getline(file, number).strip()}"
+    first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
     return CaptureError(
         "the inference function cannot be traced",
-        where=where,
+        where=where + line,
         why=f"{type(error).__name__}: {first}",
         fix="remove control flow and shapes that depend on tensor values on that line "
         "(use torch.where, fixed shapes, Python-number step indices)",
