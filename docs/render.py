@@ -1,4 +1,4 @@
-"""Writes the measured parts of README.md: `python -m docs.render`, or `--check` to only compare.
+"""Writes the measured parts of the READMEs: `python -m docs.render`, or `--check` to only compare.
 
 Text between `<!-- render:NAME -->` and `<!-- end -->` is the output of the function of that name, made
 from profiles/*.json and the results of the example. Numbers are never typed into prose.
@@ -7,7 +7,6 @@ from profiles/*.json and the results of the example. Numbers are never typed int
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from collections import defaultdict
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+READMES = (ROOT / "README.md", ROOT / "examples" / "libero_goal" / "README.md")
 BLOCK = re.compile(r"(<!-- render:([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "Not measured yet.\n"
 
@@ -49,35 +48,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def evaluation() -> str:
-    """Closed loop: solved episodes per member and engine, and how the two engines pair up."""
-    results = {}
-    for path in sorted((ROOT / "examples" / "libero_goal" / "results").glob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        results[path.stem] = {(r["task"], r["state"]): r for r in rows}
-    if not results:
-        return MISSING
-    lines = ["| run | episodes | solved | 95 % interval |", "|---|---|---|---|"]
-    for name, episodes in results.items():
-        solved = sum(e["success"] for e in episodes.values())
-        low, high = _wilson(solved, len(episodes))
-        lines.append(f"| {name} | {len(episodes)} | {solved} ({100 * solved / len(episodes):.0f} %) | "
-                     f"{100 * low:.0f} to {100 * high:.0f} % |")
-    lines.append("")
-    for name in results:
-        other = name.replace("-torch", "-vlab")
-        if other != name and other in results:
-            common = results[name].keys() & results[other].keys()
-            same = sum(results[name][k]["success"] == results[other][k]["success"] for k in common)
-            lines.append(f"`{name}` and `{other}` end the same way in {same} of {len(common)} paired episodes.")
-    return "\n".join(lines).rstrip() + "\n"
+def libero(name: str) -> str:
+    """Tables of the example: closed-loop results and training."""
+    from examples.libero_goal import report
 
-
-def _wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson score interval of k successes in n trials (Wilson 1927)."""
-    p, scale = k / n, 1 + z * z / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    return report.rendered()[name] + "\n" if report.results() else ""
 
 
 def bench(member: str) -> str:
@@ -120,23 +95,30 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "bench-light": lambda: bench("light"),
     "bench-heavy": lambda: bench("heavy"),
     "setup": setup,
-    "evaluation": evaluation,
+    "libero-success": lambda: libero("libero-success"),
+    "libero-pairing": lambda: libero("libero-pairing"),
+    "libero-training": lambda: libero("libero-training"),
     "verbs": verbs,
     "exit-codes": exit_codes,
 }
 
 
 def render(text: str) -> str:
-    """README's text with every block made anew."""
+    """A README's text with every block made anew."""
     return BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]]() + m[3], text)
 
 
+def stale() -> list[Path]:
+    return [p for p in READMES if render(p.read_text(encoding="utf-8")) != p.read_text(encoding="utf-8")]
+
+
 def main() -> None:
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in stale():
+        path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":
     if "--check" not in sys.argv:
         main()
-    elif render(README.read_text(encoding="utf-8")) != README.read_text(encoding="utf-8"):
-        sys.exit("README.md is not current: run `python -m docs.render`")
+    elif stale():
+        sys.exit(f"not current: {', '.join(str(p.relative_to(ROOT)) for p in stale())}; run `python -m docs.render`")
