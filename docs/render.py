@@ -52,7 +52,7 @@ def libero(name: str) -> str:
     """Tables of the example: closed-loop results and training."""
     from examples.libero_goal import report
 
-    return report.rendered()[name] + "\n" if report.results() else ""
+    return report.rendered()[name] + "\n" if report.results() else MISSING
 
 
 def bench(member: str) -> str:
