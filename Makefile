@@ -53,8 +53,8 @@ bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy:
 docs: setup ## render the figures of README.md from profiles/
 	@$(BIN)/python -m docs.render
 
-clean: ## remove build products; the virtual environment stays
-	@rm -rf build
+clean: ## remove build products; .venv and collected data (build/libero_goal) stay
+	@rm -rf build/runtime_c build/demo build/bench
 
 $(STAMP)-demo: pyproject.toml | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -179,9 +179,10 @@ def test_wrong_version(fails, damaged):
     assert f"format {layout.FORMAT_MAJOR + 1}" in lines["what"] and f"format {layout.FORMAT_MAJOR}" in lines["why"]
 
 
-def test_missing_onnxruntime(fails, late_fusion_bundle, monkeypatch):
+@pytest.mark.parametrize("verb", ["build", "run"])
+def test_missing_onnxruntime(fails, verb, late_fusion_bundle, monkeypatch):
     monkeypatch.setattr("vlacompile.runtime.library.importlib.util.find_spec", lambda name: None)
-    lines = fails(9, "run", late_fusion_bundle.path)
+    lines = fails(9, verb, TINY if verb == "build" else late_fusion_bundle.path)
     assert lines["what"] == "libonnxruntime is missing" and "pip install onnxruntime" in lines["fix"]
 
 

@@ -36,9 +36,12 @@ def run(args, terminal: Terminal) -> None:
     from vlacompile.bundle.bundle import check_destination
     from vlacompile.frontends.load import load_policy
     from vlacompile.recipe import load_recipe
+    from vlacompile.runtime.library import libvlart, onnxruntime_library
     from vlacompile.target import load_target
 
-    load_target(args.target), load_recipe(args.recipe)  # a wrong name is refused before anything slow begins
+    # What would stop the build at its end is refused before anything slow begins.
+    load_target(args.target), load_recipe(args.recipe)
+    libvlart(), onnxruntime_library()
     if args.out is not None:
         check_destination(Path(args.out))
     with terminal.phases() as phases, phases.asides():
