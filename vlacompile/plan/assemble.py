@@ -62,7 +62,7 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
         s.name: tuple(Initializer(port, store.add(f"{s.name}/{port}", array))
                       for port, array in emitted[s.name].initializers.items()) for s in staged.stages}
     values, index, arena_bytes = _values(staged, constant_weight)
-    sources = tuple(SourceInput(index[n], s.update, s.clock or 0.0)
+    sources = tuple(SourceInput(index[n], s.update, as_f32([s.clock or 0.0])[0])
                     for n, s in staged.program.sources.items())
     stages = tuple(_stage(s, index, target, initializers[s.name], store.rows) for s in staged.stages)
     plan = Plan(staged.program.name, target.name, recipe.name, arena_bytes, (), tuple(store.rows), values, sources,

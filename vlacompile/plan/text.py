@@ -126,7 +126,7 @@ def parse_plan(text: str) -> Plan:
         tuple(Weight(_unquote(n), _type(d, s), _optional(f), int(o)) for n, d, s, f, o in top["weight"]),
         tuple(Value(_unquote(n), _type(d, s), int(o or 0), None if w is None else int(w))
               for n, d, s, o, w in top["value"]),
-        tuple(SourceInput(int(v), u, float(c)) for v, u, c in top["source"]),
+        tuple(SourceInput(int(v), u, as_f32([float(c)])[0]) for v, u, c in top["source"]),
         tuple(_parse_stage(s) for s in stages), action)
 
 
