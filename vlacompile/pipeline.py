@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, check_destination, stage_path, write_bundle
@@ -28,7 +27,7 @@ from vlacompile.staging.partition import partition
 from vlacompile.staging.stages import Staged, build_stages
 from vlacompile.target import Target, load_target
 from vlacompile.verify.frames import Expected, Frame, frames_bytes, golden_inputs
-from vlacompile.verify.metrics import compare
+from vlacompile.verify.metrics import Metrics, compare
 from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
 
@@ -96,11 +95,13 @@ def stage(program: Program, target: Target, recipe: Recipe) -> Staging:
     return Staging(build_stages(parts), tuple(notes))
 
 
-def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame], dict[str, dict]]:
+def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:
     """Golden frames: inputs, what the original function returns for them, and what PyTorch computes for
-    every value between stages. Raises ParityError when the staged graph is not the original function."""
+    every value between stages; and how far the staged graph is from the original function, per output.
+    Raises ParityError when it is another function."""
     values_of = {node: name for name, node in staged.origin.items()}
-    frames, parity = [], {}
+    frames: list[Frame] = []
+    parity: dict[str, Metrics] = {}
     for label, inputs in golden_inputs(dict(policy.sources), dict(policy.example_inputs), recipe.verify.frames,
                                        recipe.verify.seed):
         with torch.no_grad():
@@ -114,27 +115,21 @@ def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame],
             limit = tolerance(TORCH_DTYPES[tensor.dtype], level).limit(want)
             expects[name] = Expected(want, limit)
             if level == "chunk":
-                _check_staged(policy, name, label, tensor.numpy(), want, limit, parity)
+                got = compare(tensor.numpy(), want)
+                parity[name] = got.worst(parity.get(name, got))
+                if not got.within(limit):
+                    raise ParityError(
+                        f'the staged graph gives another "{name}" than the original function',
+                        where=f'policy "{policy.name}", golden frame "{label}"',
+                        why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
+                        fix="the function may keep state or draw random numbers: make both inputs")
         writes = {n: t.contiguous().numpy() for n, t in inputs.items() if policy.sources[n].update != "static"}
         frames.append(Frame(label, writes, expects))
     return frames, parity
 
 
-def _check_staged(policy: Policy, name: str, label: str, got: np.ndarray, want: np.ndarray, limit, parity: dict) -> None:
-    metrics = compare(got, want)
-    parity[name] = asdict(metrics.worst(metrics)) if name not in parity else {
-        "max_abs": max(parity[name]["max_abs"], metrics.max_abs),
-        "rel_l2": max(parity[name]["rel_l2"], metrics.rel_l2),
-        "cosine": min(parity[name]["cosine"], metrics.cosine)}
-    if not metrics.within(limit):
-        raise ParityError(f'the staged graph gives another "{name}" than the original function',
-                          where=f'policy "{policy.name}", golden frame "{label}"',
-                          why=f"max_abs {metrics.max_abs:.3g} (limit {limit.max_abs:.3g})",
-                          fix="the function may keep state or draw random numbers: make both inputs")
-
-
 def provenance(policy: Policy, program: Program, target: Target, recipe: Recipe, staging: Staging,
-               parity: dict) -> dict:
+               parity: dict[str, Metrics]) -> dict:
     """What the bundle is a function of. No times, paths or host names: equal inputs give equal bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(program.constants.items()):
@@ -147,6 +142,6 @@ def provenance(policy: Policy, program: Program, target: Target, recipe: Recipe,
         "target": asdict(target),
         "recipe": asdict(recipe),
         "notes": list(staging.notes),
-        "staged_parity": parity,
+        "staged_parity": {name: asdict(metrics) for name, metrics in parity.items()},
         "versions": {p: importlib.metadata.version(p) for p in packages},
     }

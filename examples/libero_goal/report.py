@@ -60,7 +60,7 @@ def training_table() -> str:
         if path.is_file():
             with safe_open(path, "np") as file:
                 s = json.loads(file.metadata()["training"])
-            lines.append(f"| {member} | {len(s['tasks'])} | {s['demonstrations']} | {s['frames']} | {s['iterations']} | "
+            lines.append(f"| {member} | {len(s['tasks'])} | {s['demonstrations']} | {s['frames']} | {s['cycles']} x {s['iterations']} | "
                          f"{s['final_action_loss']} | {s['seed']} | {path.stat().st_size / 1e6:.1f} MB |")
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@
 The encoders are frozen, so their outputs are computed once and kept in build/libero_goal/features/
 (raw frames, and shifted and colour-jittered versions). Loss: smooth L1 on the chunk, plus the
 displacement of the hand over the same steps through a second output that inference does not have.
-One cosine schedule; the state of the run is saved every 500 iterations.
+Cosine schedules, the second from a lower rate; the state of the run is saved every 500 iterations.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ DISPLACEMENT_UNIT = 0.1  # metres
 BATCH, WARMUP, WEIGHT_DECAY, CLIP = 64, 50, 1e-2, 1.0
 STATE_NOISE = 0.05  # standard deviations
 SAVE_EVERY = 500
+RESTART = 2 / 3  # of the first cycle's learning rate, at which later cycles begin
 # The instructions are the suite's own; they are written out so that training needs no simulator.
 INSTRUCTIONS = {
     0: "open the middle drawer of the cabinet", 1: "put the bowl on the stove",
@@ -151,7 +152,7 @@ class Run:
     def resume(self) -> None:
         if self.path.is_file():
             state = torch.load(self.path, weights_only=True)
-            if state["settings"] != self.settings:
+            if {**state["settings"], "cycles": 0} != {**self.settings, "cycles": 0}:
                 raise SystemExit(f"{self.path} belongs to another run ({state['settings']}); this one is "
                                  f"{self.settings}: delete the file to begin anew")
             self.head.load_state_dict(state["head"])
@@ -173,11 +174,14 @@ def start(member: str, width: int, vision_width: int, settings: dict) -> Run:
 def train(run: Run, samples: Samples, words: torch.Tensor, masks: torch.Tensor, tasks: list[int]) -> None:
     by_task = [torch.nonzero(samples.tasks == t).flatten() for t in tasks]
     std, iterations, rate = run.head.state_std, run.settings["iterations"], run.settings["rate"]
-    bar = tqdm(range(run.done, iterations), initial=run.done, total=iterations, desc=run.member, mininterval=10)
+    total = iterations * run.settings["cycles"]
+    bar = tqdm(range(run.done, total), initial=run.done, total=total, desc=run.member, mininterval=10)
     for i in bar:
         for group in run.optimiser.param_groups:
-            cosine = 0.5 * (1 + math.cos(math.pi * i / iterations))
-            group["lr"] = rate * min(1.0, (i + 1) / WARMUP) * (0.98 * cosine + 0.02)
+            cycle, at = divmod(i, iterations)
+            cosine = 0.5 * (1 + math.cos(math.pi * at / iterations))
+            peak = rate * (RESTART if cycle else 1.0)
+            group["lr"] = peak * min(1.0, (at + 1) / WARMUP) * (0.98 * cosine + 0.02)
         # Every task equally often, whatever the number of its demonstrations.
         which = torch.randint(0, len(tasks), (BATCH,), generator=run.draw)
         picks = torch.stack([by_task[t][torch.randint(0, len(by_task[t]), (1,), generator=run.draw)] for t in which])[:, 0]
@@ -203,7 +207,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--member", choices=sorted(LANGUAGE_ENCODERS), required=True)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--iterations", type=int, default=12000)
+    parser.add_argument("--iterations", type=int, default=12000, help="per cycle")
+    parser.add_argument("--cycles", type=int, default=2, help="cosine schedules one after the other; a finished run "
+                        "goes on when this is raised")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -218,7 +224,7 @@ def main() -> None:
     demos = "".join(sorted(p.name for p in arguments.data.glob("*.npz")))
     settings = {"tasks": tasks, "frames": len(samples.tasks), "demonstrations": len(list(arguments.data.glob("*.npz"))),
                 "data_sha256": hashlib.sha256(demos.encode()).hexdigest(), "iterations": arguments.iterations,
-                "rate": arguments.rate, "batch": BATCH, "seed": arguments.seed}
+                "cycles": arguments.cycles, "rate": arguments.rate, "batch": BATCH, "seed": arguments.seed}
     run = start(arguments.member, words.shape[-1], samples.features.shape[-1], settings)
     run.head.state_mean.copy_(samples.states.mean(0))
     run.head.state_std.copy_(samples.states.std(0) + 1e-3)
