@@ -21,7 +21,7 @@ from rich.table import Table
 
 from vlacompile.cli.progress import Phases
 from vlacompile.cli.stages import depends_text
-from vlacompile.errors import RuntimeFailure, VlaError
+from vlacompile.errors import RuntimeFailure, SourceError, VlaError
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "profiles" / "host" / "demo.json"
@@ -67,6 +67,9 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
         from examples import machine
         from examples.libero_goal import policy as pair, recordings
 
+        if not recordings.FILE.is_file():
+            raise SourceError("the recorded episodes are missing", where=str(recordings.FILE.relative_to(ROOT)),
+                              why="no such file", fix="python -m examples.libero_goal.recordings (extra eval) makes them")
         torch.set_num_threads(threads)
         policy = getattr(pair, member)()
         out = ROOT / "build" / "demo"
