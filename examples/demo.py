@@ -2,8 +2,8 @@
 
     python -m examples.demo --member light
 
-What is measured goes to profiles/host/demo.json; the table on the screen and the one in README.md are
-drawn from that file.
+What is measured goes to build/demo/figures.json, from which the table is drawn. With --record it goes
+to profiles/host/demo.json and README.md is rendered anew.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from vlacompile.cli.stages import depends_text
 from vlacompile.errors import RuntimeFailure, SourceError, VlaError
 
 ROOT = Path(__file__).parents[1]
-FIGURES = ROOT / "profiles" / "host" / "demo.json"
+FIGURES = ROOT / "build" / "demo" / "figures.json"
+RECORDED = ROOT / "profiles" / "host" / "demo.json"
 VLART_RUN = ROOT / "build" / "runtime_c" / "vlart-run"
 PASSES = 3  # over the recordings, when latency is measured
 
@@ -33,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--member", choices=("light", "heavy"), default="light", help="which of the pair")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of the engine alike (default: 1)")
+    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/ and in README.md")
     arguments = parser.parse_args()
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     try:
@@ -40,21 +42,23 @@ def main() -> int:
     except VlaError as error:
         console.print(f"error: {error}", soft_wrap=True)
         return error.exit_code
-    record(arguments.member, figures)
+    path = RECORDED if arguments.record else FIGURES
+    keep(path, arguments.member, figures)
+    if arguments.record:
+        from docs import render
+
+        render.main()
     print()
-    print(text(json.loads(FIGURES.read_text(encoding="utf-8"))[arguments.member]))
-    print(f"\nfigures: {FIGURES.relative_to(ROOT)}")
+    print(text(json.loads(path.read_text(encoding="utf-8"))[arguments.member]))
+    print(f"\nfigures: {path.relative_to(ROOT)}")
     return 0
 
 
-def record(member: str, figures: dict) -> None:
-    """Put the member's figures into the file, and README.md in step with it."""
-    from docs import render
-
-    known = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
-    FIGURES.parent.mkdir(parents=True, exist_ok=True)
-    FIGURES.write_text(json.dumps(dict(sorted((known | {member: figures}).items())), indent=1) + "\n", encoding="utf-8")
-    render.main()
+def keep(path: Path, member: str, figures: dict) -> None:
+    """Put the member's figures into the file beside the other's."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(sorted((known | {member: figures}).items())), indent=1) + "\n", encoding="utf-8")
 
 
 def measure(member: str, threads: int, phases: Phases) -> dict:
