@@ -9,10 +9,8 @@ machine's speed meets all of them. Medians are reported. Writes profiles/host/be
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines import ENGINES
+from examples import machine
 
 PROFILES = Path("profiles/host")
 ROUNDS, REPLANS = 12, 5
@@ -113,14 +112,6 @@ def pop_ns(member: str, work: Path) -> float:
     return max(0.0, statistics.median(pops) - statistics.median(empty))
 
 
-def machine() -> dict:
-    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                  if line.startswith("model name")), platform.machine())
-    packages = ("torch", "onnxruntime", "openvino", "executorch", "vlacompile")
-    return {"cpu": model, "cores": os.cpu_count(), "python": platform.python_version(),
-            "versions": {p: importlib.metadata.version(p) for p in packages}}
-
-
 def table(profile: dict) -> Table:
     t = Table(title=f"{profile['member']}: ms per replan (median)", title_justify="left")
     for name in ("engine", "thr", "same wall", "cpu", "new wall", "cpu", "MB", "build s", "max-abs"):
@@ -147,7 +138,7 @@ def main() -> None:
     for threads in map(int, arguments.threads.split(",")):
         rows += measure(arguments.member, threads, work, console)
     library = Path("build/runtime_c/libvlart.so")
-    profile = {"member": arguments.member, "machine": machine(), "rounds": ROUNDS, "replans_per_round": REPLANS,
+    profile = {"member": arguments.member, "machine": machine.describe("openvino", "executorch"), "rounds": ROUNDS, "replans_per_round": REPLANS,
                "engines": rows, "pop_ns": pop_ns(arguments.member, work), "libvlart_bytes": library.stat().st_size}
     PROFILES.mkdir(parents=True, exist_ok=True)
     path = PROFILES / f"bench-{arguments.member}.json"

@@ -10,14 +10,15 @@ from pathlib import Path
 PACKAGES = ("vlacompile", "torch", "onnx", "onnxruntime", "numpy")
 
 
-def describe() -> dict:
+def describe(*more: str) -> dict:
+    """`more`: further packages whose versions matter."""
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.system(),
         "architecture": platform.machine(),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES},
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in (*PACKAGES, *more)},
     }
 
 
