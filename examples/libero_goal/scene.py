@@ -116,6 +116,10 @@ class GoalScene:
         self._env.env.parsed_problem["goal_state"] = self._goals[task]
 
     def _settle(self) -> None:
+        # The scene is reset without being built anew, and robosuite's gripper then keeps the opening that
+        # the last episode commanded: an episode after a closed hand would begin with one.
+        for robot in self._env.env.robots:
+            robot.gripper.current_action = np.zeros(robot.gripper.dof)
         rest = np.zeros(ACTION_DIM)
         rest[6] = OPEN
         for _ in range(SETTLE_STEPS):
