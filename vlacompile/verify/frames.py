@@ -96,14 +96,16 @@ def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], 
 
 
 def _vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Another tensor of the same kind: floats are disturbed, bytes drawn anew, integers permuted (ids
-    stay in their range), booleans kept."""
+    """Another tensor of the same kind, near enough to be an input of the same policy: floats are disturbed,
+    byte images shifted and made noisy, integers permuted (ids stay in their range), booleans kept."""
     array = example.numpy()
     if array.dtype.kind == "f":
         spread = float(array.std()) or 1.0
         return torch.from_numpy((array + 0.1 * spread * rng.standard_normal(array.shape)).astype(array.dtype))
     if array.dtype == np.uint8:
-        return torch.from_numpy(rng.integers(0, 256, array.shape, dtype=np.uint8))
+        shifted = np.roll(array, rng.integers(1, 9, array.ndim), range(array.ndim)) if array.ndim < 3 else np.roll(
+            array, rng.integers(1, 9, 2), (-3, -2))
+        return torch.from_numpy(np.clip(shifted + rng.integers(-8, 9, array.shape), 0, 255).astype(np.uint8))
     if array.dtype.kind == "i":
         return torch.from_numpy(rng.permutation(array.ravel()).reshape(array.shape))
     return example

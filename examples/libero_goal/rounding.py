@@ -1,0 +1,33 @@
+"""How far eager fp32 PyTorch itself is from the exact function: the floor of any parity figure.
+
+Where the policy switches the gripper, its gain is large, and on a few observations fp32 rounding alone
+moves an action by 1e-4. There a bundle may differ from PyTorch by as much as two fp32 evaluations do.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from examples.libero_goal.policy import STATE, LateFusionPolicy
+
+
+class Exact:
+    """The same module in float64."""
+
+    def __init__(self, module: LateFusionPolicy):
+        self.module = module
+        self.double = copy.deepcopy(module).double()
+
+    def own_rounding(self, inputs: dict[str, torch.Tensor]) -> float:
+        """Largest |fp32 - float64| over the chunk, robot units."""
+        with torch.no_grad():
+            single = self.module(**inputs)["action"].double()
+            exact = self.double(**{**inputs, STATE: inputs[STATE].double()})["action"]
+        return float((single - exact).abs().max())
+
+    def limit(self, inputs: dict[str, torch.Tensor], max_abs: float) -> float:
+        """`max_abs`, or where PyTorch's own rounding is of that size, twice that rounding."""
+        return max(max_abs, 2.0 * self.own_rounding(inputs))
+
