@@ -359,10 +359,12 @@ def session_mib(lib: Library, ort: str, root: Path, stages: int) -> float:
 
 
 def test_stages_share_one_packed_copy_of_a_weight(lib, ort, tmp_path):
-    """A weight's pages stay those of the file, and it is packed once for all stages."""
+    """A weight's pages stay those of the file, and it is packed once for all stages: unshared, four stages
+    take three copies (108 MiB) more than one. malloc may give the first session memory that another freed,
+    so up to one copy of difference says nothing."""
     session_mib(lib, ort, tmp_path / "0", 1)  # what the library takes when it is first loaded
     one, four = (session_mib(lib, ort, tmp_path / str(n), n) for n in (1, 4))
-    assert four - one < 36
+    assert four - one < 54
 
 
 # ---- damaged bundles -----------------------------------------------------------------------------
