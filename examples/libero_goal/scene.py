@@ -47,6 +47,7 @@ class GoalScene:
         self.instructions: tuple[str, ...] = tuple(t.language for t in tasks)
         self._official: dict[int, np.ndarray] = {}
         self.state = np.zeros(9, np.float32)
+        self.closed_for = 0  # steps for which the gripper has been told to close
 
     @property
     def sim(self):
@@ -80,6 +81,7 @@ class GoalScene:
 
     def step(self, action: np.ndarray) -> None:
         """One control step with an action in [-1, 1]^7."""
+        self.closed_for = self.closed_for + 1 if action[6] > 0 else 0
         observation, _, _, _ = self._env.step(np.clip(action, -1.0, 1.0))
         self.state = np.concatenate([observation["robot0_eef_pos"], observation["robot0_eef_quat"],
                                      observation["robot0_gripper_qpos"]]).astype(np.float32)

@@ -48,9 +48,10 @@ typedef struct {
   char frames_path[4096];
   run_samples_t *stages; /* [info.stage_count] */
   run_samples_t steps;
+  run_samples_t pops; /* one per chunk: the mean over its actions */
   run_verdict_t *verdicts; /* [verdict_count], by value */
   uint32_t verdict_count;
-  float *actions; /* [frames, execute_steps, action_dim] of the first pass */
+  float *actions; /* [frames, execute_steps, action_dim] of the last pass */
   uint32_t *action_counts; /* [frames] */
 } run_t;
 

@@ -3,11 +3,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "diag.h"
 #include "run.h"
 
-static void add_sample(run_samples_t *samples, uint64_t ns) {
+static void add_sample(run_samples_t *samples, double ms) {
   if (samples->count == samples->capacity) {
     samples->capacity = samples->capacity == 0 ? 64 : samples->capacity * 2;
     samples->ms = realloc(samples->ms, samples->capacity * sizeof *samples->ms);
@@ -16,7 +17,7 @@ static void add_sample(run_samples_t *samples, uint64_t ns) {
       exit(1);
     }
   }
-  samples->ms[samples->count++] = (double)ns * 1e-6;
+  samples->ms[samples->count++] = ms;
 }
 
 static vlart_status_t find_golden(run_t *run, vlart_diag_t *diag) {
@@ -159,19 +160,29 @@ static vlart_status_t compare_tensors(run_t *run, const vlart_frame_record_t *fr
   return VLART_STATUS_OK;
 }
 
+static double now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+/* Times the pops of a chunk together: one is near the clock's resolution. */
 static void take_actions(run_t *run, uint32_t frame) {
   size_t dim = run->info.action_dim;
   float *to = run->actions + (size_t)frame * run->info.execute_steps * dim;
   uint32_t count = 0;
+  double begin = now_ms();
   while (count < run->info.execute_steps &&
          vlart_session_pop(run->session, to + count * dim, dim, NULL) == VLART_STATUS_OK) {
     count++;
   }
+  if (count > 0) {
+    add_sample(&run->pops, (now_ms() - begin) / count);
+  }
   run->action_counts[frame] = count;
 }
 
-static vlart_status_t replay_frame(run_t *run, uint32_t index, bool first_pass,
-                                   vlart_diag_t *diag) {
+static vlart_status_t replay_frame(run_t *run, uint32_t index, vlart_diag_t *diag) {
   const vlart_frame_record_t *frame = vlart_frames_frame(&run->frames, index);
   uint32_t stages = run->info.stage_count;
   uint64_t *runs_before = run_allocate(stages + 1u, sizeof *runs_before);
@@ -192,7 +203,7 @@ static vlart_status_t replay_frame(run_t *run, uint32_t index, bool first_pass,
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < stages; i++) {
     vlart_session_stats(run->session, i, &stats);
     if (stats.runs > runs_before[i]) {
-      add_sample(&run->stages[i], stats.last_ns);
+      add_sample(&run->stages[i], (double)stats.last_ns * 1e-6);
     }
   }
   free(runs_before);
@@ -201,8 +212,8 @@ static vlart_status_t replay_frame(run_t *run, uint32_t index, bool first_pass,
   }
   vlart_session_totals_t totals = {.struct_size = sizeof totals};
   vlart_session_totals(run->session, &totals);
-  add_sample(&run->steps, totals.last_step_ns);
-  if (first_pass && run->info.action_value != VLART_NONE) {
+  add_sample(&run->steps, (double)totals.last_step_ns * 1e-6);
+  if (run->info.action_value != VLART_NONE) {
     take_actions(run, index);
   }
   return run->options->self_test ? compare_tensors(run, frame, diag) : VLART_STATUS_OK;
@@ -249,7 +260,7 @@ vlart_status_t run_replay(run_t *run, vlart_diag_t *diag) {
   run->action_counts = run_allocate(frames + 1u, sizeof *run->action_counts);
   for (uint32_t pass = 0; pass < run->options->repeat; pass++) {
     for (uint32_t i = 0; i < frames; i++) {
-      vlart_status_t status = replay_frame(run, i, pass == 0, diag);
+      vlart_status_t status = replay_frame(run, i, diag);
       if (status != VLART_STATUS_OK) {
         name_frame(run, i, diag);
         return status;

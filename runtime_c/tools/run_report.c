@@ -94,6 +94,9 @@ void run_print_text(const run_t *run) {
     print_actions(run);
   }
   print_times(run);
+  if (run->pops.count > 0) {
+    printf("handing out one action takes %.0f ns (median)\n", summarize(&run->pops).median * 1e6);
+  }
   printf("%llu stage runs, %llu skipped because nothing changed\n",
          (unsigned long long)totals.stages_run, (unsigned long long)totals.stages_skipped);
 }
@@ -144,6 +147,8 @@ static void print_json_stages(const run_t *run) {
   }
   printf("], \"step\": {");
   print_json_times(&run->steps);
+  printf(", \"pop\": {");
+  print_json_times(&run->pops);
 }
 
 static void print_json_verdicts(const run_t *run) {

@@ -122,6 +122,7 @@ static void release(run_t *run) {
     free(run->stages[i].ms);
   }
   free(run->steps.ms);
+  free(run->pops.ms);
   free(run->stages);
   free(run->verdicts);
   free(run->actions);
