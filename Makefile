@@ -20,11 +20,11 @@ TORCH := torch==2.13.0
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo test test-full eval bench docs clean check-tools check-simulator
+.PHONY: help setup runtime demo test test-lerobot test-full eval bench docs clean check-tools check-simulator
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
-	  while IFS=$$'\t' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	  while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)-demo ## virtual environment in .venv with all that demo and tests need
 
@@ -37,6 +37,10 @@ demo: setup runtime ## build, verify and replay the light policy (MEMBER=heavy: 
 test: setup runtime ## every test that needs no simulator, in C and in Python
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) test
 	@$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test-lerobot
+
+test-lerobot: $(STAMP)-lerobot runtime ## compiled LeRobot checkpoints against LeRobot itself (its environment: 270 MB)
+	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -m pytest tests/lerobot
 
 test-full: setup runtime ## the same, the C tests also under the address and UB sanitizers
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
@@ -68,6 +72,10 @@ $(STAMP)-demo: pyproject.toml | check-tools
 $(STAMP)-eval $(STAMP)-bench: $(STAMP)-%: $(STAMP)-demo
 	@echo "installing what make $* needs"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[$*]'
+	@touch $@
+
+$(STAMP)-lerobot: vlacompile/frontends/environments.py $(STAMP)-demo
+	@$(BIN)/vlacompile frontends --install lerobot --also pytest
 	@touch $@
 
 check-tools:

@@ -12,13 +12,38 @@ import torch
 from tests import policies
 from vlacompile.capture.export import capture
 from vlacompile.capture.program import execute, program_text
+from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
-from vlacompile.pipeline import PASSES
+from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
+from vlacompile.pipeline import LOOP_PASSES, PASSES
 from vlacompile.policy import Policy, Source
+from vlacompile.staging.find_loop import find_loop
 
 X = {"x": torch.randn(1, 4)}
+
+
+class Features(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, a, b):
+        return {"action": torch.nn.functional.linear(torch.cat([a, b], 1), self.w)}
+
+
+class Film(torch.nn.Module):
+    """A loop whose body is modulated by what depends on {observation, step}."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, observation, noise):
+        for k in range(2):
+            noise = noise * torch.nn.functional.linear(torch.relu(observation + 0.1 * k), self.w)
+        return {"action": noise}
 
 
 class Split(torch.nn.Module):
@@ -39,6 +64,12 @@ def _twice(x):
 
 
 def _example(kind) -> Policy:
+    if kind is SplitLinearOverFeatures:
+        inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
+        return Policy("example", Features().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
+    if kind is BatchOverLoop:
+        inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 4)}
+        return Policy("example", Film().eval(), {"observation": Source("observation"), "noise": Source("step")}, inputs)
     if kind is SplitLinearOverConcat:
         inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
         return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
@@ -52,10 +83,15 @@ def _documented(kind, part: str) -> str:
     return textwrap.dedent(block.group(1)).strip()
 
 
-@pytest.mark.parametrize("kind", sorted({type(p) for p in PASSES}, key=lambda k: k.__name__), ids=lambda k: k.__name__)
+KINDS = sorted({type(p) for p in (*PASSES, *LOOP_PASSES)}, key=lambda k: k.__name__)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
 def test_the_example_of_the_docstring(kind):
     policy = _example(kind)
     program = capture(policy)
+    if kind not in {type(p) for p in PASSES}:
+        program = find_loop(program).program
     before = _weights_renamed(program_text(program))
     assert before == _documented(kind, "Before")
     result = kind().run(program)
@@ -91,15 +127,55 @@ def test_passes_keep_the_function(make):
     assert (got - want).abs().max() <= 2e-6
 
 
-def test_a_linear_over_features_is_left_alone():
-    class Features(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.mix = torch.nn.Linear(8, 4)
+def test_a_linear_over_features_of_one_rate_is_left_alone():
+    policy = Policy("features", Features().eval(), {"a": Source("observation"), "b": Source("observation")},
+                    {"a": torch.randn(1, 2), "b": torch.randn(1, 3)})
+    program = capture(policy)
+    assert not SplitLinearOverConcat().run(program).changed and not SplitLinearOverFeatures().run(program).changed
 
+
+def test_a_split_looks_through_the_activation_before_it():
+    class Film(Features):
         def forward(self, a, b):
-            return {"action": self.mix(torch.cat([a, b], -1))}
+            return {"action": torch.nn.functional.linear(torch.nn.functional.mish(torch.cat([a, b], 1)), self.w)}
 
-    policy = Policy("features", Features().eval(), {"a": Source("task"), "b": Source("observation")},
-                    {"a": torch.randn(1, 4), "b": torch.randn(1, 4)})
-    assert not SplitLinearOverConcat().run(capture(policy)).changed
+    inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
+    policy = Policy("film", Film().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
+    result = SplitLinearOverFeatures().run(capture(policy))
+    assert result.changed and "mish(%a)" in program_text(result.program)
+    got = execute(result.program, inputs)[0]["action"]
+    assert torch.allclose(got, policy.infer(**inputs)["action"], atol=1e-6)
+
+
+def test_rows_that_are_computed_differently_stay_rows():
+    """relu in one iteration and tanh in the other: nothing to batch, and the function is kept."""
+    class Uneven(Film):
+        def forward(self, observation, noise):
+            for k in range(2):
+                noise = noise * (torch.relu(observation) if k else torch.tanh(observation))
+            return {"action": noise}
+
+    inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 4)}
+    policy = Policy("uneven", Uneven().eval(), {"observation": Source("observation"), "noise": Source("step")}, inputs)
+    rolled = find_loop(capture(policy))
+    assert rolled.found and not BatchOverLoop().run(rolled.program).changed
+
+
+@pytest.mark.parametrize("make", [
+    lambda x, k: torch.nn.functional.layer_norm(x + 0.1 * k, (4,))[:, 1:3],
+    lambda x, k: torch.cat([x[:, :1] * (k + 0.5), x[:, 2:3]], 1),
+    lambda x, k: torch.chunk((x + 0.1 * k).unsqueeze(1), 2, dim=-1)[1].reshape(1, 2),
+], ids=["layer_norm", "cat", "chunk"])
+def test_batched_tables_are_the_same_tables(make):
+    def observe(observation, noise):
+        for k in range(3):
+            noise = torch.sin(noise) * make(observation, k)
+        return {"action": noise}
+
+    inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 2)}
+    policy = Policy("rows", observe, {"observation": Source("observation"), "noise": Source("step")}, inputs)
+    program = find_loop(MergeCommonSubexpressions().run(capture(policy)).program)
+    result = BatchOverLoop().run(program.program)
+    assert program.found and result.changed
+    got = execute(result.program, inputs)[0]["action"]
+    assert torch.allclose(got, policy.infer(**inputs)["action"], atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,9 +16,11 @@ from vlacompile.capture.program import Program, execute
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
 from vlacompile.errors import ParityError
 from vlacompile.frontends.load import load_policy
+from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
+from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.policy import TORCH_DTYPES, Policy
 from vlacompile.recipe import Recipe, load_recipe
@@ -35,6 +37,11 @@ PASSES = (
     DropIdentities(),
     MergeCommonSubexpressions(),
     SplitLinearOverConcat(),
+    SplitLinearOverFeatures(),
+    MergeCommonSubexpressions(),
+)
+LOOP_PASSES = (
+    BatchOverLoop(),
     MergeCommonSubexpressions(),
 )
 
@@ -61,6 +68,7 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     check_destination(Path(out))
     progress("load the policy")
     policy = load_policy(source)
+    wanted = resolve(wanted, policy)
     progress("trace the inference function")
     program = capture(policy)
     progress("find stages")
@@ -80,19 +88,32 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
                         lambda path: replay(path, frames, policy.outputs).require())
 
 
+def resolve(recipe: Recipe, policy: Policy) -> Recipe:
+    """The recipe with what it leaves to the policy filled in."""
+    if recipe.action.execute is not None or policy.execute is None:
+        return recipe
+    return replace(recipe, action=replace(recipe.action, execute=policy.execute))
+
+
 def stage(program: Program, target: Target, recipe: Recipe) -> Staging:
     """Graph passes, the loop, the cuts, the stages."""
     notes: list[str] = []
-    for p in PASSES:
+    program = _rewrite(program, PASSES, notes)
+    loop = find_loop(program)
+    notes += [f"loop: {note}" for note in loop.notes]
+    program = _rewrite(loop.program, LOOP_PASSES, notes) if loop.found else program
+    minimum = recipe.stages.min_flops
+    parts = partition(program, target.launch.min_stage_flops if minimum is None else minimum)
+    notes += [f"merged: {note}" for note in parts.merged]
+    return Staging(build_stages(parts), tuple(notes))
+
+
+def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
+    for p in passes:
         result = p.run(program)
         program = result.program
         notes += [f"{type(p).__name__}: {note}" for note in result.notes]
-    loop = find_loop(program)
-    notes += [f"loop: {note}" for note in loop.notes]
-    minimum = recipe.stages.min_flops
-    parts = partition(loop.program, target.launch.min_stage_flops if minimum is None else minimum)
-    notes += [f"merged: {note}" for note in parts.merged]
-    return Staging(build_stages(parts), tuple(notes))
+    return program
 
 
 def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:

@@ -83,6 +83,7 @@ class Policy:
     sources: {input name: Source}; the names are the keyword arguments of `observe`.
     example_inputs: {input name: tensor}; their shapes and dtypes are the compiled ones.
     step, loop: only for a loop that is declared rather than written inside `observe`.
+    execute: how many actions of a chunk are executed per replan, unless the recipe says otherwise; None: all.
     outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
         is [1, H, action_dim].
     Raises SourceError when names, shapes or types do not fit together.
@@ -95,6 +96,7 @@ class Policy:
     step: Callable[..., Mapping[str, torch.Tensor]] | None = None
     loop: Loop | None = None
     outputs: tuple[str, ...] = field(default=("action",))
+    execute: int | None = None
 
     def __post_init__(self) -> None:
         where = f'Policy "{self.name}"'

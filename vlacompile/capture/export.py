@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 from torch.export.graph_signature import InputKind
-from torch.fx import Graph
+from torch.fx import Graph, Node
 
-from vlacompile.capture.program import Program, prune, to_meta
+from vlacompile.capture.concretise import Concretiser, is_symbolic
+from vlacompile.capture.program import Program, infer_val, prune, to_meta
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
 
@@ -146,49 +147,65 @@ def _explain(policy: Policy, module: torch.nn.Module, error: Exception) -> Captu
 
 
 def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Program:
-    kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
-    tensors = {**exported.state_dict, **exported.constants}
-    names = iter(policy.example_inputs)
-    graph, mapping = Graph(), {}
+    graph, mapping = Graph(), {}  # mapping: old node -> new node, or the number that it stands for
     constants: dict[str, torch.Tensor] = {}
     parameters: set[str] = set()
     inputs: dict[str, str] = {}
+    held = _held_tensors(policy, exported)
+    known = Concretiser({n: t for n, (_, t) in held.items()}, policy.name)
+    kinds = {s.arg.name: s.kind for s in exported.graph_signature.input_specs}
+    names = iter(policy.example_inputs)
     for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            spec = kinds[node.name]
-            if spec.kind is InputKind.USER_INPUT:
-                source = next(names)
-                if policy.sources[source].update == "static":
-                    name = f"static__{_identifier(source)}"
-                    constants[name] = policy.example_inputs[source]
-                    new = graph.get_attr(name)
-                else:
-                    new = graph.placeholder(_identifier(source))
-                    inputs[new.name] = source
-            else:
-                name = _constant_name(spec.target)
-                constants[name] = tensors[spec.target].detach()
-                if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-                    parameters.add(name)
-                new = graph.get_attr(name)
-            new.meta["val"] = to_meta(node.meta["val"])
-        elif node.op == "get_attr":
-            name = _constant_name(node.target)
-            constants[name] = getattr(exported.graph_module, node.target).detach()
+        source = next(names) if node.op == "placeholder" and kinds[node.name] is InputKind.USER_INPUT else None
+        if node in held:
+            name, tensor = held[node]
+            constants[name] = tensor
+            if node.op == "placeholder" and kinds[node.name] in (InputKind.PARAMETER, InputKind.BUFFER):
+                parameters.add(name)
             new = graph.get_attr(name)
-            new.meta["val"] = to_meta(constants[name])
-        elif node.op == "call_function":
+            new.meta["val"] = to_meta(tensor)
+        elif node.op == "placeholder":
+            new = graph.placeholder(_identifier(source))
+            inputs[new.name] = source
+            new.meta["val"] = to_meta(node.meta["val"])
+        elif node.op == "output":
+            graph.output(tuple(mapping[o] for o in node.args[0]))
+            continue
+        elif is_symbolic(node.meta.get("val")) and known.is_known(node):
+            new = value = known.value(node)
+            if isinstance(value, torch.Tensor):
+                name = f"known__{node.name}"
+                constants[name] = value
+                new = graph.get_attr(name)
+                new.meta["val"] = to_meta(value)
+        elif not node.users and node.meta.get("val") is None:  # an assertion about what is known now
+            continue
+        else:
             new = graph.node_copy(node, lambda n: mapping[n])
             new.meta = {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
-            new.meta["val"] = to_meta(node.meta.get("val"))
-        else:
-            assert node.op == "output", node.op
-            outs = node.args[0]
-            graph.output(tuple(mapping[o] for o in outs))
-            continue
+            val = node.meta.get("val")
+            new.meta["val"] = infer_val(new) if is_symbolic(val) else to_meta(val)
         mapping[node] = new
     live = {name: s for name, s in policy.sources.items() if s.update != "static"}
     return prune(Program(policy.name, graph, constants, live, inputs, policy.outputs, frozenset(parameters)))
+
+
+def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:
+    """{node: (name, tensor)} of weights, lifted constants and static inputs."""
+    kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
+    tensors = {**exported.state_dict, **exported.constants}
+    names, held = iter(policy.example_inputs), {}
+    for node in exported.graph.nodes:
+        if node.op == "get_attr":
+            held[node] = _constant_name(node.target), getattr(exported.graph_module, node.target).detach()
+        elif node.op == "placeholder" and kinds[node.name].kind is not InputKind.USER_INPUT:
+            target = kinds[node.name].target
+            held[node] = _constant_name(target), tensors[target].detach()
+        elif node.op == "placeholder":
+            source = next(names)
+            if policy.sources[source].update == "static":
+                held[node] = f"static__{_identifier(source)}", policy.example_inputs[source]
+    return held
 
 
 def _identifier(name: str) -> str:

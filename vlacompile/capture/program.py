@@ -8,7 +8,7 @@ know stages or backends.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -55,6 +55,7 @@ class ProgramEditor:
         self.constants = dict(program.constants)
         self._map: dict[Node, Node] = {}
         self._const_nodes: dict[str, Node] = {}
+        self._weights: set[str] = set()
 
     def map(self, old: Node) -> Node:
         return self._map[old]
@@ -87,12 +88,20 @@ class ProgramEditor:
             self._const_nodes[name] = node
         return self._const_nodes[name]
 
+    def weight(self, name: str, compute: Callable[[], torch.Tensor]) -> Node:
+        """A get_attr node for a part of a weight, computed when it is first asked for."""
+        if name not in self._const_nodes:
+            self._weights.add(name)
+            self.constant(name, compute())
+        return self._const_nodes[name]
+
     def finish(self) -> Program:
         old = self.program
         outs = tuple(self._map[n] for n in old.output_nodes())
         self.graph.output(outs)
         return prune(
-            Program(old.name, self.graph, self.constants, old.sources, old.inputs, old.outputs, old.parameters)
+            Program(old.name, self.graph, self.constants, old.sources, old.inputs, old.outputs,
+                    old.parameters | self._weights)
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 from rich.console import Console
@@ -13,12 +14,14 @@ SUMMARY = "compile a policy into a bundle"
 DESCRIPTION = """Compile a policy into a bundle.
 
 SOURCE is package.module:factory, where factory() returns a vlacompile.Policy
-(the working directory is on the import path), or a checkpoint directory. The
-bundle is replayed through libvlart and compared with PyTorch before it takes
-its place; a build that fails leaves OUT as it was."""
+(the working directory is on the import path), or a checkpoint directory
+(`vlacompile frontends` lists the kinds). The bundle is replayed through
+libvlart and compared with PyTorch before it takes its place; a build that
+fails leaves OUT as it was."""
 EPILOG = """examples:
   vlacompile build my_robot.policy:make -o pick.vlab
   vlacompile build examples.libero_goal.policy:light -r libero-goal -o l.vlab
+  vlacompile build outputs/train/act/checkpoints/last/pretrained_model
 
 next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
 
@@ -34,7 +37,7 @@ def add_arguments(parser) -> None:
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.bundle.bundle import check_destination
-    from vlacompile.frontends.load import load_policy
+    from vlacompile.frontends.load import environment_for, load_policy
     from vlacompile.recipe import load_recipe
     from vlacompile.runtime.library import libvlart, onnxruntime_library
     from vlacompile.target import load_target
@@ -44,6 +47,9 @@ def run(args, terminal: Terminal) -> None:
     libvlart(), onnxruntime_library()
     if args.out is not None:
         check_destination(Path(args.out))
+    environment = environment_for(args.source)
+    if environment is not None and environment.is_installed():
+        raise SystemExit(subprocess.call([environment.python, "-m", "vlacompile.cli.main", *args.argv]))
     with terminal.phases() as phases, phases.asides():
         phases("load the policy")
         policy = load_policy(args.source)

@@ -12,11 +12,11 @@ import signal
 import sys
 import traceback
 
-from vlacompile.cli import build, inspect, recipes, run, targets, verify
+from vlacompile.cli import build, frontends, inspect, recipes, run, targets, verify
 from vlacompile.cli.terminal import Terminal
 from vlacompile.errors import ConfigError, VlaError, nearest
 
-VERBS = {module.__name__.rpartition(".")[2]: module for module in (build, inspect, verify, run, targets, recipes)}
+VERBS = {module.__name__.rpartition(".")[2]: module for module in (build, inspect, verify, run, targets, recipes, frontends)}
 INTERRUPTED, TERMINATED, BROKEN_PIPE, UNEXPECTED = 130, 143, 141, 1
 
 DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and
@@ -45,9 +45,17 @@ class _Parser(argparse.ArgumentParser):
                          fix=f"see `{self.prog} --help`")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """argparse (3.11) measures a list of verbs without its indentation and then breaks the longest line."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):
+            self._action_max_length += 2
+
+
 def parser() -> argparse.ArgumentParser:
-    top = _Parser(prog="vlacompile", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False,
-                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = _Parser(prog="vlacompile", description=DESCRIPTION, epilog=EPILOG, allow_abbrev=False, formatter_class=_Help)
     top.add_argument("--version", action="store_true", help="print the version and stop")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, module in VERBS.items():
@@ -67,6 +75,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UsageError(f'no verb is called "{word}"', where="vlacompile VERB", why=nearest(word, VERBS),
                          fix="see `vlacompile --help`")
     args, unknown = top.parse_known_args(argv)
+    args.argv = argv
     if unknown:
         verb = _Parser(add_help=False)
         VERBS[args.verb].add_arguments(verb)

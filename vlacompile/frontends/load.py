@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlacompile.errors import SourceError, VlaError
+from vlacompile.frontends.environments import ENVIRONMENTS, Environment
 
 if TYPE_CHECKING:
     from vlacompile.policy import Policy
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """One kind of SOURCE. environment: name of the one that it needs, or None."""
+
+    name: str
+    reads: str
+    environment: str | None = None
+
+    def state(self) -> str:
+        if self.environment is None:
+            return "ready"
+        environment = ENVIRONMENTS[self.environment]
+        return "ready" if environment.is_here() or environment.is_installed() else f"needs --install {environment.name}"
+
+
+FRONTENDS = (
+    Frontend("module", "package.module:factory that returns a vlacompile.Policy"),
+    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, smolvla", "lerobot"),
+)
+
+
+def environment_for(source: str) -> Environment | None:
+    """The environment that must read this source because the present one cannot; None: the present one will do.
+    Raises SourceError for a checkpoint that no environment can read."""
+    environment = ENVIRONMENTS["lerobot"]
+    if not (Path(source) / "config.json").is_file() or environment.is_here():
+        return None
+    from vlacompile.frontends.lerobot.read import open_checkpoint
+
+    open_checkpoint(Path(source))
+    return environment
 
 
 def load_policy(source: Policy | str | Path) -> Policy:
@@ -56,11 +90,6 @@ def _from_checkpoint(path: Path) -> Policy:
     if not config.is_file():
         raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
                           fix="give the directory that the training wrote (…/pretrained_model), or package.module:factory")
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise SourceError("the checkpoint's config.json cannot be read", where=str(config), why=str(error),
-                          fix="copy the checkpoint again") from error
-    raise SourceError(f'no frontend reads checkpoints of type "{kind}"', where=str(config),
-                      why="known: none yet; policies are given as package.module:factory",
-                      fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
+    from vlacompile.frontends.lerobot.read import read_policy
+
+    return read_policy(path)

@@ -17,12 +17,9 @@ from torch.fx import Graph, Node
 
 from vlacompile.capture.program import Program, ProgramEditor, op_name
 from vlacompile.staging.dependency import dependencies
-from vlacompile.staging.rolled import RolledLoop
+from vlacompile.staging.rolled import SCALAR_OPS, RolledLoop
 
 _ATEN = torch.ops.aten
-# Ops whose second operand may be a number or a 0-d tensor: a number that differs per iteration
-# (a step size) becomes a table.
-_SCALAR_OPS = frozenset({_ATEN.mul.Tensor, _ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.div.Tensor})
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def _signature(node: Node) -> tuple:
             return "node"
         if isinstance(arg, (list, tuple)):
             return tuple(shape(a, False) for a in arg)
-        if top and node.target in _SCALAR_OPS and isinstance(arg, float):
+        if top and node.target in SCALAR_OPS and isinstance(arg, float):
             return "number"
         return repr(arg)
 
@@ -122,7 +119,7 @@ def _operands(node: Node) -> Iterator[tuple[tuple, object]]:
         elif isinstance(arg, (list, tuple)):
             for i, a in enumerate(arg):
                 yield from walk(a, (*path, i))
-        elif len(path) == 2 and path[0] == "args" and node.target in _SCALAR_OPS and isinstance(arg, float):
+        elif len(path) == 2 and path[0] == "args" and node.target in SCALAR_OPS and isinstance(arg, float):
             yield path, arg
 
     for i, a in enumerate(node.args):

@@ -9,6 +9,11 @@ from torch.fx import Graph, GraphModule, Node
 
 from vlacompile.capture.ops import flops
 
+_ATEN = torch.ops.aten
+# Ops whose second operand may be a number or a 0-d tensor: a number that differs per iteration
+# (a step size) becomes a table.
+SCALAR_OPS = frozenset({_ATEN.mul.Tensor, _ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.div.Tensor})
+
 
 @dataclass(frozen=True)
 class RolledLoop:

@@ -1,0 +1,109 @@
+"""Isolated Python environments for frontends whose packages contradict each other's pins.
+
+An environment has its own packages, and links to those that the compiler needs from the environment that made it
+(PyTorch is a gigabyte); nothing else of that environment is seen. `vlacompile frontends --install NAME` makes it,
+`vlacompile build` uses it without being asked, `python -m vlacompile.frontends.environments NAME` prints its
+interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlacompile.errors import SourceError
+
+
+@dataclass(frozen=True)
+class Environment:
+    """marker: the module whose presence says that the packages are here. packages: exact, installed without what
+    they depend on. summary: one line for a person."""
+
+    name: str
+    marker: str
+    summary: str
+    packages: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        return cache / "vlacompile" / "environments" / f"{self.name}-{sys.version_info[0]}.{sys.version_info[1]}"
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
+
+    def advice(self) -> str:
+        return f"vlacompile frontends --install {self.name}  ({self.summary})"
+
+    def is_here(self) -> bool:
+        return importlib.util.find_spec(self.marker) is not None
+
+    def is_installed(self) -> bool:
+        return (self.path / "complete").is_file()
+
+    def install(self, progress: Callable[[str], None] = lambda phase: None, also: tuple[str, ...] = ()) -> None:
+        """also: further packages of the making environment to link. Raises SourceError; what is half-made is made
+        again the next time."""
+        progress(f"make {self.path}")
+        shutil.rmtree(self.path, ignore_errors=True)
+        venv.create(self.path, with_pip=True, symlinks=True)
+        own = {p.split("==")[0].lower().replace("_", "-") for p in self.packages}
+        for entry in linked_entries(("vlacompile", *also), own):
+            (self.site_packages() / entry.name).symlink_to(entry)
+        progress(f"install {len(self.packages)} packages")
+        command = [str(self.python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps",
+                   *self.packages]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SourceError(f"the environment {self.name} cannot be made", where=str(self.path),
+                              why=(done.stderr.strip().splitlines() or ["pip failed"])[-1],
+                              fix="check the network and the package index, then run it again")
+        (self.path / "complete").touch()
+
+    def site_packages(self) -> Path:
+        return self.path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+
+
+def linked_entries(roots: tuple[str, ...], without: set[str]) -> list[Path]:
+    """Files and folders of `roots` and of all that they need, in the making environment's site-packages."""
+    from packaging.requirements import Requirement
+
+    entries: set[Path] = set()
+    pending, seen = list(roots), {*without, "pip", "setuptools"}  # venv brings these
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        distribution = next(iter(importlib.metadata.distributions(name=name, path=site.getsitepackages())))
+        tops = {Path(f).parts[0] for f in distribution.files or () if Path(f).parts[0] not in ("..", "__pycache__")}
+        entries |= {Path(str(distribution.locate_file(top))) for top in tops}
+        for text in distribution.requires or ():
+            needed = Requirement(text)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                pending.append(needed.name.lower().replace("_", "-"))
+    return sorted(e for e in entries if e.exists())
+
+
+ENVIRONMENTS = {
+    "lerobot": Environment("lerobot", "lerobot", "LeRobot 0.4.4 and what its model code needs, 240 MB", (
+        "torchvision==0.28.0", "lerobot==0.4.4", "draccus==0.10.0", "mergedeep==1.3.4", "mypy_extensions==1.2.0",
+        "pyyaml-include==1.4.1", "PyYAML==6.0.3", "toml==0.10.2", "typing-inspect==0.9.0", "huggingface-hub==0.35.3",
+        "requests==2.32.5", "urllib3==2.5.0", "certifi==2025.10.5", "charset-normalizer==3.4.4", "idna==3.11", "safetensors==0.8.0", "einops==0.8.2", "packaging==25.0",
+        "transformers==4.57.6", "tokenizers==0.22.2", "regex==2025.11.3", "diffusers==0.35.2",
+        "importlib_metadata==8.7.0", "zipp==3.23.0", "num2words==0.5.14", "docopt==0.6.2", "pillow==12.0.0", "tqdm==4.67.1")),
+}
+
+
+if __name__ == "__main__":
+    print(ENVIRONMENTS[sys.argv[1]].python)

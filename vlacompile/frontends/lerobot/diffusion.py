@@ -1,0 +1,52 @@
+"""Diffusion Policy (Chi et al. 2023, arXiv 2303.04137): a 1-D U-Net denoises a whole trajectory.
+
+LeRobot's own sampling loop steps through diffusers' schedulers, whose control flow depends on tensors; the updates
+are the same ones, written in `samplers.py` with the schedule as numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vlacompile.frontends.lerobot.read import NOISE, NOISE_OF_STEPS, Batch, Family, Predict
+from vlacompile.frontends.samplers import sampler_of
+
+
+def _no_download(config) -> None:
+    config.pretrained_backbone_weights = None
+    config.compile_model = False
+
+
+def _bind(policy) -> Predict:
+    config, model = policy.config, policy.diffusion
+    sampler = sampler_of(model.noise_scheduler, model.num_inference_steps)
+
+    def condition_on(batch: Batch) -> torch.Tensor:
+        seen = {"observation.state": batch["observation.state"]}
+        if config.image_features:
+            seen["observation.images"] = torch.stack([batch[k] for k in config.image_features], dim=-4)
+        if config.env_state_feature:
+            seen["observation.environment_state"] = batch["observation.environment_state"]
+        return model._prepare_global_conditioning(seen)
+
+    def predict(batch: Batch) -> torch.Tensor:
+        condition = condition_on(batch)
+        trajectory = sampler.denoise(
+            lambda sample, timestep: model.unet(sample, torch.full((1,), timestep, dtype=torch.long), condition),
+            batch[NOISE], batch.get(NOISE_OF_STEPS))
+        first = config.n_obs_steps - 1
+        return trajectory[:, first: first + config.n_action_steps]
+
+    return predict
+
+
+def _noise(config) -> dict[str, tuple[int, ...]]:
+    """DDIM draws once; DDPM again after every step (what it draws after the last one is not used)."""
+    sample = (config.horizon, config.action_feature.shape[0])
+    steps = config.num_inference_steps or config.num_train_timesteps
+    again = {NOISE_OF_STEPS: (steps, *sample)} if config.noise_scheduler_type == "DDPM" else {}
+    return {NOISE: (1, *sample)} | again
+
+
+FAMILY = Family("lerobot.policies.diffusion.modeling_diffusion", "DiffusionPolicy", _bind, ready=_no_download,
+                noise=_noise, history=lambda config: config.n_obs_steps)

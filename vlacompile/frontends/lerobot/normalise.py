@@ -1,0 +1,37 @@
+"""Normalisation of observations and its inverse for actions, as tensor functions that are compiled in.
+
+The four formulas are LeRobot's (lerobot/processor/normalize_processor.py, 0.4.4), eps included: a value that does
+not vary in the dataset must come out as it did in training.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vlacompile.frontends.lerobot.checkpoint import Normalisation
+
+
+def _range(n: Normalisation) -> tuple[torch.Tensor, torch.Tensor]:
+    """(low, width) of the modes that map a range to [-1, 1]."""
+    low, high = n.statistics.values()
+    return low, torch.where(high == low, torch.full_like(low, n.eps), high - low)
+
+
+def normalise(x: torch.Tensor, n: Normalisation | None) -> torch.Tensor:
+    """x: [..., d] or [..., C,H,W], in the dataset's units."""
+    if n is None or n.mode == "IDENTITY":
+        return x
+    if n.mode == "MEAN_STD":
+        return (x - n.statistics["mean"]) / (n.statistics["std"] + n.eps)
+    low, width = _range(n)
+    return 2.0 * (x - low) / width - 1.0
+
+
+def unnormalise(x: torch.Tensor, n: Normalisation | None) -> torch.Tensor:
+    """x: [..., d] as the network gives it -> robot units."""
+    if n is None or n.mode == "IDENTITY":
+        return x
+    if n.mode == "MEAN_STD":
+        return x * n.statistics["std"] + n.statistics["mean"]
+    low, width = _range(n)
+    return (x + 1.0) / 2.0 * width + low

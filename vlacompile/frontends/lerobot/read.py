@@ -1,0 +1,178 @@
+"""A LeRobot checkpoint directory -> Policy: raw frames and joint state in, robot actions out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model
+
+from vlacompile.errors import SourceError, VlaError, nearest
+from vlacompile.frontends.lerobot.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, read_json
+from vlacompile.frontends.lerobot.importing import lerobot_importable
+from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
+from vlacompile.policy import Policy, Source
+
+NOISE, NOISE_OF_STEPS = "noise", "noise.steps"  # the first sample; what is added after each step
+TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
+OLD_STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
+EXAMPLE_INSTRUCTION = "pick up the object and put it in the bin"
+
+Batch = dict[str, torch.Tensor]
+Predict = Callable[[Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between policy types.
+
+    module, policy: where the class is. bind: policy -> function of (batch as LeRobot's preprocessor gives it, noise
+    or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: shape of the noise that the policy starts from, given its config.
+    history: how many observations it sees, newest last. ready: settles what the config leaves to a download.
+    """
+
+    module: str
+    policy: str
+    bind: Callable[[Any], Predict]
+    noise: Callable[[Any], dict[str, tuple[int, ...]]] = lambda config: {}
+    history: Callable[[Any], int] = lambda config: 1
+    ready: Callable[[Any], None] = lambda config: None
+    newline_steps: frozenset[str] = field(default=frozenset())
+    known_steps: frozenset[str] = field(default=frozenset())
+
+
+FAMILIES = ("act", "diffusion", "smolvla")  # modules beside this one
+
+
+def family_of(kind: str) -> Family:
+    return importlib.import_module(f"vlacompile.frontends.lerobot.{kind}").FAMILY
+
+
+def open_checkpoint(path: Path) -> tuple[Checkpoint, Family]:
+    """Reads and checks the files, without LeRobot. Raises SourceError."""
+    kind = read_json(path / "config.json").get("type")
+    if kind not in FAMILIES:
+        raise SourceError(f'no frontend reads checkpoints of type "{kind}"', where=str(path / "config.json"),
+                          why=nearest(str(kind), FAMILIES),
+                          fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
+    family = family_of(kind)
+    return read_checkpoint(path, family.newline_steps, family.known_steps), family
+
+
+def read_policy(path: Path) -> Policy:
+    """Raises SourceError for a checkpoint that cannot be read, or whose parts do not fit together."""
+    checkpoint, family = open_checkpoint(path)
+    with lerobot_importable(), _quiet():
+        original = load_original(checkpoint, family)
+    return policy_of(checkpoint, family, original)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """LeRobot and transformers print and warn about training matters while they load."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
+    """LeRobot's own policy object with the checkpoint's weights, on the CPU, in fp32, in evaluation mode."""
+    try:
+        from lerobot.configs.policies import PreTrainedConfig
+
+        module = importlib.import_module(family.module)
+        config = PreTrainedConfig.from_pretrained(checkpoint.path, local_files_only=True)
+        config.device = "cpu"
+        family.ready(config)
+        policy = getattr(module, family.policy)(config)
+        missing, extra = load_model(policy, checkpoint.path / WEIGHTS, strict=False)
+    except VlaError:
+        raise
+    except Exception as error:  # the model's own code, draccus and safetensors raise whatever they raise
+        raise SourceError("LeRobot cannot build this policy", where=str(checkpoint.path),
+                          why=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+                          fix="load it with LeRobot itself to see why; lerobot 0.4.4 is used here") from error
+    extra = [k for k in extra if not k.startswith(OLD_STATISTICS)]
+    if missing or extra:
+        odd = ", ".join([*missing, *extra][:3])
+        raise SourceError(f"{WEIGHTS} does not fit config.json", where=str(checkpoint.path),
+                          why=f"{len(missing)} weights missing, {len(extra)} unknown: {odd}",
+                          fix="use the config.json and model.safetensors of one training run")
+    return policy.float().eval().requires_grad_(False)
+
+
+def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module) -> Policy:
+    config = original.config
+    history, noise, predict = family.history(config), family.noise(config), family.bind(original)
+
+    def observe(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch: Batch = {}
+        for name, feature in checkpoint.inputs.items():
+            x = inputs[checkpoint.robot_name(name)]
+            if feature.type == "VISUAL":  # uint8 [...,H,W,3] -> f32 [...,3,H,W] in [0, 1]
+                x = x.movedim(-1, -3).to(torch.float32) / 255.0
+            batch[name] = normalise(x, checkpoint.normalise.get(name))
+        batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise) if k in inputs}
+        return {"action": unnormalise(predict(batch), checkpoint.normalise.get("action"))}
+
+    sources = {checkpoint.robot_name(n): Source("observation") for n in checkpoint.inputs}
+    example = {checkpoint.robot_name(n): _example(checkpoint, n, history) for n in checkpoint.inputs}
+    if checkpoint.tokenization is not None:
+        sources |= {TOKENS: Source("task"), MASK: Source("task")}
+        example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION)
+    for name, shape in noise.items():
+        sources[name] = Source("step")
+        example[name] = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return Policy(checkpoint.type, observe, sources, example, execute=config.n_action_steps)
+
+
+def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
+    """A plausible input: smooth random pictures; states around the dataset's mean. Histories repeat it."""
+    feature, draw = checkpoint.inputs[name], torch.Generator().manual_seed(len(name))
+    if feature.type == "VISUAL":
+        channels, height, width = feature.shape
+        coarse = torch.rand(1, channels, 6, 8, generator=draw)
+        smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+        x = (smooth * 255).to(torch.uint8).permute(0, 2, 3, 1)
+    else:
+        statistics = checkpoint.normalise[name].statistics if name in checkpoint.normalise else {}
+        x = torch.randn(1, *feature.shape, generator=draw) * 0.5
+        if "mean" in statistics:
+            x = x * statistics["std"] + statistics["mean"]
+        elif statistics:
+            low, high = statistics.values()
+            x = (low + high) / 2 + x * (high - low) / 4
+    return x.contiguous() if history == 1 else torch.stack([x] * history, 1)
+
+
+def tokens_of(checkpoint: Checkpoint, instruction: str) -> Batch:
+    """The instruction as the checkpoint's own tokenizer gives it, padded to its full length: ids int64 [1,L], mask
+    bool [1,L]. This is the host's part of the policy."""
+    rule = checkpoint.tokenization
+    assert rule is not None
+    with lerobot_importable(), _quiet():
+        try:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(rule.name)
+        except Exception as error:  # transformers raises OSError, ValueError and what the hub raises
+            raise SourceError(f'the tokenizer "{rule.name}" cannot be loaded', where=str(checkpoint.path),
+                              why=str(error).strip().splitlines()[0],
+                              fix="download it once (huggingface-cli download), or put a directory there") from error
+        text = instruction + "\n" if rule.newline and not instruction.endswith("\n") else instruction
+        encoded = tokenizer(text, max_length=rule.max_length, truncation=True, padding="max_length",
+                            padding_side=rule.padding_side, return_tensors="pt")
+    return {TOKENS: encoded["input_ids"], MASK: encoded["attention_mask"].bool()}
