@@ -20,7 +20,7 @@ TORCH := torch==2.13.0
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo test test-lerobot test-full eval bench docs clean check-tools check-simulator
+.PHONY: help setup runtime demo test test-lerobot test-full eval bench bench-lerobot docs clean check-tools check-simulator
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -42,9 +42,10 @@ test: setup runtime ## every test that needs no simulator, in C and in Python
 test-lerobot: $(STAMP)-lerobot runtime ## compiled LeRobot checkpoints against LeRobot itself (its environment: 270 MB)
 	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -m pytest tests/lerobot
 
-test-full: setup runtime ## the same, the C tests also under the address and UB sanitizers
+test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (12 GB of memory)
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
 	@$(MAKE) --no-print-directory test
+	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -m pytest -m full tests/lerobot
 
 eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIBERO-Goal simulator
 	@MUJOCO_GL=osmesa $(BIN)/python -m examples.libero_goal.evaluate suite
@@ -52,6 +53,10 @@ eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIB
 
 bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy: the other)
 	@$(BIN)/python -m benchmarks.run --member $(MEMBER)
+	@$(BIN)/python -m docs.render
+
+bench-lerobot: $(STAMP)-lerobot runtime ## LeRobot policies of real size, beside PyTorch (12 GB of memory)
+	@$$($(BIN)/python -m vlacompile.frontends.environments lerobot) -W ignore -m benchmarks.checkpoints
 	@$(BIN)/python -m docs.render
 
 docs: setup ## render the figures of README.md from profiles/

@@ -71,6 +71,28 @@ def bench(member: str) -> str:
     return "\n".join(lines)
 
 
+def lerobot() -> str:
+    """Policies of real size: where the work lies, and what a chunk costs."""
+    figures = _read("profiles/host/lerobot.json")
+    if not figures:
+        return MISSING
+    lines = ["| policy | parameters, M | GFLOP per chunk, as traced | staged | in stages | eager PyTorch, ms | one ONNX graph, "
+             "ms | libvlart, ms | max abs difference |", "|---|---|---|---|---|---|---|---|---|"]
+    for kind, f in figures.items():
+        total = sum(s["gflop"] for s in f["stages"])
+        shares = ", ".join(f"{s['stage']}{'' if s['iterations'] == 1 else ' x ' + str(s['iterations'])} "
+                           f"{100 * s['gflop'] / total:.1f} %" for s in f["stages"] if s["gflop"] > 0)
+        ms = [f"{f['chunk_ms'][e]:.0f}" if e in f["chunk_ms"] else "not exported" for e in
+              ("pytorch", "one_graph", "libvlart")]
+        worst = max(p["max_abs"] for p in f["parity"].values())
+        lines.append(f"| {kind} | {f['parameters'] / 1e6:.1f} | {f['traced_gflop']:.2f} | {total:.2f} | {shares} | "
+                     f"{' | '.join(ms)} | {worst:.0e} |")
+    where = next(iter(figures.values()))["machine"]
+    lines += ["", f"Random weights at LeRobot's default sizes, one thread, a new observation and new noise per chunk, medians; "
+              f"{where['cpu']}, {where['cores']} cores, lerobot {where['versions']['lerobot']}.", ""]
+    return "\n".join(lines)
+
+
 def verbs() -> str:
     from vlacompile.cli.main import VERBS
 
@@ -94,6 +116,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "demo-heavy": lambda: demo("heavy"),
     "bench-light": lambda: bench("light"),
     "bench-heavy": lambda: bench("heavy"),
+    "lerobot": lerobot,
     "setup": setup,
     "libero-success": lambda: libero("libero-success"),
     "libero-pairing": lambda: libero("libero-pairing"),

@@ -68,9 +68,18 @@ def noise_for(bundle: vc.Bundle) -> dict[str, torch.Tensor]:
     return out
 
 
-@pytest.fixture(scope="module", params=CASES, ids=str)
+def cases():
+    for name in CASES:
+        yield pytest.param(name, id=name)
+    for name in ("act", "ddim", "smolvla"):
+        yield pytest.param(f"{name}-real", id=f"{name}-real", marks=pytest.mark.full)
+
+
+@pytest.fixture(scope="module", params=cases())
 def built(request, tmp_path_factory):
-    kind, settings = CASES[request.param]
+    name = request.param.removesuffix("-real")
+    kind, settings = CASES[name]
+    settings = settings | ({"real": True} if name != request.param else {})
     folder = tmp_path_factory.mktemp(request.param) / "pretrained_model"
     policy = write(kind, folder, **settings)
     return folder, policy, vc.build(folder, out=folder.parent / "a.vlab")

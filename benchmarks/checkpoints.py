@@ -1,0 +1,108 @@
+"""LeRobot policies of real size: where their work lies, and latency per chunk beside PyTorch.
+
+    make bench-lerobot        (in the environment lerobot: python -m benchmarks.checkpoints)
+
+Random weights (the work is the same), LeRobot's own default sizes, one thread, one new observation per chunk. PyTorch,
+the whole policy as one ONNX graph, and the bundle take turns; medians. Writes profiles/host/lerobot.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+PROFILE = Path("profiles/host/lerobot.json")
+WORK = Path("build/bench/lerobot")
+KINDS = ("act", "diffusion", "smolvla")
+ONE_GRAPH_NODES = 8000  # a graph of more nodes is not exported whole: hours and memory
+ROUNDS = 5
+
+
+def measure(kind: str) -> dict:
+    import torch
+
+    import vlacompile as vc
+    from benchmarks.engines import OnnxRuntime
+    from examples import machine
+    from tests.lerobot.checkpoints import write
+    from vlacompile.capture.export import capture
+    from vlacompile.capture.ops import flops
+    from vlacompile.frontends.lerobot.read import read_policy
+    from vlacompile.verify.frames import golden_inputs
+
+    torch.set_num_threads(1)
+    folder = WORK / kind
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    print(f"{kind}: write and read the checkpoint", flush=True)
+    write(kind, folder / "pretrained_model", real=True)
+    policy = read_policy(folder / "pretrained_model")
+    print(f"{kind}: build", flush=True)
+    began = time.perf_counter()
+    bundle = vc.build(policy, out=folder / "policy.vlab")
+    build_s = time.perf_counter() - began
+    program = capture(policy)
+    nodes = sum(n.op == "call_function" for n in program.graph.nodes)
+    inputs = [i for _, i in golden_inputs(dict(policy.sources), dict(policy.example_inputs), ROUNDS + 1, seed=3)]
+    arrays = [{n: t.contiguous().numpy() for n, t in i.items()} for i in inputs]
+    whole = None
+    if nodes <= ONE_GRAPH_NODES:
+        print(f"{kind}: export it as one ONNX graph", flush=True)
+        OnnxRuntime.prepare(policy, folder)
+        whole = OnnxRuntime(kind, tuple(policy.example_inputs), 1, folder)
+    samples: dict[str, list[float]] = {"pytorch": [], "one_graph": [], "libvlart": []}
+
+    def clock(name: str, function) -> None:
+        begin = time.perf_counter()
+        function()
+        samples[name].append((time.perf_counter() - begin) * 1e3)
+
+    def step(session, values) -> None:
+        for name, array in values.items():
+            session.write(name, array)
+        session.step()
+
+    with torch.no_grad(), vc.Session(bundle.path, threads=1) as session:
+        for number, (tensors, values) in enumerate(zip(inputs, arrays, strict=True)):
+            print(f"{kind}: round {number} of {ROUNDS}", flush=True)
+            clock("pytorch", lambda: policy.infer(**tensors))
+            if whole is not None:
+                clock("one_graph", lambda: whole.replan(values))
+            clock("libvlart", lambda: step(session, values))
+        stats = session.stats()
+    plan = bundle.plan
+    return {
+        "kind": kind, "machine": machine.describe("lerobot", "transformers"), "rounds": ROUNDS, "build_s": build_s,
+        "traced_gflop": sum(flops(n) for n in program.graph.nodes) / 1e9, "traced_nodes": nodes,
+        "parameters": sum(program.constants[n].numel() for n in program.parameters),
+        "bundle_bytes": bundle.bytes, "notes": bundle.manifest["provenance"]["notes"],
+        "stages": [{"stage": s.name, "iterations": s.iterations, "gflop": s.flops * s.iterations / 1e9,
+                    "weight_bytes": s.weight_bytes} for s in plan.stages],
+        "chunk_ms": {name: statistics.median(t[1:]) for name, t in samples.items() if t},
+        "stage_mean_ms": {name: row.total_us / row.runs / 1e3 for name, row in stats.stages.items() if row.runs},
+        "parity": {v.value: {"max_abs": v.worst.max_abs, "rel_l2": v.worst.rel_l2, "cosine": v.worst.cosine}
+                   for v in bundle.accepted.values if v.level == "chunk"},
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", default=KINDS, help="act, diffusion, smolvla (default: all)")
+    arguments = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for kind in arguments.kinds:
+        figures = measure(kind)
+        known = json.loads(PROFILE.read_text(encoding="utf-8")) if PROFILE.is_file() else {}
+        PROFILE.write_text(json.dumps(dict(sorted((known | {kind: figures}).items())), indent=1) + "\n", encoding="utf-8")
+        print(f"{kind}: {figures['chunk_ms']}; written to {PROFILE}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The runtime, built once for all its tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.runtime_c.running import BUILD, make, ort_path
+
+
+@pytest.fixture(scope="session")
+def ort() -> str:
+    return ort_path()
+
+
+@pytest.fixture(scope="session")
+def lib():
+    from vlart_ctypes import Library
+
+    make(f"BUILD={BUILD}", "all")
+    return Library(BUILD / "libvlart.so")
+
+
+@pytest.fixture(scope="session")
+def sanitized() -> Path:
+    build = BUILD / "sanitize"
+    flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
+    make(f"BUILD={build}", f"OPT={flags}", "test-programs", "samples")
+    return build

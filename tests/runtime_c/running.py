@@ -1,0 +1,35 @@
+"""What the tests of libvlart share: the library under test, its tools, and where its samples come from."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = ROOT / "runtime_c"
+BUILD = ROOT / "build" / "test_runtime_c"
+sys.path.insert(0, str(RUNTIME / "tests"))  # the samples are shared with the C tests
+
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def make(*targets: str) -> None:
+    subprocess.run(["make", "-s", "-C", str(RUNTIME), f"TEST_PYTHON={sys.executable}", *targets], check=True)
+
+
+def ort_path() -> str:
+    spec = importlib.util.find_spec("onnxruntime")
+    return str(next((Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")))
+
+
+def run_tool(name: str, *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run([str(BUILD / name), *map(str, arguments)], capture_output=True, text=True, timeout=60)
+
+
+def assert_outputs(policy: Policy, expected: dict[str, np.ndarray]) -> None:
+    for name, want in expected.items():
+        np.testing.assert_allclose(policy.read(name), want, **TOLERANCE, err_msg=name)

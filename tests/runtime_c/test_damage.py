@@ -1,0 +1,90 @@
+"""One mutation per rule that the reader enforces; every one is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.runtime_c.running import assert_outputs
+from vlacompile.bundle import layout
+
+from plan_damage import STRUCTURE  # noqa: E402
+from sample_bundles import Bundle, Flow, Reactive, sealed  # noqa: E402
+from vlart_ctypes import BundleInfo, Failure, Policy  # noqa: E402
+
+
+def test_damaged_files_are_named(lib, tmp_path):
+    def opened(root):
+        with Policy(lib, root):
+            pass
+
+    for number, (path, change, status) in enumerate([
+        ("stages/weights.bin", lambda d: d[:-1] + bytes([d[-1] ^ 1]), "CORRUPT"),
+        ("stages/head.onnx", lambda d: d + b"x", "CORRUPT"),
+        ("stages/vision.onnx", lambda d: None, "IO"),
+        ("plan.bin", lambda d: None, "IO"),
+        ("plan.bin", lambda d: b"", "NOT_A_BUNDLE"),
+        ("plan.bin", lambda d: b"something else entirely" * 10, "NOT_A_BUNDLE"),
+        ("plan.bin", lambda d: sealed(d[:8] + b"\x07" + d[9:]), "VERSION"),
+        ("plan.bin", lambda d: d[:500] + bytes([d[500] ^ 4]) + d[501:], "CORRUPT"),
+        ("plan.bin", lambda d: d[:-64], "CORRUPT"),
+    ]):
+        root = Reactive().bundle.write(tmp_path / str(number))
+        opened(root)
+        data = change((root / path).read_bytes())
+        (root / path).unlink() if data is None else (root / path).write_bytes(data)
+        with pytest.raises(Failure) as failure:
+            opened(root)
+        assert failure.value.status == status, failure.value
+        assert Path(path).name in failure.value.where and failure.value.why and failure.value.fix
+
+
+@pytest.mark.parametrize("rule", STRUCTURE)
+def test_structure_is_checked(lib, tmp_path, rule):
+    """One mutation per rule, checksums right: the rule itself must refuse it, and say why."""
+    apply, why = STRUCTURE[rule]
+    flow = Flow(3)
+    root = flow.bundle.write(tmp_path)
+    plan = flow.bundle.plan_container()
+    apply(plan)
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with pytest.raises(Failure) as failure, Policy(lib, root):
+        pass
+    assert failure.value.status == "CORRUPT"
+    assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
+
+
+def test_beyond_this_reader_is_unsupported_not_corrupt(lib, ort, tmp_path):
+    def opened(name: str, section: str, index: int, **fields) -> Policy:
+        flow = Flow(3)
+        flow.bundle.plan.records[section][index].update(fields)
+        return Policy(lib, flow.bundle.write(tmp_path / name))
+
+    with pytest.raises(Failure, match="UNSUPPORTED.*65537 iterations"):
+        opened("loop", "stages", 0, iterations=65537)
+    with pytest.raises(Failure, match="UNSUPPORTED.*backend 4"):
+        opened("unknown", "stages", 0, backend=4)
+    with opened("tvm", "stages", 0, backend=layout.BACKENDS["tvm"]) as policy:
+        with pytest.raises(Failure, match='UNSUPPORTED.*stage "prefix"'):
+            policy.start(ort)
+    many = Bundle("many")
+    for i in range(65):
+        many.source(f"s{i}", "f32", (1,), "tick")
+    with pytest.raises(Failure, match="UNSUPPORTED.*65"):
+        Policy(lib, many.write(tmp_path / "many"))
+
+
+def test_later_minor_versions_are_read(lib, ort, tmp_path):
+    """Longer records, an unknown section and reserved fields in use do not disturb this reader."""
+    flow = Flow(2)
+    root = flow.bundle.write(tmp_path)
+    plan = flow.bundle.plan_container()
+    plan.later = True
+    plan.records["values"][0]["reserved"] = 7
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with Policy(lib, root).start(ort) as policy:
+        assert policy.info("vlart_bundle_info", BundleInfo, policy.bundle).format_minor == layout.FORMAT_MINOR + 1
+        policy.run(flow.inputs())
+        assert_outputs(policy, flow.reference(flow.inputs()))

@@ -1,0 +1,163 @@
+"""vlart-run, vlart-dump and the example program."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+import numpy as np
+import pytest
+
+from tests.runtime_c.running import BUILD, TOLERANCE, make, run_tool
+
+from plan_damage import FRAMES  # noqa: E402
+from sample_bundles import NONE, Bundle, Flow, Reactive  # noqa: E402
+
+
+def with_golden(policy, **tolerance) -> Bundle:
+    for seed in range(2):
+        inputs = policy.inputs(seed)
+        policy.bundle.frame(f"seed {seed}", inputs, policy.reference(inputs), **tolerance)
+    return policy.bundle
+
+
+def test_self_test_passes(lib, ort, tmp_path):
+    for name, policy in (("a", Reactive()), ("b", Flow(4))):
+        root = with_golden(policy).write(tmp_path / name)
+        done = run_tool("vlart-run", root, "--ort", ort, "--self-test")
+        assert done.returncode == 0, done.stderr
+        assert "self-test passed" in done.stdout
+        assert max(map(len, done.stdout.splitlines())) <= 80
+        report = json.loads(run_tool("vlart-run", root, "--ort", ort, "--self-test", "--json", "--repeat", 3).stdout)
+        assert report["status"] == "OK" and all(v["failed"] == 0 for v in report["values"])
+
+
+def test_self_test_fails_on_wrong_golden(lib, ort, tmp_path):
+    """Negative controls: each of the three metrics alone can fail the gate, and so can a changed weight."""
+    scaled, shifted = Reactive(), Reactive()
+    inputs = scaled.inputs()
+    good = scaled.reference(inputs)["text"]
+    scaled.bundle.frame("scaled", inputs, {"text": good * np.float32(1.1)}, max_abs=10, rel_l2=0.05, cosine=0.999)
+    shifted.bundle.frame("one element", inputs, {"text": good + np.eye(1, 8, dtype=np.float32)}, max_abs=0.5,
+                         rel_l2=10, cosine=-1)
+    turned = Reactive()
+    turned.bundle.frame("turned", inputs, {"text": -good}, max_abs=1e3, rel_l2=10, cosine=0)
+    weight = Reactive()
+    with_golden(weight)
+    at = weight.bundle.plan.records["weights"][1]["offset"]
+    changed = (weight.shared[0, 0] + np.float32(0.01)).tobytes()
+    weight.bundle.weights = weight.bundle.weights[:at] + changed + weight.bundle.weights[at + 4:]
+    for name, policy in (("rel_l2", scaled), ("max_abs", shifted), ("cosine", turned), ("weight", weight)):
+        root = policy.bundle.write(tmp_path / name)
+        done = run_tool("vlart-run", root, "--ort", ort, "--self-test")
+        assert done.returncode == 1 and "SELF_TEST_FAILED" in done.stderr, name
+        assert "FAILED in" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_run_prints_actions_and_four_line_errors(lib, ort, tmp_path):
+    reactive = Reactive()
+    root = with_golden(reactive).write(tmp_path / "b")
+    done = run_tool("vlart-run", root, "--ort", ort, "--frames", root / "golden/golden.bin", "--json", "--cold")
+    report = json.loads(done.stdout)
+    want = [reactive.reference(reactive.inputs(s))["action"][0, : reactive.h] for s in range(2)]
+    np.testing.assert_allclose([f["actions"] for f in report["frames"]], want, **TOLERANCE)
+    assert [s["runs"] for s in report["stages"]] == [2, 2, 2, 2]
+    done = run_tool("vlart-run", tmp_path / "absent", "--ort", ort)
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["what", "where", "why", "fix"]
+    narrow = with_golden(Reactive(low=(-0.1,) * 3, high=(0.1,) * 3)).write(tmp_path / "narrow")
+    report = json.loads(run_tool("vlart-run", narrow, "--ort", ort, "--json").stdout)
+    assert report["status"] == "ACTION_OUT_OF_RANGE" and 'frame 0 "seed 0"' in report["where"]
+    assert run_tool("vlart-run", root, "--treads", "2").returncode == 2
+    assert "--self-test" in run_tool("vlart-run", "--help").stdout
+
+
+@pytest.mark.parametrize("rule", FRAMES)
+def test_frames_are_checked(lib, ort, tmp_path, rule):
+    apply, why = FRAMES[rule]
+    bundle = with_golden(Flow(3))
+    root = bundle.write(tmp_path)
+    apply(bundle.golden)
+    (tmp_path / "damaged.bin").write_bytes(bundle.golden.to_bytes())
+    done = run_tool("vlart-run", root, "--ort", ort, "--self-test", "--frames", tmp_path / "damaged.bin", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 1 and why in report["why"], report
+    assert "damaged.bin" in report["where"]
+
+
+def test_example_program(lib, ort, tmp_path):
+    """The documented program, linked to the shared library as a user would."""
+    make(f"BUILD={BUILD}", str(BUILD / "control_loop"))
+    root = Flow(2).bundle.write(tmp_path)
+    done = run_tool("control_loop", root, ort, 5)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+
+
+def test_dump_text(lib, tmp_path):
+    flow = Flow(2)
+    flow.bundle.policy["name"] = flow.bundle.plan.string('odd "name" \\')
+    flow.bundle.plan.records["sources"][0]["clock_hz"] = 29.97
+    flow.bundle.action("sample", 2, (-1, -0.5, -1e-9), (1, 0.1, 3e7), 50000)
+    root = flow.bundle.write(tmp_path)
+    names = ("stages/weights.bin", "stages/prefix.onnx", "stages/denoise.onnx")
+    files = "".join(f'file {i} "{n}" {"stage" if i else "weights"} bytes={(root / n).stat().st_size} '
+                    f"crc32={zlib.crc32((root / n).read_bytes()):08x}\n" for i, n in enumerate(names))
+    assert run_tool("vlart-dump", root).stdout == f'''plan "odd \\"name\\" \\\\" format 1.0 target "host" recipe "default"
+arena 448
+{files}weight @0 "prefix.w" f32[3,3] file=0 offset=0 bytes=36
+weight @1 "mix.w" f32[3,3] file=0 offset=64 bytes=36
+weight @2 "table" f32[2,1,1,3] file=0 offset=128 bytes=24
+value %0 "observation" f32[1,3] arena+0
+value %1 "noise" f32[1,5,3] arena+64
+value %2 "table" f32[2,1,1,3] weight=@2
+value %3 "memory" f32[1,3] arena+128
+value %4 "sample" f32[1,5,3] arena+192
+value %5 "sample.scratch" f32[1,5,3] arena+256
+value %6 "trace" f32[2,1,5,3] arena+320
+source %0 observation clock=29.9699993
+source %1 observation clock=0
+stage 0 "prefix" onnxruntime file=1 iterations=1 flops=123 weight_bytes=456
+  depends %0
+  in "o" %0 whole
+  out "memory" %3 whole
+  init "w" @0
+stage 1 "denoise" onnxruntime file=2 iterations=2 flops=123 weight_bytes=456
+  depends %0 %1
+  in "memory" %3 whole
+  in "t" %2 row
+  in "x" %1 carry
+  out "next" %4 carry
+  out "velocity" %6 row
+  init "w" @1
+  carry %1 -> %4 scratch %5 in=2 out=0
+action %4 chunk=5 execute=2 dim=3 deadline_us=50000
+  low -1 -0.5 -9.99999972e-10
+  high 1 0.100000001 30000000
+'''
+
+
+def test_dump_without_action_prints_a_scalar_and_no_action(lib, tmp_path):
+    reactive = Reactive()
+    reactive.bundle.policy["action_value"] = NONE
+    text = run_tool("vlart-dump", reactive.bundle.write(tmp_path)).stdout
+    assert 'value %3 "gain" f32[] weight=@4\n' in text and "action %" not in text
+
+
+def test_dump_skips_checksums_but_not_sizes(lib, tmp_path):
+    weights = Flow(2).bundle.write(tmp_path) / "stages/weights.bin"
+    data = weights.read_bytes()
+    weights.write_bytes(b"\xff" + data[1:])
+    assert run_tool("vlart-dump", tmp_path).returncode == 0
+    weights.write_bytes(data[:-1])
+    done = run_tool("vlart-dump", tmp_path)
+    assert done.returncode == 1 and f"it has {len(data) - 1} bytes, the plan says {len(data)}" in done.stderr
+
+
+def test_dump_is_the_compilers_text(lib, tmp_path):
+    binary = pytest.importorskip("vlacompile.plan.binary")
+    from vlacompile.plan.text import plan_text
+
+    for name, policy in (("a", Reactive(low=(-1,) * 3, high=(1,) * 3)), ("b", Flow(3))):
+        root = policy.bundle.write(tmp_path / name)
+        assert run_tool("vlart-dump", root).stdout == plan_text(binary.read_plan(root / "plan.bin"))
