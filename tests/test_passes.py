@@ -134,6 +134,13 @@ def test_a_linear_over_features_of_one_rate_is_left_alone():
     assert not SplitLinearOverConcat().run(program).changed and not SplitLinearOverFeatures().run(program).changed
 
 
+def test_a_concatenation_that_converts_is_left_alone():
+    """cat([float, int64]) is float; a Linear over the int64 part alone would not run."""
+    inputs = {"a": torch.randn(1, 2), "b": torch.ones(1, 3, dtype=torch.int64)}
+    policy = Policy("mixed", Features().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
+    assert not SplitLinearOverFeatures().run(capture(policy)).changed
+
+
 def test_a_split_looks_through_the_activation_before_it():
     class Film(Features):
         def forward(self, a, b):

@@ -111,7 +111,19 @@ def smolvla(folder: Path, real: bool, **settings):
     return SmolVLAPolicy(config), processors(config, _statistics(features))
 
 
-MAKERS = {"act": act, "diffusion": diffusion, "smolvla": smolvla}
+def vqbet(folder: Path, real: bool, **settings):
+    from lerobot.policies.vqbet.configuration_vqbet import VQBeTConfig
+    from lerobot.policies.vqbet.modeling_vqbet import VQBeTPolicy
+    from lerobot.policies.vqbet.processor_vqbet import make_vqbet_pre_post_processors as processors
+
+    features = _features({"top": (3, 96, 96) if real else (3, 64, 64)})
+    tiny = {"crop_shape": (56, 56), "gpt_n_layer": 2, "gpt_n_head": 4, "gpt_hidden_dim": 32, "gpt_input_dim": 32,
+            "gpt_output_dim": 32, "vqvae_embedding_dim": 32, "vqvae_enc_hidden_dim": 32}
+    config = VQBeTConfig(**features, **({"crop_shape": (84, 84)} if real else tiny), **settings)
+    return VQBeTPolicy(config), processors(config, _statistics(features))
+
+
+MAKERS = {"act": act, "diffusion": diffusion, "smolvla": smolvla, "vqbet": vqbet}
 
 
 def write(kind: str, folder: Path, real: bool = False, **settings) -> torch.nn.Module:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import vlacompile as vc
 from tests.lerobot.checkpoints import write
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.read import open_checkpoint, tokens_of
+from vlacompile.frontends.lerobot.vqbet import CHOICES, drawn_from
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 
@@ -24,6 +27,8 @@ CASES = {
     "ddim": ("diffusion", {}),
     "ddpm": ("diffusion", {"noise_scheduler_type": "DDPM", "num_inference_steps": 6, "num_train_timesteps": 100}),
     "smolvla": ("smolvla", {}),
+    "vqbet": ("vqbet", {}),
+    "vqbet-in-sequence": ("vqbet", {"sequentially_select": True}),
 }
 
 
@@ -42,25 +47,29 @@ def observation(policy: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
 
 
 def original_actions(folder: Path, policy: torch.nn.Module, seen: dict, noise: dict[str, torch.Tensor]) -> np.ndarray:
-    """[n_action_steps, action_dim] from LeRobot's own code, one select_action after the other."""
+    """[executed steps, action_dim] from LeRobot's own code, one select_action after the other."""
     with lerobot_importable():
         from lerobot.policies.factory import make_pre_post_processors
         pre, post = make_pre_post_processors(policy.config, pretrained_path=str(folder))
+    steps = open_checkpoint(folder)[1].execute(policy.config)
+    draws = drawn_from(noise[CHOICES]) if CHOICES in noise else contextlib.nullcontext()
     raw = {n: torch.from_numpy(a).movedim(-1, 0) / 255 if a.dtype == np.uint8 else torch.from_numpy(a)
            for n, a in seen.items()}
     policy.reset()
-    extra = {"noise": noise["noise"]} if noise else {}
+    extra = {"noise": noise["noise"]} if "noise" in noise else {}
     torch.manual_seed(1)  # what DDPM draws between steps: `noise_for` has drawn the same
-    actions = [post(policy.select_action(pre(raw | {"task": INSTRUCTION}), **extra))[0].numpy()
-               for _ in range(policy.config.n_action_steps)]
-    return np.stack(actions)
+    with draws, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "To evaluate in the environment, your VQ-BeT")  # the weights are random
+        return np.stack([post(policy.select_action(pre(raw | {"task": INSTRUCTION}), **extra))[0].numpy()
+                         for _ in range(steps)])
 
 
 def noise_for(bundle: vc.Bundle) -> dict[str, torch.Tensor]:
     """The sample to start from, and what torch.manual_seed(1) draws between steps."""
     values = (bundle.plan.values[s.value] for s in bundle.plan.sources)
     shapes = {v.name: v.type.dims for v in values if v.name.startswith("noise")}
-    out = {n: torch.randn(shape, generator=torch.Generator().manual_seed(5)) for n, shape in shapes.items()}
+    draw = torch.Generator().manual_seed(5)
+    out = {n: (torch.rand if n == CHOICES else torch.randn)(shape, generator=draw) for n, shape in shapes.items()}
     if "noise.steps" in out:
         torch.manual_seed(1)
         for k in range(len(out["noise.steps"]) - 1):
@@ -97,7 +106,7 @@ def compiled_actions(bundle: vc.Bundle, folder: Path, policy, seen: dict, noise:
         for name, tensor in noise.items():
             session.write(name, tensor.numpy())
         session.step()
-        return np.stack([session.pop() for _ in range(policy.config.n_action_steps)])
+        return np.stack([session.pop() for _ in range(family.execute(policy.config))])
 
 
 def test_actions_are_those_of_lerobot(built):
@@ -119,7 +128,7 @@ def test_another_observation_fails_the_gate(built):
 
 def test_loop_is_rolled_up(built):
     _, policy, bundle = built
-    iterations = {"act": 1, "smolvla": 10}.get(policy.config.type)
+    iterations = {"act": 1, "vqbet": 1, "smolvla": 10}.get(policy.config.type)
     if iterations is None:
         iterations = policy.config.num_inference_steps or policy.config.num_train_timesteps
     assert max(s.iterations for s in bundle.plan.stages) == iterations

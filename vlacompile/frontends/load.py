@@ -32,7 +32,7 @@ class Frontend:
 
 FRONTENDS = (
     Frontend("module", "package.module:factory that returns a vlacompile.Policy"),
-    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, smolvla", "lerobot"),
+    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, smolvla, vqbet", "lerobot"),
 )
 
 

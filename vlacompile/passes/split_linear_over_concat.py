@@ -21,6 +21,8 @@ def _concatenated(node: Node) -> tuple[list[Node], int] | None:
     cat = node.args[0]
     if cat.op != "call_function" or cat.target is not _ATEN.cat.default:
         return None
+    if any(p.meta["val"].dtype != cat.meta["val"].dtype for p in cat.args[0]):  # cat converts, Linear would not
+        return None
     rank = cat.meta["val"].dim()
     axis = (cat.args[1] if len(cat.args) > 1 else 0) % rank
     return (list(cat.args[0]), axis) if axis != rank - 1 else None

@@ -78,6 +78,8 @@ class SplitLinearOverFeatures:
         if cat.op != "call_function" or cat.target is not _ATEN.cat.default:
             return None
         rank = cat.meta["val"].dim()
+        if any(p.meta["val"].dtype != cat.meta["val"].dtype for p in cat.args[0]):  # cat converts, Linear would not
+            return None
         if (cat.args[1] if len(cat.args) > 1 else 0) % rank != rank - 1:
             return None
         groups = [list(parts) for _, parts in groupby(cat.args[0], key=rate)]

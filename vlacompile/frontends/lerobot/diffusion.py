@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from vlacompile.frontends.lerobot.read import NOISE, NOISE_OF_STEPS, Batch, Family, Predict
+from vlacompile.frontends.lerobot.read import NOISE, NOISE_OF_STEPS, Batch, Family, Predict, normal
 from vlacompile.frontends.samplers import sampler_of
 
 
@@ -40,12 +40,12 @@ def _bind(policy) -> Predict:
     return predict
 
 
-def _noise(config) -> dict[str, tuple[int, ...]]:
+def _noise(config) -> dict[str, torch.Tensor]:
     """DDIM draws once; DDPM again after every step (what it draws after the last one is not used)."""
     sample = (config.horizon, config.action_feature.shape[0])
     steps = config.num_inference_steps or config.num_train_timesteps
-    again = {NOISE_OF_STEPS: (steps, *sample)} if config.noise_scheduler_type == "DDPM" else {}
-    return {NOISE: (1, *sample)} | again
+    again = {NOISE_OF_STEPS: normal(steps, *sample)} if config.noise_scheduler_type == "DDPM" else {}
+    return {NOISE: normal(1, *sample)} | again
 
 
 FAMILY = Family("lerobot.policies.diffusion.modeling_diffusion", "DiffusionPolicy", _bind, ready=_no_download,

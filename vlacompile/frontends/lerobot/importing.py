@@ -11,8 +11,11 @@ import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import io
+import logging
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -27,14 +30,20 @@ NOT_CALLED = ("accelerate", "av", "datasets", "deepdiff", "gymnasium", "imageio"
 
 @contextlib.contextmanager
 def lerobot_importable() -> Iterator[None]:
-    """Inside, `import lerobot.policies...` works. Raises SourceError when it is not installed, or another version."""
+    """Inside, `import lerobot.policies...` works, and what it and transformers print and warn about training is not
+    seen. Raises SourceError when LeRobot is not installed, or another version."""
     require_lerobot()
     _declare_torchvision_ops()
     finder = _Stubs({n for n in NOT_CALLED if importlib.util.find_spec(n) is None})
     sys.meta_path.append(finder)
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
+        logging.disable(level)
         sys.meta_path.remove(finder)
         for name in finder.made:
             sys.modules.pop(name, None)

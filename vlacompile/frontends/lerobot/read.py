@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,14 +38,25 @@ class Family:
     module: str
     policy: str
     bind: Callable[[Any], Predict]
-    noise: Callable[[Any], dict[str, tuple[int, ...]]] = lambda config: {}
+    noise: Callable[[Any], dict[str, torch.Tensor]] = lambda config: {}
     history: Callable[[Any], int] = lambda config: 1
+    execute: Callable[[Any], int] = lambda config: config.n_action_steps
     ready: Callable[[Any], None] = lambda config: None
     newline_steps: frozenset[str] = field(default=frozenset())
     known_steps: frozenset[str] = field(default=frozenset())
 
 
-FAMILIES = ("act", "diffusion", "smolvla")  # modules beside this one
+FAMILIES = ("act", "diffusion", "smolvla", "vqbet")  # modules beside this one
+
+
+def normal(*shape: int) -> torch.Tensor:
+    """An example of noise."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def uniform(*shape: int) -> torch.Tensor:
+    """An example of random numbers in [0, 1)."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 def family_of(kind: str) -> Family:
@@ -70,22 +77,9 @@ def open_checkpoint(path: Path) -> tuple[Checkpoint, Family]:
 def read_policy(path: Path) -> Policy:
     """Raises SourceError for a checkpoint that cannot be read, or whose parts do not fit together."""
     checkpoint, family = open_checkpoint(path)
-    with lerobot_importable(), _quiet():
+    with lerobot_importable():
         original = load_original(checkpoint, family)
     return policy_of(checkpoint, family, original)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """LeRobot and transformers print and warn about training matters while they load."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
@@ -133,10 +127,8 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
     if checkpoint.tokenization is not None:
         sources |= {TOKENS: Source("task"), MASK: Source("task")}
         example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION)
-    for name, shape in noise.items():
-        sources[name] = Source("step")
-        example[name] = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return Policy(checkpoint.type, observe, sources, example, execute=config.n_action_steps)
+    sources |= dict.fromkeys(noise, Source("step"))
+    return Policy(checkpoint.type, observe, sources, example | noise, execute=family.execute(config))
 
 
 def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
@@ -163,7 +155,7 @@ def tokens_of(checkpoint: Checkpoint, instruction: str) -> Batch:
     bool [1,L]. This is the host's part of the policy."""
     rule = checkpoint.tokenization
     assert rule is not None
-    with lerobot_importable(), _quiet():
+    with lerobot_importable():
         try:
             from transformers import AutoTokenizer
 

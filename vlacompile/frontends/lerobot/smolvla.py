@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlacompile.frontends.lerobot.read import NOISE, Family, Predict
+from vlacompile.frontends.lerobot.read import NOISE, Family, Predict, normal
 
 
 def _no_download(config) -> None:
@@ -16,5 +16,5 @@ def _bind(policy) -> Predict:
 
 FAMILY = Family(
     "lerobot.policies.smolvla.modeling_smolvla", "SmolVLAPolicy", _bind, ready=_no_download,
-    noise=lambda config: {NOISE: (1, config.chunk_size, config.max_action_dim)},
+    noise=lambda config: {NOISE: normal(1, config.chunk_size, config.max_action_dim)},
     newline_steps=frozenset({"smolvla_new_line_processor"}))
