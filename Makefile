@@ -20,10 +20,10 @@ TORCH := torch==2.13.0
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo test test-lerobot test-full eval bench bench-lerobot docs clean check-tools check-simulator
+.PHONY: help setup runtime demo test test-lerobot test-huggingface test-full eval bench bench-lerobot docs clean check-tools check-simulator
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+)[a-z -]*:.*## /\1\t/' | \
 	  while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)-demo ## virtual environment in .venv with all that demo and tests need
@@ -37,10 +37,10 @@ demo: setup runtime ## build, verify and replay the light policy (MEMBER=heavy: 
 test: setup runtime ## every test that needs no simulator, in C and in Python
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) test
 	@$(BIN)/python -m pytest
-	@$(MAKE) --no-print-directory test-lerobot
+	@$(MAKE) --no-print-directory test-lerobot test-huggingface
 
-test-lerobot: $(STAMP)-lerobot runtime ## compiled LeRobot checkpoints against LeRobot itself (its environment: 270 MB)
-	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -m pytest tests/lerobot
+test-lerobot test-huggingface: test-%: $(STAMP)-% runtime ## compiled checkpoints against LeRobot / transformers themselves
+	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest tests/$*
 
 test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (12 GB of memory)
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
@@ -79,8 +79,8 @@ $(STAMP)-eval $(STAMP)-bench: $(STAMP)-%: $(STAMP)-demo
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[$*]'
 	@touch $@
 
-$(STAMP)-lerobot: vlacompile/frontends/environments.py $(STAMP)-demo
-	@$(BIN)/vlacompile frontends --install lerobot --also pytest
+$(STAMP)-lerobot $(STAMP)-huggingface: $(STAMP)-%: vlacompile/frontends/environments.py $(STAMP)-demo
+	@$(BIN)/vlacompile frontends --install $* --also pytest
 	@touch $@
 
 check-tools:

@@ -15,6 +15,7 @@ from vlacompile.capture.program import execute, program_text
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.pipeline import LOOP_PASSES, PASSES
@@ -55,6 +56,10 @@ class Split(torch.nn.Module):
         return {"action": torch.nn.functional.linear(torch.cat([a, b], 1), self.w)}
 
 
+def _cropped(a, b):
+    return {"action": torch.relu(torch.cat([a, b], 1)[:, :2])}
+
+
 def _dropout(x):
     return {"action": torch.relu(torch.nn.functional.dropout(x, 0.1, False))}
 
@@ -73,6 +78,9 @@ def _example(kind) -> Policy:
     if kind is SplitLinearOverConcat:
         inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
         return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
+    if kind is ReadPartsOfConcat:
+        inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
+        return Policy("example", _cropped, dict.fromkeys(inputs, Source("observation")), inputs)
     function = {DropIdentities: _dropout, MergeCommonSubexpressions: _twice}[kind]
     return Policy("example", function, {"x": Source("observation")}, X)
 
@@ -132,6 +140,17 @@ def test_a_linear_over_features_of_one_rate_is_left_alone():
                     {"a": torch.randn(1, 2), "b": torch.randn(1, 3)})
     program = capture(policy)
     assert not SplitLinearOverConcat().run(program).changed and not SplitLinearOverFeatures().run(program).changed
+
+
+@pytest.mark.parametrize("begin, end", [(0, 2), (2, 5), (2, 9), (-7, 5), (1, 5), (0, 4), (3, 4), (5, 9)])
+def test_slices_of_concatenations_are_the_same_slices(begin, end):
+    """Whole parts are read directly, all others stay slices."""
+    inputs = {n: torch.randn(1, size) for n, size in (("a", 2), ("b", 3), ("c", 4))}
+    policy = Policy("parts", lambda a, b, c: {"action": torch.relu(torch.cat([a, b, c], 1)[:, begin:end])},
+                    dict.fromkeys(inputs, Source("observation")), inputs)
+    result = ReadPartsOfConcat().run(capture(policy))
+    assert result.changed == (begin % 9 in (0, 2, 5) and end in (2, 5, 9))
+    assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
 
 
 def test_a_concatenation_that_converts_is_left_alone():

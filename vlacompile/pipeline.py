@@ -19,6 +19,7 @@ from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
@@ -35,6 +36,7 @@ from vlacompile.verify.tolerances import tolerance
 
 PASSES = (
     DropIdentities(),
+    ReadPartsOfConcat(),
     MergeCommonSubexpressions(),
     SplitLinearOverConcat(),
     SplitLinearOverFeatures(),

@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -95,10 +96,14 @@ def result_file(name: str, settings: dict) -> Path:
     path = RESULTS / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
     where, text = path.with_suffix(".settings.json"), json.dumps(settings, indent=1) + "\n"
-    if path.is_file() and where.is_file() and where.read_text(encoding="utf-8") != text:
+    known = where.read_text(encoding="utf-8") if where.is_file() else None
+    if path.is_file() and known not in (None, text):
         raise SystemExit(f"{path} holds episodes of another checkpoint, bundle or version ({where.name}): "
                          "give another --name, or delete both files")
-    where.write_text(text, encoding="utf-8")
+    if known != text:  # another worker may be reading it
+        partial = where.with_suffix(f".{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(where)
     return path
 
 

@@ -99,9 +99,16 @@ ENVIRONMENTS = {
     "lerobot": Environment("lerobot", "lerobot", "LeRobot 0.4.4 and what its model code needs, 240 MB", (
         "torchvision==0.28.0", "lerobot==0.4.4", "draccus==0.10.0", "mergedeep==1.3.4", "mypy_extensions==1.2.0",
         "pyyaml-include==1.4.1", "PyYAML==6.0.3", "toml==0.10.2", "typing-inspect==0.9.0", "huggingface-hub==0.35.3",
-        "requests==2.32.5", "urllib3==2.5.0", "certifi==2025.10.5", "charset-normalizer==3.4.4", "idna==3.11", "safetensors==0.8.0", "einops==0.8.2", "packaging==25.0",
-        "transformers==4.57.6", "tokenizers==0.22.2", "regex==2025.11.3", "diffusers==0.35.2",
-        "importlib_metadata==8.7.0", "zipp==3.23.0", "num2words==0.5.14", "docopt==0.6.2", "pillow==12.0.0", "tqdm==4.67.1")),
+        "requests==2.32.5", "urllib3==2.5.0", "certifi==2025.10.5", "charset-normalizer==3.4.4", "idna==3.11",
+        "safetensors==0.8.0", "einops==0.8.2", "packaging==25.0", "transformers==4.57.6", "tokenizers==0.22.2",
+        "regex==2025.11.3", "diffusers==0.35.2", "importlib_metadata==8.7.0", "zipp==3.23.0", "num2words==0.5.14",
+        "docopt==0.6.2", "pillow==12.0.0", "tqdm==4.67.1")),
+    "huggingface": Environment("huggingface", "transformers", "transformers 5.23 and what it needs, 150 MB", (
+        "transformers==5.23.0", "huggingface-hub==2.4.0", "tokenizers==0.23.3", "safetensors==0.8.0", "regex==2026.11.15",
+        "PyYAML==6.0.3", "hf-xet==1.8.0", "httpx2==2.16.2", "httpcore2==2.16.2", "h11==0.16.0", "anyio==4.16.0",
+        "idna==3.20", "truststore==0.10.5", "pydantic==2.14.3", "pydantic_core==2.50.4", "annotated-types==0.8.0",
+        "typing-inspection==0.4.5", "typer==0.29.2", "annotated-doc==0.0.7", "click==8.5.1", "shellingham==1.5.4",
+        "tqdm==4.70.1", "packaging==26.3")),
 }
 
 

@@ -6,6 +6,7 @@ import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from vlacompile.errors import SourceError, VlaError
@@ -33,19 +34,32 @@ class Frontend:
 FRONTENDS = (
     Frontend("module", "package.module:factory that returns a vlacompile.Policy"),
     Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, smolvla, vqbet", "lerobot"),
+    Frontend("huggingface", "a transformers save_pretrained directory: pi0", "huggingface"),
 )
 
 
 def environment_for(source: str) -> Environment | None:
     """The environment that must read this source because the present one cannot; None: the present one will do.
     Raises SourceError for a checkpoint that no environment can read."""
-    environment = ENVIRONMENTS["lerobot"]
-    if not (Path(source) / "config.json").is_file() or environment.is_here():
+    path = Path(source)
+    if not (path / "config.json").is_file():
         return None
-    from vlacompile.frontends.lerobot.read import open_checkpoint
-
-    open_checkpoint(Path(source))
+    reader = _reader(path)
+    environment = ENVIRONMENTS[reader.__name__.split(".")[-2]]
+    if environment.is_here():
+        return None
+    reader.open_checkpoint(path)
     return environment
+
+
+def _reader(path: Path) -> ModuleType:
+    """The module that reads this checkpoint: LeRobot's configs have a "type", transformers' a "model_type"."""
+    from vlacompile.frontends.huggingface import read as huggingface
+    from vlacompile.frontends.lerobot import read as lerobot
+    from vlacompile.frontends.lerobot.checkpoint import read_json
+
+    config = read_json(path / "config.json")
+    return huggingface if "model_type" in config and "type" not in config else lerobot
 
 
 def load_policy(source: Policy | str | Path) -> Policy:
@@ -90,6 +104,4 @@ def _from_checkpoint(path: Path) -> Policy:
     if not config.is_file():
         raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
                           fix="give the directory that the training wrote (…/pretrained_model), or package.module:factory")
-    from vlacompile.frontends.lerobot.read import read_policy
-
-    return read_policy(path)
+    return _reader(path).read_policy(path)

@@ -1,0 +1,111 @@
+"""A transformers checkpoint directory -> Policy: raw frames, tokens and joint state in, robot actions out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlacompile.errors import SourceError, nearest
+from vlacompile.frontends.environments import ENVIRONMENTS
+from vlacompile.frontends.lerobot.checkpoint import read_json
+from vlacompile.policy import Policy
+
+VERSION = "5.23.0"
+PROCESSOR = "processor_config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """processor: the content of processor_config.json, where statistics and image settings are."""
+
+    path: Path
+    type: str
+    config: dict
+    processor: dict
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between model types. model: class in transformers. policy_of: (checkpoint, model) -> Policy."""
+
+    model: str
+    policy_of: Callable[[Checkpoint, Any], Policy]
+
+
+FAMILIES = ("pi0",)  # modules beside this one
+
+
+def open_checkpoint(path: Path) -> tuple[Checkpoint, Family]:
+    """Reads and checks the files, without transformers. Raises SourceError."""
+    config = read_json(path / "config.json")
+    kind = str(config.get("model_type"))
+    if kind not in FAMILIES:
+        raise SourceError(f'no frontend reads models of type "{kind}"', where=str(path / "config.json"),
+                          why=nearest(kind, FAMILIES),
+                          fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
+    if not list(path.glob("*.safetensors")):
+        raise SourceError("the checkpoint has no weights", where=str(path), why="there is no .safetensors file",
+                          fix="give the directory that save_pretrained wrote, complete")
+    family = importlib.import_module(f"vlacompile.frontends.huggingface.{kind}").FAMILY
+    return Checkpoint(path, kind, config, read_json(path / PROCESSOR)), family
+
+
+def read_policy(path: Path) -> Policy:
+    """Raises SourceError for a checkpoint that cannot be read, or whose parts do not fit together."""
+    checkpoint, family = open_checkpoint(path)
+    require_transformers()
+    with quiet():
+        try:
+            import transformers
+
+            model = getattr(transformers, family.model).from_pretrained(path, local_files_only=True, dtype=torch.float32)
+        except Exception as error:  # transformers and safetensors raise whatever they raise
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise SourceError("transformers cannot load this model", where=str(path),
+                              why=f"{type(error).__name__}: {first}",
+                              fix=f"load it with transformers {VERSION} itself to see why") from error
+    return family.policy_of(checkpoint, model.eval().requires_grad_(False))
+
+
+def require_transformers() -> None:
+    try:
+        found = importlib.metadata.version("transformers")
+    except importlib.metadata.PackageNotFoundError:
+        found = "not installed"
+    if found != VERSION:
+        raise SourceError("transformers is needed to read this checkpoint", where="this Python environment",
+                          why=f"transformers is {found}; the frontend is written for {VERSION}",
+                          fix=ENVIRONMENTS["huggingface"].advice())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """transformers reports on loading; what matters is an error."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def statistics(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+    """A list of numbers of the processor's file, as f32. Raises SourceError when it is missing."""
+    values = checkpoint.processor.get(name)
+    if not isinstance(values, list) or not values:
+        raise SourceError(f"statistics are missing: {name}", where=str(checkpoint.path / PROCESSOR),
+                          why="without them the policy would see other numbers than in training",
+                          fix="save the processor with state_mean, state_std, actions_mean and actions_std")
+    return torch.tensor(values, dtype=torch.float32)
