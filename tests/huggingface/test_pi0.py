@@ -3,7 +3,6 @@ cameras, state token, ten steps), against the model's own sample_actions on the 
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from pathlib import Path
 
@@ -12,20 +11,15 @@ import pytest
 import torch
 
 import vlacompile as vc
+from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.huggingface.pi0 import CAMERAS, MASK, STATE, TEXT_LENGTH, TOKENS
-from vlacompile.frontends.huggingface.read import VERSION, quiet
+from vlacompile.frontends.quiet import quiet
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 
 
-def _is_here() -> bool:
-    try:
-        return importlib.metadata.version("transformers") == VERSION
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not _is_here(), reason="needs the environment huggingface: make test-huggingface")
+pytestmark = pytest.mark.skipif(not ENVIRONMENTS["huggingface"].is_here(),
+                                reason="needs the environment huggingface: make test-huggingface")
 STATE_DIM, ACTION_DIM, SIDE, PATCH, IMAGE_TOKEN = 7, 7, 32, 16, 500
 STATISTICS = {"state_mean": [0.1 * i for i in range(STATE_DIM)], "state_std": [1.0 + 0.1 * i for i in range(STATE_DIM)],
               "actions_mean": [0.2] * ACTION_DIM, "actions_std": [0.5] * ACTION_DIM}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import warnings
 from pathlib import Path
 
@@ -13,13 +12,14 @@ import torch
 
 import vlacompile as vc
 from tests.lerobot.checkpoints import write
+from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.read import open_checkpoint, tokens_of
 from vlacompile.frontends.lerobot.vqbet import CHOICES, drawn_from
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("lerobot") is None,
+pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")
 INSTRUCTION = "pick up the red cube"
 CASES = {

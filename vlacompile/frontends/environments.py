@@ -1,16 +1,14 @@
 """Isolated Python environments for frontends whose packages contradict each other's pins.
 
 An environment has its own packages, and links to those that the compiler needs from the environment that made it
-(PyTorch is a gigabyte); nothing else of that environment is seen. `vlacompile frontends --install NAME` makes it,
-`vlacompile build` uses it without being asked, `python -m vlacompile.frontends.environments NAME` prints its
-interpreter.
+(PyTorch is a gigabyte); nothing else of that environment is seen. It lies inside it and goes with it.
+`vlacompile frontends --install NAME` makes it, `vlacompile build` uses it without being asked,
+`python -m vlacompile.frontends.environments NAME` prints its interpreter.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
-import os
 import shutil
 import site
 import subprocess
@@ -25,18 +23,18 @@ from vlacompile.errors import SourceError
 
 @dataclass(frozen=True)
 class Environment:
-    """marker: the module whose presence says that the packages are here. packages: exact, installed without what
+    """package, version: whose presence says that this is the environment. packages: exact, installed without what
     they depend on. summary: one line for a person."""
 
     name: str
-    marker: str
+    package: str
+    version: str
     summary: str
     packages: tuple[str, ...]
 
     @property
     def path(self) -> Path:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        return cache / "vlacompile" / "environments" / f"{self.name}-{sys.version_info[0]}.{sys.version_info[1]}"
+        return Path(sys.prefix) / "environments" / self.name
 
     @property
     def python(self) -> Path:
@@ -46,7 +44,20 @@ class Environment:
         return f"vlacompile frontends --install {self.name}  ({self.summary})"
 
     def is_here(self) -> bool:
-        return importlib.util.find_spec(self.marker) is not None
+        return self._found() == self.version
+
+    def require(self) -> None:
+        """Raises SourceError when the present interpreter does not have the packages."""
+        if not self.is_here():
+            raise SourceError(f"{self.package} is needed to read this checkpoint", where="this Python environment",
+                              why=f"{self.package} is {self._found()}; the frontend is written for {self.version}",
+                              fix=self.advice())
+
+    def _found(self) -> str:
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return "not installed"
 
     def is_installed(self) -> bool:
         return (self.path / "complete").is_file()
@@ -56,7 +67,11 @@ class Environment:
         again the next time."""
         progress(f"make {self.path}")
         shutil.rmtree(self.path, ignore_errors=True)
-        venv.create(self.path, with_pip=True, symlinks=True)
+        try:
+            venv.create(self.path, with_pip=True, symlinks=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise SourceError(f"the environment {self.name} cannot be made", where=str(self.path), why=str(error),
+                              fix="run vlacompile from a virtual environment that you may write to") from error
         own = {p.split("==")[0].lower().replace("_", "-") for p in self.packages}
         for entry in linked_entries(("vlacompile", *also), own):
             (self.site_packages() / entry.name).symlink_to(entry)
@@ -96,14 +111,14 @@ def linked_entries(roots: tuple[str, ...], without: set[str]) -> list[Path]:
 
 
 ENVIRONMENTS = {
-    "lerobot": Environment("lerobot", "lerobot", "LeRobot 0.4.4 and what its model code needs, 240 MB", (
+    "lerobot": Environment("lerobot", "lerobot", "0.4.4", "LeRobot 0.4.4 and what its model code needs", (
         "torchvision==0.28.0", "lerobot==0.4.4", "draccus==0.10.0", "mergedeep==1.3.4", "mypy_extensions==1.2.0",
         "pyyaml-include==1.4.1", "PyYAML==6.0.3", "toml==0.10.2", "typing-inspect==0.9.0", "huggingface-hub==0.35.3",
         "requests==2.32.5", "urllib3==2.5.0", "certifi==2025.10.5", "charset-normalizer==3.4.4", "idna==3.11",
         "safetensors==0.8.0", "einops==0.8.2", "packaging==25.0", "transformers==4.57.6", "tokenizers==0.22.2",
         "regex==2025.11.3", "diffusers==0.35.2", "importlib_metadata==8.7.0", "zipp==3.23.0", "num2words==0.5.14",
         "docopt==0.6.2", "pillow==12.0.0", "tqdm==4.67.1")),
-    "huggingface": Environment("huggingface", "transformers", "transformers 5.23 and what it needs, 150 MB", (
+    "huggingface": Environment("huggingface", "transformers", "5.23.0", "transformers 5.23 and what it needs", (
         "transformers==5.23.0", "huggingface-hub==2.4.0", "tokenizers==0.23.3", "safetensors==0.8.0", "regex==2026.11.15",
         "PyYAML==6.0.3", "hf-xet==1.8.0", "httpx2==2.16.2", "httpcore2==2.16.2", "h11==0.16.0", "anyio==4.16.0",
         "idna==3.20", "truststore==0.10.5", "pydantic==2.14.3", "pydantic_core==2.50.4", "annotated-types==0.8.0",

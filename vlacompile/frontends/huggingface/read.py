@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.metadata
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +13,9 @@ import torch
 from vlacompile.errors import SourceError, nearest
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot.checkpoint import read_json
+from vlacompile.frontends.quiet import quiet
 from vlacompile.policy import Policy
 
-VERSION = "5.23.0"
 PROCESSOR = "processor_config.json"
 
 
@@ -63,7 +58,7 @@ def open_checkpoint(path: Path) -> tuple[Checkpoint, Family]:
 def read_policy(path: Path) -> Policy:
     """Raises SourceError for a checkpoint that cannot be read, or whose parts do not fit together."""
     checkpoint, family = open_checkpoint(path)
-    require_transformers()
+    ENVIRONMENTS["huggingface"].require()
     with quiet():
         try:
             import transformers
@@ -73,32 +68,8 @@ def read_policy(path: Path) -> Policy:
             first = (str(error).strip().splitlines() or [""])[0]
             raise SourceError("transformers cannot load this model", where=str(path),
                               why=f"{type(error).__name__}: {first}",
-                              fix=f"load it with transformers {VERSION} itself to see why") from error
+                              fix="load it with transformers itself to see why") from error
     return family.policy_of(checkpoint, model.eval().requires_grad_(False))
-
-
-def require_transformers() -> None:
-    try:
-        found = importlib.metadata.version("transformers")
-    except importlib.metadata.PackageNotFoundError:
-        found = "not installed"
-    if found != VERSION:
-        raise SourceError("transformers is needed to read this checkpoint", where="this Python environment",
-                          why=f"transformers is {found}; the frontend is written for {VERSION}",
-                          fix=ENVIRONMENTS["huggingface"].advice())
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """transformers reports on loading; what matters is an error."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def statistics(checkpoint: Checkpoint, name: str) -> torch.Tensor:

@@ -9,21 +9,17 @@ from __future__ import annotations
 import contextlib
 import importlib.abc
 import importlib.machinery
-import importlib.metadata
 import importlib.util
-import io
-import logging
 import sys
 import types
-import warnings
 from collections.abc import Iterator
 
 import torch
 
-from vlacompile.errors import SourceError
 from vlacompile.frontends.environments import ENVIRONMENTS
+from vlacompile.frontends.quiet import quiet
 
-VERSION = "0.4.4"
+# What LeRobot imports and inference never calls.
 NOT_CALLED = ("accelerate", "av", "datasets", "deepdiff", "gymnasium", "imageio", "jsonlines", "pandas", "pyarrow",
               "serial", "peft", "qwen_vl_utils", "torchdiffeq")
 
@@ -32,32 +28,17 @@ NOT_CALLED = ("accelerate", "av", "datasets", "deepdiff", "gymnasium", "imageio"
 def lerobot_importable() -> Iterator[None]:
     """Inside, `import lerobot.policies...` works, and what it and transformers print and warn about training is not
     seen. Raises SourceError when LeRobot is not installed, or another version."""
-    require_lerobot()
+    ENVIRONMENTS["lerobot"].require()
     _declare_torchvision_ops()
     finder = _Stubs({n for n in NOT_CALLED if importlib.util.find_spec(n) is None})
     sys.meta_path.append(finder)
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     finally:
-        logging.disable(level)
         sys.meta_path.remove(finder)
         for name in finder.made:
             sys.modules.pop(name, None)
-
-
-def require_lerobot() -> None:
-    try:
-        found = importlib.metadata.version("lerobot")
-    except importlib.metadata.PackageNotFoundError:
-        found = "not installed"
-    if found != VERSION:
-        raise SourceError("LeRobot is needed to read this checkpoint", where="this Python environment",
-                          why=f"lerobot is {found}; the frontend is written for {VERSION}",
-                          fix=ENVIRONMENTS["lerobot"].advice())
 
 
 _TORCHVISION: list[torch.library.Library] = []  # keeps the declarations alive
