@@ -34,7 +34,7 @@ def measure(kind: str) -> dict:
     from vlacompile.capture.export import capture
     from vlacompile.capture.ops import flops
     from vlacompile.frontends.lerobot.read import read_policy
-    from vlacompile.verify.frames import golden_inputs
+    from vlacompile.verify.golden import golden_inputs
 
     torch.set_num_threads(1)
     folder = WORK / kind

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -330,3 +332,10 @@ def test_policies_that_do_not_fit_together_are_refused():
         vc.Policy("p", observe, {"state": vc.Source("observation")}, {"state": torch.tensor([float("nan")])})
     with pytest.raises(SourceError, match="one without the other"):
         vc.Policy("p", observe, {"state": vc.Source("observation")}, state, loop=vc.Loop(2, {"action": "state"}))
+
+
+def test_running_needs_no_torch(tmp_path):
+    """What runs and checks a bundle on a robot does not load PyTorch."""
+    code = ("import sys, vlacompile as vc; vc.Session, vc.load, vc.verify; import vlacompile.verify.replay; "
+            "sys.exit('torch' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -29,7 +29,8 @@ from vlacompile.staging.find_loop import find_loop
 from vlacompile.staging.partition import partition
 from vlacompile.staging.stages import Staged, build_stages
 from vlacompile.target import Target, load_target
-from vlacompile.verify.frames import Expected, Frame, frames_bytes, golden_inputs
+from vlacompile.verify.frames import Expected, Frame, frames_bytes
+from vlacompile.verify.golden import golden_inputs
 from vlacompile.verify.metrics import Metrics, compare
 from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance

@@ -268,6 +268,8 @@ FRAMES_SECTIONS = ("strings", "frames", "tensors", "blob")
 
 # Element types carry ONNX's numbers (onnx.proto3, TensorProto.DataType).
 DTYPES = {"f32": 1, "u8": 2, "i8": 3, "i32": 6, "i64": 7, "bool": 9, "f16": 10, "f64": 11, "bf16": 16}
+NUMPY_DTYPES = {"f32": "<f4", "u8": "|u1", "i8": "|i1", "i32": "<i4", "i64": "<i8", "bool": "|b1", "f16": "<f2",
+                "f64": "<f8"}  # NumPy has no bf16
 DTYPE_BYTES = {"f32": 4, "u8": 1, "i8": 1, "i32": 4, "i64": 8, "bool": 1, "f16": 2, "f64": 8, "bf16": 2}
 
 UPDATES = {"static": 0, "task": 1, "observation": 2, "step": 3, "tick": 4}
@@ -289,6 +291,11 @@ RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING,
            FRAME, TENSOR)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
+
+
+def dtype_name(numpy_code: str) -> str | None:
+    """The name of a NumPy type (`array.dtype.str`), or None where a bundle cannot hold it."""
+    return next((name for name, code in NUMPY_DTYPES.items() if code == numpy_code), None)
 
 
 def align_up(offset: int, to: int = ALIGN) -> int:

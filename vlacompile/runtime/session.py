@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from vlacompile.bundle.layout import DTYPES
+from vlacompile.bundle.layout import DTYPES, NUMPY_DTYPES, dtype_name
 from vlacompile.errors import BundleError, RuntimeFailure, nearest
 from vlacompile.plan.binary import read_plan
 from vlacompile.plan.plan import Plan
-from vlacompile.policy import TORCH_DTYPES
 from vlacompile.runtime.library import (Diag, OpenOptions, QueueInfo, SessionOptions, StageStats, Totals, check,
                                         libvlart, onnxruntime_library)
 
-_NUMPY = {name: torch.empty(0, dtype=t).numpy().dtype for t, name in TORCH_DTYPES.items() if name != "bf16"}
 
 
 @dataclass(frozen=True)
@@ -90,15 +87,15 @@ class Session:
         if name not in self._sources:
             raise RuntimeFailure(f'no source is called "{name}"', where=str(self._path), status="NOT_FOUND",
                                  why=nearest(name, self._sources), fix="write one of the policy's sources")
-        if isinstance(array, torch.Tensor):
+        if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed to run
             array = array.detach().cpu().numpy()
         array = np.asarray(array)
         if not array.flags.c_contiguous:
             array = array.copy(order="C")
-        dtype = next((k for k, v in _NUMPY.items() if v == array.dtype), None)
+        dtype = dtype_name(array.dtype.str)
         if dtype is None:
             raise RuntimeFailure(f'"{name}" was given {array.dtype}', where=str(self._path), status="WRONG_DTYPE",
-                                 why=f"known: {', '.join(_NUMPY)}", fix="convert the array")
+                                 why=f"known: {', '.join(NUMPY_DTYPES)}", fix="convert the array")
         dims = (c.c_uint64 * max(1, array.ndim))(*array.shape)
         self._call(self._library.vlart_session_write, self._session, self._sources[name], array.ctypes.data,
                    array.nbytes, DTYPES[dtype], array.ndim, dims, c.byref(self._diag))
@@ -117,7 +114,7 @@ class Session:
             raise RuntimeFailure(f'no value is called "{name}"', where=str(self._path), status="NOT_FOUND",
                                  why=nearest(name, self._values), fix="read one of the plan's values")
         kind = self.plan.values[self._values[name]].type
-        out = np.empty(kind.dims, _NUMPY[kind.dtype])
+        out = np.empty(kind.dims, NUMPY_DTYPES[kind.dtype])
         self._call(self._library.vlart_session_read, self._session, self._values[name], out.ctypes.data, out.nbytes,
                    c.byref(self._diag))
         return out

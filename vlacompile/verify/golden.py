@@ -1,0 +1,42 @@
+"""Inputs that golden frames are recorded for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vlacompile.policy import Source
+
+
+def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], count: int,
+                  seed: int) -> list[tuple[str, dict[str, torch.Tensor]]]:
+    """Inputs that exercise every cache: first the example; then everything but the task anew; then one
+    source at a time; the rest all anew. [(label, {name: tensor})], deterministic in `seed`."""
+    rng = np.random.default_rng(seed)
+    live = [n for n, s in sources.items() if s.update != "static"]
+    fast = [n for n in live if sources[n].update != "task"]
+    frames = [("example", dict(example))]
+    plans = [("observations changed", fast), ("task changed", [n for n in live if n not in fast])]
+    plans += [(f"{name} changed", [name]) for name in fast]
+    while len(frames) < count:
+        label, changed = plans[len(frames) - 1] if len(frames) <= len(plans) else ("all changed", live)
+        inputs = dict(frames[-1][1])
+        inputs |= {n: _vary(example[n], rng) for n in changed}
+        frames.append((label, inputs))
+    return frames
+
+
+def _vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Another tensor of the same kind, near enough to be an input of the same policy: floats are disturbed,
+    byte images shifted and made noisy, integers permuted (ids stay in their range), booleans kept."""
+    array = example.numpy()
+    if array.dtype.kind == "f":
+        spread = float(array.std()) or 1.0
+        return torch.from_numpy((array + 0.1 * spread * rng.standard_normal(array.shape)).astype(array.dtype))
+    if array.dtype == np.uint8:
+        shifted = np.roll(array, rng.integers(1, 9, array.ndim), range(array.ndim)) if array.ndim < 3 else np.roll(
+            array, rng.integers(1, 9, 2), (-3, -2))
+        return torch.from_numpy(np.clip(shifted + rng.integers(-8, 9, array.shape), 0, 255).astype(np.uint8))
+    if array.dtype.kind == "i":
+        return torch.from_numpy(rng.permutation(array.ravel()).reshape(array.shape))
+    return example
