@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import sys
 import time
@@ -71,7 +72,8 @@ def run(member: str, name: str, threads: int, work: Path, answers) -> None:
     load_s = time.perf_counter() - began
     difference = float(np.abs(engine.replan(frames[0]) - want).max())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"load_s": load_s, "max_abs": difference, "peak_rss_mb": peak}), file=answers, flush=True)
+    print(json.dumps({"load_s": load_s, "max_abs": difference, "peak_rss_mb": peak, "rss_mb": resident_mb()}), file=answers,
+          flush=True)
     at = 0
     for line in sys.stdin:
         job = json.loads(line)
@@ -86,6 +88,11 @@ def run(member: str, name: str, threads: int, work: Path, answers) -> None:
             wall.append(time.perf_counter() - w)
             cpu.append(time.process_time() - c)
         print(json.dumps({"wall_ms": [1e3 * x for x in wall], "cpu_ms": [1e3 * x for x in cpu]}), file=answers, flush=True)
+
+
+def resident_mb() -> float:
+    """Of this process, now."""
+    return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1]) / 1024
 
 
 def main() -> None:

@@ -223,6 +223,15 @@ bool vlart_bundle_path(const vlart_bundle_t *bundle, uint32_t file, char *out, s
   return true;
 }
 
+void vlart_bundle_forget_pages(const vlart_bundle_t *bundle) {
+  for (uint32_t i = 0; i < bundle->plan.file_count; i++) {
+    if (bundle->files[i].data != NULL) {
+      /* Only advice: where it fails, memory is what it was. */
+      (void)madvise((void *)(uintptr_t)bundle->files[i].data, bundle->files[i].bytes, MADV_DONTNEED);
+    }
+  }
+}
+
 const void *vlart_bundle_weight(const vlart_bundle_t *bundle, uint32_t weight) {
   const vlart_weight_record_t *record = vlart_plan_weight(&bundle->plan, weight);
   return bundle->files[record->file].data + record->offset;

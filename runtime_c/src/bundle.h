@@ -22,6 +22,10 @@ bool vlart_bundle_path(const vlart_bundle_t *bundle, uint32_t file, char *out, s
 /* Where a weight lies. */
 const void *vlart_bundle_weight(const vlart_bundle_t *bundle, uint32_t weight);
 
+/* [init] Gives the weights' pages back: an engine has read them by now, and what it still reads
+   comes from the file again. Without this a weight counts twice, as mapped and as packed. */
+void vlart_bundle_forget_pages(const vlart_bundle_t *bundle);
+
 /* Copies a public output struct: BAD_ARGUMENT unless the caller's struct_size is at least ours. */
 vlart_status_t vlart_copy_out(void *out, const void *full, size_t bytes);
 

@@ -198,6 +198,7 @@ vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
   place_values(session);
   place_bounds(session);
   status = build_engines(session, &chosen, diag);
+  vlart_bundle_forget_pages(bundle);
   if (status == VLART_STATUS_OK) {
     *out_session = session;
   } else {

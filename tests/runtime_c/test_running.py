@@ -215,12 +215,14 @@ def test_engine_ports_must_be_the_plans(lib, ort, tmp_path, change, match):
     assert failure.value.status == "BACKEND_FAILED"
 
 
-def anonymous_mib() -> float:
-    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+def resident_mib(kind: str) -> float:
+    """kind: "Anon", memory of this process alone, or "File", mapped files."""
+    return int(re.search(rf"Rss{kind}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def session_mib(lib: Library, ort: str, root: Path, stages: int) -> float:
-    """Anonymous memory that a session takes whose stages all use one weight of 36 MiB (larger than what malloc keeps when it is freed)."""
+def session_mib(lib: Library, ort: str, root: Path, stages: int, kind: str = "Anon") -> float:
+    """Memory that a session takes whose stages all use one weight of 36 MiB (larger than what malloc keeps when it
+    is freed)."""
     b, n = Bundle("sharing"), 3072
     b.source("x", "f32", (8, n), "tick")
     shared = b.weight("w", np.random.default_rng(0).uniform(-1, 1, (n, n)).astype(np.float32) / n)
@@ -231,10 +233,10 @@ def session_mib(lib: Library, ort: str, root: Path, stages: int) -> float:
     b.write(root)
     del b
     with Policy(lib, root) as policy:
-        before = anonymous_mib()
+        before = resident_mib(kind)
         policy.start(ort)
         policy.run({"x": np.ones((8, n), np.float32)})
-        return anonymous_mib() - before
+        return resident_mib(kind) - before
 
 
 def test_stages_share_one_packed_copy_of_a_weight(lib, ort, tmp_path):
@@ -244,3 +246,9 @@ def test_stages_share_one_packed_copy_of_a_weight(lib, ort, tmp_path):
     session_mib(lib, ort, tmp_path / "0", 1)  # what the library takes when it is first loaded
     one, four = (session_mib(lib, ort, tmp_path / str(n), n) for n in (1, 4))
     assert four - one < 54
+
+
+def test_a_packed_weight_is_not_resident_twice(lib, ort, tmp_path):
+    """The engine has its packed copy; the pages of the file that it was made from are given back."""
+    session_mib(lib, ort, tmp_path / "0", 1)  # the library's own pages
+    assert session_mib(lib, ort, tmp_path / "1", 1, "File") < 12
