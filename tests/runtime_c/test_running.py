@@ -249,6 +249,6 @@ def test_stages_share_one_packed_copy_of_a_weight(lib, ort, tmp_path):
 
 
 def test_a_packed_weight_is_not_resident_twice(lib, ort, tmp_path):
-    """The engine has its packed copy; the pages of the file that it was made from are given back."""
+    """Opening reads the file to check it; once the engine has its packed copy, the file's pages are given back."""
     session_mib(lib, ort, tmp_path / "0", 1)  # the library's own pages
-    assert session_mib(lib, ort, tmp_path / "1", 1, "File") < 12
+    assert session_mib(lib, ort, tmp_path / "1", 1, "File") < -30
