@@ -14,10 +14,12 @@ from vlacompile.capture.export import capture
 from vlacompile.capture.program import execute, program_text
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.drop_identities import DropIdentities
+from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
+from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.pipeline import LOOP_PASSES, PASSES
 from vlacompile.policy import Policy, Source
 from vlacompile.staging.find_loop import find_loop
@@ -56,6 +58,14 @@ class Split(torch.nn.Module):
         return {"action": torch.nn.functional.linear(torch.cat([a, b], 1), self.w)}
 
 
+def _assigned(x, a):
+    return {"action": torch.relu(torch.slice_scatter(x, a, 1, 0, 2))}
+
+
+def _filled(x):
+    return {"action": x + torch.empty_like(x).fill_(1.0)}
+
+
 def _cropped(a, b):
     return {"action": torch.relu(torch.cat([a, b], 1)[:, :2])}
 
@@ -78,10 +88,13 @@ def _example(kind) -> Policy:
     if kind is SplitLinearOverConcat:
         inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
         return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
+    if kind is WriteScattersAsConcat:
+        inputs = {"x": torch.randn(1, 5), "a": torch.randn(1, 2)}
+        return Policy("example", _assigned, dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is ReadPartsOfConcat:
         inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
         return Policy("example", _cropped, dict.fromkeys(inputs, Source("observation")), inputs)
-    function = {DropIdentities: _dropout, MergeCommonSubexpressions: _twice}[kind]
+    function = {FillEmpty: _filled, DropIdentities: _dropout, MergeCommonSubexpressions: _twice}[kind]
     return Policy("example", function, {"x": Source("observation")}, X)
 
 
@@ -150,6 +163,35 @@ def test_slices_of_concatenations_are_the_same_slices(begin, end):
                     dict.fromkeys(inputs, Source("observation")), inputs)
     result = ReadPartsOfConcat().run(capture(policy))
     assert result.changed == (begin % 9 in (0, 2, 5) and end in (2, 5, 9))
+    assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
+
+
+def test_an_empty_tensor_that_is_assigned_part_by_part_goes():
+    """Rotary embeddings as SmolVLA writes them."""
+    def rotate(x):
+        out = torch.empty_like(x)
+        out[..., :2] = x[..., :2] * 2.0
+        out[..., 2:] = x[..., 2:] - x[..., :2]
+        return {"action": torch.relu(out)}
+
+    inputs = {"x": torch.randn(1, 4)}
+    policy = Policy("rotary", rotate, {"x": Source("observation")}, inputs)
+    program = capture(policy)
+    for p in PASSES:
+        program = p.run(program).program
+    text = program_text(program)
+    assert "cat(" in text and not any(word in text for word in ("empty", "zeros", "scatter"))
+    assert torch.equal(execute(program, inputs)[0]["action"], policy.infer(**inputs)["action"])
+
+
+@pytest.mark.parametrize("begin, end", [(0, 5), (0, 2), (3, 5), (1, 4), (-2, 9)])
+def test_scatters_are_the_same_scatters(begin, end):
+    count = len(range(*slice(begin, end).indices(5)))
+    inputs = {"x": torch.randn(1, 5), "a": torch.randn(1, count)}
+    policy = Policy("scatter", lambda x, a: {"action": torch.relu(torch.slice_scatter(x, a, 1, begin, end))},
+                    dict.fromkeys(inputs, Source("observation")), inputs)
+    result = WriteScattersAsConcat().run(capture(policy))
+    assert result.changed
     assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
 
 

@@ -18,10 +18,12 @@ from vlacompile.errors import ParityError
 from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.drop_identities import DropIdentities
+from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
+from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.policy import TORCH_DTYPES, Policy
 from vlacompile.recipe import Recipe, load_recipe
@@ -37,6 +39,8 @@ from vlacompile.verify.tolerances import tolerance
 
 PASSES = (
     DropIdentities(),
+    FillEmpty(),
+    WriteScattersAsConcat(),
     ReadPartsOfConcat(),
     MergeCommonSubexpressions(),
     SplitLinearOverConcat(),

@@ -17,23 +17,28 @@ _COPIES = frozenset({_ATEN._to_copy, _ATEN.to, _ATEN.clone})
 _DROPOUTS = frozenset({_ATEN.dropout, _ATEN.feature_dropout, _ATEN.alpha_dropout})
 
 
-def _is_identity(node: Node) -> bool:
+def _same(node: Node) -> Node | None:
+    """The operand that `node` returns unchanged, or None."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return False
+        return None
     packet = node.target.overloadpacket
     if packet in _ALIASES:
-        return True
+        return node.args[0]
     if packet in _DROPOUTS:
-        return not is_random(node)
+        return None if is_random(node) else node.args[0]
     if packet in _COPIES:
         source, val = node.args[0].meta["val"], node.meta["val"]
-        return source.dtype == val.dtype and source.stride() == val.stride()
-    return False
+        return node.args[0] if source.dtype == val.dtype and source.stride() == val.stride() else None
+    if packet is _ATEN.copy:  # what was there is overwritten
+        source, val = node.args[1].meta["val"], node.meta["val"]
+        fits = source.dtype == val.dtype and source.shape == val.shape and source.is_contiguous()
+        return node.args[1] if fits else None
+    return None
 
 
 @dataclass(frozen=True)
 class DropIdentities:
-    """Replace aliases, copies of the same type and layout, and dropout in eval mode by their input.
+    """Replace aliases, copies of the same type and layout, overwriting copies, and dropout in eval mode by their input.
 
     Before:
         %x = source "x" f32[1,4]
@@ -47,13 +52,13 @@ class DropIdentities:
     """
 
     def run(self, program: Program) -> PassResult:
-        found = [n for n in program.graph.nodes if _is_identity(n)]
+        found = {n: same for n in program.graph.nodes if (same := _same(n)) is not None}
         if not found:
             return PassResult(program, False)
-        dropped, editor = set(found), ProgramEditor(program)
+        editor = ProgramEditor(program)
         for node in program.graph.nodes:
-            if node in dropped:
-                editor.replace(node, editor.map(node.args[0]))
+            if node in found:
+                editor.replace(node, editor.map(found[node]))
             elif node.op != "output":
                 editor.copy(node)
         return PassResult(editor.finish(), True, (f"dropped {len(found)} identities",))
