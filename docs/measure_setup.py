@@ -21,7 +21,7 @@ STEPS = (
     ("make setup", ".venv with PyTorch (CPU), ONNX Runtime, the compiler, the encoders' packages, pytest"),
     ("make runtime", "libvlart, vlart-run, vlart-dump (gcc)"),
     ("make demo", "a bundle of the light policy, verified and replayed"),
-    ("make test", "nothing; runs every test that needs no simulator"),
+    ("make test", "environments of LeRobot and transformers; runs every test that needs no simulator"),
 )
 
 
