@@ -24,7 +24,8 @@ ONE_GRAPH_NODES = 8000  # a graph of more nodes is not exported whole: hours and
 ROUNDS = 5
 
 
-def measure(kind: str) -> dict:
+def measure(kind: str, keep: bool) -> dict:
+    """keep: measure the bundle that is there, instead of writing the checkpoint and building anew."""
     import torch
 
     import vlacompile as vc
@@ -38,15 +39,15 @@ def measure(kind: str) -> dict:
 
     torch.set_num_threads(1)
     folder = WORK / kind
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    print(f"{kind}: write and read the checkpoint", flush=True)
-    write(kind, folder / "pretrained_model", real=True)
-    policy = read_policy(folder / "pretrained_model")
-    print(f"{kind}: build", flush=True)
-    began = time.perf_counter()
-    bundle = vc.build(policy, out=folder / "policy.vlab")
-    build_s = time.perf_counter() - began
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        print(f"{kind}: write the checkpoint and build", flush=True)
+        write(kind, folder / "pretrained_model", real=True)
+        vc.build(folder / "pretrained_model", out=folder / "policy.vlab")
+    print(f"{kind}: read both", flush=True)
+    policy, bundle = read_policy(folder / "pretrained_model"), vc.load(folder / "policy.vlab")
+    parity = vc.verify(bundle.path)
     program = capture(policy)
     nodes = sum(n.op == "call_function" for n in program.graph.nodes)
     inputs = [i for _, i in golden_inputs(dict(policy.sources), dict(policy.example_inputs), ROUNDS + 1, seed=3)]
@@ -78,7 +79,7 @@ def measure(kind: str) -> dict:
         stats = session.stats()
     plan = bundle.plan
     return {
-        "kind": kind, "machine": machine.describe("lerobot", "transformers"), "rounds": ROUNDS, "build_s": build_s,
+        "kind": kind, "machine": machine.describe("lerobot", "transformers"), "rounds": ROUNDS,
         "traced_gflop": sum(flops(n) for n in program.graph.nodes) / 1e9, "traced_nodes": nodes,
         "parameters": sum(program.constants[n].numel() for n in program.parameters),
         "bundle_bytes": bundle.bytes, "notes": bundle.manifest["provenance"]["notes"],
@@ -87,7 +88,7 @@ def measure(kind: str) -> dict:
         "chunk_ms": {name: statistics.median(t[1:]) for name, t in samples.items() if t},
         "stage_mean_ms": {name: row.total_us / row.runs / 1e3 for name, row in stats.stages.items() if row.runs},
         "parity": {v.value: {"max_abs": v.worst.max_abs, "rel_l2": v.worst.rel_l2, "cosine": v.worst.cosine}
-                   for v in bundle.accepted.values if v.level == "chunk"},
+                   for v in parity.values if v.level == "chunk"},
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -95,10 +96,11 @@ def measure(kind: str) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=KINDS, help="act, diffusion, smolvla (default: all)")
+    parser.add_argument("--keep", action="store_true", help="measure the bundles that are there, do not build")
     arguments = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     for kind in arguments.kinds:
-        figures = measure(kind)
+        figures = measure(kind, arguments.keep)
         known = json.loads(PROFILE.read_text(encoding="utf-8")) if PROFILE.is_file() else {}
         PROFILE.write_text(json.dumps(dict(sorted((known | {kind: figures}).items())), indent=1) + "\n", encoding="utf-8")
         print(f"{kind}: {figures['chunk_ms']}; written to {PROFILE}", flush=True)
