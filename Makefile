@@ -42,7 +42,7 @@ test: setup runtime ## every test that needs no simulator, in C and in Python
 test-lerobot test-huggingface: test-%: $(STAMP)-% runtime ## compiled checkpoints against LeRobot / transformers themselves
 	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest tests/$*
 
-test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (12 GB of memory)
+test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (gigabytes, minutes)
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
 	@$(MAKE) --no-print-directory test
 	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -m pytest -m full tests/lerobot
@@ -55,7 +55,7 @@ bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy:
 	@$(BIN)/python -m benchmarks.run --member $(MEMBER)
 	@$(BIN)/python -m docs.render
 
-bench-lerobot: $(STAMP)-lerobot runtime ## LeRobot policies of real size, beside PyTorch (12 GB of memory)
+bench-lerobot: $(STAMP)-lerobot runtime ## LeRobot policies of real size, beside PyTorch (gigabytes, minutes)
 	@$$($(BIN)/python -m vlacompile.frontends.environments lerobot) -W ignore -m benchmarks.checkpoints
 	@$(BIN)/python -m docs.render
 
