@@ -49,7 +49,6 @@ test-full: setup runtime ## the same, the C tests also under sanitizers, and pol
 
 eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIBERO-Goal simulator
 	@MUJOCO_GL=osmesa $(BIN)/python -m examples.libero_goal.evaluate suite
-	@$(BIN)/python -m docs.render
 
 bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy: the other)
 	@$(BIN)/python -m benchmarks.run --member $(MEMBER)

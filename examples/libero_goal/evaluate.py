@@ -17,6 +17,7 @@ import importlib.metadata
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -32,8 +33,9 @@ from examples.libero_goal.expert import TASKS
 from examples.libero_goal.policy import checkpoint
 from examples.libero_goal.scene import GoalScene
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results"  # committed; `suite --record` copies to it
 WORK = Path("build/libero_goal")
+RUNS = WORK / "results"  # what is played here
 STEP_LIMIT = 300
 ACCEPTANCE = range(40, 50)
 WRONG_BY = 3  # the wrong-instruction control names the task that is this many places further in the list
@@ -93,8 +95,8 @@ def settings_of(arguments: argparse.Namespace) -> dict:
 
 def result_file(name: str, settings: dict) -> Path:
     """The file that episodes with these settings go to. Refuses one with other settings."""
-    path = RESULTS / f"{name}.jsonl"
-    path.parent.mkdir(exist_ok=True)
+    path = RUNS / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
     where, text = path.with_suffix(".settings.json"), json.dumps(settings, indent=1) + "\n"
     known = where.read_text(encoding="utf-8") if where.is_file() else None
     if path.is_file() and known not in (None, text):
@@ -159,7 +161,10 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def compare_files(first: str, second: str) -> None:
-    a, b = ({(e.task, e.state): e for e in load(RESULTS / f"{n}.jsonl")} for n in (first, second))
+    files = [next((f for f in (RUNS / f"{n}.jsonl", RESULTS / f"{n}.jsonl") if f.is_file()), None) for n in (first, second)]
+    if None in files:
+        raise SystemExit(f"{(first, second)[files.index(None)]} has not been played: see `evaluate run --help`")
+    a, b = ({(e.task, e.state): e for e in load(file)} for file in files)
     common = sorted(a.keys() & b.keys())
     only_a = [k for k in common if a[k].success and not b[k].success]
     only_b = [k for k in common if b[k].success and not a[k].success]
@@ -186,6 +191,9 @@ def suite(arguments: argparse.Namespace) -> None:
                 raise SystemExit(f"{' '.join(extra)} failed for the {member} member")
         compare_files(f"{member}-torch", f"{member}-vlab")
         compare_files(f"{member}-torch", f"{member}-torch-disturbed")
+    if arguments.record:
+        for file in RUNS.glob("*.json*"):
+            shutil.copyfile(file, RESULTS / file.name)
 
 
 def main() -> None:
@@ -193,6 +201,7 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     p = verbs.add_parser("suite", help="both members, PyTorch and libvlart, paired, and the control")
     p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
+    p.add_argument("--record", action="store_true", help=f"copy what was played to {RESULTS.name}/ beside this file")
     p.set_defaults(function=suite)
     p = verbs.add_parser("run", help="play episodes")
     p.add_argument("--member", choices=["light", "heavy"], required=True)
