@@ -52,11 +52,9 @@ eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIB
 
 bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy: the other)
 	@$(BIN)/python -m benchmarks.run --member $(MEMBER)
-	@$(BIN)/python -m docs.render
 
 bench-lerobot: $(STAMP)-lerobot runtime ## LeRobot policies of real size, beside PyTorch (gigabytes, minutes)
-	@$$($(BIN)/python -m vlacompile.frontends.environments lerobot) -W ignore -m benchmarks.checkpoints
-	@$(BIN)/python -m docs.render
+	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -W ignore -m benchmarks.checkpoints
 
 docs: setup ## render the figures of README.md from profiles/
 	@$(BIN)/python -m docs.render

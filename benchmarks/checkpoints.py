@@ -3,14 +3,14 @@
     make bench-lerobot        (in the environment lerobot: python -m benchmarks.checkpoints)
 
 Random weights (the work is the same), LeRobot's own default sizes, one thread, one new observation per chunk. PyTorch,
-the whole policy as one ONNX graph, and the bundle take turns; medians. Writes profiles/host/lerobot.json.
+the whole policy as one ONNX graph, and the bundle take turns; medians. Writes build/bench/lerobot.json; with --record profiles/host/lerobot.json, and `make docs` then
+renders it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -97,13 +97,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=KINDS, help="act, diffusion, smolvla (default: all)")
     parser.add_argument("--keep", action="store_true", help="measure the bundles that are there, do not build")
+    parser.add_argument("--record", action="store_true", help=f"keep the figures in {PROFILE}")
     arguments = parser.parse_args()
-    os.environ["HF_HUB_OFFLINE"] = "1"
     for kind in arguments.kinds:
         figures = measure(kind, arguments.keep)
-        known = json.loads(PROFILE.read_text(encoding="utf-8")) if PROFILE.is_file() else {}
-        PROFILE.write_text(json.dumps(dict(sorted((known | {kind: figures}).items())), indent=1) + "\n", encoding="utf-8")
-        print(f"{kind}: {figures['chunk_ms']}; written to {PROFILE}", flush=True)
+        path = PROFILE if arguments.record else WORK.with_suffix(".json")
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        path.write_text(json.dumps(dict(sorted((known | {kind: figures}).items())), indent=1) + "\n", encoding="utf-8")
+        print(f"{kind}: {figures['chunk_ms']}; written to {path}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     make bench        (python -m benchmarks.run --member light)
 
 Every engine is prepared in one process and run in another; they take turns, round after round, so that a change of the
-machine's speed meets all of them. Medians are reported. Writes profiles/host/bench-MEMBER.json.
+machine's speed meets all of them. Medians are reported. Writes build/bench/bench-MEMBER.json; with --record profiles/host/bench-MEMBER.json, and `make docs` then
+renders it.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--member", choices=["light", "heavy"], default="light")
     parser.add_argument("--threads", default="1,2", help="numbers of threads to measure")
+    parser.add_argument("--record", action="store_true", help=f"keep the figures in {PROFILES}")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     work = Path("build/bench") / arguments.member
@@ -149,8 +151,7 @@ def main() -> None:
     profile = {"member": arguments.member, "machine": machine.describe("openvino", "executorch"), "rounds": ROUNDS,
                "replans_per_round": REPLANS,
                "engines": rows, "pop_ns": pop_ns(folder("vlacompile", work) / "policy.vlab"), "libvlart_bytes": library.stat().st_size}
-    PROFILES.mkdir(parents=True, exist_ok=True)
-    path = PROFILES / f"bench-{arguments.member}.json"
+    path = (PROFILES if arguments.record else work.parent) / f"bench-{arguments.member}.json"
     path.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
     Console().print(table(profile))
     print(f"pop: {profile['pop_ns']:.0f} ns; libvlart.so: {profile['libvlart_bytes']} bytes; written to {path}")

@@ -62,7 +62,7 @@ def type_of(new: Node, old: Node, policy: str):
     values of an input decide them."""
     try:
         return infer_val(new)
-    except (RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:
         line = next((t.strip() for t in reversed((old.meta.get("stack_trace") or "").splitlines()) if t.strip()), "")
         raise CaptureError(
             "the values of an input decide a shape or a number", where=f'Policy "{policy}", {line or old.name}',
