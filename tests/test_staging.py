@@ -156,7 +156,7 @@ def test_layers_are_not_taken_for_iterations():
                     {"noise": torch.randn(1, 2, 4), "state": torch.randn(1, 2, 4)})
     result = stage(capture(policy), HOST, EVERY)
     assert all(s.iterations == 1 for s in result.staged.stages)
-    assert any("these are layers, not iterations" in note for note in result.notes)
+    assert any("no repeated body" in note for note in result.notes)
 
 
 def test_a_loop_that_looks_two_iterations_back_carries_two_values():

@@ -14,6 +14,7 @@ from vlacompile.errors import VlaError
 
 if TYPE_CHECKING:
     from vlacompile.bundle.bundle import Bundle, read_bundle as load
+    from vlacompile.capture.iterations import iterations
     from vlacompile.pipeline import build
     from vlacompile.policy import Loop, Policy, Source
     from vlacompile.runtime.session import Session
@@ -25,12 +26,13 @@ _HOMES = {
     "Policy": ("vlacompile.policy", "Policy"),
     "Session": ("vlacompile.runtime.session", "Session"),
     "Source": ("vlacompile.policy", "Source"),
+    "iterations": ("vlacompile.capture.iterations", "iterations"),
     "build": ("vlacompile.pipeline", "build"),
     "load": ("vlacompile.bundle.bundle", "read_bundle"),
     "verify": ("vlacompile.verify.replay", "verify"),
 }
 
-__all__ = ["Bundle", "Loop", "Policy", "Session", "Source", "VlaError", "build", "load", "verify"]
+__all__ = ["Bundle", "Loop", "Policy", "Session", "Source", "VlaError", "build", "iterations", "load", "verify"]
 
 del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable
 

@@ -61,6 +61,7 @@ class Staging:
 
     staged: Staged
     notes: tuple[str, ...]
+    complete: bool = True  # False: a loop was traced in part and not found again
 
 
 def build(source: Policy | str | Path, target: str = "host", recipe: str | None = None, out: str | Path = "policy.vlab",
@@ -76,12 +77,7 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     progress("load the policy")
     policy = load_policy(source)
     wanted = resolve(wanted, policy)
-    progress("trace the inference function")
-    program = capture(policy)
-    progress("find stages")
-    staging = stage(program, where, wanted)
-    progress("record golden vectors")
-    frames, parity = golden(policy, staging.staged, wanted)
+    program, staging, frames, parity = stage_and_prove(policy, where, wanted, progress)
     emitted = {}
     for s in staging.staged.stages:
         progress(f"emit {s.name}")
@@ -93,6 +89,27 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     progress("replay it through libvlart")
     return write_bundle(Path(out), assembly.plan, contents, provenance(policy, program, where, wanted, staging, parity),
                         lambda path: replay(path, frames, policy.outputs).require())
+
+
+def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Progress) \
+        -> tuple[Program, Staging, list[Frame], dict[str, Metrics]]:
+    """The stages and the golden frames that show them to be the same function. A loop whose later iterations do not
+    follow from the first ones is traced whole. Raises ParityError."""
+    for whole in (False, True):
+        progress("trace the inference function" + (" whole" if whole else ""))
+        program = capture(policy, whole)
+        shortened = program.iterations is not None
+        progress("find stages")
+        staging = stage(program, target, recipe)
+        if shortened and not staging.complete:
+            continue
+        progress("record golden vectors")
+        try:
+            return program, staging, *golden(policy, staging.staged, recipe)
+        except ParityError:
+            if not shortened:
+                raise
+    raise AssertionError("a program that was traced whole is complete")
 
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:
@@ -112,7 +129,7 @@ def stage(program: Program, target: Target, recipe: Recipe) -> Staging:
     minimum = recipe.stages.min_flops
     parts = partition(program, target.launch.min_stage_flops if minimum is None else minimum)
     notes += [f"merged: {note}" for note in parts.merged]
-    return Staging(build_stages(parts), tuple(notes))
+    return Staging(build_stages(parts), tuple(notes), program.iterations is None)
 
 
 def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from vlacompile.bundle.layout import DTYPES, UPDATES
+from vlacompile.capture.iterations import iterations
 from vlacompile.errors import SourceError, nearest
 
 TORCH_DTYPES: dict[torch.dtype, str] = {
@@ -131,6 +132,14 @@ class Policy:
                 why="a declared loop is a step function and its iteration count and carry",
                 fix="give both, or write the loop inside observe and give neither",
             )
+        both = [n for n in self.outputs if n in self.sources]
+        if both:
+            raise SourceError(
+                f'"{both[0]}" names an input and an output',
+                where=where,
+                why="every value of a bundle has a name of its own",
+                fix="return the tensor by another name",
+            )
         if not self.outputs:
             raise SourceError(
                 "outputs is empty",
@@ -145,7 +154,7 @@ class Policy:
         if self.loop is not None:
             known = {**inputs, **values}
             carry = {name: known[start] for name, start in self.loop.carry.items()}
-            for k in range(self.loop.iterations):
+            for k in iterations(self.loop.iterations):
                 index = {self.loop.index: k} if self.loop.index else {}
                 carry = dict(self.step(**values, **carry, **index))
             values |= carry

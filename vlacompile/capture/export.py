@@ -6,11 +6,13 @@ the module path and the source line. Must not know stages.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import linecache
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Node
 
 from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
+from vlacompile.capture.iterations import shortened
 from vlacompile.capture.program import Program, prune, to_meta
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
@@ -97,8 +100,8 @@ def modules_of(*functions: Callable | None) -> dict[str, torch.nn.Module]:
     return {name: module for name, module in found.items() if id(module) not in inner}
 
 
-def capture(policy: Policy) -> Program:
-    """Trace `policy` at its example shapes.
+def capture(policy: Policy, whole: bool = False) -> Program:
+    """Trace `policy` at its example shapes. whole: also loops over `iterations` of which three would do.
 
     Raises CaptureError with the module path and source line of the statement that cannot be traced.
     """
@@ -116,13 +119,16 @@ def capture(policy: Policy) -> Program:
         with torch.no_grad(), warnings.catch_warnings():
             # torch 2.13 copies its own deprecated LeafSpec; nothing a user could act on
             warnings.filterwarnings("ignore", "`isinstance.*LeafSpec", FutureWarning)
-            exported = torch.export.export(module, tuple(policy.example_inputs.values()), strict=False)
+            with contextlib.nullcontext([]) if whole else shortened() as lengths:
+                exported = torch.export.export(module, tuple(policy.example_inputs.values()), strict=False)
             exported = exported.run_decompositions({})
     except CaptureError:
         raise
     except Exception as error:  # the exporter raises whatever the traced model raised
         raise _explain(policy, module, error) from error
-    return _to_program(policy, exported)
+    if len(lengths) > 1:
+        return capture(policy, whole=True)
+    return replace(_to_program(policy, exported), iterations=lengths[0] if lengths else None)
 
 
 def _explain(policy: Policy, module: torch.nn.Module, error: Exception) -> CaptureError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.fx import Graph, GraphModule, Node
@@ -24,6 +24,7 @@ class Program:
     node's args are the policy outputs in the order of `outputs`.
 
     parameters: constants that are weights of the model as it was given (not computed from others).
+    iterations: how often the loop runs of which only the first iterations were traced; None: all is traced.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Program:
     inputs: Mapping[str, str]  # placeholder name -> source name
     outputs: tuple[str, ...]
     parameters: frozenset[str] = field(default=frozenset())
+    iterations: int | None = None
 
     def output_nodes(self) -> tuple[Node, ...]:
         return tuple(self.graph.output_node().args[0])
@@ -99,10 +101,7 @@ class ProgramEditor:
         old = self.program
         outs = tuple(self._map[n] for n in old.output_nodes())
         self.graph.output(outs)
-        return prune(
-            Program(old.name, self.graph, self.constants, old.sources, old.inputs, old.outputs,
-                    old.parameters | self._weights)
-        )
+        return prune(replace(old, graph=self.graph, constants=self.constants, parameters=old.parameters | self._weights))
 
 
 def prune(program: Program) -> Program:
@@ -114,8 +113,7 @@ def prune(program: Program) -> Program:
             graph.erase_node(node)
     live = {n.target for n in graph.nodes if n.op == "get_attr"}
     constants = {k: v for k, v in program.constants.items() if k in live}
-    return Program(program.name, graph, constants, program.sources, program.inputs, program.outputs,
-                   frozenset(program.parameters & live))
+    return replace(program, constants=constants, parameters=frozenset(program.parameters & live))
 
 
 def infer_val(node: Node):

@@ -1,94 +1,184 @@
-"""Sampling loops of denoising policies with their schedules as Python numbers, so that they can be traced.
+"""Sampling loops of denoising policies, their schedules as tensors with one row per step, so that they can be traced.
 
-Equations: DDIM, Song et al. 2021 (arXiv 2010.02502), eq. 12 with eta 0; DDPM, Ho et al. 2020 (arXiv 2006.11239),
-eq. 6 and 7 with the small fixed variance; as diffusers 0.35 computes them. A number that differs from step to step
-becomes a row of a table in the plan.
+Every solver here is one recurrence with other coefficients: the network's output and the sample give an estimate of
+the clean sample, and the next sample is a sum of the sample, this estimate, the one before it, the output and fresh
+noise. Equations: DDPM, Ho et al. 2020 (arXiv 2006.11239), eq. 6 and 7 with the small fixed variance; DDIM, Song et al.
+2021 (arXiv 2010.02502), eq. 12 with eta 0; DPM-Solver++(2M), Lu et al. 2022 (arXiv 2211.01095), algorithm 2; flow
+matching's Euler step; guidance, Ho and Salimans 2022 (arXiv 2207.12598), eq. 6. As diffusers 0.35 computes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from vlacompile.capture.iterations import iterations
 from vlacompile.errors import SourceError
 
-Predict = Callable[[torch.Tensor, int], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Step:
-    """alpha_bar: cumulated signal share at this timestep and at the one that it leads to."""
-
-    timestep: int
-    alpha_bar: float
-    alpha_bar_next: float
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# Columns of a sampler's coefficients: clean = CLEAN_OF_SAMPLE * sample + CLEAN_OF_OUTPUT * output, bounded;
+# next = SAMPLE * sample + CLEAN * clean + BEFORE * clean of the step before + OUTPUT * output + FRESH * fresh noise.
+CLEAN_OF_SAMPLE, CLEAN_OF_OUTPUT, SAMPLE, CLEAN, BEFORE, OUTPUT, FRESH = range(7)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """kind: "ddim" or "ddpm". predicts: "epsilon" or "sample". clip: bound of the clean sample, or None."""
+    """timesteps [K]: what the network is told. rows [K][7]: the columns above, per step. clip: bound of the clean
+    sample, or None."""
 
-    kind: str
-    steps: tuple[Step, ...]
-    predicts: str
-    clip: float | None
+    timesteps: tuple[float, ...]
+    rows: tuple[tuple[float, ...], ...]
+    clip: float | None = None
 
-    def denoise(self, predict: Predict, sample: torch.Tensor, added: torch.Tensor | None) -> torch.Tensor:
+    def needs(self, column: int) -> bool:
+        return any(row[column] != 0 for row in self.rows)
+
+    def denoise(self, predict: Predict, sample: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
         """The sample [1,H,D] after all steps.
 
-        predict: (sample [1,H,D], timestep) -> the network's output. sample [1,H,D]: noise to begin with. added
-        [K,H,D]: what DDPM adds after each step; its last row counts nothing.
+        predict: (sample [1,H,D], timestep []) -> the network's output [1,H,D]. sample [1,H,D]: noise to begin with.
+        added [K,H,D]: fresh noise, for a sampler that adds some after each step; its last row counts nothing.
         """
-        for k, step in enumerate(self.steps):
-            output = predict(sample, step.timestep)
-            a, b = step.alpha_bar**0.5, (1.0 - step.alpha_bar) ** 0.5
-            if self.predicts == "epsilon":
-                clean, residual = (sample - b * output) / a, output
-            else:
-                clean, residual = output, (sample - a * output) / b
-            if self.clip is not None:
-                clean = clean.clamp(-self.clip, self.clip)
-            if self.kind == "ddim":
-                sample = step.alpha_bar_next**0.5 * clean + (1.0 - step.alpha_bar_next) ** 0.5 * residual
-            else:
+        timesteps, rows = torch.tensor(self.timesteps), torch.tensor(self.rows)
+        before = torch.zeros_like(sample) if self.needs(BEFORE) else None
+        for k in iterations(len(self.timesteps)):
+            row = rows[k]
+            output = predict(sample, timesteps[k])
+            terms = [(SAMPLE, sample), (OUTPUT, output)]
+            if self.needs(CLEAN):
+                clean = self._sum(row, [(CLEAN_OF_SAMPLE, sample), (CLEAN_OF_OUTPUT, output)])
+                clean = clean if self.clip is None else clean.clamp(-self.clip, self.clip)
+                terms += [(CLEAN, clean)]
+                if before is not None:
+                    terms += [(BEFORE, before)]
+                    before = clean
+            if self.needs(FRESH):
                 assert added is not None
-                sample = _ddpm(step, clean, sample, added[k][None], final=k == len(self.steps) - 1)
+                terms += [(FRESH, added[k][None])]
+            sample = self._sum(row, terms)
         return sample
 
-
-def _ddpm(step: Step, clean: torch.Tensor, sample: torch.Tensor, fresh: torch.Tensor, final: bool) -> torch.Tensor:
-    kept = step.alpha_bar / step.alpha_bar_next
-    scale = 1.0 - step.alpha_bar
-    mean = (step.alpha_bar_next**0.5 * (1.0 - kept) / scale) * clean + (
-        kept**0.5 * (1.0 - step.alpha_bar_next) / scale) * sample
-    variance = max((1.0 - step.alpha_bar_next) / scale * (1.0 - kept), 1e-20)
-    return mean + (0.0 if final else variance**0.5) * fresh
+    def _sum(self, row: torch.Tensor, terms: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+        """Without the terms that count nothing, and the products with one, in any step."""
+        products = [x if all(r[c] == 1 for r in self.rows) else row[c] * x for c, x in terms if self.needs(c)]
+        return sum(products[1:], products[0])
 
 
-def sampler_of(scheduler, iterations: int) -> Sampler:
-    """What diffusers' DDIMScheduler or DDPMScheduler object does in so many steps. Raises SourceError for settings
-    that are not covered."""
+def _sampler(timesteps: Sequence[float], rows: list[dict[int, float]], clip: float | None) -> Sampler:
+    return Sampler(tuple(timesteps), tuple(tuple(r.get(c, 0.0) for c in range(7)) for r in rows), clip)
+
+
+def _estimate(predicts: str, alpha: float, sigma: float) -> dict[int, float]:
+    """How the clean sample follows, where sample = alpha * clean + sigma * noise."""
+    if predicts == "sample":
+        return {CLEAN_OF_OUTPUT: 1.0}
+    return {CLEAN_OF_SAMPLE: 1.0 / alpha, CLEAN_OF_OUTPUT: -sigma / alpha}
+
+
+def ddim(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: float | None) -> Sampler:
+    """bars [K+1]: share of the signal (cumulated alpha) at each timestep, and after the last. predicts: "epsilon" or
+    "sample". The noise that is kept is the network's, not what a clipped estimate would leave."""
+    rows = []
+    for bar, following in zip(bars, bars[1:], strict=False):
+        alpha, sigma, left = bar**0.5, (1 - bar) ** 0.5, (1 - following) ** 0.5
+        kept = {OUTPUT: left} if predicts == "epsilon" else {SAMPLE: left / sigma, OUTPUT: -left * alpha / sigma}
+        rows.append(_estimate(predicts, alpha, sigma) | {CLEAN: following**0.5} | kept)
+    return _sampler(timesteps, rows, clip)
+
+
+def ddpm(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: float | None) -> Sampler:
+    """As `ddim`; adds fresh noise after every step but the last."""
+    rows = []
+    for bar, following in zip(bars, bars[1:], strict=False):
+        kept, scale = bar / following, 1 - bar
+        variance = max((1 - following) / scale * (1 - kept), 1e-20)
+        final = len(rows) == len(timesteps) - 1
+        rows.append(_estimate(predicts, bar**0.5, scale**0.5) | {
+            CLEAN: following**0.5 * (1 - kept) / scale, SAMPLE: kept**0.5 * (1 - following) / scale,
+            FRESH: 0.0 if final else variance**0.5})
+    return _sampler(timesteps, rows, clip)
+
+
+def dpm_solver(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: float | None) -> Sampler:
+    """DPM-Solver++(2M), midpoint: as `ddim`, of second order through the clean estimate of the step before; the
+    first step, and the last of fewer than 15, are of first order."""
+    sigmas = [(1 - bar) ** 0.5 for bar in bars]
+    alphas = [bar**0.5 for bar in bars]
+    lambdas = [math.log(a / s) if s > 0 else math.inf for a, s in zip(alphas, sigmas, strict=True)]
+    count, rows = len(timesteps), []
+    for k in range(count):
+        h = lambdas[k + 1] - lambdas[k]
+        clean, before = -alphas[k + 1] * math.expm1(-h), 0.0
+        if 0 < k and (k < count - 1 or count >= 15) and math.isfinite(h):
+            before = -clean * h / (2 * (lambdas[k] - lambdas[k - 1]))
+        rows.append(_estimate(predicts, alphas[k], sigmas[k]) | {
+            SAMPLE: sigmas[k + 1] / sigmas[k], CLEAN: clean - before, BEFORE: before})
+    return _sampler(timesteps, rows, clip)
+
+
+def euler(times: Sequence[float]) -> Sampler:
+    """Flow matching, from times[0] to times[-1], K+1 of them: sample + (t' - t) * velocity."""
+    steps = [{SAMPLE: 1.0, OUTPUT: b - a} for a, b in zip(times, times[1:], strict=False)]
+    return _sampler([float(t) for t in times[:-1]], steps, None)
+
+
+def guided(predict: Callable[..., torch.Tensor], condition, unconditional, scale: float) -> Predict:
+    """Classifier-free guidance. predict: (sample, timestep, condition) -> output; both conditions have one form."""
+
+    def both(sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        without = predict(sample, timestep, unconditional)
+        return without + scale * (predict(sample, timestep, condition) - without)
+
+    return both
+
+
+_SOLVERS = {"DDIMScheduler": ddim, "DDPMScheduler": ddpm, "DPMSolverMultistepScheduler": dpm_solver}
+_COVERED = {
+    "DDIMScheduler": {"prediction_type": ("epsilon", "sample"), "thresholding": (False,)},
+    "DDPMScheduler": {"prediction_type": ("epsilon", "sample"), "thresholding": (False,),
+                      "variance_type": ("fixed_small",)},
+    "DPMSolverMultistepScheduler": {
+        "prediction_type": ("epsilon", "sample"), "thresholding": (False,), "algorithm_type": ("dpmsolver++",),
+        "solver_order": (2,), "solver_type": ("midpoint",), "lower_order_final": (True,), "euler_at_final": (False,),
+        "variance_type": (None,)},
+}
+
+
+def sampler_of(scheduler, steps: int) -> Sampler:
+    """What diffusers' scheduler object does in so many steps. Raises SourceError for settings that are not covered."""
     kind, config = type(scheduler).__name__, scheduler.config
     _check(kind, config)
-    scheduler.set_timesteps(iterations)
-    bars, timesteps = scheduler.alphas_cumprod.double().tolist(), [int(t) for t in scheduler.timesteps]
-    stride = config.num_train_timesteps // len(timesteps)
+    scheduler.set_timesteps(steps)
+    timesteps = [int(t) for t in scheduler.timesteps]
+    if kind == "DPMSolverMultistepScheduler":
+        bars = [1 / (1 + float(s) ** 2) for s in scheduler.sigmas.double()]
+        return dpm_solver(timesteps, bars, config.prediction_type, None)
+    known, stride = scheduler.alphas_cumprod.double().tolist(), config.num_train_timesteps // len(timesteps)
     final = float(scheduler.final_alpha_cumprod) if kind == "DDIMScheduler" else 1.0
-    steps = tuple(Step(t, bars[t], bars[t - stride] if t >= stride else final) for t in timesteps)
-    return Sampler(kind.removesuffix("Scheduler").lower(), steps, config.prediction_type,
-                   float(config.clip_sample_range) if config.clip_sample else None)
+    # each step leads to the timestep one stride earlier, whatever the next one is
+    following = [known[t - stride] if t >= stride else final for t in timesteps]
+    bars = [known[t] for t in timesteps]
+    if bars[1:] != following[:-1]:
+        raise SourceError(f"timesteps {timesteps[:3]}... are not one stride apart",
+                          where=f"the checkpoint's {kind}", why=f"a step leads {stride} timesteps back",
+                          fix='set timestep_spacing to "leading"')
+    clip = float(config.clip_sample_range) if config.clip_sample else None
+    return _SOLVERS[kind](timesteps, [*bars, following[-1]], config.prediction_type, clip)
 
 
 def _check(kind: str, config) -> None:
-    wanted = {"prediction_type": ("epsilon", "sample"), "thresholding": (False,)}
-    if kind == "DDPMScheduler":
-        wanted["variance_type"] = ("fixed_small",)
-    elif kind != "DDIMScheduler":
+    if kind not in _COVERED:
         raise SourceError(f"the scheduler {kind} is not covered", where="the checkpoint's noise scheduler",
-                          why="DDIMScheduler and DDPMScheduler are", fix="set noise_scheduler_type to DDIM in config.json")
-    for name, values in wanted.items():
+                          why=", ".join(_COVERED) + " are", fix="set noise_scheduler_type to DDIM in config.json")
+    for name, values in _COVERED[kind].items():
         if config.get(name) not in values:
             raise SourceError(f"{name} = {config.get(name)!r} is not covered", where=f"the checkpoint's {kind}",
                               why=f"covered: {', '.join(map(repr, values))}", fix="sample with DDIM and epsilon prediction")
+    spaced = [n for n in ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas",
+                          "use_flow_sigmas") if config.get(n)]
+    if spaced:
+        raise SourceError(f"{spaced[0]} is not covered", where=f"the checkpoint's {kind}",
+                          why="its timesteps are no whole numbers", fix=f"set {spaced[0]} to false")

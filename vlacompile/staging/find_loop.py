@@ -2,21 +2,24 @@
 
 The values that depend on the carried sample fall into K structurally identical bodies. What differs
 between bodies becomes a table with one row per iteration; what is the same is an invariant; what one
-body hands to the next is carried. Nothing is assumed: every operand of every node is compared.
+body hands to the next is carried. Nothing is assumed: every operand of every node is compared. A first
+iteration that is computed differently stays in front of the loop.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.fx import Graph, Node
 
-from vlacompile.capture.program import Program, ProgramEditor, op_name
+from vlacompile.capture.iterations import TRACED
+from vlacompile.capture.program import Program, ProgramEditor, op_name, type_text
 from vlacompile.staging.dependency import dependencies
+from vlacompile.staging.extrapolate import CannotExtrapolate, Extrapolator
 from vlacompile.staging.rolled import SCALAR_OPS, RolledLoop
 
 _ATEN = torch.ops.aten
@@ -52,45 +55,81 @@ class _NoLoop(Exception):
 
 
 def find_loop(program: Program) -> LoopSearch:
-    """Roll up the loop that starts from a source with update class "step". At most one loop."""
-    deps = dependencies(program)
-    seeds = [p for name, p in program.placeholders().items() if program.sources[name].update == "step"]
+    """Roll up the loop of every source with update class "step" (noise to be denoised), then those that start from
+    anything else (tokens that are decoded one after the other)."""
     notes: list[str] = []
-    for seed in seeds:
-        name = program.inputs[seed.name]
-        trace = [n for n in program.graph.nodes if n.op == "call_function" and name in deps[n]]
-        for candidate in _candidates(trace):
-            try:
-                rolled = _roll(program, trace, candidate)
-            except _NoLoop as reason:
-                notes.append(f"from {name}: {candidate.iterations} x {candidate.period} nodes refused: {reason}")
-                continue
-            notes.append(f"from {name}: {candidate.iterations} iterations of {candidate.period} nodes")
-            return LoopSearch(rolled, True, tuple(notes))
-        notes.append(f"from {name}: no repeated body in {len(trace)} nodes")
-    return LoopSearch(program, False, tuple(notes or ["no source has update class \"step\""]))
+    before = program
+    for name in [n for n in program.placeholders() if program.sources[n].update == "step"]:
+        deps = dependencies(program)
+        trace = [n for n in program.graph.nodes if _is_op(n) and name in deps[n]]
+        rolled, said = _search(program, trace, 2)
+        notes += [f"from {name}: {note}" for note in said]
+        program = rolled or program
+    while True:
+        rolled, said = _from_anything(program)
+        notes += said
+        if rolled is None:
+            return LoopSearch(program, program is not before, tuple(notes or ["no body is repeated"]))
+        program = rolled
 
 
-def _signature(node: Node) -> tuple:
-    """What must be equal in every iteration apart from the operands themselves."""
+def _from_anything(program: Program) -> tuple[Program | None, list[str]]:
+    """A loop among the values of one dependency set, at least three times through the same weights."""
+    deps, traces = dependencies(program), {}
+    for node in program.graph.nodes:
+        if _is_op(node) and deps[node]:
+            traces.setdefault(deps[node], []).append(node)
+    for sources, trace in traces.items():
+        if any(n.op == "get_attr" and n.target in program.parameters for t in trace for n in t.all_input_nodes):
+            rolled, notes = _search(program, trace, 3 if program.iterations is None else 2)
+            if rolled is not None:
+                return rolled, [f"of {', '.join(sorted(sources))}: {notes[-1]}"]
+    return None, []
+
+
+def _is_op(node: Node) -> bool:
+    return node.op == "call_function" and not isinstance(node.target, RolledLoop)
+
+
+def _search(program: Program, trace: list[Node], fewest: int) -> tuple[Program | None, list[str]]:
+    """(the program with the loop rolled up, or None; what was tried and why it was refused)."""
+    notes = []
+    for candidate in _candidates(program, trace, fewest):
+        try:
+            rolled = _roll(program, trace, candidate)
+        except (_NoLoop, CannotExtrapolate) as reason:
+            notes.append(f"{candidate.iterations} x {candidate.period} nodes refused: {reason}")
+            continue
+        return rolled, [*notes, f"{_total(program, candidate)} iterations of {candidate.period} nodes"]
+    return None, [*notes, f"no repeated body in {len(trace)} nodes"]
+
+
+def _total(program: Program, c: _Candidate) -> int:
+    """Iterations of the whole function; the traced ones and those that follow from them."""
+    return c.iterations if program.iterations is None else c.iterations + program.iterations - TRACED
+
+
+def _signature(program: Program, node: Node) -> tuple:
+    """What must be equal in every iteration apart from the operands themselves. A weight is its name: layers that
+    follow one another have the same ops and other weights."""
 
     def shape(arg, top: bool):
         if isinstance(arg, Node):
-            return "node"
+            return arg.target if arg.op == "get_attr" and arg.target in program.parameters else "node"
         if isinstance(arg, (list, tuple)):
             return tuple(shape(a, False) for a in arg)
         if top and node.target in SCALAR_OPS and isinstance(arg, float):
             return "number"
         return repr(arg)
 
-    return (op_name(node.target), tuple(shape(a, True) for a in node.args),
+    return (op_name(node.target), type_text(node.meta["val"]), tuple(shape(a, True) for a in node.args),
             tuple((k, shape(v, False)) for k, v in sorted(node.kwargs.items())))
 
 
-def _candidates(trace: list[Node], limit: int = 8) -> list[_Candidate]:
+def _candidates(program: Program, trace: list[Node], fewest: int, limit: int = 8) -> list[_Candidate]:
     """Repetitions of the signature sequence, the one that covers most nodes first."""
     ids: dict[tuple, int] = {}
-    codes = np.array([ids.setdefault(_signature(n), len(ids)) for n in trace], dtype=np.int64)
+    codes = np.array([ids.setdefault(_signature(program, n), len(ids)) for n in trace], dtype=np.int64)
     n, found = len(codes), []
     for period in range(1, n // 2 + 1):
         equal = np.concatenate([[False], codes[:-period] == codes[period:], [False]])
@@ -101,7 +140,7 @@ def _candidates(trace: list[Node], limit: int = 8) -> list[_Candidate]:
         longest = int(runs.argmax())
         length = int(runs[longest])
         iterations = (length + period) // period
-        if iterations >= 2:
+        if iterations >= fewest:
             begin = int(edges[2 * longest])
             slack = length + period - iterations * period
             found += [_Candidate(begin + shift, period, iterations) for shift in range(min(slack, 16) + 1)]
@@ -166,7 +205,7 @@ def _roll(program: Program, trace: list[Node], c: _Candidate) -> Program:
             else:
                 plan[slot.node, slot.position] = ("number", first)
         else:
-            _check_table(program, region[slot.node], ops)
+            _check_table(region[slot.node], ops)
             if ops not in tables:
                 tables.append(ops)
             plan[slot.node, slot.position] = ("table", tables.index(ops))
@@ -176,12 +215,10 @@ def _roll(program: Program, trace: list[Node], c: _Candidate) -> Program:
     return _rebuild(program, region, place, c, carried, tables, invariants, plan)
 
 
-def _check_table(program: Program, node: Node, operands: tuple) -> None:
+def _check_table(node: Node, operands: tuple) -> None:
     types = {(o.meta["val"].dtype, tuple(o.meta["val"].shape)) if isinstance(o, Node) else "number" for o in operands}
     if len(types) != 1:
         raise _NoLoop(f"{node.name} reads values of different types: {types}")
-    if any(isinstance(o, Node) and o.op == "get_attr" and o.target in program.parameters for o in operands):
-        raise _NoLoop(f"{node.name} reads a different weight in each repetition: these are layers, not iterations")
 
 
 def _check_uses(region: list[Node], place: dict, c: _Candidate, carried: dict) -> None:
@@ -233,12 +270,17 @@ def _body_graph(region: list[Node], c: _Candidate, carried: dict, tables: list, 
 def _rebuild(program, region, place, c, carried, tables, invariants, plan) -> Program:
     editor, last = ProgramEditor(program), region[-1]
     body = _body_graph(region, c, carried, tables, invariants, plan)
-    loop = RolledLoop("loop", body, c.iterations, len(carried), len(tables))
+    total = _total(program, c)
+    name = f"loop{sum(isinstance(n.target, RolledLoop) for n in program.graph.nodes) or ''}"
+    loop = RolledLoop(name, body, total, len(carried), len(tables))
+    further = Extrapolator(editor)
 
     def table(i: int, operands: tuple) -> Node:
-        if isinstance(operands[0], Node):
-            return editor.emit(_ATEN.stack.default, ([editor.map(o) for o in operands], 0))
-        return editor.constant(f"loop_table_{i}", torch.tensor(operands, dtype=torch.float32))
+        rows = [editor.map(o) if isinstance(o, Node) else o for o in operands]
+        rows += [further.row(*operands[-2:], ahead) for ahead in range(1, total - c.iterations + 1)]
+        if isinstance(rows[0], Node):
+            return editor.emit(_ATEN.stack.default, (rows, 0))
+        return editor.constant(f"{name}_table_{i}", torch.tensor(rows, dtype=torch.float32))
 
     pending = [n for n in program.graph.nodes if n.op != "output"]
     after = _depend_on(pending, set(region))
@@ -256,7 +298,7 @@ def _rebuild(program, region, place, c, carried, tables, invariants, plan) -> Pr
         editor.replace(final, editor.emit(operator.getitem, (node, i), like=final, val=final.meta["val"]))
     for node in (n for n in pending if n in after and n not in place):
         editor.copy(node)
-    return editor.finish()
+    return replace(editor.finish(), iterations=None)
 
 
 def _depend_on(nodes: list[Node], roots: set[Node]) -> set[Node]:

@@ -32,7 +32,7 @@ def _bind(policy) -> Predict:
     def predict(batch: Batch) -> torch.Tensor:
         condition = condition_on(batch)
         trajectory = sampler.denoise(
-            lambda sample, timestep: model.unet(sample, torch.full((1,), timestep, dtype=torch.long), condition),
+            lambda sample, timestep: model.unet(sample, timestep[None], condition),
             batch[NOISE], batch.get(NOISE_OF_STEPS))
         first = config.n_obs_steps - 1
         return trajectory[:, first: first + config.n_action_steps]

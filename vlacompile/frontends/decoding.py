@@ -1,0 +1,77 @@
+"""Autoregressive decoding with a key/value cache of fixed size, so that it can be traced and rolled up.
+
+The prompt's keys and values are computed once and read by every step; those of the generated tokens have a slot each.
+A decoder with transformers' calling convention (`past_key_values.update(key, value, layer)`) is used as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from vlacompile.capture.iterations import iterations
+
+# (embeddings [1,q,d], mask f32 [1,1,q,kv] to be added to the scores, positions [1,q], cache) -> hidden [1,q,d]
+Decoder = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "SlotCache"], torch.Tensor]
+
+
+class SlotCache:
+    """Keys and values [1,heads,n,head_dim] of the prompt, per layer, and of `slots` generated tokens."""
+
+    def __init__(self, slots: int):
+        self.slots = slots
+        self.prompt: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.made: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.writing: torch.Tensor | None = None  # bool [slots]: where the present token goes; None: the prompt
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.prompt[layer_idx][0].shape[-2] if len(self.prompt) > layer_idx else 0
+
+    def update(self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_, **__) \
+            -> tuple[torch.Tensor, torch.Tensor]:
+        """Keeps the keys and values of a layer; returns those of everything so far, empty slots among it."""
+        if self.writing is None:
+            assert len(self.prompt) == layer_idx, "layers come in order, and each once"
+            self.prompt.append((key, value))
+            batch, heads, _, width = key.shape
+            self.made.append((torch.zeros_like(key[:, :, :1].expand(batch, heads, self.slots, width)),) * 2)
+            return key, value
+        here = self.writing[:, None]
+        made = tuple(torch.where(here, new, old) for new, old in zip((key, value), self.made[layer_idx], strict=True))
+        self.made[layer_idx] = made
+        return tuple(torch.cat([p, m], 2) for p, m in zip(self.prompt[layer_idx], made, strict=True))
+
+
+def greedy(decoder: Decoder, embed: Callable[[torch.Tensor], torch.Tensor], head: Callable[[torch.Tensor], torch.Tensor],
+           prompt: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
+    """The most probable tokens [1, tokens] i64 after a causal prompt, one by one.
+
+    embed: ids i64 [1,1] -> [1,1,d]. head: hidden [1,1,d] -> logits [1,1,vocabulary]. prompt: embeddings [1,n,d],
+    padded on the right. mask: bool [1,n], true where the prompt is no padding.
+    """
+    length, cache = prompt.shape[1], SlotCache(tokens - 1)
+    places = torch.arange(length)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    causal = (places[None, :] <= places[:, None]) & mask[:, None, :]
+    # a padded row sees itself, so that no softmax is over nothing
+    hidden = decoder(prompt, _added(causal | torch.eye(length, dtype=torch.bool)), positions, cache)
+    count = mask.sum(-1, keepdim=True)
+    last = (places[None] == count - 1).to(hidden.dtype)[:, None]  # [1,1,n]
+    token = head(last @ hidden).argmax(-1)
+    here = torch.eye(tokens, dtype=torch.bool)
+    so_far = torch.tril(torch.ones(tokens - 1, tokens - 1, dtype=torch.bool))
+    steps = torch.arange(tokens - 1)
+    out = torch.where(here[0], token, torch.zeros_like(token))
+    for k in iterations(tokens - 1):
+        cache.writing = here[k, : tokens - 1]
+        seen = torch.cat([mask, so_far[k][None]], 1)
+        hidden = decoder(embed(token), _added(seen[:, None]), count + steps[k], cache)
+        token = head(hidden).argmax(-1)
+        out = torch.where(here[k + 1], token, out)
+    return out
+
+
+def _added(visible: torch.Tensor) -> torch.Tensor:
+    """bool [1,q,kv] -> f32 [1,1,q,kv]: nothing where visible, a large negative number elsewhere."""
+    return torch.where(visible[:, None], 0.0, torch.finfo(torch.float32).min)
