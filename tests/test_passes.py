@@ -13,9 +13,11 @@ from tests import policies
 from vlacompile.capture.export import capture
 from vlacompile.capture.program import execute, program_text
 from vlacompile.passes.batch_over_loop import BatchOverLoop
+from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
@@ -58,6 +60,20 @@ class Split(torch.nn.Module):
         return {"action": torch.nn.functional.linear(torch.cat([a, b], 1), self.w)}
 
 
+class Chain(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.randn(4, 5))
+
+    def forward(self, x):
+        return {"action": torch.nn.functional.linear(torch.nn.functional.linear(x, self.a), self.b)}
+
+
+class Narrow(Split):
+    def forward(self, x):
+        return {"action": torch.relu(torch.nn.functional.linear(x, self.w)[:, 2:])}
+
+
 def _assigned(x, a):
     return {"action": torch.relu(torch.slice_scatter(x, a, 1, 0, 2))}
 
@@ -94,6 +110,10 @@ def _example(kind) -> Policy:
     if kind is ReadPartsOfConcat:
         inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
         return Policy("example", _cropped, dict.fromkeys(inputs, Source("observation")), inputs)
+    if kind is CollapseLinearChains:
+        return Policy("example", Chain().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 3)})
+    if kind is NarrowLinears:
+        return Policy("example", Narrow().eval(), {"x": Source("observation")}, X)
     function = {FillEmpty: _filled, DropIdentities: _dropout, MergeCommonSubexpressions: _twice}[kind]
     return Policy("example", function, {"x": Source("observation")}, X)
 
@@ -125,7 +145,7 @@ def test_the_example_of_the_docstring(kind):
 
 def _weights_renamed(text: str) -> str:
     """Drop the module path of weights and put sources first, as the docstrings do."""
-    lines = [re.sub(r"policy__(\w+)", r"\1", line) for line in text.strip().splitlines()]
+    lines = [line.replace("policy__", "") for line in text.strip().splitlines()]
     return "\n".join(sorted(lines, key=lambda line: (0 if " = source " in line else 1 if " = weight " in line else 2)))
 
 
@@ -247,3 +267,61 @@ def test_batched_tables_are_the_same_tables(make):
     assert program.found and result.changed
     got = execute(result.program, inputs)[0]["action"]
     assert torch.allclose(got, policy.infer(**inputs)["action"], atol=1e-6)
+
+
+def _model(x: torch.Tensor, make) -> Policy:
+    torch.manual_seed(0)
+    return Policy("model", make().eval(), {"x": Source("observation")}, {"x": x})
+
+
+class Heads(torch.nn.Module):
+    """Three Linears with biases in a row (GR-1's head has no activation between them), and their neighbours."""
+
+    def __init__(self, widths=(6, 12, 12, 3), also=False, act=False):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.also, self.act = also, act
+
+    def forward(self, x):
+        kept = []
+        for layer in self.layers:
+            x = layer(torch.relu(x) if self.act else x)
+            kept.append(x)
+        return {"action": x + (kept[0].sum() + kept[1].sum() if self.also else 0.0)}
+
+
+@pytest.mark.parametrize(("make", "linears"), [
+    (Heads, 1), (lambda: Heads(also=True), 3), (lambda: Heads(act=True), 3), (lambda: Heads((6, 2, 12, 6)), 2)],
+    ids=["three in a row", "read between", "activations", "through a bottleneck"])
+def test_chains_collapse_where_that_is_less_work(make, linears):
+    policy = _model(torch.randn(2, 6), make)
+    result = CollapseLinearChains().run(capture(policy))
+    assert program_text(result.program).count("= linear(") == linears and result.changed == (linears < 3)
+    want = policy.infer(**policy.example_inputs)["action"]
+    assert torch.allclose(execute(result.program, policy.example_inputs)[0]["action"], want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("parts", "rows"), [
+    (((2, 5),), 3), (((4, 6), (1, 2)), 5), (((0, 9),), 9), (((-3, None),), 3), (((0, 4), (5, 9)), 9)])
+def test_a_narrow_linear_gives_the_same_outputs(parts, rows):
+    class Packed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 9)
+
+        def forward(self, x):
+            y = self.layer(x)
+            return {"action": torch.cat([torch.sin(y[..., a:b]) for a, b in parts], -1)}
+
+    policy = _model(torch.randn(1, 3, 4), Packed)
+    result = NarrowLinears().run(capture(policy))
+    assert result.changed == (rows < 9) and max(t.shape[0] for t in result.program.constants.values()) == rows
+    want = policy.infer(**policy.example_inputs)["action"]
+    assert torch.allclose(execute(result.program, policy.example_inputs)[0]["action"], want, atol=1e-6)
+
+
+def test_a_linear_whose_columns_are_read_across_rows_is_left_alone():
+    layer = torch.nn.Linear(4, 4).eval()
+    policy = Policy("rows", lambda x: {"action": torch.relu(layer(x)[:, 1:3])}, {"x": Source("observation")},
+                    {"x": torch.randn(1, 4, 4)})
+    assert not NarrowLinears().run(capture(policy)).changed

@@ -17,9 +17,11 @@ from vlacompile.emit.onnx_stage import emit_onnx, externalise
 from vlacompile.errors import ParityError
 from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
+from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
@@ -45,6 +47,8 @@ PASSES = (
     MergeCommonSubexpressions(),
     SplitLinearOverConcat(),
     SplitLinearOverFeatures(),
+    NarrowLinears(),
+    CollapseLinearChains(),
     MergeCommonSubexpressions(),
 )
 LOOP_PASSES = (
