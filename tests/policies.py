@@ -119,4 +119,6 @@ EVERY_STAGE = """name = "every-stage"
 description = "no stage merges into another"
 [stages]
 min_flops = 0
+[loop]
+form = "steps"
 """

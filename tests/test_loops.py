@@ -12,13 +12,13 @@ from tests.staged_reference import run_staged
 from vlacompile.capture.export import capture
 from vlacompile.frontends import samplers
 from vlacompile.pipeline import stage, stage_and_prove
-from vlacompile.recipe import Recipe, StagesRecipe
+from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe
 from vlacompile.target import load_target
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 
 HOST = load_target("host")
-EVERY = Recipe("every-stage", "", StagesRecipe(min_flops=0))
+EVERY = Recipe("every-stage", "", StagesRecipe(min_flops=0), loop=LoopRecipe(form="steps"))
 
 
 class Denoiser(torch.nn.Module):
@@ -175,7 +175,8 @@ def test_two_loops_in_one_policy(tmp_path):
 
     policy = vc.Policy("two-loops", observe, {"image": vc.Source("observation"), "noise": vc.Source("step")},
                        {"image": torch.randn(1, 8), "noise": torch.randn(1, 16, 7)})
-    bundle = vc.build(policy, out=tmp_path / "a.vlab")
+    (tmp_path / "every.toml").write_text(policies.EVERY_STAGE, encoding="utf-8")
+    bundle = vc.build(policy, recipe=str(tmp_path / "every.toml"), out=tmp_path / "a.vlab")
     assert sorted(s.iterations for s in bundle.plan.stages if s.carries) == [4, 5]
     with vc.Session(bundle.path) as session:
         for n, tensor in policy.example_inputs.items():

@@ -16,13 +16,14 @@ from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
+from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
-from vlacompile.pipeline import LOOP_PASSES, PASSES
+from vlacompile.pipeline import FUSED_PASSES, LOOP_PASSES, PASSES
 from vlacompile.policy import Policy, Source
 from vlacompile.staging.find_loop import find_loop
 
@@ -86,6 +87,12 @@ def _cropped(a, b):
     return {"action": torch.relu(torch.cat([a, b], 1)[:, :2])}
 
 
+def _repeated(noise, observation):
+    for _ in range(2):
+        noise = torch.tanh(noise) * observation
+    return {"action": noise}
+
+
 def _dropout(x):
     return {"action": torch.relu(torch.nn.functional.dropout(x, 0.1, False))}
 
@@ -101,6 +108,9 @@ def _example(kind) -> Policy:
     if kind is BatchOverLoop:
         inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 4)}
         return Policy("example", Film().eval(), {"observation": Source("observation"), "noise": Source("step")}, inputs)
+    if kind is FuseLoop:
+        inputs = {"noise": torch.randn(1, 4), "observation": torch.randn(1, 4)}
+        return Policy("example", _repeated, {"noise": Source("step"), "observation": Source("observation")}, inputs)
     if kind is SplitLinearOverConcat:
         inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
         return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
@@ -124,7 +134,7 @@ def _documented(kind, part: str) -> str:
     return textwrap.dedent(block.group(1)).strip()
 
 
-KINDS = sorted({type(p) for p in (*PASSES, *LOOP_PASSES)}, key=lambda k: k.__name__)
+KINDS = sorted({type(p) for p in (*PASSES, *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)

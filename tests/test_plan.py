@@ -17,8 +17,8 @@ from vlacompile.bundle.header import c_header
 from vlacompile.errors import BundleError
 from vlacompile.plan.binary import plan_bytes, read_plan
 from vlacompile.plan.memory import arena_offsets
-from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
-                                  Value, Weight)
+from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
+                                  TensorType, Value, Weight)
 from vlacompile.plan.text import parse_plan, plan_text
 from vlacompile.verify.frames import Expected, Frame, frames_bytes, read_frames
 from vlacompile.verify.metrics import Metrics
@@ -28,6 +28,10 @@ SMALL = st.integers(0, 10**6)
 TYPES = st.builds(TensorType, st.sampled_from(sorted(layout.DTYPES)),
                   st.lists(st.integers(1, 64), max_size=4).map(tuple))
 FLOATS = st.floats(-1e6, 1e6, width=32).map(lambda x: float(f"{x:.9g}")).map(lambda x: float(np.float32(x)))
+
+
+samplings = st.none() | st.builds(Sampling, st.sampled_from(sorted(layout.LOOP_FORMS)), st.integers(1, 9), NAMES,
+                                  st.integers(1, 100), FLOATS.map(abs), FLOATS.map(abs))
 
 
 @st.composite
@@ -44,7 +48,7 @@ def plans(draw) -> Plan:
               draw(st.integers(1, 9)), (0,), (Binding("in", pick()), Binding("row", pick(), "row")),
               (Binding("out", pick(), "carry"),),
               tuple(Initializer(f"i{k}", k) for k in range(len(weights))), (Carry(pick(), pick(), pick(), 0, 0),),
-              draw(SMALL), draw(SMALL))
+              draw(SMALL), draw(SMALL), draw(samplings))
         for _ in range(draw(st.integers(0, 3))))
     bounds = draw(st.lists(FLOATS, max_size=3).map(tuple))
     action = draw(st.none() | st.just(Action(1, 50, 10, 3, draw(SMALL), bounds, bounds)))

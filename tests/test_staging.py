@@ -12,11 +12,11 @@ from tests.staged_reference import run_staged
 from vlacompile.capture.export import capture
 from vlacompile.pipeline import stage
 from vlacompile.policy import Loop, Policy, Source
-from vlacompile.recipe import Recipe, StagesRecipe, load_recipe
+from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe, load_recipe
 from vlacompile.target import load_target
 
 HOST = load_target("host")
-EVERY = Recipe("every-stage", "", StagesRecipe(min_flops=0))
+EVERY = Recipe("every-stage", "", StagesRecipe(min_flops=0), loop=LoopRecipe(form="steps"))
 
 
 def staged_of(policy: Policy, recipe: Recipe = EVERY):

@@ -20,6 +20,7 @@ from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
+from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
@@ -29,6 +30,8 @@ from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.policy import TORCH_DTYPES, Policy
 from vlacompile.recipe import Recipe, load_recipe
+from vlacompile.staging.choose_form import fuses
+from vlacompile.staging.choose_solver import choose_solver
 from vlacompile.staging.find_loop import find_loop
 from vlacompile.staging.partition import partition
 from vlacompile.staging.stages import Staged, build_stages
@@ -55,6 +58,10 @@ LOOP_PASSES = (
     BatchOverLoop(),
     MergeCommonSubexpressions(),
 )
+FUSED_PASSES = (
+    FuseLoop(),
+    MergeCommonSubexpressions(),
+)
 
 Progress = Callable[[str], None]
 
@@ -66,6 +73,7 @@ class Staging:
     staged: Staged
     notes: tuple[str, ...]
     complete: bool = True  # False: a loop was traced in part and not found again
+    written: Program | None = None  # the program before a loop was given fewer evaluations; None: it was not
 
 
 def build(source: Policy | str | Path, target: str = "host", recipe: str | None = None, out: str | Path = "policy.vlab",
@@ -104,12 +112,12 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
         program = capture(policy, whole)
         shortened = program.iterations is not None
         progress("find stages")
-        staging = stage(program, target, recipe)
+        staging = stage(program, target, recipe, policy, progress)
         if shortened and not staging.complete:
             continue
         progress("record golden vectors")
         try:
-            return program, staging, *golden(policy, staging.staged, recipe)
+            return program, staging, *golden(policy, staging, recipe)
         except ParityError:
             if not shortened:
                 raise
@@ -123,17 +131,31 @@ def resolve(recipe: Recipe, policy: Policy) -> Recipe:
     return replace(recipe, action=replace(recipe.action, execute=policy.execute))
 
 
-def stage(program: Program, target: Target, recipe: Recipe) -> Staging:
-    """Graph passes, the loop, the cuts, the stages."""
+def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | None = None,
+          progress: Progress = lambda phase: None) -> Staging:
+    """Graph passes, the loop, the solver, the cuts, the stages. policy: where the recipe lets the loop lose something,
+    for the observations that say how much."""
     notes: list[str] = []
-    program = _rewrite(program, PASSES, notes)
-    loop = find_loop(program)
-    notes += [f"loop: {note}" for note in loop.notes]
-    program = _rewrite(loop.program, LOOP_PASSES, notes) if loop.found else program
+    program, found = _rolled(program, notes)
+    complete, written = program.iterations is None, None
+    if found and complete and policy is not None and recipe.loop.max_action_error > 0:
+        choice = choose_solver(program, policy, recipe.loop, lambda other: _rolled(capture(other, whole=True), [])[0], progress)
+        notes += [f"solver: {note}" for note in choice.notes]
+        written, program = (None if choice.sampling is None else program), choice.program
+    if found and fuses(program, target, recipe.loop):
+        program = _rewrite(program, FUSED_PASSES, notes)
     minimum = recipe.stages.min_flops
     parts = partition(program, target.launch.min_stage_flops if minimum is None else minimum)
     notes += [f"merged: {note}" for note in parts.merged]
-    return Staging(build_stages(parts), tuple(notes), program.iterations is None)
+    return Staging(build_stages(parts), tuple(notes), complete, written)
+
+
+def _rolled(program: Program, notes: list[str]) -> tuple[Program, bool]:
+    """The program after the passes, its loops rolled up; whether there are any."""
+    program = _rewrite(program, PASSES, notes)
+    loop = find_loop(program)
+    notes += [f"loop: {note}" for note in loop.notes]
+    return (_rewrite(loop.program, LOOP_PASSES, notes), True) if loop.found else (program, False)
 
 
 def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
@@ -144,10 +166,12 @@ def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
     return program
 
 
-def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:
+def golden(policy: Policy, staging: Staging, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:
     """Golden frames: inputs, what the original function returns for them, and what PyTorch computes for
-    every value between stages; and how far the staged graph is from the original function, per output.
+    every value between stages; and how far the staged graph is from the original function, per output. Where a loop
+    was given fewer evaluations, the original function is compared with the graph before that.
     Raises ParityError when it is another function."""
+    staged, written = staging.staged, staging.written
     values_of = {node: name for name, node in staged.origin.items()}
     frames: list[Frame] = []
     parity: dict[str, Metrics] = {}
@@ -155,23 +179,24 @@ def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame],
                                        recipe.verify.seed):
         with torch.no_grad():
             original = policy.infer(**inputs)
-        _, kept = execute(staged.program, inputs, keep=values_of)
+        outputs, kept = execute(staged.program, inputs, keep=values_of)
+        proved = outputs if written is None else execute(written, inputs)[0]
+        for name, tensor in proved.items():
+            got = compare(tensor.numpy(), original[name].contiguous().numpy())
+            parity[name] = got.worst(parity.get(name, got))
+            limit = tolerance(TORCH_DTYPES[tensor.dtype], "chunk").limit(original[name].numpy())
+            if not got.within(limit):
+                raise ParityError(
+                    f'the staged graph gives another "{name}" than the original function',
+                    where=f'policy "{policy.name}", golden frame "{label}"',
+                    why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
+                    fix="the function may keep state or draw random numbers: make both inputs")
         expects = {}
         for node, tensor in kept.items():
             name = values_of[node]
             level = "chunk" if name in policy.outputs else "stage"
-            want = (original[name] if level == "chunk" else tensor).contiguous().numpy()
-            limit = tolerance(TORCH_DTYPES[tensor.dtype], level).limit(want)
-            expects[name] = Expected(want, limit)
-            if level == "chunk":
-                got = compare(tensor.numpy(), want)
-                parity[name] = got.worst(parity.get(name, got))
-                if not got.within(limit):
-                    raise ParityError(
-                        f'the staged graph gives another "{name}" than the original function',
-                        where=f'policy "{policy.name}", golden frame "{label}"',
-                        why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
-                        fix="the function may keep state or draw random numbers: make both inputs")
+            want = (original[name] if level == "chunk" and written is None else tensor).contiguous().numpy()
+            expects[name] = Expected(want, tolerance(TORCH_DTYPES[tensor.dtype], level).limit(want))
         writes = {n: t.contiguous().numpy() for n, t in inputs.items() if policy.sources[n].update != "static"}
         frames.append(Frame(label, writes, expects))
     return frames, parity

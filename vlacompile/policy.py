@@ -85,6 +85,9 @@ class Policy:
     example_inputs: {input name: tensor}; their shapes and dtypes are the compiled ones.
     step, loop: only for a loop that is declared rather than written inside `observe`.
     execute: how many actions of a chunk are executed per replan, unless the recipe says otherwise; None: all.
+    calibration: recorded inputs as example_inputs, for what is decided by measuring; empty: some are generated.
+    solvers: {name: evaluations -> this policy with another sampler}, for a denoising loop that the compiler does not
+        know how to shorten by its graph; the inputs are among those of this policy.
     outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
         is [1, H, action_dim].
     Raises SourceError when names, shapes or types do not fit together.
@@ -98,6 +101,8 @@ class Policy:
     loop: Loop | None = None
     outputs: tuple[str, ...] = field(default=("action",))
     execute: int | None = None
+    calibration: tuple[Mapping[str, torch.Tensor], ...] = field(default=())
+    solvers: Mapping[str, Callable[[int], Policy]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f'Policy "{self.name}"'
@@ -124,6 +129,16 @@ class Policy:
                     where=where,
                     why="examples are also the golden inputs, and the runtime refuses such values",
                     fix="give a recorded or generated observation",
+                )
+        for i, inputs in enumerate(self.calibration):
+            odd = [n for n, t in self.example_inputs.items() if n not in inputs
+                   or inputs[n].shape != t.shape or inputs[n].dtype != t.dtype]
+            if odd:
+                raise SourceError(
+                    f'calibration observation {i} does not fit: "{odd[0]}"',
+                    where=where,
+                    why="it is missing, or has another shape or dtype than the example",
+                    fix="give every input as in example_inputs",
                 )
         if (self.step is None) != (self.loop is None):
             raise SourceError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vlacompile.bundle.layout import LOOP_FORMS
 from vlacompile.config import load_toml
-from vlacompile.errors import ConfigError
+from vlacompile.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,18 @@ class ActionRecipe:
 
 
 @dataclass(frozen=True)
+class LoopRecipe:
+    """max_action_error: what a denoising loop may lose to a solver with fewer evaluations, in units of each action
+    dimension's spread over the calibration observations; 0: it runs as written.
+    form: "steps" (one engine run per iteration), "fused" (all in one engine), or "auto".
+    observations: how many are generated for calibration where the policy brings none."""
+
+    max_action_error: float = 0.0
+    form: str = "auto"
+    observations: int = 8
+
+
+@dataclass(frozen=True)
 class VerifyRecipe:
     """frames: golden frames recorded when building, at least 4 (every source changes once)."""
 
@@ -41,6 +54,7 @@ class Recipe:
     description: str
     stages: StagesRecipe = field(default_factory=StagesRecipe)
     action: ActionRecipe = field(default_factory=ActionRecipe)
+    loop: LoopRecipe = field(default_factory=LoopRecipe)
     verify: VerifyRecipe = field(default_factory=VerifyRecipe)
 
 
@@ -56,6 +70,12 @@ def load_recipe(name_or_path: str | None) -> Recipe:
          "every dimension needs both bounds"),
         (all(a < b for a, b in zip(recipe.action.low, recipe.action.high)), "action.low is not below action.high",
          "a range has a lower and an upper end"),
+        (recipe.loop.max_action_error >= 0, f"loop.max_action_error = {recipe.loop.max_action_error}",
+         "an error is not negative"),
+        (recipe.loop.form in ("auto", *LOOP_FORMS), f'loop.form = "{recipe.loop.form}"',
+         nearest(recipe.loop.form, ("auto", *LOOP_FORMS))),
+        (recipe.loop.observations >= 2, f"loop.observations = {recipe.loop.observations}",
+         "a spread is over at least two observations"),
         (recipe.action.deadline_ms >= 0, f"action.deadline_ms = {recipe.action.deadline_ms}", "a time is not negative"),
     ]
     for good, what, why in checks:

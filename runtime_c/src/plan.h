@@ -64,6 +64,7 @@ VLART_ACCESSOR(stage, STAGES)
 VLART_ACCESSOR(binding, BINDINGS)
 VLART_ACCESSOR(initializer, INITIALIZERS)
 VLART_ACCESSOR(carry, CARRIES)
+VLART_ACCESSOR(sampling, SAMPLINGS)
 #undef VLART_ACCESSOR
 
 static inline uint32_t vlart_plan_count(const vlart_plan_t *plan, uint32_t section) {

@@ -251,6 +251,37 @@ static vlart_status_t check_sources(vlart_plan_t *plan, vlart_diag_t *diag) {
   return VLART_STATUS_OK;
 }
 
+static bool is_error(float number) { return number >= 0 && isfinite(number); }
+
+/* Of stages in ascending order, so that there is at most one for each. */
+static vlart_status_t check_samplings(const vlart_plan_t *plan, vlart_diag_t *diag) {
+  uint32_t next = 0;
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_SAMPLINGS); i++) {
+    const vlart_sampling_record_t *sampling = vlart_plan_sampling(plan, i);
+    if (sampling->stage < next || sampling->stage >= plan->stage_count) {
+      return vlart_corrupt(diag, "plan.bin", "samplings", i,
+                           "stage %u does not exist or comes twice", sampling->stage);
+    }
+    next = sampling->stage + 1;
+    const char *fault = vlart_string_fault(&plan->file, sampling->solver);
+    if (fault != NULL) {
+      return vlart_corrupt(diag, "plan.bin", "samplings", i, "%s", fault);
+    }
+    uint32_t runs = vlart_plan_stage(plan, sampling->stage)->iterations;
+    if ((sampling->form != VLART_LOOP_FORM_STEPS && sampling->form != VLART_LOOP_FORM_FUSED) ||
+        runs != (sampling->form == VLART_LOOP_FORM_FUSED ? 1 : sampling->iterations) ||
+        sampling->iterations == 0 || sampling->written == 0) {
+      return vlart_corrupt(diag, "plan.bin", "samplings", i,
+                           "form %u with %u iterations does not fit a stage that runs %u times",
+                           sampling->form, sampling->iterations, runs);
+    }
+    if (!is_error(sampling->error) || !is_error(sampling->budget)) {
+      return vlart_corrupt(diag, "plan.bin", "samplings", i, "an error or a budget is no number");
+    }
+  }
+  return VLART_STATUS_OK;
+}
+
 vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag) {
   vlart_status_t status = check_policy(plan, diag);
   if (status == VLART_STATUS_OK) status = check_files(plan, diag);
@@ -260,5 +291,6 @@ vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag) 
   if (status == VLART_STATUS_OK) {
     status = check_names(plan, VLART_SECTION_STAGES, "stages", plan->order, diag);
   }
+  if (status == VLART_STATUS_OK) status = check_samplings(plan, diag);
   return status;
 }

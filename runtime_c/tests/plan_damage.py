@@ -23,6 +23,11 @@ def low_above_high(plan: Container) -> None:
     plan.records["policy"][0].update(low_begin=0, low_count=3, high_begin=3, high_count=3)
 
 
+def fewer_iterations(plan: Container) -> None:
+    plan.records["stages"][1].update(iterations=2)
+    plan.records["samplings"][0].update(iterations=2)
+
+
 # Values of Flow(3): observation 0, noise 1, table 2, memory 3, sample 4, scratch 5, trace 6.
 # Bindings: 0 o, 1 memory; 2 memory, 3 t, 4 x, 5 next, 6 velocity.
 STRUCTURE = {
@@ -54,11 +59,16 @@ STRUCTURE = {
     "a value is read before it is written": (change("bindings", 0, value=6), "before anything wrote it"),
     "a value is written twice": (change("bindings", 6, value=3, mode=0), "has another writer"),
     "a source is written by a stage": (change("bindings", 1, value=1), "has another writer"),
-    "a table has too few rows": (change("stages", 1, iterations=2), "does not have 2 rows"),
+    "a table has too few rows": (fewer_iterations, "does not have 2 rows"),
     "a carry's shapes differ": (change("carries", 0, scratch=3), "differ in shape"),
     "a carry's scratch is its result": (change("carries", 0, scratch=4), "has another use"),
     "a carry names another binding": (change("carries", 0, input=2), "not the carry's input"),
     "a carry is missing": (change("stages", 1, carry_count=0), "carried by 0 carries"),
+    "a sampling's stage does not exist": (change("samplings", 0, stage=9), "stage 9 does not exist"),
+    "a sampling's solver is no string": (change("samplings", 0, solver=1 << 20), "outside the strings section"),
+    "a sampling's form is unknown": (change("samplings", 0, form=3), "form 3 with"),
+    "a sampling counts otherwise": (change("samplings", 0, iterations=9), "does not fit a stage that runs 3 times"),
+    "a sampling's error is no number": (change("samplings", 0, error=float("nan")), "is no number"),
     "an initializer's weight does not exist": (change("initializers", 0, weight=99), "weight does not exist"),
     "the action is a source": (change("policy", 0, action_value=1), "not a stage's"),
     "the action has another shape": (change("policy", 0, chunk_steps=6), r"not a stage's f32\[1,6,3\]"),

@@ -324,6 +324,8 @@ class Flow:
         ], [0, 1], [("memory", "memory", "whole"), ("t", "table", "row"), ("x", "noise", "carry")],
             [("next", "sample", "carry"), ("velocity", "trace", "row")], [("w", mix)], iterations,
             [("noise", "sample", "sample.scratch")])
+        b.plan.add("samplings", stage=1, form=layout.LOOP_FORMS["steps"], iterations=iterations, written=10,
+                   solver=b.plan.string("euler"), error=0.25, budget=0.5)
         b.action("sample", self.h)
 
     def inputs(self, seed: int = 0) -> dict[str, np.ndarray]:

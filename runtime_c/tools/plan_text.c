@@ -99,6 +99,20 @@ static void print_bindings(FILE *out, const vlart_plan_t *plan, const char *labe
   }
 }
 
+static void print_sampling(FILE *out, const vlart_plan_t *plan, uint32_t stage) {
+  static const char *const forms[] = {"none", "steps", "fused"};
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_SAMPLINGS); i++) {
+    const vlart_sampling_record_t *sampling = vlart_plan_sampling(plan, i);
+    if (sampling->stage == stage) {
+      fprintf(out, "  sampling form=%s iterations=%" PRIu32 " solver=", forms[sampling->form],
+              sampling->iterations);
+      print_quoted(out, vlart_plan_string(plan, sampling->solver));
+      fprintf(out, " written=%" PRIu32 " error=%.9g budget=%.9g\n", sampling->written,
+              (double)sampling->error, (double)sampling->budget);
+    }
+  }
+}
+
 static void print_stage(FILE *out, const vlart_plan_t *plan, uint32_t index) {
   const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
   fprintf(out, "stage %" PRIu32 " ", index);
@@ -130,6 +144,7 @@ static void print_stage(FILE *out, const vlart_plan_t *plan, uint32_t index) {
             carry->initial, carry->result, carry->scratch, carry->input - stage->input_begin,
             carry->output - stage->output_begin);
   }
+  print_sampling(out, plan, index);
 }
 
 static void print_bounds(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t begin,

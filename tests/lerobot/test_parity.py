@@ -126,9 +126,30 @@ def test_another_observation_fails_the_gate(built):
     assert not compare(got, want).within(tolerance("f32", "chunk").limit(want))
 
 
+def test_fewer_evaluations_within_a_budget(tmp_path):
+    """A Diffusion Policy of ten DDIM steps, in an error that a person chose: how far libvlart then is from LeRobot."""
+    policy = write("diffusion", tmp_path / "pretrained_model", num_inference_steps=10,
+                   num_train_timesteps=100, prediction_type="sample")
+    recipe = tmp_path / "budget.toml"
+    recipe.write_text('name = "budget"\ndescription = ""\n[loop]\nmax_action_error = 0.2\n', encoding="utf-8")
+    folder = tmp_path / "pretrained_model"
+    bundle = vc.build(folder, recipe=str(recipe), out=tmp_path / "a.vlab")
+    sampling = next(s.sampling for s in bundle.plan.stages if s.sampling is not None)
+    assert sampling.written == 10 > sampling.iterations and 0 < sampling.error <= 0.2
+    wants, gots = [], []
+    for seed in range(3):
+        seen, noise = observation(policy, seed), noise_for(bundle)
+        wants.append(original_actions(folder, policy, seen, noise))
+        gots.append(compiled_actions(bundle, folder, policy, seen, noise))
+    want, got = np.concatenate(wants), np.concatenate(gots)
+    rms = np.sqrt(((got - want) ** 2).mean(0)) / want.std(0)
+    assert 0 < rms.max() < 4 * sampling.error
+
+
 def test_loop_is_rolled_up(built):
     _, policy, bundle = built
     iterations = {"act": 1, "vqbet": 1, "smolvla": 10}.get(policy.config.type)
     if iterations is None:
         iterations = policy.config.num_inference_steps or policy.config.num_train_timesteps
-    assert max(s.iterations for s in bundle.plan.stages) == iterations
+    found = [s.sampling.iterations for s in bundle.plan.stages if s.sampling is not None]
+    assert found == ([iterations] if iterations > 1 else [])

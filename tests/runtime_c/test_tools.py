@@ -103,7 +103,7 @@ def test_dump_text(lib, tmp_path):
     names = ("stages/weights.bin", "stages/prefix.onnx", "stages/denoise.onnx")
     files = "".join(f'file {i} "{n}" {"stage" if i else "weights"} bytes={(root / n).stat().st_size} '
                     f"crc32={zlib.crc32((root / n).read_bytes()):08x}\n" for i, n in enumerate(names))
-    assert run_tool("vlart-dump", root).stdout == f'''plan "odd \\"name\\" \\\\" format 1.0 target "host" recipe "default"
+    assert run_tool("vlart-dump", root).stdout == f'''plan "odd \\"name\\" \\\\" format 1.1 target "host" recipe "default"
 arena 448
 {files}weight @0 "prefix.w" f32[3,3] file=0 offset=0 bytes=36
 weight @1 "mix.w" f32[3,3] file=0 offset=64 bytes=36
@@ -131,6 +131,7 @@ stage 1 "denoise" onnxruntime file=2 iterations=2 flops=123 weight_bytes=456
   out "velocity" %6 row
   init "w" @1
   carry %1 -> %4 scratch %5 in=2 out=0
+  sampling form=steps iterations=2 solver="euler" written=10 error=0.25 budget=0.5
 action %4 chunk=5 execute=2 dim=3 deadline_us=50000
   low -1 -0.5 -9.99999972e-10
   high 1 0.100000001 30000000

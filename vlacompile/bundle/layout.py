@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
 
 PLAN_MAGIC = b"VLABPLAN"
 FRAMES_MAGIC = b"VLABFRAM"
@@ -217,6 +217,19 @@ CARRY = _record(
     ("reserved", "u32", "zero"),
 )
 
+SAMPLING = _record(
+    "sampling",
+    "How the loop of one stage is run, and what was given up for it. At most one per stage; nothing is executed by it.",
+    ("stage", "u32", "stage"),
+    ("form", "u32", "loop_form"),
+    ("iterations", "u32", "how often the loop's body is evaluated"),
+    ("written", "u32", "the same, in the policy as it was given"),
+    ("solver", "u32", "string: what integrates, or as-written"),
+    ("error", "f32", "of the action chunk, in units of each action dimension's spread; the worst dimension's"),
+    ("budget", "f32", "what the recipe allows"),
+    ("reserved", "u32", "zero"),
+)
+
 FRAME = _record(
     "frame",
     "One replay step: write these tensors, step, then compare those.",
@@ -256,6 +269,7 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
     10: ("bindings", BINDING, 0),
     11: ("initializers", INITIALIZER, 0),
     12: ("carries", CARRY, 0),
+    16: ("samplings", SAMPLING, 0),
     20: ("frames", FRAME, 0),
     21: ("tensors", TENSOR, 0),
     22: ("blob", None, 1),
@@ -263,7 +277,7 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
 SECTION_ID = {name: sid for sid, (name, _, _) in SECTIONS.items()}
 
 PLAN_SECTIONS = ("strings", "indices", "floats", "policy", "files", "values", "sources", "weights",
-                 "stages", "bindings", "initializers", "carries")
+                 "stages", "bindings", "initializers", "carries", "samplings")
 FRAMES_SECTIONS = ("strings", "frames", "tensors", "blob")
 
 # Element types carry ONNX's numbers (onnx.proto3, TensorProto.DataType).
@@ -277,6 +291,8 @@ BACKENDS = {"onnxruntime": 1, "tensorrt": 2, "tvm": 3}
 STORAGES = {"arena": 0, "weight": 1}
 # whole: the value; row: row k of its leading dimension in iteration k; carry: see CARRY.
 BINDING_MODES = {"whole": 0, "row": 1, "carry": 2}
+# steps: one engine run per iteration; fused: all iterations in one engine.
+LOOP_FORMS = {"steps": 1, "fused": 2}
 FILE_KINDS = {"stage": 1, "weights": 2, "golden": 3}
 
 ENUMS = {
@@ -285,9 +301,10 @@ ENUMS = {
     "backend": BACKENDS,
     "storage": STORAGES,
     "binding_mode": BINDING_MODES,
+    "loop_form": LOOP_FORMS,
     "file_kind": FILE_KINDS,
 }
-RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY,
+RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, SAMPLING,
            FRAME, TENSOR)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)

@@ -169,6 +169,18 @@ def sampler_of(scheduler, steps: int) -> Sampler:
     return _SOLVERS[kind](timesteps, [*bars, following[-1]], config.prediction_type, clip)
 
 
+SOLVERS = {"ddim": ddim, "dpm-solver++": dpm_solver}  # deterministic, for a network that was trained to denoise
+
+
+def resampled(scheduler, solver: str, steps: int) -> Sampler:
+    """The network that `scheduler` samples from, with another solver of SOLVERS and so many evenly spaced steps."""
+    config = scheduler.config
+    known, stride = scheduler.alphas_cumprod.double().tolist(), config.num_train_timesteps // steps
+    timesteps = [i * stride for i in reversed(range(steps))]
+    clip = float(config.clip_sample_range) if config.clip_sample else None
+    return SOLVERS[solver](timesteps, [*(known[t] for t in timesteps), 1.0], config.prediction_type, clip)
+
+
 def _check(kind: str, config) -> None:
     if kind not in _COVERED:
         raise SourceError(f"the scheduler {kind} is not covered", where="the checkpoint's noise scheduler",

@@ -6,7 +6,7 @@ Owns numbering, weight deduplication and the arena. Must not write files.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from vlacompile.emit.onnx_stage import OnnxStage
 from vlacompile.errors import ConfigError, StagingError
 from vlacompile.passes.merge_common_subexpressions import content_key
 from vlacompile.plan.memory import arena_offsets
-from vlacompile.plan.plan import (Action, Binding, Carry, Initializer, Plan, SourceInput, Stage, TensorType, Value,
-                                  Weight, as_f32)
+from vlacompile.plan.plan import (Action, Binding, Carry, Initializer, Plan, Sampling, SourceInput, Stage,
+                                  TensorType, Value, Weight, as_f32)
 from vlacompile.policy import TORCH_DTYPES
 from vlacompile.recipe import ActionRecipe, Recipe
 from vlacompile.staging.stages import Staged, StageGraph
@@ -92,7 +92,15 @@ def _stage(s: StageGraph, index: dict[str, int], target: Target, initializers: t
         initializers,
         tuple(Carry(index[c.initial], index[c.result], index[f"{c.result}.scratch"], c.input, c.output)
               for c in s.carries),
-        s.flops, sum(weights[i].type.bytes for i in sorted({i.weight for i in initializers})))
+        s.flops, sum(weights[i].type.bytes for i in sorted({i.weight for i in initializers})), _rounded(s.sampling))
+
+
+def _rounded(sampling: Sampling | None) -> Sampling | None:
+    """Its numbers as the bundle holds them."""
+    if sampling is None:
+        return None
+    error, budget = as_f32((sampling.error, sampling.budget))
+    return replace(sampling, error=error, budget=budget)
 
 
 def _action(staged: Staged, index: dict[str, int], wanted: ActionRecipe) -> Action | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vlacompile.bundle import layout
 from vlacompile.bundle.sections import SectionReader, SectionWriter
-from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
-                                  Value, Weight)
+from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
+                                  TensorType, Value, Weight)
 
 _NONE = layout.NONE
 
@@ -54,8 +54,12 @@ def plan_bytes(plan: Plan) -> bytes:
     for x in plan.weights:
         w.add("weights", name=w.string(x.name), file=_index(x.file), **_dims(x.type), offset=x.offset,
               bytes=x.type.bytes)
-    for stage in plan.stages:
+    for i, stage in enumerate(plan.stages):
         _add_stage(w, plan, stage)
+        if stage.sampling is not None:
+            s = stage.sampling
+            w.add("samplings", stage=i, form=layout.LOOP_FORMS[s.form], iterations=s.iterations, written=s.written,
+                  solver=w.string(s.solver), error=s.error, budget=s.budget, reserved=0)
     return w.to_bytes()
 
 
@@ -97,6 +101,8 @@ def read_plan(path: Path) -> Plan:
         bound = {k: floats[policy[f"{k}_begin"]: policy[f"{k}_begin"] + policy[f"{k}_count"]] for k in ("low", "high")}
         action = Action(policy["action_value"], policy["chunk_steps"], policy["execute_steps"], policy["action_dim"],
                         policy["deadline_us"], tuple(bound["low"]), tuple(bound["high"]))
+    sampling = {s["stage"]: Sampling(_key(layout.LOOP_FORMS, s["form"]), s["iterations"], r.string(s["solver"]),
+                                     s["written"], s["error"], s["budget"]) for s in r.rows("samplings")}
     return Plan(
         r.string(policy["name"]), r.string(policy["target"]), r.string(policy["recipe"]), policy["arena_bytes"],
         tuple(File(r.string(f["path"]), _key(layout.FILE_KINDS, f["kind"]), f["bytes"], f["crc32"])
@@ -104,10 +110,12 @@ def read_plan(path: Path) -> Plan:
         tuple(Weight(r.string(x["name"]), _type(x), _optional(x["file"]), x["offset"]) for x in r.rows("weights")),
         tuple(Value(r.string(v["name"]), _type(v), v["offset"], _optional(v["weight"])) for v in r.rows("values")),
         tuple(SourceInput(s["value"], _key(layout.UPDATES, s["update"]), s["clock_hz"]) for s in sources),
-        tuple(_read_stage(r, row, tables, indices, sources) for row in r.rows("stages")), action)
+        tuple(_read_stage(r, row, tables, indices, sources, sampling.get(i))
+              for i, row in enumerate(r.rows("stages"))), action)
 
 
-def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sources: list[dict]) -> Stage:
+def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sources: list[dict],
+                sampling: Sampling | None) -> Stage:
     def part(what: str, table: str) -> list[dict]:
         return tables[table][row[f"{what}_begin"]: row[f"{what}_begin"] + row[f"{what}_count"]]
 
@@ -122,4 +130,4 @@ def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sourc
         tuple(Initializer(r.string(i["port"]), i["weight"]) for i in part("initializer", "initializers")),
         tuple(Carry(c["initial"], c["result"], c["scratch"], c["input"] - row["input_begin"],
                     c["output"] - row["output_begin"]) for c in part("carry", "carries")),
-        row["flops"], row["weight_bytes"])
+        row["flops"], row["weight_bytes"], sampling)

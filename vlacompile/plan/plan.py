@@ -87,6 +87,23 @@ class Carry:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How a loop is run, and what was given up for it.
+
+    form: a key of layout.LOOP_FORMS. iterations: how often the body is evaluated. solver: AS_WRITTEN, or the one that
+    replaces it. written: iterations of the policy as it was given. error: of the action chunk, in units of each
+    action dimension's spread (see staging/choose_solver.py). budget: the recipe's.
+    """
+
+    form: str
+    iterations: int
+    solver: str
+    written: int
+    error: float = 0.0
+    budget: float = 0.0
+
+
+@dataclass(frozen=True)
 class Stage:
     name: str
     backend: str
@@ -99,6 +116,10 @@ class Stage:
     carries: tuple[Carry, ...]
     flops: int  # per iteration
     weight_bytes: int  # read per iteration
+    sampling: Sampling | None = None  # of the loop that the stage is, or has fused
+
+
+AS_WRITTEN = "as-written"
 
 
 def as_f32(numbers: Iterable[float]) -> tuple[float, ...]:

@@ -6,8 +6,8 @@ import re
 
 from vlacompile.bundle.layout import FORMAT_MAJOR, FORMAT_MINOR
 from vlacompile.errors import BundleError
-from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
-                                  Value, Weight, as_f32)
+from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
+                                  TensorType, Value, Weight, as_f32)
 
 
 def _quote(text: str) -> str:
@@ -31,6 +31,10 @@ def _stage_lines(i: int, stage: Stage) -> list[str]:
     lines += [f"  init {_quote(w.port)} @{w.weight}" for w in stage.initializers]
     lines += [f"  carry %{c.initial} -> %{c.result} scratch %{c.scratch} in={c.input} out={c.output}"
               for c in stage.carries]
+    if stage.sampling is not None:
+        s = stage.sampling
+        lines.append(f"  sampling form={s.form} iterations={s.iterations} solver={_quote(s.solver)} written={s.written} "
+                     f"error={_float(s.error)} budget={_float(s.budget)}")
     return lines
 
 
@@ -71,10 +75,12 @@ _PATTERNS = {
     "out": rf"  out {_STRING} %(\d+) (\w+)",
     "init": rf"  init {_STRING} @(\d+)",
     "carry": r"  carry %(\d+) -> %(\d+) scratch %(\d+) in=(\d+) out=(\d+)",
+    "sampling": rf"  sampling form=(\w+) iterations=(\d+) solver={_STRING} written=(\d+) error=(\S+) budget=(\S+)",
     "action": r"action %(\d+) chunk=(\d+) execute=(\d+) dim=(\d+) deadline_us=(\d+)",
     "low": r"  low((?: \S+)*)",
     "high": r"  high((?: \S+)*)",
 }
+_OF_STAGE = ("depends", "in", "out", "init", "carry", "sampling")
 _COMPILED = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
 
 
@@ -108,8 +114,8 @@ def parse_plan(text: str) -> Plan:
     for number, line in enumerate(text.splitlines(), 1):
         kind, g = _match(line, number)
         if kind == "stage":
-            stages.append({"head": g, **{k: [] for k in ("depends", "in", "out", "init", "carry")}})
-        elif kind in ("depends", "in", "out", "init", "carry"):
+            stages.append({"head": g, **{k: [] for k in _OF_STAGE}})
+        elif kind in _OF_STAGE:
             stages[-1][kind].append(g)
         elif kind in bounds:
             bounds[kind] = as_f32(float(x) for x in g[0].split())
@@ -138,4 +144,6 @@ def _parse_stage(parts: dict) -> Stage:
         tuple(Binding(_unquote(p), int(v), m) for p, v, m in parts["in"]),
         tuple(Binding(_unquote(p), int(v), m) for p, v, m in parts["out"]),
         tuple(Initializer(_unquote(p), int(w)) for p, w in parts["init"]),
-        tuple(Carry(*map(int, c)) for c in parts["carry"]), int(flops), int(weight_bytes))
+        tuple(Carry(*map(int, c)) for c in parts["carry"]), int(flops), int(weight_bytes),
+        next((Sampling(f, int(i), _unquote(s), int(w), *as_f32((float(e), float(b))))
+              for f, i, s, w, e, b in parts["sampling"]), None))

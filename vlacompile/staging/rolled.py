@@ -8,11 +8,13 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from vlacompile.capture.ops import flops
+from vlacompile.plan.plan import AS_WRITTEN, Sampling
 
 _ATEN = torch.ops.aten
 # Ops whose second operand may be a number or a 0-d tensor: a number that differs per iteration
 # (a step size) becomes a table.
 SCALAR_OPS = frozenset({_ATEN.mul.Tensor, _ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.div.Tensor})
+FUSED = "fused"  # key in the meta of the last values of a fused loop: its Sampling
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ class RolledLoop:
     iterations: int
     carried: int
     tables: int
+    sampling: Sampling | None = None  # None: as written, one evaluation after the other
+
+    def how(self) -> Sampling:
+        return self.sampling or Sampling("steps", self.iterations, AS_WRITTEN, self.iterations)
 
     @property
     def __name__(self) -> str:

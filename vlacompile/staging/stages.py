@@ -15,8 +15,9 @@ from torch.fx import Graph, Node
 from vlacompile.capture.ops import flops
 from vlacompile.capture.program import Program, execute
 from vlacompile.policy import TORCH_DTYPES, Source
-from vlacompile.plan.plan import TensorType
+from vlacompile.plan.plan import Sampling, TensorType
 from vlacompile.staging.partition import Group, Partition, is_loop, is_loop_result
+from vlacompile.staging.rolled import FUSED
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class StageGraph:
     outputs: tuple[Port, ...]
     iterations: int = 1
     carries: tuple[StageCarry, ...] = field(default=())
+    sampling: Sampling | None = None
 
     @property
     def flops(self) -> int:
@@ -75,9 +77,11 @@ def tensor_type(val: torch.Tensor) -> TensorType:
     return TensorType(TORCH_DTYPES[val.dtype], tuple(int(d) for d in val.shape))
 
 
-def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dict[str, int]) -> dict[Group, str]:
+def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dict[str, int],
+                fused: frozenset[Group] = frozenset()) -> dict[Group, str]:
     """Names that follow from the dependency sets: {task sources} language; {one image} vision.<camera>;
-    {one vector} its own last name; unions fusion; loops step; what follows a loop decode."""
+    {one vector} its own last name; unions fusion; loops step, also those that are fused; what follows
+    a loop decode."""
 
     def base(group: Group) -> str:
         if group.loop is not None:
@@ -86,6 +90,8 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
             return "decode"
         names = sorted(group.sources)
         updates = {sources[n].update for n in names}
+        if group in fused:
+            return "step"
         if updates == {"task"}:
             return "language"
         if len(names) > 1:
@@ -104,7 +110,8 @@ def build_stages(parts: Partition) -> Staged:
     """One StageGraph per group. The values between them are named `<stage>.<n>`, outputs by their name."""
     program = parts.program
     ranks = {name: p.meta["val"].dim() for name, p in program.placeholders().items()}
-    names = stage_names(parts.order, dict(program.sources), ranks)
+    fused = frozenset(g for g in parts.order if any(FUSED in n.meta for n in parts.members(g)))
+    names = stage_names(parts.order, dict(program.sources), ranks, fused)
     crossing = _crossing(parts)
     value_of = _value_names(parts, names, crossing)
     table_nodes = {n for n in crossing if n in parts.folded or n.op == "get_attr"}
@@ -205,7 +212,9 @@ class _Builder:
         outs = [n for n in members if n in self.crossing and self._leaves(n, group)]
         self.graph.output(tuple(self.nodes[n] for n in outs))
         outputs = tuple(Port(_port(self.value_of[n]), self.value_of[n]) for n in outs)
-        return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs)
+        sampling = next((n.meta[FUSED] for n in members if FUSED in n.meta), None)
+        return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs,
+                          sampling=sampling)
 
     def _leaves(self, node: Node, group: Group) -> bool:
         """A value that several groups recompute is handed out by none of them unless it is an output."""
@@ -260,7 +269,7 @@ class _Builder:
         outputs = tuple(Port(f"next_{i}", n, "carry") for i, n in enumerate(names))
         carries = tuple(StageCarry(self.value_of[n], names[i], i, i) for i, n in enumerate(loop.args[0]))
         return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs,
-                          loop.target.iterations, carries)
+                          loop.target.iterations, carries, loop.target.how())
 
 
 def _port(value: str) -> str:

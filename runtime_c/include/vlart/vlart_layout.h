@@ -9,7 +9,7 @@
    strings section; X_begin and X_count are a range of records in the section named beside them. */
 
 #define VLART_FORMAT_MAJOR 1u
-#define VLART_FORMAT_MINOR 0u
+#define VLART_FORMAT_MINOR 1u
 #define VLART_PLAN_MAGIC "VLABPLAN"
 #define VLART_FRAMES_MAGIC "VLABFRAM"
 #define VLART_ALIGN 64u
@@ -21,8 +21,9 @@ enum { VLART_UPDATE_STATIC = 0, VLART_UPDATE_TASK = 1, VLART_UPDATE_OBSERVATION 
 enum { VLART_BACKEND_ONNXRUNTIME = 1, VLART_BACKEND_TENSORRT = 2, VLART_BACKEND_TVM = 3 };
 enum { VLART_STORAGE_ARENA = 0, VLART_STORAGE_WEIGHT = 1 };
 enum { VLART_BINDING_MODE_WHOLE = 0, VLART_BINDING_MODE_ROW = 1, VLART_BINDING_MODE_CARRY = 2 };
+enum { VLART_LOOP_FORM_STEPS = 1, VLART_LOOP_FORM_FUSED = 2 };
 enum { VLART_FILE_KIND_STAGE = 1, VLART_FILE_KIND_WEIGHTS = 2, VLART_FILE_KIND_GOLDEN = 3 };
-enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22 };
+enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22 };
 
 /* First record of plan.bin and of a frames file. */
 typedef struct {
@@ -159,6 +160,19 @@ typedef struct {
   uint32_t reserved; /* zero */
 } vlart_carry_record_t;
 static_assert(sizeof(vlart_carry_record_t) == 24, "layout of carry");
+
+/* How the loop of one stage is run, and what was given up for it. At most one per stage; nothing is executed by it. */
+typedef struct {
+  uint32_t stage; /* stage */
+  uint32_t form; /* loop_form */
+  uint32_t iterations; /* how often the loop's body is evaluated */
+  uint32_t written; /* the same, in the policy as it was given */
+  uint32_t solver; /* string: what integrates, or as-written */
+  float error; /* of the action chunk, in units of each action dimension's spread; the worst dimension's */
+  float budget; /* what the recipe allows */
+  uint32_t reserved; /* zero */
+} vlart_sampling_record_t;
+static_assert(sizeof(vlart_sampling_record_t) == 32, "layout of sampling");
 
 /* One replay step: write these tensors, step, then compare those. */
 typedef struct {

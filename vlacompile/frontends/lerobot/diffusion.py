@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from vlacompile.frontends.lerobot.read import NOISE, NOISE_OF_STEPS, Batch, Family, Predict, normal
-from vlacompile.frontends.samplers import sampler_of
+from vlacompile.frontends.samplers import SOLVERS, Sampler, resampled, sampler_of
 
 
 def _no_download(config) -> None:
@@ -18,8 +18,20 @@ def _no_download(config) -> None:
 
 
 def _bind(policy) -> Predict:
+    return _sampled(policy, sampler_of(policy.diffusion.noise_scheduler, policy.diffusion.num_inference_steps))
+
+
+def _bind_solver(policy, solver: str, steps: int) -> Predict:
+    return _sampled(policy, resampled(policy.diffusion.noise_scheduler, solver, steps))
+
+
+def _solvers(config) -> tuple[str, ...]:
+    """None for DDPM: what it gives is drawn anew every time, so that there is nothing to be near to."""
+    return tuple(SOLVERS) if config.noise_scheduler_type == "DDIM" else ()
+
+
+def _sampled(policy, sampler: Sampler) -> Predict:
     config, model = policy.config, policy.diffusion
-    sampler = sampler_of(model.noise_scheduler, model.num_inference_steps)
 
     def condition_on(batch: Batch) -> torch.Tensor:
         seen = {"observation.state": batch["observation.state"]}
@@ -49,4 +61,4 @@ def _noise(config) -> dict[str, torch.Tensor]:
 
 
 FAMILY = Family("lerobot.policies.diffusion.modeling_diffusion", "DiffusionPolicy", _bind, ready=_no_download,
-                noise=_noise, history=lambda config: config.n_obs_steps)
+                noise=_noise, history=lambda config: config.n_obs_steps, solvers=_solvers, bind_solver=_bind_solver)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ class Family:
 
     module, policy: where the class is. bind: policy -> function of (batch as LeRobot's preprocessor gives it, noise
     or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: shape of the noise that the policy starts from, given its config.
-    history: how many observations it sees, newest last. ready: settles what the config leaves to a download.
+    solvers, bind_solver: names of the solvers that the policy can be sampled with, and `bind` for one of them and so
+    many evaluations. history: how many observations it sees, newest last. ready: settles what the config leaves to a download.
     """
 
     module: str
@@ -42,6 +44,8 @@ class Family:
     history: Callable[[Any], int] = lambda config: 1
     execute: Callable[[Any], int] = lambda config: config.n_action_steps
     ready: Callable[[Any], None] = lambda config: None
+    solvers: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    bind_solver: Callable[[Any, str, int], Predict] | None = None
     newline_steps: frozenset[str] = field(default=frozenset())
     known_steps: frozenset[str] = field(default=frozenset())
 
@@ -108,6 +112,13 @@ def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
     return policy.float().eval().requires_grad_(False)
 
 
+def _with_solver(checkpoint: Checkpoint, family: Family, original: torch.nn.Module, solver: str, evaluations: int) -> Policy:
+    bind = family.bind_solver
+    assert bind is not None
+    sampled = replace(family, bind=lambda policy: bind(policy, solver, evaluations), solvers=lambda config: ())
+    return policy_of(checkpoint, sampled, original)
+
+
 def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module) -> Policy:
     config = original.config
     history, noise, predict = family.history(config), family.noise(config), family.bind(original)
@@ -128,7 +139,8 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
         sources |= {TOKENS: Source("task"), MASK: Source("task")}
         example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION)
     sources |= dict.fromkeys(noise, Source("step"))
-    return Policy(checkpoint.type, observe, sources, example | noise, execute=family.execute(config))
+    solvers = {s: partial(_with_solver, checkpoint, family, original, s) for s in family.solvers(config)}
+    return Policy(checkpoint.type, observe, sources, example | noise, execute=family.execute(config), solvers=solvers)
 
 
 def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
