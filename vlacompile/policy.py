@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from vlacompile.bundle.layout import DTYPES, UPDATES
+from vlacompile.decoding import Decoder, Guidance
 from vlacompile.errors import SourceError, nearest
 
 TORCH_DTYPES: dict[torch.dtype, str] = {
@@ -85,7 +86,9 @@ class Policy:
     step, loop: only for a loop that is declared rather than written inside `observe`.
     execute: how many actions of a chunk are executed per replan, unless the recipe says otherwise; None: all.
     outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
-        is [1, H, action_dim].
+        is [1, H, action_dim], or when `decoder` says how it becomes actions.
+    decoder: what the runtime does with the first output: tokens to actions, actions relative to the state.
+    guidance: sources that the runtime fills from the last chunk (real-time chunking inside the function).
     Raises SourceError when names, shapes or types do not fit together.
     """
 
@@ -97,6 +100,8 @@ class Policy:
     loop: Loop | None = None
     outputs: tuple[str, ...] = field(default=("action",))
     execute: int | None = None
+    decoder: Decoder | None = None
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         where = f'Policy "{self.name}"'

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vlacompile.bundle import layout
 from vlacompile.bundle.sections import SectionReader, SectionWriter
+from vlacompile.plan.action_binary import add_action, read_consumption, read_decode
 from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
                                   Value, Weight)
 
@@ -56,6 +57,8 @@ def plan_bytes(plan: Plan) -> bytes:
               bytes=x.type.bytes)
     for stage in plan.stages:
         _add_stage(w, plan, stage)
+    if a is not None:
+        add_action(w, a)
     return w.to_bytes()
 
 
@@ -96,7 +99,8 @@ def read_plan(path: Path) -> Plan:
     if policy["action_value"] != _NONE:
         bound = {k: floats[policy[f"{k}_begin"]: policy[f"{k}_begin"] + policy[f"{k}_count"]] for k in ("low", "high")}
         action = Action(policy["action_value"], policy["chunk_steps"], policy["execute_steps"], policy["action_dim"],
-                        policy["deadline_us"], tuple(bound["low"]), tuple(bound["high"]))
+                        policy["deadline_us"], tuple(bound["low"]), tuple(bound["high"]),
+                        read_decode(r, policy["action_dim"]), read_consumption(r))
     return Plan(
         r.string(policy["name"]), r.string(policy["target"]), r.string(policy["recipe"]), policy["arena_bytes"],
         tuple(File(r.string(f["path"]), _key(layout.FILE_KINDS, f["kind"]), f["bytes"], f["crc32"])
