@@ -120,14 +120,15 @@ class Session:
         return out
 
     def pop(self) -> np.ndarray:
-        """The next action of the queue, [action_dim]. Raises RuntimeFailure with status QUEUE_EMPTY when
-        the executed part of the chunk is used up: write an observation and step."""
+        """The next action, [action_dim], decoded and consumed as the plan says. Raises RuntimeFailure with
+        status QUEUE_EMPTY when the executed part of the chunk is used up: write an observation and step."""
         self._call(self._library.vlart_session_pop, self._session, self._action.ctypes.data, self._action.size,
                    c.byref(self._diag))
         return self._action.copy()
 
     def queue(self) -> QueueInfo:
-        """`remaining` actions, `stale` (a later step failed), `chunks` so far."""
+        """`remaining` actions, `stale` (a later step failed), `due` (execute_steps were popped: replan),
+        `chunks` so far."""
         info = QueueInfo()
         self._call(self._library.vlart_session_queue, self._session, c.byref(info))
         return info
