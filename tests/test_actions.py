@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +16,20 @@ from torch import nn
 import vlacompile as vc
 from vlacompile import decoding as dec
 from vlacompile.bundle import layout
+from vlacompile.capture.export import capture
 from vlacompile.cli.main import main
 from vlacompile.errors import BundleError, ConfigError, ParityError, RuntimeFailure, SourceError
 from vlacompile.plan import action as pa
+from vlacompile.pipeline import resolve, stage
 from vlacompile.plan.action_text import action_lines, parse_consumption, parse_decode_step
-from vlacompile.plan.text import parse_plan
+from vlacompile.plan.assemble_action import action_of
+from vlacompile.plan.binary import plan_bytes, read_plan
+from vlacompile.plan.plan import Action, Plan, TensorType, Value
+from vlacompile.plan.text import parse_plan, plan_text
 from vlacompile.policy import Policy, Source
 from vlacompile.recipe import load_recipe
+from vlacompile.staging.stages import Staged
+from vlacompile.target import load_target
 from vlacompile.verify.actions import ActionReference
 
 H, D = 5, 3
@@ -189,9 +198,25 @@ def test_the_last_chunk_guides_the_next(tmp_path, recipe):
                 np.testing.assert_allclose(session.pop(), queue.pop(0), atol=1e-5)
                 popped_of_last += 1
             if replan:
-                plain = policy.infer(x=torch.from_numpy(x), noise=torch.from_numpy(noise), previous=torch.zeros(1, 6, 2),
-                                     weights=torch.zeros(6))["action"].detach()
+                plain = policy.infer(x=torch.from_numpy(x), noise=torch.from_numpy(noise),
+                                     previous=torch.zeros(1, 6, 2), weights=torch.zeros(6))["action"].detach()
                 assert np.abs(plain.numpy() - want["action"].detach().numpy()).max() > 1e-3, "control: no guidance"
+
+
+@pytest.fixture(scope="module")
+def staged() -> dict[str, tuple[Policy, Staged]]:
+    """Policies up to their stages: where decoder and recipe meet the outputs."""
+    task = chunk_policy()
+    policies = {"chunk": task, "tokens": tokens_policy(), "guided": guided_policy(),
+                "task": Policy("chunk", task.observe, {"x": Source("task")}, task.example_inputs)}
+    return {n: (p, stage(capture(p), load_target("host"), load_recipe(None)).staged) for n, p in policies.items()}
+
+
+def action_for(policy_and_stages: tuple[Policy, Staged], recipe: str | None, **changed):
+    policy, stages = policy_and_stages
+    given = {"decoder": policy.decoder, "guidance": policy.guidance} | changed
+    wanted = resolve(load_recipe(recipe), policy).action
+    return action_of(stages, {n: i for i, n in enumerate(stages.types)}, wanted, lambda name, array: 0, **given)
 
 
 @pytest.mark.parametrize("text,what", [
@@ -208,27 +233,31 @@ def test_the_last_chunk_guides_the_next(tmp_path, recipe):
     ('consume = "realtime"\ndelay = 1\nexecute = 3\nhorizon = 7', "action.horizon = 7"),
     ('consume = "realtime"\ndelay = 1\nexecute = 3\nschedule = "linea"', 'action.schedule = "linea"'),
 ])
-def test_a_consumption_that_does_not_fit_is_refused(tmp_path, recipe, text, what):
+def test_a_consumption_that_does_not_fit_is_refused(staged, recipe, text, what):
     with pytest.raises(ConfigError) as caught:
-        vc.build(chunk_policy(), recipe=recipe(text), out=tmp_path / "p.vlab")
+        action_for(staged["chunk"], recipe(text))
     assert what in caught.value.what and caught.value.fix and caught.value.why
 
 
-def test_consumption_needs_what_it_is_made_of(tmp_path, recipe):
+def test_consumption_needs_what_it_is_made_of(staged, recipe):
     realtime = recipe('consume = "realtime"\ndelay = 1\nexecute = 3')
-    task = chunk_policy()
-    task = Policy("chunk", task.observe, {"x": Source("task")}, task.example_inputs)
     with pytest.raises(ConfigError, match="depend on no observation"):
-        vc.build(task, recipe=realtime, out=tmp_path / "p.vlab")
+        action_for(staged["task"], realtime)
     with pytest.raises(ConfigError, match="continues its previous chunk"):
-        vc.build(guided_policy(), out=tmp_path / "p.vlab")
-    with pytest.raises(SourceError, match="have other shapes"):
-        vc.build(guided_policy(guidance=dec.Guidance("noise", "x", "sample")), recipe=realtime, out=tmp_path / "p.vlab")
-    with pytest.raises(SourceError, match='"velocity" is not a value'):
-        vc.build(guided_policy(guidance=dec.Guidance("previous", "weights", "velocity")), recipe=realtime,
-                 out=tmp_path / "p.vlab")
+        action_for(staged["guided"], None)
+    for guidance, what in ((("noise", "x", "sample"), "have other shapes"),
+                           (("previous", "weights", "velocity"), '"velocity" is not a value')):
+        with pytest.raises(SourceError, match=what):
+            action_for(staged["guided"], realtime, guidance=dec.Guidance(*guidance))
     with pytest.raises(ConfigError, match="no action chunk"):
-        vc.build(tokens_policy(decoder=None), recipe=realtime, out=tmp_path / "p.vlab")
+        action_for(staged["tokens"], realtime, decoder=None)
+
+
+def test_a_refused_recipe_leaves_no_bundle(tmp_path, recipe):
+    """The whole way once: the error of `build`."""
+    with pytest.raises(ConfigError, match="do not fit 6 predicted steps"):
+        vc.build(chunk_policy(), recipe=recipe('consume = "realtime"\ndelay = 1'), out=tmp_path / "p.vlab")
+    assert not (tmp_path / "p.vlab").exists()
 
 
 @pytest.mark.parametrize("steps,what", [
@@ -240,9 +269,9 @@ def test_consumption_needs_what_it_is_made_of(tmp_path, recipe):
     ((dec.Lookup(((0.0, 1.0),) * D), dec.Delta("stat", (0, 1, None))), 'no source is called "stat"'),
     ((dec.Lookup(((0.0, 1.0),) * D), dec.Delta("state", (0, 2, None))), "does not have what is added"),
 ])
-def test_a_decoder_that_does_not_fit_is_refused(tmp_path, steps, what):
+def test_a_decoder_that_does_not_fit_is_refused(staged, steps, what):
     with pytest.raises(SourceError, match=what):
-        vc.build(tokens_policy(decoder=dec.Decoder(steps)), out=tmp_path / "p.vlab")
+        action_for(staged["tokens"], None, decoder=dec.Decoder(steps))
 
 
 @pytest.mark.parametrize("make,what", [
@@ -324,6 +353,33 @@ def test_lines_round_trip(step, consume):
     decode, consumption = action_lines((step,), consume)
     assert parse_decode_step(decode.removeprefix("  decode "), 1) == step
     assert parse_consumption(consumption.removeprefix("  consume "), 1) == consume
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.integers(1, 3), st.data())
+def test_plans_round_trip(dim, data):
+    """Any steps for `dim` dimensions and any consumption, as text and as plan.bin."""
+    fitting = STEPS.filter(lambda s: {pa.Lookup: lambda: len(s.first) == len(s.rows) == dim, pa.Delta: lambda:
+                                      len(s.element) == dim, pa.Affine: lambda: len(s.scale) == dim}
+                           .get(type(s), lambda: True)())
+    steps = tuple(data.draw(st.lists(fitting, max_size=3)))
+    action = Action(0, 4, 1, dim, 0, (), (), steps, data.draw(st.just(pa.Queue()) | CONSUMPTIONS))
+    plan = Plan("p", "host", "r", 64, (), (), (Value("a", TensorType("f32", (1, 4, dim))),), (), (), action)
+    assert parse_plan(plan_text(plan)) == plan
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "plan.bin"
+        path.write_bytes(plan_bytes(plan))
+        assert read_plan(path) == plan
+
+
+def test_plans_without_these_sections_are_read(tmp_path, monkeypatch):
+    """Format 1.0 had neither: a queue."""
+    plan = Plan("p", "host", "r", 64, (), (), (Value("a", TensorType("f32", (1, 4, 2))),), (), (), Action(0, 4, 1, 2))
+    monkeypatch.setattr(layout, "FORMAT_MINOR", 0)
+    monkeypatch.setattr(layout, "PLAN_SECTIONS", tuple(s for s in layout.PLAN_SECTIONS
+                                                       if s not in ("decodes", "consumption")))
+    (tmp_path / "plan.bin").write_bytes(plan_bytes(plan))
+    assert read_plan(tmp_path / "plan.bin") == plan and plan.action.consume == pa.Queue()
 
 
 @pytest.mark.parametrize("line", ["lookup", "lookup @1 direction=1", "nothing @1", "basis 3", "basis @1 more=2",

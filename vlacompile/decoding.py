@@ -37,11 +37,12 @@ def _direction(direction: int, where: str) -> None:
 class Lookup:
     """Tokens [H,D] or [H*D] -> numbers: tables[d][direction * (token - first)], one table per dimension.
 
-    outside: for a token without a row, "clip" to the nearest, give the number "zero", or "refuse".
+    first: of all dimensions, or one per dimension. outside: for a token without a row, "clip" to the nearest,
+    give the number "zero", or "refuse".
     """
 
     tables: tuple[tuple[float, ...], ...]
-    first: int = 0
+    first: int | tuple[int, ...] = 0
     direction: int = 1
     outside: str = "clip"
 
@@ -50,8 +51,14 @@ class Lookup:
         _known(self.outside, ("clip", "zero", "refuse"), "Lookup(outside=...)")
         if not self.tables or not all(self.tables) or not all(math.isfinite(x) for t in self.tables for x in t):
             _refuse("a table is empty or not finite", "Lookup(tables=...)", "every dimension needs numbers")
-        if not 0 <= self.first < 2**32:
-            _refuse(f"first = {self.first}", "Lookup", "token ids are not negative and below 2^32")
+        firsts = self.firsts
+        if len(firsts) != len(self.tables) or not all(0 <= f < 2**32 for f in firsts):
+            _refuse(f"first = {self.first}", "Lookup", "one token per dimension, not negative and below 2^32")
+
+    @property
+    def firsts(self) -> tuple[int, ...]:
+        """[D]"""
+        return (self.first,) * len(self.tables) if isinstance(self.first, int) else self.first
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class Decoder:
 
     def __post_init__(self) -> None:
         if not self.steps or any(isinstance(s, Lookup | Pieces) for s in self.steps[1:]):
-            _refuse("tokens are read in the middle", "Decoder(steps=...)", "Lookup and Pieces come first, or not at all")
+            _refuse("tokens are read in the middle", "Decoder(steps=...)", "Lookup and Pieces come first or not")
 
 
 @dataclass(frozen=True)
@@ -142,8 +149,8 @@ class Guidance:
 
 
 def shape_of(decoder: Decoder | None, dtype: str, dims: tuple[int, ...], where: str) -> tuple[int, int] | None:
-    """(H, D) of the actions that the output `dtype[dims]` gives; None: it is no action chunk and no decoder is
-    declared. Raises SourceError when the decoder does not fit the output, or its steps each other."""
+    """(H, D) of the actions that the output `dtype[dims]` gives; None: it is no action chunk, and no decoder
+    is declared. Raises SourceError when the decoder does not fit the output, or its steps each other."""
     chunk = (dims[1], dims[2]) if dtype == "f32" and len(dims) == 3 and dims[0] == 1 else None
     if decoder is None:
         return chunk

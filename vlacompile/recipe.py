@@ -88,7 +88,7 @@ def _consume_checks(action: ActionRecipe) -> list[tuple[bool, str, str]]:
     return checks + [
         (action.consume != "ensemble" or action.execute in (None, 1), f"action.execute = {action.execute}",
          "an ensemble replans after every action"),
-        (action.decay is None or math.isfinite(action.decay), f"action.decay = {action.decay}", "it is a finite number"),
+        (action.decay is None or math.isfinite(action.decay), f"action.decay = {action.decay}", "it is not finite"),
         (action.consume != "realtime" or action.delay is not None, "action.delay is missing",
          "realtime needs the ticks that a replan takes"),
         (action.delay is None or action.delay >= 0, f"action.delay = {action.delay}", "ticks are not negative"),

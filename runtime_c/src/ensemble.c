@@ -11,7 +11,8 @@ void vlart_ensemble_take(vlart_session_t *draft, vlart_arena_t *arena) {
   vlart_ensemble_t *e = &draft->ensemble;
   e->on = plan->consumption != NULL && plan->consumption->consume == VLART_CONSUME_ENSEMBLE;
   size_t steps = e->on ? plan->policy->chunk_steps : 0;
-  e->mean = vlart_arena_take(arena, steps * (e->on ? plan->policy->action_dim : 0), sizeof *e->mean);
+  size_t numbers = steps * (e->on ? plan->policy->action_dim : 0);
+  e->mean = vlart_arena_take(arena, numbers, sizeof *e->mean);
   e->count = vlart_arena_take(arena, steps, sizeof *e->count);
   e->weight = vlart_arena_take(arena, steps, sizeof *e->weight);
   e->total = vlart_arena_take(arena, steps + (e->on ? 1 : 0), sizeof *e->total);
@@ -41,8 +42,8 @@ static void fold(vlart_session_t *session) {
     double *mean = e->mean + (size_t)slot * dim;
     const float *action = session->queue.actions + (size_t)k * dim;
     for (uint32_t d = 0; d < dim; d++) {
-      mean[d] = n == 0 ? (double)action[d]
-                       : (mean[d] * e->total[n] + (double)action[d] * e->weight[n]) / e->total[n + 1];
+      double sum = n == 0 ? 0 : mean[d] * e->total[n];
+      mean[d] = (sum + (double)action[d] * e->weight[n]) / e->total[n + 1];
     }
     e->count[slot] = n + 1;
   }

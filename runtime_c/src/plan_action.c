@@ -177,7 +177,8 @@ uint64_t vlart_plan_observations(const vlart_plan_t *plan) {
   }
   for (uint32_t i = 0; i < plan->source_count; i++) {
     const vlart_source_record_t *source = vlart_plan_source(plan, i);
-    bool observed = source->update == VLART_UPDATE_OBSERVATION || source->update == VLART_UPDATE_TICK;
+    bool observed =
+        source->update == VLART_UPDATE_OBSERVATION || source->update == VLART_UPDATE_TICK;
     bool filled = plan->consumption != NULL && (source->value == plan->consumption->previous ||
                                                 source->value == plan->consumption->weights);
     if (observed && !filled) {
@@ -231,7 +232,8 @@ static const char *consumption_fault(const vlart_plan_t *plan) {
       return isfinite(c->decay) && -(double)c->decay * steps <= 500 ? NULL
                                                                     : "its decay is out of range";
     case VLART_CONSUME_REALTIME:
-      if (c->delay > policy->execute_steps || c->delay > policy->chunk_steps - policy->execute_steps) {
+      if (c->delay > policy->execute_steps ||
+          c->delay > policy->chunk_steps - policy->execute_steps) {
         return "delay <= executed <= predicted - delay does not hold";
       }
       if (c->schedule > VLART_SCHEDULE_EXP || c->horizon == 0 || c->horizon > policy->chunk_steps) {
@@ -257,7 +259,8 @@ vlart_status_t vlart_plan_check_action(vlart_plan_t *plan, vlart_diag_t *diag) {
     return VLART_STATUS_OK;
   }
   if (decodes + consumptions > 0 &&
-      (policy->chunk_steps > VLART_MAX_CHUNK || policy->action_dim > VLART_MAX_CHUNK / policy->chunk_steps)) {
+      (policy->chunk_steps > VLART_MAX_CHUNK ||
+       policy->action_dim > VLART_MAX_CHUNK / policy->chunk_steps)) {
     vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "an action chunk is too large", NULL);
     vlart_where(diag, "plan.bin, policy[0]");
     vlart_why(diag, "it has %u actions of %u numbers, this reader takes %u numbers",

@@ -121,7 +121,8 @@ void vlart_realtime_fill(vlart_session_t *session) {
     return;
   }
   uint64_t shift = r->observed - r->began;
-  uint64_t left = !r->running || shift >= plan->policy->chunk_steps ? 0 : plan->policy->chunk_steps - shift;
+  uint64_t steps = plan->policy->chunk_steps;
+  uint64_t left = r->running && shift < steps ? steps - shift : 0;
   if ((r->given >> plan->writers[plan->consumption->previous].index & 1) == 0) {
     fill_previous(session, shift, left);
   }

@@ -1,4 +1,4 @@
-"""LeRobot's own temporal ensembler, action queue and prefix weights: what tests/golden/lerobot_chunk_consumption.json
+"""LeRobot's own ensembler, action queue, prefix weights and FAST decoding: what tests/golden/lerobot_chunk_consumption.json
 holds, which libvlart is compared with where LeRobot is not installed. `--update-golden` writes it."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -57,11 +58,40 @@ def _weights() -> list[dict]:
     return rows
 
 
+def _fast(rng: np.random.Generator, steps: int = 4, dim: int = 2, scale: float = 10.0, lowest: int = -354) -> dict:
+    """LeRobot's decoding of FAST tokens, relaxed, of sequences that are right, too short and too long. SciPy's inverse
+    DCT is not installed beside it: its definition stands in."""
+    from unittest import mock
+
+    from lerobot.policies.pi0_fast import modeling_pi0_fast as original
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    def texts(count: int) -> list[str]:
+        return ["".join(chr(int(v) - lowest) for v in np.around(rng.normal(size=steps * dim) * 3)) for _ in range(count)]
+
+    def idct(x: np.ndarray, axis: int, norm: str) -> np.ndarray:
+        assert axis == 0 and norm == "ortho"
+        n, k = np.arange(len(x))[:, None], np.arange(len(x))[None]
+        return np.where(k == 0, 1, 2**0.5) / len(x)**0.5 * np.cos(np.pi * (2 * n + 1) * k / (2 * len(x))) @ x
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    bpe.train_from_iterator(texts(200), trainers.BpeTrainer(vocab_size=80, show_progress=False))
+    sequences = []
+    for number, text in enumerate(texts(12)):
+        sequences.append(bpe.encode(text[: [None, -1, -3][number % 3]] + text[:2] * (number % 4 == 3)).ids)
+    policy = SimpleNamespace(action_tokenizer=SimpleNamespace(bpe_tokenizer=bpe, min_token=lowest, scale=scale))
+    with mock.patch.object(original, "idct", idct):
+        actions = original.PI0FastPolicy.decode_actions_with_fast(policy, sequences, steps, dim, relaxed_decoding=True)
+    return {"tokenizer": bpe.to_str(), "min_token": lowest, "scale": scale, "sequences": sequences,
+            "actions": actions.tolist()}
+
+
 def test_the_committed_outputs_are_lerobots(request):
     rng = np.random.default_rng(0)
     with lerobot_importable():
         made = {"made_by": f"lerobot {importlib.metadata.version('lerobot')}", "ensemble": _ensemble(rng),
-                "realtime_queue": _queue(rng), "prefix_weights": _weights()}
+                "realtime_queue": _queue(rng), "prefix_weights": _weights(), "fast": _fast(rng)}
     if request.config.getoption("--update-golden"):
         assert not os.environ.get("CI"), "golden files are not rewritten in CI"
         FILE.write_text(json.dumps(made) + "\n", encoding="utf-8")
@@ -70,6 +100,8 @@ def test_the_committed_outputs_are_lerobots(request):
     for part in ("ensemble", "realtime_queue"):
         for key, value in made[part].items():
             np.testing.assert_allclose(kept[part][key], value, atol=1e-6, err_msg=f"{part}.{key}")
+    assert kept["fast"]["sequences"] == made["fast"]["sequences"]
+    np.testing.assert_allclose(kept["fast"]["actions"], made["fast"]["actions"], atol=1e-9)
     for a, b in zip(kept["prefix_weights"], made["prefix_weights"], strict=True):
         np.testing.assert_allclose(a.pop("weights"), b.pop("weights"), atol=1e-6)
         assert a == b

@@ -1,4 +1,4 @@
-"""Decode steps and chunk consumption, on ONNX Runtime, against references written from the formulas of their sources."""
+"""Decode steps and chunk consumption, on ONNX Runtime, against references written from their sources' formulas."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def openvla_relay(vocab: int = 32000, direction: int = -1, shift: int = 0) -> Re
     table = np.tile((edges[:-1] + edges[1:]) / 2, (7, 1))
     scale = np.where(MASK, (Q99 - Q01) / 2, 1)
     offset = np.where(MASK, (Q99 - Q01) / 2 + Q01, 0)
-    return Relay("centres", "i64", (1, 7), (1, 7)).lookup(table, vocab - 1 + shift, direction=direction, outside="clip") \
-        .affine(scale, offset)
+    relay = Relay("centres", "i64", (1, 7), (1, 7))
+    return relay.lookup(table, vocab - 1 + shift, direction=direction, outside="clip").affine(scale, offset)
 
 
 @pytest.mark.parametrize("token", [31999, 31998, 31872, 31745, 31744, 31743, 0, 32063])
@@ -99,14 +99,16 @@ def test_a_shifted_or_upward_bin_is_another_action(lib, ort, tmp_path):
 
 def test_middles_of_quantile_edges(lib, ort, tmp_path):
     """LAPA: edges per dimension of their own number; token i is the middle of edge i and i + 1; a gripper of two."""
-    edges = [np.sort(np.random.default_rng(d).normal(size=n)) for d, n in enumerate((257, 41))] + [np.array([-.5, .5, 1.5])]
+    edges = [np.sort(np.random.default_rng(d).normal(size=n)) for d, n in enumerate((257, 41))]
+    edges.append(np.array([-0.5, 0.5, 1.5]))
     table = np.zeros((3, 256))
     for d, e in enumerate(edges):
         table[d, : len(e) - 1] = [(a + b) / 2 for a, b in zip(e, e[1:])]
     tokens = np.array([[0, 39, 0], [255, 40, 1], [17, 3, 1]])
     relay = Relay("middles", "i64", (3, 3), (3, 3)).lookup(table, rows=[256, 40, 2], outside="clip")
     got = popped(lib, ort, tmp_path / "clip", relay, tokens)
-    want = [[(edges[d][i] + edges[d][i + 1]) / 2 for d, i in enumerate(np.minimum(row, [255, 39, 1]))] for row in tokens]
+    want = [[(edges[d][i] + edges[d][i + 1]) / 2 for d, i in enumerate(np.minimum(row, [255, 39, 1]))]
+            for row in tokens]
     np.testing.assert_allclose(got, want, atol=1e-6)
     relay = Relay("middles", "i64", (3, 3), (3, 3)).lookup(table, rows=[256, 40, 2], outside="refuse")
     with pytest.raises(Failure, match='ACTION_NOT_DECODED.*token 4 of value "out".*no row for it: 40'):
@@ -116,8 +118,9 @@ def test_middles_of_quantile_edges(lib, ort, tmp_path):
 @pytest.mark.parametrize("token", [2**63 - 1, -2**63, -1, 2**32])
 def test_no_token_leads_outside_of_a_table(lib, ort, tmp_path, token):
     for direction in (1, -1):
-        relay = Relay("wide", "i64", (1, 1), (1, 1)).lookup(np.array([[1.0, 2.0, 3.0]]), 2**32 - 1 if direction < 0 else 0,
-                                                           direction=direction, outside="clip")
+        first = 2**32 - 1 if direction < 0 else 0
+        relay = Relay("wide", "i64", (1, 1), (1, 1)).lookup(np.array([[1.0, 2.0, 3.0]]), first, direction=direction,
+                                                           outside="clip")
         above = (token > 0) if direction > 0 else token < 2**32 - 1
         got = popped(lib, ort, tmp_path / str(direction), relay, [[token]])
         assert got[0, 0] == (3.0 if above else 1.0)
@@ -142,8 +145,8 @@ def fast_decode(text: str) -> np.ndarray:
 def chunks(seed: int, count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     steps = np.linspace(0, 1, T)[:, None]
-    return [np.clip(rng.normal(size=(1, D)) + rng.normal(size=(1, D)) * steps + rng.normal(size=(1, D)) * steps**2, -4, 4)
-            for _ in range(count)]
+    a, b, c = rng.normal(size=(3, count, 1, D))
+    return list(np.clip(a + b * steps + c * steps**2, -4, 4))
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +216,23 @@ def test_fast_round_trip(lib, ort, tmp_path, bpe):
             assert np.abs(got - chunk).max() < 0.05 * np.sqrt(2 * T), "half a step of quantisation per coefficient"
             assert np.abs(got.T.reshape(T, D) - fast_decode(text)).max() > 1e-3, "control: [D,T] is another order"
     assert len(set(several)) > 5
+
+
+def test_fast_is_lerobots(lib, ort, tmp_path):
+    """Committed outputs of decode_actions_with_fast: right, too short and too long sequences, relaxed."""
+    from vlacompile.decoding import byte_pieces
+
+    case = ORIGINALS["fast"]
+    outputs = np.array(case["actions"])
+    _, steps, dim = outputs.shape
+    relay = Relay("fast", "i64", (1, 40), (steps, dim))
+    relay.pieces(byte_pieces(case["tokenizer"]), symbols="utf8", offset=case["min_token"], length="fit", stop=5000)
+    relay.decode("basis", (idct(steps) / case["scale"]).astype(np.float32))
+    with Policy(lib, relay.bundle.write(tmp_path)).start(ort) as policy:
+        policy.write("state", STATE)
+        for ids, want in zip(case["sequences"], outputs, strict=True):
+            policy.run({"raw": padded(ids).reshape(1, 40)})
+            np.testing.assert_allclose(np.stack([policy.pop() for _ in range(steps)]), want, atol=1e-6)
 
 
 def test_a_character_may_span_tokens(lib, ort, tmp_path, bpe):
@@ -339,7 +359,8 @@ def test_ensemble_is_lerobots(lib, ort, tmp_path):
     """Committed outputs of ACTTemporalEnsembler; the file says which version made them."""
     case = ORIGINALS["ensemble"]
     inputs, outputs = np.array(case["chunks"], np.float32), np.array(case["actions"])
-    relay = Relay("ensemble", "f32", (1, *inputs.shape[1:]), inputs.shape[1:], 1).consume("ensemble", decay=case["decay"])
+    shape = inputs.shape[1:]
+    relay = Relay("ensemble", "f32", (1, *shape), shape, 1).consume("ensemble", decay=case["decay"])
     with Policy(lib, relay.bundle.write(tmp_path)).start(ort) as policy:
         policy.write("state", STATE)
         for chunk, want in zip(inputs, outputs, strict=True):

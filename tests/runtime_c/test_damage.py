@@ -96,6 +96,19 @@ def test_beyond_this_reader_is_unsupported_not_corrupt(lib, ort, tmp_path):
         Policy(lib, many.write(tmp_path / "many"))
 
 
+def test_the_first_minor_version_is_read(lib, ort, tmp_path):
+    """Without decode steps and consumption: a queue."""
+    flow = Flow(2)
+    root = flow.bundle.write(tmp_path)
+    plan = flow.bundle.plan_container()
+    plan.names = tuple(n for n in plan.names if n not in ("decodes", "consumption"))
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with Policy(lib, root).start(ort) as policy:
+        assert policy.info("vlart_bundle_info", BundleInfo, policy.bundle).consume == layout.CONSUMES["queue"]
+        policy.run(flow.inputs())
+        assert_outputs(policy, flow.reference(flow.inputs()))
+
+
 def test_later_minor_versions_are_read(lib, ort, tmp_path):
     """Longer records, an unknown section and reserved fields in use do not disturb this reader."""
     flow = Flow(2)

@@ -60,7 +60,7 @@ def _step(step, staged: Staged, index: Mapping[str, int], add_weight: AddWeight,
             for d, numbers in enumerate(step.tables):
                 table[d, : rows[d]] = numbers
             return plan_action.Lookup(add_weight("decode/table", table), step.direction, step.outside,
-                                      (step.first,) * dim, rows)
+                                      step.firsts, rows)
         case decoding.Pieces():
             table = np.full((len(step.pieces), max(1, *map(len, step.pieces))), -1, np.int32)
             for row, piece in zip(table, step.pieces, strict=True):

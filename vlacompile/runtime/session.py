@@ -134,7 +134,7 @@ class Session:
         return info
 
     def invalidate(self) -> None:
-        """Make every stage dirty and empty the queue; sources keep their content."""
+        """Make every stage dirty, empty the queue and forget all chunks; sources keep their content."""
         self._call(self._library.vlart_session_invalidate, self._session)
 
     def stats(self) -> Stats:

@@ -290,8 +290,8 @@ VLART_API vlart_status_t vlart_session_pop(vlart_session_t *session, float *acti
 VLART_API vlart_status_t vlart_session_queue(const vlart_session_t *session,
                                              vlart_queue_info_t *out_info);
 
-/* [tick] Makes every stage dirty and empties the queue; sources keep their content. For the start
-   of an episode and for measurements. The session's thread. */
+/* [tick] Makes every stage dirty, empties the queue and forgets all chunks; sources keep their
+   content. For the start of an episode and for measurements. The session's thread. */
 VLART_API vlart_status_t vlart_session_invalidate(vlart_session_t *session);
 
 /* [tick] Counters since init. The session's thread. */
