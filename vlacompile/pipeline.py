@@ -95,7 +95,7 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
         progress(f"emit {s.name}")
         emitted[s.name] = emit_onnx(s)
     progress("lay out the bundle")
-    assembly = assemble(staging.staged, emitted, where, wanted)
+    assembly = assemble(staging.staged, emitted, where, wanted, policy.decoder, policy.guidance)
     contents = {stage_path(n): externalise(e, Path(WEIGHTS_FILE).name, assembly.offsets[n]) for n, e in emitted.items()}
     contents |= {WEIGHTS_FILE: assembly.weights, GOLDEN_FILE: frames_bytes(frames)}
     progress("replay it through libvlart")
@@ -126,9 +126,10 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:
     """The recipe with what it leaves to the policy filled in."""
-    if recipe.action.execute is not None or policy.execute is None:
+    execute = 1 if recipe.action.consume == "ensemble" else policy.execute
+    if recipe.action.execute is not None or execute is None:
         return recipe
-    return replace(recipe, action=replace(recipe.action, execute=policy.execute))
+    return replace(recipe, action=replace(recipe.action, execute=execute))
 
 
 def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | None = None,

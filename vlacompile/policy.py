@@ -13,6 +13,7 @@ import torch
 
 from vlacompile.bundle.layout import DTYPES, UPDATES
 from vlacompile.capture.iterations import iterations
+from vlacompile.decoding import Decoder, Guidance
 from vlacompile.errors import SourceError, nearest
 
 TORCH_DTYPES: dict[torch.dtype, str] = {
@@ -89,7 +90,9 @@ class Policy:
     solvers: {name: evaluations -> this policy with another sampler}, for a denoising loop that the compiler does not
         know how to shorten by its graph; the inputs are among those of this policy.
     outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
-        is [1, H, action_dim].
+        is [1, H, action_dim], or when `decoder` says how it becomes actions.
+    decoder: what the runtime does with the first output: tokens to actions, actions relative to the state.
+    guidance: sources that the runtime fills from the last chunk (real-time chunking inside the function).
     Raises SourceError when names, shapes or types do not fit together.
     """
 
@@ -103,6 +106,8 @@ class Policy:
     execute: int | None = None
     calibration: tuple[Mapping[str, torch.Tensor], ...] = field(default=())
     solvers: Mapping[str, Callable[[int], Policy]] = field(default_factory=dict)
+    decoder: Decoder | None = None
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         where = f'Policy "{self.name}"'

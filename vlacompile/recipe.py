@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from vlacompile.bundle.layout import LOOP_FORMS
+from vlacompile.bundle.layout import CONSUMES, LOOP_FORMS, SCHEDULES
 from vlacompile.config import load_toml
 from vlacompile.errors import ConfigError, nearest
 
@@ -20,12 +21,23 @@ class StagesRecipe:
 class ActionRecipe:
     """execute: actions handed out per replan (h); None: the whole chunk.
     low, high: bounds per action dimension in robot units; empty: only finiteness is checked.
-    deadline_ms: time that one step may take; 0: none."""
+    deadline_ms: time that one step may take; 0: none.
+    consume: how successive chunks become actions. "queue": execute h, then replan. "ensemble": replan every
+        tick, execute the mean of all predictions of the tick, weighted exp(-decay * i), i = 0 the oldest.
+        "realtime": a new chunk replaces the rest of the last one, without the actions popped meanwhile.
+    decay: of an ensemble; None: 0.01. delay: ticks that a replan takes, of realtime; execute is then at least
+        delay and at most H - delay. schedule ("linear", "exp", "ones", "zeros"), horizon (None: H - execute):
+        how the weights of the previous chunk fall after the delay, for policies that read them."""
 
     execute: int | None = None
     low: tuple[float, ...] = field(default=())
     high: tuple[float, ...] = field(default=())
     deadline_ms: float = 0.0
+    consume: str = "queue"
+    decay: float | None = None
+    delay: int | None = None
+    schedule: str | None = None
+    horizon: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +89,28 @@ def load_recipe(name_or_path: str | None) -> Recipe:
         (recipe.loop.observations >= 2, f"loop.observations = {recipe.loop.observations}",
          "a spread is over at least two observations"),
         (recipe.action.deadline_ms >= 0, f"action.deadline_ms = {recipe.action.deadline_ms}", "a time is not negative"),
+        *_consume_checks(recipe.action),
     ]
     for good, what, why in checks:
         if not good:
             raise ConfigError(what, where=f'recipe "{where}"', why=why, fix="correct the recipe")
     return recipe
+
+
+def _consume_checks(action: ActionRecipe) -> list[tuple[bool, str, str]]:
+    """(good, what, why): keys that another kind of consumption has, and values out of range."""
+    mine = {"ensemble": ("decay",), "realtime": ("delay", "schedule", "horizon")}
+    checks = [(action.consume in CONSUMES, f'action.consume = "{action.consume}"', nearest(action.consume, CONSUMES))]
+    for kind, keys in mine.items():
+        checks += [(action.consume == kind or getattr(action, k) is None, f"action.{k} is set",
+                    f'it belongs to consume = "{kind}", this is "{action.consume}"') for k in keys]
+    return checks + [
+        (action.consume != "ensemble" or action.execute in (None, 1), f"action.execute = {action.execute}",
+         "an ensemble replans after every action"),
+        (action.decay is None or math.isfinite(action.decay), f"action.decay = {action.decay}", "it is not finite"),
+        (action.consume != "realtime" or action.delay is not None, "action.delay is missing",
+         "realtime needs the ticks that a replan takes"),
+        (action.delay is None or action.delay >= 0, f"action.delay = {action.delay}", "ticks are not negative"),
+        (action.schedule in (None, *SCHEDULES), f'action.schedule = "{action.schedule}"',
+         nearest(action.schedule or "", SCHEDULES)),
+    ]

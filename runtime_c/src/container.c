@@ -25,6 +25,8 @@ static uint32_t known_stride(uint32_t id) {
     case VLART_SECTION_SAMPLINGS: return sizeof(vlart_sampling_record_t);
     case VLART_SECTION_FRAMES: return sizeof(vlart_frame_record_t);
     case VLART_SECTION_TENSORS: return sizeof(vlart_tensor_record_t);
+    case VLART_SECTION_DECODES: return sizeof(vlart_decode_record_t);
+    case VLART_SECTION_CONSUMPTION: return sizeof(vlart_consumption_record_t);
     default: return 0;
   }
 }

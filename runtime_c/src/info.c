@@ -26,6 +26,7 @@ vlart_status_t vlart_bundle_info(const vlart_bundle_t *bundle, vlart_bundle_info
     info.chunk_steps = policy->chunk_steps;
     info.execute_steps = policy->execute_steps;
     info.action_dim = policy->action_dim;
+    info.consume = plan->consumption == NULL ? VLART_CONSUME_QUEUE : plan->consumption->consume;
     info.low = policy->low_count > 0 ? vlart_plan_floats(plan, policy->low_begin) : NULL;
     info.high = policy->high_count > 0 ? vlart_plan_floats(plan, policy->high_begin) : NULL;
   }

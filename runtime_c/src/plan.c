@@ -39,5 +39,6 @@ void vlart_plan_take(vlart_plan_t *plan, vlart_arena_t *arena) {
 
 vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag) {
   vlart_status_t status = vlart_plan_check_records(plan, diag);
-  return status != VLART_STATUS_OK ? status : vlart_plan_check_flow(plan, diag);
+  if (status == VLART_STATUS_OK) status = vlart_plan_check_flow(plan, diag);
+  return status != VLART_STATUS_OK ? status : vlart_plan_check_action(plan, diag);
 }

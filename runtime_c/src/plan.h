@@ -23,6 +23,7 @@ typedef struct {
 typedef struct {
   vlart_container_t file;
   const vlart_policy_record_t *policy;
+  const vlart_consumption_record_t *consumption; /* NULL: a queue */
   uint32_t file_count;
   uint32_t value_count;
   uint32_t source_count;
@@ -46,9 +47,14 @@ vlart_status_t vlart_plan_read(const uint8_t *data, size_t bytes, vlart_diag_t *
 /* [open] Everything else, once vlart_plan_take placed the arrays. */
 vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag);
 
-/* Parts of vlart_plan_check: policy, files, weights, values, sources; then stages. */
+/* Parts of vlart_plan_check: policy, files, weights, values, sources; stages; decode steps and
+   consumption. */
 vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag);
+vlart_status_t vlart_plan_check_action(vlart_plan_t *plan, vlart_diag_t *diag);
+
+/* Bit i: source i is an observation that the actions depend on. After vlart_plan_check_flow. */
+uint64_t vlart_plan_observations(const vlart_plan_t *plan);
 
 /* Record accessors; indices are not checked. */
 #define VLART_ACCESSOR(record, SECTION)                                                       \
@@ -65,6 +71,7 @@ VLART_ACCESSOR(binding, BINDINGS)
 VLART_ACCESSOR(initializer, INITIALIZERS)
 VLART_ACCESSOR(carry, CARRIES)
 VLART_ACCESSOR(sampling, SAMPLINGS)
+VLART_ACCESSOR(decode, DECODES)
 #undef VLART_ACCESSOR
 
 static inline uint32_t vlart_plan_count(const vlart_plan_t *plan, uint32_t section) {

@@ -251,22 +251,6 @@ static vlart_status_t check_initializers(const flow_t *flow) {
   return VLART_STATUS_OK;
 }
 
-static vlart_status_t check_action(const vlart_plan_t *plan, vlart_diag_t *diag) {
-  const vlart_policy_record_t *policy = plan->policy;
-  if (policy->action_value == VLART_NONE) {
-    return VLART_STATUS_OK;
-  }
-  const vlart_value_record_t *action = vlart_plan_value(plan, policy->action_value);
-  if (plan->writers[policy->action_value].origin != VLART_ORIGIN_STAGE ||
-      action->dtype != VLART_DTYPE_F32 || action->rank != 3 || action->dims[0] != 1 ||
-      action->dims[1] != policy->chunk_steps || action->dims[2] != policy->action_dim) {
-    return vlart_corrupt(diag, "plan.bin", "policy", 0,
-                         "action value %u is not a stage's f32[1,%u,%u]", policy->action_value,
-                         policy->chunk_steps, policy->action_dim);
-  }
-  return VLART_STATUS_OK;
-}
-
 vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag) {
   flow_t flow = {.plan = plan, .diag = diag};
   vlart_status_t status = VLART_STATUS_OK;
@@ -281,5 +265,5 @@ vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag) {
     if (status == VLART_STATUS_OK) status = check_carries(&flow);
     if (status == VLART_STATUS_OK) status = check_initializers(&flow);
   }
-  return status != VLART_STATUS_OK ? status : check_action(plan, diag);
+  return status;
 }

@@ -1,4 +1,5 @@
-/* [tick] The action queue: checks a new chunk, keeps the last safe one, hands actions out. */
+/* [tick] The action queue: decodes and checks a new chunk, keeps the last safe one, hands actions
+   out. What is special to ensembles and real-time chunking is in ensemble.c and realtime.c. */
 #include <string.h>
 
 #include "diag.h"
@@ -21,15 +22,65 @@ static vlart_status_t reject(vlart_session_t *session, vlart_status_t status, si
   return status;
 }
 
-void vlart_queue_rewind(vlart_session_t *session) {
-  session->queue.position = 0;
-  session->queue.remaining = session->bundle->plan.policy->execute_steps;
+/* What pop hands out from now on, of the chunk in `actions`. */
+static vlart_status_t begin_chunk(vlart_session_t *session, vlart_diag_t *diag) {
+  vlart_queue_t *queue = &session->queue;
+  const vlart_policy_record_t *policy = session->bundle->plan.policy;
+  queue->executed = 0;
+  queue->position = 0;
+  queue->remaining = policy->execute_steps;
+  if (session->ensemble.on) {
+    vlart_ensemble_offer(session);
+  } else if (session->realtime.on) {
+    uint64_t dropped = vlart_realtime_dropped(session);
+    queue->remaining = 0;
+    if (dropped >= policy->chunk_steps) {
+      return vlart_realtime_late(session, diag);
+    }
+    queue->position = (uint32_t)dropped;
+    queue->remaining = policy->chunk_steps - queue->position;
+    vlart_realtime_publish(session);
+  }
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_queue_rewind(vlart_session_t *session, vlart_diag_t *diag) {
+  return begin_chunk(session, diag);
+}
+
+bool vlart_queue_outdated(const vlart_session_t *session) {
+  return session->decode.sources != 0 && session->decode.seen != vlart_decode_version(session);
+}
+
+void vlart_queue_keep(vlart_session_t *session) {
+  session->queue.stale = true;
+  if (session->ensemble.on && session->queue.remaining == 0 && vlart_ensemble_ready(session)) {
+    session->queue.remaining = 1;
+  }
+}
+
+void vlart_queue_reset(vlart_session_t *session) {
+  session->queue.remaining = 0;
+  vlart_ensemble_reset(session);
+  vlart_realtime_reset(session);
 }
 
 vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag) {
   const vlart_policy_record_t *policy = session->bundle->plan.policy;
   const float *chunk = session->data[policy->action_value];
   size_t count = (size_t)policy->chunk_steps * policy->action_dim;
+  if (vlart_plan_count(&session->bundle->plan, VLART_SECTION_DECODES) > 0) {
+    vlart_status_t status = vlart_decode(session, diag);
+    if (status != VLART_STATUS_OK) {
+      session->totals.chunks_rejected++;
+      return status;
+    }
+    chunk = session->decode.chunk;
+  }
+  if (session->realtime.on && vlart_realtime_dropped(session) >= policy->chunk_steps) {
+    session->totals.chunks_rejected++;
+    return vlart_realtime_late(session, diag);
+  }
   size_t bad = vlart_first_not_finite(chunk, count, VLART_DTYPE_F32);
   if (bad < count) {
     return reject(session, VLART_STATUS_ACTION_NOT_FINITE, bad, chunk, diag);
@@ -45,8 +96,8 @@ vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag)
   memcpy(session->queue.actions, chunk, count * sizeof *chunk);
   session->queue.stale = false;
   session->queue.chunks++;
-  vlart_queue_rewind(session);
-  return VLART_STATUS_OK;
+  session->decode.seen = vlart_decode_version(session);
+  return begin_chunk(session, diag);
 }
 
 static vlart_status_t nothing_to_pop(const vlart_session_t *session, size_t dim,
@@ -78,10 +129,21 @@ vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t
   if (queue->remaining == 0 || dim != session->bundle->plan.policy->action_dim) {
     return nothing_to_pop(session, dim, diag);
   }
-  memcpy(action, queue->actions + (size_t)queue->position * dim, dim * sizeof *action);
+  if (session->ensemble.on) {
+    vlart_ensemble_pop(session, action);
+  } else {
+    memcpy(action, queue->actions + (size_t)queue->position * dim, dim * sizeof *action);
+  }
   queue->position++;
   queue->remaining--;
+  queue->executed++;
+  session->realtime.pops++;
   return VLART_STATUS_OK;
+}
+
+static bool is_due(const vlart_session_t *session) {
+  return session->queue.remaining == 0 ||
+         session->queue.executed >= session->bundle->plan.policy->execute_steps;
 }
 
 vlart_status_t vlart_session_queue(const vlart_session_t *session, vlart_queue_info_t *out_info) {
@@ -91,6 +153,7 @@ vlart_status_t vlart_session_queue(const vlart_session_t *session, vlart_queue_i
   vlart_queue_info_t info = {.remaining = session->queue.remaining,
                              .position = session->queue.position,
                              .stale = session->queue.stale,
+                             .due = is_due(session),
                              .chunks = session->queue.chunks};
   return vlart_copy_out(out_info, &info, sizeof info);
 }

@@ -77,6 +77,9 @@ static vlart_session_t *take_session(vlart_session_t *draft, const vlart_bundle_
   draft->queue.actions = vlart_arena_take(arena, numbers, sizeof *draft->queue.actions);
   draft->low = vlart_arena_take(arena, dim, sizeof *draft->low);
   draft->high = vlart_arena_take(arena, dim, sizeof *draft->high);
+  vlart_decode_take(draft, arena);
+  vlart_ensemble_take(draft, arena);
+  vlart_realtime_take(draft, arena);
   take_stages(draft, options, arena);
   return session;
 }
@@ -197,6 +200,9 @@ vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
   *session = draft;
   place_values(session);
   place_bounds(session);
+  vlart_decode_init(session);
+  vlart_ensemble_init(session);
+  vlart_realtime_init(session);
   status = build_engines(session, &chosen, diag);
   vlart_bundle_forget_pages(bundle);
   if (status == VLART_STATUS_OK) {

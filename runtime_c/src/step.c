@@ -83,7 +83,11 @@ static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
 
 static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *clock,
                                  vlart_diag_t *diag) {
+  bool acts = session->action_stage != VLART_NONE;
   bool published = false;
+  if (acts && !is_current(session, session->action_stage)) {
+    vlart_realtime_fill(session);
+  }
   for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
     if (is_current(session, i)) {
       session->totals.stages_skipped++;
@@ -99,10 +103,15 @@ static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *
       return status;
     }
   }
-  if (!published && session->action_stage != VLART_NONE && session->queue.remaining == 0) {
-    vlart_queue_rewind(session);
+  if (!acts || published) {
+    return VLART_STATUS_OK;
   }
-  return VLART_STATUS_OK;
+  if (vlart_queue_outdated(session)) {
+    vlart_status_t status = vlart_queue_publish(session, diag);
+    session->stages[session->action_stage].current = status == VLART_STATUS_OK;
+    return status;
+  }
+  return session->queue.remaining == 0 ? vlart_queue_rewind(session, diag) : VLART_STATUS_OK;
 }
 
 static vlart_status_t source_unset(const vlart_session_t *session, vlart_diag_t *diag) {
@@ -139,7 +148,7 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
   }
   if (status != VLART_STATUS_OK && session->action_stage != VLART_NONE &&
       !is_current(session, session->action_stage)) {
-    session->queue.stale = true;
+    vlart_queue_keep(session);
   }
   return status;
 }
@@ -156,7 +165,7 @@ vlart_status_t vlart_session_invalidate(vlart_session_t *session) {
   for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
     session->stages[i].current = false;
   }
-  session->queue.remaining = 0;
+  vlart_queue_reset(session);
   return VLART_STATUS_OK;
 }
 

@@ -117,6 +117,7 @@ vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t source, co
   }
   bool written = session->versions[source] > 0;
   if (written && (bytes == 0 || memcmp(session->data[index], data, bytes) == 0)) {
+    vlart_realtime_written(session, source);
     return VLART_STATUS_OK;
   }
   status = check_content(session, source, data, bytes, dtype, diag);
@@ -128,6 +129,7 @@ vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t source, co
   }
   session->versions[source]++;
   session->sources_set |= 1ull << source;
+  vlart_realtime_written(session, source);
   return VLART_STATUS_OK;
 }
 

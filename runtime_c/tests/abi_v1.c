@@ -36,6 +36,7 @@ AT(vlart_bundle_info_t, format_major, 32);
 AT(vlart_bundle_info_t, source_count, 40);
 AT(vlart_bundle_info_t, action_value, 52);
 AT(vlart_bundle_info_t, execute_steps, 60);
+AT(vlart_bundle_info_t, consume, 68);
 AT(vlart_bundle_info_t, low, 72);
 AT(vlart_bundle_info_t, high, 80);
 AT(vlart_bundle_info_t, deadline_us, 88);
@@ -60,6 +61,7 @@ AT_LEAST(vlart_stage_info_t, 56);
 
 AT(vlart_queue_info_t, remaining, 8);
 AT(vlart_queue_info_t, stale, 16);
+AT(vlart_queue_info_t, due, 20);
 AT(vlart_queue_info_t, chunks, 24);
 AT_LEAST(vlart_queue_info_t, 32);
 
@@ -92,6 +94,8 @@ NUMBER(VLART_STATUS_DEADLINE_MISSED, 17);
 NUMBER(VLART_STATUS_QUEUE_EMPTY, 18);
 NUMBER(VLART_STATUS_NOT_FOUND, 19);
 NUMBER(VLART_STATUS_SELF_TEST_FAILED, 20);
+NUMBER(VLART_STATUS_ACTION_NOT_DECODED, 21);
+NUMBER(VLART_STATUS_CHUNK_TOO_LATE, 22);
 
 /* Signatures: each assignment compiles only while the function keeps its type. */
 static const struct {

@@ -76,6 +76,14 @@ static void fill(void *data, const vlart_port_t *port) {
     for (uint64_t i = 0; i < port->bytes / sizeof(float); i++) {
       memcpy((uint8_t *)data + i * sizeof(float), &null_control.output, sizeof(float));
     }
+  } else if (port->dtype == VLART_DTYPE_I32) {
+    for (uint64_t i = 0; i < port->bytes / sizeof(int32_t); i++) {
+      ((int32_t *)data)[i] = (int32_t)null_control.token;
+    }
+  } else if (port->dtype == VLART_DTYPE_I64) {
+    for (uint64_t i = 0; i < port->bytes / sizeof(int64_t); i++) {
+      ((int64_t *)data)[i] = null_control.token;
+    }
   } else if (port->bytes > 0) {
     memset(data, 1, port->bytes);
   }

@@ -9,6 +9,7 @@ typedef struct {
   uint32_t fail_stage; /* run gives BACKEND_FAILED in this stage; VLART_NONE: never */
   uint32_t sleep_ms;   /* every run takes at least so long */
   float output;        /* what f32 outputs are filled with */
+  int64_t token;       /* what i32 and i64 outputs are filled with */
   uint64_t runs;
   uint64_t bytes_read; /* a sum that keeps the reads alive */
 } null_control_t;

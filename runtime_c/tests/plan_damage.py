@@ -77,6 +77,69 @@ STRUCTURE = {
     "bounds are too few": (change("policy", 0, low_count=1), "1 bounds"),
 }
 
+def twice(section: str):
+    def apply(plan: Container) -> None:
+        plan.records[section] *= 2
+    return apply
+
+
+def number(section: str, index: int, value: float):
+    def apply(plan: Container) -> None:
+        plan.records[section][index]["value"] = value
+    return apply
+
+
+# sample_actions.samples: {rule: (sample, change, words)}.
+# lookup: sources raw 0, state 1; value out 2; weight decode0; steps lookup, affine, delta; D = 2.
+# indices: 0 depends; 1, 2 first; 3, 4 rows; 5, 6 elements. floats: 0..3 affine, then bounds.
+ACTIONS = {
+    "a step's kind is unknown": ("lookup", change("decodes", 1, kind=6), r"decodes\[1\].*kind is not known"),
+    "a step's kind is 0": ("lookup", change("decodes", 1, kind=0), "kind is not known"),
+    "tokens are read by the second step": ("lookup", change("decodes", 1, kind=1), "only be read by the first step"),
+    "tokens are not read": ("lookup", change("decodes", 0, kind=4), "is not a stage's f32"),
+    "a direction is none": ("lookup", change("decodes", 0, direction=2), "neither 1 nor -1"),
+    "a lookup skips": ("lookup", change("decodes", 0, outside=3), "beyond the table"),
+    "an outside rule is unknown": ("lookup", change("decodes", 0, outside=9), "beyond the table"),
+    "a table does not exist": ("lookup", change("decodes", 0, table=1), "table does not exist"),
+    "a table has another dtype": ("pieces", change("weights", 0, dtype=1), "another shape"),
+    "a table has too few rows": ("lookup", change("weights", 0, dims=padded((1, 8))), "another shape"),
+    "a dimension uses no row": ("lookup", number("indices", 3, 0), "uses no row"),
+    "a dimension uses too many rows": ("lookup", number("indices", 4, 5), "more than its table has"),
+    "the indices are too few": ("lookup", change("decodes", 0, index_count=3), "too many, too few or outside"),
+    "the indices leave their section": ("lookup", change("decodes", 0, index_begin=2**31), "too few or outside"),
+    "the tokens are too few": ("lookup", change("policy", 0, chunk_steps=4), "not one per number"),
+    "a scale is not finite": ("lookup", number("floats", 0, float("inf")), "not finite"),
+    "the floats are too few": ("lookup", change("decodes", 1, float_count=2), "too many, too few or outside"),
+    "the floats leave their section": ("lookup", change("decodes", 1, float_begin=2**32 - 2), "too few or outside"),
+    "a delta is of no source": ("lookup", change("decodes", 2, value=2), "not a source of f32"),
+    "a delta is of integers": ("lookup", change("decodes", 2, value=0), "not a source of f32"),
+    "a delta's element does not exist": ("lookup", number("indices", 5, 4), "element of its source"),
+    "the tokens are floats": ("pieces", change("values", 2, dtype=1), "not a stage's i32 or i64"),
+    "pieces clip": ("pieces", change("decodes", 0, outside=0), "beyond the table"),
+    "the symbols are unknown": ("pieces", change("decodes", 0, symbols=2), "length rule are not known"),
+    "the length rule is unknown": ("pieces", change("decodes", 0, length=2), "length rule are not known"),
+    "a basis is for another chunk": ("pieces", change("weights", 1, dims=padded((1, 4))), "another shape"),
+    "a basis is not square": ("pieces", change("policy", 0, chunk_steps=4, execute_steps=4), "another shape"),
+    "there are two consumptions": ("ensemble", twice("consumption"), "too many"),
+    "there is nothing to consume": ("ensemble", change("policy", 0, action_value=0xFFFFFFFF), "too many"),
+    "a consumption is unknown": ("ensemble", change("consumption", 0, consume=3), "kind is not known"),
+    "an ensemble executes two": ("ensemble", change("policy", 0, execute_steps=2), "replans after every action"),
+    "a decay is not a number": ("ensemble", change("consumption", 0, decay=float("nan")), "decay is out of range"),
+    "a decay grows without end": ("ensemble", change("consumption", 0, decay=-200.0), "decay is out of range"),
+    "a delay is more than is executed": ("realtime", change("consumption", 0, delay=3), "delay <= executed"),
+    "a delay leaves nothing": ("realtime", change("policy", 0, execute_steps=5), "predicted - delay"),
+    "a schedule is unknown": ("realtime", change("consumption", 0, schedule=4), "schedule is not known"),
+    "a horizon is 0": ("realtime", change("consumption", 0, horizon=0), "horizon is not in the chunk"),
+    "a horizon is too far": ("realtime", change("consumption", 0, horizon=6), "horizon is not in the chunk"),
+    "nothing is observed": ("realtime", change("sources", 0, update=1), "no observation"),
+    "the previous chunk is an output": ("realtime", change("consumption", 0, previous=4), "are not sources"),
+    "only the weights are missing": ("realtime", change("consumption", 0, weights=0xFFFFFFFF), "do not exist"),
+    "the weights are the previous chunk": ("realtime", change("consumption", 0, weights=2), "do not exist"),
+    "the weights are too few": ("realtime", change("consumption", 0, weights=1), "of H f32"),
+    "the rest is of a source": ("realtime", change("consumption", 0, chunk=0), "not a stage's value of its shape"),
+    "the rest has another shape": ("realtime", change("consumption", 0, chunk=5), "not a stage's value of its shape"),
+}
+
 FRAMES = {
     "a tensor ends outside the blob": (change("tensors", 4, offset=768), "not inside the blob"),
     "a tensor is not aligned": (change("tensors", 1, offset=4), "not aligned"),

@@ -118,7 +118,7 @@ static void test_diag(void) {
 }
 
 static void test_statuses(void) {
-  for (int i = 0; i <= VLART_STATUS_SELF_TEST_FAILED; i++) {
+  for (int i = 0; i <= VLART_STATUS_CHUNK_TOO_LATE; i++) {
     const char *help = vlart_status_help((vlart_status_t)i);
     CHECK(strcmp(vlart_status_name((vlart_status_t)i), "UNKNOWN") != 0);
     CHECK(help[strlen(help) - 1] == '.');

@@ -31,13 +31,13 @@ SessionOptions = _struct("SessionOptions", ort_library=c.c_char_p, threads=U32, 
                          backend_count=c.c_size_t)
 BundleInfo = _struct("BundleInfo", name=c.c_char_p, target=c.c_char_p, recipe=c.c_char_p, format_major=U32,
                      format_minor=U32, source_count=U32, value_count=U32, stage_count=U32, action_value=U32,
-                     chunk_steps=U32, execute_steps=U32, action_dim=U32, reserved=U32, low=F32P, high=F32P,
+                     chunk_steps=U32, execute_steps=U32, action_dim=U32, consume=U32, low=F32P, high=F32P,
                      deadline_us=U64, arena_bytes=U64)
 ValueInfo = _struct("ValueInfo", name=c.c_char_p, dtype=U32, rank=U32, dims=U64 * 8, bytes=U64)
 SourceInfo = _struct("SourceInfo", value=U32, update=U32, clock_hz=c.c_float, reserved=U32)
 StageInfo = _struct("StageInfo", name=c.c_char_p, artefact=c.c_char_p, backend=U32, iterations=U32, depends=U64,
                     flops=U64, weight_bytes=U64)
-QueueInfo = _struct("QueueInfo", remaining=U32, position=U32, stale=U32, reserved=U32, chunks=U64)
+QueueInfo = _struct("QueueInfo", remaining=U32, position=U32, stale=U32, due=U32, chunks=U64)
 StageStats = _struct("StageStats", runs=U64, iterations=U64, last_ns=U64, total_ns=U64, min_ns=U64, max_ns=U64)
 Totals = _struct("Totals", steps=U64, stages_run=U64, stages_skipped=U64, deadline_misses=U64, deadline_overruns=U64,
                  chunks_rejected=U64, backend_failures=U64, last_step_ns=U64)
@@ -139,6 +139,9 @@ class Policy:
         action = np.zeros(dim, np.float32)
         self.tick("vlart_session_pop", action.ctypes.data_as(F32P), c.c_size_t(dim))
         return action
+
+    def tick_invalidate(self) -> None:
+        self.lib.check(self.lib.c.vlart_session_invalidate(self.session))
 
     def queue(self) -> QueueInfo:
         return self.info("vlart_session_queue", QueueInfo, self.session)

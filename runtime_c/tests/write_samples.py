@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sample_actions import samples
 from sample_bundles import Flow, Reactive
 
 
@@ -14,6 +15,8 @@ def write_samples(root: Path) -> None:
             inputs = policy.inputs(seed)
             policy.bundle.frame(f"seed {seed}", inputs, policy.reference(inputs))
         policy.bundle.write(root / name)
+    for name, relay in samples().items():
+        relay.bundle.write(root / name)
 
 
 if __name__ == "__main__":

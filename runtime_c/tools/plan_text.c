@@ -183,5 +183,6 @@ void vlart_plan_print(FILE *out, const vlart_plan_t *plan) {
             policy->deadline_us);
     print_bounds(out, plan, "low", policy->low_begin, policy->low_count);
     print_bounds(out, plan, "high", policy->high_begin, policy->high_count);
+    vlart_plan_print_action(out, plan);
   }
 }

@@ -8,4 +8,7 @@
 
 void vlart_plan_print(FILE *out, const vlart_plan_t *plan);
 
+/* Of it, the lines below "action" and its bounds. */
+void vlart_plan_print_action(FILE *out, const vlart_plan_t *plan);
+
 #endif

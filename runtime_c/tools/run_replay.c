@@ -194,11 +194,15 @@ static vlart_status_t replay_frame(run_t *run, uint32_t index, vlart_diag_t *dia
   if (run->options->cold) {
     vlart_session_invalidate(run->session);
   }
+  bool refused = false;
   vlart_status_t status = write_tensors(run, frame, diag);
   if (status == VLART_STATUS_OK) {
     /* A self-test asks whether the outputs are right; how fast they come is the table's matter. */
     status = run->options->self_test ? vlart_session_step_deadline(run->session, 0, diag)
                                      : vlart_session_step(run->session, diag);
+    /* Tokens of disturbed golden inputs may be no actions; the tokens themselves are compared. */
+    refused = run->options->self_test && status == VLART_STATUS_ACTION_NOT_DECODED;
+    status = refused ? VLART_STATUS_OK : status;
   }
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < stages; i++) {
     vlart_session_stats(run->session, i, &stats);
@@ -213,7 +217,8 @@ static vlart_status_t replay_frame(run_t *run, uint32_t index, vlart_diag_t *dia
   vlart_session_totals_t totals = {.struct_size = sizeof totals};
   vlart_session_totals(run->session, &totals);
   add_sample(&run->steps, (double)totals.last_step_ns * 1e-6);
-  if (run->info.action_value != VLART_NONE) {
+  run->action_counts[index] = 0;
+  if (run->info.action_value != VLART_NONE && !refused) {
     take_actions(run, index);
   }
   return run->options->self_test ? compare_tensors(run, frame, diag) : VLART_STATUS_OK;

@@ -10,7 +10,8 @@ import pytest
 from tests.runtime_c.running import assert_outputs
 from vlacompile.bundle import layout
 
-from plan_damage import STRUCTURE  # noqa: E402
+from plan_damage import ACTIONS, STRUCTURE  # noqa: E402
+from sample_actions import Relay, samples  # noqa: E402
 from sample_bundles import Bundle, Flow, Reactive, sealed  # noqa: E402
 from vlart_ctypes import BundleInfo, Failure, Policy  # noqa: E402
 
@@ -56,6 +57,22 @@ def test_structure_is_checked(lib, tmp_path, rule):
     assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
 
 
+@pytest.mark.parametrize("rule", ACTIONS)
+def test_actions_are_checked(lib, tmp_path, rule):
+    sample, apply, why = ACTIONS[rule]
+    bundle = samples()[sample].bundle
+    root = bundle.write(tmp_path)
+    with Policy(lib, root):
+        pass
+    plan = bundle.plan_container()
+    apply(plan)
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with pytest.raises(Failure) as failure, Policy(lib, root):
+        pass
+    assert failure.value.status == "CORRUPT"
+    assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
+
+
 def test_beyond_this_reader_is_unsupported_not_corrupt(lib, ort, tmp_path):
     def opened(name: str, section: str, index: int, **fields) -> Policy:
         flow = Flow(3)
@@ -69,11 +86,27 @@ def test_beyond_this_reader_is_unsupported_not_corrupt(lib, ort, tmp_path):
     with opened("tvm", "stages", 0, backend=layout.BACKENDS["tvm"]) as policy:
         with pytest.raises(Failure, match='UNSUPPORTED.*stage "prefix"'):
             policy.start(ort)
+    huge = Relay("huge", "i32", (1, 3), (1 << 20, 2)).pieces([(1,)])
+    with pytest.raises(Failure, match="UNSUPPORTED.*1048576 actions of 2 numbers"):
+        Policy(lib, huge.bundle.write(tmp_path / "huge"))
     many = Bundle("many")
     for i in range(65):
         many.source(f"s{i}", "f32", (1,), "tick")
     with pytest.raises(Failure, match="UNSUPPORTED.*65"):
         Policy(lib, many.write(tmp_path / "many"))
+
+
+def test_the_first_minor_version_is_read(lib, ort, tmp_path):
+    """Without decode steps and consumption: a queue."""
+    flow = Flow(2)
+    root = flow.bundle.write(tmp_path)
+    plan = flow.bundle.plan_container()
+    plan.names = tuple(n for n in plan.names if n not in ("decodes", "consumption"))
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with Policy(lib, root).start(ort) as policy:
+        assert policy.info("vlart_bundle_info", BundleInfo, policy.bundle).consume == layout.CONSUMES["queue"]
+        policy.run(flow.inputs())
+        assert_outputs(policy, flow.reference(flow.inputs()))
 
 
 def test_later_minor_versions_are_read(lib, ort, tmp_path):

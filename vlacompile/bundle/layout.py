@@ -230,6 +230,39 @@ SAMPLING = _record(
     ("reserved", "u32", "zero"),
 )
 
+DECODE = _record(
+    "decode",
+    "One step from the action value to actions, in order. The action value is f32[1,H,D], or integers where the first "
+    "step reads tokens (LOOKUP or PIECES). index(token) = direction * (token - first).",
+    ("kind", "u32", "decode_kind"),
+    ("outside", "u32", "LOOKUP, PIECES: outside, what an index beyond the table gives"),
+    ("symbols", "u32", "PIECES: symbols, what a row of the table holds"),
+    ("length", "u32", "PIECES: length, what another number of symbols than H * D does"),
+    ("table", "u32", "LOOKUP: weight f32[D,V]; PIECES: weight i32[V,L], rows end at a negative number; BASIS: weight "
+     "f32[H,H]; else NONE"),
+    ("value", "u32", "DELTA: value of an f32 source; else NONE"),
+    *_range("float", "floats: AFFINE: scale[D], then offset[D]"),
+    *_range("index", "indices: LOOKUP: first[D], then rows in use[D]; PIECES: first; DELTA: element of the source per "
+            "dimension, or NONE"),
+    ("direction", "i64", "LOOKUP, PIECES: 1 or -1"),
+    ("offset", "i64", "PIECES: added to every symbol"),
+    ("stop", "i64", "PIECES: token that ends the sequence; negative: none"),
+)
+
+CONSUMPTION = _record(
+    "consumption",
+    "At most one: how chunks become the actions of successive ticks; without it, a queue.",
+    ("consume", "u32", "consume"),
+    ("decay", "f32", "ENSEMBLE: m; prediction i of a tick has the weight exp(-m * i), i = 0 the oldest"),
+    ("delay", "u32", "REALTIME: d, ticks that a replan is expected to take; d <= execute_steps <= H - d"),
+    ("schedule", "u32", "REALTIME: schedule of the prefix weights"),
+    ("horizon", "u32", "REALTIME: prefix weights are 0 from here on, 1..H"),
+    ("previous", "u32", "REALTIME: value f32[1,H,N] of a source that the runtime fills with the rest of the last "
+     "`chunk`, or NONE"),
+    ("weights", "u32", "REALTIME: value of H f32 of a source that the runtime fills with prefix weights, or NONE"),
+    ("chunk", "u32", "REALTIME: value of a stage that `previous` continues, of the same shape, or NONE"),
+)
+
 FRAME = _record(
     "frame",
     "One replay step: write these tensors, step, then compare those.",
@@ -273,11 +306,13 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
     20: ("frames", FRAME, 0),
     21: ("tensors", TENSOR, 0),
     22: ("blob", None, 1),
+    30: ("decodes", DECODE, 0),
+    31: ("consumption", CONSUMPTION, 0),
 }
 SECTION_ID = {name: sid for sid, (name, _, _) in SECTIONS.items()}
 
 PLAN_SECTIONS = ("strings", "indices", "floats", "policy", "files", "values", "sources", "weights",
-                 "stages", "bindings", "initializers", "carries", "samplings")
+                 "stages", "bindings", "initializers", "carries", "samplings", "decodes", "consumption")
 FRAMES_SECTIONS = ("strings", "frames", "tensors", "blob")
 
 # Element types carry ONNX's numbers (onnx.proto3, TensorProto.DataType).
@@ -294,6 +329,15 @@ BINDING_MODES = {"whole": 0, "row": 1, "carry": 2}
 # steps: one engine run per iteration; fused: all iterations in one engine.
 LOOP_FORMS = {"steps": 1, "fused": 2}
 FILE_KINDS = {"stage": 1, "weights": 2, "golden": 3}
+# lookup: a number per token; pieces: a run of symbols per token; basis: a matrix over the steps of the
+# chunk; affine: per dimension; delta: plus an element of a source.
+DECODE_KINDS = {"lookup": 1, "pieces": 2, "basis": 3, "affine": 4, "delta": 5}
+# clip: the nearest row; zero: the number 0; refuse: no action; skip: as if the token were not there.
+OUTSIDES = {"clip": 0, "zero": 1, "refuse": 2, "skip": 3}
+SYMBOLS = {"integers": 0, "utf8": 1}  # utf8: bytes whose code points are the integers
+LENGTHS = {"exact": 0, "fit": 1}  # exact: another length is refused; fit: zeros are added, the rest is dropped
+CONSUMES = {"queue": 0, "ensemble": 1, "realtime": 2}
+SCHEDULES = {"zeros": 0, "ones": 1, "linear": 2, "exp": 3}
 
 ENUMS = {
     "dtype": DTYPES,
@@ -303,9 +347,15 @@ ENUMS = {
     "binding_mode": BINDING_MODES,
     "loop_form": LOOP_FORMS,
     "file_kind": FILE_KINDS,
+    "decode_kind": DECODE_KINDS,
+    "outside": OUTSIDES,
+    "symbols": SYMBOLS,
+    "length": LENGTHS,
+    "consume": CONSUMES,
+    "schedule": SCHEDULES,
 }
 RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, SAMPLING,
-           FRAME, TENSOR)
+           FRAME, TENSOR, DECODE, CONSUMPTION)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
 

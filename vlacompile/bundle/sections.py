@@ -113,7 +113,10 @@ class SectionReader:
         return self.data[row["offset"]: row["offset"] + row["bytes"]]
 
     def rows(self, section: str) -> list[dict]:
+        """The records of a section; none where an earlier minor version did not know it."""
         sid = layout.SECTION_ID[section]
+        if sid not in self.sections:
+            return []
         row, record = self.sections[sid], layout.SECTIONS[sid][1]
         return [record.unpack(self.data, row["offset"] + i * row["stride"]) for i in range(row["count"])]
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from vlacompile.cli.stages import change_rows, change_table, kept_rows, megabytes, set_rows, stage_rows, stage_table
 from vlacompile.cli.terminal import Terminal
+from vlacompile.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
 
 SUMMARY = "show the stages of a bundle and what each depends on"
 DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what
@@ -51,7 +52,41 @@ def _action(plan) -> dict | None:
     a = plan.action
     return None if a is None else {
         "value": plan.values[a.value].name, "chunk_steps": a.chunk_steps, "execute_steps": a.execute_steps,
-        "action_dim": a.action_dim, "deadline_us": a.deadline_us, "low": list(a.low), "high": list(a.high)}
+        "action_dim": a.action_dim, "deadline_us": a.deadline_us, "low": list(a.low), "high": list(a.high),
+        "decode": [type(s).__name__.lower() for s in a.decode], "consume": type(a.consume).__name__.lower(),
+        "decoding": _decoding(plan), "consumption": _consumption(plan)}
+
+
+def _decoding(plan) -> str:
+    """The decode steps in a few words; empty where the chunk is executed as it is."""
+    a, words = plan.action, []
+    for step in a.decode:
+        match step:
+            case Lookup():
+                words.append(f"a table of {max(step.rows)} numbers per dimension")
+            case Pieces():
+                words.append(f"pieces of {plan.weights[step.table].type.dims[0]} tokens "
+                             f"({'any length' if step.length == 'fit' else 'another length is refused'})")
+            case Basis():
+                words.append("a basis over the steps")
+            case Affine():
+                words.append("scale and offset")
+            case Delta(value):
+                words.append(f"plus {plan.values[value].name}")
+    return ", ".join(words)
+
+
+def _consumption(plan) -> str:
+    a = plan.action
+    match a.consume:
+        case Ensemble(decay):
+            return f"the mean of all predictions of a tick, weighted exp(-{decay:.3g} i), the oldest first"
+        case Realtime():
+            rest = "" if a.consume.previous is None else f", which guides it as {plan.values[a.consume.previous].name}"
+            return (f"replan after {a.execute_steps}, {a.consume.delay} more while it is computed; the new chunk "
+                    f"replaces the rest of the last{rest}")
+        case _:
+            return ""
 
 
 def _print(console: Console, plan, document: dict) -> None:
@@ -96,8 +131,11 @@ def _queue(action: dict | None) -> str:
         return "none: the first output is not a chunk [1, H, action_dim]"
     deadline = f"{action['deadline_us'] / 1e3:g} ms" if action["deadline_us"] else "no deadline"
     bounds = "bounded in every dimension" if action["low"] else "only checked to be finite"
-    return (f"{action['value']}: {action['chunk_steps']} actions of {action['action_dim']} numbers predicted, "
-            f"{action['execute_steps']} executed; {deadline}; {bounds}")
+    lines = [f"{action['value']}: {action['chunk_steps']} actions of {action['action_dim']} numbers predicted, "
+             f"{action['execute_steps']} executed; {deadline}; {bounds}"]
+    lines += [f"decoded by {action['decoding']}"] * bool(action["decoding"])
+    lines += [f"executed: {action['consumption']}"] * bool(action["consumption"])
+    return "\n".join(lines)
 
 
 def _kept(rows: list[dict]) -> Table:

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from vlacompile.bundle.layout import align_up
+from vlacompile.decoding import Decoder, Guidance
 from vlacompile.emit.onnx_stage import OnnxStage
-from vlacompile.errors import ConfigError, StagingError
 from vlacompile.passes.merge_common_subexpressions import content_key
+from vlacompile.plan.assemble_action import action_of
 from vlacompile.plan.memory import arena_offsets
-from vlacompile.plan.plan import (Action, Binding, Carry, Initializer, Plan, Sampling, SourceInput, Stage,
-                                  TensorType, Value, Weight, as_f32)
+from vlacompile.plan.plan import (Binding, Carry, Initializer, Plan, Sampling, SourceInput, Stage, TensorType, Value,
+                                  Weight, as_f32)
 from vlacompile.policy import TORCH_DTYPES
-from vlacompile.recipe import ActionRecipe, Recipe
+from vlacompile.recipe import Recipe
 from vlacompile.staging.stages import Staged, StageGraph
 from vlacompile.target import Target
 
@@ -55,7 +56,8 @@ class Assembly:
     offsets: Mapping[str, Mapping[str, int]]
 
 
-def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, recipe: Recipe) -> Assembly:
+def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, recipe: Recipe,
+             decoder: Decoder | None = None, guidance: Guidance | None = None) -> Assembly:
     store = _WeightStore([], bytearray(), {})
     constant_weight = {n: store.add(n, t.detach().contiguous().numpy()) for n, t in staged.constants.items()}
     initializers = {
@@ -65,8 +67,9 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
     sources = tuple(SourceInput(index[n], s.update, as_f32([s.clock or 0.0])[0])
                     for n, s in staged.program.sources.items())
     stages = tuple(_stage(s, index, target, initializers[s.name], store.rows) for s in staged.stages)
+    action = action_of(staged, index, recipe.action, store.add, decoder, guidance)
     plan = Plan(staged.program.name, target.name, recipe.name, arena_bytes, (), tuple(store.rows), values, sources,
-                stages, _action(staged, index, recipe.action))
+                stages, action)
     plan.check()
     offsets = {name: {i.port: store.rows[i.weight].offset for i in rows} for name, rows in initializers.items()}
     return Assembly(plan, bytes(store.data), offsets)
@@ -101,29 +104,3 @@ def _rounded(sampling: Sampling | None) -> Sampling | None:
         return None
     error, budget = as_f32((sampling.error, sampling.budget))
     return replace(sampling, error=error, budget=budget)
-
-
-def _action(staged: Staged, index: dict[str, int], wanted: ActionRecipe) -> Action | None:
-    """The first output feeds the queue when it is f32 [1, H, action_dim]."""
-    name = staged.program.outputs[0]
-    kind = staged.types[name]
-    if name in staged.constants:
-        raise StagingError(f'output "{name}" depends on no source', where=f'policy "{staged.program.name}"',
-                           why="it would be the same action for every observation",
-                           fix="check that the inference function uses its inputs")
-    if kind.dtype != "f32" or len(kind.dims) != 3 or kind.dims[0] != 1:
-        if wanted != ActionRecipe():
-            raise ConfigError("the recipe sets [action], but the policy has no action chunk", where=f'output "{name}"',
-                              why=f"it is {kind}, not f32[1,H,action_dim]",
-                              fix="return the chunk as the first output, or drop [action] from the recipe")
-        return None
-    _, steps, dim = kind.dims
-    execute = steps if wanted.execute is None else wanted.execute
-    if execute > steps:
-        raise ConfigError(f"action.execute = {execute} is more than the chunk has", where=f'output "{name}" {kind}',
-                          why=f"the policy predicts {steps} steps", fix=f"set execute to at most {steps}")
-    if wanted.low and len(wanted.low) != dim:
-        raise ConfigError(f"action.low and action.high have {len(wanted.low)} numbers", where=f'output "{name}" {kind}',
-                          why=f"an action has {dim} dimensions", fix=f"give {dim} numbers each")
-    return Action(index[name], steps, execute, dim, int(round(wanted.deadline_ms * 1000)), as_f32(wanted.low),
-                  as_f32(wanted.high))

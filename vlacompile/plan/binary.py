@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vlacompile.bundle import layout
 from vlacompile.bundle.sections import SectionReader, SectionWriter
+from vlacompile.plan.action_binary import add_action, read_consumption, read_decode
 from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
                                   TensorType, Value, Weight)
 
@@ -60,6 +61,8 @@ def plan_bytes(plan: Plan) -> bytes:
             s = stage.sampling
             w.add("samplings", stage=i, form=layout.LOOP_FORMS[s.form], iterations=s.iterations, written=s.written,
                   solver=w.string(s.solver), error=s.error, budget=s.budget, reserved=0)
+    if a is not None:
+        add_action(w, a)
     return w.to_bytes()
 
 
@@ -100,7 +103,8 @@ def read_plan(path: Path) -> Plan:
     if policy["action_value"] != _NONE:
         bound = {k: floats[policy[f"{k}_begin"]: policy[f"{k}_begin"] + policy[f"{k}_count"]] for k in ("low", "high")}
         action = Action(policy["action_value"], policy["chunk_steps"], policy["execute_steps"], policy["action_dim"],
-                        policy["deadline_us"], tuple(bound["low"]), tuple(bound["high"]))
+                        policy["deadline_us"], tuple(bound["low"]), tuple(bound["high"]),
+                        read_decode(r, policy["action_dim"]), read_consumption(r))
     sampling = {s["stage"]: Sampling(_key(layout.LOOP_FORMS, s["form"]), s["iterations"], r.string(s["solver"]),
                                      s["written"], s["error"], s["budget"]) for s in r.rows("samplings")}
     return Plan(

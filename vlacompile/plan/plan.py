@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vlacompile.bundle.layout import DTYPE_BYTES, MAX_RANK
+from vlacompile.plan.action import Consumption, DecodeStep, Queue
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def as_f32(numbers: Iterable[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Action:
-    """Which value feeds the action queue, and how: H steps predicted, h executed. Bounds are f32."""
+    """Which value feeds the action queue, and how: decode steps in order, H steps predicted, h executed,
+    and how successive chunks are consumed. Bounds are f32."""
 
     value: int
     chunk_steps: int
@@ -138,6 +140,8 @@ class Action:
     deadline_us: int = 0
     low: tuple[float, ...] = field(default=())
     high: tuple[float, ...] = field(default=())
+    decode: tuple[DecodeStep, ...] = field(default=())
+    consume: Consumption = Queue()
 
 
 @dataclass(frozen=True)

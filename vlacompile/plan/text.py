@@ -6,6 +6,7 @@ import re
 
 from vlacompile.bundle.layout import FORMAT_MAJOR, FORMAT_MINOR
 from vlacompile.errors import BundleError
+from vlacompile.plan.action_text import action_lines, parse_consumption, parse_decode_step
 from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
                                   TensorType, Value, Weight, as_f32)
 
@@ -57,6 +58,7 @@ def plan_text(plan: Plan) -> str:
                      f"deadline_us={a.deadline_us}")
         lines += [f"  {name}" + "".join(f" {_float(x)}" for x in bound)
                   for name, bound in (("low", a.low), ("high", a.high)) if bound]
+        lines += action_lines(a.decode, a.consume)
     return "\n".join(lines) + "\n"
 
 
@@ -79,6 +81,8 @@ _PATTERNS = {
     "action": r"action %(\d+) chunk=(\d+) execute=(\d+) dim=(\d+) deadline_us=(\d+)",
     "low": r"  low((?: \S+)*)",
     "high": r"  high((?: \S+)*)",
+    "decode": r"  decode (\S+(?: \S+)*)",
+    "consume": r"  consume (\S+(?: \S+)*)",
 }
 _OF_STAGE = ("depends", "in", "out", "init", "carry", "sampling")
 _COMPILED = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
@@ -108,7 +112,8 @@ def _match(line: str, number: int) -> tuple[str, tuple]:
 
 def parse_plan(text: str) -> Plan:
     """Read a plan back. Raises BundleError with the line."""
-    top: dict[str, list] = {k: [] for k in ("plan", "arena", "file", "weight", "value", "source", "action")}
+    top: dict[str, list] = {k: [] for k in ("plan", "arena", "file", "weight", "value", "source", "action", "decode",
+                                            "consume")}
     bounds = {"low": (), "high": ()}
     stages: list[dict] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -119,13 +124,15 @@ def parse_plan(text: str) -> Plan:
             stages[-1][kind].append(g)
         elif kind in bounds:
             bounds[kind] = as_f32(float(x) for x in g[0].split())
+        elif kind in ("decode", "consume"):
+            top[kind].append((parse_decode_step if kind == "decode" else parse_consumption)(g[0], number))
         else:
             top[kind].append(g)
     name, _, _, target, recipe = top["plan"][0]
     action = None
     if top["action"]:
         a = [int(x) for x in top["action"][0]]
-        action = Action(a[0], a[1], a[2], a[3], a[4], bounds["low"], bounds["high"])
+        action = Action(*a, bounds["low"], bounds["high"], tuple(top["decode"]), *top["consume"])
     return Plan(
         _unquote(name), _unquote(target), _unquote(recipe), int(top["arena"][0][0]),
         tuple(File(_unquote(p), k, int(b), int(c, 16)) for p, k, b, c in top["file"]),

@@ -46,7 +46,7 @@ class Totals(_Struct):
 
 class QueueInfo(_Struct):
     _fields_ = [("struct_size", c.c_size_t), ("remaining", c.c_uint32), ("position", c.c_uint32),
-                ("stale", c.c_uint32), ("reserved", c.c_uint32), ("chunks", c.c_uint64)]
+                ("stale", c.c_uint32), ("due", c.c_uint32), ("chunks", c.c_uint64)]
 
 
 _P, _U32, _U64, _SIZE = c.c_void_p, c.c_uint32, c.c_uint64, c.c_size_t

@@ -120,20 +120,21 @@ class Session:
         return out
 
     def pop(self) -> np.ndarray:
-        """The next action of the queue, [action_dim]. Raises RuntimeFailure with status QUEUE_EMPTY when
-        the executed part of the chunk is used up: write an observation and step."""
+        """The next action, [action_dim], decoded and consumed as the plan says. Raises RuntimeFailure with
+        status QUEUE_EMPTY when the executed part of the chunk is used up: write an observation and step."""
         self._call(self._library.vlart_session_pop, self._session, self._action.ctypes.data, self._action.size,
                    c.byref(self._diag))
         return self._action.copy()
 
     def queue(self) -> QueueInfo:
-        """`remaining` actions, `stale` (a later step failed), `chunks` so far."""
+        """`remaining` actions, `stale` (a later step failed), `due` (execute_steps were popped: replan),
+        `chunks` so far."""
         info = QueueInfo()
         self._call(self._library.vlart_session_queue, self._session, c.byref(info))
         return info
 
     def invalidate(self) -> None:
-        """Make every stage dirty and empty the queue; sources keep their content."""
+        """Make every stage dirty, empty the queue and forget all chunks; sources keep their content."""
         self._call(self._library.vlart_session_invalidate, self._session)
 
     def stats(self) -> Stats:

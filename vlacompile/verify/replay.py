@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vlacompile.bundle.bundle import GOLDEN_FILE, check_files, read_bundle
-from vlacompile.errors import ParityError
+from vlacompile.errors import ParityError, RuntimeFailure
 from vlacompile.runtime.session import Session
+from vlacompile.verify.actions import ActionReference, NotDecoded
 from vlacompile.verify.frames import Frame, read_frames
 from vlacompile.verify.metrics import Metrics, compare
+from vlacompile.verify.tolerances import tolerance
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class ValueParity:
     """Worst metrics of one value over all frames, and the tightest limits that applied."""
 
     value: str
-    level: str  # "stage" or "chunk"
+    level: str  # "stage", "chunk", or "action": what was popped
     frames: int
     worst: Metrics
     limit: Metrics
@@ -43,8 +47,9 @@ class ParityReport:
         """Raise ParityError naming the first value in execution order that differs."""
         for v in self.values:
             if not v.passed:
+                of = "its NumPy reference" if v.level == "action" else "PyTorch"
                 raise ParityError(
-                    f'"{v.value}" differs from PyTorch', where=f"{self.bundle}, worst of {v.frames} frames",
+                    f'"{v.value}" differs from {of}', where=f"{self.bundle}, worst of {v.frames} frames",
                     why=f"max_abs {v.worst.max_abs:.3g} (limit {v.limit.max_abs:.3g}), rel_l2 {v.worst.rel_l2:.3g} "
                     f"({v.limit.rel_l2:.3g}), cosine {v.worst.cosine:.7f} ({v.limit.cosine})",
                     fix="run `vlacompile verify --json` to see every value; values are in execution order, so the "
@@ -54,25 +59,68 @@ class ParityReport:
 
 def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, threads: int = 0) -> ParityReport:
     """Write, step and compare each frame in one session: caches act as on the robot."""
-    worst: dict[str, Metrics] = {}
-    limit: dict[str, Metrics] = {}
-    failed, count = set(), {}
+    tally = _Tally()
     with Session(path, threads=threads) as session:
+        reference = ActionReference(Path(path), session.plan) if session.plan.action else None
         for frame in frames:
             for name, array in frame.writes.items():
                 session.write(name, array)
-            session.step()
+            before = session.queue()
+            refused = _step(session)
+            kept = before.remaining > 0 and session.queue().chunks == before.chunks  # nothing asks for a new chunk
             for name, expected in frame.expects.items():
-                got = compare(session.read(name), expected.array)
-                worst[name] = got.worst(worst.get(name, got))
-                limit[name] = _tighter(expected.limit, limit.get(name, expected.limit))
-                count[name] = count.get(name, 0) + 1
-                if not got.within(expected.limit):
-                    failed.add(name)
+                tally.add(name, "chunk" if name in outputs else "stage", session.read(name), expected.array,
+                          expected.limit)
+            if reference is not None and reference.applies:
+                _pop_and_compare(session, reference, refused, kept, tally)
         runs = session.stats().runs()
-    values = tuple(ValueParity(n, "chunk" if n in outputs else "stage", count[n], worst[n], limit[n], n not in failed)
-                   for n in worst)
-    return ParityReport(str(path), len(frames), values, runs)
+    return ParityReport(str(path), len(frames), tally.rows(), runs)
+
+
+class _Tally:
+    """Worst metrics per value, in the order of the first comparison."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, ValueParity] = {}
+
+    def add(self, name: str, level: str, got: np.ndarray, want: np.ndarray, limit: Metrics) -> None:
+        metrics = compare(got, want)
+        row = self._rows.get(name, ValueParity(name, level, 0, metrics, limit, True))
+        self._rows[name] = ValueParity(name, level, row.frames + 1, metrics.worst(row.worst),
+                                       _tighter(limit, row.limit), row.passed and metrics.within(limit))
+
+    def rows(self) -> tuple[ValueParity, ...]:
+        return tuple(self._rows.values())
+
+
+def _step(session: Session) -> bool:
+    """Whether the tokens were refused: golden inputs are disturbed, and tokens for them may be no actions."""
+    try:
+        session.step()
+    except RuntimeFailure as failure:
+        if failure.status != "ACTION_NOT_DECODED":
+            raise
+        return True
+    return False
+
+
+def _pop_and_compare(session: Session, reference: ActionReference, refused: bool, kept: bool, tally: _Tally) -> None:
+    action, plan = reference.action, session.plan
+    try:
+        chunk = reference.decode(session.read(plan.values[action.value].name),
+                                 {n: session.read(n) for n in reference.sources})
+    except NotDecoded:
+        chunk = None
+    if refused or chunk is None:
+        agree = np.array([refused], np.float64), np.array([chunk is None], np.float64)
+        tally.add("refused tokens", "action", *agree, Metrics(0.0, 0.0, 1.0))
+        return
+    if not kept:
+        reference.publish(chunk)
+    count = min(action.execute_steps, session.queue().remaining)
+    got = np.stack([session.pop() for _ in range(count)])
+    want = np.stack([reference.pop() for _ in range(count)]).astype(np.float32)
+    tally.add("actions", "action", got, want, tolerance("f32", "action").limit(want))
 
 
 def _tighter(a: Metrics, b: Metrics) -> Metrics:

@@ -26,10 +26,12 @@ class Tolerance:
 
 
 # (dtype of the computation, level) -> tolerance. "stage": a value between stages. "chunk": a policy
-# output, in robot units. "exact": integers and booleans.
+# output, in robot units. "action": what is popped, against the same decoded and consumed in NumPy.
+# "exact": integers and booleans.
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("f32", "stage"): Tolerance(1e-4, 1e-4, 1e-4, 0.99999),
     ("f32", "chunk"): Tolerance(1e-4, 0.0, 1e-4, 0.99999),
+    ("f32", "action"): Tolerance(1e-5, 1e-5, 1e-5, 0.99999),
     ("exact", "stage"): Tolerance(0.0, 0.0, 0.0, 1.0),
     ("exact", "chunk"): Tolerance(0.0, 0.0, 0.0, 1.0),
 }

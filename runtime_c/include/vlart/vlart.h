@@ -34,13 +34,14 @@ extern "C" {
 #endif
 
 #define VLART_ABI_MAJOR 1u
-#define VLART_ABI_MINOR 0u
+#define VLART_ABI_MINOR 1u
 
 /* Limits of this reader; a plan beyond them is refused as UNSUPPORTED. */
 #define VLART_MAX_SOURCES 64u        /* a dependency set is one 64-bit word */
 #define VLART_MAX_ITERATIONS 65536u  /* of one loop stage */
 #define VLART_MAX_STRING 1023u       /* bytes of one string, without its NUL */
 #define VLART_MAX_THREADS 1024u      /* of one engine */
+#define VLART_MAX_CHUNK 1048576u     /* numbers of a chunk that is decoded, averaged or handed over */
 
 /* The closed list of statuses: name, number (never reused), and what to make of it. */
 #define VLART_STATUS_LIST(X)                                                                      \
@@ -64,7 +65,9 @@ extern "C" {
   X(DEADLINE_MISSED, 17, "Out of time before every stage ran; the last safe chunk stays.")        \
   X(QUEUE_EMPTY, 18, "Every action to be executed was handed out; write, step, then pop.")        \
   X(NOT_FOUND, 19, "The bundle has nothing of that name.")                                        \
-  X(SELF_TEST_FAILED, 20, "The bundle runs here but does not give the recorded outputs.")
+  X(SELF_TEST_FAILED, 20, "The bundle runs here but does not give the recorded outputs.")         \
+  X(ACTION_NOT_DECODED, 21, "The tokens are no action chunk; the last safe chunk stays.")         \
+  X(CHUNK_TOO_LATE, 22, "More actions were popped since the observation than a chunk has.")
 
 typedef enum {
 #define VLART_STATUS_MEMBER(name, number, help) VLART_STATUS_##name = number,
@@ -117,7 +120,7 @@ typedef struct {
   uint32_t chunk_steps;   /* H: actions predicted per replan */
   uint32_t execute_steps; /* h: actions handed out before a replan is due */
   uint32_t action_dim;    /* numbers per action */
-  uint32_t reserved;
+  uint32_t consume;       /* VLART_CONSUME_... */
   const float *low;     /* [action_dim] or NULL */
   const float *high;    /* [action_dim] or NULL */
   uint64_t deadline_us; /* time that one step may take, microseconds; 0 = none */
@@ -157,7 +160,7 @@ typedef struct {
   uint32_t remaining; /* actions that pop will still hand out */
   uint32_t position;  /* index in the chunk of the next action */
   uint32_t stale;     /* 1: a later step failed, so the chunk is older than the sources */
-  uint32_t reserved;
+  uint32_t due;       /* 1: execute_steps actions of the chunk were handed out: replan */
   uint64_t chunks;    /* good chunks so far; 0: pop has nothing to hand out yet */
 } vlart_queue_info_t;
 
@@ -252,9 +255,20 @@ VLART_API vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t 
 /* [tick] Runs, in the plan's order, exactly the stages one of whose sources changed since they
    last ran. The time limit is the plan's deadline_us. It is looked at before each stage and each
    iteration; on DEADLINE_MISSED the stages that completed count and the others stay dirty.
-   A new chunk is checked (finite, within bounds) before the queue takes it. On any failure the
-   last safe chunk stays in the queue, marked stale. If nothing had to run and the queue is used
-   up, the chunk is handed out again from its beginning: it is what the sources still ask for.
+   A new action value is decoded as the plan says, and the chunk is checked (finite, within bounds)
+   before the queue takes it. On any failure the last safe chunk stays in the queue, marked stale.
+   If nothing had to run and the queue is used up, the chunk is handed out again: it is what the
+   sources still ask for. What the queue does with a chunk is info.consume:
+     QUEUE     the chunk replaces the queue; pop hands out its first execute_steps actions.
+     ENSEMBLE  pop hands out the weighted mean of all predictions of this tick. Step once per pop;
+               a second chunk for the same tick replaces the first. After a failed step one pop is
+               answered by the earlier chunks.
+     REALTIME  the chunk begins at the tick of its observation: as many of its first actions are
+               dropped as were popped since a source of class observation or tick was last written
+               (they are committed: pop what will be executed during step, then step). Pop goes on
+               to the end of the chunk; queue_info.due says when to replan. Sources that the plan
+               names as previous chunk and prefix weights are filled here; write them only to
+               replan from another chunk.
    The session's thread. */
 VLART_API vlart_status_t vlart_session_step(vlart_session_t *session, vlart_diag_t *diag);
 
@@ -276,8 +290,8 @@ VLART_API vlart_status_t vlart_session_pop(vlart_session_t *session, float *acti
 VLART_API vlart_status_t vlart_session_queue(const vlart_session_t *session,
                                              vlart_queue_info_t *out_info);
 
-/* [tick] Makes every stage dirty and empties the queue; sources keep their content. For the start
-   of an episode and for measurements. The session's thread. */
+/* [tick] Makes every stage dirty, empties the queue and forgets all chunks; sources keep their
+   content. For the start of an episode and for measurements. The session's thread. */
 VLART_API vlart_status_t vlart_session_invalidate(vlart_session_t *session);
 
 /* [tick] Counters since init. The session's thread. */

@@ -23,7 +23,13 @@ enum { VLART_STORAGE_ARENA = 0, VLART_STORAGE_WEIGHT = 1 };
 enum { VLART_BINDING_MODE_WHOLE = 0, VLART_BINDING_MODE_ROW = 1, VLART_BINDING_MODE_CARRY = 2 };
 enum { VLART_LOOP_FORM_STEPS = 1, VLART_LOOP_FORM_FUSED = 2 };
 enum { VLART_FILE_KIND_STAGE = 1, VLART_FILE_KIND_WEIGHTS = 2, VLART_FILE_KIND_GOLDEN = 3 };
-enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22 };
+enum { VLART_DECODE_KIND_LOOKUP = 1, VLART_DECODE_KIND_PIECES = 2, VLART_DECODE_KIND_BASIS = 3, VLART_DECODE_KIND_AFFINE = 4, VLART_DECODE_KIND_DELTA = 5 };
+enum { VLART_OUTSIDE_CLIP = 0, VLART_OUTSIDE_ZERO = 1, VLART_OUTSIDE_REFUSE = 2, VLART_OUTSIDE_SKIP = 3 };
+enum { VLART_SYMBOLS_INTEGERS = 0, VLART_SYMBOLS_UTF8 = 1 };
+enum { VLART_LENGTH_EXACT = 0, VLART_LENGTH_FIT = 1 };
+enum { VLART_CONSUME_QUEUE = 0, VLART_CONSUME_ENSEMBLE = 1, VLART_CONSUME_REALTIME = 2 };
+enum { VLART_SCHEDULE_ZEROS = 0, VLART_SCHEDULE_ONES = 1, VLART_SCHEDULE_LINEAR = 2, VLART_SCHEDULE_EXP = 3 };
+enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31 };
 
 /* First record of plan.bin and of a frames file. */
 typedef struct {
@@ -200,5 +206,36 @@ typedef struct {
   float reserved2; /* zero */
 } vlart_tensor_record_t;
 static_assert(sizeof(vlart_tensor_record_t) == 112, "layout of tensor");
+
+/* One step from the action value to actions, in order. The action value is f32[1,H,D], or integers where the first step reads tokens (LOOKUP or PIECES). index(token) = direction * (token - first). */
+typedef struct {
+  uint32_t kind; /* decode_kind */
+  uint32_t outside; /* LOOKUP, PIECES: outside, what an index beyond the table gives */
+  uint32_t symbols; /* PIECES: symbols, what a row of the table holds */
+  uint32_t length; /* PIECES: length, what another number of symbols than H * D does */
+  uint32_t table; /* LOOKUP: weight f32[D,V]; PIECES: weight i32[V,L], rows end at a negative number; BASIS: weight f32[H,H]; else NONE */
+  uint32_t value; /* DELTA: value of an f32 source; else NONE */
+  uint32_t float_begin; /* first float record in floats: AFFINE: scale[D], then offset[D] */
+  uint32_t float_count; /* number of float records */
+  uint32_t index_begin; /* first index record in indices: LOOKUP: first[D], then rows in use[D]; PIECES: first; DELTA: element of the source per dimension, or NONE */
+  uint32_t index_count; /* number of index records */
+  int64_t direction; /* LOOKUP, PIECES: 1 or -1 */
+  int64_t offset; /* PIECES: added to every symbol */
+  int64_t stop; /* PIECES: token that ends the sequence; negative: none */
+} vlart_decode_record_t;
+static_assert(sizeof(vlart_decode_record_t) == 64, "layout of decode");
+
+/* At most one: how chunks become the actions of successive ticks; without it, a queue. */
+typedef struct {
+  uint32_t consume; /* consume */
+  float decay; /* ENSEMBLE: m; prediction i of a tick has the weight exp(-m * i), i = 0 the oldest */
+  uint32_t delay; /* REALTIME: d, ticks that a replan is expected to take; d <= execute_steps <= H - d */
+  uint32_t schedule; /* REALTIME: schedule of the prefix weights */
+  uint32_t horizon; /* REALTIME: prefix weights are 0 from here on, 1..H */
+  uint32_t previous; /* REALTIME: value f32[1,H,N] of a source that the runtime fills with the rest of the last `chunk`, or NONE */
+  uint32_t weights; /* REALTIME: value of H f32 of a source that the runtime fills with prefix weights, or NONE */
+  uint32_t chunk; /* REALTIME: value of a stage that `previous` continues, of the same shape, or NONE */
+} vlart_consumption_record_t;
+static_assert(sizeof(vlart_consumption_record_t) == 32, "layout of consumption");
 
 #endif
