@@ -66,7 +66,7 @@ void vlart_realtime_publish(vlart_session_t *session) {
 }
 
 /* Weight of step i of the prefix: 1 for i < start, 0 for i >= end, between them as the schedule says
-   (`prefix_weights` of real-time-chunking-kinetix: straight line L, or L * expm1(L) / (e - 1)). */
+   (`get_prefix_weights` of the paper's code: a straight line L, or L * expm1(L) / (e - 1)). */
 static float prefix_weight(uint32_t schedule, uint64_t i, uint64_t start, uint64_t end) {
   if (i >= end || (schedule == VLART_SCHEDULE_ZEROS && i >= start)) {
     return 0;

@@ -10,9 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
+from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot.importing import lerobot_importable
+
+pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
+                                reason="LeRobot has an environment of its own: make test-lerobot")
 
 FILE = Path(__file__).parents[1] / "golden/lerobot_chunk_consumption.json"
 DELAYS, POPS = (0, 2, 1, 3, 0), (4, 3, 4, 2, 6)

@@ -423,6 +423,21 @@ def test_a_replan_that_is_repeated_runs_nothing_twice(lib, ort, tmp_path):
         assert policy.runs() == {"relay": 1}
 
 
+def test_run_decodes_and_tells_what_it_refuses(lib, ort, tmp_path):
+    """A self-test compares the tokens, also those that are no chunk; a run stops at them."""
+    relay = Relay("runs", "i32", (1, 3), (1, 3)).pieces([(5,), (6,), (7,)], length="exact")
+    for label, tokens in (("good", [0, 1, 2]), ("bad", [0, 1, 9])):
+        raw = np.array([tokens], np.int32)
+        relay.bundle.frame(label, {"raw": raw, "state": STATE}, {"out": raw}, 0, 0, 1)
+    root = relay.bundle.write(tmp_path)
+    done = run_tool("vlart-run", root, "--ort", ort, "--self-test", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [f["actions"] for f in report["frames"]] == [[[5, 6, 7]], []]
+    report = json.loads(run_tool("vlart-run", root, "--ort", ort, "--json").stdout)
+    assert report["status"] == "ACTION_NOT_DECODED" and 'frame 1 "bad"' in report["where"]
+
+
 def test_dump_prints_it_as_the_compiler_does(lib, tmp_path):
     from sample_actions import samples
     from vlacompile.plan.binary import read_plan
