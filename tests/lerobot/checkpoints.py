@@ -3,10 +3,14 @@ structural constant kept."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import torch
 
+from vlacompile.frontends.lerobot import openpi
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 
 STATE_DIM, ACTION_DIM = 6, 6
@@ -57,10 +61,21 @@ def diffusion(folder: Path, real: bool, **settings):
     return DiffusionPolicy(config), processors(config, _statistics(features))
 
 
+def trained_tokenizer(special: list[str]):
+    """A byte-level BPE of 400 tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE(unk_token=None))
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator(["pick up the red cube and place it in the bin", "open the drawer"] * 10, trainer)
+    return bpe
+
+
 def backbone(folder: Path, real: bool) -> str:
     """SmolVLM2-500M's configuration, or a tiny one, with its processor and a tokenizer trained here: what the hub
     would send, without weights."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (PreTrainedTokenizerFast, SmolVLMConfig, SmolVLMImageProcessor, SmolVLMProcessor,
                               SmolVLMVideoProcessor)
 
@@ -81,13 +96,8 @@ def backbone(folder: Path, real: bool) -> str:
                            pad_token_id=2, tie_word_embeddings=False, vocab_size=text["vocab_size"])
     config.architectures = ["SmolVLMForConditionalGeneration"]
     config.save_pretrained(folder)
-    bpe = Tokenizer(models.BPE(unk_token=None))
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>",
-               "<global-img>"]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(["pick up the red cube and place it in the bin", "open the drawer"] * 10, trainer)
+    bpe = trained_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>",
+                             "<end_of_utterance>", "<global-img>"])
     names = {"fake_image_token": "<fake_token_around_image>", "image_token": "<image>",
              "end_of_utterance_token": "<end_of_utterance>", "global_image_token": "<global-img>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|im_start|>", eos_token="<end_of_utterance>",
@@ -123,13 +133,96 @@ def vqbet(folder: Path, real: bool, **settings):
     return VQBeTPolicy(config), processors(config, _statistics(features))
 
 
-MAKERS = {"act": act, "diffusion": diffusion, "smolvla": smolvla, "vqbet": vqbet}
+@contextlib.contextmanager
+def small_gemma(kind: str) -> Iterator[None]:
+    """Inside, LeRobot's pi0 or pi0.5 is tiny, written or read: their size is in its code, not in the checkpoint. Depth,
+    widths and vocabulary shrink; cameras, mask blocks, heads per key, chunk and steps stay."""
+    import importlib
+
+    module = importlib.import_module(f"lerobot.policies.{kind}.modeling_{kind}")
+    width = {"gemma_2b": 64, "gemma_300m": 32}
+
+    def text(config) -> None:
+        config.vocab_size = 512
+
+    def both(config) -> None:
+        text(config.text_config)
+        config._vocab_size, config.image_token_index = 512, 511
+        config.projection_dim = config.hidden_size = config.vision_config.projection_dim = width["gemma_2b"]
+        vision = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+                  "patch_size": 16}
+        for name, value in vision.items():
+            setattr(config.vision_config, name, value)
+
+    def shrunk(original: type, shrink: Callable):
+        return lambda config: (shrink(config), original(config))[1]
+
+    variant = lambda name: module.GemmaConfig(width[name], depth=3, mlp_dim=128, num_heads=8, num_kv_heads=1,  # noqa: E731
+                                              head_dim=16)
+    with mock.patch.multiple(module, get_gemma_config=variant,
+                             PaliGemmaForConditionalGeneration=shrunk(module.PaliGemmaForConditionalGeneration, both),
+                             GemmaForCausalLM=shrunk(module.GemmaForCausalLM, text)):
+        yield
+
+
+def _pi(kind: str, name: str, folder: Path, real: bool, **settings):
+    import importlib
+
+    from lerobot.policies.factory import make_pre_post_processors
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    side = 224 if real else 64
+    cameras = {"base": (3, 480, 640), "left": (3, 224, 224), "right": (3, 224, 224)} if real else {
+        "base": (3, 80, 96), "left": (3, 64, 64), "right": (3, 48, 48)}
+    features = _features(cameras)
+    module = importlib.import_module(f"lerobot.policies.{kind}.modeling_{kind}")
+    config = getattr(module, f"{name}Config")(**features, image_resolution=(side, side), **settings)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained_tokenizer(["<pad>", "<eos>", "<bos>", "<unk>"]),
+                                        pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    with mock.patch.object(AutoTokenizer, "from_pretrained", lambda *a, **k: tokenizer):  # in place of the hub's
+        processors = make_pre_post_processors(config, dataset_stats=_statistics(features))
+    for step in processors[0].steps:
+        if hasattr(step, "tokenizer_name"):
+            step.tokenizer_name = str(folder / "tokenizer")
+    policy = openpi.make(getattr(module, f"{name}Policy"), config)
+    _unlike_fresh(policy)
+    return policy, processors
+
+
+def _unlike_fresh(policy: torch.nn.Module) -> None:
+    """Norms and gates of a fresh policy are zero or one; here they count."""
+    draw = torch.Generator().manual_seed(11)
+    for name, weight in policy.named_parameters():
+        if weight.dim() == 1 or ".dense." in name:
+            weight.data += 0.2 * torch.randn(weight.shape, generator=draw)
+
+
+def pi0(folder: Path, real: bool, **settings):
+    return _pi("pi0", "PI0", folder, real, **settings)
+
+
+def pi05(folder: Path, real: bool, **settings):
+    return _pi("pi05", "PI05", folder, real, **settings)
+
+
+MAKERS = {"act": act, "diffusion": diffusion, "pi0": pi0, "pi05": pi05, "smolvla": smolvla, "vqbet": vqbet}
+SMALL = {"pi0": small_gemma, "pi05": small_gemma}  # where the size is not in the configuration
+
+
+@contextlib.contextmanager
+def sized(kind: str, real: bool) -> Iterator[None]:
+    """Inside, a policy of this kind is built at this size."""
+    with lerobot_importable():
+        small = contextlib.nullcontext() if real or kind not in SMALL else SMALL[kind](kind)
+        with small:
+            yield
 
 
 def write(kind: str, folder: Path, real: bool = False, **settings) -> torch.nn.Module:
     """Save a checkpoint with its processors; the policy that was saved."""
     torch.manual_seed(0)
-    with lerobot_importable():
+    with sized(kind, real):
         policy, (pre, post) = MAKERS[kind](folder, real, **settings)
         policy.eval().save_pretrained(folder)
         pre.save_pretrained(folder)

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.lerobot.checkpoints import write
+from tests.lerobot.checkpoints import sized, write
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot.importing import lerobot_importable
-from vlacompile.frontends.lerobot.read import open_checkpoint, tokens_of
+from vlacompile.frontends.lerobot.read import STATE, open_checkpoint, tokens_of
 from vlacompile.frontends.lerobot.vqbet import CHOICES, drawn_from
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
@@ -22,10 +22,14 @@ from vlacompile.verify.tolerances import tolerance
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")
 INSTRUCTION = "pick up the red cube"
+CHUNKS = ("pi0", "pi05")  # their select_action draws the noise itself
 CASES = {
     "act": ("act", {}),
     "ddim": ("diffusion", {}),
     "ddpm": ("diffusion", {"noise_scheduler_type": "DDPM", "num_inference_steps": 6, "num_train_timesteps": 100}),
+    "pi0": ("pi0", {}),
+    "pi0-empty-camera": ("pi0", {"empty_cameras": 1, "num_inference_steps": 3}),
+    "pi05": ("pi05", {}),
     "smolvla": ("smolvla", {}),
     "vqbet": ("vqbet", {}),
     "vqbet-in-sequence": ("vqbet", {"sequentially_select": True}),
@@ -37,6 +41,8 @@ def observation(policy: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     out = {}
     for name, feature in policy.config.input_features.items():
+        if ".empty_camera_" in name:
+            continue
         if len(feature.shape) == 3:
             channels, height, width = feature.shape
             coarse = rng.integers(0, 256, (height // 16, width // 16, channels), dtype=np.uint8)
@@ -47,7 +53,8 @@ def observation(policy: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
 
 
 def original_actions(folder: Path, policy: torch.nn.Module, seen: dict, noise: dict[str, torch.Tensor]) -> np.ndarray:
-    """[executed steps, action_dim] from LeRobot's own code, one select_action after the other."""
+    """[executed steps, action_dim] from LeRobot's own code, one select_action after the other where that can be given
+    the noise."""
     with lerobot_importable():
         from lerobot.policies.factory import make_pre_post_processors
         pre, post = make_pre_post_processors(policy.config, pretrained_path=str(folder))
@@ -56,6 +63,8 @@ def original_actions(folder: Path, policy: torch.nn.Module, seen: dict, noise: d
     raw = {n: torch.from_numpy(a).movedim(-1, 0) / 255 if a.dtype == np.uint8 else torch.from_numpy(a)
            for n, a in seen.items()}
     policy.reset()
+    if policy.config.type in CHUNKS:
+        return post(policy.predict_action_chunk(pre(raw | {"task": INSTRUCTION}), noise=noise["noise"]))[0, :steps].numpy()
     extra = {"noise": noise["noise"]} if "noise" in noise else {}
     torch.manual_seed(1)  # what DDPM draws between steps: `noise_for` has drawn the same
     with draws, warnings.catch_warnings():
@@ -91,17 +100,21 @@ def built(request, tmp_path_factory):
     settings = settings | ({"real": True} if name != request.param else {})
     folder = tmp_path_factory.mktemp(request.param) / "pretrained_model"
     policy = write(kind, folder, **settings)
-    return folder, policy, vc.build(folder, out=folder.parent / "a.vlab")
+    with sized(kind, settings.get("real", False)):
+        return folder, policy, vc.build(folder, out=folder.parent / "a.vlab")
 
 
 def compiled_actions(bundle: vc.Bundle, folder: Path, policy, seen: dict, noise: dict[str, torch.Tensor]) -> np.ndarray:
     checkpoint, family = open_checkpoint(folder)
     with vc.Session(bundle.path) as session:
         history = family.history(policy.config)
+        told = seen.get(STATE) if family.prompt is not None else None  # the state is in the prompt
         for name, array in seen.items():
-            session.write(name, array[None] if history == 1 else np.stack([array] * history)[None])
+            if told is None or name != STATE:
+                session.write(name, array[None] if history == 1 else np.stack([array] * history)[None])
         if checkpoint.tokenization is not None:
-            for name, tensor in tokens_of(checkpoint, INSTRUCTION).items():
+            state = None if told is None else torch.from_numpy(told)
+            for name, tensor in tokens_of(checkpoint, INSTRUCTION, state).items():
                 session.write(name, tensor.numpy())
         for name, tensor in noise.items():
             session.write(name, tensor.numpy())

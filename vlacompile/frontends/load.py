@@ -33,7 +33,7 @@ class Frontend:
 
 FRONTENDS = (
     Frontend("module", "package.module:factory that returns a vlacompile.Policy"),
-    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, smolvla, vqbet", "lerobot"),
+    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, pi0, pi05, smolvla, vqbet", "lerobot"),
     Frontend("huggingface", "a transformers save_pretrained directory: pi0", "huggingface"),
 )
 

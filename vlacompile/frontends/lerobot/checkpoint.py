@@ -111,8 +111,10 @@ def read_checkpoint(path: Path, newline_steps: frozenset[str], known_steps: froz
 
 
 def _features(config: dict, path: Path) -> tuple[dict[str, Feature], Feature]:
+    """Empty cameras, which fill a place that the robot has no camera for, are no inputs: LeRobot masks them."""
+    empty = {f"observation.images.empty_camera_{i}" for i in range(config.get("empty_cameras") or 0)}
     try:
-        inputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["input_features"].items()}
+        inputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["input_features"].items() if n not in empty}
         outputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["output_features"].items()}
         return inputs, outputs["action"]
     except (KeyError, TypeError, AttributeError) as error:

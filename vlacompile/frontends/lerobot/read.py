@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_model
+from torch import nn
 
 from vlacompile.errors import SourceError, VlaError, nearest
-from vlacompile.frontends.lerobot.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, read_json
+from vlacompile.frontends.lerobot.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, read_json, read_tensors
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
 from vlacompile.policy import Policy, Source
 
 NOISE, NOISE_OF_STEPS = "noise", "noise.steps"  # the first sample; what is added after each step
+STATE = "observation.state"
 TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
 OLD_STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 EXAMPLE_INSTRUCTION = "pick up the object and put it in the bin"
@@ -31,8 +33,11 @@ class Family:
     """What differs between policy types.
 
     module, policy: where the class is. bind: policy -> function of (batch as LeRobot's preprocessor gives it, noise
-    or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: shape of the noise that the policy starts from, given its config.
-    history: how many observations it sees, newest last. ready: settles what the config leaves to a download.
+    or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: examples of
+    the noise that the policy starts from, given its config. history: how many observations it sees, newest last.
+    ready: settles what the config leaves to a download. make: the policy object from its class and config. weights:
+    the file's tensors under the names that the policy object has. prompt: (instruction, normalised state [d], config)
+    -> text, for a policy that reads its state as text; tokens then change with every observation.
     """
 
     module: str
@@ -42,11 +47,14 @@ class Family:
     history: Callable[[Any], int] = lambda config: 1
     execute: Callable[[Any], int] = lambda config: config.n_action_steps
     ready: Callable[[Any], None] = lambda config: None
+    make: Callable[[type, Any], nn.Module] = lambda policy_class, config: policy_class(config)
+    weights: Callable[[nn.Module, Batch], Batch] = lambda policy, tensors: tensors
+    prompt: Callable[[str, np.ndarray, dict], str] | None = None
     newline_steps: frozenset[str] = field(default=frozenset())
     known_steps: frozenset[str] = field(default=frozenset())
 
 
-FAMILIES = ("act", "diffusion", "smolvla", "vqbet")  # modules beside this one
+FAMILIES = ("act", "diffusion", "pi0", "pi05", "smolvla", "vqbet")  # modules beside this one
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -91,8 +99,8 @@ def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
         config = PreTrainedConfig.from_pretrained(checkpoint.path, local_files_only=True)
         config.device = "cpu"
         family.ready(config)
-        policy = getattr(module, family.policy)(config)
-        missing, extra = load_model(policy, checkpoint.path / WEIGHTS, strict=False)
+        policy = family.make(getattr(module, family.policy), config)
+        missing, extra = load_weights(policy, family.weights(policy, read_tensors(checkpoint.path / WEIGHTS)))
     except VlaError:
         raise
     except Exception as error:  # the model's own code, draccus and safetensors raise whatever they raise
@@ -108,13 +116,23 @@ def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
     return policy.float().eval().requires_grad_(False)
 
 
+def load_weights(policy: nn.Module, tensors: Batch) -> tuple[list[str], list[str]]:
+    """Copy weights into a policy. Returns (weights that are missing, unknown tensors); a weight of two names, as a tied
+    embedding, is there when one of them is."""
+    missing, extra = policy.load_state_dict(tensors, strict=False)
+    own = policy.state_dict()
+    there = {own[name].data_ptr() for name in tensors if name in own}
+    return [name for name in missing if own[name].data_ptr() not in there], extra
+
+
 def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module) -> Policy:
     config = original.config
     history, noise, predict = family.history(config), family.noise(config), family.bind(original)
+    features = {n: f for n, f in checkpoint.inputs.items() if family.prompt is None or n != STATE}
 
     def observe(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         batch: Batch = {}
-        for name, feature in checkpoint.inputs.items():
+        for name, feature in features.items():
             x = inputs[checkpoint.robot_name(name)]
             if feature.type == "VISUAL":  # uint8 [...,H,W,3] -> f32 [...,3,H,W] in [0, 1]
                 x = x.movedim(-1, -3).to(torch.float32) / 255.0
@@ -122,11 +140,12 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
         batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise) if k in inputs}
         return {"action": unnormalise(predict(batch), checkpoint.normalise.get("action"))}
 
-    sources = {checkpoint.robot_name(n): Source("observation") for n in checkpoint.inputs}
-    example = {checkpoint.robot_name(n): _example(checkpoint, n, history) for n in checkpoint.inputs}
+    sources = {checkpoint.robot_name(n): Source("observation") for n in features}
+    example = {checkpoint.robot_name(n): _example(checkpoint, n, history) for n in features}
     if checkpoint.tokenization is not None:
-        sources |= {TOKENS: Source("task"), MASK: Source("task")}
-        example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION)
+        state = None if family.prompt is None else _example(checkpoint, STATE, 1)[0]
+        sources |= dict.fromkeys((TOKENS, MASK), Source("task" if state is None else "observation"))
+        example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION, state)
     sources |= dict.fromkeys(noise, Source("step"))
     return Policy(checkpoint.type, observe, sources, example | noise, execute=family.execute(config))
 
@@ -150,11 +169,16 @@ def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
     return x.contiguous() if history == 1 else torch.stack([x] * history, 1)
 
 
-def tokens_of(checkpoint: Checkpoint, instruction: str) -> Batch:
+def tokens_of(checkpoint: Checkpoint, instruction: str, state: torch.Tensor | None = None) -> Batch:
     """The instruction as the checkpoint's own tokenizer gives it, padded to its full length: ids int64 [1,L], mask
-    bool [1,L]. This is the host's part of the policy."""
-    rule = checkpoint.tokenization
-    assert rule is not None
+    bool [1,L]. This is the host's part of the policy. state [d], in the dataset's units: for a policy that reads it as
+    text. Raises SourceError."""
+    rule, prompt = checkpoint.tokenization, family_of(checkpoint.type).prompt
+    assert rule is not None and (prompt is None) == (state is None)
+    if prompt is not None:
+        text = prompt(instruction, normalise(state, checkpoint.normalise.get(STATE)).numpy(), checkpoint.config)
+    else:
+        text = instruction + "\n" if rule.newline and not instruction.endswith("\n") else instruction
     with lerobot_importable():
         try:
             from transformers import AutoTokenizer
@@ -164,7 +188,6 @@ def tokens_of(checkpoint: Checkpoint, instruction: str) -> Batch:
             raise SourceError(f'the tokenizer "{rule.name}" cannot be loaded', where=str(checkpoint.path),
                               why=str(error).strip().splitlines()[0],
                               fix="download it once (huggingface-cli download), or put a directory there") from error
-        text = instruction + "\n" if rule.newline and not instruction.endswith("\n") else instruction
         encoded = tokenizer(text, max_length=rule.max_length, truncation=True, padding="max_length",
                             padding_side=rule.padding_side, return_tensors="pt")
     return {TOKENS: encoded["input_ids"], MASK: encoded["attention_mask"].bool()}
