@@ -19,6 +19,7 @@ from torch.fx import Graph, Node
 
 from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
 from vlacompile.capture.program import Program, prune, to_meta
+from vlacompile.capture.weightless import without_content
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
 
@@ -152,7 +153,7 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
     parameters: set[str] = set()
     inputs: dict[str, str] = {}
     held = _held_tensors(policy, exported)
-    known = Concretiser({n: t for n, (_, t) in held.items()})
+    known = Concretiser({n: t for n, (_, t) in held.items() if not t.is_meta})
     kinds = {s.arg.name: s.kind for s in exported.graph_signature.input_specs}
     names = iter(policy.example_inputs)
     for node in exported.graph.nodes:
@@ -191,16 +192,16 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
 
 
 def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:
-    """{node: (name, tensor)} of weights, lifted constants and static inputs."""
+    """{node: (name, tensor)} of weights, lifted constants and static inputs; on the meta device when without content."""
     kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
     tensors = {**exported.state_dict, **exported.constants}
     names, held = iter(policy.example_inputs), {}
     for node in exported.graph.nodes:
         if node.op == "get_attr":
-            held[node] = _constant_name(node.target), getattr(exported.graph_module, node.target).detach()
+            held[node] = _constant_name(node.target), without_content(getattr(exported.graph_module, node.target).detach())
         elif node.op == "placeholder" and kinds[node.name].kind is not InputKind.USER_INPUT:
             target = kinds[node.name].target
-            held[node] = _constant_name(target), tensors[target].detach()
+            held[node] = _constant_name(target), without_content(tensors[target].detach())
         elif node.op == "placeholder":
             source = next(names)
             if policy.sources[source].update == "static":
