@@ -4,12 +4,14 @@ structural constant kept."""
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
 import torch
 
+from vlacompile.frontends.lerobot import groot as frontend_groot
 from vlacompile.frontends.lerobot import openpi
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 
@@ -206,8 +208,110 @@ def pi05(folder: Path, real: bool, **settings):
     return _pi("pi05", "PI05", folder, real, **settings)
 
 
-MAKERS = {"act": act, "diffusion": diffusion, "pi0": pi0, "pi05": pi05, "smolvla": smolvla, "vqbet": vqbet}
+# Of the Eagle 2.5 family: turns enclosed in tokens, images numbered.
+TEMPLATE = """{% set n = namespace(value=0) %}{% for message in messages %}{% if loop.first %}<|im_start|>system
+You are a helpful assistant.<|im_end|>
+{% endif %}<|im_start|>{{ message['role'] }}
+{% for content in message['content'] %}{% if content['type'] == 'image' %}{% set n.value = n.value + 1 %}\
+<image-{{ n.value }}>{% else %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def eagle(folder: Path, real: bool) -> str:
+    """What LeRobot downloads as tokenizer_assets_repo: Eagle's sizes, tokenizer, template and image settings."""
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+    side = 224 if real else 56
+    vision = {"model_type": "siglip_vision_model", "patch_size": 14, "image_size": side}
+    text = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rope_theta": 1000000, "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True}
+    if real:  # SigLIP 2 of 400M and Qwen3 of 1.7B
+        vision |= {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+        text |= {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+                 "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151680, "max_position_embeddings": 40960}
+    else:
+        vision |= {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+        text |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+                 "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512, "max_position_embeddings": 4096}
+    files = {
+        "config.json": {"model_type": "eagle_2_5_vl", "vision_config": vision, "text_config": text, "select_layer": -1,
+                        "image_token_index": special.index("<IMG_CONTEXT>"), "use_pixel_shuffle": False,
+                        "mlp_connector_layers": 1, "downsample_ratio": 0.5},
+        "preprocessor_config.json": {"size": {"height": side, "width": side}, "image_mean": [0.5] * 3,
+                                     "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "do_resize": False, "resample": 3},
+        "processor_config.json": {"tokens_per_tile": (side // 14) ** 2},
+        "chat_template.json": {"chat_template": TEMPLATE}}
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    PreTrainedTokenizerFast(tokenizer_object=trained_tokenizer(special), pad_token="<|endoftext|>",
+                            eos_token="<|im_end|>", model_input_names=["input_ids", "attention_mask"]).save_pretrained(folder)
+    return str(folder)
+
+
+def groot_base(folder: Path, real: bool, embodiments: int) -> str:
+    """config.json of nvidia/GR00T-N1.5-3B, or a tiny one."""
+    attention = {"dropout": 0.2, "final_dropout": True, "positional_embeddings": None}
+    dit = attention | {"interleave_self_attention": True, "norm_type": "ada_norm"}
+    head = {"action_dim": 32, "action_horizon": 16, "add_pos_embed": True, "max_action_dim": 32, "max_state_dim": 64,
+            "noise_beta_alpha": 1.5, "noise_beta_beta": 1.0, "noise_s": 0.999, "num_inference_timesteps": 4,
+            "num_target_vision_tokens": 32, "num_timestep_buckets": 1000, "use_vlln": True,
+            "max_num_embodiments": embodiments}
+    if real:
+        head |= {"backbone_embedding_dim": 2048, "hidden_size": 1024, "input_embedding_dim": 1536, "max_seq_len": 1024,
+                 "diffusion_model_cfg": dit | {"attention_head_dim": 48, "num_attention_heads": 32, "num_layers": 16,
+                                               "cross_attention_dim": 2048, "output_dim": 1024},
+                 "vl_self_attention_cfg": attention | {"attention_head_dim": 64, "num_attention_heads": 32, "num_layers": 4}}
+    else:
+        head |= {"backbone_embedding_dim": 64, "hidden_size": 64, "input_embedding_dim": 64, "max_seq_len": 128,
+                 "diffusion_model_cfg": dit | {"attention_head_dim": 16, "num_attention_heads": 4, "num_layers": 4,
+                                               "cross_attention_dim": 64, "output_dim": 64},
+                 "vl_self_attention_cfg": attention | {"attention_head_dim": 16, "num_attention_heads": 4, "num_layers": 2}}
+    config = {"model_type": "gr00t_n1_5", "action_dim": 32, "action_horizon": 16, "hidden_size": 2048 if real else 64,
+              "action_head_cfg": head, "backbone_cfg": {"project_to_dim": None, "reproject_vision": False,
+                                                        "select_layer": 12 if real else 3, "use_flash_attention": True}}
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
+
+
+def groot(folder: Path, real: bool, embodiments: int = 32, tag: str = "new_embodiment", **settings):
+    from lerobot.policies.groot.configuration_groot import GrootConfig
+    from lerobot.policies.groot.modeling_groot import GrootPolicy
+    from lerobot.policies.groot.processor_groot import make_groot_pre_post_processors as processors
+
+    side = 224 if real else 56
+    features = _features({"wrist": (3, side, side), "base": (3, side, side)} if not real else {"base": (3, side, side)})
+    settings = {"chunk_size": 16, "n_action_steps": 16} | settings
+    config = GrootConfig(**features, base_model_path=groot_base(folder / "base", real, embodiments), embodiment_tag=tag,
+                         tokenizer_assets_repo=eagle(folder / "eagle", real), use_bf16=False, **settings)
+    pre, post = processors(config, _statistics(features))
+    if not real:
+        pre.steps[2].embodiment_mapping = {"new_embodiment": embodiments - 1, "so100": 0}
+    policy = frontend_groot.FAMILY.make(GrootPolicy, config)
+    _unlike_fresh(policy)
+    return policy, (pre, post)
+
+
+MAKERS = {"act": act, "diffusion": diffusion, "groot": groot, "pi0": pi0, "pi05": pi05, "smolvla": smolvla, "vqbet": vqbet}
 SMALL = {"pi0": small_gemma, "pi05": small_gemma}  # where the size is not in the configuration
+
+
+@contextlib.contextmanager
+def eagle_runs() -> Iterator[None]:
+    """Inside, LeRobot's own GR00T runs: its processor is built from its own copy of the code, not from a download of
+    the same, and of dm-tree there is the one function that it calls."""
+    from types import SimpleNamespace
+
+    from lerobot.policies.groot import groot_n1, processor_groot
+    from transformers import BatchFeature
+
+    over = SimpleNamespace(map_structure=lambda f, batch: BatchFeature({k: f(v) for k, v in batch.items()}))
+    with mock.patch.object(groot_n1, "tree", over), mock.patch.object(processor_groot, "_build_eagle_processor",
+                                                                      frontend_groot.processor):
+        yield
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.lerobot.checkpoints import sized, write
+from tests.lerobot.checkpoints import eagle_runs, sized, write
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.read import STATE, open_checkpoint, tokens_of
@@ -27,6 +27,8 @@ CASES = {
     "act": ("act", {}),
     "ddim": ("diffusion", {}),
     "ddpm": ("diffusion", {"noise_scheduler_type": "DDPM", "num_inference_steps": 6, "num_train_timesteps": 100}),
+    "groot": ("groot", {"embodiments": 2}),
+    "groot-other-body": ("groot", {"embodiments": 2, "tag": "so100"}),
     "pi0": ("pi0", {}),
     "pi0-empty-camera": ("pi0", {"empty_cameras": 1, "num_inference_steps": 3}),
     "pi05": ("pi05", {}),
@@ -45,8 +47,8 @@ def observation(policy: torch.nn.Module, seed: int) -> dict[str, np.ndarray]:
             continue
         if len(feature.shape) == 3:
             channels, height, width = feature.shape
-            coarse = rng.integers(0, 256, (height // 16, width // 16, channels), dtype=np.uint8)
-            out[name] = coarse.repeat(16, 0).repeat(16, 1)
+            coarse = rng.integers(0, 256, (-(-height // 16), -(-width // 16), channels), dtype=np.uint8)
+            out[name] = coarse.repeat(16, 0).repeat(16, 1)[:height, :width].copy()
         else:
             out[name] = rng.standard_normal(feature.shape).astype(np.float32)
     return out
@@ -58,15 +60,19 @@ def original_actions(folder: Path, policy: torch.nn.Module, seen: dict, noise: d
     with lerobot_importable():
         from lerobot.policies.factory import make_pre_post_processors
         pre, post = make_pre_post_processors(policy.config, pretrained_path=str(folder))
+    for step in pre.steps:  # LeRobot 0.4.4 does not save it, and would download
+        if hasattr(step, "tokenizer_assets_repo"):
+            step.tokenizer_assets_repo = policy.config.tokenizer_assets_repo
     steps = open_checkpoint(folder)[1].execute(policy.config)
-    draws = drawn_from(noise[CHOICES]) if CHOICES in noise else contextlib.nullcontext()
+    draws = (drawn_from(noise[CHOICES]) if CHOICES in noise else eagle_runs() if policy.config.type == "groot" else
+             contextlib.nullcontext())
     raw = {n: torch.from_numpy(a).movedim(-1, 0) / 255 if a.dtype == np.uint8 else torch.from_numpy(a)
            for n, a in seen.items()}
     policy.reset()
     if policy.config.type in CHUNKS:
         return post(policy.predict_action_chunk(pre(raw | {"task": INSTRUCTION}), noise=noise["noise"]))[0, :steps].numpy()
-    extra = {"noise": noise["noise"]} if "noise" in noise else {}
-    torch.manual_seed(1)  # what DDPM draws between steps: `noise_for` has drawn the same
+    extra = {"noise": noise["noise"]} if "noise" in noise and policy.config.type != "groot" else {}
+    torch.manual_seed(1)  # what GR00T begins with and DDPM draws between steps: `noise_for` has drawn the same
     with draws, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "To evaluate in the environment, your VQ-BeT")  # the weights are random
         return np.stack([post(policy.select_action(pre(raw | {"task": INSTRUCTION}), **extra))[0].numpy()
@@ -74,11 +80,13 @@ def original_actions(folder: Path, policy: torch.nn.Module, seen: dict, noise: d
 
 
 def noise_for(bundle: vc.Bundle) -> dict[str, torch.Tensor]:
-    """The sample to start from, and what torch.manual_seed(1) draws between steps."""
+    """The sample to start from, and what torch.manual_seed(1) draws between steps; GR00T begins with such a draw."""
     values = (bundle.plan.values[s.value] for s in bundle.plan.sources)
     shapes = {v.name: v.type.dims for v in values if v.name.startswith("noise")}
     draw = torch.Generator().manual_seed(5)
     out = {n: (torch.rand if n == CHOICES else torch.randn)(shape, generator=draw) for n, shape in shapes.items()}
+    if bundle.plan.name == "groot":
+        out["noise"] = torch.randn(shapes["noise"], generator=torch.Generator().manual_seed(1))
     if "noise.steps" in out:
         torch.manual_seed(1)
         for k in range(len(out["noise.steps"]) - 1):
@@ -142,6 +150,8 @@ def test_another_observation_fails_the_gate(built):
 def test_loop_is_rolled_up(built):
     _, policy, bundle = built
     iterations = {"act": 1, "vqbet": 1, "smolvla": 10}.get(policy.config.type)
+    if policy.config.type == "groot":
+        iterations = policy._groot_model.action_head.num_inference_timesteps
     if iterations is None:
         iterations = policy.config.num_inference_steps or policy.config.num_train_timesteps
     assert max(s.iterations for s in bundle.plan.stages) == iterations

@@ -37,7 +37,9 @@ class Family:
     the noise that the policy starts from, given its config. history: how many observations it sees, newest last.
     ready: settles what the config leaves to a download. make: the policy object from its class and config. weights:
     the file's tensors under the names that the policy object has. prompt: (instruction, normalised state [d], config)
-    -> text, for a policy that reads its state as text; tokens then change with every observation.
+    -> text, for a policy that reads its state as text; tokens then change with every observation. tokens: what
+    `tokens_of` gives, where the checkpoint's tokenizer alone does not. static: inputs that are known now. complete:
+    the checkpoint with what only this policy's processor steps say.
     """
 
     module: str
@@ -50,11 +52,14 @@ class Family:
     make: Callable[[type, Any], nn.Module] = lambda policy_class, config: policy_class(config)
     weights: Callable[[nn.Module, Batch], Batch] = lambda policy, tensors: tensors
     prompt: Callable[[str, np.ndarray, dict], str] | None = None
+    tokens: Callable[[Checkpoint, str], Batch] | None = None
+    static: Callable[[Checkpoint], Batch] = lambda checkpoint: {}
+    complete: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint
     newline_steps: frozenset[str] = field(default=frozenset())
     known_steps: frozenset[str] = field(default=frozenset())
 
 
-FAMILIES = ("act", "diffusion", "pi0", "pi05", "smolvla", "vqbet")  # modules beside this one
+FAMILIES = ("act", "diffusion", "groot", "pi0", "pi05", "smolvla", "vqbet")  # modules beside this one
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -71,26 +76,27 @@ def family_of(kind: str) -> Family:
     return importlib.import_module(f"vlacompile.frontends.lerobot.{kind}").FAMILY
 
 
-def open_checkpoint(path: Path) -> tuple[Checkpoint, Family]:
-    """Reads and checks the files, without LeRobot. Raises SourceError."""
+def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family]:
+    """Reads and checks the files, without LeRobot. weights: whether their file must be there. Raises SourceError."""
     kind = read_json(path / "config.json").get("type")
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads checkpoints of type "{kind}"', where=str(path / "config.json"),
                           why=nearest(str(kind), FAMILIES),
                           fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
     family = family_of(kind)
-    return read_checkpoint(path, family.newline_steps, family.known_steps), family
+    return family.complete(read_checkpoint(path, family.newline_steps, family.known_steps, weights)), family
 
 
-def read_policy(path: Path) -> Policy:
-    """Raises SourceError for a checkpoint that cannot be read, or whose parts do not fit together."""
-    checkpoint, family = open_checkpoint(path)
+def read_policy(path: Path, weights: bool = True) -> Policy:
+    """weights: False reads the shapes alone, inside `weightless`. Raises SourceError for a checkpoint that cannot be
+    read, or whose parts do not fit together."""
+    checkpoint, family = open_checkpoint(path, weights)
     with lerobot_importable():
-        original = load_original(checkpoint, family)
+        original = load_original(checkpoint, family, weights)
     return policy_of(checkpoint, family, original)
 
 
-def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
+def load_original(checkpoint: Checkpoint, family: Family, weights: bool = True) -> torch.nn.Module:
     """LeRobot's own policy object with the checkpoint's weights, on the CPU, in fp32, in evaluation mode."""
     try:
         from lerobot.configs.policies import PreTrainedConfig
@@ -100,7 +106,8 @@ def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
         config.device = "cpu"
         family.ready(config)
         policy = family.make(getattr(module, family.policy), config)
-        missing, extra = load_weights(policy, family.weights(policy, read_tensors(checkpoint.path / WEIGHTS)))
+        missing, extra = load_weights(policy, family.weights(policy, read_tensors(checkpoint.path / WEIGHTS))
+                                      ) if weights else ([], [])
     except VlaError:
         raise
     except Exception as error:  # the model's own code, draccus and safetensors raise whatever they raise
@@ -127,7 +134,8 @@ def load_weights(policy: nn.Module, tensors: Batch) -> tuple[list[str], list[str
 
 def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module) -> Policy:
     config = original.config
-    history, noise, predict = family.history(config), family.noise(config), family.bind(original)
+    history, noise, static = family.history(config), family.noise(config), family.static(checkpoint)
+    predict = family.bind(original)
     features = {n: f for n, f in checkpoint.inputs.items() if family.prompt is None or n != STATE}
 
     def observe(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -137,7 +145,7 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
             if feature.type == "VISUAL":  # uint8 [...,H,W,3] -> f32 [...,3,H,W] in [0, 1]
                 x = x.movedim(-1, -3).to(torch.float32) / 255.0
             batch[name] = normalise(x, checkpoint.normalise.get(name))
-        batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise) if k in inputs}
+        batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise, *static) if k in inputs}
         return {"action": unnormalise(predict(batch), checkpoint.normalise.get("action"))}
 
     sources = {checkpoint.robot_name(n): Source("observation") for n in features}
@@ -146,8 +154,8 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
         state = None if family.prompt is None else _example(checkpoint, STATE, 1)[0]
         sources |= dict.fromkeys((TOKENS, MASK), Source("task" if state is None else "observation"))
         example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION, state)
-    sources |= dict.fromkeys(noise, Source("step"))
-    return Policy(checkpoint.type, observe, sources, example | noise, execute=family.execute(config))
+    sources |= dict.fromkeys(noise, Source("step")) | dict.fromkeys(static, Source("static"))
+    return Policy(checkpoint.type, observe, sources, example | noise | static, execute=family.execute(config))
 
 
 def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
@@ -173,8 +181,12 @@ def tokens_of(checkpoint: Checkpoint, instruction: str, state: torch.Tensor | No
     """The instruction as the checkpoint's own tokenizer gives it, padded to its full length: ids int64 [1,L], mask
     bool [1,L]. This is the host's part of the policy. state [d], in the dataset's units: for a policy that reads it as
     text. Raises SourceError."""
-    rule, prompt = checkpoint.tokenization, family_of(checkpoint.type).prompt
+    rule, family = checkpoint.tokenization, family_of(checkpoint.type)
+    prompt = family.prompt
     assert rule is not None and (prompt is None) == (state is None)
+    if family.tokens is not None:
+        with lerobot_importable():
+            return family.tokens(checkpoint, instruction)
     if prompt is not None:
         text = prompt(instruction, normalise(state, checkpoint.normalise.get(STATE)).numpy(), checkpoint.config)
     else:
