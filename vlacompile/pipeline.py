@@ -27,6 +27,7 @@ from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.policy import TORCH_DTYPES, Policy
 from vlacompile.recipe import Recipe, load_recipe
+from vlacompile.staging.account import Account, account
 from vlacompile.staging.find_loop import find_loop
 from vlacompile.staging.partition import partition
 from vlacompile.staging.stages import Staged, build_stages
@@ -93,6 +94,23 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     progress("replay it through libvlart")
     return write_bundle(Path(out), assembly.plan, contents, provenance(policy, program, where, wanted, staging, parity),
                         lambda path: replay(path, frames, policy.outputs).require())
+
+
+def plan(source: Policy | str | Path, target: str = "host", recipe: str | None = None, *, weights: bool = True,
+         progress: Progress = lambda phase: None) -> Account:
+    """Compile as far as the stages, emit nothing, and say where the policy's weights and work went.
+
+    weights: False works with shapes alone and reads no weights, for policies of any size.
+    Raises a VlaError subclass.
+    """
+    wanted, where = load_recipe(recipe), load_target(target)
+    progress("load the policy")
+    policy = load_policy(source, weights)
+    progress("trace the inference function")
+    program = capture(policy)
+    progress("find stages")
+    staging = stage(program, where, resolve(wanted, policy))
+    return account((policy.observe, policy.step), program, staging.staged, staging.notes)
 
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:

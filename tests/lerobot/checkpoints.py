@@ -11,6 +11,7 @@ from unittest import mock
 
 import torch
 
+from vlacompile.capture.weightless import weightless
 from vlacompile.frontends.lerobot import groot as frontend_groot
 from vlacompile.frontends.lerobot import openpi
 from vlacompile.frontends.lerobot.importing import lerobot_importable
@@ -196,7 +197,7 @@ def _unlike_fresh(policy: torch.nn.Module) -> None:
     """Norms and gates of a fresh policy are zero or one; here they count."""
     draw = torch.Generator().manual_seed(11)
     for name, weight in policy.named_parameters():
-        if weight.dim() == 1 or ".dense." in name:
+        if type(weight) is torch.nn.Parameter and (weight.dim() == 1 or ".dense." in name):
             weight.data += 0.2 * torch.randn(weight.shape, generator=draw)
 
 
@@ -323,12 +324,13 @@ def sized(kind: str, real: bool) -> Iterator[None]:
             yield
 
 
-def write(kind: str, folder: Path, real: bool = False, **settings) -> torch.nn.Module:
-    """Save a checkpoint with its processors; the policy that was saved."""
+def write(kind: str, folder: Path, real: bool = False, weights: bool = True, **settings) -> torch.nn.Module:
+    """Save a checkpoint with its processors; the policy that was saved. weights: False saves none, and there are none."""
     torch.manual_seed(0)
-    with sized(kind, real):
+    folder.mkdir(parents=True, exist_ok=True)
+    with sized(kind, real), contextlib.nullcontext() if weights else weightless():
         policy, (pre, post) = MAKERS[kind](folder, real, **settings)
-        policy.eval().save_pretrained(folder)
+        (policy.eval() if weights else policy.config).save_pretrained(folder)
         pre.save_pretrained(folder)
         post.save_pretrained(folder)
     return policy

@@ -198,10 +198,10 @@ def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dic
     names, held = iter(policy.example_inputs), {}
     for node in exported.graph.nodes:
         if node.op == "get_attr":
-            held[node] = _constant_name(node.target), without_content(getattr(exported.graph_module, node.target).detach())
+            held[node] = constant_name(node.target), without_content(getattr(exported.graph_module, node.target).detach())
         elif node.op == "placeholder" and kinds[node.name].kind is not InputKind.USER_INPUT:
             target = kinds[node.name].target
-            held[node] = _constant_name(target), without_content(tensors[target].detach())
+            held[node] = constant_name(target), without_content(tensors[target].detach())
         elif node.op == "placeholder":
             source = next(names)
             if policy.sources[source].update == "static":
@@ -213,6 +213,6 @@ def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def _constant_name(target: str) -> str:
+def constant_name(target: str) -> str:
     """Buffers of a GraphModule must not contain dots."""
     return target.replace(".", "__")

@@ -38,9 +38,9 @@ FRONTENDS = (
 )
 
 
-def environment_for(source: str) -> Environment | None:
+def environment_for(source: str, weights: bool = True) -> Environment | None:
     """The environment that must read this source because the present one cannot; None: the present one will do.
-    Raises SourceError for a checkpoint that no environment can read."""
+    weights: whether they are needed. Raises SourceError for a checkpoint that no environment can read."""
     path = Path(source)
     if not (path / "config.json").is_file():
         return None
@@ -48,7 +48,7 @@ def environment_for(source: str) -> Environment | None:
     environment = ENVIRONMENTS[reader.__name__.split(".")[-2]]
     if environment.is_here():
         return None
-    reader.open_checkpoint(path)
+    reader.open_checkpoint(path, weights)
     return environment
 
 
