@@ -162,6 +162,11 @@ def _bind(policy) -> Predict:
     pixels = _pixels(assets, {c: config.image_features[c].shape for c in cameras})
     before, eagle = torch.tensor([_prompt(assets, len(cameras), "")[0]]), model.backbone.eagle_model
     segments = _segments(before, eagle.image_token_index)
+    if segments.count(None) != len(cameras) or (before == eagle.image_token_index).sum() != len(cameras) * eagle.num_image_token:
+        raise SourceError("the prompt does not have a place for every image", where=f"tokenizer_assets_repo, {assets}",
+                          why=f"{len(cameras)} cameras of {eagle.num_image_token} tokens; the template gives "
+                              f"{segments.count(None)} runs of {eagle.image_token_index}",
+                          fix="use the processor files of this model")
     width = config.output_features["action"].shape[0]
 
     def predict(batch: Batch) -> torch.Tensor:
