@@ -40,7 +40,8 @@ def main() -> None:
         document = plan(kind)
         (PLANS / f"{kind}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{kind}: {document['parameters']}; {time.perf_counter() - begin:.0f} s, {peak:.0f} MB at most", flush=True)
+        seconds = time.perf_counter() - begin
+        print(f"{kind}: {document['parameters']}; {seconds:.0f} s, {peak:.0f} MB at most", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,8 @@ class TwoBodies(nn.Module):
 
     def forward(self, body, x, noise) -> dict[str, torch.Tensor]:
         for k in range(3):
-            noise = noise + torch.tanh(self.mix(noise) @ self.body[body][0] + x + self.time(torch.full((1, 4), 0.1 * k)))
+            time = self.time(torch.full((1, 4), 0.1 * k))
+            noise = noise + torch.tanh(self.mix(noise) @ self.body[body][0] + x + time)
         return {"action": noise[:, None]}
 
 
@@ -118,7 +119,8 @@ def test_verb(capsys):
     document = json.loads(capsys.readouterr().out)
     assert main(["plan", source, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == document
-    assert document["parameters"]["all"] == document["parameters"]["in_stages"] == 8 * 16 + 16 + 4 * 16 + 16 + 16 * 8 + 8
+    all_of_them = 8 * 16 + 16 + 4 * 16 + 16 + 16 * 8 + 8
+    assert document["parameters"]["all"] == document["parameters"]["in_stages"] == all_of_them
     assert main(["plan", source]) == 0
     text = capsys.readouterr().out
     assert "depends on" in text and "never read" in text and max(map(len, text.splitlines())) <= 80

@@ -160,8 +160,9 @@ def small_gemma(kind: str) -> Iterator[None]:
     def shrunk(original: type, shrink: Callable):
         return lambda config: (shrink(config), original(config))[1]
 
-    variant = lambda name: module.GemmaConfig(width[name], depth=3, mlp_dim=128, num_heads=8, num_kv_heads=1,  # noqa: E731
-                                              head_dim=16)
+    def variant(name: str):
+        return module.GemmaConfig(width[name], depth=3, mlp_dim=128, num_heads=8, num_kv_heads=1, head_dim=16)
+
     with mock.patch.multiple(module, get_gemma_config=variant,
                              PaliGemmaForConditionalGeneration=shrunk(module.PaliGemmaForConditionalGeneration, both),
                              GemmaForCausalLM=shrunk(module.GemmaForCausalLM, text)):
@@ -240,15 +241,16 @@ def eagle(folder: Path, real: bool) -> str:
         "config.json": {"model_type": "eagle_2_5_vl", "vision_config": vision, "text_config": text, "select_layer": -1,
                         "image_token_index": special.index("<IMG_CONTEXT>"), "use_pixel_shuffle": False,
                         "mlp_connector_layers": 1, "downsample_ratio": 0.5},
-        "preprocessor_config.json": {"size": {"height": side, "width": side}, "image_mean": [0.5] * 3,
-                                     "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "do_resize": False, "resample": 3},
+        "preprocessor_config.json": {"size": {"height": side, "width": side}, "image_mean": [0.5] * 3, "resample": 3,
+                                     "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "do_resize": False},
         "processor_config.json": {"tokens_per_tile": (side // 14) ** 2},
         "chat_template.json": {"chat_template": TEMPLATE}}
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    PreTrainedTokenizerFast(tokenizer_object=trained_tokenizer(special), pad_token="<|endoftext|>",
-                            eos_token="<|im_end|>", model_input_names=["input_ids", "attention_mask"]).save_pretrained(folder)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained_tokenizer(special), pad_token="<|endoftext|>",
+                                        eos_token="<|im_end|>", model_input_names=["input_ids", "attention_mask"])
+    tokenizer.save_pretrained(folder)
     return str(folder)
 
 
@@ -264,12 +266,14 @@ def groot_base(folder: Path, real: bool, embodiments: int) -> str:
         head |= {"backbone_embedding_dim": 2048, "hidden_size": 1024, "input_embedding_dim": 1536, "max_seq_len": 1024,
                  "diffusion_model_cfg": dit | {"attention_head_dim": 48, "num_attention_heads": 32, "num_layers": 16,
                                                "cross_attention_dim": 2048, "output_dim": 1024},
-                 "vl_self_attention_cfg": attention | {"attention_head_dim": 64, "num_attention_heads": 32, "num_layers": 4}}
+                 "vl_self_attention_cfg": attention | {"attention_head_dim": 64, "num_attention_heads": 32,
+                                                       "num_layers": 4}}
     else:
         head |= {"backbone_embedding_dim": 64, "hidden_size": 64, "input_embedding_dim": 64, "max_seq_len": 128,
                  "diffusion_model_cfg": dit | {"attention_head_dim": 16, "num_attention_heads": 4, "num_layers": 4,
                                                "cross_attention_dim": 64, "output_dim": 64},
-                 "vl_self_attention_cfg": attention | {"attention_head_dim": 16, "num_attention_heads": 4, "num_layers": 2}}
+                 "vl_self_attention_cfg": attention | {"attention_head_dim": 16, "num_attention_heads": 4,
+                                                       "num_layers": 2}}
     config = {"model_type": "gr00t_n1_5", "action_dim": 32, "action_horizon": 16, "hidden_size": 2048 if real else 64,
               "action_head_cfg": head, "backbone_cfg": {"project_to_dim": None, "reproject_vision": False,
                                                         "select_layer": 12 if real else 3, "use_flash_attention": True}}
@@ -296,7 +300,8 @@ def groot(folder: Path, real: bool, embodiments: int = 32, tag: str = "new_embod
     return policy, (pre, post)
 
 
-MAKERS = {"act": act, "diffusion": diffusion, "groot": groot, "pi0": pi0, "pi05": pi05, "smolvla": smolvla, "vqbet": vqbet}
+MAKERS = {"act": act, "diffusion": diffusion, "groot": groot, "pi0": pi0, "pi05": pi05, "smolvla": smolvla,
+          "vqbet": vqbet}
 SMALL = {"pi0": small_gemma, "pi05": small_gemma}  # where the size is not in the configuration
 
 
@@ -325,7 +330,7 @@ def sized(kind: str, real: bool) -> Iterator[None]:
 
 
 def write(kind: str, folder: Path, real: bool = False, weights: bool = True, **settings) -> torch.nn.Module:
-    """Save a checkpoint with its processors; the policy that was saved. weights: False saves none, and there are none."""
+    """Save a checkpoint with its processors; the policy that was saved. weights: False makes and saves none."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     with sized(kind, real), contextlib.nullcontext() if weights else weightless():

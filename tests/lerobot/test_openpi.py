@@ -18,7 +18,7 @@ import torch
 from tests.lerobot.checkpoints import sized, write
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot import openpi
-from vlacompile.frontends.lerobot.read import MASK, STATE, TOKENS
+from vlacompile.frontends.lerobot.read import MASK, STATE, TOKENS, load_weights
 
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")
@@ -47,9 +47,9 @@ def test_chunk_is_that_of_openpi(policy):
 
 
 def test_another_rule_gives_another_chunk(policy, monkeypatch):
-    released = lambda model, pixels: openpi._image_features(model, pixels) / model.config.text_config.hidden_size**0.5  # noqa: E731
     model = policy.model.paligemma_with_expert.paligemma.model
-    monkeypatch.setattr(model, "get_image_features", lambda pixels: released(model, pixels))
+    scale = model.config.text_config.hidden_size**0.5  # by which released transformers divides
+    monkeypatch.setattr(model, "get_image_features", lambda pixels: openpi._image_features(model, pixels) / scale)
     assert np.abs(chunk(policy)[::EVERY] - CHUNKS[policy.config.type]["openpi"]["steps"]).max() > 1e-4
 
 
@@ -72,8 +72,6 @@ def test_names_of_openpi_are_read(policy):
     """Published checkpoints name their weights without "model." and have a tied embedding under one name."""
     with sized(policy.config.type, real=False):
         other = openpi.make(type(policy), policy.config)
-    names = {n.removeprefix("model."): t for n, t in policy.state_dict().items() if not n.endswith("embed_tokens.weight")}
-    from vlacompile.frontends.lerobot.read import load_weights
-
+    names = {n.removeprefix("model."): t for n, t in policy.state_dict().items() if "embed_tokens" not in n}
     assert load_weights(other, openpi.weights(other, names)) == ([], [])
     np.testing.assert_array_equal(chunk(other.eval()), chunk(policy))

@@ -70,7 +70,8 @@ def original_actions(folder: Path, policy: torch.nn.Module, seen: dict, noise: d
            for n, a in seen.items()}
     policy.reset()
     if policy.config.type in CHUNKS:
-        return post(policy.predict_action_chunk(pre(raw | {"task": INSTRUCTION}), noise=noise["noise"]))[0, :steps].numpy()
+        chunk = policy.predict_action_chunk(pre(raw | {"task": INSTRUCTION}), noise=noise["noise"])
+        return post(chunk)[0, :steps].numpy()
     extra = {"noise": noise["noise"]} if "noise" in noise and policy.config.type != "groot" else {}
     torch.manual_seed(1)  # what GR00T begins with and DDPM draws between steps: `noise_for` has drawn the same
     with draws, warnings.catch_warnings():

@@ -192,13 +192,14 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
 
 
 def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:
-    """{node: (name, tensor)} of weights, lifted constants and static inputs; on the meta device when without content."""
+    """{node: (name, tensor)} of weights, lifted constants and static inputs; on the meta device without content."""
     kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
     tensors = {**exported.state_dict, **exported.constants}
     names, held = iter(policy.example_inputs), {}
     for node in exported.graph.nodes:
         if node.op == "get_attr":
-            held[node] = constant_name(node.target), without_content(getattr(exported.graph_module, node.target).detach())
+            tensor = getattr(exported.graph_module, node.target).detach()
+            held[node] = constant_name(node.target), without_content(tensor)
         elif node.op == "placeholder" and kinds[node.name].kind is not InputKind.USER_INPUT:
             target = kinds[node.name].target
             held[node] = constant_name(target), without_content(tensors[target].detach())

@@ -60,7 +60,8 @@ def _print(console: Console, found) -> None:
     console.print(table)
     p, work, made = found.parameters, found.flops, sum(f.numbers for f in found.folded)
     _facts(console, "Parameters", (
-        (_millions(p["in_stages"]), "in stages"), (_millions(p["folded"]), f"computed now, into {_millions(made)} numbers"),
+        (_millions(p["in_stages"]), "in stages"),
+        (_millions(p["folded"]), f"computed now, into {_millions(made)} numbers"),
         (_millions(p["unread"]), "never read"), (_millions(p["dropped"]), "equal to others")))
     _facts(console, "Work per chunk, GFLOP", (
         (gflop(work["in_stages"]), "in stages"), (gflop(work["folded"]), "computed now"),

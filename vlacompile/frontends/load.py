@@ -33,7 +33,8 @@ class Frontend:
 
 FRONTENDS = (
     Frontend("module", "package.module:factory that returns a vlacompile.Policy"),
-    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, groot, pi0, pi05, smolvla, vqbet", "lerobot"),
+    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, groot, pi0, pi05, smolvla, vqbet",
+             "lerobot"),
     Frontend("huggingface", "a transformers save_pretrained directory: pi0", "huggingface"),
 )
 

@@ -78,7 +78,8 @@ def account(functions: tuple[Callable | None, ...], traced: Program, staged: Sta
     parameters = {"all": everything, "unread": sum(unread.values()), "in_stages": sum(kept.values()),
                   "folded": sum(gone.values()), "dropped": read - sum(kept.values()) - sum(gone.values())}
     sources = {n: s.update for n, s in traced.sources.items()}
-    return Account(traced.name, sources, parameters, _work(traced, staged), _rows(staged), tuple(folded), plain, unread, notes)
+    return Account(traced.name, sources, parameters, _work(traced, staged), _rows(staged), tuple(folded), plain, unread,
+                   notes)
 
 
 def _unread(functions: tuple[Callable | None, ...], traced: Program) -> tuple[int, dict[str, int]]:
@@ -107,7 +108,8 @@ def _folded(staged: Staged, weights: frozenset[str]) -> tuple[list[Folded], dict
         elif node.name in staged.folded or any(behind.get(i) for i in node.all_input_nodes):
             behind[node] = {n: size for i in node.all_input_nodes for n, size in behind.get(i, {}).items()}
     values = [n for n in program.graph.nodes if n.name in staged.folded]
-    rows = [Folded(n.name, type_text(n.meta["val"]), _numbers(n), node_bytes(n), behind[n]) for n in values if behind[n]]
+    rows = [Folded(n.name, type_text(n.meta["val"]), _numbers(n), node_bytes(n), behind[n]) for n in values
+            if behind[n]]
     plain = [n for n in values if not behind[n]]
     return rows, {"values": len(plain), "bytes": sum(node_bytes(n) for n in plain)}
 
@@ -126,7 +128,8 @@ def _work(traced: Program, staged: Staged) -> dict[str, int]:
 def _constant_nodes(program: Program) -> list[Node]:
     known: dict[Node, bool] = {}
     for node in program.graph.nodes:
-        known[node] = node.op == "get_attr" or node.op == "call_function" and all(known[i] for i in node.all_input_nodes)
+        known[node] = node.op == "get_attr" or (node.op == "call_function"
+                                                and all(known[i] for i in node.all_input_nodes))
     return [n for n, constant in known.items() if constant and n.op == "call_function"]
 
 

@@ -116,7 +116,8 @@ def _features(config: dict, path: Path) -> tuple[dict[str, Feature], Feature]:
     """Empty cameras, which fill a place that the robot has no camera for, are no inputs: LeRobot masks them."""
     empty = {f"observation.images.empty_camera_{i}" for i in range(config.get("empty_cameras") or 0)}
     try:
-        inputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["input_features"].items() if n not in empty}
+        inputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["input_features"].items()
+                  if n not in empty}
         outputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["output_features"].items()}
         return inputs, outputs["action"]
     except (KeyError, TypeError, AttributeError) as error:
@@ -162,7 +163,9 @@ def _check_names(path: Path, inputs: dict[str, Feature], features: dict) -> None
                           fix="use one naming of cameras and state in both files (rename_map in the preprocessor)")
 
 
-def choose_normalisation(path: Path, name: str, mode: str, statistics: dict[str, torch.Tensor], eps: float) -> Normalisation:
+def choose_normalisation(path: Path, name: str, mode: str, statistics: dict[str, torch.Tensor],
+                         eps: float) -> Normalisation:
+    """statistics: {"<name>.<statistic>": tensor}. Raises SourceError for an unknown mode or missing statistics."""
     if mode not in NEEDED_STATISTICS:
         raise SourceError(f'"{name}" has an unknown normalisation "{mode}"', where=str(path),
                           why=nearest(mode, NEEDED_STATISTICS), fix="correct norm_map")

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from vlacompile.errors import SourceError
-from vlacompile.frontends.lerobot.checkpoint import Checkpoint, Tokenization, choose_normalisation, read_json, read_tensors
+from vlacompile.frontends.lerobot.checkpoint import (Checkpoint, Tokenization, choose_normalisation, read_json,
+                                                     read_tensors)
 from vlacompile.frontends.lerobot.read import MASK, NOISE, STATE, TOKENS, Batch, Family, Predict, normal
 
 PACK, UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
@@ -58,7 +59,8 @@ def downloaded(repository: str, file: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise SourceError(f"{file} of {repository} is not here", where="base_model_path, tokenizer_assets_repo in config.json",
+    raise SourceError(f"{file} of {repository} is not here",
+                      where="config.json: base_model_path, tokenizer_assets_repo",
                       why="a LeRobot checkpoint of this policy does not hold the sizes of its model",
                       fix="download it once (huggingface-cli download), or write a directory into config.json")
 
@@ -109,7 +111,7 @@ def processor(assets: str):
     from lerobot.policies.groot.eagle2_hg_model.processing_eagle2_5_vl import Eagle25VLProcessor
     from transformers import AutoTokenizer
 
-    images, settings = (read_json(downloaded(assets, f"{name}.json")) for name in ("preprocessor_config", "processor_config"))
+    images, settings = (read_json(downloaded(assets, f"{part}_config.json")) for part in ("preprocessor", "processor"))
     images = {k: v for k, v in images.items() if k not in ("auto_map", "image_processor_type", "processor_class")}
     settings = {k: v for k, v in settings.items() if k not in ("auto_map", "processor_class")}
     template = read_json(downloaded(assets, "chat_template.json"))["chat_template"]
@@ -137,7 +139,8 @@ def _tokens(checkpoint: Checkpoint, instruction: str) -> Batch:
     _, ids = _prompt(assets, len(checkpoint.images()), instruction)
     if len(ids) > TEXT_TOKENS:
         raise SourceError("the instruction is too long", where=repr(instruction),
-                          why=f"with the end of the prompt it has {len(ids)} tokens of {TEXT_TOKENS}", fix="say it shorter")
+                          why=f"with the end of the prompt it has {len(ids)} tokens of {TEXT_TOKENS}",
+                          fix="say it shorter")
     row = torch.tensor([ids + [0] * (TEXT_TOKENS - len(ids))])
     return {TOKENS: row, MASK: torch.arange(TEXT_TOKENS)[None] < len(ids)}
 
@@ -149,9 +152,10 @@ def _pixels(assets: str, cameras: dict[str, tuple[int, ...]]) -> Callable[[torch
     for name, shape in cameras.items():
         if tuple(shape[1:]) != (side, side):
             raise SourceError(f"{name} is {shape[1]}x{shape[2]}", where="input_features in config.json",
-                              why=f"LeRobot resizes frames to {side}x{side} in fixed point, which no engine repeats to the bit",
+                              why=f"LeRobot resizes frames to {side}x{side} in fixed point, which no engine repeats",
                               fix=f"resize the frames before write(), and set their shape to [3, {side}, {side}]")
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) / images.rescale_factor for v in (images.image_mean, images.image_std))
+    moments = (torch.tensor(v).view(1, 3, 1, 1) for v in (images.image_mean, images.image_std))
+    mean, std = (m / images.rescale_factor for m in moments)
     # LeRobot goes back to uint8, and rounds down.
     return lambda frame: (torch.floor(frame.clamp(0.0, 1.0) * 255.0) - mean) / std
 
@@ -162,7 +166,8 @@ def _bind(policy) -> Predict:
     pixels = _pixels(assets, {c: config.image_features[c].shape for c in cameras})
     before, eagle = torch.tensor([_prompt(assets, len(cameras), "")[0]]), model.backbone.eagle_model
     segments = _segments(before, eagle.image_token_index)
-    if segments.count(None) != len(cameras) or (before == eagle.image_token_index).sum() != len(cameras) * eagle.num_image_token:
+    places = (before == eagle.image_token_index).sum()
+    if segments.count(None) != len(cameras) or places != len(cameras) * eagle.num_image_token:
         raise SourceError("the prompt does not have a place for every image", where=f"tokenizer_assets_repo, {assets}",
                           why=f"{len(cameras)} cameras of {eagle.num_image_token} tokens; the template gives "
                               f"{segments.count(None)} runs of {eagle.image_token_index}",
