@@ -30,6 +30,7 @@ from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.policy import TORCH_DTYPES, Policy
 from vlacompile.recipe import Recipe, load_recipe
+from vlacompile.staging.account import Account, account
 from vlacompile.staging.choose_form import fuses
 from vlacompile.staging.choose_solver import choose_solver
 from vlacompile.staging.find_loop import find_loop
@@ -122,6 +123,23 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
             if not shortened:
                 raise
     raise AssertionError("a program that was traced whole is complete")
+
+
+def plan(source: Policy | str | Path, target: str = "host", recipe: str | None = None, *, weights: bool = True,
+         progress: Progress = lambda phase: None) -> Account:
+    """Compile as far as the stages, emit nothing, and say where the policy's weights and work went.
+
+    weights: False works with shapes alone and reads no weights, for policies of any size.
+    Raises a VlaError subclass.
+    """
+    wanted, where = load_recipe(recipe), load_target(target)
+    progress("load the policy")
+    policy = load_policy(source, weights)
+    progress("trace the inference function")
+    program = capture(policy, whole=True)  # so that all that it does can be counted
+    progress("find stages")
+    staging = stage(program, where, resolve(wanted, policy), policy if weights else None, progress)
+    return account((policy.observe, policy.step), program, staging.staged, staging.notes)
 
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:

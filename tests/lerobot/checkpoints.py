@@ -3,10 +3,17 @@ structural constant kept."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import torch
 
+from vlacompile.capture.weightless import weightless
+from vlacompile.frontends.lerobot import groot as frontend_groot
+from vlacompile.frontends.lerobot import openpi
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 
 STATE_DIM, ACTION_DIM = 6, 6
@@ -57,10 +64,21 @@ def diffusion(folder: Path, real: bool, **settings):
     return DiffusionPolicy(config), processors(config, _statistics(features))
 
 
+def trained_tokenizer(special: list[str]):
+    """A byte-level BPE of 400 tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE(unk_token=None))
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator(["pick up the red cube and place it in the bin", "open the drawer"] * 10, trainer)
+    return bpe
+
+
 def backbone(folder: Path, real: bool) -> str:
     """SmolVLM2-500M's configuration, or a tiny one, with its processor and a tokenizer trained here: what the hub
     would send, without weights."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (PreTrainedTokenizerFast, SmolVLMConfig, SmolVLMImageProcessor, SmolVLMProcessor,
                               SmolVLMVideoProcessor)
 
@@ -81,13 +99,8 @@ def backbone(folder: Path, real: bool) -> str:
                            pad_token_id=2, tie_word_embeddings=False, vocab_size=text["vocab_size"])
     config.architectures = ["SmolVLMForConditionalGeneration"]
     config.save_pretrained(folder)
-    bpe = Tokenizer(models.BPE(unk_token=None))
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<end_of_utterance>",
-               "<global-img>"]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(["pick up the red cube and place it in the bin", "open the drawer"] * 10, trainer)
+    bpe = trained_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>",
+                             "<end_of_utterance>", "<global-img>"])
     names = {"fake_image_token": "<fake_token_around_image>", "image_token": "<image>",
              "end_of_utterance_token": "<end_of_utterance>", "global_image_token": "<global-img>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|im_start|>", eos_token="<end_of_utterance>",
@@ -123,15 +136,206 @@ def vqbet(folder: Path, real: bool, **settings):
     return VQBeTPolicy(config), processors(config, _statistics(features))
 
 
-MAKERS = {"act": act, "diffusion": diffusion, "smolvla": smolvla, "vqbet": vqbet}
+@contextlib.contextmanager
+def small_gemma(kind: str) -> Iterator[None]:
+    """Inside, LeRobot's pi0 or pi0.5 is tiny, written or read: their size is in its code, not in the checkpoint. Depth,
+    widths and vocabulary shrink; cameras, mask blocks, heads per key, chunk and steps stay."""
+    import importlib
+
+    module = importlib.import_module(f"lerobot.policies.{kind}.modeling_{kind}")
+    width = {"gemma_2b": 64, "gemma_300m": 32}
+
+    def text(config) -> None:
+        config.vocab_size = 512
+
+    def both(config) -> None:
+        text(config.text_config)
+        config._vocab_size, config.image_token_index = 512, 511
+        config.projection_dim = config.hidden_size = config.vision_config.projection_dim = width["gemma_2b"]
+        vision = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+                  "patch_size": 16}
+        for name, value in vision.items():
+            setattr(config.vision_config, name, value)
+
+    def shrunk(original: type, shrink: Callable):
+        return lambda config: (shrink(config), original(config))[1]
+
+    def variant(name: str):
+        return module.GemmaConfig(width[name], depth=3, mlp_dim=128, num_heads=8, num_kv_heads=1, head_dim=16)
+
+    with mock.patch.multiple(module, get_gemma_config=variant,
+                             PaliGemmaForConditionalGeneration=shrunk(module.PaliGemmaForConditionalGeneration, both),
+                             GemmaForCausalLM=shrunk(module.GemmaForCausalLM, text)):
+        yield
 
 
-def write(kind: str, folder: Path, real: bool = False, **settings) -> torch.nn.Module:
-    """Save a checkpoint with its processors; the policy that was saved."""
-    torch.manual_seed(0)
+def _pi(kind: str, name: str, folder: Path, real: bool, **settings):
+    import importlib
+
+    from lerobot.policies.factory import make_pre_post_processors
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    side = 224 if real else 64
+    cameras = {"base": (3, 480, 640), "left": (3, 224, 224), "right": (3, 224, 224)} if real else {
+        "base": (3, 80, 96), "left": (3, 64, 64), "right": (3, 48, 48)}
+    features = _features(cameras)
+    module = importlib.import_module(f"lerobot.policies.{kind}.modeling_{kind}")
+    config = getattr(module, f"{name}Config")(**features, image_resolution=(side, side), **settings)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained_tokenizer(["<pad>", "<eos>", "<bos>", "<unk>"]),
+                                        pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    with mock.patch.object(AutoTokenizer, "from_pretrained", lambda *a, **k: tokenizer):  # in place of the hub's
+        processors = make_pre_post_processors(config, dataset_stats=_statistics(features))
+    for step in processors[0].steps:
+        if hasattr(step, "tokenizer_name"):
+            step.tokenizer_name = str(folder / "tokenizer")
+    policy = openpi.make(getattr(module, f"{name}Policy"), config)
+    _unlike_fresh(policy)
+    return policy, processors
+
+
+def _unlike_fresh(policy: torch.nn.Module) -> None:
+    """Norms and gates of a fresh policy are zero or one; here they count."""
+    draw = torch.Generator().manual_seed(11)
+    for name, weight in policy.named_parameters():
+        if type(weight) is torch.nn.Parameter and (weight.dim() == 1 or ".dense." in name):
+            weight.data += 0.2 * torch.randn(weight.shape, generator=draw)
+
+
+def pi0(folder: Path, real: bool, **settings):
+    return _pi("pi0", "PI0", folder, real, **settings)
+
+
+def pi05(folder: Path, real: bool, **settings):
+    return _pi("pi05", "PI05", folder, real, **settings)
+
+
+# Of the Eagle 2.5 family: turns enclosed in tokens, images numbered.
+TEMPLATE = """{% set n = namespace(value=0) %}{% for message in messages %}{% if loop.first %}<|im_start|>system
+You are a helpful assistant.<|im_end|>
+{% endif %}<|im_start|>{{ message['role'] }}
+{% for content in message['content'] %}{% if content['type'] == 'image' %}{% set n.value = n.value + 1 %}\
+<image-{{ n.value }}>{% else %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def eagle(folder: Path, real: bool) -> str:
+    """What LeRobot downloads as tokenizer_assets_repo: Eagle's sizes, tokenizer, template and image settings."""
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
+    side = 224 if real else 56
+    vision = {"model_type": "siglip_vision_model", "patch_size": 14, "image_size": side}
+    text = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "rope_theta": 1000000, "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True}
+    if real:  # SigLIP 2 of 400M and Qwen3 of 1.7B
+        vision |= {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
+        text |= {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+                 "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151680, "max_position_embeddings": 40960}
+    else:
+        vision |= {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+        text |= {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+                 "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512, "max_position_embeddings": 4096}
+    files = {
+        "config.json": {"model_type": "eagle_2_5_vl", "vision_config": vision, "text_config": text, "select_layer": -1,
+                        "image_token_index": special.index("<IMG_CONTEXT>"), "use_pixel_shuffle": False,
+                        "mlp_connector_layers": 1, "downsample_ratio": 0.5},
+        "preprocessor_config.json": {"size": {"height": side, "width": side}, "image_mean": [0.5] * 3, "resample": 3,
+                                     "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "do_resize": False},
+        "processor_config.json": {"tokens_per_tile": (side // 14) ** 2},
+        "chat_template.json": {"chat_template": TEMPLATE}}
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained_tokenizer(special), pad_token="<|endoftext|>",
+                                        eos_token="<|im_end|>", model_input_names=["input_ids", "attention_mask"])
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def groot_base(folder: Path, real: bool, embodiments: int) -> str:
+    """config.json of nvidia/GR00T-N1.5-3B, or a tiny one."""
+    attention = {"dropout": 0.2, "final_dropout": True, "positional_embeddings": None}
+    dit = attention | {"interleave_self_attention": True, "norm_type": "ada_norm"}
+    head = {"action_dim": 32, "action_horizon": 16, "add_pos_embed": True, "max_action_dim": 32, "max_state_dim": 64,
+            "noise_beta_alpha": 1.5, "noise_beta_beta": 1.0, "noise_s": 0.999, "num_inference_timesteps": 4,
+            "num_target_vision_tokens": 32, "num_timestep_buckets": 1000, "use_vlln": True,
+            "max_num_embodiments": embodiments}
+    if real:
+        head |= {"backbone_embedding_dim": 2048, "hidden_size": 1024, "input_embedding_dim": 1536, "max_seq_len": 1024,
+                 "diffusion_model_cfg": dit | {"attention_head_dim": 48, "num_attention_heads": 32, "num_layers": 16,
+                                               "cross_attention_dim": 2048, "output_dim": 1024},
+                 "vl_self_attention_cfg": attention | {"attention_head_dim": 64, "num_attention_heads": 32,
+                                                       "num_layers": 4}}
+    else:
+        head |= {"backbone_embedding_dim": 64, "hidden_size": 64, "input_embedding_dim": 64, "max_seq_len": 128,
+                 "diffusion_model_cfg": dit | {"attention_head_dim": 16, "num_attention_heads": 4, "num_layers": 4,
+                                               "cross_attention_dim": 64, "output_dim": 64},
+                 "vl_self_attention_cfg": attention | {"attention_head_dim": 16, "num_attention_heads": 4,
+                                                       "num_layers": 2}}
+    config = {"model_type": "gr00t_n1_5", "action_dim": 32, "action_horizon": 16, "hidden_size": 2048 if real else 64,
+              "action_head_cfg": head, "backbone_cfg": {"project_to_dim": None, "reproject_vision": False,
+                                                        "select_layer": 12 if real else 3, "use_flash_attention": True}}
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return str(folder)
+
+
+def groot(folder: Path, real: bool, embodiments: int = 32, tag: str = "new_embodiment", **settings):
+    from lerobot.policies.groot.configuration_groot import GrootConfig
+    from lerobot.policies.groot.modeling_groot import GrootPolicy
+    from lerobot.policies.groot.processor_groot import make_groot_pre_post_processors as processors
+
+    side = 224 if real else 56
+    features = _features({"wrist": (3, side, side), "base": (3, side, side)} if not real else {"base": (3, side, side)})
+    settings = {"chunk_size": 16, "n_action_steps": 16} | settings
+    config = GrootConfig(**features, base_model_path=groot_base(folder / "base", real, embodiments), embodiment_tag=tag,
+                         tokenizer_assets_repo=eagle(folder / "eagle", real), use_bf16=False, **settings)
+    pre, post = processors(config, _statistics(features))
+    if not real:
+        pre.steps[2].embodiment_mapping = {"new_embodiment": embodiments - 1, "so100": 0}
+    policy = frontend_groot.FAMILY.make(GrootPolicy, config)
+    _unlike_fresh(policy)
+    return policy, (pre, post)
+
+
+MAKERS = {"act": act, "diffusion": diffusion, "groot": groot, "pi0": pi0, "pi05": pi05, "smolvla": smolvla,
+          "vqbet": vqbet}
+SMALL = {"pi0": small_gemma, "pi05": small_gemma}  # where the size is not in the configuration
+
+
+@contextlib.contextmanager
+def eagle_runs() -> Iterator[None]:
+    """Inside, LeRobot's own GR00T runs: its processor is built from its own copy of the code, not from a download of
+    the same, and of dm-tree there is the one function that it calls."""
+    from types import SimpleNamespace
+
+    from lerobot.policies.groot import groot_n1, processor_groot
+    from transformers import BatchFeature
+
+    over = SimpleNamespace(map_structure=lambda f, batch: BatchFeature({k: f(v) for k, v in batch.items()}))
+    with mock.patch.object(groot_n1, "tree", over), mock.patch.object(processor_groot, "_build_eagle_processor",
+                                                                      frontend_groot.processor):
+        yield
+
+
+@contextlib.contextmanager
+def sized(kind: str, real: bool) -> Iterator[None]:
+    """Inside, a policy of this kind is built at this size."""
     with lerobot_importable():
+        small = contextlib.nullcontext() if real or kind not in SMALL else SMALL[kind](kind)
+        with small:
+            yield
+
+
+def write(kind: str, folder: Path, real: bool = False, weights: bool = True, **settings) -> torch.nn.Module:
+    """Save a checkpoint with its processors; the policy that was saved. weights: False makes and saves none."""
+    torch.manual_seed(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    with sized(kind, real), contextlib.nullcontext() if weights else weightless():
         policy, (pre, post) = MAKERS[kind](folder, real, **settings)
-        policy.eval().save_pretrained(folder)
+        (policy.eval() if weights else policy.config).save_pretrained(folder)
         pre.save_pretrained(folder)
         post.save_pretrained(folder)
     return policy

@@ -22,6 +22,7 @@ from torch.fx import Graph, Node
 from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
 from vlacompile.capture.iterations import shortened
 from vlacompile.capture.program import Program, prune, to_meta
+from vlacompile.capture.weightless import without_content
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
 
@@ -158,7 +159,7 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
     parameters: set[str] = set()
     inputs: dict[str, str] = {}
     held = _held_tensors(policy, exported)
-    known = Concretiser({n: t for n, (_, t) in held.items()})
+    known = Concretiser({n: t for n, (_, t) in held.items() if not t.is_meta})
     kinds = {s.arg.name: s.kind for s in exported.graph_signature.input_specs}
     names = iter(policy.example_inputs)
     for node in exported.graph.nodes:
@@ -197,16 +198,17 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
 
 
 def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:
-    """{node: (name, tensor)} of weights, lifted constants and static inputs."""
+    """{node: (name, tensor)} of weights, lifted constants and static inputs; on the meta device without content."""
     kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
     tensors = {**exported.state_dict, **exported.constants}
     names, held = iter(policy.example_inputs), {}
     for node in exported.graph.nodes:
         if node.op == "get_attr":
-            held[node] = _constant_name(node.target), getattr(exported.graph_module, node.target).detach()
+            tensor = getattr(exported.graph_module, node.target).detach()
+            held[node] = constant_name(node.target), without_content(tensor)
         elif node.op == "placeholder" and kinds[node.name].kind is not InputKind.USER_INPUT:
             target = kinds[node.name].target
-            held[node] = _constant_name(target), tensors[target].detach()
+            held[node] = constant_name(target), without_content(tensors[target].detach())
         elif node.op == "placeholder":
             source = next(names)
             if policy.sources[source].update == "static":
@@ -218,6 +220,6 @@ def _identifier(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def _constant_name(target: str) -> str:
+def constant_name(target: str) -> str:
     """Buffers of a GraphModule must not contain dots."""
     return target.replace(".", "__")

@@ -12,11 +12,12 @@ import signal
 import sys
 import traceback
 
-from vlacompile.cli import build, frontends, inspect, recipes, run, targets, verify
+from vlacompile.cli import build, frontends, inspect, plan, recipes, run, targets, verify
 from vlacompile.cli.terminal import Terminal
 from vlacompile.errors import ConfigError, VlaError, nearest
 
-VERBS = {module.__name__.rpartition(".")[2]: module for module in (build, inspect, verify, run, targets, recipes, frontends)}
+VERBS = {module.__name__.rpartition(".")[2]: module for module in (build, plan, inspect, verify, run, targets, recipes,
+                                                                frontends)}
 INTERRUPTED, TERMINATED, BROKEN_PIPE, UNEXPECTED = 130, 143, 141, 1
 
 DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and

@@ -33,14 +33,15 @@ class Frontend:
 
 FRONTENDS = (
     Frontend("module", "package.module:factory that returns a vlacompile.Policy"),
-    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, smolvla, vqbet", "lerobot"),
+    Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, groot, pi0, pi05, smolvla, vqbet",
+             "lerobot"),
     Frontend("huggingface", "a transformers save_pretrained directory: pi0", "huggingface"),
 )
 
 
-def environment_for(source: str) -> Environment | None:
+def environment_for(source: str, weights: bool = True) -> Environment | None:
     """The environment that must read this source because the present one cannot; None: the present one will do.
-    Raises SourceError for a checkpoint that no environment can read."""
+    weights: whether they are needed. Raises SourceError for a checkpoint that no environment can read."""
     path = Path(source)
     if not (path / "config.json").is_file():
         return None
@@ -48,7 +49,7 @@ def environment_for(source: str) -> Environment | None:
     environment = ENVIRONMENTS[reader.__name__.split(".")[-2]]
     if environment.is_here():
         return None
-    reader.open_checkpoint(path)
+    reader.open_checkpoint(path, weights)
     return environment
 
 
@@ -62,14 +63,23 @@ def _reader(path: Path) -> ModuleType:
     return huggingface if "model_type" in config and "type" not in config else lerobot
 
 
-def load_policy(source: Policy | str | Path) -> Policy:
-    """Raises SourceError for what cannot be read or is of no known kind."""
+def load_policy(source: Policy | str | Path, weights: bool = True) -> Policy:
+    """weights: False gives a policy whose weights have no content, and reads none. Raises SourceError for what cannot
+    be read or is of no known kind."""
     if not isinstance(source, (str, Path)):
         return source
-    text = str(source)
+    if not weights:
+        from vlacompile.capture.weightless import weightless
+
+        with weightless():
+            return _load(str(source), weights)
+    return _load(str(source), weights)
+
+
+def _load(text: str, weights: bool) -> Policy:
     if ":" in text and not Path(text).exists():
         return _from_factory(text)
-    return _from_checkpoint(Path(text))
+    return _from_checkpoint(Path(text), weights)
 
 
 def _from_factory(text: str) -> Policy:
@@ -96,7 +106,7 @@ def _from_factory(text: str) -> Policy:
     return policy
 
 
-def _from_checkpoint(path: Path) -> Policy:
+def _from_checkpoint(path: Path, weights: bool) -> Policy:
     if not path.exists():
         raise SourceError(f"{path} does not exist", where="SOURCE", why="no such file or directory",
                           fix="give a checkpoint directory, or package.module:factory")
@@ -104,4 +114,4 @@ def _from_checkpoint(path: Path) -> Policy:
     if not config.is_file():
         raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
                           fix="give the directory that the training wrote (…/pretrained_model), or package.module:factory")
-    return _reader(path).read_policy(path)
+    return _reader(path).read_policy(path, weights)

@@ -19,6 +19,11 @@ def content_key(tensor: torch.Tensor) -> tuple:
     return str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(raw.data).digest()
 
 
+def _constant_key(name: str, tensor: torch.Tensor) -> tuple:
+    """By content; by name where there is none."""
+    return ("name", name) if tensor.is_meta else content_key(tensor)
+
+
 def _key(arg, rep: dict[Node, Node]):
     if isinstance(arg, Node):
         return "node", rep[arg].name
@@ -55,7 +60,7 @@ class MergeCommonSubexpressions:
                 key = (str(node.target), _key(node.args, rep), _key(node.kwargs, rep))
                 rep[node] = first.setdefault(key, node)
             elif node.op == "get_attr":
-                rep[node] = first.setdefault(content_key(program.constants[node.target]), node)
+                rep[node] = first.setdefault(_constant_key(node.target, program.constants[node.target]), node)
         merged = [n for n, r in rep.items() if r is not n]
         if not merged:
             return PassResult(program, False)

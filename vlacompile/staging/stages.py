@@ -63,7 +63,7 @@ class StageGraph:
 class Staged:
     """types: {value name: type} of everything that crosses a boundary, sources first.
     constants: {value name: tensor} of values that are known now (loop tables).
-    origin: {value name: node of `program` that computes it}."""
+    origin: {value name: node of `program` that computes it}. folded: nodes of `program` that are computed now."""
 
     program: Program
     stages: tuple[StageGraph, ...]
@@ -71,6 +71,7 @@ class Staged:
     constants: dict[str, torch.Tensor]
     origin: dict[str, str]
     merged: tuple[str, ...] = field(default=())
+    folded: frozenset[str] = field(default=frozenset())
 
 
 def tensor_type(val: torch.Tensor) -> TensorType:
@@ -124,11 +125,26 @@ def build_stages(parts: Partition) -> Staged:
                  if n in table_nodes}
     types |= {value_of[n]: tensor_type(n.meta["val"]) for n in crossing} | builder.unread
     origin = {value_of[n]: n.name for n in crossing if n not in table_nodes}
-    return Staged(program, stages, types, constants, origin, parts.merged)
+    return Staged(program, stages, types, constants, origin, parts.merged, frozenset(n.name for n in parts.folded))
 
 
 def fold(program: Program, nodes: frozenset[Node]) -> dict[Node, torch.Tensor]:
-    """Compute constant values now."""
+    """Compute constant values now. What is made of a weight without content is a shape."""
+    shapes = _without_content(program) & nodes
+    return {n: torch.empty_like(n.meta["val"], device="meta") for n in shapes} | _compute(program, nodes - shapes)
+
+
+def _without_content(program: Program) -> set[Node]:
+    found: set[Node] = set()
+    for node in program.graph.nodes:
+        if node.op == "get_attr" and program.constants[node.target].is_meta:
+            found.add(node)
+        elif any(i in found for i in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _compute(program: Program, nodes: frozenset[Node]) -> dict[Node, torch.Tensor]:
     if not nodes:
         return {}
     graph, copied = Graph(), {}

@@ -40,30 +40,33 @@ class Family:
 FAMILIES = ("pi0",)  # modules beside this one
 
 
-def open_checkpoint(path: Path) -> tuple[Checkpoint, Family]:
-    """Reads and checks the files, without transformers. Raises SourceError."""
+def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family]:
+    """Reads and checks the files, without transformers. weights: whether they must be there. Raises SourceError."""
     config = read_json(path / "config.json")
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads models of type "{kind}"', where=str(path / "config.json"),
                           why=nearest(kind, FAMILIES),
                           fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
-    if not list(path.glob("*.safetensors")):
+    if weights and not list(path.glob("*.safetensors")):
         raise SourceError("the checkpoint has no weights", where=str(path), why="there is no .safetensors file",
                           fix="give the directory that save_pretrained wrote, complete")
     family = importlib.import_module(f"vlacompile.frontends.huggingface.{kind}").FAMILY
     return Checkpoint(path, kind, config, read_json(path / PROCESSOR)), family
 
 
-def read_policy(path: Path) -> Policy:
-    """Raises SourceError for a checkpoint that cannot be read, or whose parts do not fit together."""
-    checkpoint, family = open_checkpoint(path)
+def read_policy(path: Path, weights: bool = True) -> Policy:
+    """weights: False reads the shapes alone, inside `weightless`. Raises SourceError for a checkpoint that cannot be
+    read, or whose parts do not fit together."""
+    checkpoint, family = open_checkpoint(path, weights)
     ENVIRONMENTS["huggingface"].require()
     with quiet():
         try:
             import transformers
 
-            model = getattr(transformers, family.model).from_pretrained(path, local_files_only=True, dtype=torch.float32)
+            kind = getattr(transformers, family.model)
+            model = (kind.from_pretrained(path, local_files_only=True, dtype=torch.float32) if weights else
+                     kind(kind.config_class.from_pretrained(path, local_files_only=True)))
         except Exception as error:  # transformers and safetensors raise whatever they raise
             first = (str(error).strip().splitlines() or [""])[0]
             raise SourceError("transformers cannot load this model", where=str(path),

@@ -22,7 +22,7 @@ HOST_STEPS = frozenset({"to_batch_processor", "device_processor"})
 NORMALISE, UNNORMALISE, RENAME, TOKENIZE = ("normalizer_processor", "unnormalizer_processor",
                                             "rename_observations_processor", "tokenizer_processor")
 NEEDED_STATISTICS = {"IDENTITY": (), "MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"),
-                     "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
+                     "MIN_MAX_OR_ZERO": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Checkpoint:
     renamed: dict[str, str]
     tokenization: Tokenization | None
     old_statistics: bool  # they lie in model.safetensors and are no weights
+    steps: tuple[dict, ...] = ()  # of both processors
 
     def images(self) -> list[str]:
         return [name for name, f in self.inputs.items() if f.type == "VISUAL"]
@@ -86,11 +87,12 @@ def read_json(path: Path) -> dict:
                           fix="copy the checkpoint again, whole") from error
 
 
-def read_checkpoint(path: Path, newline_steps: frozenset[str], known_steps: frozenset[str]) -> Checkpoint:
+def read_checkpoint(path: Path, newline_steps: frozenset[str], known_steps: frozenset[str],
+                    weights: bool = True) -> Checkpoint:
     """newline_steps: processor steps that end the instruction with a line feed. known_steps: further steps that
-    the policy's adapter does itself. Raises SourceError."""
+    the policy's adapter does itself. weights: whether the file must be there. Raises SourceError."""
     config = read_json(path / "config.json")
-    if not (path / WEIGHTS).is_file():
+    if weights and not (path / WEIGHTS).is_file():
         raise SourceError("the checkpoint has no weights", where=str(path), why=f"{WEIGHTS} is missing",
                           fix="give the directory that the training wrote (…/pretrained_model), complete")
     inputs, action = _features(config, path)
@@ -107,12 +109,15 @@ def read_checkpoint(path: Path, newline_steps: frozenset[str], known_steps: froz
     old = not pre and not post
     normalise = _old_statistics(path, config, inputs) if old else _normalisation(path, pre, post, inputs)
     return Checkpoint(path, config["type"], config, inputs, action, normalise, renamed,
-                      _tokenization(pre, newline_steps), old)
+                      _tokenization(pre, newline_steps), old, (*pre, *post))
 
 
 def _features(config: dict, path: Path) -> tuple[dict[str, Feature], Feature]:
+    """Empty cameras, which fill a place that the robot has no camera for, are no inputs: LeRobot masks them."""
+    empty = {f"observation.images.empty_camera_{i}" for i in range(config.get("empty_cameras") or 0)}
     try:
-        inputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["input_features"].items()}
+        inputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["input_features"].items()
+                  if n not in empty}
         outputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["output_features"].items()}
         return inputs, outputs["action"]
     except (KeyError, TypeError, AttributeError) as error:
@@ -145,7 +150,7 @@ def _normalisation(path: Path, pre: list[dict], post: list[dict],
             for name in names:
                 if name in features and (chosen is None or name in chosen or kind == UNNORMALISE):
                     mode = modes.get(features[name]["type"], "IDENTITY")
-                    found[name] = _choose(path, name, mode, statistics, step["config"].get("eps", 1e-8))
+                    found[name] = choose_normalisation(path, name, mode, statistics, step["config"].get("eps", 1e-8))
     return found
 
 
@@ -158,7 +163,9 @@ def _check_names(path: Path, inputs: dict[str, Feature], features: dict) -> None
                           fix="use one naming of cameras and state in both files (rename_map in the preprocessor)")
 
 
-def _choose(path: Path, name: str, mode: str, statistics: dict[str, torch.Tensor], eps: float) -> Normalisation:
+def choose_normalisation(path: Path, name: str, mode: str, statistics: dict[str, torch.Tensor],
+                         eps: float) -> Normalisation:
+    """statistics: {"<name>.<statistic>": tensor}. Raises SourceError for an unknown mode or missing statistics."""
     if mode not in NEEDED_STATISTICS:
         raise SourceError(f'"{name}" has an unknown normalisation "{mode}"', where=str(path),
                           why=nearest(mode, NEEDED_STATISTICS), fix="correct norm_map")
@@ -180,7 +187,7 @@ def _old_statistics(path: Path, config: dict, inputs: dict[str, Feature]) -> dic
         group = "unnormalize_outputs" if name == "action" else "normalize_inputs"
         stem = f"{group}.buffer_{name.replace('.', '_')}."
         statistics = {f"{name}.{k.removeprefix(stem)}": t for k, t in tensors.items() if k.startswith(stem)}
-        found[name] = _choose(path, name, modes.get(feature.type, "IDENTITY"), statistics, 1e-8)
+        found[name] = choose_normalisation(path, name, modes.get(feature.type, "IDENTITY"), statistics, 1e-8)
     return found
 
 

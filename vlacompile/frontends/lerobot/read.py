@@ -9,16 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_model
+from torch import nn
 
 from vlacompile.errors import SourceError, VlaError, nearest
-from vlacompile.frontends.lerobot.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, read_json
+from vlacompile.frontends.lerobot.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, read_json, read_tensors
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
 from vlacompile.policy import Policy, Source
 
 NOISE, NOISE_OF_STEPS = "noise", "noise.steps"  # the first sample; what is added after each step
+STATE = "observation.state"
 TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
 OLD_STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
 EXAMPLE_INSTRUCTION = "pick up the object and put it in the bin"
@@ -32,9 +34,14 @@ class Family:
     """What differs between policy types.
 
     module, policy: where the class is. bind: policy -> function of (batch as LeRobot's preprocessor gives it, noise
-    or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: shape of the noise that the policy starts from, given its config.
+    or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: examples of
+    the noise that the policy starts from, given its config. history: how many observations it sees, newest last.
     solvers, bind_solver: names of the solvers that the policy can be sampled with, and `bind` for one of them and so
-    many evaluations. history: how many observations it sees, newest last. ready: settles what the config leaves to a download.
+    many evaluations. ready: settles what the config leaves to a download. make: the policy object from its class and config. weights:
+    the file's tensors under the names that the policy object has. prompt: (instruction, normalised state [d], config)
+    -> text, for a policy that reads its state as text; tokens then change with every observation. tokens: what
+    `tokens_of` gives, where the checkpoint's tokenizer alone does not. static: inputs that are known now. complete:
+    the checkpoint with what only this policy's processor steps say.
     """
 
     module: str
@@ -46,11 +53,17 @@ class Family:
     ready: Callable[[Any], None] = lambda config: None
     solvers: Callable[[Any], tuple[str, ...]] = lambda config: ()
     bind_solver: Callable[[Any, str, int], Predict] | None = None
+    make: Callable[[type, Any], nn.Module] = lambda policy_class, config: policy_class(config)
+    weights: Callable[[nn.Module, Batch], Batch] = lambda policy, tensors: tensors
+    prompt: Callable[[str, np.ndarray, dict], str] | None = None
+    tokens: Callable[[Checkpoint, str], Batch] | None = None
+    static: Callable[[Checkpoint], Batch] = lambda checkpoint: {}
+    complete: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint
     newline_steps: frozenset[str] = field(default=frozenset())
     known_steps: frozenset[str] = field(default=frozenset())
 
 
-FAMILIES = ("act", "diffusion", "smolvla", "vqbet")  # modules beside this one
+FAMILIES = ("act", "diffusion", "groot", "pi0", "pi05", "smolvla", "vqbet")  # modules beside this one
 
 
 def normal(*shape: int) -> torch.Tensor:
@@ -67,26 +80,27 @@ def family_of(kind: str) -> Family:
     return importlib.import_module(f"vlacompile.frontends.lerobot.{kind}").FAMILY
 
 
-def open_checkpoint(path: Path) -> tuple[Checkpoint, Family]:
-    """Reads and checks the files, without LeRobot. Raises SourceError."""
+def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family]:
+    """Reads and checks the files, without LeRobot. weights: whether their file must be there. Raises SourceError."""
     kind = read_json(path / "config.json").get("type")
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads checkpoints of type "{kind}"', where=str(path / "config.json"),
                           why=nearest(str(kind), FAMILIES),
                           fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
     family = family_of(kind)
-    return read_checkpoint(path, family.newline_steps, family.known_steps), family
+    return family.complete(read_checkpoint(path, family.newline_steps, family.known_steps, weights)), family
 
 
-def read_policy(path: Path) -> Policy:
-    """Raises SourceError for a checkpoint that cannot be read, or whose parts do not fit together."""
-    checkpoint, family = open_checkpoint(path)
+def read_policy(path: Path, weights: bool = True) -> Policy:
+    """weights: False reads the shapes alone, inside `weightless`. Raises SourceError for a checkpoint that cannot be
+    read, or whose parts do not fit together."""
+    checkpoint, family = open_checkpoint(path, weights)
     with lerobot_importable():
-        original = load_original(checkpoint, family)
+        original = load_original(checkpoint, family, weights)
     return policy_of(checkpoint, family, original)
 
 
-def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
+def load_original(checkpoint: Checkpoint, family: Family, weights: bool = True) -> torch.nn.Module:
     """LeRobot's own policy object with the checkpoint's weights, on the CPU, in fp32, in evaluation mode."""
     try:
         from lerobot.configs.policies import PreTrainedConfig
@@ -95,8 +109,9 @@ def load_original(checkpoint: Checkpoint, family: Family) -> torch.nn.Module:
         config = PreTrainedConfig.from_pretrained(checkpoint.path, local_files_only=True)
         config.device = "cpu"
         family.ready(config)
-        policy = getattr(module, family.policy)(config)
-        missing, extra = load_model(policy, checkpoint.path / WEIGHTS, strict=False)
+        policy = family.make(getattr(module, family.policy), config)
+        missing, extra = load_weights(policy, family.weights(policy, read_tensors(checkpoint.path / WEIGHTS))
+                                      ) if weights else ([], [])
     except VlaError:
         raise
     except Exception as error:  # the model's own code, draccus and safetensors raise whatever they raise
@@ -119,28 +134,41 @@ def _with_solver(checkpoint: Checkpoint, family: Family, original: torch.nn.Modu
     return policy_of(checkpoint, sampled, original)
 
 
+def load_weights(policy: nn.Module, tensors: Batch) -> tuple[list[str], list[str]]:
+    """Copy weights into a policy. Returns (weights that are missing, unknown tensors); a weight of two names, as a tied
+    embedding, is there when one of them is."""
+    missing, extra = policy.load_state_dict(tensors, strict=False)
+    own = policy.state_dict()
+    there = {own[name].data_ptr() for name in tensors if name in own}
+    return [name for name in missing if own[name].data_ptr() not in there], extra
+
+
 def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module) -> Policy:
     config = original.config
-    history, noise, predict = family.history(config), family.noise(config), family.bind(original)
+    history, noise, static = family.history(config), family.noise(config), family.static(checkpoint)
+    predict = family.bind(original)
+    features = {n: f for n, f in checkpoint.inputs.items() if family.prompt is None or n != STATE}
 
     def observe(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         batch: Batch = {}
-        for name, feature in checkpoint.inputs.items():
+        for name, feature in features.items():
             x = inputs[checkpoint.robot_name(name)]
             if feature.type == "VISUAL":  # uint8 [...,H,W,3] -> f32 [...,3,H,W] in [0, 1]
                 x = x.movedim(-1, -3).to(torch.float32) / 255.0
             batch[name] = normalise(x, checkpoint.normalise.get(name))
-        batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise) if k in inputs}
+        batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise, *static) if k in inputs}
         return {"action": unnormalise(predict(batch), checkpoint.normalise.get("action"))}
 
-    sources = {checkpoint.robot_name(n): Source("observation") for n in checkpoint.inputs}
-    example = {checkpoint.robot_name(n): _example(checkpoint, n, history) for n in checkpoint.inputs}
+    sources = {checkpoint.robot_name(n): Source("observation") for n in features}
+    example = {checkpoint.robot_name(n): _example(checkpoint, n, history) for n in features}
     if checkpoint.tokenization is not None:
-        sources |= {TOKENS: Source("task"), MASK: Source("task")}
-        example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION)
-    sources |= dict.fromkeys(noise, Source("step"))
+        state = None if family.prompt is None else _example(checkpoint, STATE, 1)[0]
+        sources |= dict.fromkeys((TOKENS, MASK), Source("task" if state is None else "observation"))
+        example |= tokens_of(checkpoint, EXAMPLE_INSTRUCTION, state)
+    sources |= dict.fromkeys(noise, Source("step")) | dict.fromkeys(static, Source("static"))
     solvers = {s: partial(_with_solver, checkpoint, family, original, s) for s in family.solvers(config)}
-    return Policy(checkpoint.type, observe, sources, example | noise, execute=family.execute(config), solvers=solvers)
+    return Policy(checkpoint.type, observe, sources, example | noise | static, execute=family.execute(config),
+                  solvers=solvers)
 
 
 def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
@@ -162,11 +190,20 @@ def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
     return x.contiguous() if history == 1 else torch.stack([x] * history, 1)
 
 
-def tokens_of(checkpoint: Checkpoint, instruction: str) -> Batch:
+def tokens_of(checkpoint: Checkpoint, instruction: str, state: torch.Tensor | None = None) -> Batch:
     """The instruction as the checkpoint's own tokenizer gives it, padded to its full length: ids int64 [1,L], mask
-    bool [1,L]. This is the host's part of the policy."""
-    rule = checkpoint.tokenization
-    assert rule is not None
+    bool [1,L]. This is the host's part of the policy. state [d], in the dataset's units: for a policy that reads it as
+    text. Raises SourceError."""
+    rule, family = checkpoint.tokenization, family_of(checkpoint.type)
+    prompt = family.prompt
+    assert rule is not None and (prompt is None) == (state is None)
+    if family.tokens is not None:
+        with lerobot_importable():
+            return family.tokens(checkpoint, instruction)
+    if prompt is not None:
+        text = prompt(instruction, normalise(state, checkpoint.normalise.get(STATE)).numpy(), checkpoint.config)
+    else:
+        text = instruction + "\n" if rule.newline and not instruction.endswith("\n") else instruction
     with lerobot_importable():
         try:
             from transformers import AutoTokenizer
@@ -176,7 +213,6 @@ def tokens_of(checkpoint: Checkpoint, instruction: str) -> Batch:
             raise SourceError(f'the tokenizer "{rule.name}" cannot be loaded', where=str(checkpoint.path),
                               why=str(error).strip().splitlines()[0],
                               fix="download it once (huggingface-cli download), or put a directory there") from error
-        text = instruction + "\n" if rule.newline and not instruction.endswith("\n") else instruction
         encoded = tokenizer(text, max_length=rule.max_length, truncation=True, padding="max_length",
                             padding_side=rule.padding_side, return_tensors="pt")
     return {TOKENS: encoded["input_ids"], MASK: encoded["attention_mask"].bool()}

@@ -1,0 +1,81 @@
+"""`vlacompile plan SOURCE`."""
+
+from __future__ import annotations
+
+import subprocess
+
+from rich.console import Console
+from rich.table import Table
+
+from vlacompile.cli.stages import gflop, megabytes, percent, short_names
+from vlacompile.cli.terminal import Terminal
+
+SUMMARY = "show the stages of a policy without building it"
+DESCRIPTION = """Trace a policy and divide it into stages, without writing or running anything:
+which stage depends on which inputs, how often it runs, what it costs, and which
+weights are computed away or never read. With --no-weights the policy is made
+with shapes alone and no weights are read, so that any size fits into memory."""
+EPILOG = """examples:
+  vlacompile plan my_robot.policy:make
+  vlacompile plan outputs/pi0/checkpoints/last/pretrained_model --no-weights
+
+next: `vlacompile build SOURCE` builds it"""
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="package.module:factory, or a checkpoint directory")
+    parser.add_argument("--target", "-t", default="host", metavar="T",
+                        help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
+    parser.add_argument("--recipe", "-r", default="default", metavar="R",
+                        help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
+    parser.add_argument("--no-weights", action="store_true", help="shapes alone; the weights need not be there")
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.frontends.load import environment_for
+
+    environment = environment_for(args.source, weights=not args.no_weights)
+    if environment is not None and environment.is_installed():
+        raise SystemExit(subprocess.call([environment.python, "-m", "vlacompile.cli.main", *args.argv]))
+    with terminal.phases() as phases, phases.asides():
+        phases("load the compiler")
+        from vlacompile.pipeline import plan
+
+        found = plan(args.source, args.target, args.recipe, weights=not args.no_weights, progress=phases)
+    terminal.show(found.as_dict(), lambda console: _print(console, found))
+
+
+def _print(console: Console, found) -> None:
+    short = short_names(list(found.sources))
+    console.print(f"{found.policy}: {_millions(found.parameters['all'])} parameters", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    table.add_column("depends on")
+    for title in ("GFLOP", "share", "weights MB", "share", "iter."):
+        table.add_column(title, justify="right", no_wrap=True)
+    for r in found.stages:
+        depends = "all inputs" if len(r.sources) == len(found.sources) > 1 else ", ".join(short[n] for n in r.sources)
+        table.add_row(r.stage, depends, gflop(r.flops), percent(r.flops_share), megabytes(r.weight_bytes),
+                      percent(r.weight_share), str(r.iterations))
+    console.print(table)
+    p, work, made = found.parameters, found.flops, sum(f.numbers for f in found.folded)
+    _facts(console, "Parameters", (
+        (_millions(p["in_stages"]), "in stages"),
+        (_millions(p["folded"]), f"computed now, into {_millions(made)} numbers"),
+        (_millions(p["unread"]), "never read"), (_millions(p["dropped"]), "equal to others")))
+    _facts(console, "Work per chunk, GFLOP", (
+        (gflop(work["in_stages"]), "in stages"), (gflop(work["folded"]), "computed now"),
+        (gflop(work["saved"]), "saved: it was done more than once, or for nothing")))
+
+
+def _facts(console: Console, title: str, rows: tuple[tuple[str, str], ...]) -> None:
+    console.print(f"\n{title}", style="bold")
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(justify="right")
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e5 else str(count)

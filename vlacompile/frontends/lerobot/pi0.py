@@ -1,0 +1,9 @@
+"""pi0 (Black et al. 2024, arXiv 2410.24164): flow matching beside a PaliGemma prefix, ten Euler steps from t=1 to 0."""
+
+from __future__ import annotations
+
+from vlacompile.frontends.lerobot import openpi
+from vlacompile.frontends.lerobot.read import Family
+
+FAMILY = Family("lerobot.policies.pi0.modeling_pi0", "PI0Policy", openpi.bind, ready=openpi.ready, make=openpi.make,
+                weights=openpi.weights, noise=openpi.noise, newline_steps=frozenset({"pi0_new_line_processor"}))
