@@ -39,7 +39,7 @@ def identity(node, x):
     return x
 
 
-@op("Dropout", maybe=(1, 2))
+@op("Dropout", maybe=(1,), known=(2,))
 def dropout(node, x, ratio=None, training=None):
     if training:
         raise NotCovered("training_mode is set")
@@ -67,9 +67,8 @@ def mod(node, a, b):
 
 @op("IsInf")
 def isinf(node, x):
-    node.refuse("detect_negative", 1)
-    node.refuse("detect_positive", 1)
-    return torch.isinf(x)
+    signs = [v for name, v in (("detect_negative", -torch.inf), ("detect_positive", torch.inf)) if node.get(name, 1)]
+    return torch.isinf(x) if len(signs) == 2 else x == signs[0] if signs else torch.zeros_like(x, dtype=torch.bool)
 
 
 @op("Max")

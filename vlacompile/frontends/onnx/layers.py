@@ -25,9 +25,10 @@ def _padding(node, x: torch.Tensor, kernel, strides, dilations) -> tuple[list[in
     return before, after
 
 
-def _padded(x: torch.Tensor, before: list[int], after: list[int], value: float) -> tuple[torch.Tensor, list[int]]:
-    """(x, the symmetric padding that is left for the op itself)."""
-    if before == after:
+def _padded(x: torch.Tensor, before: list[int], after: list[int], value: float,
+            most: list[int]) -> tuple[torch.Tensor, list[int]]:
+    """(x, the padding that is left for the op itself: the symmetric one, up to `most`)."""
+    if before == after and all(b <= m for b, m in zip(before, most, strict=True)):
         return x, before
     return F.pad(x, [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair], value=value), \
         [0] * len(before)
@@ -37,7 +38,7 @@ def _padded(x: torch.Tensor, before: list[int], after: list[int], value: float) 
 def conv(node, x, weight, bias=None):
     n = weight.dim() - 2
     strides, dilations = list(node.get("strides") or [1] * n), list(node.get("dilations") or [1] * n)
-    x, padding = _padded(x, *_padding(node, x, list(weight.shape[2:]), strides, dilations), 0.0)
+    x, padding = _padded(x, *_padding(node, x, list(weight.shape[2:]), strides, dilations), 0.0, list(x.shape[2:]))
     function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[n]
     return function(x, weight, bias, strides, padding, dilations, node.get("group", 1))
 
@@ -63,7 +64,8 @@ def max_pool(node, x):
     kernel = list(node.get("kernel_shape"))
     n = len(kernel)
     strides, dilations = list(node.get("strides") or [1] * n), list(node.get("dilations") or [1] * n)
-    x, padding = _padded(x, *_padding(node, x, kernel, strides, dilations), float("-inf"))
+    x, padding = _padded(x, *_padding(node, x, kernel, strides, dilations), float("-inf"),
+                         [k // 2 for k in kernel])
     function = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[n]
     return function(x, kernel, strides, padding, dilations, ceil_mode=bool(node.get("ceil_mode", 0)))
 
@@ -76,11 +78,15 @@ def average_pool(node, x):
     if any(d != 1 for d in node.get("dilations") or ()):
         raise NotCovered("dilations are not covered")
     before, after = _padding(node, x, kernel, strides, [1] * n)
-    if before != after and not counted:
-        raise NotCovered("padding that is not symmetric and not counted is not covered")
-    x, padding = _padded(x, before, after, 0.0)
-    function = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[n]
-    return function(x, kernel, strides, padding, bool(node.get("ceil_mode", 0)), counted)
+    if node.get("ceil_mode", 0) and any(before + after):
+        raise NotCovered("ceil_mode with padding is not covered")
+    average = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[n]
+    most, ones = [k // 2 for k in kernel], torch.ones_like(x)
+    x, padding = _padded(x, before, after, 0.0, most)
+    if padding == before == after or counted:
+        return average(x, kernel, strides, padding, bool(node.get("ceil_mode", 0)), counted)
+    share, _ = _padded(ones, before, after, 0.0, most)  # of each window that is not padding
+    return average(x, kernel, strides) / average(share, kernel, strides)
 
 
 @op("GlobalAveragePool")
@@ -95,10 +101,13 @@ def global_max_pool(node, x):
 
 @op("LayerNormalization", weights=(1, 2))
 def layer_norm(node, x, scale, bias=None):
-    if node.outputs > 1:
-        raise NotCovered("its mean is read")
     dims = list(x.shape[node.get("axis", -1) % x.dim():])
     epsilon = node.get("epsilon", 1e-5)
+    if node.outputs > 1:
+        axes = tuple(range(-len(dims), 0))
+        spread = torch.rsqrt(x.var(axes, correction=0, keepdim=True) + epsilon)
+        y = (x - x.mean(axes, keepdim=True)) * spread * scale
+        return y if bias is None else y + bias, x.mean(axes, keepdim=True), spread
     if list(scale.shape) == dims and (bias is None or list(bias.shape) == dims):
         return F.layer_norm(x, dims, scale, bias, epsilon)
     y = F.layer_norm(x, dims, None, None, epsilon) * scale
@@ -137,7 +146,8 @@ def einsum(node, *xs):
 
 @op("GridSample")
 def grid_sample(node, x, grid):
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(node.get("mode", "linear"), node.get("mode"))
+    node.refuse("mode", "linear", "bilinear", "nearest")  # PyTorch continues a cubic differently at the border
+    mode = "nearest" if node.get("mode") == "nearest" else "bilinear"
     return F.grid_sample(x, grid, mode, node.get("padding_mode", "zeros"), bool(node.get("align_corners", 0)))
 
 
@@ -180,13 +190,12 @@ def _nearest(node, length: int, wanted: int) -> list[int]:
 
 def _interpolate(node, x: torch.Tensor, out: list[int]) -> torch.Tensor:
     mode, transform = node.get("mode"), node.get("coordinate_transformation_mode", "half_pixel")
-    antialias, cubic = bool(node.get("antialias", 0)), node.get("mode") == "cubic"
+    node.refuse("antialias", 0)  # PyTorch's weights are others
     node.refuse("exclude_outside", 0)
     if transform not in ("half_pixel", "pytorch_half_pixel", "align_corners") or x.dim() != 4 or out[:2] != list(x.shape[:2]):
         raise NotCovered(f"mode={mode!r} with {transform!r} from {list(x.shape)} to {out} is not covered")
     if transform == "pytorch_half_pixel" and 1 in out[2:]:
         raise NotCovered("pytorch_half_pixel to one element is not covered")
-    if cubic and node.get("cubic_coeff_a", -0.75) != (-0.5 if antialias else -0.75):  # PyTorch's
-        raise NotCovered(f"cubic_coeff_a={node.get('cubic_coeff_a', -0.75)} is not covered")
-    return F.interpolate(x, out[2:], mode="bicubic" if cubic else "bilinear", align_corners=transform == "align_corners",
-                         antialias=antialias)
+    node.refuse("cubic_coeff_a", -0.75)  # PyTorch's
+    return F.interpolate(x, out[2:], mode="bicubic" if mode == "cubic" else "bilinear",
+                         align_corners=transform == "align_corners")

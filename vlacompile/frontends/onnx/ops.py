@@ -20,7 +20,8 @@ class Op:
     """function: (Attributes, *operands) -> a tensor, or a tuple of them; an absent operand is None.
 
     known: positions handed over as Python numbers or lists. maybe: the same where the operand is known, else a tensor.
-    weights: positions where a constant is a weight of the model. of_shape: computed from the shapes alone.
+    weights: positions where a constant is a weight of the model. of_shape: computed from the shapes alone. of_values:
+    all operands have to be known, and are handed over as tensors.
     """
 
     function: Callable
@@ -28,6 +29,7 @@ class Op:
     maybe: frozenset[int]
     weights: frozenset[int]
     of_shape: bool
+    of_values: bool
 
 
 class NotCovered(Exception):
@@ -54,11 +56,11 @@ class Attributes:
 
 
 def op(*names: str, known: tuple[int, ...] = (), maybe: tuple[int, ...] = (), weights: tuple[int, ...] = (),
-       of_shape: bool = False):
+       of_shape: bool = False, of_values: bool = False):
     def add(function: Callable) -> Callable:
         for name in names:
             assert name not in TABLE, name
-            TABLE[name] = Op(function, frozenset(known), frozenset(maybe), frozenset(weights), of_shape)
+            TABLE[name] = Op(function, frozenset(known), frozenset(maybe), frozenset(weights), of_shape, of_values)
         return function
 
     return add

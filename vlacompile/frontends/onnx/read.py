@@ -32,6 +32,10 @@ def read_policy(path: Path) -> Policy:
     examples, sources = examples_of(sidecar, wanted), sources_of(sidecar)
     outputs = _outputs(model, sidecar)
     module = translate(model, examples, outputs, str(path)).eval()
+    for name, ref in module.outputs.items():
+        if ref in module.constants:
+            raise SourceError(f'output "{name}" depends on no input', where=str(path), why="it is a constant",
+                              fix="choose the others with `outputs` in the sidecar")
     _compare(path, module, {n: sources[n] for n in examples}, examples, outputs)
     return Policy(sidecar.document.name or path.stem, module, sources, examples, outputs=outputs,
                   execute=sidecar.document.execute)
@@ -40,6 +44,7 @@ def read_policy(path: Path) -> Policy:
 def _open(path: Path) -> ir.Model:
     try:
         proto = onnx.load(path, load_external_data=False)
+        _check_opset(path, proto)
         _check_external(path, proto)
         onnx.checker.check_model(str(path))  # by its path: external data, and files over 2 GiB
         model = ir.from_proto(proto)
@@ -50,14 +55,18 @@ def _open(path: Path) -> ir.Model:
     if not model.graph.outputs:
         raise SourceError("the ONNX file has no outputs", where=str(path), why="a policy without outputs computes nothing",
                           fix="export the policy again")
-    if model.opset_imports.get("") not in OPSETS:
-        raise SourceError(f"opset {model.opset_imports.get('')} is not covered", where=str(path),
-                          why=f"opsets {OPSETS[0]} to {OPSETS[-1]} are", fix="export with opset_version=20")
     for tensor in model.graph.initializers.values():
         if isinstance(tensor.const_value, ir.ExternalTensor):
             tensor.const_value.base_dir = path.parent
     InlinePass()(model)
     return model
+
+
+def _check_opset(path: Path, proto: onnx.ModelProto) -> None:
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
+    if proto.HasField("graph") and opset not in OPSETS:
+        raise SourceError(f"opset {opset} is not covered", where=str(path), why=f"opsets {OPSETS[0]} to {OPSETS[-1]} are",
+                          fix="export with opset_version=20")
 
 
 def _check_external(path: Path, proto: onnx.ModelProto) -> None:

@@ -163,11 +163,10 @@ def pad(node, x, pads, value=None, axes=None):
     return x
 
 
-@op("Range", known=(0, 1, 2))
+@op("Range", of_values=True)
 def range_(node, start, limit, delta):
-    count = max(0, math.ceil((limit - start) / delta))
-    whole = all(isinstance(v, int) for v in (start, limit, delta))
-    return torch.arange(count, dtype=torch.int64 if whole else torch.float32) * delta + start
+    count = max(0, math.ceil((limit.item() - start.item()) / delta.item()))
+    return torch.arange(count).to(start.dtype) * delta + start
 
 
 @op("ConstantOfShape", known=(0,))
@@ -176,13 +175,12 @@ def constant_of_shape(node, dims):
     return torch.zeros(dims) if value is None else value.reshape(()).expand(dims).clone()
 
 
-@op("OneHot", known=(1, 2))
+@op("OneHot", known=(1,))
 def one_hot(node, indices, depth, values):
-    depth, axis = depth if isinstance(depth, int) else depth[0], node.get("axis", -1)
-    off, on = values
-    hot = torch.where(indices < 0, indices + depth, indices)[..., None] == torch.arange(depth, device=indices.device)
-    kind = torch.float32 if isinstance(on, float) else torch.int64
-    return torch.where(hot, on, off).to(kind).movedim(-1, axis)
+    depth = int(depth[0] if isinstance(depth, list) else depth)
+    places = torch.where(indices < 0, indices + depth, indices)
+    hot = places[..., None] == torch.arange(depth, device=indices.device)
+    return torch.where(hot, values[1], values[0]).movedim(-1, node.get("axis", -1))
 
 
 @op("Trilu", known=(1,))
@@ -191,9 +189,9 @@ def trilu(node, x, k=None):
     return torch.triu(x, k) if node.get("upper", 1) else torch.tril(x, k)
 
 
-@op("NonZero", known=(0,))
-def nonzero(node, values):
-    return torch.tensor(np.array(np.nonzero(np.array(values))), dtype=torch.int64)
+@op("NonZero", of_values=True)
+def nonzero(node, x):
+    return torch.nonzero(x).T
 
 
 @op("DepthToSpace")
@@ -209,6 +207,7 @@ def depth_to_space(node, x):
 
 @op("SpaceToDepth")
 def space_to_depth(node, x):
+    node.refuse("mode", "DCR")
     n, c, h, w = x.shape
     b = node.get("blocksize")
     return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)

@@ -140,10 +140,7 @@ class _Translator:
         refs = {}
         for name in outputs:
             value = self.values[name]
-            if isinstance(value, Known):
-                raise SourceError(f'output "{name}" depends on no input', where=self.where, why="it is a constant",
-                                  fix="leave it out of `outputs` in the sidecar")
-            refs[name] = value.ref
+            refs[name] = value.ref if isinstance(value, Live) else self._held(value, False).name
         needed, steps = set(refs.values()), []
         for step in reversed(self.steps):
             if needed & set(step.outputs):
@@ -220,7 +217,7 @@ class _Translator:
             return
         given = []
         for i, value in enumerate(operands):
-            if i in entry.known and isinstance(value, Live):
+            if (i in entry.known or entry.of_values) and isinstance(value, Live):
                 raise NotCovered(f"a shape or number that it needs depends on the values of {', '.join(sorted(value.roots))}")
             as_number = isinstance(value, Known) and (i in entry.known or i in entry.maybe)
             given.append(value.tensor.tolist() if as_number else value)
