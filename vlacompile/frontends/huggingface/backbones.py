@@ -56,7 +56,7 @@ VISION: dict[str, Tower] = {
 }
 TEXT: dict[str, str] = {
     "llama": "", "gemma": "", "gemma2": "", "gemma3_text": "", "qwen2": "", "qwen3": "", "smollm3": "",
-    "smolvlm": "text_model", "idefics3": "text_model", "siglip": "text_model", "siglip_text_model": "",
+    "smolvlm": "text_model", "idefics3": "text_model", "siglip": "text_model",
 }
 
 
@@ -77,10 +77,11 @@ class VisionBackbone(torch.nn.Module):
 
 
 class TextBackbone(torch.nn.Module):
-    """Token ids int64 [B,L] and mask bool [B,L], padded on the right -> features f32 [B,L,D].
+    """Token ids int64 [B,L] and mask bool [B,L], padded on the right -> features f32 [B,L,D], zero where padded: what
+    a model makes of padding differs from engine to engine and means nothing.
 
-    What stands at padded positions means nothing: mask it. Of a causal language model, the last unmasked position has
-    seen the whole instruction. vocabulary: number of token ids.
+    Of a causal language model, the last unmasked position has seen the whole instruction. SigLIP's was trained without
+    a mask: give it one that is all true. vocabulary: number of token ids.
     """
 
     def __init__(self, model: torch.nn.Module, width: int, vocabulary: int, cached: bool):
@@ -89,7 +90,8 @@ class TextBackbone(torch.nn.Module):
         self.extra = {"use_cache": False} if cached else {}
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=tokens, attention_mask=mask.to(torch.long), **self.extra).last_hidden_state
+        hidden = self.model(input_ids=tokens, attention_mask=mask.to(torch.long), **self.extra).last_hidden_state
+        return torch.where(mask[..., None], hidden, 0.0)
 
 
 def vision_backbone(path: str | Path, frame: tuple[int, int] | None = None,
