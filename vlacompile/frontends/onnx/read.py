@@ -13,7 +13,7 @@ from onnx_ir.passes.common import InlinePass
 
 from vlacompile.errors import ParityError, SourceError, nearest
 from vlacompile.frontends.onnx.sidecar import Sidecar, examples_of, inputs_of, read_sidecar, sources_of
-from vlacompile.frontends.onnx.translate import OnnxModule, nodes_of, translate
+from vlacompile.frontends.onnx.translate import OnnxModule, check_ops, nodes_of, translate
 from vlacompile.policy import TORCH_DTYPES, Policy, Source
 from vlacompile.verify.golden import golden_inputs
 from vlacompile.verify.metrics import compare
@@ -31,12 +31,14 @@ def read_policy(path: Path) -> Policy:
     sidecar = read_sidecar(path, model, wanted)
     examples, sources = examples_of(sidecar, wanted), sources_of(sidecar)
     outputs = _outputs(model, sidecar)
+    check_ops(model, str(path))
+    session = _session(path)
     module = translate(model, examples, outputs, str(path)).eval()
     for name, ref in module.outputs.items():
         if ref in module.constants:
             raise SourceError(f'output "{name}" depends on no input', where=str(path), why="it is a constant",
                               fix="choose the others with `outputs` in the sidecar")
-    _compare(path, module, {n: sources[n] for n in examples}, examples, outputs)
+    _compare(path, session, module, {n: sources[n] for n in examples}, examples, outputs)
     return Policy(sidecar.document.name or path.stem, module, sources, examples, outputs=outputs,
                   execute=sidecar.document.execute)
 
@@ -100,18 +102,22 @@ def _outputs(model: ir.Model, sidecar: Sidecar) -> tuple[str, ...]:
     return chosen
 
 
-def _compare(path: Path, module: OnnxModule, sources: dict[str, Source], examples: dict[str, torch.Tensor],
-             outputs: tuple[str, ...]) -> None:
-    """Against onnxruntime, on the examples and on what the golden frames will be."""
+def _session(path: Path):
+    """onnxruntime with the file as it is."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, one per status
         raise SourceError("onnxruntime cannot load the model", where=str(path), why=str(error).strip().splitlines()[0],
-                          fix="load it with onnxruntime itself to see why") from error
+                          fix="load it with onnxruntime itself to see why; it may have been exported wrongly") from error
+
+
+def _compare(path: Path, session, module: OnnxModule, sources: dict[str, Source], examples: dict[str, torch.Tensor],
+             outputs: tuple[str, ...]) -> None:
+    """The translation against onnxruntime, on the examples and on what the golden frames will be."""
     for label, inputs in golden_inputs(sources, examples, CHECKED_FRAMES, seed=0):
         with torch.no_grad():
             got = module(**inputs)

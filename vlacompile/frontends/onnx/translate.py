@@ -88,8 +88,8 @@ def _identifier(name: str, taken) -> str:
 
 
 def translate(model: ir.Model, inputs: Mapping[str, torch.Tensor], outputs: tuple[str, ...], where: str) -> OnnxModule:
-    """inputs: {name: a tensor of its shape and type}. Raises SourceError naming the node that is not covered."""
-    _check_ops(model, where)
+    """inputs: {name: a tensor of its shape and type}; `check_ops` has been asked. Raises SourceError naming the node
+    that is not covered."""
     translator = _Translator(model, where)
     with torch.no_grad():
         return translator.run(inputs, outputs)
@@ -104,7 +104,8 @@ def nodes_of(graph: ir.Graph) -> Iterator[ir.Node]:
                 yield from nodes_of(a.value)
 
 
-def _check_ops(model: ir.Model, where: str) -> None:
+def check_ops(model: ir.Model, where: str) -> None:
+    """Raises SourceError naming every op that no table has."""
     unknown: dict[str, str] = {}
     for node in nodes_of(model.graph):
         standard = node.domain in ("", "ai.onnx")
