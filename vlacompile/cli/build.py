@@ -14,20 +14,22 @@ SUMMARY = "compile a policy into a bundle"
 DESCRIPTION = """Compile a policy into a bundle.
 
 SOURCE is package.module:factory, where factory() returns a vlacompile.Policy
-(the working directory is on the import path), or a checkpoint directory
+(the working directory is on the import path), an .onnx file with what says
+when its inputs change beside it, or a checkpoint directory
 (`vlacompile frontends` lists the kinds). The bundle is replayed through
 libvlart and compared with PyTorch before it takes its place; a build that
 fails leaves OUT as it was."""
 EPILOG = """examples:
   vlacompile build my_robot.policy:make -o pick.vlab
   vlacompile build examples.libero_goal.policy:light -r libero-goal -o l.vlab
+  vlacompile build policy.onnx
   vlacompile build outputs/train/act/checkpoints/last/pretrained_model
 
 next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="package.module:factory, or a checkpoint directory")
+    parser.add_argument("source", metavar="SOURCE", help="package.module:factory, an .onnx file, or a checkpoint directory")
     parser.add_argument("--target", "-t", default="host", metavar="T",
                         help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
     parser.add_argument("--recipe", "-r", default="default", metavar="R",
@@ -37,7 +39,8 @@ def add_arguments(parser) -> None:
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.bundle.bundle import check_destination
-    from vlacompile.frontends.load import environment_for, load_policy
+    from vlacompile.frontends.environments import NeedsEnvironment
+    from vlacompile.frontends.load import environment_for
     from vlacompile.recipe import load_recipe
     from vlacompile.runtime.library import libvlart, onnxruntime_library
     from vlacompile.target import load_target
@@ -48,22 +51,35 @@ def run(args, terminal: Terminal) -> None:
     if args.out is not None:
         check_destination(Path(args.out))
     environment = environment_for(args.source)
+    if environment is None or not environment.is_installed():
+        try:
+            bundle, times = _build(args, terminal)
+        except NeedsEnvironment as error:  # a factory asked for it
+            environment = error.environment
+            if not environment.is_installed():
+                raise
     if environment is not None and environment.is_installed():
         raise SystemExit(subprocess.call([environment.python, "-m", "vlacompile.cli.main", *args.argv]))
+    document = {
+        "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "policy": bundle.plan.name,
+        "target": bundle.plan.target, "recipe": bundle.plan.recipe, "stages": stage_rows(bundle.plan),
+        "staged_parity": bundle.manifest["provenance"]["staged_parity"], "parity": bundle.accepted.as_dict(),
+        "seconds": times,
+    }
+    terminal.show(document, lambda console: _print(console, bundle))
+
+
+def _build(args, terminal: Terminal):
+    """The bundle, and the seconds of each phase."""
+    from vlacompile.frontends.load import load_policy
+
     with terminal.phases() as phases, phases.asides():
         phases("load the policy")
         policy = load_policy(args.source)
         from vlacompile.pipeline import build
 
-        bundle = build(policy, target=args.target, recipe=args.recipe, out=args.out or f"{policy.name}.vlab",
-                       progress=phases)
-    document = {
-        "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "policy": bundle.plan.name,
-        "target": bundle.plan.target, "recipe": bundle.plan.recipe, "stages": stage_rows(bundle.plan),
-        "staged_parity": bundle.manifest["provenance"]["staged_parity"], "parity": bundle.accepted.as_dict(),
-        "seconds": phases.times,
-    }
-    terminal.show(document, lambda console: _print(console, bundle))
+        return build(policy, target=args.target, recipe=args.recipe, out=args.out or f"{policy.name}.vlab",
+                     progress=phases), phases.times
 
 
 def _print(console: Console, bundle) -> None:

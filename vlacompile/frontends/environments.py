@@ -21,6 +21,14 @@ from pathlib import Path
 from vlacompile.errors import SourceError
 
 
+class NeedsEnvironment(SourceError):
+    """The present interpreter lacks an environment's packages."""
+
+    def __init__(self, environment: Environment, what: str, **words: str):
+        super().__init__(what, **words)
+        self.environment = environment
+
+
 @dataclass(frozen=True)
 class Environment:
     """package, version: whose presence says that this is the environment. packages: exact, installed without what
@@ -47,11 +55,12 @@ class Environment:
         return self._found() == self.version
 
     def require(self) -> None:
-        """Raises SourceError when the present interpreter does not have the packages."""
+        """Raises NeedsEnvironment when the present interpreter does not have the packages."""
         if not self.is_here():
-            raise SourceError(f"{self.package} is needed to read this checkpoint", where="this Python environment",
-                              why=f"{self.package} is {self._found()}; the frontend is written for {self.version}",
-                              fix=self.advice())
+            raise NeedsEnvironment(self, f"{self.package} is needed to read this checkpoint",
+                                   where="this Python environment",
+                                   why=f"{self.package} is {self._found()}; the frontend is written for {self.version}",
+                                   fix=self.advice())
 
     def _found(self) -> str:
         try:

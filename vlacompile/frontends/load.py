@@ -1,4 +1,4 @@
-"""SOURCE on the command line -> Policy: a checkpoint directory, or `package.module:factory`."""
+"""SOURCE on the command line -> Policy: a checkpoint directory, an ONNX file, or `package.module:factory`."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ class Frontend:
 
 FRONTENDS = (
     Frontend("module", "package.module:factory that returns a vlacompile.Policy"),
+    Frontend("onnx", "a policy.onnx with policy.sources.toml beside it (opset 17 to 21)"),
     Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, groot, pi0, pi05, smolvla, vqbet",
              "lerobot"),
-    Frontend("huggingface", "a transformers save_pretrained directory: pi0", "huggingface"),
+    Frontend("huggingface", "a transformers save_pretrained directory: pi0, or a vision backbone", "huggingface"),
+    Frontend("backbones", "in a factory: SigLIP, CLIP, DINOv2, SmolVLM, Llama, Gemma, Qwen and the like", "huggingface"),
 )
 
 
@@ -109,7 +111,11 @@ def _from_factory(text: str) -> Policy:
 def _from_checkpoint(path: Path, weights: bool) -> Policy:
     if not path.exists():
         raise SourceError(f"{path} does not exist", where="SOURCE", why="no such file or directory",
-                          fix="give a checkpoint directory, or package.module:factory")
+                          fix="give a checkpoint directory, an .onnx file, or package.module:factory")
+    if path.suffix == ".onnx":
+        from vlacompile.frontends.onnx.read import read_policy
+
+        return read_policy(path)
     config = path / "config.json"
     if not config.is_file():
         raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",

@@ -1,4 +1,7 @@
-"""A transformers checkpoint directory -> Policy: raw frames, tokens and joint state in, robot actions out."""
+"""A transformers checkpoint directory -> Policy: raw frames, tokens and joint state in, robot actions out.
+
+A lone vision backbone is compiled as an encoder; for a lone text backbone the error says how to build a policy from it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import torch
 
 from vlacompile.errors import SourceError, nearest
 from vlacompile.frontends.environments import ENVIRONMENTS
+from vlacompile.frontends.huggingface import backbones
 from vlacompile.frontends.lerobot.checkpoint import read_json
 from vlacompile.frontends.quiet import quiet
 from vlacompile.policy import Policy
@@ -40,13 +44,22 @@ class Family:
 FAMILIES = ("pi0",)  # modules beside this one
 
 
-def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family]:
-    """Reads and checks the files, without transformers. weights: whether they must be there. Raises SourceError."""
+def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family] | None:
+    """Reads and checks the files, without transformers; None for a vision backbone. weights: whether they must be
+    there. Raises SourceError."""
     config = read_json(path / "config.json")
     kind = str(config.get("model_type"))
+    if kind in backbones.VISION:
+        backbones.check(path, backbones.VISION, "vision_backbone")
+        return None
+    if kind in backbones.TEXT:
+        raise SourceError(f'a model of type "{kind}" alone is no policy', where=str(path / "config.json"),
+                          why="it has no pictures to see and no actions to give",
+                          fix=f"python -m vlacompile.frontends.huggingface.factory VISION_DIR {path} > my_policy.py, edit "
+                              "it, then vlacompile build my_policy:make")
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads models of type "{kind}"', where=str(path / "config.json"),
-                          why=nearest(kind, FAMILIES),
+                          why=nearest(kind, (*FAMILIES, *backbones.VISION)),
                           fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
     if weights and not list(path.glob("*.safetensors")):
         raise SourceError("the checkpoint has no weights", where=str(path), why="there is no .safetensors file",
@@ -58,7 +71,12 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
 def read_policy(path: Path, weights: bool = True) -> Policy:
     """weights: False reads the shapes alone, inside `weightless`. Raises SourceError for a checkpoint that cannot be
     read, or whose parts do not fit together."""
-    checkpoint, family = open_checkpoint(path, weights)
+    found = open_checkpoint(path, weights)
+    if found is None:
+        from vlacompile.frontends.huggingface import encoder
+
+        return encoder.policy_of(path)
+    checkpoint, family = found
     ENVIRONMENTS["huggingface"].require()
     with quiet():
         try:

@@ -1,0 +1,24 @@
+"""A lone vision backbone as a policy whose output is its tokens: to measure it, or to use it from C."""
+
+from __future__ import annotations
+
+import torch
+
+from vlacompile.frontends.huggingface.backbones import vision_backbone
+from vlacompile.policy import Policy, Source
+
+FRAME, TOKENS = "frame", "tokens"
+
+
+def policy_of(path) -> Policy:
+    """One input, uint8 [1,H,W,3] in the size that the model was made for; one output, f32 [N,D]."""
+    backbone = vision_backbone(path)
+
+    def observe(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {TOKENS: backbone(inputs[FRAME])[0]}  # without batch: these are no actions to be queued
+
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(1, 3, 8, 8, generator=draw)
+    smooth = torch.nn.functional.interpolate(coarse, backbone.frame, mode="bilinear").permute(0, 2, 3, 1)
+    return Policy(path.name, observe, {FRAME: Source("observation")},
+                  {FRAME: (smooth * 255).to(torch.uint8).contiguous()}, outputs=(TOKENS,))
