@@ -83,6 +83,29 @@ class Flow(nn.Module):
         return self.head(h)
 
 
+class Remember(nn.Module):
+    """A policy of three observations: a shared encoder of each frame by itself, the states as they are, and an
+    instruction that modulates every observation."""
+
+    def __init__(self, d: int = 24, frames: int = 3, steps: int = 5, dim: int = 4):
+        super().__init__()
+        self.frames, self.steps, self.dim = frames, steps, dim
+        self.camera, self.project = nn.Conv2d(3, d, 8, 8), nn.Linear(d * 16, d)
+        self.language, self.state = nn.Embedding(50, d), nn.Linear(9, d)
+        self.times = nn.Parameter(torch.randn(frames, 1, d))
+        self.head = nn.Linear(d * frames, steps * dim)
+
+    def forward(self, tokens, image, state) -> dict[str, torch.Tensor]:
+        told = self.language(tokens).mean(1)
+        seen = [self.see(image[:, i]) * torch.tanh(told + self.state(state[:, i])) + self.times[i]
+                for i in range(self.frames)]
+        return {"action": torch.tanh(self.head(torch.cat(seen, -1))).reshape(1, self.steps, self.dim)}
+
+    def see(self, image: torch.Tensor) -> torch.Tensor:
+        pixels = image.permute(0, 3, 1, 2).float() / 255 - 0.5
+        return torch.tanh(self.project(torch.relu(self.camera(pixels)).flatten(1)))
+
+
 def _image(size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
 
@@ -113,6 +136,15 @@ def flow(iterations: int = 4, seed: int = 0) -> Policy:
     torch.manual_seed(seed)
     model = Flow(iterations=iterations).eval()
     return Policy("flow", model, *flow_inputs())
+
+
+def remember(frames: int = 3, seed: int = 0) -> Policy:
+    torch.manual_seed(seed)
+    model = Remember(frames=frames).eval()
+    image, state = (Source("observation", 10.0, history=frames) for _ in range(2))
+    return Policy("remember", model, {"tokens": Source("task"), "image": image, "state": state},
+                  {"tokens": torch.randint(0, 50, (1, 6)), "image": torch.stack([_image() for _ in range(frames)], 1),
+                   "state": torch.randn(1, frames, 9)})
 
 
 EVERY_STAGE = """name = "every-stage"

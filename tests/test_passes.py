@@ -11,8 +11,10 @@ import torch
 
 from tests import policies
 from vlacompile.capture.export import capture
+from vlacompile.capture.history import frames_of
 from vlacompile.capture.program import execute, program_text
 from vlacompile.passes.batch_over_loop import BatchOverLoop
+from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
@@ -47,6 +49,16 @@ class Film(torch.nn.Module):
         for k in range(2):
             noise = noise * torch.nn.functional.linear(torch.relu(observation + 0.1 * k), self.w)
         return {"action": noise}
+
+
+class Speed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        before, now = (torch.nn.functional.linear(x[:, i], self.w) for i in range(2))
+        return {"action": now - before}
 
 
 class Split(torch.nn.Module):
@@ -85,6 +97,8 @@ def _example(kind) -> Policy:
     if kind is BatchOverLoop:
         inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 4)}
         return Policy("example", Film().eval(), {"observation": Source("observation"), "noise": Source("step")}, inputs)
+    if kind is DelayFrames:
+        return Policy("example", Speed().eval(), {"x": Source("observation", history=2)}, {"x": torch.randn(1, 2, 4)})
     if kind is SplitLinearOverConcat:
         inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
         return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
@@ -104,14 +118,14 @@ def _documented(kind, part: str) -> str:
     return textwrap.dedent(block.group(1)).strip()
 
 
-KINDS = sorted({type(p) for p in (*PASSES, *LOOP_PASSES)}, key=lambda k: k.__name__)
+KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), *LOOP_PASSES)}, key=lambda k: k.__name__)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
 def test_the_example_of_the_docstring(kind):
     policy = _example(kind)
     program = capture(policy)
-    if kind not in {type(p) for p in PASSES}:
+    if kind in {type(p) for p in LOOP_PASSES} - {type(p) for p in PASSES}:
         program = find_loop(program).program
     before = _weights_renamed(program_text(program))
     assert before == _documented(kind, "Before")
@@ -119,7 +133,10 @@ def test_the_example_of_the_docstring(kind):
     assert _weights_renamed(program_text(result.program)) == _documented(kind, "After")
     assert result.changed and not kind().run(result.program).changed
     want = policy.infer(**policy.example_inputs)["action"]
-    got = execute(result.program, policy.example_inputs)[0]["action"]
+    frames, past = frames_of(policy.sources, policy.example_inputs), {}
+    if kind is DelayFrames:
+        execute(result.program, {"x": frames["x@1"]}, past=past)
+    got = execute(result.program, frames, past=past)[0]["action"]
     assert torch.allclose(got, want, atol=1e-6)
 
 

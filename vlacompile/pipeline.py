@@ -12,11 +12,13 @@ import torch
 
 from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, check_destination, stage_path, write_bundle
 from vlacompile.capture.export import capture
+from vlacompile.capture.history import append, newest_of
 from vlacompile.capture.program import Program, execute
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
 from vlacompile.errors import ParityError
 from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
+from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
@@ -103,14 +105,14 @@ def resolve(recipe: Recipe, policy: Policy) -> Recipe:
 
 
 def stage(program: Program, target: Target, recipe: Recipe) -> Staging:
-    """Graph passes, the loop, the cuts, the stages."""
+    """Graph passes, the histories, the loop, the cuts, the stages."""
     notes: list[str] = []
-    program = _rewrite(program, PASSES, notes)
+    minimum = target.launch.min_stage_flops if recipe.stages.min_flops is None else recipe.stages.min_flops
+    program = _rewrite(program, (*PASSES, DelayFrames(minimum)), notes)
     loop = find_loop(program)
     notes += [f"loop: {note}" for note in loop.notes]
     program = _rewrite(loop.program, LOOP_PASSES, notes) if loop.found else program
-    minimum = recipe.stages.min_flops
-    parts = partition(program, target.launch.min_stage_flops if minimum is None else minimum)
+    parts = partition(program, minimum)
     notes += [f"merged: {note}" for note in parts.merged]
     return Staging(build_stages(parts), tuple(notes))
 
@@ -124,17 +126,22 @@ def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
 
 
 def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:
-    """Golden frames: inputs, what the original function returns for them, and what PyTorch computes for
-    every value between stages; and how far the staged graph is from the original function, per output.
+    """Golden frames: inputs (of a history the newest observation), what the original function returns for them and
+    for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph is from the original function, per output.
     Raises ParityError when it is another function."""
     values_of = {node: name for name, node in staged.origin.items()}
     frames: list[Frame] = []
     parity: dict[str, Metrics] = {}
-    for label, inputs in golden_inputs(dict(policy.sources), dict(policy.example_inputs), recipe.verify.frames,
+    newest = newest_of(policy.sources, policy.example_inputs)
+    longest = max((s.history for s in policy.sources.values()), default=1)
+    seen: dict[str, torch.Tensor] = {}
+    past: dict[str, torch.Tensor] = {}
+    for label, inputs in golden_inputs(dict(policy.sources), newest, max(recipe.verify.frames, longest + 2),
                                        recipe.verify.seed):
+        seen |= {n: append(seen.get(n), inputs[n], s.history) for n, s in policy.sources.items() if s.history > 1}
         with torch.no_grad():
-            original = policy.infer(**inputs)
-        _, kept = execute(staged.program, inputs, keep=values_of)
+            original = policy.infer(**(inputs | seen))
+        _, kept = execute(staged.program, inputs, keep=values_of, past=past)
         expects = {}
         for node, tensor in kept.items():
             name = values_of[node]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from sample_bundles import Flow, Reactive
+from sample_bundles import Flow, Recall, Reactive
 
 
 def write_samples(root: Path) -> None:
@@ -14,6 +14,11 @@ def write_samples(root: Path) -> None:
             inputs = policy.inputs(seed)
             policy.bundle.frame(f"seed {seed}", inputs, policy.reference(inputs))
         policy.bundle.write(root / name)
+    recall = Recall()
+    seen = [recall.inputs(seed) for seed in range(4)]
+    for i, inputs in enumerate(seen):
+        recall.bundle.frame(f"observation {i}", inputs, recall.reference(seen[: i + 1]))
+    recall.bundle.write(root / "recall")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
 
 PLAN_MAGIC = b"VLABPLAN"
 FRAMES_MAGIC = b"VLABFRAM"
@@ -217,6 +217,21 @@ CARRY = _record(
     ("reserved", "u32", "zero"),
 )
 
+DELAY = _record(
+    "delay",
+    "A value of the observation before. When the history advances, `output` takes what `input` holds; the first "
+    "observation fills it. Chains: `input` may be the output of an earlier record.",
+    ("input", "u32", "value: a history source, what a stage computes from history sources alone, or a delay's output"),
+    ("output", "u32", "value of the same shape and dtype that nothing else writes"),
+)
+
+HISTORY = _record(
+    "history",
+    "A source of which the policy sees several observations. The caller writes the newest alone.",
+    ("source", "u32", "source"),
+    ("frames", "u32", "observations that the policy sees, the newest among them; at least 2"),
+)
+
 FRAME = _record(
     "frame",
     "One replay step: write these tensors, step, then compare those.",
@@ -256,6 +271,8 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
     10: ("bindings", BINDING, 0),
     11: ("initializers", INITIALIZER, 0),
     12: ("carries", CARRY, 0),
+    13: ("delays", DELAY, 0),
+    14: ("histories", HISTORY, 0),
     20: ("frames", FRAME, 0),
     21: ("tensors", TENSOR, 0),
     22: ("blob", None, 1),
@@ -263,7 +280,7 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
 SECTION_ID = {name: sid for sid, (name, _, _) in SECTIONS.items()}
 
 PLAN_SECTIONS = ("strings", "indices", "floats", "policy", "files", "values", "sources", "weights",
-                 "stages", "bindings", "initializers", "carries")
+                 "stages", "bindings", "initializers", "carries", "delays", "histories")
 FRAMES_SECTIONS = ("strings", "frames", "tensors", "blob")
 
 # Element types carry ONNX's numbers (onnx.proto3, TensorProto.DataType).
@@ -288,7 +305,7 @@ ENUMS = {
     "file_kind": FILE_KINDS,
 }
 RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY,
-           FRAME, TENSOR)
+           DELAY, HISTORY, FRAME, TENSOR)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
 

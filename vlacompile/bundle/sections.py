@@ -114,6 +114,8 @@ class SectionReader:
 
     def rows(self, section: str) -> list[dict]:
         sid = layout.SECTION_ID[section]
+        if sid not in self.sections:  # of a later minor version than the file
+            return []
         row, record = self.sections[sid], layout.SECTIONS[sid][1]
         return [record.unpack(self.data, row["offset"] + i * row["stride"]) for i in range(row["count"])]
 

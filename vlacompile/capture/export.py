@@ -18,6 +18,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Node
 
 from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
+from vlacompile.capture.history import with_frames
 from vlacompile.capture.program import Program, prune, to_meta
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
@@ -122,7 +123,7 @@ def capture(policy: Policy) -> Program:
         raise
     except Exception as error:  # the exporter raises whatever the traced model raised
         raise _explain(policy, module, error) from error
-    return _to_program(policy, exported)
+    return with_frames(_to_program(policy, exported))
 
 
 def _explain(policy: Policy, module: torch.nn.Module, error: Exception) -> CaptureError:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vlacompile.bundle import layout
 from vlacompile.bundle.sections import SectionReader, SectionWriter
-from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, SourceInput, Stage, TensorType,
-                                  Value, Weight)
+from vlacompile.plan.plan import (Action, Binding, Carry, Delay, File, History, Initializer, Plan, SourceInput, Stage,
+                                  TensorType, Value, Weight)
 
 _NONE = layout.NONE
 
@@ -56,6 +56,11 @@ def plan_bytes(plan: Plan) -> bytes:
               bytes=x.type.bytes)
     for stage in plan.stages:
         _add_stage(w, plan, stage)
+    for d in plan.delays:
+        w.add("delays", input=d.input, output=d.output)
+    number = {s.value: i for i, s in enumerate(plan.sources)}
+    for h in plan.histories:
+        w.add("histories", source=number[h.source], frames=h.frames)
     return w.to_bytes()
 
 
@@ -104,7 +109,9 @@ def read_plan(path: Path) -> Plan:
         tuple(Weight(r.string(x["name"]), _type(x), _optional(x["file"]), x["offset"]) for x in r.rows("weights")),
         tuple(Value(r.string(v["name"]), _type(v), v["offset"], _optional(v["weight"])) for v in r.rows("values")),
         tuple(SourceInput(s["value"], _key(layout.UPDATES, s["update"]), s["clock_hz"]) for s in sources),
-        tuple(_read_stage(r, row, tables, indices, sources) for row in r.rows("stages")), action)
+        tuple(_read_stage(r, row, tables, indices, sources) for row in r.rows("stages")), action,
+        tuple(Delay(d["input"], d["output"]) for d in r.rows("delays")),
+        tuple(History(sources[h["source"]]["value"], h["frames"]) for h in r.rows("histories")))
 
 
 def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sources: list[dict]) -> Stage:

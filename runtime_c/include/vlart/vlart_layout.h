@@ -9,7 +9,7 @@
    strings section; X_begin and X_count are a range of records in the section named beside them. */
 
 #define VLART_FORMAT_MAJOR 1u
-#define VLART_FORMAT_MINOR 0u
+#define VLART_FORMAT_MINOR 1u
 #define VLART_PLAN_MAGIC "VLABPLAN"
 #define VLART_FRAMES_MAGIC "VLABFRAM"
 #define VLART_ALIGN 64u
@@ -22,7 +22,7 @@ enum { VLART_BACKEND_ONNXRUNTIME = 1, VLART_BACKEND_TENSORRT = 2, VLART_BACKEND_
 enum { VLART_STORAGE_ARENA = 0, VLART_STORAGE_WEIGHT = 1 };
 enum { VLART_BINDING_MODE_WHOLE = 0, VLART_BINDING_MODE_ROW = 1, VLART_BINDING_MODE_CARRY = 2 };
 enum { VLART_FILE_KIND_STAGE = 1, VLART_FILE_KIND_WEIGHTS = 2, VLART_FILE_KIND_GOLDEN = 3 };
-enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22 };
+enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22 };
 
 /* First record of plan.bin and of a frames file. */
 typedef struct {
@@ -159,6 +159,20 @@ typedef struct {
   uint32_t reserved; /* zero */
 } vlart_carry_record_t;
 static_assert(sizeof(vlart_carry_record_t) == 24, "layout of carry");
+
+/* A value of the observation before. When the history advances, `output` takes what `input` holds; the first observation fills it. Chains: `input` may be the output of an earlier record. */
+typedef struct {
+  uint32_t input; /* value: a history source, what a stage computes from history sources alone, or a delay's output */
+  uint32_t output; /* value of the same shape and dtype that nothing else writes */
+} vlart_delay_record_t;
+static_assert(sizeof(vlart_delay_record_t) == 8, "layout of delay");
+
+/* A source of which the policy sees several observations. The caller writes the newest alone. */
+typedef struct {
+  uint32_t source; /* source */
+  uint32_t frames; /* observations that the policy sees, the newest among them; at least 2 */
+} vlart_history_record_t;
+static_assert(sizeof(vlart_history_record_t) == 8, "layout of history");
 
 /* One replay step: write these tensors, step, then compare those. */
 typedef struct {
