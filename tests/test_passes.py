@@ -19,6 +19,7 @@ from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
+from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
@@ -49,6 +50,15 @@ class Film(torch.nn.Module):
         for k in range(2):
             noise = noise * torch.nn.functional.linear(torch.relu(observation + 0.1 * k), self.w)
         return {"action": noise}
+
+
+class Batched(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(2, 3, 1, 1))
+
+    def forward(self, a, b):
+        return {"action": torch.nn.functional.conv2d(torch.cat([a, b]), self.w)}
 
 
 class Speed(torch.nn.Module):
@@ -97,6 +107,9 @@ def _example(kind) -> Policy:
     if kind is BatchOverLoop:
         inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 4)}
         return Policy("example", Film().eval(), {"observation": Source("observation"), "noise": Source("step")}, inputs)
+    if kind is SplitBatched:
+        inputs = {"a": torch.randn(1, 3, 4, 4), "b": torch.randn(1, 3, 4, 4)}
+        return Policy("example", Batched().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is DelayFrames:
         return Policy("example", Speed().eval(), {"x": Source("observation", history=2)}, {"x": torch.randn(1, 2, 4)})
     if kind is SplitLinearOverConcat:

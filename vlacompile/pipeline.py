@@ -23,6 +23,7 @@ from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
+from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
@@ -47,6 +48,7 @@ PASSES = (
     MergeCommonSubexpressions(),
     SplitLinearOverConcat(),
     SplitLinearOverFeatures(),
+    SplitBatched(),
     MergeCommonSubexpressions(),
 )
 LOOP_PASSES = (

@@ -122,7 +122,7 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
         batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise) if k in inputs}
         return {"action": unnormalise(predict(batch), checkpoint.normalise.get("action"))}
 
-    sources = {checkpoint.robot_name(n): Source("observation") for n in checkpoint.inputs}
+    sources = {checkpoint.robot_name(n): Source("observation", history=history) for n in checkpoint.inputs}
     example = {checkpoint.robot_name(n): _example(checkpoint, n, history) for n in checkpoint.inputs}
     if checkpoint.tokenization is not None:
         sources |= {TOKENS: Source("task"), MASK: Source("task")}
