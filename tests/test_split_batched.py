@@ -16,6 +16,7 @@ from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.policy import Policy, Source
+from vlacompile.staging.dependency import dependencies
 
 OBSERVED = Source("observation")
 
@@ -70,6 +71,7 @@ TAILS = {
     "slice and select": lambda m, x: x[:, 1:3, 0] + x[:, :2, :, 1],
     "merge with dimensions behind": lambda m, x: x.reshape(8, 16).unsqueeze(0).squeeze(0),
     "to one row": lambda m, x: torch.relu(x.reshape(1, -1)),
+    "taken apart and joined": lambda m, x: torch.cat([torch.tanh(x[1:]), x[:1] * x.unbind(0)[1]]),
     "expand": lambda m, x: x.unsqueeze(1).expand(2, 3, 4, 4, 4),
     "concatenate along another": lambda m, x: torch.cat([x, torch.relu(x)], 1),
 }
@@ -146,6 +148,28 @@ def test_frames_and_cameras_at_once():
     result = split(policies.two_cameras())
     assert count(result.program, "conv2d") == 8
     assert len([n for n in result.notes if "parts" in n]) == 3  # the history of each camera, and the cameras
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("take", [lambda x: x.unbind(0), lambda x: [x[0], x[1]]], ids=["unbind", "select"])
+def test_a_camera_is_read_from_a_batch_of_cameras(take, frames):
+    """Encoders of their own behind a common stack: every encoder depends on its camera alone."""
+    encoders = torch.nn.ModuleList([torch.nn.Conv2d(3, 4, 2, 2) for _ in range(2)]).eval()
+
+    def observe(a, b):
+        images = torch.stack([a, b], 2).permute(2, 0, 1, 3, 4, 5).flatten(1, 2) / 2.0  # cameras (b frames) ...
+        return {"action": torch.cat([e(x) for e, x in zip(encoders, take(images), strict=True)])}
+
+    inputs = {"a": torch.randn(1, frames, 3, 8, 8), "b": torch.randn(1, frames, 3, 8, 8)}
+    source = Source("observation", history=frames)
+    if frames == 1:
+        policy = Policy("one", observe, dict.fromkeys(inputs, OBSERVED), inputs)
+    else:
+        policy = Policy("two", observe, dict.fromkeys(inputs, source), inputs)
+    program = split(policy).program
+    deps = dependencies(program)
+    encoded = [deps[n] for n in program.graph.nodes if op_name(n.target) == "conv2d"]
+    assert len(encoded) == 2 * frames and all(len(d) == 1 for d in encoded)
 
 
 @pytest.fixture(scope="module")

@@ -97,9 +97,8 @@ def built(request, tmp_path_factory):
 def compiled_actions(bundle: vc.Bundle, folder: Path, policy, seen: dict, noise: dict[str, torch.Tensor]) -> np.ndarray:
     checkpoint, family = open_checkpoint(folder)
     with vc.Session(bundle.path) as session:
-        history = family.history(policy.config)
         for name, array in seen.items():
-            session.write(name, array[None] if history == 1 else np.stack([array] * history)[None])
+            session.write(name, array[None])
         if checkpoint.tokenization is not None:
             for name, tensor in tokens_of(checkpoint, INSTRUCTION).items():
                 session.write(name, tensor.numpy())

@@ -143,27 +143,39 @@ class DelayFrames:
 
     def _rebuild(self, program: Program, nodes: list[Node], delayed: set[Node],
                  shifts: _Shifts) -> tuple[dict[Node, Node], ProgramEditor]:
-        """What reads no earlier observation first, then the delays that are read and the rest."""
-        editor, kept, chains, late = ProgramEditor(program), {}, {}, shifts.reads_earlier
+        """Everything where it was, and what a delay begins with before it."""
+        editor, kept, chains, done = ProgramEditor(program), {}, {}, set()
+        place = {n: i for i, n in enumerate(nodes)}
+
+        def copy(node: Node) -> None:
+            missing, stack = {node}, [node]
+            while stack:
+                more = {i for i in stack.pop().all_input_nodes if i not in done} - missing
+                missing |= more
+                stack += more
+            for n in sorted(missing, key=place.__getitem__):
+                editor.copy(n)
+            done.update(missing)
 
         def chain(node: Node, steps: int) -> Node:
             if steps == 0:
+                if node not in done:
+                    copy(node)
                 return editor.map(node)
             if (node, steps) not in chains:
                 chains[node, steps] = editor.emit(delay, (chain(node, steps - 1),), like=node, val=node.meta["val"])
             return chains[node, steps]
 
-        for node in sorted((n for n in nodes if n not in late), key=lambda n: n.op != "placeholder"):
-            editor.copy(node)
         needed = self._needed(program, delayed)
         for node in nodes:
-            if node not in late or node not in needed:
+            if node in done or (node not in needed and node.op != "placeholder"):
                 continue
-            if node in delayed:
+            if node in delayed and node in needed:
                 kept[node] = shifts.newest(node)
                 editor.replace(node, chain(kept[node], shifts.age[node]))
-            else:
-                editor.copy(node)
+                done.add(node)
+            elif node.op != "placeholder" or node not in shifts.reads_earlier:
+                copy(node)
         return kept, editor
 
     @staticmethod

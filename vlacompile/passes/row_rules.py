@@ -40,6 +40,14 @@ class Parts:
     roots: frozenset[str]
 
 
+@dataclass(frozen=True)
+class Elements:
+    """The values of an op that gives a tuple, each read from a part of its own."""
+
+    values: tuple
+    roots: frozenset[str]
+
+
 Value = Node | Parts
 
 
@@ -63,7 +71,14 @@ def axes_of(value: Value) -> list[int]:
 
 
 def roots_of(value: Value) -> frozenset[str]:
+    if isinstance(value, Elements):
+        return value.roots
     return frozenset() if isinstance(value, Node) else value.roots.union(*map(roots_of, value.parts))
+
+
+def with_roots(value: Value, roots: frozenset[str]) -> Parts:
+    """`value`, known to come from these concatenations; a node becomes the one part of itself."""
+    return Parts(0, (value,), roots) if isinstance(value, Node) else Parts(value.axis, value.parts, value.roots | roots)
 
 
 def parts_along(value: Value, axis: int) -> list[Value] | None:
@@ -232,6 +247,16 @@ def _view(op: Op, axis: int) -> Rule | None:
 def _expand(op: Op, axis: int) -> Rule | None:
     result = axis + len(op.args[1]) - rank_of(op.args[0])
     return _first(op, axis, result, lambda size: ([*op.args[1][:result], size, *op.args[1][result + 1:]], *op.args[2:]))
+
+
+def picks_of(op: Op, axis: int, sizes: list[int]) -> list[int] | None:
+    """The parts that `op` reads when it takes rows along `axis`: select and unbind of parts of one row."""
+    if op.packet not in (_ATEN.select, _ATEN.unbind) or set(sizes) != {1}:
+        return None
+    dim = (op.args[1] if len(op.args) > 1 else 0) % rank_of(op.args[0])
+    if dim != axis:
+        return None
+    return [op.args[2] % len(sizes)] if op.packet is _ATEN.select else list(range(len(sizes)))
 
 
 def _slice(op: Op, axis: int) -> Rule | None:

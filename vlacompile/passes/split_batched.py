@@ -13,7 +13,8 @@ from torch.fx import Node
 from vlacompile.capture.ops import flops
 from vlacompile.capture.program import Program, ProgramEditor
 from vlacompile.passes.result import PassResult
-from vlacompile.passes.row_rules import (Op, Parts, Value, axes_of, parts_along, roots_of, rule_of, shape_of, values_in)
+from vlacompile.passes.row_rules import (Elements, Op, Parts, Value, axes_of, parts_along, picks_of, roots_of, rule_of,
+                                           shape_of, values_in, with_roots)
 from vlacompile.staging.dependency import dependencies
 
 _ATEN = torch.ops.aten
@@ -26,7 +27,7 @@ class _Splitter:
 
     def __init__(self, program: Program, roots: dict[Node, list[int]], allowed: set[Node] | None = None):
         self.editor, self.roots = ProgramEditor(program), roots
-        self.values: dict[Node, Parts] = {}
+        self.values: dict[Node, Parts | Elements] = {}
         self._whole: dict[int, tuple[Parts, Node]] = {}
         self._fixed: set[Node] = set()  # new nodes that depend on no source
         deps = dependencies(program)
@@ -54,10 +55,11 @@ class _Splitter:
             return value
         if id(value) not in self._whole:
             parts = [self.whole(p) for p in value.parts]
-            self._whole[id(value)] = value, self.editor.emit(_ATEN.cat.default, (parts, value.axis))
+            joined = parts[0] if len(parts) == 1 else self.editor.emit(_ATEN.cat.default, (parts, value.axis))
+            self._whole[id(value)] = value, joined
         return self._whole[id(value)][1]
 
-    def _in_parts(self, node: Node) -> Parts | None:
+    def _in_parts(self, node: Node) -> Parts | Elements | None:
         if node.op != "call_function":
             return None
 
@@ -69,6 +71,8 @@ class _Splitter:
         op = Op(node.target, tuple(map(value, node.args)), {k: self._read_whole(v) for k, v in node.kwargs.items()}, node)
         if node in self.roots:
             return self._root(op, self.roots[node])
+        if node.target is operator.getitem and isinstance(op.args[0], Elements):
+            return with_roots(op.args[0].values[op.args[1]], op.args[0].roots)
         if not any(isinstance(v, Parts) for v in values_in(op.args)):
             return None
         return self._divided(op)
@@ -104,13 +108,16 @@ class _Splitter:
         target = _ATEN.reshape.default if op.packet in (_ATEN.view, _ATEN._unsafe_view) else op.target
         return self.editor.emit(target, tuple(map(whole, op.args)), dict(op.kwargs), like=op.like)
 
-    def _divided(self, op: Op) -> Parts | None:
+    def _divided(self, op: Op) -> Parts | Elements | None:
         """The op on each part, along the outermost axis where that is possible."""
         first = next(v for v in values_in(op.args) if isinstance(v, Parts))
         for axis in axes_of(first):
-            rule = rule_of(op, axis)
             rows = parts_along(first, axis)
-            if rule is None or rows is None:
+            picked = None if rows is None else self._picked(op, axis, rows)
+            if picked is not None:
+                return picked
+            rule = None if rows is None else rule_of(op, axis)
+            if rule is None:
                 continue
             single = op.target is not operator.getitem and op.packet not in (_ATEN.cat, _ATEN.stack)
             operands = op.args if single or op.target is operator.getitem else op.args[0]
@@ -124,6 +131,17 @@ class _Splitter:
                                      op.kwargs, op.like)) for k in range(len(rows))]
             return Parts(rule.result, tuple(done), roots)
         return None
+
+    def _picked(self, op: Op, axis: int, rows: list[Value]) -> Parts | Elements | None:
+        """Rows that are whole parts are these parts."""
+        if op.target is operator.getitem or op.args[0] is not next(v for v in values_in(op.args) if isinstance(v, Parts)):
+            return None
+        picks = picks_of(op, axis, [shape_of(r)[axis] for r in rows])
+        if picks is None:
+            return None
+        taken = tuple(self._compute(Op(_ATEN.select.int, (rows[k], axis, 0), {}, op.like)) for k in picks)
+        roots = roots_of(op.args[0])
+        return Elements(taken, roots) if op.packet is _ATEN.unbind else with_roots(taken[0], roots)
 
     def _like(self, value: Value, axis: int, sizes: list[int]) -> list[Value] | None:
         """The parts of another operand, of these sizes; constants are cut."""
@@ -215,7 +233,7 @@ class SplitBatched:
         return found
 
     @staticmethod
-    def _measure(program: Program, tried: dict[Node, Parts], regions: dict[str, _Region]) -> None:
+    def _measure(program: Program, tried: dict[Node, Parts | Elements], regions: dict[str, _Region]) -> None:
         for node, value in tried.items():
             for root in roots_of(value) if flops(node) and 0 in axes_of(value) else ():
                 regions[root].work += flops(node)
