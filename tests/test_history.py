@@ -188,3 +188,16 @@ def test_histories_that_are_none_are_refused(source):
 def test_a_history_has_its_length_in_dimension_one():
     with pytest.raises(SourceError, match="history of 2"):
         Policy("short", lambda x: {"action": x}, {"x": Source("observation", history=2)}, {"x": torch.ones(1, 3, 4)})
+
+
+def test_inspect_shows_what_is_remembered(remember, capsys):
+    from vlacompile.cli.main import main
+    from vlacompile.cli.stages import change_rows, kept_rows
+
+    plan = remember[1].plan
+    runs = {r["source"]: r["runs"] for r in change_rows(plan)}
+    assert runs["state"] == ["state", "fusion"] and runs["image"] == ["vision.image", "fusion"]
+    made = {r["value"]: r["computed_by"] for r in kept_rows(plan)}
+    assert made["vision.image.0@2"] == "vision.image, 2 ago" and made["vision.image.0"] == "vision.image"
+    assert main(["inspect", str(remember[1].path)]) == 0
+    assert "observation, 3 remembered" in capsys.readouterr().out

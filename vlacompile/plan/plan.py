@@ -153,6 +153,15 @@ class Plan:
     def value_index(self, name: str) -> int:
         return next(i for i, v in enumerate(self.values) if v.name == name)
 
+    def looking_back(self) -> frozenset[str]:
+        """Names of the stages that depend on an earlier observation: they run whenever the histories advance."""
+        earlier, names = {d.output for d in self.delays}, set()
+        for stage in self.stages:
+            if any(b.value in earlier for b in stage.inputs):
+                names.add(stage.name)
+                earlier |= {b.value for b in stage.outputs}
+        return frozenset(names)
+
     def source_names(self) -> tuple[str, ...]:
         return tuple(self.values[s.value].name for s in self.sources)
 
