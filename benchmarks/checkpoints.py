@@ -24,6 +24,15 @@ ONE_GRAPH_NODES = 8000  # a graph of more nodes is not exported whole: hours and
 ROUNDS = 5
 
 
+def stacked(sources: dict, written: list[dict], append) -> list[dict]:
+    """What the robot writes, observation after observation -> what the inference function takes."""
+    out: list[dict] = []
+    for inputs in written:
+        before = out[-1] if out else {}
+        out.append(inputs | {n: append(before.get(n), inputs[n], s.history) for n, s in sources.items() if s.history > 1})
+    return out
+
+
 def measure(kind: str, keep: bool) -> dict:
     """keep: measure the bundle that is there, instead of writing the checkpoint and building anew."""
     import torch
@@ -33,6 +42,7 @@ def measure(kind: str, keep: bool) -> dict:
     from examples import machine
     from tests.lerobot.checkpoints import write
     from vlacompile.capture.export import capture
+    from vlacompile.capture.history import append, newest_of
     from vlacompile.capture.ops import flops
     from vlacompile.frontends.lerobot.read import read_policy
     from vlacompile.verify.golden import golden_inputs
@@ -50,8 +60,11 @@ def measure(kind: str, keep: bool) -> dict:
     parity = vc.verify(bundle.path)
     program = capture(policy)
     nodes = sum(n.op == "call_function" for n in program.graph.nodes)
-    inputs = [i for _, i in golden_inputs(dict(policy.sources), dict(policy.example_inputs), ROUNDS + 1, seed=3)]
+    written = [i for _, i in golden_inputs(dict(policy.sources), newest_of(policy.sources, policy.example_inputs),
+                                           ROUNDS + 1, seed=3)]
+    inputs = stacked(policy.sources, written, append)  # what PyTorch and the one graph are given
     arrays = [{n: t.contiguous().numpy() for n, t in i.items()} for i in inputs]
+    newest = [{n: t.contiguous().numpy() for n, t in i.items()} for i in written]
     whole = None
     if nodes <= ONE_GRAPH_NODES:
         print(f"{kind}: export it as one ONNX graph", flush=True)
@@ -70,12 +83,12 @@ def measure(kind: str, keep: bool) -> dict:
         session.step()
 
     with torch.no_grad(), vc.Session(bundle.path, threads=1) as session:
-        for number, (tensors, values) in enumerate(zip(inputs, arrays, strict=True)):
+        for number, (tensors, values, frame) in enumerate(zip(inputs, arrays, newest, strict=True)):
             print(f"{kind}: round {number} of {ROUNDS}", flush=True)
             clock("pytorch", lambda: policy.infer(**tensors))
             if whole is not None:
                 clock("one_graph", lambda: whole.replan(values))
-            clock("libvlart", lambda: step(session, values))
+            clock("libvlart", lambda: step(session, frame))
         stats = session.stats()
     plan = bundle.plan
     return {

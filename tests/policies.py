@@ -83,6 +83,50 @@ class Flow(nn.Module):
         return self.head(h)
 
 
+class TwoCameras(nn.Module):
+    """One encoder for two cameras and two frames at once, as (batch frames cameras), and keypoints by a softmax."""
+
+    def __init__(self, d: int = 16, frames: int = 2, steps: int = 5, dim: int = 4):
+        super().__init__()
+        self.d, self.frames, self.steps, self.dim = d, frames, steps, dim
+        self.camera = nn.Sequential(nn.Conv2d(3, d, 4, 4), nn.BatchNorm2d(d), nn.ReLU(), nn.MaxPool2d(2),
+                                    nn.Conv2d(d, d, 3, padding=1), nn.GroupNorm(4, d), nn.ReLU())
+        self.place, self.out = nn.Parameter(torch.randn(16, 2)), nn.Linear(2 * d, d)
+        self.head = nn.Linear(frames * (2 * d + 9), steps * dim)
+
+    def forward(self, base, wrist, state) -> dict[str, torch.Tensor]:
+        images = torch.stack([base, wrist], 2).movedim(-1, -3).float() / 255  # [1,frames,cameras,3,H,W]
+        seen = self.camera(images.flatten(0, 2))
+        points = torch.softmax(seen.reshape(-1, 16), -1) @ self.place
+        features = torch.relu(self.out(points.view(-1, 2 * self.d)))
+        features = features.reshape(1, self.frames, 2 * self.d)
+        out = self.head(torch.cat([state, features], -1).flatten(1))
+        return {"action": torch.tanh(out).reshape(1, self.steps, self.dim)}
+
+
+class Remember(nn.Module):
+    """A policy of three observations: a shared encoder of each frame by itself, the states as they are, and an
+    instruction that modulates every observation."""
+
+    def __init__(self, d: int = 24, frames: int = 3, steps: int = 5, dim: int = 4):
+        super().__init__()
+        self.frames, self.steps, self.dim = frames, steps, dim
+        self.camera, self.project = nn.Conv2d(3, d, 8, 8), nn.Linear(d * 16, d)
+        self.language, self.state = nn.Embedding(50, d), nn.Linear(9, d)
+        self.times = nn.Parameter(torch.randn(frames, 1, d))
+        self.head = nn.Linear(d * frames, steps * dim)
+
+    def forward(self, tokens, image, state) -> dict[str, torch.Tensor]:
+        told = self.language(tokens).mean(1)
+        seen = [self.see(image[:, i]) * torch.tanh(told + self.state(state[:, i])) + self.times[i]
+                for i in range(self.frames)]
+        return {"action": torch.tanh(self.head(torch.cat(seen, -1))).reshape(1, self.steps, self.dim)}
+
+    def see(self, image: torch.Tensor) -> torch.Tensor:
+        pixels = image.permute(0, 3, 1, 2).float() / 255 - 0.5
+        return torch.tanh(self.project(torch.relu(self.camera(pixels)).flatten(1)))
+
+
 def _image(size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
 
@@ -113,6 +157,28 @@ def flow(iterations: int = 4, seed: int = 0) -> Policy:
     torch.manual_seed(seed)
     model = Flow(iterations=iterations).eval()
     return Policy("flow", model, *flow_inputs())
+
+
+def remember(frames: int = 3, seed: int = 0) -> Policy:
+    torch.manual_seed(seed)
+    model = Remember(frames=frames).eval()
+    image, state = (Source("observation", 10.0, history=frames) for _ in range(2))
+    return Policy("remember", model, {"tokens": Source("task"), "image": image, "state": state},
+                  {"tokens": torch.randint(0, 50, (1, 6)), "image": torch.stack([_image() for _ in range(frames)], 1),
+                   "state": torch.randn(1, frames, 9)})
+
+
+def two_cameras(frames: int = 2, seed: int = 0) -> Policy:
+    torch.manual_seed(seed)
+    sources = {n: Source("observation", history=frames) for n in ("base", "wrist", "state")}
+    image = lambda: torch.stack([_image() for _ in range(frames)], 1)  # noqa: E731
+    inputs = {"base": image(), "wrist": image(), "state": torch.randn(1, frames, 9)}
+    if frames == 1:
+        model = TwoCameras(frames=1).eval()
+        sources = dict.fromkeys(sources, Source("observation"))
+        return Policy("two_cameras", lambda **x: model(**{n: t[:, None] for n, t in x.items()}), sources,
+                      {n: t[:, 0] for n, t in inputs.items()})
+    return Policy("two_cameras", TwoCameras(frames=frames).eval(), sources, inputs)
 
 
 EVERY_STAGE = """name = "every-stage"

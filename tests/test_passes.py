@@ -11,15 +11,18 @@ import torch
 
 from tests import policies
 from vlacompile.capture.export import capture
+from vlacompile.capture.history import frames_of
 from vlacompile.capture.program import execute, program_text
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
+from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
@@ -50,6 +53,25 @@ class Film(torch.nn.Module):
         for k in range(2):
             noise = noise * torch.nn.functional.linear(torch.relu(observation + 0.1 * k), self.w)
         return {"action": noise}
+
+
+class Batched(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(2, 3, 1, 1))
+
+    def forward(self, a, b):
+        return {"action": torch.nn.functional.conv2d(torch.cat([a, b]), self.w)}
+
+
+class Speed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x):
+        before, now = (torch.nn.functional.linear(x[:, i], self.w) for i in range(2))
+        return {"action": now - before}
 
 
 class Split(torch.nn.Module):
@@ -111,6 +133,11 @@ def _example(kind) -> Policy:
     if kind is FuseLoop:
         inputs = {"noise": torch.randn(1, 4), "observation": torch.randn(1, 4)}
         return Policy("example", _repeated, {"noise": Source("step"), "observation": Source("observation")}, inputs)
+    if kind is SplitBatched:
+        inputs = {"a": torch.randn(1, 3, 4, 4), "b": torch.randn(1, 3, 4, 4)}
+        return Policy("example", Batched().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
+    if kind is DelayFrames:
+        return Policy("example", Speed().eval(), {"x": Source("observation", history=2)}, {"x": torch.randn(1, 2, 4)})
     if kind is SplitLinearOverConcat:
         inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
         return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
@@ -134,14 +161,14 @@ def _documented(kind, part: str) -> str:
     return textwrap.dedent(block.group(1)).strip()
 
 
-KINDS = sorted({type(p) for p in (*PASSES, *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
+KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
 def test_the_example_of_the_docstring(kind):
     policy = _example(kind)
     program = capture(policy)
-    if kind not in {type(p) for p in PASSES}:
+    if kind in {type(p) for p in LOOP_PASSES} - {type(p) for p in PASSES}:
         program = find_loop(program).program
     before = _weights_renamed(program_text(program))
     assert before == _documented(kind, "Before")
@@ -149,7 +176,10 @@ def test_the_example_of_the_docstring(kind):
     assert _weights_renamed(program_text(result.program)) == _documented(kind, "After")
     assert result.changed and not kind().run(result.program).changed
     want = policy.infer(**policy.example_inputs)["action"]
-    got = execute(result.program, policy.example_inputs)[0]["action"]
+    frames, past = frames_of(policy.sources, policy.example_inputs), {}
+    if kind is DelayFrames:
+        execute(result.program, {"x": frames["x@1"]}, past=past)
+    got = execute(result.program, frames, past=past)[0]["action"]
     assert torch.allclose(got, want, atol=1e-6)
 
 

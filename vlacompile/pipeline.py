@@ -12,18 +12,21 @@ import torch
 
 from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, check_destination, stage_path, write_bundle
 from vlacompile.capture.export import capture
+from vlacompile.capture.history import append, newest_of
 from vlacompile.capture.program import Program, execute
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
 from vlacompile.errors import ParityError
 from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
+from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
@@ -53,6 +56,7 @@ PASSES = (
     SplitLinearOverFeatures(),
     NarrowLinears(),
     CollapseLinearChains(),
+    SplitBatched(),
     MergeCommonSubexpressions(),
 )
 LOOP_PASSES = (
@@ -152,26 +156,27 @@ def resolve(recipe: Recipe, policy: Policy) -> Recipe:
 
 def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | None = None,
           progress: Progress = lambda phase: None) -> Staging:
-    """Graph passes, the loop, the solver, the cuts, the stages. policy: where the recipe lets the loop lose something,
-    for the observations that say how much."""
+    """Graph passes, the histories, the loop, the solver, the cuts, the stages. policy: where the recipe lets the loop
+    lose something, for the observations that say how much."""
     notes: list[str] = []
-    program, found = _rolled(program, notes)
+    minimum = target.launch.min_stage_flops if recipe.stages.min_flops is None else recipe.stages.min_flops
+    program, found = _rolled(program, minimum, notes)
     complete, written = program.iterations is None, None
     if found and complete and policy is not None and recipe.loop.max_action_error > 0:
-        choice = choose_solver(program, policy, recipe.loop, lambda other: _rolled(capture(other, whole=True), [])[0], progress)
+        again = lambda other: _rolled(capture(other, whole=True), minimum, [])[0]  # noqa: E731
+        choice = choose_solver(program, policy, recipe.loop, again, progress)
         notes += [f"solver: {note}" for note in choice.notes]
         written, program = (None if choice.sampling is None else program), choice.program
     if found and fuses(program, target, recipe.loop):
         program = _rewrite(program, FUSED_PASSES, notes)
-    minimum = recipe.stages.min_flops
-    parts = partition(program, target.launch.min_stage_flops if minimum is None else minimum)
+    parts = partition(program, minimum)
     notes += [f"merged: {note}" for note in parts.merged]
     return Staging(build_stages(parts), tuple(notes), complete, written)
 
 
-def _rolled(program: Program, notes: list[str]) -> tuple[Program, bool]:
+def _rolled(program: Program, min_flops: int, notes: list[str]) -> tuple[Program, bool]:
     """The program after the passes, its loops rolled up; whether there are any."""
-    program = _rewrite(program, PASSES, notes)
+    program = _rewrite(program, (*PASSES, DelayFrames(min_flops)), notes)
     loop = find_loop(program)
     notes += [f"loop: {note}" for note in loop.notes]
     return (_rewrite(loop.program, LOOP_PASSES, notes), True) if loop.found else (program, False)
@@ -186,20 +191,27 @@ def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
 
 
 def golden(policy: Policy, staging: Staging, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:
-    """Golden frames: inputs, what the original function returns for them, and what PyTorch computes for
-    every value between stages; and how far the staged graph is from the original function, per output. Where a loop
-    was given fewer evaluations, the original function is compared with the graph before that.
+    """Golden frames: inputs (of a history the newest observation), what the original function returns for them and
+    for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph
+    is from the original function, per output. Where a loop was given fewer evaluations, the original function is
+    compared with the graph before that.
     Raises ParityError when it is another function."""
     staged, written = staging.staged, staging.written
     values_of = {node: name for name, node in staged.origin.items()}
     frames: list[Frame] = []
     parity: dict[str, Metrics] = {}
-    for label, inputs in golden_inputs(dict(policy.sources), dict(policy.example_inputs), recipe.verify.frames,
+    newest = newest_of(policy.sources, policy.example_inputs)
+    longest = max((s.history for s in policy.sources.values()), default=1)
+    seen: dict[str, torch.Tensor] = {}
+    past: dict[str, torch.Tensor] = {}
+    past_as_written: dict[str, torch.Tensor] = {}
+    for label, inputs in golden_inputs(dict(policy.sources), newest, max(recipe.verify.frames, longest + 2),
                                        recipe.verify.seed):
+        seen |= {n: append(seen.get(n), inputs[n], s.history) for n, s in policy.sources.items() if s.history > 1}
         with torch.no_grad():
-            original = policy.infer(**inputs)
-        outputs, kept = execute(staged.program, inputs, keep=values_of)
-        proved = outputs if written is None else execute(written, inputs)[0]
+            original = policy.infer(**(inputs | seen))
+        outputs, kept = execute(staged.program, inputs, keep=values_of, past=past)
+        proved = outputs if written is None else execute(written, inputs, past=past_as_written)[0]
         for name, tensor in proved.items():
             got = compare(tensor.numpy(), original[name].contiguous().numpy())
             parity[name] = got.worst(parity.get(name, got))

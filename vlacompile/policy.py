@@ -38,10 +38,14 @@ class Source:
         instruction), "observation" (per replan, as camera frames), "step" (per loop, as the
         noise that a denoising loop starts from), "tick" (per control tick).
     clock: nominal rate in Hz, or None when it is not periodic.
+    history: how many observations the policy sees. With n > 1 the inference function takes [1,n,...], oldest first;
+        the robot writes the newest alone, [1,...]. All histories of a policy advance together, once per
+        step (or observe) before which at least one of them was written; the first observation fills them.
     """
 
     update: str
     clock: float | None = None
+    history: int = 1
 
     def __post_init__(self) -> None:
         if self.update not in UPDATES:
@@ -50,6 +54,13 @@ class Source:
                 where="vlacompile.Source(update=...)",
                 why=nearest(self.update, UPDATES),
                 fix="choose how often this input changes",
+            )
+        if self.history < 1 or (self.history > 1 and self.update not in ("observation", "tick")):
+            raise SourceError(
+                f"a history of {self.history} of a source that changes per {self.update}",
+                where="vlacompile.Source(history=...)",
+                why="a history holds at least one observation, of a source that is observed",
+                fix='use update="observation" and the number of observations that the policy sees',
             )
         if self.clock is not None and not self.clock > 0:
             raise SourceError(
@@ -144,6 +155,15 @@ class Policy:
                     where=where,
                     why="it is missing, or has another shape or dtype than the example",
                     fix="give every input as in example_inputs",
+                )
+        for name, source in self.sources.items():
+            shape = tuple(self.example_inputs[name].shape)
+            if source.history > 1 and shape[:2] != (1, source.history):
+                raise SourceError(
+                    f'example input "{name}" is not a history of {source.history} observations',
+                    where=where,
+                    why=f"it has shape {list(shape)}, not [1,{source.history},...]",
+                    fix="stack the observations, oldest first, along dimension 1",
                 )
         if (self.step is None) != (self.loop is None):
             raise SourceError(

@@ -23,6 +23,8 @@ static uint32_t known_stride(uint32_t id) {
     case VLART_SECTION_INITIALIZERS: return sizeof(vlart_initializer_record_t);
     case VLART_SECTION_CARRIES: return sizeof(vlart_carry_record_t);
     case VLART_SECTION_SAMPLINGS: return sizeof(vlart_sampling_record_t);
+    case VLART_SECTION_DELAYS: return sizeof(vlart_delay_record_t);
+    case VLART_SECTION_HISTORIES: return sizeof(vlart_history_record_t);
     case VLART_SECTION_FRAMES: return sizeof(vlart_frame_record_t);
     case VLART_SECTION_TENSORS: return sizeof(vlart_tensor_record_t);
     case VLART_SECTION_DECODES: return sizeof(vlart_decode_record_t);

@@ -41,6 +41,10 @@ vlart_status_t vlart_bundle_source(const vlart_bundle_t *bundle, uint32_t source
   const vlart_source_record_t *record = vlart_plan_source(&bundle->plan, source);
   vlart_source_info_t info = {
       .value = record->value, .update = record->update, .clock_hz = record->clock_hz};
+  for (uint32_t i = 0; i < vlart_plan_count(&bundle->plan, VLART_SECTION_HISTORIES); i++) {
+    const vlart_history_record_t *history = vlart_plan_history(&bundle->plan, i);
+    info.frames = history->source == source ? history->frames : info.frames;
+  }
   return vlart_copy_out(out_info, &info, sizeof info);
 }
 

@@ -21,6 +21,7 @@ vlart_status_t vlart_plan_read(const uint8_t *data, size_t bytes, vlart_diag_t *
   out_plan->source_count = vlart_plan_count(out_plan, VLART_SECTION_SOURCES);
   out_plan->weight_count = vlart_plan_count(out_plan, VLART_SECTION_WEIGHTS);
   out_plan->stage_count = vlart_plan_count(out_plan, VLART_SECTION_STAGES);
+  out_plan->delay_count = vlart_plan_count(out_plan, VLART_SECTION_DELAYS);
   return VLART_STATUS_OK;
 }
 
@@ -33,12 +34,17 @@ void vlart_plan_take(vlart_plan_t *plan, vlart_arena_t *arena) {
   plan->writers = vlart_arena_take(arena, plan->value_count, sizeof *plan->writers);
   plan->names = vlart_arena_take(arena, plan->value_count, sizeof *plan->names);
   plan->depends = vlart_arena_take(arena, plan->stage_count, sizeof *plan->depends);
+  plan->delay_roots = vlart_arena_take(arena, plan->delay_count, sizeof *plan->delay_roots);
+  plan->looks_back = vlart_arena_take(arena, plan->stage_count, sizeof *plan->looks_back);
+  plan->observes = vlart_arena_take(arena, plan->stage_count, sizeof *plan->observes);
   plan->order = vlart_arena_take(arena, most, sizeof *plan->order);
   plan->binding_seen = vlart_arena_take(arena, bindings, sizeof *plan->binding_seen);
 }
 
 vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag) {
   vlart_status_t status = vlart_plan_check_records(plan, diag);
+  if (status == VLART_STATUS_OK) status = vlart_plan_check_delays(plan, diag);
   if (status == VLART_STATUS_OK) status = vlart_plan_check_flow(plan, diag);
+  if (status == VLART_STATUS_OK) status = vlart_plan_check_delay_flow(plan, diag);
   return status != VLART_STATUS_OK ? status : vlart_plan_check_action(plan, diag);
 }

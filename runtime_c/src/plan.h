@@ -12,12 +12,13 @@ typedef enum {
   VLART_ORIGIN_WEIGHT,  /* constant */
   VLART_ORIGIN_SOURCE,  /* the caller */
   VLART_ORIGIN_STAGE,   /* an output of a stage */
+  VLART_ORIGIN_DELAY,   /* the history, when it advances */
   VLART_ORIGIN_SCRATCH, /* the inner iterations of a loop stage */
 } vlart_origin_t;
 
 typedef struct {
   uint32_t origin; /* vlart_origin_t */
-  uint32_t index;  /* source or stage, or weight */
+  uint32_t index;  /* source, stage, delay or weight */
 } vlart_writer_t;
 
 typedef struct {
@@ -29,9 +30,15 @@ typedef struct {
   uint32_t source_count;
   uint32_t weight_count;
   uint32_t stage_count;
+  uint32_t delay_count;
+  uint32_t observing_stages; /* index behind the last stage that must run for every observation */
+  uint64_t histories;        /* bit i: source i has a history */
   vlart_writer_t *writers; /* [value_count] */
   uint32_t *names;         /* [value_count] value indices in the order of their names */
   uint64_t *depends;       /* [stage_count] bit i: source i */
+  uint32_t *delay_roots;   /* [delay_count] value at the beginning of the chain */
+  uint8_t *looks_back;     /* [stage_count] 1: depends on an earlier observation */
+  uint8_t *observes;       /* [stage_count] 1: what it computes is delayed */
   /* The next two serve the checks and are idle afterwards. */
   uint32_t *order;       /* [largest record count] */
   uint8_t *binding_seen; /* [binding_count] */
@@ -47,10 +54,12 @@ vlart_status_t vlart_plan_read(const uint8_t *data, size_t bytes, vlart_diag_t *
 /* [open] Everything else, once vlart_plan_take placed the arrays. */
 vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag);
 
-/* Parts of vlart_plan_check: policy, files, weights, values, sources; stages; decode steps and
-   consumption. */
+/* Parts of vlart_plan_check: policy, files, weights, values, sources; delays; stages; what delays begin
+   with; decode steps and consumption. */
 vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag);
+vlart_status_t vlart_plan_check_delays(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag);
+vlart_status_t vlart_plan_check_delay_flow(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_action(vlart_plan_t *plan, vlart_diag_t *diag);
 
 /* Bit i: source i is an observation that the actions depend on. After vlart_plan_check_flow. */
@@ -72,6 +81,8 @@ VLART_ACCESSOR(initializer, INITIALIZERS)
 VLART_ACCESSOR(carry, CARRIES)
 VLART_ACCESSOR(sampling, SAMPLINGS)
 VLART_ACCESSOR(decode, DECODES)
+VLART_ACCESSOR(delay, DELAYS)
+VLART_ACCESSOR(history, HISTORIES)
 #undef VLART_ACCESSOR
 
 static inline uint32_t vlart_plan_count(const vlart_plan_t *plan, uint32_t section) {

@@ -11,6 +11,7 @@ typedef struct {
   const vlart_backend_t *backend;
   void *engine;
   uint64_t *seen; /* [dep_count] version of each source when the stage last ran */
+  uint64_t seen_advances; /* of the histories, when the stage last ran */
   bool current;   /* the last run ended well; with `seen`, whether the stage may be skipped */
   bool readable;  /* the outputs are those of a whole run */
   uint64_t runs;
@@ -79,6 +80,9 @@ struct vlart_session {
   uint64_t *versions;      /* [source_count] 0: never written; each change adds one */
   uint64_t sources_set;    /* bit i: source i was written */
   uint64_t sources_needed; /* bit i: a stage depends on source i */
+  uint64_t advances;       /* of the histories; each one changes every delayed value */
+  bool observed;           /* the newest observation is encoded: the next write begins another one */
+  bool filled;             /* the delayed values have content */
   vlart_stage_state_t *stages; /* [stage_count] */
   vlart_context_t contexts[VLART_BACKEND_LIMIT]; /* by backend id; unused ones have no backend */
   void **addresses;      /* [largest port count] for prepare */
@@ -132,6 +136,15 @@ uint64_t vlart_realtime_dropped(const vlart_session_t *session); /* pops since t
 vlart_status_t vlart_realtime_late(const vlart_session_t *session, vlart_diag_t *diag);
 void vlart_realtime_publish(vlart_session_t *session);
 void vlart_realtime_reset(vlart_session_t *session);
+
+/* [tick] Before a history source is written: begins an observation, if the one before is encoded. */
+void vlart_history_advance(vlart_session_t *session);
+
+/* [tick] First observation: delays of what has come about now, from sources or from stage `index`. */
+void vlart_history_fill(vlart_session_t *session, vlart_origin_t origin, uint32_t index);
+
+/* [tick] The first `stages` stages are up to date: the observation may be encoded with that. */
+void vlart_history_passed(vlart_session_t *session, uint32_t stages);
 
 /* [tick] Index of the first element that is not finite, or `count`. Integers are always finite. */
 size_t vlart_first_not_finite(const void *data, size_t count, uint32_t dtype);

@@ -23,6 +23,9 @@ static bool is_current(const vlart_session_t *session, uint32_t index) {
   const vlart_plan_t *plan = &session->bundle->plan;
   const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
   const vlart_stage_state_t *state = &session->stages[index];
+  if (plan->looks_back[index] && state->seen_advances != session->advances) {
+    return false;
+  }
   for (uint32_t i = 0; state->current && i < stage->dep_count; i++) {
     if (state->seen[i] != session->versions[vlart_plan_index(plan, stage->dep_begin + i)]) {
       return false;
@@ -74,6 +77,7 @@ static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
   for (uint32_t i = 0; i < stage->dep_count; i++) {
     state->seen[i] = session->versions[vlart_plan_index(plan, stage->dep_begin + i)];
   }
+  state->seen_advances = session->advances;
   state->current = true;
   state->readable = true;
   count_run(state, now_ns() - began_ns);
@@ -81,19 +85,55 @@ static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
   return VLART_STATUS_OK;
 }
 
+/* Brings one stage up to date, and what is delayed of it. */
+static vlart_status_t pass_stage(vlart_session_t *session, uint32_t i, const clock_limit_t *clock,
+                                 bool *out_ran, vlart_diag_t *diag) {
+  vlart_status_t status = VLART_STATUS_OK;
+  *out_ran = !is_current(session, i);
+  if (*out_ran) {
+    status = run_stage(session, i, clock, diag);
+  } else {
+    session->totals.stages_skipped++;
+  }
+  if (status == VLART_STATUS_OK) {
+    vlart_history_fill(session, VLART_ORIGIN_STAGE, i);
+    vlart_history_passed(session, i + 1);
+  }
+  return status;
+}
+
+static void begin_stages(vlart_session_t *session) {
+  vlart_history_fill(session, VLART_ORIGIN_SOURCE, 0);
+  vlart_history_passed(session, 0);
+}
+
+static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit_t *clock,
+                                     vlart_diag_t *diag) {
+  vlart_status_t status = VLART_STATUS_OK;
+  bool ran;
+  begin_stages(session);
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < session->bundle->plan.observing_stages; i++) {
+    if (session->bundle->plan.observes[i]) {
+      status = pass_stage(session, i, clock, &ran, diag);
+    }
+  }
+  return status;
+}
+
 static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *clock,
                                  vlart_diag_t *diag) {
   bool acts = session->action_stage != VLART_NONE;
   bool published = false;
+  begin_stages(session);
   if (acts && !is_current(session, session->action_stage)) {
     vlart_realtime_fill(session);
   }
   for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
-    if (is_current(session, i)) {
-      session->totals.stages_skipped++;
+    bool ran;
+    vlart_status_t status = pass_stage(session, i, clock, &ran, diag);
+    if (!ran) {
       continue;
     }
-    vlart_status_t status = run_stage(session, i, clock, diag);
     if (status == VLART_STATUS_OK && i == session->action_stage) {
       status = vlart_queue_publish(session, diag);
       session->stages[i].current = status == VLART_STATUS_OK; /* a bad chunk is computed again */
@@ -114,9 +154,14 @@ static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *
   return session->queue.remaining == 0 ? vlart_queue_rewind(session, diag) : VLART_STATUS_OK;
 }
 
-static vlart_status_t source_unset(const vlart_session_t *session, vlart_diag_t *diag) {
+/* SOURCE_UNSET if a source among `needed` was never written. */
+static vlart_status_t check_sources(const vlart_session_t *session, uint64_t needed,
+                                    vlart_diag_t *diag) {
   const vlart_plan_t *plan = &session->bundle->plan;
-  uint64_t unset = session->sources_needed & ~session->sources_set;
+  uint64_t unset = needed & ~session->sources_set;
+  if (unset == 0) {
+    return VLART_STATUS_OK;
+  }
   uint32_t source = 0;
   while ((unset >> source & 1) == 0) {
     source++;
@@ -128,18 +173,37 @@ static vlart_status_t source_unset(const vlart_session_t *session, vlart_diag_t 
   return VLART_STATUS_SOURCE_UNSET;
 }
 
+static clock_limit_t start_clock(uint64_t deadline_us) {
+  bool limited = deadline_us > 0 && deadline_us < UINT64_MAX / 1000;
+  return (clock_limit_t){now_ns(), limited ? deadline_us * 1000 : UINT64_MAX};
+}
+
+vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *diag) {
+  if (session == NULL) {
+    return vlart_bad_argument(diag, "vlart_session_observe", "the session is NULL");
+  }
+  const vlart_plan_t *plan = &session->bundle->plan;
+  vlart_status_t status = check_sources(session, plan->histories & session->sources_needed, diag);
+  if (status == VLART_STATUS_OK) {
+    clock_limit_t clock = start_clock(plan->policy->deadline_us);
+    status = observe_stages(session, &clock, diag);
+    session->totals.deadline_misses += status == VLART_STATUS_DEADLINE_MISSED;
+  }
+  return status;
+}
+
 vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t deadline_us,
                                            vlart_diag_t *diag) {
   if (session == NULL) {
     return vlart_bad_argument(diag, "vlart_session_step", "the session is NULL");
   }
-  if ((session->sources_needed & ~session->sources_set) != 0) {
-    return source_unset(session, diag);
+  vlart_status_t status = check_sources(session, session->sources_needed, diag);
+  if (status != VLART_STATUS_OK) {
+    return status;
   }
-  bool limited = deadline_us > 0 && deadline_us < UINT64_MAX / 1000;
-  clock_limit_t clock = {now_ns(), limited ? deadline_us * 1000 : UINT64_MAX};
+  clock_limit_t clock = start_clock(deadline_us);
   session->totals.steps++;
-  vlart_status_t status = run_stages(session, &clock, diag);
+  status = run_stages(session, &clock, diag);
   session->totals.last_step_ns = now_ns() - clock.began_ns;
   if (status == VLART_STATUS_DEADLINE_MISSED) {
     session->totals.deadline_misses++;

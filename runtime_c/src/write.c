@@ -109,6 +109,7 @@ vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t source, co
     return vlart_bad_argument(diag, call, "there is no source of this index");
   }
   uint32_t index = vlart_plan_source(plan, source)->value;
+  bool remembers = (plan->histories >> source & 1) != 0;
   const vlart_value_record_t *value = vlart_plan_value(plan, index);
   vlart_status_t status =
       check_shape(session, source, value, bytes, dtype, rank, dims, diag);
@@ -118,11 +119,17 @@ vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t source, co
   bool written = session->versions[source] > 0;
   if (written && (bytes == 0 || memcmp(session->data[index], data, bytes) == 0)) {
     vlart_realtime_written(session, source);
+    if (remembers) {
+      vlart_history_advance(session);
+    }
     return VLART_STATUS_OK;
   }
   status = check_content(session, source, data, bytes, dtype, diag);
   if (status != VLART_STATUS_OK) {
     return status;
+  }
+  if (remembers) {
+    vlart_history_advance(session);
   }
   if (bytes > 0) {
     memcpy(session->data[index], data, bytes);
@@ -139,6 +146,7 @@ static bool is_readable(const vlart_session_t *session, uint32_t value) {
     case VLART_ORIGIN_WEIGHT: return true;
     case VLART_ORIGIN_SOURCE: return session->versions[writer.index] > 0;
     case VLART_ORIGIN_STAGE: return session->stages[writer.index].readable;
+    case VLART_ORIGIN_DELAY: return session->filled;
     default: return false;
   }
 }

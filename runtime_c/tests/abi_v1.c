@@ -51,6 +51,7 @@ AT_LEAST(vlart_value_info_t, 96);
 
 AT(vlart_source_info_t, value, 8);
 AT(vlart_source_info_t, clock_hz, 16);
+AT(vlart_source_info_t, frames, 20);
 AT_LEAST(vlart_source_info_t, 24);
 
 AT(vlart_stage_info_t, artefact, 16);
@@ -119,13 +120,15 @@ static const struct {
   vlart_status_t (*session_invalidate)(vlart_session_t *);
   vlart_status_t (*session_stats)(const vlart_session_t *, uint32_t, vlart_stage_stats_t *);
   vlart_status_t (*session_totals)(const vlart_session_t *, vlart_session_totals_t *);
+  vlart_status_t (*session_observe)(vlart_session_t *, vlart_diag_t *); /* from version 1.1 */
+  vlart_status_t (*session_reset)(vlart_session_t *);
 } functions = {
     vlart_abi_version,     vlart_bundle_required_bytes, vlart_bundle_open,
     vlart_bundle_close,    vlart_session_required_bytes, vlart_session_init,
     vlart_session_close,   vlart_session_write,          vlart_session_step,
     vlart_session_step_deadline, vlart_session_read,     vlart_session_pop,
     vlart_session_queue,   vlart_session_invalidate,     vlart_session_stats,
-    vlart_session_totals,
+    vlart_session_totals,  vlart_session_observe,        vlart_session_reset,
 };
 
 int main(void) {

@@ -35,16 +35,27 @@ static void change_state(const vlart_plan_t *plan, vlart_session_t *session, uin
   }
 }
 
-static void use_session(vlart_bundle_t *bundle, vlart_session_t *session) {
-  const vlart_plan_t *plan = &bundle->plan;
+static void write_sources(const vlart_plan_t *plan, vlart_session_t *session, int byte) {
   for (uint32_t i = 0; i < plan->source_count; i++) {
     const vlart_value_record_t *value = vlart_plan_value(plan, vlart_plan_source(plan, i)->value);
-    void *zeros = calloc(value->bytes + 1, 1);
-    if (vlart_session_write(session, i, zeros, value->bytes, value->dtype, value->rank,
+    void *bytes = malloc(value->bytes + 1);
+    memset(bytes, byte, value->bytes + 1);
+    if (vlart_session_write(session, i, bytes, value->bytes, value->dtype, value->rank,
                             value->dims, NULL) != VLART_STATUS_OK) {
       abort();
     }
-    free(zeros);
+    free(bytes);
+  }
+}
+
+static void use_session(vlart_bundle_t *bundle, vlart_session_t *session) {
+  const vlart_plan_t *plan = &bundle->plan;
+  for (int byte = 0; byte < 2; byte++) { /* of the histories the first frame, then another */
+    write_sources(plan, session, byte);
+    if (vlart_session_observe(session, NULL) != VLART_STATUS_OK &&
+        plan->policy->deadline_us == 0) {
+      abort();
+    }
   }
   uint32_t dim = plan->policy->action_value == VLART_NONE ? 0 : plan->policy->action_dim;
   float *action = malloc((dim + 1) * sizeof *action);
@@ -68,6 +79,9 @@ static void use_session(vlart_bundle_t *bundle, vlart_session_t *session) {
   while (dim > 0 && vlart_session_pop(session, action, dim, NULL) == VLART_STATUS_OK) {
   }
   free(action);
+  vlart_session_reset(session);
+  write_sources(plan, session, 0);
+  vlart_session_observe(session, NULL);
   stepped++;
 }
 

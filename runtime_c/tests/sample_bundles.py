@@ -163,6 +163,12 @@ class Bundle:
             initializer_begin=init[0] if init else 0, initializer_count=len(init),
             carry_begin=carry[0] if carry else 0, carry_count=len(carry), flops=123, weight_bytes=456)
 
+    def delay(self, given: str, name: str) -> None:
+        """A value `name` that holds what `given` was one observation ago."""
+        row = self.plan.records["values"][self.values[given]]
+        kind = next(k for k, v in layout.DTYPES.items() if v == row["dtype"])
+        self.plan.add("delays", input=self.values[given], output=self.value(name, kind, row["dims"][: row["rank"]]))
+
     def _onnx(self, name, nodes, inputs, outputs, weights) -> bytes:
         def info(port, value, mode):
             row = self.plan.records["values"][self.values[value]]
@@ -340,3 +346,49 @@ class Flow:
             trace.append(np.tanh(x @ self.mix + memory + t))
             x = x + trace[-1]
         return {"memory": memory, "sample": x, "trace": np.stack(trace)}
+
+
+class Recall:
+    """Two histories: an encoded image of three frames and a raw state of two; one gain per task. The action is
+    gain * (newest + older + oldest feature) + newest - older state."""
+
+    H, dim = 1, 3
+
+    def __init__(self):
+        self.encode = _random(8, 6, 3)
+        b = self.bundle = Bundle("recall")
+        b.source("gain", "f32", (1, 1), "task")
+        b.source("image", "f32", (1, 6), "observation")
+        b.source("state", "f32", (1, 3), "observation")
+        weight = b.weight("encode.w", self.encode)
+        b.value("feature", "f32", (1, 3))
+        b.delay("feature", "feature@1")
+        b.delay("feature@1", "feature@2")
+        b.delay("state", "state@1")
+        b.value("action", "f32", (1, 1, 3))
+        for source, frames in ((1, 3), (2, 2)):
+            b.plan.add("histories", source=source, frames=frames)
+        node = helper.make_node
+        b.stage("encode", [node("MatMul", ["x", "w"], ["y"])], [1], [("x", "image", "whole")],
+                [("y", "feature", "whole")], [("w", weight)])
+        b.stage("act", [
+            node("Add", ["a", "b"], ["ab"]), node("Add", ["ab", "c"], ["abc"]), node("Mul", ["abc", "g"], ["scaled"]),
+            node("Sub", ["s", "t"], ["moved"]), node("Add", ["scaled", "moved"], ["sum"]),
+            node("Constant", [], ["shape"], value_ints=[1, 1, 3]), node("Reshape", ["sum", "shape"], ["action"]),
+        ], [0, 1, 2], [("a", "feature", "whole"), ("b", "feature@1", "whole"), ("c", "feature@2", "whole"),
+                       ("g", "gain", "whole"), ("s", "state", "whole"), ("t", "state@1", "whole")],
+            [("action", "action", "whole")])
+        b.action("action", 1)
+
+    def inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return {"gain": rng.uniform(1, 2, (1, 1)).astype(np.float32), "image": rng.uniform(-1, 1, (1, 6)).astype(np.float32),
+                "state": rng.uniform(-1, 1, (1, 3)).astype(np.float32)}
+
+    def reference(self, seen: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """After these observations of one episode, oldest first."""
+        ago = [seen[max(0, len(seen) - 1 - k)] for k in range(3)]
+        features = [o["image"] @ self.encode for o in ago]
+        action = ago[0]["gain"] * sum(features) + ago[0]["state"] - ago[1]["state"]
+        return {"feature": features[0], "feature@1": features[1], "feature@2": features[2], "state@1": ago[1]["state"],
+                "action": action.reshape(1, 1, 3)}

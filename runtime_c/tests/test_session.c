@@ -1,11 +1,13 @@
 /* A session on the null engine: arena sweeps, no allocation at all, caches, deadlines, failures.
-   Usage: test_session REACTIVE_BUNDLE, the bundle of sample_bundles.Reactive with bounds -1 .. 1.
+   Usage: test_session REACTIVE_BUNDLE RECALL_BUNDLE, the bundles of sample_bundles.Reactive with bounds -1 .. 1 and
+   of sample_bundles.Recall.
    Linked with --wrap=malloc,calloc,realloc,free: calls from our objects are counted. */
 #include <math.h>
 #include <string.h>
 
 #include "check.h"
 #include "null_backend.h"
+#include "test_history.h"
 #include "vlart/vlart.h"
 
 static uint64_t allocations;
@@ -285,7 +287,7 @@ static void test_bad_arguments(const char *dir) {
 }
 
 int main(int argc, char **argv) {
-  CHECK(argc == 2);
+  CHECK(argc == 3);
   test_arena_sweep(argv[1]);
   test_caches(argv[1]);
   test_queue(argv[1]);
@@ -293,6 +295,9 @@ int main(int argc, char **argv) {
   test_deadline(argv[1]);
   test_engine_failure(argv[1]);
   test_bad_arguments(argv[1]);
+  policy_t recall = open_policy(argv[2]);
+  test_history(recall.bundle, recall.session);
+  close_policy(&recall);
   CHECK(allocations == 0); /* open, init, tick and close never allocate or free */
   puts("test_session: passed");
   return 0;

@@ -34,7 +34,7 @@ BundleInfo = _struct("BundleInfo", name=c.c_char_p, target=c.c_char_p, recipe=c.
                      chunk_steps=U32, execute_steps=U32, action_dim=U32, consume=U32, low=F32P, high=F32P,
                      deadline_us=U64, arena_bytes=U64)
 ValueInfo = _struct("ValueInfo", name=c.c_char_p, dtype=U32, rank=U32, dims=U64 * 8, bytes=U64)
-SourceInfo = _struct("SourceInfo", value=U32, update=U32, clock_hz=c.c_float, reserved=U32)
+SourceInfo = _struct("SourceInfo", value=U32, update=U32, clock_hz=c.c_float, frames=U32)
 StageInfo = _struct("StageInfo", name=c.c_char_p, artefact=c.c_char_p, backend=U32, iterations=U32, depends=U64,
                     flops=U64, weight_bytes=U64)
 QueueInfo = _struct("QueueInfo", remaining=U32, position=U32, stale=U32, due=U32, chunks=U64)

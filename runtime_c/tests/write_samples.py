@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from sample_actions import samples
-from sample_bundles import Flow, Reactive
+from sample_bundles import Flow, Recall, Reactive
 
 
 def write_samples(root: Path) -> None:
@@ -17,6 +17,11 @@ def write_samples(root: Path) -> None:
         policy.bundle.write(root / name)
     for name, relay in samples().items():
         relay.bundle.write(root / name)
+    recall = Recall()
+    seen = [recall.inputs(seed) for seed in range(4)]
+    for i, inputs in enumerate(seen):
+        recall.bundle.frame(f"observation {i}", inputs, recall.reference(seen[: i + 1]))
+    recall.bundle.write(root / "recall")
 
 
 if __name__ == "__main__":

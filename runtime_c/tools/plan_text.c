@@ -88,6 +88,18 @@ static void print_sources(FILE *out, const vlart_plan_t *plan) {
   }
 }
 
+static void print_histories(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_HISTORIES); i++) {
+    const vlart_history_record_t *history = vlart_plan_history(plan, i);
+    fprintf(out, "history %%%" PRIu32 " frames=%" PRIu32 "\n",
+            vlart_plan_source(plan, history->source)->value, history->frames);
+  }
+  for (uint32_t i = 0; i < plan->delay_count; i++) {
+    const vlart_delay_record_t *delay = vlart_plan_delay(plan, i);
+    fprintf(out, "delay %%%" PRIu32 " -> %%%" PRIu32 "\n", delay->input, delay->output);
+  }
+}
+
 static void print_bindings(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t begin,
                            uint32_t count) {
   static const char *const modes[] = {"whole", "row", "carry"};
@@ -172,6 +184,7 @@ void vlart_plan_print(FILE *out, const vlart_plan_t *plan) {
   print_weights(out, plan);
   print_values(out, plan);
   print_sources(out, plan);
+  print_histories(out, plan);
   for (uint32_t i = 0; i < plan->stage_count; i++) {
     print_stage(out, plan, i);
   }

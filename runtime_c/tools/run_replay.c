@@ -264,6 +264,7 @@ vlart_status_t run_replay(run_t *run, vlart_diag_t *diag) {
   run->actions = run_allocate(frames * numbers + 1, sizeof *run->actions);
   run->action_counts = run_allocate(frames + 1u, sizeof *run->action_counts);
   for (uint32_t pass = 0; pass < run->options->repeat; pass++) {
+    vlart_session_reset(run->session); /* recorded frames are an episode */
     for (uint32_t i = 0; i < frames; i++) {
       vlart_status_t status = replay_frame(run, i, diag);
       if (status != VLART_STATUS_OK) {

@@ -51,12 +51,12 @@ def act(folder: Path, real: bool, **settings):
     return ACTPolicy(config), processors(config, _statistics(features))
 
 
-def diffusion(folder: Path, real: bool, **settings):
+def diffusion(folder: Path, real: bool, cameras: tuple[str, ...] = ("top",), **settings):
     from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
     from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
     from lerobot.policies.diffusion.processor_diffusion import make_diffusion_pre_post_processors as processors
 
-    features = _features({"top": (3, 96, 96) if real else (3, 64, 64)})
+    features = _features(dict.fromkeys(cameras, (3, 96, 96) if real else (3, 64, 64)))
     tiny = {"num_train_timesteps": 10, "down_dims": (32, 64), "diffusion_step_embed_dim": 16, "crop_shape": (56, 56)}
     size = {"crop_shape": (84, 84)} if real else tiny
     settings = size | {"noise_scheduler_type": "DDIM", "num_inference_steps": 10 if real else 5} | settings

@@ -116,11 +116,10 @@ def built(request, tmp_path_factory):
 def compiled_actions(bundle: vc.Bundle, folder: Path, policy, seen: dict, noise: dict[str, torch.Tensor]) -> np.ndarray:
     checkpoint, family = open_checkpoint(folder)
     with vc.Session(bundle.path) as session:
-        history = family.history(policy.config)
         told = seen.get(STATE) if family.prompt is not None else None  # the state is in the prompt
         for name, array in seen.items():
             if told is None or name != STATE:
-                session.write(name, array[None] if history == 1 else np.stack([array] * history)[None])
+                session.write(name, array[None])
         if checkpoint.tokenization is not None:
             state = None if told is None else torch.from_numpy(told)
             for name, tensor in tokens_of(checkpoint, INSTRUCTION, state).items():

@@ -51,11 +51,12 @@ def test_c_units(sanitized):
 
 
 def test_c_session(sanitized):
-    subprocess.run([sanitized / "test_session", sanitized / "samples/reactive"], check=True, timeout=60)
+    subprocess.run([sanitized / "test_session", sanitized / "samples/reactive", sanitized / "samples/recall"], check=True,
+                   timeout=60)
     subprocess.run([sanitized / "test_actions", sanitized / "samples"], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("file", ["reactive/plan.bin", "flow/plan.bin", "reactive/golden/golden.bin",
+@pytest.mark.parametrize("file", ["reactive/plan.bin", "flow/plan.bin", "recall/plan.bin", "reactive/golden/golden.bin",
                                   "lookup/plan.bin", "pieces/plan.bin", "ensemble/plan.bin", "realtime/plan.bin"])
 def test_damaged_files_do_no_harm(sanitized, file):
     """Every truncation, bit and word, with and without right checksums; what is accepted is run."""

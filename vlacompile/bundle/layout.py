@@ -263,6 +263,21 @@ CONSUMPTION = _record(
     ("chunk", "u32", "REALTIME: value of a stage that `previous` continues, of the same shape, or NONE"),
 )
 
+DELAY = _record(
+    "delay",
+    "A value of the observation before. When the history advances, `output` takes what `input` holds; the first "
+    "observation fills it. Chains: `input` may be the output of an earlier record.",
+    ("input", "u32", "value: a history source, what a stage computes from history sources alone, or a delay's output"),
+    ("output", "u32", "value of the same shape and dtype that nothing else writes"),
+)
+
+HISTORY = _record(
+    "history",
+    "A source of which the policy sees several observations. The caller writes the newest alone.",
+    ("source", "u32", "source"),
+    ("frames", "u32", "observations that the policy sees, the newest among them; at least 2"),
+)
+
 FRAME = _record(
     "frame",
     "One replay step: write these tensors, step, then compare those.",
@@ -302,6 +317,8 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
     10: ("bindings", BINDING, 0),
     11: ("initializers", INITIALIZER, 0),
     12: ("carries", CARRY, 0),
+    13: ("delays", DELAY, 0),
+    14: ("histories", HISTORY, 0),
     16: ("samplings", SAMPLING, 0),
     20: ("frames", FRAME, 0),
     21: ("tensors", TENSOR, 0),
@@ -312,7 +329,8 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
 SECTION_ID = {name: sid for sid, (name, _, _) in SECTIONS.items()}
 
 PLAN_SECTIONS = ("strings", "indices", "floats", "policy", "files", "values", "sources", "weights",
-                 "stages", "bindings", "initializers", "carries", "samplings", "decodes", "consumption")
+                 "stages", "bindings", "initializers", "carries", "delays", "histories", "samplings", "decodes",
+                 "consumption")
 FRAMES_SECTIONS = ("strings", "frames", "tensors", "blob")
 
 # Element types carry ONNX's numbers (onnx.proto3, TensorProto.DataType).
@@ -354,8 +372,8 @@ ENUMS = {
     "consume": CONSUMES,
     "schedule": SCHEDULES,
 }
-RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, SAMPLING,
-           FRAME, TENSOR, DECODE, CONSUMPTION)
+RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, DELAY, HISTORY,
+           SAMPLING, FRAME, TENSOR, DECODE, CONSUMPTION)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
 

@@ -20,6 +20,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Node
 
 from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
+from vlacompile.capture.history import with_frames
 from vlacompile.capture.iterations import shortened
 from vlacompile.capture.program import Program, prune, to_meta
 from vlacompile.capture.weightless import without_content
@@ -129,7 +130,7 @@ def capture(policy: Policy, whole: bool = False) -> Program:
         raise _explain(policy, module, error) from error
     if len(lengths) > 1:
         return capture(policy, whole=True)
-    return replace(_to_program(policy, exported), iterations=lengths[0] if lengths else None)
+    return replace(with_frames(_to_program(policy, exported)), iterations=lengths[0] if lengths else None)
 
 
 def _explain(policy: Policy, module: torch.nn.Module, error: Exception) -> CaptureError:

@@ -139,13 +139,22 @@ def as_module(program: Program) -> GraphModule:
     return GraphModule(root, program.graph)
 
 
-def execute(program: Program, inputs: Mapping[str, torch.Tensor], keep=()) -> tuple[dict, dict]:
-    """Run in PyTorch. Returns ({output name: tensor}, {node name: tensor} for the names in `keep`)."""
-    wanted, kept = set(keep), {}
+def delay(value: torch.Tensor) -> torch.Tensor:
+    """The op that stands for `value` of one observation ago; of the first observation itself, which fills a history."""
+    return value
+
+
+def execute(program: Program, inputs: Mapping[str, torch.Tensor], keep=(),
+            past: dict[str, torch.Tensor] | None = None) -> tuple[dict, dict]:
+    """Run in PyTorch. Returns ({output name: tensor}, {node name: tensor} for the names in `keep`). past: what delays
+    give, {node name: tensor}; empty before the first observation, updated to be handed to the next call."""
+    wanted, kept, present = set(keep), {}, {}
 
     class _Keeper(torch.fx.Interpreter):
         def run_node(self, n):
             result = super().run_node(n)
+            if n.target is delay:
+                present[n.name], result = result, (past or {}).get(n.name, result)
             if n.name in wanted:
                 kept[n.name] = result
             return result
@@ -153,6 +162,8 @@ def execute(program: Program, inputs: Mapping[str, torch.Tensor], keep=()) -> tu
     order = [inputs[program.inputs[n.name]] for n in program.graph.nodes if n.op == "placeholder"]
     with torch.no_grad():
         outs = _Keeper(as_module(program)).run(*order)
+    if past is not None:
+        past |= present
     return dict(zip(program.outputs, outs, strict=True)), kept
 
 

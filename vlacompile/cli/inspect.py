@@ -37,15 +37,21 @@ def run(args, terminal: Terminal) -> None:
         text = plan_text(plan)
         terminal.show({"plan": text}, lambda console: console.print(text, end="", soft_wrap=True))
         return
+    frames = {h.source: h.frames for h in plan.histories}
     document = {
         "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "name": plan.name,
         "target": plan.target, "recipe": plan.recipe, "arena_bytes": plan.arena_bytes,
         "sources": [{"name": plan.values[s.value].name, "type": str(plan.values[s.value].type), "update": s.update,
-                     "clock_hz": s.clock_hz or None} for s in plan.sources],
+                     "clock_hz": s.clock_hz or None, "frames": frames.get(s.value, 1)} for s in plan.sources],
         "stages": stage_rows(plan), "dependency_sets": set_rows(plan), "changes": change_rows(plan),
         "kept": kept_rows(plan), "action": _action(plan), "provenance": bundle.manifest["provenance"],
     }
     terminal.show(document, lambda console: _print(console, plan, document))
+
+
+def _update(source: dict) -> str:
+    frames = source["frames"]
+    return source["update"] if frames == 1 else f"{source['update']}, {frames} remembered"
 
 
 def _action(plan) -> dict | None:
@@ -94,7 +100,7 @@ def _print(console: Console, plan, document: dict) -> None:
                   f"arena {document['arena_bytes'] / 1e3:.0f} kB", style="bold", soft_wrap=True)
     for title, table in (
         ("Inputs", _columns(("name", "type", "changes with every", "Hz"),
-                            [(s["name"], s["type"], s["update"], f"{s['clock_hz']:g}" if s["clock_hz"] else "-")
+                            [(s["name"], s["type"], _update(s), f"{s['clock_hz']:g}" if s["clock_hz"] else "-")
                              for s in document["sources"]])),
         ("Stages, in the order in which they run", stage_table(plan)),
         ("When one input changes", change_table(plan)),

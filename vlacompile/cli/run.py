@@ -46,7 +46,7 @@ def run(args, terminal: Terminal) -> None:
         frames = read_frames(Path(args.frames) if args.frames else bundle.path / GOLDEN_FILE)
         with Session(bundle.path, threads=args.threads) as session:
             phases(f"replay {len(frames) * args.repeat} frames")
-            steps_ms, stages = _replay(session, frames * args.repeat)
+            steps_ms, stages = _replay(session, frames, args.repeat)
             plan = session.plan
             output = plan.values[plan.action.value].name if plan.action else bundle.manifest["provenance"]["outputs"][0]
             chunk = session.read(output)
@@ -58,11 +58,13 @@ def run(args, terminal: Terminal) -> None:
     terminal.show(document, lambda console: _print(console, plan, document, chunk))
 
 
-def _replay(session, frames) -> tuple[list[float], dict[str, dict]]:
+def _replay(session, frames, repeat: int) -> tuple[list[float], dict[str, dict]]:
     """Milliseconds of every step (writing and stepping), and runs and times per stage."""
     steps_ms: list[float] = []
     times_ms: dict[str, list[float]] = {s.name: [] for s in session.plan.stages}
-    for frame in frames:
+    for i, frame in enumerate(frames * repeat):
+        if i % len(frames) == 0:
+            session.reset()  # recorded frames are an episode
         begin = time.perf_counter()
         for name, array in frame.writes.items():
             session.write(name, array)

@@ -56,9 +56,10 @@ def set_rows(plan: Plan) -> list[dict]:
 def change_rows(plan: Plan) -> list[dict]:
     """One row per source: the stages that run when it alone changed. The others are not touched."""
     rows = stage_rows(plan)
+    histories, back = {plan.values[h.source].name for h in plan.histories}, plan.looking_back()
     out = []
     for source in plan.source_names():
-        runs = [r for r in rows if source in r["depends"]]
+        runs = [r for r in rows if source in r["depends"] or (source in histories and r["stage"] in back)]
         out.append({"source": source, "runs": [r["stage"] for r in runs],
                     "kept": [r["stage"] for r in rows if r not in runs],
                     "flops": sum(r["flops"] for r in runs), "flops_share": sum(r["flops_share"] for r in runs)})
@@ -68,6 +69,11 @@ def change_rows(plan: Plan) -> list[dict]:
 def kept_rows(plan: Plan) -> list[dict]:
     """One row per value that a stage keeps for later ones, and per constant table folded when compiling."""
     maker = {b.value: s.name for s in plan.stages for b in s.outputs}
+    ago = {}  # {delayed value: (the value that it was, how many observations ago)}
+    for d in plan.delays:
+        root, age = ago.get(d.input, (d.input, 0))
+        ago[d.output] = root, age + 1
+    maker |= {v: f"{maker.get(root, 'the robot')}, {age} ago" for v, (root, age) in ago.items()}
     readers: dict[int, list[str]] = {}
     for s in plan.stages:
         for value in dict.fromkeys([*(b.value for b in s.inputs), *(c.initial for c in s.carries)]):

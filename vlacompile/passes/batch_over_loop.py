@@ -59,6 +59,8 @@ class _Batcher:
 
     def _op(self, rows: tuple[Node, ...]) -> Node | None:
         first = rows[0]
+        if not isinstance(first.target, torch._ops.OpOverload):
+            return None
         packet, rank = first.target.overloadpacket, first.meta["val"].dim()
         rest_is_shared = all(r.args[1:] == first.args[1:] for r in rows)
         if is_pointwise(first) and not is_random(first):

@@ -9,6 +9,7 @@ import torch
 from torch.fx import Node
 
 from vlacompile.bundle.layout import UPDATES
+from vlacompile.capture.history import HISTORY
 from vlacompile.capture.ops import is_pointwise, is_random
 from vlacompile.capture.program import Program, ProgramEditor
 from vlacompile.passes.result import PassResult
@@ -53,7 +54,7 @@ class SplitLinearOverFeatures:
 
     def run(self, program: Program) -> PassResult:
         deps = dependencies(program)
-        rates = {n: UPDATES[s.update] for n, s in program.sources.items()}
+        rates = {n: UPDATES[s.update] for n, s in program.sources.items()} | {HISTORY: UPDATES["observation"]}
 
         def rate(node: Node) -> int:
             return max((rates[s] for s in deps[node]), default=-1)

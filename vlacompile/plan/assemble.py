@@ -17,8 +17,8 @@ from vlacompile.emit.onnx_stage import OnnxStage
 from vlacompile.passes.merge_common_subexpressions import content_key
 from vlacompile.plan.assemble_action import action_of
 from vlacompile.plan.memory import arena_offsets
-from vlacompile.plan.plan import (Binding, Carry, Initializer, Plan, Sampling, SourceInput, Stage, TensorType, Value,
-                                  Weight, as_f32)
+from vlacompile.plan.plan import (Binding, Carry, Delay, History, Initializer, Plan, Sampling, SourceInput, Stage,
+                                  TensorType, Value, Weight, as_f32)
 from vlacompile.policy import TORCH_DTYPES
 from vlacompile.recipe import Recipe
 from vlacompile.staging.stages import Staged, StageGraph
@@ -69,7 +69,8 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
     stages = tuple(_stage(s, index, target, initializers[s.name], store.rows) for s in staged.stages)
     action = action_of(staged, index, recipe.action, store.add, decoder, guidance)
     plan = Plan(staged.program.name, target.name, recipe.name, arena_bytes, (), tuple(store.rows), values, sources,
-                stages, action)
+                stages, action, tuple(Delay(index[a], index[b]) for a, b in staged.delays),
+                tuple(History(index[n], s.history) for n, s in staged.program.sources.items() if s.history > 1))
     plan.check()
     offsets = {name: {i.port: store.rows[i.weight].offset for i in rows} for name, rows in initializers.items()}
     return Assembly(plan, bytes(store.data), offsets)

@@ -7,7 +7,7 @@ from pathlib import Path
 from vlacompile.bundle import layout
 from vlacompile.bundle.sections import SectionReader, SectionWriter
 from vlacompile.plan.action_binary import add_action, read_consumption, read_decode
-from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
+from vlacompile.plan.plan import (Action, Binding, Carry, Delay, File, History, Initializer, Plan, Sampling, SourceInput, Stage,
                                   TensorType, Value, Weight)
 
 _NONE = layout.NONE
@@ -63,6 +63,11 @@ def plan_bytes(plan: Plan) -> bytes:
                   solver=w.string(s.solver), error=s.error, budget=s.budget, reserved=0)
     if a is not None:
         add_action(w, a)
+    for d in plan.delays:
+        w.add("delays", input=d.input, output=d.output)
+    number = {s.value: i for i, s in enumerate(plan.sources)}
+    for h in plan.histories:
+        w.add("histories", source=number[h.source], frames=h.frames)
     return w.to_bytes()
 
 
@@ -115,7 +120,9 @@ def read_plan(path: Path) -> Plan:
         tuple(Value(r.string(v["name"]), _type(v), v["offset"], _optional(v["weight"])) for v in r.rows("values")),
         tuple(SourceInput(s["value"], _key(layout.UPDATES, s["update"]), s["clock_hz"]) for s in sources),
         tuple(_read_stage(r, row, tables, indices, sources, sampling.get(i))
-              for i, row in enumerate(r.rows("stages"))), action)
+              for i, row in enumerate(r.rows("stages"))), action,
+        tuple(Delay(d["input"], d["output"]) for d in r.rows("delays")),
+        tuple(History(sources[h["source"]]["value"], h["frames"]) for h in r.rows("histories")))
 
 
 def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sources: list[dict],

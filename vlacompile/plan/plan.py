@@ -105,6 +105,22 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Delay:
+    """`output` is what `input` was one observation ago. Records are in the order of chains."""
+
+    input: int
+    output: int
+
+
+@dataclass(frozen=True)
+class History:
+    """A source (its value) of which the policy sees the last `frames` observations; the newest is written."""
+
+    source: int
+    frames: int
+
+
+@dataclass(frozen=True)
 class Stage:
     name: str
     backend: str
@@ -156,9 +172,20 @@ class Plan:
     sources: tuple[SourceInput, ...]
     stages: tuple[Stage, ...]
     action: Action | None
+    delays: tuple[Delay, ...] = field(default=())
+    histories: tuple[History, ...] = field(default=())
 
     def value_index(self, name: str) -> int:
         return next(i for i, v in enumerate(self.values) if v.name == name)
+
+    def looking_back(self) -> frozenset[str]:
+        """Names of the stages that depend on an earlier observation: they run whenever the histories advance."""
+        earlier, names = {d.output for d in self.delays}, set()
+        for stage in self.stages:
+            if any(b.value in earlier for b in stage.inputs):
+                names.add(stage.name)
+                earlier |= {b.value for b in stage.outputs}
+        return frozenset(names)
 
     def source_names(self) -> tuple[str, ...]:
         return tuple(self.values[s.value].name for s in self.sources)
@@ -171,13 +198,37 @@ class Plan:
         sources = {s.value for s in self.sources}
         deps: dict[int, frozenset[int]] = {v: frozenset({v}) for v in sources}
         deps |= {i: frozenset() for i, v in enumerate(self.values) if v.weight is not None}
+        root_of = self._check_delays(names, sources)
+        earlier: set[int] = set()  # values that depend on an observation before the newest
         for stage in self.stages:
             own = frozenset(stage.depends)
             assert own <= sources, f"{stage.name} depends on a value that is no source"
             reads = [b.value for b in stage.inputs if b.mode != "carry"] + [c.initial for c in stage.carries]
             for value in reads:
+                if value in root_of:
+                    earlier.add(value)
+                    deps[value] = deps.get(root_of[value], frozenset({-1}))
                 assert value in deps, f"{stage.name} reads {names[value]} before it is written"
                 assert deps[value] <= own, f"{stage.name} reads {names[value]}, which depends on more than it does"
             for binding in stage.outputs:
-                assert binding.value not in deps, f"{names[binding.value]} is written twice"
+                assert binding.value not in deps | root_of, f"{names[binding.value]} is written twice"
                 deps[binding.value] = own
+            if earlier & set(reads):
+                earlier |= {b.value for b in stage.outputs}
+        histories = {h.source for h in self.histories}
+        for root in root_of.values():
+            assert root in deps and deps[root] <= histories, f"{names[root]} depends on more than histories"
+            assert root not in earlier, f"{names[root]} is delayed and depends on an earlier observation"
+
+    def _check_delays(self, names: list[str], sources: set[int]) -> dict[int, int]:
+        """{delayed value: the value at the beginning of its chain}"""
+        assert all(h.source in sources and h.frames >= 2 for h in self.histories)
+        root_of: dict[int, int] = {}
+        outputs = {d.output for d in self.delays}
+        for d in self.delays:
+            assert self.values[d.input].type == self.values[d.output].type, f"{names[d.output]} has another type"
+            assert d.input in root_of or d.input not in outputs, f"{names[d.input]} is delayed later"
+            taken = d.output in root_of or d.output in sources or self.values[d.output].weight is not None
+            assert not taken, f"{names[d.output]} is written twice"
+            root_of[d.output] = root_of.get(d.input, d.input)
+        return root_of

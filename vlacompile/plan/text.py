@@ -7,7 +7,7 @@ import re
 from vlacompile.bundle.layout import FORMAT_MAJOR, FORMAT_MINOR
 from vlacompile.errors import BundleError
 from vlacompile.plan.action_text import action_lines, parse_consumption, parse_decode_step
-from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
+from vlacompile.plan.plan import (Action, Binding, Carry, Delay, File, History, Initializer, Plan, Sampling, SourceInput, Stage,
                                   TensorType, Value, Weight, as_f32)
 
 
@@ -50,6 +50,8 @@ def plan_text(plan: Plan) -> str:
         place = f"arena+{v.offset}" if v.weight is None else f"weight=@{v.weight}"
         lines.append(f"value %{i} {_quote(v.name)} {v.type} {place}")
     lines += [f"source %{s.value} {s.update} clock={_float(s.clock_hz)}" for s in plan.sources]
+    lines += [f"history %{h.source} frames={h.frames}" for h in plan.histories]
+    lines += [f"delay %{d.input} -> %{d.output}" for d in plan.delays]
     for i, stage in enumerate(plan.stages):
         lines += _stage_lines(i, stage)
     if plan.action is not None:
@@ -71,6 +73,8 @@ _PATTERNS = {
     "weight": rf"weight @\d+ {_STRING} {_TYPE} file=(\d+|none) offset=(\d+) bytes=\d+",
     "value": rf"value %\d+ {_STRING} {_TYPE} (?:arena\+(\d+)|weight=@(\d+))",
     "source": r"source %(\d+) (\w+) clock=(\S+)",
+    "history": r"history %(\d+) frames=(\d+)",
+    "delay": r"delay %(\d+) -> %(\d+)",
     "stage": rf"stage \d+ {_STRING} (\w+) file=(\d+|none) iterations=(\d+) flops=(\d+) weight_bytes=(\d+)",
     "depends": r"  depends((?: %\d+)*)",
     "in": rf"  in {_STRING} %(\d+) (\w+)",
@@ -112,8 +116,8 @@ def _match(line: str, number: int) -> tuple[str, tuple]:
 
 def parse_plan(text: str) -> Plan:
     """Read a plan back. Raises BundleError with the line."""
-    top: dict[str, list] = {k: [] for k in ("plan", "arena", "file", "weight", "value", "source", "action", "decode",
-                                            "consume")}
+    top: dict[str, list] = {k: [] for k in ("plan", "arena", "file", "weight", "value", "source", "history", "delay",
+                                            "action", "decode", "consume")}
     bounds = {"low": (), "high": ()}
     stages: list[dict] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -140,7 +144,9 @@ def parse_plan(text: str) -> Plan:
         tuple(Value(_unquote(n), _type(d, s), int(o or 0), None if w is None else int(w))
               for n, d, s, o, w in top["value"]),
         tuple(SourceInput(int(v), u, as_f32([float(c)])[0]) for v, u, c in top["source"]),
-        tuple(_parse_stage(s) for s in stages), action)
+        tuple(_parse_stage(s) for s in stages), action,
+        tuple(Delay(int(i), int(o)) for i, o in top["delay"]),
+        tuple(History(int(s), int(n)) for s, n in top["history"]))
 
 
 def _parse_stage(parts: dict) -> Stage:

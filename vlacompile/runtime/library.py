@@ -62,6 +62,8 @@ _FUNCTIONS = {
     "vlart_session_write": (c.c_int, [_P, _U32, _P, _SIZE, _U32, _U32, c.POINTER(_U64), _P]),
     "vlart_session_step": (c.c_int, [_P, _P]),
     "vlart_session_step_deadline": (c.c_int, [_P, _U64, _P]),
+    "vlart_session_observe": (c.c_int, [_P, _P]),
+    "vlart_session_reset": (c.c_int, [_P]),
     "vlart_session_read": (c.c_int, [_P, _U32, _P, _SIZE, _P]),
     "vlart_session_pop": (c.c_int, [_P, _P, _SIZE, _P]),
     "vlart_session_queue": (c.c_int, [_P, _P]),

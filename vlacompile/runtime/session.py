@@ -82,8 +82,9 @@ class Session:
         self._action = np.empty(dim, np.float32)
 
     def write(self, name: str, array) -> None:
-        """Give a source its content: a NumPy array or torch tensor of the plan's dtype and shape. Equal
-        bytes re-run nothing. On any error the source keeps what it had."""
+        """Give a source its content: a NumPy array or torch tensor of the plan's dtype and shape; of a source with
+        a history the newest frame alone. Equal bytes re-run nothing, apart from what looks back on earlier frames.
+        On any error the source keeps what it had."""
         if name not in self._sources:
             raise RuntimeFailure(f'no source is called "{name}"', where=str(self._path), status="NOT_FOUND",
                                  why=nearest(name, self._sources), fix="write one of the policy's sources")
@@ -107,6 +108,16 @@ class Session:
             self._call(self._library.vlart_session_step, self._session, c.byref(self._diag))
         else:
             self._call(self._library.vlart_session_step_deadline, self._session, deadline_us, c.byref(self._diag))
+
+    def observe(self) -> None:
+        """Take what was written into the histories without replanning: runs the stages that encode the newest
+        observation, and no other. For a host that observes at every tick and replans every few ticks. All histories
+        advance together, with the first write to one of them after a step or observe."""
+        self._call(self._library.vlart_session_observe, self._session, c.byref(self._diag))
+
+    def reset(self) -> None:
+        """Begin an episode: empty the queue and forget the histories; the next observation fills them."""
+        self._call(self._library.vlart_session_reset, self._session)
 
     def read(self, name: str) -> np.ndarray:
         """A copy of a value: an output, a source, or what a stage handed on."""
@@ -134,7 +145,7 @@ class Session:
         return info
 
     def invalidate(self) -> None:
-        """Make every stage dirty, empty the queue and forget all chunks; sources keep their content."""
+        """Make every stage dirty, empty the queue and forget all chunks; sources and histories keep their content."""
         self._call(self._library.vlart_session_invalidate, self._session)
 
     def stats(self) -> Stats:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.fx import Interpreter, Node
 
+from vlacompile.capture.history import append, newest_of
 from vlacompile.capture.program import Program, ProgramEditor, as_module
 from vlacompile.plan.plan import Sampling
 from vlacompile.policy import Policy
@@ -57,19 +58,22 @@ def choose_solver(program: Program, policy: Policy, recipe: LoopRecipe, trace: C
 
 
 def calibration(policy: Policy, recipe: LoopRecipe) -> list[Inputs]:
-    """The policy's own observations, or generated ones near its example; with noise of their own."""
-    draw = torch.Generator().manual_seed(0)
-    seen = list(policy.calibration) or [i for _, i in golden_inputs(dict(policy.sources), dict(policy.example_inputs),
-                                                                    recipe.observations, 1)]
-    noise = [n for n, s in policy.sources.items() if s.update == "step" and policy.example_inputs[n].is_floating_point()]
-    return [{**inputs, **{n: torch.randn(policy.example_inputs[n].shape, generator=draw) for n in noise}} for inputs in seen]
+    """The policy's own observations, or generated ones near its example; with noise of their own. Of a history the
+    newest, which fills it."""
+    draw, sources = torch.Generator().manual_seed(0), dict(policy.sources)
+    newest = newest_of(sources, policy.example_inputs)
+    seen = [newest_of(sources, inputs) for inputs in policy.calibration] or [
+        inputs for _, inputs in golden_inputs(sources, newest, recipe.observations, 1)]
+    noise = [n for n, s in sources.items() if s.update == "step" and newest[n].is_floating_point()]
+    return [{**inputs, **{n: torch.randn(newest[n].shape, generator=draw) for n in noise}} for inputs in seen]
 
 
 def _of_policy(program: Program, policy: Policy, observations: Sequence[Inputs], budget: float,
                trace: Callable[[Policy], Program], phase: Callable[[str], None]) -> SolverChoice:
     def actions(other: Policy) -> list[torch.Tensor]:
         with torch.no_grad():
-            return [other.infer(**{n: inputs[n] for n in other.sources})[other.outputs[0]] for inputs in observations]
+            return [other.infer(**{n: append(None, inputs[n], s.history) if s.history > 1 else inputs[n]
+                                   for n, s in other.sources.items()})[other.outputs[0]] for inputs in observations]
 
     written = next(n.target.iterations for n in program.graph.nodes if isinstance(n.target, RolledLoop))
     want, notes = actions(policy), []

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from torch.fx import Node
 
+from vlacompile.capture.history import HISTORY, is_delay
 from vlacompile.capture.program import Program
 
 
 def dependencies(program: Program) -> dict[Node, frozenset[str]]:
-    """{node: names of the sources it depends on}."""
+    """{node: names of the sources it depends on; HISTORY where earlier observations are among them}."""
     deps: dict[Node, frozenset[str]] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
             deps[node] = frozenset({program.inputs[node.name]})
         else:
             deps[node] = frozenset().union(*(deps[i] for i in node.all_input_nodes))
+        if is_delay(node):
+            deps[node] |= {HISTORY}
     return deps

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from torch.fx import Node
 
+from vlacompile.capture.history import is_delay, root_of
 from vlacompile.capture.ops import flops, is_free, is_view, node_bytes
 from vlacompile.capture.program import Program
 from vlacompile.staging.cuts import CutProblem, flow_order, place, recomputed_by_consumers
@@ -91,14 +92,15 @@ def partition(program: Program, min_stage_flops: int) -> Partition:
     for node, group in groups.items():
         members[group].append(node)
     position = {g: i for i, g in enumerate(members)}
-    edges = {(groups[i], g) for n, g in groups.items() for i in n.all_input_nodes if i in groups}
+    edges = {(groups[i], g) for n, g in groups.items() for i in map(root_of, n.all_input_nodes) if i in groups}
     order = flow_order(position, edges)
 
     homes: dict[Node, frozenset[Group]] = {}
     outputs, feeding = set(program.output_nodes()), _feeding_loops(program)
     for group in reversed(order):
         nodes = tuple(members[group])
-        consumed = {n for n in nodes if n in outputs or any(homes.get(u, frozenset()) - {group} for u in n.users)}
+        consumed = {n for n in nodes if n in outputs or any(is_delay(u) or homes.get(u, frozenset()) - {group}
+                                                            for u in n.users)}
         place(nodes, group, recomputed_by_consumers(_problem(group, nodes, consumed, outputs, feeding)), homes)
 
     constant = Group(frozenset())
@@ -121,6 +123,8 @@ def _groups(program: Program) -> dict[Node, Group]:
             after[node] = frozenset()
             continue
         after[node] = frozenset().union(*(after[i] for i in node.all_input_nodes))
+        if is_delay(node):  # no stage computes it: the runtime keeps it
+            continue
         if is_loop(node):
             groups[node] = Group(deps[node], after[node], node)
             after[node] |= {node}
@@ -136,6 +140,8 @@ def _groups(program: Program) -> dict[Node, Group]:
 def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs: set[Node],
              feeding: set[Node]) -> CutProblem:
     def pinned(node: Node) -> bool:
+        if any(is_delay(u) for u in node.users):
+            return True
         if node in outputs or is_loop(node) or is_loop_result(node) or _is_loop_table(node):
             return True
         if node.op == "get_attr" or not is_free(node):
@@ -190,15 +196,20 @@ def _mergeable(parts: Partition, min_stage_flops: int) -> tuple[Group, Group] | 
                 readers[producer].add(g)
     updates = {name: source.update for name, source in parts.program.sources.items()}
     for a in parts.order:
-        if a.loop is not None or outputs & set(parts.members(a)):
+        if a.loop is not None or outputs & set(parts.members(a)) or _is_delayed(parts, a):
             continue
         small = parts.cost_flops(a) < min_stage_flops
         for b in (g for g in parts.order if g in readers[a] and g.loop is None):
-            task_only = {updates[n] for n in a.sources | b.sources} == {"task"}
+            task_only = {updates.get(n) for n in a.sources | b.sources} == {"task"}
             exact = all(b.sources <= c.sources for c in readers[a] - {b}) and not _path_between(a, b, readers)
             if (small or task_only) and exact:
                 return a, b
     return None
+
+
+def _is_delayed(parts: Partition, group: Group) -> bool:
+    """True when later observations read what the group computes: it must run for every observation."""
+    return any(is_delay(u) for n in parts.members(group) for u in n.users)
 
 
 def _path_between(a: Group, b: Group, readers: dict[Group, set[Group]]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.fx import Graph, Node
 
+from vlacompile.capture.history import HISTORY, frame_name, is_delay
 from vlacompile.capture.ops import flops
 from vlacompile.capture.program import Program, execute
 from vlacompile.policy import TORCH_DTYPES, Source
@@ -63,7 +64,8 @@ class StageGraph:
 class Staged:
     """types: {value name: type} of everything that crosses a boundary, sources first.
     constants: {value name: tensor} of values that are known now (loop tables).
-    origin: {value name: node of `program` that computes it}. folded: nodes of `program` that are computed now."""
+    origin: {value name: node of `program` that computes it}. folded: nodes of `program` that are computed now.
+    delays: (value, the value that takes its content when the histories advance), in the order of chains."""
 
     program: Program
     stages: tuple[StageGraph, ...]
@@ -72,6 +74,7 @@ class Staged:
     origin: dict[str, str]
     merged: tuple[str, ...] = field(default=())
     folded: frozenset[str] = field(default=frozenset())
+    delays: tuple[tuple[str, str], ...] = field(default=())
 
 
 def tensor_type(val: torch.Tensor) -> TensorType:
@@ -89,13 +92,13 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
             return "step"
         if group.after:
             return "decode"
-        names = sorted(group.sources)
+        names = sorted(group.sources - {HISTORY})
         updates = {sources[n].update for n in names}
         if group in fused:
             return "step"
         if updates == {"task"}:
             return "language"
-        if len(names) > 1:
+        if len(names) > 1 or HISTORY in group.sources:
             return "fusion"
         last = names[0].split(".")[-1]
         return f"vision.{last}" if ranks[names[0]] >= 4 else last
@@ -125,7 +128,8 @@ def build_stages(parts: Partition) -> Staged:
                  if n in table_nodes}
     types |= {value_of[n]: tensor_type(n.meta["val"]) for n in crossing} | builder.unread
     origin = {value_of[n]: n.name for n in crossing if n not in table_nodes}
-    return Staged(program, stages, types, constants, origin, parts.merged, frozenset(n.name for n in parts.folded))
+    delays = tuple((value_of[n.args[0]], value_of[n]) for n in crossing if is_delay(n))
+    return Staged(program, stages, types, constants, origin, parts.merged, frozenset(n.name for n in parts.folded), delays)
 
 
 def fold(program: Program, nodes: frozenset[Node]) -> dict[Node, torch.Tensor]:
@@ -173,6 +177,11 @@ def _crossing(parts: Partition) -> list[Node]:
         for value in parts.reads(group):
             if parts.homes.get(value):
                 crossing.add(value)
+            while is_delay(value):  # with the whole chain that it is the end of
+                crossing.add(value)
+                value = value.args[0]
+                if value.op != "placeholder":
+                    crossing.add(value)
         if group.loop is not None:
             carried, tables, _ = group.loop.args
             crossing |= {n for n in (*carried, *tables) if n.op != "placeholder"}
@@ -187,6 +196,12 @@ def _value_names(parts: Partition, names: dict[Group, str], crossing: list[Node]
     for node in crossing:
         if node in outputs:
             value_of[node] = outputs[node]
+            continue
+        if is_delay(node):
+            age, before = 1, node.args[0]
+            while is_delay(before):
+                age, before = age + 1, before.args[0]
+            value_of[node] = frame_name(value_of[before], age)
             continue
         homes = parts.homes.get(node)
         stage = names[min(homes, key=parts.order.index)] if homes else "constant"
@@ -229,8 +244,7 @@ class _Builder:
         self.graph.output(tuple(self.nodes[n] for n in outs))
         outputs = tuple(Port(_port(self.value_of[n]), self.value_of[n]) for n in outs)
         sampling = next((n.meta[FUSED] for n in members if FUSED in n.meta), None)
-        return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs,
-                          sampling=sampling)
+        return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs, sampling=sampling)
 
     def _leaves(self, node: Node, group: Group) -> bool:
         """A value that several groups recompute is handed out by none of them unless it is an output."""
@@ -284,10 +298,14 @@ class _Builder:
         self.graph.output(next_values)
         outputs = tuple(Port(f"next_{i}", n, "carry") for i, n in enumerate(names))
         carries = tuple(StageCarry(self.value_of[n], names[i], i, i) for i, n in enumerate(loop.args[0]))
-        return StageGraph(name, tuple(sorted(group.sources)), self.graph, self.constants, tuple(self.inputs), outputs,
+        return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs,
                           loop.target.iterations, carries, loop.target.how())
+
+
+def _sources(group: Group) -> tuple[str, ...]:
+    return tuple(sorted(group.sources - {HISTORY}))
 
 
 def _port(value: str) -> str:
     """A value's name as an identifier."""
-    return "".join(c if c.isalnum() else "_" for c in value)
+    return "".join(c if c.isalnum() else "_" for c in value.replace("@", "__ago_"))

@@ -141,7 +141,7 @@ typedef struct {
   uint32_t value;  /* value index: name, dtype and shape are there */
   uint32_t update; /* VLART_UPDATE_... */
   float clock_hz;  /* nominal rate; 0 = not stated */
-  uint32_t reserved;
+  uint32_t frames; /* observations that the policy sees of it; 0 and 1: the one that is written */
 } vlart_source_info_t;
 
 typedef struct {
@@ -276,6 +276,19 @@ VLART_API vlart_status_t vlart_session_step(vlart_session_t *session, vlart_diag
 VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session,
                                                      uint64_t deadline_us, vlart_diag_t *diag);
 
+/* [tick] Takes the newest observation into the histories without replanning: runs the stages that encode it,
+   where they are not up to date, and no other. For a host that executes several actions per step and observes at
+   every tick. The first write to a history source after a step or observe begins another observation, also with
+   equal bytes; all histories advance together, and a history source that is not written keeps its content as its
+   newest frame. An observation that was not encoded (DEADLINE_MISSED, a failing engine) is replaced by the next
+   write. The plan's deadline applies. Without histories nothing happens. The session's thread. */
+VLART_API vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *diag);
+
+/* [tick] The start of an episode: empties the queue and forgets the histories; the next observation fills them
+   (what the sources hold, if they are not written before). What does not look back stays up to date. The session's
+   thread. */
+VLART_API vlart_status_t vlart_session_reset(vlart_session_t *session);
+
 /* [tick] Copies a value: a source, a weight, or what a stage wrote in its last completed run.
    `bytes` must be the value's size. The session's thread. */
 VLART_API vlart_status_t vlart_session_read(vlart_session_t *session, uint32_t value, void *out,
@@ -290,8 +303,8 @@ VLART_API vlart_status_t vlart_session_pop(vlart_session_t *session, float *acti
 VLART_API vlart_status_t vlart_session_queue(const vlart_session_t *session,
                                              vlart_queue_info_t *out_info);
 
-/* [tick] Makes every stage dirty, empties the queue and forgets all chunks; sources keep their
-   content. For the start of an episode and for measurements. The session's thread. */
+/* [tick] Makes every stage dirty, empties the queue and forgets all chunks; sources and histories keep
+   their content. For measurements; an episode begins with vlart_session_reset. The session's thread. */
 VLART_API vlart_status_t vlart_session_invalidate(vlart_session_t *session);
 
 /* [tick] Counters since init. The session's thread. */

@@ -29,7 +29,7 @@ enum { VLART_SYMBOLS_INTEGERS = 0, VLART_SYMBOLS_UTF8 = 1 };
 enum { VLART_LENGTH_EXACT = 0, VLART_LENGTH_FIT = 1 };
 enum { VLART_CONSUME_QUEUE = 0, VLART_CONSUME_ENSEMBLE = 1, VLART_CONSUME_REALTIME = 2 };
 enum { VLART_SCHEDULE_ZEROS = 0, VLART_SCHEDULE_ONES = 1, VLART_SCHEDULE_LINEAR = 2, VLART_SCHEDULE_EXP = 3 };
-enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31 };
+enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31 };
 
 /* First record of plan.bin and of a frames file. */
 typedef struct {
@@ -166,6 +166,20 @@ typedef struct {
   uint32_t reserved; /* zero */
 } vlart_carry_record_t;
 static_assert(sizeof(vlart_carry_record_t) == 24, "layout of carry");
+
+/* A value of the observation before. When the history advances, `output` takes what `input` holds; the first observation fills it. Chains: `input` may be the output of an earlier record. */
+typedef struct {
+  uint32_t input; /* value: a history source, what a stage computes from history sources alone, or a delay's output */
+  uint32_t output; /* value of the same shape and dtype that nothing else writes */
+} vlart_delay_record_t;
+static_assert(sizeof(vlart_delay_record_t) == 8, "layout of delay");
+
+/* A source of which the policy sees several observations. The caller writes the newest alone. */
+typedef struct {
+  uint32_t source; /* source */
+  uint32_t frames; /* observations that the policy sees, the newest among them; at least 2 */
+} vlart_history_record_t;
+static_assert(sizeof(vlart_history_record_t) == 8, "layout of history");
 
 /* How the loop of one stage is run, and what was given up for it. At most one per stage; nothing is executed by it. */
 typedef struct {

@@ -159,7 +159,7 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
         batch |= {k: inputs[k] for k in (TOKENS, MASK, *noise, *static) if k in inputs}
         return {"action": unnormalise(predict(batch), checkpoint.normalise.get("action"))}
 
-    sources = {checkpoint.robot_name(n): Source("observation") for n in features}
+    sources = {checkpoint.robot_name(n): Source("observation", history=history) for n in features}
     example = {checkpoint.robot_name(n): _example(checkpoint, n, history) for n in features}
     if checkpoint.tokenization is not None:
         state = None if family.prompt is None else _example(checkpoint, STATE, 1)[0]
