@@ -148,6 +148,8 @@ def plan(source: Policy | str | Path, target: str = "host", recipe: str | None =
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:
     """The recipe with what it leaves to the policy filled in."""
+    if policy.ensemble is not None and recipe.action.consume == "queue" and recipe.action.execute is None:
+        recipe = replace(recipe, action=replace(recipe.action, consume="ensemble", decay=policy.ensemble))
     execute = 1 if recipe.action.consume == "ensemble" else policy.execute
     if recipe.action.execute is not None or execute is None:
         return recipe

@@ -97,6 +97,8 @@ class Policy:
     example_inputs: {input name: tensor}; their shapes and dtypes are the compiled ones.
     step, loop: only for a loop that is declared rather than written inside `observe`.
     execute: how many actions of a chunk are executed per replan, unless the recipe says otherwise; None: all.
+    ensemble: decay of the temporal ensembling that the policy is meant to be driven with (see the recipe's
+        action.decay), unless the recipe says how many actions are executed; None: a queue.
     calibration: recorded inputs as example_inputs, for what is decided by measuring; empty: some are generated.
     solvers: {name: evaluations -> this policy with another sampler}, for a denoising loop that the compiler does not
         know how to shorten by its graph; the inputs are among those of this policy.
@@ -115,6 +117,7 @@ class Policy:
     loop: Loop | None = None
     outputs: tuple[str, ...] = field(default=("action",))
     execute: int | None = None
+    ensemble: float | None = None
     calibration: tuple[Mapping[str, torch.Tensor], ...] = field(default=())
     solvers: Mapping[str, Callable[[int], Policy]] = field(default_factory=dict)
     decoder: Decoder | None = None

@@ -47,7 +47,7 @@ def act(folder: Path, real: bool, **settings):
     features = _features({"top": (3, 480, 640)} if real else {"top": (3, 96, 64), "wrist": (3, 96, 64)})
     tiny = {"dim_model": 64, "n_heads": 4, "dim_feedforward": 128, "n_encoder_layers": 2, "n_decoder_layers": 1,
             "n_vae_encoder_layers": 1, "chunk_size": 16, "n_action_steps": 8}
-    config = ACTConfig(**features, pretrained_backbone_weights=None, **({} if real else tiny), **settings)
+    config = ACTConfig(**features, pretrained_backbone_weights=None, **(({} if real else tiny) | settings))
     return ACTPolicy(config), processors(config, _statistics(features))
 
 

@@ -147,6 +147,30 @@ def test_another_observation_fails_the_gate(built):
     assert not compare(got, want).within(tolerance("f32", "chunk").limit(want))
 
 
+def test_a_policy_that_is_driven_with_temporal_ensembling_is(tmp_path):
+    folder = tmp_path / "pretrained_model"
+    policy = write("act", folder, temporal_ensemble_coeff=0.01, n_action_steps=1)
+    bundle = vc.build(folder, out=tmp_path / "a.vlab")
+    with lerobot_importable():
+        from lerobot.policies.factory import make_pre_post_processors
+        pre, post = make_pre_post_processors(policy.config, pretrained_path=str(folder))
+    policy.reset()
+    want, got, newest = [], [], []
+    with vc.Session(bundle.path) as session, torch.no_grad():
+        for seed in range(6):
+            seen = observation(policy, seed)
+            raw = {n: torch.from_numpy(a).movedim(-1, 0) / 255 if a.dtype == np.uint8 else torch.from_numpy(a)
+                   for n, a in seen.items()}
+            want.append(post(policy.select_action(pre(raw)))[0].numpy())
+            for name, array in seen.items():
+                session.write(name, array[None])
+            session.step()
+            newest.append(session.read("action")[0, 0].copy())
+            got.append(session.pop().copy())
+    assert np.abs(np.stack(got) - np.stack(want)).max() < 1e-4
+    assert np.abs(np.stack(newest) - np.stack(want)).max() > 1e-3, "the chunks differ, or nothing was ensembled"
+
+
 def test_fewer_evaluations_within_a_budget(tmp_path):
     """A Diffusion Policy of ten DDIM steps, in an error that a person chose: how far libvlart then is from LeRobot."""
     policy = write("diffusion", tmp_path / "pretrained_model", num_inference_steps=10,

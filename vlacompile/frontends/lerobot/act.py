@@ -13,4 +13,5 @@ def _bind(policy) -> Predict:
     return policy.predict_action_chunk
 
 
-FAMILY = Family("lerobot.policies.act.modeling_act", "ACTPolicy", _bind, ready=_no_download)
+FAMILY = Family("lerobot.policies.act.modeling_act", "ACTPolicy", _bind, ready=_no_download,
+                ensemble=lambda config: config.temporal_ensemble_coeff)

@@ -36,6 +36,7 @@ class Family:
     module, policy: where the class is. bind: policy -> function of (batch as LeRobot's preprocessor gives it, noise
     or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: examples of
     the noise that the policy starts from, given its config. history: how many observations it sees, newest last.
+    ensemble: decay of temporal ensembling, where the policy is driven so.
     solvers, bind_solver: names of the solvers that the policy can be sampled with, and `bind` for one of them and so
     many evaluations. ready: settles what the config leaves to a download. make: the policy object from its class and config. weights:
     the file's tensors under the names that the policy object has. prompt: (instruction, normalised state [d], config)
@@ -50,6 +51,7 @@ class Family:
     noise: Callable[[Any], dict[str, torch.Tensor]] = lambda config: {}
     history: Callable[[Any], int] = lambda config: 1
     execute: Callable[[Any], int] = lambda config: config.n_action_steps
+    ensemble: Callable[[Any], float | None] = lambda config: None
     ready: Callable[[Any], None] = lambda config: None
     solvers: Callable[[Any], tuple[str, ...]] = lambda config: ()
     bind_solver: Callable[[Any, str, int], Predict] | None = None
@@ -168,7 +170,7 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
     sources |= dict.fromkeys(noise, Source("step")) | dict.fromkeys(static, Source("static"))
     solvers = {s: partial(_with_solver, checkpoint, family, original, s) for s in family.solvers(config)}
     return Policy(checkpoint.type, observe, sources, example | noise | static, execute=family.execute(config),
-                  solvers=solvers)
+                  ensemble=family.ensemble(config), solvers=solvers)
 
 
 def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
