@@ -93,6 +93,20 @@ def lerobot() -> str:
     return "\n".join(lines)
 
 
+def plans() -> str:
+    """Policies of real size without their weights: where parameters and work go."""
+    lines = ["| policy | parameters, M | in stages | computed now | never read | GFLOP per chunk | weights per stage |",
+             "|---|---|---|---|---|---|---|"]
+    for path in sorted((ROOT / "profiles/plans").glob("*.json")):
+        f = json.loads(path.read_text(encoding="utf-8"))
+        p = {k: f"{v / 1e6:.1f}" for k, v in f["parameters"].items()}
+        shares = ", ".join(f"{s['stage']}{'' if s['iterations'] == 1 else ' x ' + str(s['iterations'])} "
+                           f"{100 * s['weight_share']:.0f} %" for s in f["stages"] if s["weight_share"] >= 0.005)
+        lines.append(f"| {f['policy']} | {p['all']} | {p['in_stages']} | {p['folded']} | {p['unread']} | "
+                     f"{f['flops']['in_stages'] / 1e9:.0f} | {shares} |")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else MISSING
+
+
 def verbs() -> str:
     from vlacompile.cli.main import VERBS
 
@@ -117,6 +131,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "bench-light": lambda: bench("light"),
     "bench-heavy": lambda: bench("heavy"),
     "lerobot": lerobot,
+    "plans": plans,
     "setup": setup,
     "libero-success": lambda: libero("libero-success"),
     "libero-pairing": lambda: libero("libero-pairing"),
