@@ -36,7 +36,7 @@ FRONTENDS = (
     Frontend("onnx", "a policy.onnx with policy.sources.toml beside it (opset 17 to 21)"),
     Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, smolvla, vqbet", "lerobot"),
     Frontend("huggingface", "a transformers save_pretrained directory: pi0, or a vision backbone", "huggingface"),
-    Frontend("backbones", "in a factory: SigLIP, CLIP, DINOv2, SmolVLM, Llama, Gemma, Qwen and the like", "huggingface"),
+    Frontend("backbones", "in a factory: SigLIP, CLIP, DINOv2, SmolVLM, Llama, Gemma, Qwen, ...", "huggingface"),
 )
 
 
