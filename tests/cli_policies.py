@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.policy import Policy, Source
 
 
@@ -46,3 +47,8 @@ def module_itself() -> nn.Module:
 
 def failing() -> Policy:
     raise FileNotFoundError("weights.safetensors")
+
+
+def needs_transformers() -> Policy:
+    ENVIRONMENTS["huggingface"].require()
+    return tiny()

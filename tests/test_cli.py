@@ -204,3 +204,23 @@ def test_a_reader_that_leaves_is_no_error(tiny_bundle):
     command = f'"{sys.executable}" -m vlacompile.cli.main inspect "{tiny_bundle}" --plan | head -c 1 > /dev/null'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode == 0 and "Error" not in done.stderr
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_factory_gets_the_environment_that_it_asks_for(cli, monkeypatch, installed):
+    from vlacompile.cli import build
+    from vlacompile.frontends.environments import ENVIRONMENTS, Environment
+
+    calls = []
+    monkeypatch.setattr(Environment, "is_installed", lambda self: installed)
+    monkeypatch.setattr(Environment, "is_here", lambda self: False)
+    monkeypatch.setattr(build.subprocess, "call", lambda command: calls.append(command) or 0)
+    argv = ["build", "tests.cli_policies:needs_transformers", "-o", "never.vlab"]
+    if installed:
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 0
+        assert calls == [[ENVIRONMENTS["huggingface"].python, "-m", "vlacompile.cli.main", *argv]]
+    else:
+        code, _, err = cli(*argv)
+        assert code == 4 and not calls and "vlacompile frontends --install huggingface" in err

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -27,11 +28,14 @@ from vlacompile.frontends.onnx.translate import SPECIAL, translate
 REFUSED = {
     "select_last_index": "select_last_index=1", "averagepool.*dilations": "dilations", "ceil_last_window": "ceil_mode",
     "training_mode": "training_mode=1", "training_dropout": "training_mode", "dropout_default_mask": "its mask",
-    "convtranspose_autopad_same": "auto_pad", "convtranspose_(kernel|output)_shape": "output_shape", "batch_dims?1": "batch",
+    "convtranspose_autopad_same": "auto_pad", "convtranspose_(kernel|output)_shape": "output_shape",
+    "batch_dim1": "batch_dims",
     "maxpool_with_argmax": "its indices", "reduce_(max|min)_empty_set": "RuntimeError", "gridsample_bicubic": "mode",
-    "resize_(down|up)sample_scales.*": "(scale|exclude_outside|mode='cubic' with 'asymm|antialias)", "antialias": "antialias",
+    "resize_(down|up)sample_scales.*": "(scale|exclude_outside|mode='cubic' with 'asymm|antialias)",
+    "antialias": "antialias",
     "resize_.*_not_(larger|smaller)": "keep_aspect_ratio_policy", "resize_tf_crop": "mode='linear' with 'tf_crop",
-    "resize_.*_pytorch_half_pixel": "pytorch_half_pixel to one", "scatter.*(max|min|mul)": "reduction=", "test_if$": "its cond",
+    "resize_.*_pytorch_half_pixel": "pytorch_half_pixel to one", "scatter.*(max|min|mul)": "reduction=",
+    "test_if$": "its cond",
     "spacetodepth_crd_mode": "mode",
 }
 # Which of equal elements TopK names first is not said by PyTorch; the compiled op is ONNX's again.
@@ -93,3 +97,43 @@ def test_case_of_the_standard(name):
 def test_every_op_has_a_case():
     ops = {CASES[n].model.graph.node[0].op_type for n in NAMES}
     assert not (TABLE.keys() | SPECIAL) - ops, (TABLE.keys() | SPECIAL) - ops
+
+
+GEMMS = [dict(a=a, b=b, alpha=alpha, beta=beta, bias=bias) for a in (0, 1) for b in (0, 1)
+         for alpha, beta in ((1.0, 1.0), (0.5, 2.0)) for bias in (None, (), (1,), (5,), (1, 5), (4, 5), (4, 1))]
+
+
+@pytest.mark.parametrize("form", GEMMS, ids=str)
+def test_products_with_constant_matrices(form):
+    """As a Linear, with its bias where that is the same in each row. Another reader of the constants must not see it changed."""
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((5, 3) if form["b"] else (3, 5)).astype(np.float32)
+    constants = [onnx.numpy_helper.from_array(matrix, "w")]
+    nodes = [onnx.helper.make_node("Gemm", ["x", "w"], ["product"], alpha=form["alpha"], transA=form["a"],
+                                   transB=form["b"])]
+    if form["bias"] is not None:
+        constants.append(onnx.numpy_helper.from_array(rng.standard_normal(form["bias"]).astype(np.float32), "c"))
+        nodes[0].input.append("c")
+        nodes[0].attribute.append(onnx.helper.make_attribute("beta", form["beta"]))
+        nodes += [onnx.helper.make_node("Add", ["s", "c"], ["plus"]), onnx.helper.make_node("MatMul", ["t", "w"], ["m"]),
+                  onnx.helper.make_node("Add", ["c", "m"], ["y"])]
+    else:
+        nodes += [onnx.helper.make_node("Identity", ["s"], ["plus"]), onnx.helper.make_node("MatMul", ["t", "w"], ["y"])]
+    shapes = {"x": (3, 4) if form["a"] else (4, 3), "s": (2, 4, 1), "t": (4, matrix.shape[0])}
+    info = onnx.helper.make_tensor_value_info
+    outputs = ["product", "plus", "y"]
+    compatible = form["bias"] in (None, (), (1,)) or not form["b"] or form["bias"] == (4, 1)
+    if not compatible:
+        nodes[2:] = [onnx.helper.make_node("MatMul", ["t", "w"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", [info(n, 1, s) for n, s in shapes.items()],
+                                   [info(n, 1, None) for n in outputs], constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    given = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    want = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(outputs, given)
+    inputs = {n: torch.from_numpy(a) for n, a in given.items()}
+    module = translate(ir.from_proto(model), inputs, tuple(outputs), "test")
+    for got, expected in zip(module(**inputs).values(), want, strict=True):
+        torch.testing.assert_close(got, torch.from_numpy(expected), rtol=1e-5, atol=1e-5)
+    called = torch.fx.experimental.proxy_tensor.make_fx(lambda x, s, t: module(x=x, s=s, t=t)["product"],
+                                                        pre_dispatch=True)(*inputs.values()).code
+    assert "aten.linear" in called and "aten.matmul" not in called.split("linear")[0], called

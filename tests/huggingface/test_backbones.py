@@ -92,7 +92,8 @@ class LateFusion(nn.Module):
     def __init__(self, see: nn.Module, read: nn.Module):
         super().__init__()
         self.see, self.read = see, read
-        self.image, self.text, self.state = nn.Linear(see.width, WIDTH), nn.Linear(read.width, WIDTH), nn.Linear(5, WIDTH)
+        self.image, self.text = nn.Linear(see.width, WIDTH), nn.Linear(read.width, WIDTH)
+        self.state = nn.Linear(5, WIDTH)
         self.queries = nn.Parameter(torch.randn(1, 6, WIDTH))
         self.key, self.value, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 7)
 
@@ -179,7 +180,8 @@ def test_stages_and_what_an_unchanged_instruction_costs(built):
     assert all(n == (1 if name.startswith("language") else 3) for name, n in runs.items()
                if name.startswith(("language", "vision")))
     flops = {s.name: s.flops for s in bundle.plan.stages}
-    assert flops["vision.base"] == flops["vision.wrist"] > 10 * sum(f for n, f in flops.items() if n.startswith("fusion"))
+    fusion = sum(f for n, f in flops.items() if n.startswith("fusion"))
+    assert flops["vision.base"] == flops["vision.wrist"] > 10 * fusion
 
 
 @pytest.mark.parametrize("kind", sorted(set(TEXT)))
@@ -255,7 +257,8 @@ def test_the_printed_factory_builds(saved, tmp_path, monkeypatch):
     command = [sys.executable, "-m", "vlacompile.frontends.huggingface.factory", saved("siglip"), saved("qwen3")]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert text == factory(str(saved("siglip")), str(saved("qwen3")))
-    (tmp_path / "printed_policy.py").write_text(text.replace("FRAME = (480, 640)", "FRAME = (48, 64)"), encoding="utf-8")
+    small = text.replace("FRAME = (480, 640)", "FRAME = (48, 64)")
+    (tmp_path / "printed_policy.py").write_text(small, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["build", "printed_policy:make", "-o", "a.vlab"]) == 0
@@ -311,3 +314,19 @@ def _drop_a_weight(path: Path) -> None:
 def test_settings_may_be_given(saved):
     given = dataclasses.replace(image_settings(saved("dinov2")), resize=(32, 32), crop=None)
     assert vision_backbone(saved("dinov2"), FRAME, given).prepare.size == (32, 32)
+
+
+def test_the_hosts_part_is_the_tokenizer_of_the_directory(saved):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from vlacompile.frontends.huggingface.backbones import tokens_of
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1, "pick": 2, "the": 3, "cup": 4}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>")
+    tokenizer.save_pretrained(saved("llama"))
+    tokens, mask = tokens_of(saved("llama"), "pick the red cup", 6)
+    assert tokens.tolist() == [[2, 3, 1, 4, 0, 0]] and mask.tolist() == [[True] * 4 + [False] * 2]
+    with pytest.raises(SourceError, match="tokenizer cannot be used"):
+        tokens_of(saved("dinov2"), "pick", 6)

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
 @pytest.fixture(scope="module", params=["act", "diffusion"])
 def built(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    write(request.param, folder / "pretrained_model", **({"num_inference_steps": 4} if request.param == "diffusion" else {}))
+    settings = {"num_inference_steps": 4} if request.param == "diffusion" else {}
+    write(request.param, folder / "pretrained_model", **settings)
     path = export(load_policy(folder / "pretrained_model"), folder / f"{request.param}.onnx")
     return request.param, path, vc.build(path, out=folder / "a.vlab")
 

@@ -29,7 +29,8 @@ next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="package.module:factory, an .onnx file, or a checkpoint directory")
+    parser.add_argument("source", metavar="SOURCE",
+                        help="package.module:factory, an .onnx file, or a checkpoint directory")
     parser.add_argument("--target", "-t", default="host", metavar="T",
                         help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
     parser.add_argument("--recipe", "-r", default="default", metavar="R",

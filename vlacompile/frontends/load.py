@@ -37,7 +37,7 @@ FRONTENDS = (
     Frontend("lerobot", "a LeRobot pretrained_model directory: act, diffusion, groot, pi0, pi05, smolvla, vqbet",
              "lerobot"),
     Frontend("huggingface", "a transformers save_pretrained directory: pi0, or a vision backbone", "huggingface"),
-    Frontend("backbones", "in a factory: SigLIP, CLIP, DINOv2, SmolVLM, Llama, Gemma, Qwen and the like", "huggingface"),
+    Frontend("backbones", "in a factory: SigLIP, CLIP, DINOv2, SmolVLM, Llama, Gemma, Qwen, ...", "huggingface"),
 )
 
 

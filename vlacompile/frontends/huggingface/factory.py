@@ -30,9 +30,9 @@ class Policy(nn.Module):
 
     def forward(self, image, tokens, mask, state):
         parts = [self.image(self.see(image)), self.text(self.read(tokens, mask)), self.state(state)[:, None]]
-        unseen = torch.cat([torch.zeros(1, p.shape[1], dtype=torch.bool) if p is not parts[1] else ~mask for p in parts], 1)
+        unseen = [~mask if i == 1 else torch.zeros(1, p.shape[1], dtype=torch.bool) for i, p in enumerate(parts)]
         memory = torch.cat(parts, 1)
-        x, _ = self.attend(self.queries, memory, memory, key_padding_mask=unseen, need_weights=False)
+        x, _ = self.attend(self.queries, memory, memory, key_padding_mask=torch.cat(unseen, 1), need_weights=False)
         return {{"action": self.head(x)}}
 
 

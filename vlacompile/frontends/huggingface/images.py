@@ -1,7 +1,8 @@
 """A checkpoint's own image processor as code that can be traced: uint8 frames in, `pixel_values` out.
 
-Resizing is what torchvision does with an uint8 tensor and antialiasing (transformers' default backend): a weighted sum
-along each axis, rounded to whole grey levels. The weights are constants, one matrix per axis.
+Resizing is PyTorch's antialiased one, a weighted sum along each axis, rounded to whole grey levels; the weights are
+constants, one matrix per axis. torchvision's for uint8 tensors (transformers' default backend) rounds the weights too:
+it is at most one grey level away.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """resize: (height, width), or the length of the shorter edge, or None. mode: "bilinear" or "bicubic". crop: (height,
-    width) cut from the centre, or None. scale: what bytes are multiplied with. mean, std: per channel, after scaling;
-    None for neither. splits: the processor cuts large pictures into pieces, so that only frames of the tower's own
-    size are covered."""
+    """resize: (height, width), or the length of the shorter edge, or None. mode: "bilinear" or "bicubic". crop:
+    (height, width) cut from the centre, or None. scale: what bytes are multiplied with. mean, std: per channel, after
+    scaling; None for neither. splits: the processor cuts large pictures into pieces, so that only frames of the
+    tower's own size are covered."""
 
     resize: tuple[int, int] | int | None
     mode: str
@@ -47,15 +48,16 @@ def image_settings(path: Path) -> ImageSettings:
     try:
         return _settings(table)
     except (KeyError, TypeError, ValueError) as error:
-        raise SourceError("these image settings are not covered", where=str(file), why=f"{type(error).__name__}: {error}",
-                          fix="give images=ImageSettings(...) to vision_backbone()") from error
+        raise SourceError("these image settings are not covered", where=str(file),
+                          why=f"{type(error).__name__}: {error}", fix="give images=ImageSettings(...) to vision_backbone()") from error
 
 
 def _settings(table: dict) -> ImageSettings:
     splits = bool(table.get("do_image_splitting", False))
     resize = crop = None
     if table.get("do_resize", True) and not splits:
-        size = {k: v for k, v in table["size"].items() if v is not None} if isinstance(table["size"], dict) else table["size"]
+        size = table["size"]
+        size = {k: v for k, v in size.items() if v is not None} if isinstance(size, dict) else size
         if isinstance(size, int):
             resize = (size, size)
         elif set(size) == {"height", "width"}:
@@ -73,7 +75,8 @@ def _settings(table: dict) -> ImageSettings:
     normal = table.get("do_normalize", True)
     return ImageSettings(resize, MODES[table.get("resample", 2)], crop,
                          float(table.get("rescale_factor", 1 / 255)) if table.get("do_rescale", True) else 1.0,
-                         tuple(table["image_mean"]) if normal else None, tuple(table["image_std"]) if normal else None, splits)
+                         tuple(table["image_mean"]) if normal else None, tuple(table["image_std"]) if normal else None,
+                         splits)
 
 
 class Preparation(torch.nn.Module):
@@ -95,8 +98,10 @@ class Preparation(torch.nn.Module):
         self.crop = settings.crop
         if self.crop is not None:
             if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
-                raise SourceError(f"a crop of {self.crop} is larger than the picture", where="the image processor's crop_size",
-                                  why=f"the picture is {self.size} after resizing", fix="give images=ImageSettings(...)")
+                raise SourceError(f"a crop of {self.crop} is larger than the picture",
+                                  where="the image processor's crop_size",
+                                  why=f"the picture is {self.size} after resizing",
+                                  fix="give images=ImageSettings(...)")
             self.corner, self.size = tuple((n - c) // 2 for n, c in zip(self.size, self.crop, strict=True)), self.crop
         mean, std = (torch.tensor(v or (d,), dtype=torch.float32).view(1, -1, 1, 1)
                      for v, d in ((settings.mean, 0.0), (settings.std, 1.0)))

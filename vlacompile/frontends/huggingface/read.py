@@ -55,8 +55,8 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
     if kind in backbones.TEXT:
         raise SourceError(f'a model of type "{kind}" alone is no policy', where=str(path / "config.json"),
                           why="it has no pictures to see and no actions to give",
-                          fix=f"python -m vlacompile.frontends.huggingface.factory VISION_DIR {path} > my_policy.py, edit "
-                              "it, then vlacompile build my_policy:make")
+                          fix=f"python -m vlacompile.frontends.huggingface.factory VISION_DIR {path} > my_policy.py, "
+                              "edit it, then vlacompile build my_policy:make")
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads models of type "{kind}"', where=str(path / "config.json"),
                           why=nearest(kind, (*FAMILIES, *backbones.VISION)),

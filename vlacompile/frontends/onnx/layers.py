@@ -192,7 +192,8 @@ def _interpolate(node, x: torch.Tensor, out: list[int]) -> torch.Tensor:
     mode, transform = node.get("mode"), node.get("coordinate_transformation_mode", "half_pixel")
     node.refuse("antialias", 0)  # PyTorch's weights are others
     node.refuse("exclude_outside", 0)
-    if transform not in ("half_pixel", "pytorch_half_pixel", "align_corners") or x.dim() != 4 or out[:2] != list(x.shape[:2]):
+    known = ("half_pixel", "pytorch_half_pixel", "align_corners")
+    if transform not in known or x.dim() != 4 or out[:2] != list(x.shape[:2]):
         raise NotCovered(f"mode={mode!r} with {transform!r} from {list(x.shape)} to {out} is not covered")
     if transform == "pytorch_half_pixel" and 1 in out[2:]:
         raise NotCovered("pytorch_half_pixel to one element is not covered")

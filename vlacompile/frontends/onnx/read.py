@@ -52,11 +52,11 @@ def _open(path: Path) -> ir.Model:
         model = ir.from_proto(proto)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
         lines = [t.strip() for t in str(error).splitlines() if t.strip()]
-        raise SourceError("the ONNX file cannot be read", where=str(path), why=lines[0] if lines else type(error).__name__,
-                          fix="copy it again, whole") from error
+        raise SourceError("the ONNX file cannot be read", where=str(path),
+                          why=lines[0] if lines else type(error).__name__, fix="copy it again, whole") from error
     if not model.graph.outputs:
-        raise SourceError("the ONNX file has no outputs", where=str(path), why="a policy without outputs computes nothing",
-                          fix="export the policy again")
+        raise SourceError("the ONNX file has no outputs", where=str(path),
+                          why="a policy without outputs computes nothing", fix="export the policy again")
     for tensor in model.graph.initializers.values():
         if isinstance(tensor.const_value, ir.ExternalTensor):
             tensor.const_value.base_dir = path.parent
@@ -67,8 +67,8 @@ def _open(path: Path) -> ir.Model:
 def _check_opset(path: Path, proto: onnx.ModelProto) -> None:
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), None)
     if proto.HasField("graph") and opset not in OPSETS:
-        raise SourceError(f"opset {opset} is not covered", where=str(path), why=f"opsets {OPSETS[0]} to {OPSETS[-1]} are",
-                          fix="export with opset_version=20")
+        raise SourceError(f"opset {opset} is not covered", where=str(path),
+                          why=f"opsets {OPSETS[0]} to {OPSETS[-1]} are", fix="export with opset_version=20")
 
 
 def _check_external(path: Path, proto: onnx.ModelProto) -> None:
@@ -84,12 +84,13 @@ def _check_external(path: Path, proto: onnx.ModelProto) -> None:
                               why=f'its location "{location}" is not below the model\'s directory',
                               fix="save the model with its external data beside it")
         if not file.is_file():
-            raise SourceError("the model's external data is missing", where=str(file), why=f'"{tensor.name}" lies there',
-                              fix="copy this file too, beside the .onnx file")
+            raise SourceError("the model's external data is missing", where=str(file),
+                              why=f'"{tensor.name}" lies there', fix="copy this file too, beside the .onnx file")
         end = int(entry.get("offset", 0)) + int(entry.get("length", 0))
         if file.stat().st_size < end:
             raise SourceError("the model's external data is cut off", where=str(file),
-                              why=f'{file.stat().st_size} bytes; "{tensor.name}" ends at {end}', fix="copy it again, whole")
+                              why=f'{file.stat().st_size} bytes; "{tensor.name}" ends at {end}',
+                              fix="copy it again, whole")
 
 
 def _outputs(model: ir.Model, sidecar: Sidecar) -> tuple[str, ...]:
@@ -111,8 +112,9 @@ def _session(path: Path):
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, one per status
-        raise SourceError("onnxruntime cannot load the model", where=str(path), why=str(error).strip().splitlines()[0],
-                          fix="load it with onnxruntime itself to see why; it may have been exported wrongly") from error
+        raise SourceError("onnxruntime cannot load the model", where=str(path),
+                          why=str(error).strip().splitlines()[0],
+                          fix="export it again, with torch.onnx.export(..., dynamo=True) if it was not") from error
 
 
 def _compare(path: Path, session, module: OnnxModule, sources: dict[str, Source], examples: dict[str, torch.Tensor],
@@ -126,7 +128,8 @@ def _compare(path: Path, session, module: OnnxModule, sources: dict[str, Source]
             metrics = compare(got[name].numpy(), np.asarray(expected))
             limit = tolerance(TORCH_DTYPES[got[name].dtype], "chunk").limit(np.asarray(expected))
             if not metrics.within(limit):
-                raise ParityError(f'the translation gives another "{name}" than onnxruntime', where=f'{path}, frame "{label}"',
+                raise ParityError(f'the translation gives another "{name}" than onnxruntime',
+                                  where=f'{path}, frame "{label}"',
                                   why=f"max_abs {metrics.max_abs:.3g} (limit {limit.max_abs:.3g})",
                                   fix="report the model's ops: " + ", ".join(sorted(_op_types(path)))[:200])
 

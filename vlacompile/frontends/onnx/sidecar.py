@@ -104,7 +104,8 @@ def read_sidecar(path: Path, model: ir.Model, wanted: list[Wanted]) -> Sidecar:
         table = tomllib.loads(text)
         tables = table.pop("inputs", {})
         document = from_table(_Document, table, where)
-        inputs = {n: from_table(Input, t if isinstance(t, dict) else {}, where, f"inputs.{n}.") for n, t in tables.items()}
+        inputs = {n: from_table(Input, t if isinstance(t, dict) else {}, where, f"inputs.{n}.")
+                  for n, t in tables.items()}
     except tomllib.TOMLDecodeError as error:
         raise SourceError("the sidecar is not TOML", where=where, why=str(error), fix="correct that line") from error
     except (ConfigError, AttributeError) as error:
@@ -120,7 +121,8 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError("the sidecar cannot be read", where=str(file), why=str(error), fix="write it as UTF-8 text") from error
+        raise SourceError("the sidecar cannot be read", where=str(file), why=str(error),
+                          fix="write it as UTF-8 text") from error
 
 
 def skeleton(wanted: list[Wanted]) -> str:
@@ -129,7 +131,8 @@ def skeleton(wanted: list[Wanted]) -> str:
     def entry(w: Wanted) -> str:
         parts = ['update = ""']
         if not all(isinstance(d, int) for d in w.dims):
-            parts.append("shape = [" + ", ".join(str(d) if isinstance(d, int) else f'"{d or "?"}"' for d in w.dims) + "]")
+            sizes = (str(d) if isinstance(d, int) else f'"{d or "?"}"' for d in w.dims)
+            parts.append(f"shape = [{', '.join(sizes)}]")
         if _needs_range(w.dtype):
             parts.append("range = [0, ?]")
         return f'"{w.name}" = {{ {", ".join(parts)} }}'
@@ -158,7 +161,8 @@ def _check(inputs: dict[str, Input], wanted: list[Wanted], where: str) -> None:
                               why=nearest(i.update, UPDATES), fix="choose how often this input changes")
         if i.range is not None and (len(i.range) != 2 or not i.range[0] <= i.range[1]):
             raise SourceError(f"range = {list(i.range)} is no range", where=f"{where}, inputs.{name}.range",
-                              why="it is the smallest and the largest value", fix="write range = [0, 31999], for example")
+                              why="it is the smallest and the largest value",
+                              fix="write range = [0, 31999], for example")
 
 
 def sources_of(sidecar: Sidecar) -> dict[str, Source]:

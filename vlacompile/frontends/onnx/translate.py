@@ -20,7 +20,7 @@ from vlacompile.frontends.onnx import elementwise, layers, shaping  # noqa: F401
 from vlacompile.frontends.onnx.ops import TABLE, Attributes, NotCovered
 
 SPECIAL = frozenset({"Constant", "If", "MatMul", "Gemm"})  # see _Translator
-_FAILURES = (RuntimeError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError)  # of PyTorch, for odd operands
+_FAILURES = (RuntimeError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError)  # for odd operands
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ class OnnxModule(torch.nn.Module):
             self.buffer_of[name] = _identifier(name, self.buffer_of.values())
             self.register_buffer(self.buffer_of[name], tensor)
         last = {o.name: i for i, step in enumerate(steps) for o in step.operands if isinstance(o, Ref)}
-        self.dead = {i: [n for n, at in last.items() if at == i and n not in outputs.values()] for i in set(last.values())}
+        self.dead: dict[int, list[str]] = {}
+        for name, at in last.items():
+            if name not in outputs.values():
+                self.dead.setdefault(at, []).append(name)
 
     def forward(self, /, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         values = {**inputs, **self.constants, **{n: getattr(self, b) for n, b in self.buffer_of.items()}}
@@ -120,8 +123,8 @@ def check_ops(model: ir.Model, where: str) -> None:
     else:
         why = why or nearest(first, TABLE.keys() | SPECIAL).split(": ")[0].replace("known", "it is not in the op table")
         fix = "export the policy without it (noise as an input, loops unrolled, no quantised ops)"
-    raise SourceError(f"ops that are not covered: {', '.join(sorted(unknown))}", where=f'{where}, node "{name}" ({first})',
-                      why=why, fix=fix)
+    raise SourceError(f"ops that are not covered: {', '.join(sorted(unknown))}",
+                      where=f'{where}, node "{name}" ({first})', why=why, fix=fix)
 
 
 class _Translator:
@@ -219,7 +222,8 @@ class _Translator:
         given = []
         for i, value in enumerate(operands):
             if (i in entry.known or entry.of_values) and isinstance(value, Live):
-                raise NotCovered(f"a shape or number that it needs depends on the values of {', '.join(sorted(value.roots))}")
+                roots = ", ".join(sorted(value.roots))
+                raise NotCovered(f"a shape or number that it needs depends on the values of {roots}")
             as_number = isinstance(value, Known) and (i in entry.known or i in entry.maybe)
             given.append(value.tensor.tolist() if as_number else value)
         self._emit(node, lambda *xs: entry.function(attributes, *xs), given, entry.weights)
@@ -244,8 +248,8 @@ class _Translator:
         roots = frozenset().union(*(v.roots for v in live))
         for name, m in zip(names, meta if isinstance(meta, tuple) else (meta,), strict=False):
             self.values[name] = Live(name, m, roots)
-        operands = tuple(Ref(v.ref) if isinstance(v, Live) else self._held(v, i in weights) if isinstance(v, Known) else v
-                         for i, v in enumerate(given))
+        operands = tuple(Ref(v.ref) if isinstance(v, Live) else self._held(v, i in weights) if isinstance(v, Known)
+                         else v for i, v in enumerate(given))
         self.steps.append(Step(function, operands, names))
 
     def _held(self, value: Known, is_weight: bool) -> Ref:
@@ -258,9 +262,7 @@ class _Translator:
         flags = {n: x.value for n, x in node.attributes.items()}
         alpha, beta = flags.get("alpha", 1.0), flags.get("beta", 1.0)
         left, right = flags.get("transA", 0), flags.get("transB", 0)
-        constant = isinstance(a, Live) and isinstance(b, Known) and b.tensor.dim() == 2
-        columns = b.tensor.shape[0 if right else 1] if constant else 0
-        if not constant or not (c is None or (isinstance(c, Known) and _is_row(c.tensor, columns))):
+        if not (isinstance(a, Live) and isinstance(b, Known) and b.tensor.dim() == 2):
             def gemm(x, y, z=None):
                 product = torch.matmul(x.mT if left else x, y.mT if right else y)
                 product = product if alpha == 1.0 else alpha * product
@@ -268,15 +270,18 @@ class _Translator:
 
             self._emit(node, gemm, [a, b] if c is None else [a, b, c], frozenset({0, 1}))
             return
-        matrix = (b.tensor if right else b.tensor.t().contiguous())
+        matrix = b.tensor if right else b.tensor.t().contiguous()
         weight = replace(b, tensor=matrix if alpha == 1.0 else alpha * matrix,
                          name=b.name if right and alpha == 1.0 else f"{b.name}.linear_{alpha:g}_{right}")
-        bias = c if c is None else Known((beta * c.tensor).expand(columns).contiguous() if c.tensor.dim() < 2 else
-                                         (beta * c.tensor).reshape(-1).expand(columns).contiguous(), f"{c.name}.{beta:g}")
-        function = (lambda x, w, z=None: F.linear(x.mT, w, z)) if left else F.linear
-        self._emit(node, function, [a, weight] if bias is None else [a, weight, bias], frozenset({1, 2}))
+        bias = _row(c, matrix.shape[0], beta) if isinstance(c, Known) and _is_row(c.tensor, matrix.shape[0]) else None
+
+        def linear(x, w, row=None, rest=None):
+            y = F.linear(x.mT if left else x, w, row)
+            return y if rest is None else y + (rest if beta == 1.0 else beta * rest)
+
+        self._emit(node, linear, [a, weight, bias, c if bias is None else None], frozenset({1, 2}))
         out = node.outputs[0]
-        if bias is None and len(out.uses()) == 1 and not out.is_graph_output():
+        if c is None and len(out.uses()) == 1 and not out.is_graph_output():
             self.linears[out.name] = self.steps[-1], matrix
 
     def _bias(self, node: ir.Node, operands: list[Known | Live | None]) -> bool:
@@ -285,13 +290,20 @@ class _Translator:
             if isinstance(x, Live) and isinstance(c, Known) and x.ref in self.linears:
                 step, matrix = self.linears[x.ref]
                 if c.tensor.dim() == 1 and _is_row(c.tensor, matrix.shape[0]):
-                    bias = Known(c.tensor.expand(matrix.shape[0]).contiguous(), c.name)
-                    name = node.outputs[0].name
+                    bias, name = _row(c, matrix.shape[0]), node.outputs[0].name
                     self.steps.remove(step)
-                    self.steps.append(Step(step.function, (*step.operands, self._held(bias, True)), (name,)))
+                    self.steps.append(Step(step.function, (*step.operands[:2], self._held(bias, True)), (name,)))
                     self.values[name] = Live(name, x.meta, x.roots)
                     return True
         return False
+
+
+def _row(value: Known, columns: int, factor: float = 1.0) -> Known:
+    """As the bias of a Linear [columns]; under a name of its own where it is not the constant itself."""
+    if factor == 1.0 and value.tensor.shape == (columns,):
+        return value
+    tensor = (factor * value.tensor).reshape(-1).expand(columns).contiguous()
+    return Known(tensor, f"{value.name}.bias_{factor:g}_{columns}")
 
 
 def _is_row(tensor: torch.Tensor, columns: int) -> bool:
