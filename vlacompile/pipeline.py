@@ -129,7 +129,8 @@ def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
 
 def golden(policy: Policy, staged: Staged, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:
     """Golden frames: inputs (of a history the newest observation), what the original function returns for them and
-    for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph is from the original function, per output.
+    for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph
+    is from the original function, per output.
     Raises ParityError when it is another function."""
     values_of = {node: name for name, node in staged.origin.items()}
     frames: list[Frame] = []

@@ -53,8 +53,8 @@ vlart_status_t vlart_plan_read(const uint8_t *data, size_t bytes, vlart_diag_t *
 /* [open] Everything else, once vlart_plan_take placed the arrays. */
 vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag);
 
-/* Parts of vlart_plan_check: policy, files, weights, values, sources; then delays; then stages; then
-   what delays begin with. */
+/* Parts of vlart_plan_check: policy, files, weights, values, sources; then delays; then stages;
+   then what delays begin with. */
 vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_delays(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag);

@@ -220,7 +220,8 @@ class _Builder:
         outs = [n for n in members if n in self.crossing and self._leaves(n, group)]
         self.graph.output(tuple(self.nodes[n] for n in outs))
         outputs = tuple(Port(_port(self.value_of[n]), self.value_of[n]) for n in outs)
-        return StageGraph(name, tuple(sorted(group.sources - {HISTORY})), self.graph, self.constants, tuple(self.inputs), outputs)
+        sources = tuple(sorted(group.sources - {HISTORY}))
+        return StageGraph(name, sources, self.graph, self.constants, tuple(self.inputs), outputs)
 
     def _leaves(self, node: Node, group: Group) -> bool:
         """A value that several groups recompute is handed out by none of them unless it is an output."""
@@ -274,7 +275,8 @@ class _Builder:
         self.graph.output(next_values)
         outputs = tuple(Port(f"next_{i}", n, "carry") for i, n in enumerate(names))
         carries = tuple(StageCarry(self.value_of[n], names[i], i, i) for i, n in enumerate(loop.args[0]))
-        return StageGraph(name, tuple(sorted(group.sources - {HISTORY})), self.graph, self.constants, tuple(self.inputs), outputs,
+        sources = tuple(sorted(group.sources - {HISTORY}))
+        return StageGraph(name, sources, self.graph, self.constants, tuple(self.inputs), outputs,
                           loop.target.iterations, carries)
 
 
