@@ -145,7 +145,7 @@ def test_layers_are_not_taken_for_iterations(tmp_path):
                        {"state": torch.randn(1, 4, 8), "noise": torch.randn(1, 4, 8)})
     bundle = vc.build(export(policy, tmp_path / "layers.onnx"), out=tmp_path / "a.vlab")
     assert max(s.iterations for s in bundle.plan.stages) == 1
-    assert any("these are layers" in note for note in bundle.manifest["provenance"]["notes"])
+    assert any("no repeated body" in note for note in bundle.manifest["provenance"]["notes"])
 
 
 def test_sidecar_names_outputs_examples_and_sizes(own):

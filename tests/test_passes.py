@@ -168,7 +168,7 @@ KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), *LOOP_PASSES, *FUSED_P
 def test_the_example_of_the_docstring(kind):
     policy = _example(kind)
     program = capture(policy)
-    if kind in {type(p) for p in LOOP_PASSES} - {type(p) for p in PASSES}:
+    if kind in {type(p) for p in (*LOOP_PASSES, *FUSED_PASSES)} - {type(p) for p in PASSES}:
         program = find_loop(program).program
     before = _weights_renamed(program_text(program))
     assert before == _documented(kind, "Before")

@@ -1,13 +1,15 @@
-/* Histories: the checks of delays at [open], and at [tick] how values of earlier observations move on.
-   An observation begins with the first write to a history source after the one before was encoded: then every delayed
-   value takes what its input holds. It is encoded once the stages that feed delays ran. */
+/* Histories: the checks of delays at [open], and at [tick] how values of earlier observations move.
+   An observation begins with the first write to a history source after the one before was encoded:
+   then every delayed value takes what its input holds. It is encoded once the stages that feed
+   delays ran. */
 #include <string.h>
 
 #include "diag.h"
 #include "session.h"
 
 static bool same_shape(const vlart_value_record_t *a, const vlart_value_record_t *b) {
-  return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
+  return a->dtype == b->dtype && a->rank == b->rank &&
+         memcmp(a->dims, b->dims, sizeof a->dims) == 0;
 }
 
 static vlart_status_t check_histories(vlart_plan_t *plan, vlart_diag_t *diag) {
@@ -114,7 +116,7 @@ static void move_on(vlart_session_t *session, uint32_t index) {
 
 void vlart_history_advance(vlart_session_t *session) {
   if (!session->observed) {
-    return; /* nothing is kept yet, or the observation before was never encoded: this one replaces it */
+    return; /* nothing is kept yet, or the one before was never encoded: this one replaces it */
   }
   for (uint32_t i = session->bundle->plan.delay_count; i > 0; i--) { /* ends of chains first */
     move_on(session, i - 1);

@@ -90,7 +90,7 @@ static vlart_status_t check_depends(const flow_t *flow) {
 /* What a value depends on, if it can be read before the present stage ran; false if it cannot. */
 static bool readable(const flow_t *flow, uint32_t value, uint64_t *out_depends) {
   vlart_writer_t writer = flow->plan->writers[value];
-  if (writer.origin == VLART_ORIGIN_DELAY) { /* it is filled once its chain's first value is there */
+  if (writer.origin == VLART_ORIGIN_DELAY) { /* filled once its chain's first value is there */
     writer = flow->plan->writers[flow->plan->delay_roots[writer.index]];
   }
   switch (writer.origin) {

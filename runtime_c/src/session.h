@@ -81,7 +81,7 @@ struct vlart_session {
   uint64_t sources_set;    /* bit i: source i was written */
   uint64_t sources_needed; /* bit i: a stage depends on source i */
   uint64_t advances;       /* of the histories; each one changes every delayed value */
-  bool observed;           /* the newest observation is encoded: the next write begins another one */
+  bool observed;           /* the newest observation is encoded: the next write begins another */
   bool filled;             /* the delayed values have content */
   vlart_stage_state_t *stages; /* [stage_count] */
   vlart_context_t contexts[VLART_BACKEND_LIMIT]; /* by backend id; unused ones have no backend */
@@ -137,10 +137,10 @@ vlart_status_t vlart_realtime_late(const vlart_session_t *session, vlart_diag_t 
 void vlart_realtime_publish(vlart_session_t *session);
 void vlart_realtime_reset(vlart_session_t *session);
 
-/* [tick] Before a history source is written: begins an observation, if the one before is encoded. */
+/* [tick] Before a history source is written: begins an observation, if the last one is encoded. */
 void vlart_history_advance(vlart_session_t *session);
 
-/* [tick] First observation: delays of what has come about now, from sources or from stage `index`. */
+/* [tick] First observation: fills the delays of sources, or of what stage `index` wrote. */
 void vlart_history_fill(vlart_session_t *session, vlart_origin_t origin, uint32_t index);
 
 /* [tick] The first `stages` stages are up to date: the observation may be encoded with that. */

@@ -112,8 +112,9 @@ static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit
   vlart_status_t status = VLART_STATUS_OK;
   bool ran;
   begin_stages(session);
-  for (uint32_t i = 0; status == VLART_STATUS_OK && i < session->bundle->plan.observing_stages; i++) {
-    if (session->bundle->plan.observes[i]) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < plan->observing_stages; i++) {
+    if (plan->observes[i]) {
       status = pass_stage(session, i, clock, &ran, diag);
     }
   }

@@ -50,7 +50,7 @@ static void write_sources(const vlart_plan_t *plan, vlart_session_t *session, in
 
 static void use_session(vlart_bundle_t *bundle, vlart_session_t *session) {
   const vlart_plan_t *plan = &bundle->plan;
-  for (int byte = 0; byte < 2; byte++) { /* of the histories the first frame, then another */
+  for (int byte = 0; byte < 2; byte++) { /* a first frame, then another */
     write_sources(plan, session, byte);
     if (vlart_session_observe(session, NULL) != VLART_STATUS_OK &&
         plan->policy->deadline_us == 0) {

@@ -382,7 +382,8 @@ class Recall:
 
     def inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)
-        return {"gain": rng.uniform(1, 2, (1, 1)).astype(np.float32), "image": rng.uniform(-1, 1, (1, 6)).astype(np.float32),
+        return {"gain": rng.uniform(1, 2, (1, 1)).astype(np.float32),
+                "image": rng.uniform(-1, 1, (1, 6)).astype(np.float32),
                 "state": rng.uniform(-1, 1, (1, 3)).astype(np.float32)}
 
     def reference(self, seen: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

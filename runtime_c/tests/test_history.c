@@ -1,5 +1,5 @@
-/* Histories on the null engine: an encoder's output is the number that the engine was told, so that every delayed
-   value says of which observation it is. Values: 3 feature, 4 feature@1, 5 feature@2, 6 state@1. */
+/* Histories on the null engine: an encoder's output is the number that the engine was told, so that
+   every delayed value says of which observation it is. */
 #include "test_history.h"
 
 #include <string.h>

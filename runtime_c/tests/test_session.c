@@ -1,6 +1,6 @@
 /* A session on the null engine: arena sweeps, no allocation at all, caches, deadlines, failures.
-   Usage: test_session REACTIVE_BUNDLE RECALL_BUNDLE, the bundles of sample_bundles.Reactive with bounds -1 .. 1 and
-   of sample_bundles.Recall.
+   Usage: test_session REACTIVE_BUNDLE RECALL_BUNDLE, the bundles of sample_bundles.Reactive with
+   bounds -1 .. 1 and of sample_bundles.Recall.
    Linked with --wrap=malloc,calloc,realloc,free: calls from our objects are counted. */
 #include <math.h>
 #include <string.h>

@@ -65,8 +65,9 @@ def original_actions(folder, policy, seen: list[dict], noise: dict, every_tick: 
 
 
 def compiled_actions(session: vc.Session, seen: list[dict], noise: dict, every_tick: bool,
-                     forget: bool = False) -> np.ndarray:
-    """The same from a bundle; forget: begin a new episode at every tick (the negative control)."""
+                     forget: bool = False, frames: int = 1000) -> np.ndarray:
+    """The same from a bundle; forget: begin a new episode at every tick (the negative control); frames: how many
+    observations before a replan are written."""
     session.reset()
     for name, tensor in noise.items():
         session.write(name, tensor.numpy())
@@ -74,9 +75,10 @@ def compiled_actions(session: vc.Session, seen: list[dict], noise: dict, every_t
     for raw in seen:
         if forget:
             session.reset()
-        for name, array in raw.items():
+        due = 0 if every_tick else session.queue().remaining
+        for name, array in raw.items() if due < frames else ():
             session.write(name, array[None])
-        session.step() if every_tick or session.queue().remaining == 0 else session.observe()
+        session.step() if due == 0 else session.observe()
         actions.append(session.pop())
     return np.stack(actions)
 
@@ -95,6 +97,21 @@ def test_a_sequence_is_that_of_select_action(built, every_tick):
     replans = TICKS if every_tick else -(-TICKS // bundle.plan.action.execute_steps)
     assert {runs[f"vision.{c}"] for c in cameras(policy)} == {2 * TICKS}, "every frame of every camera once"
     assert runs["decode" if "decode" in runs else list(runs)[-1]] == 2 * replans
+
+
+def test_frames_that_no_replan_sees_need_not_be_written(built):
+    folder, policy, bundle = built
+    seen, noise = [observation(policy, seed) for seed in range(TICKS)], noise_for(bundle)
+    want = original_actions(folder, policy, seen, noise, False)
+    frames = policy.config.n_obs_steps
+    with vc.Session(bundle.path) as session:
+        got = compiled_actions(session, seen, noise, False, frames=frames)
+        assert np.abs(got - want).max() <= 1e-4
+        fewer = compiled_actions(session, seen, noise, False, frames=frames - 1)
+        assert np.abs(fewer - want).max() > 1e-3, "one frame less is another history"
+        runs = session.stats().runs()
+    if bundle.plan.action.execute_steps > frames:
+        assert runs[f"vision.{cameras(policy)[0]}"] < 2 * TICKS
 
 
 def test_another_history_fails_the_gate(built):

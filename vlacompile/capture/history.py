@@ -85,6 +85,7 @@ def with_frames(program: Program) -> Program:
         for age in range(1, source.history):
             earlier = editor.graph.placeholder(f"{node.name}_{age}_ago")
             earlier.meta = dict(newest.meta)
+            assert frame_name(name, age) not in sources, f"{frame_name(name, age)} is the name of a frame"
             sources[frame_name(name, age)] = EarlierFrame(source.update, source.clock, of=name, age=age)
             inputs[earlier.name] = frame_name(name, age)
             row.insert(0, earlier)

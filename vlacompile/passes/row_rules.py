@@ -78,7 +78,9 @@ def roots_of(value: Value) -> frozenset[str]:
 
 def with_roots(value: Value, roots: frozenset[str]) -> Parts:
     """`value`, known to come from these concatenations; a node becomes the one part of itself."""
-    return Parts(0, (value,), roots) if isinstance(value, Node) else Parts(value.axis, value.parts, value.roots | roots)
+    if isinstance(value, Node):
+        return Parts(0, (value,), roots)
+    return Parts(value.axis, value.parts, value.roots | roots)
 
 
 def parts_along(value: Value, axis: int) -> list[Value] | None:

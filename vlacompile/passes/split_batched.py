@@ -68,7 +68,8 @@ class _Splitter:
                 return self.values[arg] if arg in self.values else self.editor.map(arg)
             return type(arg)(map(value, arg)) if isinstance(arg, (list, tuple)) else arg
 
-        op = Op(node.target, tuple(map(value, node.args)), {k: self._read_whole(v) for k, v in node.kwargs.items()}, node)
+        kwargs = {k: self._read_whole(v) for k, v in node.kwargs.items()}
+        op = Op(node.target, tuple(map(value, node.args)), kwargs, node)
         if node in self.roots:
             return self._root(op, self.roots[node])
         if node.target is operator.getitem and isinstance(op.args[0], Elements):
@@ -134,7 +135,7 @@ class _Splitter:
 
     def _picked(self, op: Op, axis: int, rows: list[Value]) -> Parts | Elements | None:
         """Rows that are whole parts are these parts."""
-        if op.target is operator.getitem or op.args[0] is not next(v for v in values_in(op.args) if isinstance(v, Parts)):
+        if op.target is operator.getitem or not isinstance(op.args[0], Parts):
             return None
         picks = picks_of(op, axis, [shape_of(r)[axis] for r in rows])
         if picks is None:
@@ -149,7 +150,8 @@ class _Splitter:
             if value not in self._fixed:
                 return None
             ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
-            return [self.editor.emit(_ATEN.slice.Tensor, (value, axis, e - s, e)) for s, e in zip(sizes, ends, strict=True)]
+            return [self.editor.emit(_ATEN.slice.Tensor, (value, axis, e - s, e))
+                    for s, e in zip(sizes, ends, strict=True)]
         rows = parts_along(value, axis)
         return rows if rows is not None and [shape_of(r)[axis] for r in rows] == sizes else None
 
@@ -173,8 +175,8 @@ class SplitBatched:
     """encoder(stack([a, b])) becomes stack([encoder(a), encoder(b)]) when a and b depend on different sources: every
     camera of a batch has its own stage and rate, and an earlier frame of a history is seen to be what the newest one
     was. Exact: every op on the way acts on each row alone. It fires for an encoder on rows of dimension 0 each of which
-    uses every weight `least_uses` times on average; where the weights are what costs (a Linear on one row per part), or where all parts
-    depend on the same sources or all change per step of a loop, the batch stays.
+    uses every weight `least_uses` times on average; where the weights are what costs (a Linear on one row per part), or
+    where all parts depend on the same sources or all change per step of a loop, the batch stays.
 
     Before:
         %a = source "a" f32[1,3,4,4]

@@ -111,7 +111,8 @@ class Session:
 
     def observe(self) -> None:
         """Take what was written into the histories without replanning: runs the stages that encode the newest
-        observation, and no other. For a host that observes at every tick and replans every few ticks. All histories
+        observation, and no other. For a host that executes several actions per replan: of the ticks between, those
+        whose frames the next step still sees must be observed (all, or the last n - 1 before it). All histories
         advance together, with the first write to one of them after a step or observe."""
         self._call(self._library.vlart_session_observe, self._session, c.byref(self._diag))
 

@@ -276,17 +276,20 @@ VLART_API vlart_status_t vlart_session_step(vlart_session_t *session, vlart_diag
 VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session,
                                                      uint64_t deadline_us, vlart_diag_t *diag);
 
-/* [tick] Takes the newest observation into the histories without replanning: runs the stages that encode it,
-   where they are not up to date, and no other. For a host that executes several actions per step and observes at
-   every tick. The first write to a history source after a step or observe begins another observation, also with
-   equal bytes; all histories advance together, and a history source that is not written keeps its content as its
-   newest frame. An observation that was not encoded (DEADLINE_MISSED, a failing engine) is replaced by the next
-   write. The plan's deadline applies. Without histories nothing happens. The session's thread. */
+/* [tick] Takes the newest observation into the histories without replanning: runs the stages that
+   encode it, where they are not up to date, and no other. For a host that executes several
+   actions per step: of the ticks between, those whose frames the next step still sees must be observed (all,
+   or, where a step sees n observations, the last n - 1 before it).
+   The first write to a history source after a step or observe begins another observation, also with
+   equal bytes; all histories advance together, and a history source that is not written keeps its
+   content as its newest frame. An observation that was not encoded (DEADLINE_MISSED, a failing
+   engine) is replaced by the next write. The plan's deadline applies. Without histories nothing
+   happens. The session's thread. */
 VLART_API vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *diag);
 
-/* [tick] The start of an episode: empties the queue and forgets the histories; the next observation fills them
-   (what the sources hold, if they are not written before). What does not look back stays up to date. The session's
-   thread. */
+/* [tick] The start of an episode: empties the queue and forgets the histories; the next observation
+   fills them (what the sources hold, if they are not written before). What does not look back stays
+   up to date. The session's thread. */
 VLART_API vlart_status_t vlart_session_reset(vlart_session_t *session);
 
 /* [tick] Copies a value: a source, a weight, or what a stage wrote in its last completed run.
