@@ -173,8 +173,8 @@ def _is_loop_table(node: Node) -> bool:
 
 
 def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
-    """Merge A into a consumer B when A is too small for a launch of its own, or when both depend on the
-    task alone (a new instruction writes all its sources). B runs whenever A would, since deps(A) is a
+    """Merge A into a consumer B when A is too small for a launch of its own, or when they differ in sources of
+    the task alone (a new instruction writes all of them, its tokens and their mask). B runs whenever A would, since deps(A) is a
     subset of deps(B); A's other readers may read from B; no third stage lies between them."""
     notes: list[str] = []
     while True:
@@ -200,9 +200,10 @@ def _mergeable(parts: Partition, min_stage_flops: int) -> tuple[Group, Group] | 
             continue
         small = parts.cost_flops(a) < min_stage_flops
         for b in (g for g in parts.order if g in readers[a] and g.loop is None):
-            task_only = {updates.get(n) for n in a.sources | b.sources} == {"task"}
+            task = {n for n in a.sources | b.sources if updates.get(n) == "task"}
+            same_task = bool(a.sources & task and b.sources & task) and a.sources - task == b.sources - task
             exact = all(b.sources <= c.sources for c in readers[a] - {b}) and not _path_between(a, b, readers)
-            if (small or task_only) and exact:
+            if (small or same_task) and exact:
                 return a, b
     return None
 

@@ -21,7 +21,7 @@ class Tolerance:
 
     def limit(self, want: np.ndarray) -> Metrics:
         """The limits for one tensor."""
-        scale = float(np.abs(want).max(initial=0.0)) if want.dtype.kind == "f" else 0.0
+        scale = float(np.abs(want[np.isfinite(want)]).max(initial=0.0)) if want.dtype.kind == "f" else 0.0
         return Metrics(max(self.max_abs, self.relative_max * scale), self.rel_l2, self.cosine)
 
 
