@@ -2,9 +2,9 @@
 
     make bench-lerobot        (in the environment lerobot: python -m benchmarks.checkpoints)
 
-Random weights (the work is the same), LeRobot's own default sizes, one thread, one new observation per chunk. PyTorch,
-the whole policy as one ONNX graph, and the bundle take turns; medians. Writes build/bench/lerobot.json; with --record profiles/host/lerobot.json, and `make docs` then
-renders it.
+Random weights (the work is the same), LeRobot's own default sizes, one thread, one new observation per chunk. PyTorch
+as it is and compiled, the whole policy as one ONNX graph, and the bundle take turns; medians. Writes
+build/bench/lerobot.json; with --record profiles/host/lerobot.json, and `make docs` then renders it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 PROFILE = Path("profiles/host/lerobot.json")
 WORK = Path("build/bench/lerobot")
 KINDS = ("act", "diffusion", "smolvla")
-ONE_GRAPH_NODES = 8000  # a graph of more nodes is not exported whole: hours and memory
+ONE_GRAPH_NODES = 8000  # a graph of more nodes is neither exported nor compiled whole: hours and memory
 ROUNDS = 5
 
 
@@ -58,7 +58,7 @@ def measure(kind: str, keep: bool) -> dict:
     print(f"{kind}: read both", flush=True)
     policy, bundle = read_policy(folder / "pretrained_model"), vc.load(folder / "policy.vlab")
     parity = vc.verify(bundle.path)
-    program = capture(policy)
+    program = capture(policy, whole=True)
     nodes = sum(n.op == "call_function" for n in program.graph.nodes)
     written = [i for _, i in golden_inputs(dict(policy.sources), newest_of(policy.sources, policy.example_inputs),
                                            ROUNDS + 1, seed=3)]
@@ -70,7 +70,10 @@ def measure(kind: str, keep: bool) -> dict:
         print(f"{kind}: export it as one ONNX graph", flush=True)
         OnnxRuntime.prepare(policy, folder)
         whole = OnnxRuntime(kind, tuple(policy.example_inputs), 1, folder)
-    samples: dict[str, list[float]] = {"pytorch": [], "one_graph": [], "libvlart": []}
+        print(f"{kind}: torch.compile", flush=True)
+    compiled = torch.compile(policy.infer, dynamic=False) if nodes <= ONE_GRAPH_NODES else None
+    compiles = 0.0
+    samples: dict[str, list[float]] = {"pytorch": [], "torch_compile": [], "one_graph": [], "libvlart": []}
 
     def clock(name: str, function) -> None:
         begin = time.perf_counter()
@@ -86,6 +89,9 @@ def measure(kind: str, keep: bool) -> dict:
         for number, (tensors, values, frame) in enumerate(zip(inputs, arrays, newest, strict=True)):
             print(f"{kind}: round {number} of {ROUNDS}", flush=True)
             clock("pytorch", lambda: policy.infer(**tensors))
+            if compiled is not None:
+                clock("torch_compile", lambda: compiled(**tensors))
+                compiles = compiles or samples["torch_compile"][0] / 1e3
             if whole is not None:
                 clock("one_graph", lambda: whole.replan(values))
             clock("libvlart", lambda: step(session, frame))
@@ -95,7 +101,7 @@ def measure(kind: str, keep: bool) -> dict:
         "kind": kind, "machine": machine.describe("lerobot", "transformers"), "rounds": ROUNDS,
         "traced_gflop": sum(flops(n) for n in program.graph.nodes) / 1e9, "traced_nodes": nodes,
         "parameters": sum(program.constants[n].numel() for n in program.parameters),
-        "bundle_bytes": bundle.bytes, "notes": bundle.manifest["provenance"]["notes"],
+        "torch_compile_s": compiles, "bundle_bytes": bundle.bytes, "notes": bundle.manifest["provenance"]["notes"],
         "stages": [{"stage": s.name, "iterations": s.iterations, "gflop": s.flops * s.iterations / 1e9,
                     "weight_bytes": s.weight_bytes} for s in plan.stages],
         "chunk_ms": {name: statistics.median(t[1:]) for name, t in samples.items() if t},
