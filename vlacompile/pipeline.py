@@ -29,6 +29,7 @@ from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
+from vlacompile.passes.split_tokens import SplitTokens
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.policy import TORCH_DTYPES, Policy
@@ -52,6 +53,7 @@ PASSES = (
     WriteScattersAsConcat(),
     ReadPartsOfConcat(),
     MergeCommonSubexpressions(),
+    SplitTokens(),
     SplitLinearOverConcat(),
     SplitLinearOverFeatures(),
     NarrowLinears(),

@@ -22,6 +22,12 @@ OPSET = 20
 IR_VERSION = 10
 # Constants below this size stay inside the ONNX file: shape arithmetic needs them there.
 EXTERNAL_BYTES = 1024
+# The operands that are stored outside: weights, and what cuts packed ones. ONNX Runtime 1.32 may transpose any other
+# constant in place (where it moves a Transpose past a Concat or an Add) and then reads the one that libvlart hands over
+# as if it had been transposed.
+OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,),
+           "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "BatchNormalization": (1, 2, 3, 4),
+           "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,)}
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def _finish(stage: StageGraph, model: ir.Model) -> OnnxStage:
     initializers = {}
     for name, value in list(model.graph.initializers.items()):
         array = value.const_value.numpy()
-        if array.nbytes >= EXTERNAL_BYTES:
+        if array.nbytes >= EXTERNAL_BYTES and all(i in OUTSIDE.get(node.op_type, ()) for node, i in value.uses()):
             initializers[name] = np.ascontiguousarray(array)
     return OnnxStage(stage.name, model, initializers)
 

@@ -11,149 +11,14 @@ import torch
 from torch.fx import Node
 
 from vlacompile.capture.ops import flops
-from vlacompile.capture.program import Program, ProgramEditor
+from vlacompile.capture.program import Program
 from vlacompile.passes.result import PassResult
-from vlacompile.passes.row_rules import (Elements, Op, Parts, Value, axes_of, parts_along, picks_of, roots_of, rule_of,
-                                           shape_of, values_in, with_roots)
+from vlacompile.passes.row_rules import Elements, Parts, axes_of, roots_of
+from vlacompile.passes.row_splitter import RowSplitter
 from vlacompile.staging.dependency import dependencies
 
 _ATEN = torch.ops.aten
 _JOINS = frozenset({_ATEN.cat.default, _ATEN.stack.default})
-
-
-class _Splitter:
-    """Copies a program; the ops in `allowed` act on the parts of the concatenations `roots`. {node: value} is kept in
-    `values` for what is in parts."""
-
-    def __init__(self, program: Program, roots: dict[Node, list[int]], allowed: set[Node] | None = None):
-        self.editor, self.roots = ProgramEditor(program), roots
-        self.values: dict[Node, Parts | Elements] = {}
-        self._whole: dict[int, tuple[Parts, Node]] = {}
-        self._fixed: set[Node] = set()  # new nodes that depend on no source
-        deps = dependencies(program)
-        for node in program.graph.nodes:
-            if node.op == "output":
-                continue
-            value = self._in_parts(node) if allowed is None or node in allowed else None
-            if value is not None:
-                self.values[node] = value
-                continue
-            for i in node.all_input_nodes:
-                self._map_whole(i)
-            new = self.editor.copy(node)
-            if not deps[node]:
-                self._fixed.add(new)
-        for node in program.output_nodes():
-            self._map_whole(node)
-
-    def _map_whole(self, node: Node) -> None:
-        if node in self.values:
-            self.editor.replace(node, self.whole(self.values[node]))
-
-    def whole(self, value: Value) -> Node:
-        if isinstance(value, Node):
-            return value
-        if id(value) not in self._whole:
-            parts = [self.whole(p) for p in value.parts]
-            joined = parts[0] if len(parts) == 1 else self.editor.emit(_ATEN.cat.default, (parts, value.axis))
-            self._whole[id(value)] = value, joined
-        return self._whole[id(value)][1]
-
-    def _in_parts(self, node: Node) -> Parts | Elements | None:
-        if node.op != "call_function":
-            return None
-
-        def value(arg):
-            if isinstance(arg, Node):
-                return self.values[arg] if arg in self.values else self.editor.map(arg)
-            return type(arg)(map(value, arg)) if isinstance(arg, (list, tuple)) else arg
-
-        kwargs = {k: self._read_whole(v) for k, v in node.kwargs.items()}
-        op = Op(node.target, tuple(map(value, node.args)), kwargs, node)
-        if node in self.roots:
-            return self._root(op, self.roots[node])
-        if node.target is operator.getitem and isinstance(op.args[0], Elements):
-            return with_roots(op.args[0].values[op.args[1]], op.args[0].roots)
-        if not any(isinstance(v, Parts) for v in values_in(op.args)):
-            return None
-        return self._divided(op)
-
-    def _read_whole(self, arg):
-        if isinstance(arg, Node):
-            self._map_whole(arg)
-        return self.editor.map_args(arg)
-
-    def _root(self, op: Op, runs: list[int]) -> Parts:
-        """The concatenation itself; neighbours that depend on the same sources stay together."""
-        rank = op.like.meta["val"].dim()
-        axis, parts, begin = (op.args[1] if len(op.args) > 1 else 0) % rank, [], 0
-        for count in runs:
-            group = list(op.args[0][begin: begin + count])
-            begin += count
-            single = count == 1 and op.target is _ATEN.cat.default
-            parts.append(group[0] if single else self._compute(
-                Op(_ATEN.unsqueeze.default, (group[0], axis), {}, op.like) if count == 1 else
-                Op(op.target, (group, axis), {}, op.like)))
-        return Parts(axis, tuple(parts), frozenset({op.like.name}))
-
-    def _compute(self, op: Op) -> Value:
-        divided = self._divided(op) if any(isinstance(v, Parts) for v in values_in(op.args)) else None
-        if divided is not None:
-            return divided
-
-        def whole(arg):
-            if isinstance(arg, (Node, Parts)):
-                return self.whole(arg)
-            return [whole(a) for a in arg] if isinstance(arg, (list, tuple)) else arg
-
-        target = _ATEN.reshape.default if op.packet in (_ATEN.view, _ATEN._unsafe_view) else op.target
-        return self.editor.emit(target, tuple(map(whole, op.args)), dict(op.kwargs), like=op.like)
-
-    def _divided(self, op: Op) -> Parts | Elements | None:
-        """The op on each part, along the outermost axis where that is possible."""
-        first = next(v for v in values_in(op.args) if isinstance(v, Parts))
-        for axis in axes_of(first):
-            rows = parts_along(first, axis)
-            picked = None if rows is None else self._picked(op, axis, rows)
-            if picked is not None:
-                return picked
-            rule = None if rows is None else rule_of(op, axis)
-            if rule is None:
-                continue
-            single = op.target is not operator.getitem and op.packet not in (_ATEN.cat, _ATEN.stack)
-            operands = op.args if single or op.target is operator.getitem else op.args[0]
-            sizes = None if op.target is operator.getitem else [shape_of(r)[axis] for r in rows]
-            columns = {i: rows if operands[i] is first else self._like(operands[i], a, sizes)
-                       for i, a in rule.operands.items()}
-            if any(c is None for c in columns.values()):
-                continue
-            roots = first.roots if first.axis == axis else roots_of(first)
-            done = [self._compute(Op(op.target, rule.args({i: c[k] for i, c in columns.items()}, sizes and sizes[k]),
-                                     op.kwargs, op.like)) for k in range(len(rows))]
-            return Parts(rule.result, tuple(done), roots)
-        return None
-
-    def _picked(self, op: Op, axis: int, rows: list[Value]) -> Parts | Elements | None:
-        """Rows that are whole parts are these parts."""
-        if op.target is operator.getitem or not isinstance(op.args[0], Parts):
-            return None
-        picks = picks_of(op, axis, [shape_of(r)[axis] for r in rows])
-        if picks is None:
-            return None
-        taken = tuple(self._compute(Op(_ATEN.select.int, (rows[k], axis, 0), {}, op.like)) for k in picks)
-        roots = roots_of(op.args[0])
-        return Elements(taken, roots) if op.packet is _ATEN.unbind else with_roots(taken[0], roots)
-
-    def _like(self, value: Value, axis: int, sizes: list[int]) -> list[Value] | None:
-        """The parts of another operand, of these sizes; constants are cut."""
-        if isinstance(value, Node):
-            if value not in self._fixed:
-                return None
-            ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
-            return [self.editor.emit(_ATEN.slice.Tensor, (value, axis, e - s, e))
-                    for s, e in zip(sizes, ends, strict=True)]
-        rows = parts_along(value, axis)
-        return rows if rows is not None and [shape_of(r)[axis] for r in rows] == sizes else None
 
 
 @dataclass
@@ -202,7 +67,7 @@ class SplitBatched:
         regions = {n.name: _Region(len(runs)) for n, runs in candidates.items()}
         if not regions:
             return PassResult(program, False)
-        tried = _Splitter(program, candidates).values
+        tried = RowSplitter(program, candidates).values
         self._measure(program, tried, regions)
         good = {name for name, r in regions.items() if r.work and r.uses >= self.least_uses}
         notes += [f"{name}: kept, a part uses a weight {r.uses:.2g} times" for name, r in regions.items()
@@ -211,7 +76,7 @@ class SplitBatched:
         chosen = {n: runs for n, runs in candidates.items() if n.name in good and n in allowed}
         if not chosen:
             return PassResult(program, False, tuple(notes))
-        split = _Splitter(program, chosen, allowed)
+        split = RowSplitter(program, chosen, allowed)
         notes += [f"{n.name}: {sum(n.name in roots_of(v) for v in split.values.values()) - 1} ops on each of "
                   f"{len(runs)} parts" for n, runs in chosen.items()]
         return PassResult(split.editor.finish(), True, tuple(notes))
