@@ -114,7 +114,10 @@ class RowSplitter:
             parts.append(group[0] if single else self._compute(
                 Op(_ATEN.unsqueeze.default, (group[0], axis), {}, op.like) if count == 1 else
                 Op(op.target, (group, axis), {}, op.like)))
-        return Parts(axis, tuple(parts), frozenset({op.like.name}))
+        roots = frozenset({op.like.name})
+        if self.cuts:  # keys of a cache, then those of tokens that are in parts themselves
+            return Parts(axis, tuple(q for p in parts for q in _along(p, axis)), roots.union(*map(roots_of, parts)))
+        return Parts(axis, tuple(parts), roots)
 
     def _compute(self, op: Op) -> Value:
         divided = self._divided(op) if any(isinstance(v, Parts) for v in values_in(op.args)) else None
@@ -231,3 +234,8 @@ class RowSplitter:
         ends = [sum(sizes[: j + 1]) for j in range(len(sizes))]
         pieces = [self.editor.emit(_ATEN.slice.Tensor, (node, rank - 1, ends[j] - sizes[j], ends[j])) for j in seen]
         return pieces[0] if len(pieces) == 1 else self.editor.emit(_ATEN.cat.default, (pieces, rank - 1))
+
+
+def _along(value: Value, axis: int) -> tuple[Value, ...]:
+    """Its parts, where they are along `axis`; else itself."""
+    return value.parts if isinstance(value, Parts) and value.axis == axis else (value,)

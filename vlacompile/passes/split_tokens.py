@@ -107,20 +107,22 @@ class SplitTokens:
 
     def _worthwhile(self, program: Program, values: Mapping[Node, Value], saved: Mapping[Node, int],
                     roots: Mapping[Node, list[int]]) -> frozenset[str]:
-        """Roots whose saved work uses the weights that it reads often enough. Iterations of one loop, and layers, read
-        one row of tokens after the other: all roots that share a weight are taken together."""
+        """Roots whose saved work uses the weights that it reads often enough, together with that of other roots over the
+        same weights: the iterations of one loop."""
         work: dict[str, int] = defaultdict(int)
+        read: dict[str, set[str]] = defaultdict(set)
         for node, share in saved.items():
-            if share:
-                for i in node.all_input_nodes:
-                    if i.op == "get_attr" and i.target in program.parameters and flops(node):
-                        work[i.target] += share
+            weights = [i.target for i in node.all_input_nodes if i.op == "get_attr" and i.target in program.parameters]
+            if not share or not flops(node) or not weights:
+                continue
+            for w in weights:
+                work[w] += share
+            for root in roots_of(values[node]):
+                read[root].update(weights)
         size = {n.target: n.meta["val"].numel() for n in program.graph.nodes if n.op == "get_attr"}
-        total = sum(size[w] for w in work)
-        if not work or sum(work.values()) < 2 * self.least_uses * total:
-            return frozenset()
-        named = frozenset(n.name for n in roots)
-        return named & frozenset().union(*(roots_of(values[n]) for n, share in saved.items() if share))
+        named = {n.name for n in roots}
+        return frozenset(r for r, ws in read.items() if r in named
+                         and sum(work[w] for w in ws) >= 2 * self.least_uses * sum(size[w] for w in ws))
 
     @staticmethod
     def _behind(program: Program, gained: set[Node], values: Mapping[Node, Value]) -> set[Node]:
