@@ -224,3 +224,16 @@ def test_a_factory_gets_the_environment_that_it_asks_for(cli, monkeypatch, insta
     else:
         code, _, err = cli(*argv)
         assert code == 4 and not calls and "vlacompile frontends --install huggingface" in err
+
+
+def test_inspect_says_what_a_loop_lost(cli, tmp_path):
+    (tmp_path / "r.toml").write_text('name = "r"\ndescription = ""\n[loop]\nmax_action_error = 0.6\nform = "steps"\n',
+                                     encoding="utf-8")
+    code, _, err = cli("build", "tests.policies:flow", "-r", tmp_path / "r.toml", "-o", tmp_path / "f.vlab")
+    assert code == 0, err
+    code, out, _ = cli("inspect", tmp_path / "f.vlab")
+    text = " ".join(out.split())
+    assert code == 0 and "of 4 iterations by" in text and "0.6 allowed" in text
+    narrow(out)
+    loops = json.loads(cli("inspect", tmp_path / "f.vlab", "--json")[1])["loops"]
+    assert loops[0]["written"] == 4 and 0 < loops[0]["error"] <= 0.6

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from rich.console import Console
 from rich.table import Table
 
 from vlacompile.cli.stages import change_rows, change_table, kept_rows, megabytes, set_rows, stage_rows, stage_table
 from vlacompile.cli.terminal import Terminal
 from vlacompile.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
+from vlacompile.plan.plan import AS_WRITTEN, Sampling
 
 SUMMARY = "show the stages of a bundle and what each depends on"
 DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what
@@ -44,7 +47,8 @@ def run(args, terminal: Terminal) -> None:
         "sources": [{"name": plan.values[s.value].name, "type": str(plan.values[s.value].type), "update": s.update,
                      "clock_hz": s.clock_hz or None, "frames": frames.get(s.value, 1)} for s in plan.sources],
         "stages": stage_rows(plan), "dependency_sets": set_rows(plan), "changes": change_rows(plan),
-        "kept": kept_rows(plan), "action": _action(plan), "provenance": bundle.manifest["provenance"],
+        "kept": kept_rows(plan), "loops": [{"stage": s.name, **asdict(s.sampling)} for s in plan.stages if s.sampling],
+        "action": _action(plan), "provenance": bundle.manifest["provenance"],
     }
     terminal.show(document, lambda console: _print(console, plan, document))
 
@@ -82,6 +86,14 @@ def _decoding(plan) -> str:
     return ", ".join(words)
 
 
+def _loop(name: str, s: Sampling) -> str:
+    engine = "one engine for all" if s.form == "fused" else "one engine run each"
+    if s.solver == AS_WRITTEN:
+        return f"{name}: {s.iterations} iterations as written, {engine}"
+    return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error {s.error:.3g} of a "
+            f"dimension's spread, {s.budget:.3g} allowed")
+
+
 def _consumption(plan) -> str:
     a = plan.action
     match a.consume:
@@ -108,6 +120,11 @@ def _print(console: Console, plan, document: dict) -> None:
     ):
         console.print(f"\n{title}", style="bold")
         console.print(table)
+    loops = [(s.name, s.sampling) for s in plan.stages if s.sampling is not None]
+    if loops:
+        console.print("\nLoops", style="bold")
+        for name, sampling in loops:
+            console.print(_loop(name, sampling))
     console.print("\nAction queue", style="bold")
     console.print(_queue(document["action"]))
     _print_provenance(console, document)
