@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import time
@@ -108,7 +107,6 @@ def measure(kind: str, keep: bool) -> dict:
         "stage_mean_ms": {name: row.total_us / row.runs / 1e3 for name, row in stats.stages.items() if row.runs},
         "parity": {v.value: {"max_abs": v.worst.max_abs, "rel_l2": v.worst.rel_l2, "cosine": v.worst.cosine}
                    for v in parity.values if v.level == "chunk"},
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
