@@ -32,38 +32,50 @@ def stacked(sources: dict, written: list[dict], append) -> list[dict]:
     return out
 
 
-def measure(kind: str, keep: bool) -> dict:
-    """keep: measure the bundle that is there, instead of writing the checkpoint and building anew."""
+def observations(sources: dict, example: dict, count: int) -> list[dict]:
+    """The example, then everything but the task anew, every time."""
+    import numpy as np
+
+    from vlacompile.verify.golden import vary
+
+    rng = np.random.default_rng(3)
+    fast = [n for n, s in sources.items() if s.update not in ("static", "task")]
+    return [dict(example), *(example | {n: vary(example[n], rng) for n in fast} for _ in range(count - 1))]
+
+
+def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
+    """tiny: every structural constant kept, small widths. keep: measure the bundle that is there, instead of writing the checkpoint and building anew."""
     import torch
 
     import vlacompile as vc
     from benchmarks.engines import OnnxRuntime
     from examples import machine
-    from tests.lerobot.checkpoints import write
+    from tests.lerobot.checkpoints import sized, write
     from vlacompile.capture.export import capture
     from vlacompile.capture.history import append, newest_of
     from vlacompile.capture.ops import flops
     from vlacompile.frontends.lerobot.read import read_policy
-    from vlacompile.verify.golden import golden_inputs
 
     torch.set_num_threads(1)
-    folder = WORK / kind
+    folder = WORK / (f"{kind}-tiny" if tiny else kind)
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         print(f"{kind}: write the checkpoint and build", flush=True)
-        write(kind, folder / "pretrained_model", real=True)
-        vc.build(folder / "pretrained_model", out=folder / "policy.vlab")
+        write(kind, (folder / "pretrained_model").absolute(), real=not tiny)
+        with sized(kind, real=not tiny):
+            vc.build(folder / "pretrained_model", out=folder / "policy.vlab")
     print(f"{kind}: read both", flush=True)
-    policy, bundle = read_policy(folder / "pretrained_model"), vc.load(folder / "policy.vlab")
+    with sized(kind, real=not tiny):
+        policy = read_policy(folder / "pretrained_model")
+    bundle = vc.load(folder / "policy.vlab")
     parity = vc.verify(bundle.path)
     program = capture(policy, whole=True)
     nodes = sum(n.op == "call_function" for n in program.graph.nodes)
-    written = [i for _, i in golden_inputs(dict(policy.sources), newest_of(policy.sources, policy.example_inputs),
-                                           ROUNDS + 1, seed=3)]
+    written = observations(dict(policy.sources), newest_of(policy.sources, policy.example_inputs), ROUNDS + 1)
     inputs = stacked(policy.sources, written, append)  # what PyTorch and the one graph are given
     arrays = [{n: t.contiguous().numpy() for n, t in i.items()} for i in inputs]
-    newest = [{n: t.contiguous().numpy() for n, t in i.items()} for i in written]
+    newest = [{n: t.contiguous().numpy() for n, t in i.items() if policy.sources[n].update != "static"} for i in written]
     whole = None
     if nodes <= ONE_GRAPH_NODES:
         print(f"{kind}: export it as one ONNX graph", flush=True)
@@ -115,10 +127,12 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=KINDS, help="act, diffusion, smolvla (default: all)")
     parser.add_argument("--keep", action="store_true", help="measure the bundles that are there, do not build")
     parser.add_argument("--record", action="store_true", help=f"keep the figures in {PROFILE}")
+    parser.add_argument("--tiny", action="store_true", help="small widths with the same structure, of any kind")
     arguments = parser.parse_args()
     for kind in arguments.kinds:
-        figures = measure(kind, arguments.keep)
+        figures = measure(kind, arguments.keep, arguments.tiny)
         path = PROFILE if arguments.record else WORK.with_suffix(".json")
+        path = path.with_name("lerobot-tiny.json") if arguments.tiny else path
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         path.write_text(json.dumps(dict(sorted((known | {kind: figures}).items())), indent=1) + "\n", encoding="utf-8")
         print(f"{kind}: {figures['chunk_ms']}; written to {path}", flush=True)

@@ -71,9 +71,9 @@ def bench(member: str) -> str:
     return "\n".join(lines)
 
 
-def lerobot() -> str:
-    """Policies of real size: where the work lies, and what a chunk costs."""
-    figures = _read("profiles/host/lerobot.json")
+def lerobot(size: str = "") -> str:
+    """LeRobot policies: where the work lies, and what a chunk costs."""
+    figures = _read(f"profiles/host/lerobot{size}.json")
     if not figures:
         return MISSING
     lines = ["| policy | parameters, M | GFLOP per chunk, as traced | staged | in stages | eager PyTorch, ms | torch.compile, ms | one ONNX graph, "
@@ -88,7 +88,8 @@ def lerobot() -> str:
         lines.append(f"| {kind} | {f['parameters'] / 1e6:.1f} | {f['traced_gflop']:.2f} | {total:.2f} | {shares} | "
                      f"{' | '.join(ms)} | {worst:.0e} |")
     where = next(iter(figures.values()))["machine"]
-    lines += ["", f"Random weights at LeRobot's default sizes, one thread, a new observation and new noise per chunk, medians; "
+    where_sized = "at small widths with the whole structure" if size else "at LeRobot's default sizes"
+    lines += ["", f"Random weights {where_sized}, one thread, a new observation and new noise per chunk, medians; "
               f"{where['cpu']}, {where['cores']} cores, lerobot {where['versions']['lerobot']}.", ""]
     return "\n".join(lines)
 
@@ -131,6 +132,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "bench-light": lambda: bench("light"),
     "bench-heavy": lambda: bench("heavy"),
     "lerobot": lerobot,
+    "lerobot-tiny": lambda: lerobot("-tiny"),
     "plans": plans,
     "setup": setup,
     "libero-success": lambda: libero("libero-success"),

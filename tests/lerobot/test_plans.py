@@ -38,7 +38,7 @@ def test_time_leaves_the_weights_of_pi05():
 def test_time_and_other_bodies_leave_the_weights_of_groot():
     document = recorded("groot")
     gone, made = computed_from(document, "timestep_encoder", "norm1__linear", "proj_out_1")
-    assert 80 < gone < 90 and made < 0.3
+    assert 80 < gone < 90 and made < 0.5
     gone, made = computed_from(document, "state_encoder", "action_encoder", "action_decoder")
     assert 300 < gone - made < 310 and gone == pytest.approx(32 * made, rel=0.01)
 

@@ -21,12 +21,12 @@ def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], 
     while len(frames) < count:
         label, changed = plans[len(frames) - 1] if len(frames) <= len(plans) else ("all changed", live)
         inputs = dict(frames[-1][1])
-        inputs |= {n: _vary(example[n], rng) for n in changed}
+        inputs |= {n: vary(example[n], rng) for n in changed}
         frames.append((label, inputs))
     return frames
 
 
-def _vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Another tensor of the same kind, near enough to be an input of the same policy: floats are disturbed,
     byte images shifted and made noisy, integers permuted (ids stay in their range), booleans kept."""
     array = example.numpy()
