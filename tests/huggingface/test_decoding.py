@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vlacompile as vc
+from tests.policies import EVERY_STAGE
 from vlacompile.frontends.decoding import greedy
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.quiet import quiet
@@ -46,11 +47,13 @@ class TokenPolicy(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokens")
+    (folder / "every.toml").write_text(EVERY_STAGE, encoding="utf-8")
     torch.manual_seed(3)
     model = TokenPolicy().eval().requires_grad_(False)
     sources = {"image": vc.Source("observation"), "tokens": vc.Source("task"), "mask": vc.Source("task")}
     policy = vc.Policy("tokens", model, sources, observation(0), outputs=("action_tokens",))
-    return model, vc.build(policy, out=tmp_path_factory.mktemp("tokens") / "a.vlab")
+    return model, vc.build(policy, recipe=str(folder / "every.toml"), out=folder / "a.vlab")
 
 
 def observation(seed: int, words: int = 5) -> dict[str, torch.Tensor]:

@@ -55,6 +55,8 @@ def shape_of(value: Value) -> list[int]:
     if isinstance(value, Node):
         return list(value.meta["val"].shape)
     shape = shape_of(value.parts[0])
+    if len(shape) <= value.axis:  # one row that was picked: a number
+        return shape
     shape[value.axis] = sum(shape_of(p)[value.axis] for p in value.parts)
     return shape
 

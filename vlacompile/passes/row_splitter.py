@@ -141,6 +141,8 @@ class RowSplitter:
         first = next(v for v in values_in(op.args) if isinstance(v, Parts))
         for axis in axes_of(first):
             rows = parts_along(first, axis)
+            if rows is not None and any(isinstance(_tensor(r), torch.Tensor) and len(shape_of(r)) <= axis for r in rows):
+                rows = None  # a row that was picked may be a number
             picked = None if rows is None else self._picked(op, axis, rows)
             if picked is not None:
                 return picked
@@ -234,6 +236,13 @@ class RowSplitter:
         ends = [sum(sizes[: j + 1]) for j in range(len(sizes))]
         pieces = [self.editor.emit(_ATEN.slice.Tensor, (node, rank - 1, ends[j] - sizes[j], ends[j])) for j in seen]
         return pieces[0] if len(pieces) == 1 else self.editor.emit(_ATEN.cat.default, (pieces, rank - 1))
+
+
+def _tensor(value: Value):
+    """What the first part of a value is: a tensor, or a tuple of them."""
+    while isinstance(value, Parts):
+        value = value.parts[0]
+    return value.meta["val"]
 
 
 def _along(value: Value, axis: int) -> tuple[Value, ...]:
