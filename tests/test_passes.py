@@ -18,11 +18,13 @@ from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
+from vlacompile.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_batched import SplitBatched
+from vlacompile.passes.split_large_linears import SplitLargeLinears
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
@@ -54,6 +56,18 @@ class Film(torch.nn.Module):
         for k in range(2):
             noise = noise * torch.nn.functional.linear(torch.relu(observation + 0.1 * k), self.w)
         return {"action": noise}
+
+
+class Normed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(1, 1, 1))
+        self.norm = torch.nn.BatchNorm1d(1)
+        torch.nn.init.normal_(self.norm.weight)
+        torch.nn.init.normal_(self.norm.running_mean)
+
+    def forward(self, x):
+        return {"action": self.norm(torch.nn.functional.conv1d(x, self.w))}
 
 
 class Batched(torch.nn.Module):
@@ -91,6 +105,15 @@ class Chain(torch.nn.Module):
 
     def forward(self, x):
         return {"action": torch.nn.functional.linear(torch.nn.functional.linear(x, self.a), self.b)}
+
+
+class Large(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(192, 4))
+
+    def forward(self, x):
+        return {"action": torch.nn.functional.linear(x, self.w)}
 
 
 class Narrow(Split):
@@ -149,6 +172,8 @@ def _example(kind) -> Policy:
     if kind is FuseLoop:
         inputs = {"noise": torch.randn(1, 4), "observation": torch.randn(1, 4)}
         return Policy("example", _repeated, {"noise": Source("step"), "observation": Source("observation")}, inputs)
+    if kind is FoldBatchNorms:
+        return Policy("example", Normed().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 1, 2)})
     if kind is SplitBatched:
         inputs = {"a": torch.randn(1, 3, 4, 4), "b": torch.randn(1, 3, 4, 4)}
         return Policy("example", Batched().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
@@ -168,6 +193,8 @@ def _example(kind) -> Policy:
         return Policy("example", _cropped, dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is CollapseLinearChains:
         return Policy("example", Chain().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 3)})
+    if kind is SplitLargeLinears:
+        return Policy("example", Large().eval(), {"x": Source("observation")}, X)
     if kind is NarrowLinears:
         return Policy("example", Narrow().eval(), {"x": Source("observation")}, X)
     function = {FillEmpty: _filled, DropIdentities: _dropout, MergeCommonSubexpressions: _twice}[kind]
@@ -180,7 +207,7 @@ def _documented(kind, part: str) -> str:
     return textwrap.dedent(block.group(1)).strip()
 
 
-KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
+KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), SplitLargeLinears(), *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
@@ -385,3 +412,37 @@ def test_a_linear_whose_columns_are_read_across_rows_is_left_alone():
     policy = Policy("rows", lambda x: {"action": torch.relu(layer(x)[:, 1:3])}, {"x": Source("observation")},
                     {"x": torch.randn(1, 4, 4)})
     assert not NarrowLinears().run(capture(policy)).changed
+
+
+class Vocabulary(torch.nn.Module):
+    """Embeds tokens with the table that its head multiplies with."""
+
+    def __init__(self, words: int, bias: bool):
+        super().__init__()
+        self.table = torch.nn.Embedding(words, 8)
+        self.head = torch.nn.Linear(8, words, bias=bias)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens, x):
+        logits = self.head(self.table(tokens) + x)
+        return {"action": logits, "token": logits.argmax(-1)}
+
+
+@pytest.mark.parametrize("words, numbers, bias", [(640, 1024, True), (1000, 1024, False), (1000, 4096, True), (130, 512, True)])
+def test_a_large_linear_in_parts_gives_the_same_outputs(words, numbers, bias):
+    sources = {"tokens": Source("task"), "x": Source("observation")}
+    policy = Policy("head", Vocabulary(words, bias).eval(), sources,
+                    {"tokens": torch.randint(0, words, (1, 3)), "x": torch.randn(1, 3, 8)}, outputs=("action", "token"))
+    program = capture(policy)
+    result = SplitLargeLinears(numbers).run(program)
+    shapes = [t.shape for n, t in result.program.constants.items() if "head" in n or "__" in n]
+    assert result.changed and max(s[0] * (s[1] if len(s) > 1 else 1) for s in shapes if s[0] != words) <= numbers
+    want, got = policy.infer(**policy.example_inputs), execute(result.program, policy.example_inputs)[0]
+    assert torch.allclose(got["action"], want["action"], atol=1e-6) and torch.equal(got["token"], want["token"])
+    assert not SplitLargeLinears(numbers).run(result.program).changed
+    assert not SplitLargeLinears(words * 8).run(program).changed
+    parts = next(n for n in result.program.graph.nodes if n.op == "call_function" and n.target is torch.ops.aten.cat.default
+                 and n.meta["val"].shape[-1] == words)
+    parts.args = (list(parts.args[0])[::-1], parts.args[1])  # the control: parts in another order
+    wrong = execute(result.program, policy.example_inputs)[0]
+    assert wrong["action"].shape == want["action"].shape and not torch.allclose(wrong["action"], want["action"], atol=1e-3)

@@ -1,0 +1,76 @@
+"""What a recipe may say of precision: every shipped one loads, nonsense is refused with its key."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+from vlacompile.cli.listing import _flat
+from vlacompile.config import shipped
+from vlacompile.errors import ConfigError
+from vlacompile.recipe import PrecisionRule, load_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    def load(text: str):
+        path = tmp_path / "r.toml"
+        path.write_text(f'name = "r"\ndescription = ""\n[precision]\n{text}\n', encoding="utf-8")
+        return load_recipe(str(path)).precision
+
+    return load
+
+
+def test_every_shipped_recipe_loads_and_those_of_a_pair_differ_in_precision_alone():
+    recipes = {name: load_recipe(name) for name in shipped("recipes")}
+    plain = recipes["libero-goal"]
+    for mode in ("fp16", "int8", "int4", "auto"):
+        assert recipes[mode].name == mode
+        assert recipes[f"libero-goal-{mode}"].precision == recipes[mode].precision
+        assert recipes[f"libero-goal-{mode}"].action == plain.action
+    assert not plain.precision.reduced and not recipes["default"].precision.reduced
+    assert {m: recipes[m].precision.layers for m in ("fp16", "int4", "auto")} == {m: m for m in ("fp16", "int4", "auto")}
+    assert recipes["int8"].precision.automatic and recipes["int8"].precision.schemes == ("int8",)
+    assert recipes["auto"].precision.automatic and recipes["auto"].precision.max_action_error == 0.05
+
+
+def test_rules_are_read_in_order_and_printed(recipe):
+    precision = recipe('layers = "int8"\n[[precision.rule]]\nlayers = "vision.*/**blocks.10"\nscheme = "fp32"\n'
+                       '[[precision.rule]]\nlayers = "*"\nscheme = "int4"')
+    assert precision.rule == (PrecisionRule("vision.*/**blocks.10", "fp32"), PrecisionRule("*", "int4"))
+    assert dict(_flat(asdict(precision)))["rule"] == "vision.*/**blocks.10 = fp32, * = int4"
+
+
+def test_a_rule_may_leave_layers_to_the_optimiser_which_then_needs_a_budget(recipe):
+    rule = '[[precision.rule]]\nlayers = "step/*"\nscheme = "auto"'
+    with pytest.raises(ConfigError, match="max_action_error is missing"):
+        recipe(rule)
+    assert recipe(f"max_action_error = 0.1\n{rule}").automatic
+
+
+@pytest.mark.parametrize("text,what,why", [
+    ('base = "int8"', 'precision.base = "int8"', "known: fp16, fp32"),
+    ('layers = "int9"', 'precision.layers = "int9"', 'did you mean "int8"?'),
+    ('layers = "auto"', "precision.max_action_error is missing", "budget"),
+    ("max_action_error = 0.0", "precision.max_action_error = 0.0", "positive"),
+    ("max_action_error = nan", "precision.max_action_error = nan", "positive"),
+    ("max_weight_mb = -1", "precision.max_weight_mb = -1.0", "positive"),
+    ("max_latency_ms = inf", "precision.max_latency_ms = inf", "finite"),
+    ('minimise = "time"', 'precision.minimise = "time"', "latency"),
+    ("observations = 1", "precision.observations = 1", "at least two"),
+    ('calibrator = "mean"', 'precision.calibrator = "mean"', "percentile"),
+    ("percentile = 101.0", "precision.percentile = 101.0", "at most 100"),
+    ("smooth = 1.5", "precision.smooth = 1.5", "between 0"),
+    ('int4_method = "gpqt"', 'precision.int4_method = "gpqt"', 'did you mean "gptq"?'),
+    ("block = 48", "precision.block = 48", "32, 64, 128"),
+    ('[[precision.rule]]\nlayers = "*"\nscheme = "int2"', 'precision.rule.scheme = "int2"', "int"),
+    ('[[precision.rule]]\nlayers = ""\nscheme = "int8"', 'precision.rule.layers = ""', "no name"),
+    ('[[precision.rule]]\nlayer = "*"\nscheme = "int8"', 'unknown key "precision.rule.layer"', 'mean "layers"?'),
+    ('[[precision.rule]]\nlayers = "*"', 'key "precision.rule.scheme" is missing', "no default"),
+    ("rule = 3", '"precision.rule" has a wrong type', "a list"),
+])
+def test_nonsense_is_refused(recipe, text, what, why):
+    with pytest.raises(ConfigError) as error:
+        recipe(text)
+    assert error.value.what == what and why in error.value.why

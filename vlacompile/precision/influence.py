@@ -1,0 +1,133 @@
+"""How much of a stage's error comes from where, when it is computed in fp16.
+
+What fp16 rounds are weights and results. To first order the outputs move by the sum of J e over these, e what is
+rounded away and J the derivative of the outputs by it. The mean of (v J e)^2 over random v of unit variance is |J e|^2
+(Hutchinson 1990), and one backward pass gives v J for all nodes at once. Must not know pins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Interpreter, Node
+from torch.fx.node import map_arg
+
+from vlacompile.precision.masks import saturated
+from vlacompile.precision.op_kinds import is_f32, moves, tensors
+from vlacompile.staging.run_stages import StageRunner
+from vlacompile.staging.stages import Staged, StageGraph
+
+PROBES = 4
+SEEN = 4  # observations, and iterations of a loop, that are looked at
+
+
+@dataclass
+class Influence:
+    """Estimates of the squared relative error of a stage's outputs. weights: by rounding the constants that a node
+    reads; result: by storing what it gives."""
+
+    weights: float = 0.0
+    result: float = 0.0
+
+
+def influence(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[str, torch.Tensor]],
+              masked: Collection[str]) -> dict[str, Influence]:
+    """{node: Influence}, summed over a few observations and iterations: of every f32 input and of every f32 node that
+    computes something."""
+    found: dict[str, Influence] = {}
+    draw = torch.Generator().manual_seed(0)
+    for args in _arguments(staged, stage, observations[:SEEN]):
+        tape = _Tape(stage, masked)
+        with torch.enable_grad():
+            outputs = [o for o in tape.run(*args) if o.dtype == torch.float32 and o.requires_grad]
+        zeros = [z for row in tape.rows for z in row.zeros]
+        for _ in range(PROBES if outputs else 0):
+            v = [torch.randn(o.shape, generator=draw) / (o.detach().norm() + 1e-30) for o in outputs]
+            slopes = iter(torch.autograd.grad(outputs, zeros, v, retain_graph=True, allow_unused=True))
+            for row in tape.rows:
+                mine = [next(slopes) for _ in row.zeros]
+                to = found.setdefault(row.node, Influence())
+                to.weights += _moved(mine, row.weights) ** 2 / PROBES
+                to.result += _moved(mine, row.result) ** 2 / PROBES
+    return found
+
+
+def _moved(slopes: list, errors: list[torch.Tensor]) -> float:
+    return sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors) if s is not None)
+
+
+def _arguments(staged: Staged, stage: StageGraph, observations: Iterable[Mapping]) -> list[list[torch.Tensor]]:
+    """What the stage's graph is called with, for some iterations of its loop."""
+    ports = [p.name for p in stage.inputs]
+    every = max(1, stage.iterations // SEEN)
+    calls: list[dict[str, torch.Tensor]] = []
+    for inputs in observations:
+        seen: list[dict[str, torch.Tensor]] = []
+        StageRunner(staged).run(inputs, observe=_keep(stage, ports, seen))
+        calls += seen[::every]
+    return [[call[p] for p in ports] for call in calls]
+
+
+def _keep(stage: StageGraph, ports: list[str], seen: list[dict[str, torch.Tensor]]) -> Callable:
+    def observe(other: StageGraph, node: Node, result: object) -> None:
+        if other.name == stage.name and node.op == "placeholder":
+            if node.name == ports[0]:
+                seen.append({})
+            seen[-1][node.name] = result
+
+    return observe
+
+
+@dataclass(frozen=True)
+class _Row:
+    """zeros: what was added to the results. weights, result: errors of the results, f64; see Influence."""
+
+    node: str
+    zeros: tuple[torch.Tensor, ...]
+    weights: list[torch.Tensor]
+    result: list[torch.Tensor]
+
+
+class _Tape(Interpreter):
+    """Runs the graph with a zero added to every result, by which it can be differentiated."""
+
+    def __init__(self, stage: StageGraph, masked: Collection[str]):
+        super().__init__(_module_of(stage), garbage_collect_values=False)
+        self.masked = masked
+        self.rows: list[_Row] = []
+
+    def run_node(self, n: Node):
+        result = super().run_node(n)
+        if n.op not in ("call_function", "placeholder") or not is_f32(n) or moves(n):
+            return result
+        with torch.no_grad():
+            values = tensors(result)
+            stored = [_finite(self._narrow(n, t).double() - t.double()) for t in values]
+            weighed = [_finite(a.double() - b.double()) for a, b in zip(tensors(self._with_half_weights(n)), values)]
+        zeros = tuple(torch.zeros_like(t, requires_grad=True) for t in values)
+        self.rows.append(_Row(n.name, zeros, weighed, stored))
+        moved = tuple(t + z for t, z in zip(values, zeros, strict=True))
+        return moved[0] if isinstance(result, torch.Tensor) else type(result)(moved)
+
+    def _narrow(self, n: Node, t: torch.Tensor) -> torch.Tensor:
+        return (saturated(t) if n.name in self.masked else t).half().float()
+
+    def _with_half_weights(self, n: Node):
+        if not any(i.op == "get_attr" and is_f32(i) for i in n.all_input_nodes):
+            return ()
+        read = lambda i: self._narrow(i, self.env[i]) if i.op == "get_attr" and is_f32(i) else self.env[i]  # noqa: E731
+        return n.target(*map_arg(n.args, read), **map_arg(n.kwargs, read))
+
+
+def _finite(error: torch.Tensor) -> torch.Tensor:
+    """Of a mask that ends where fp16 does nothing is lost."""
+    return error.nan_to_num(0.0, 0.0, 0.0) * (error.abs() < 1e30)
+
+
+def _module_of(stage: StageGraph) -> torch.fx.GraphModule:
+    root = torch.nn.Module()
+    for name, tensor in stage.constants.items():
+        root.register_buffer(name, tensor, persistent=False)
+    return torch.fx.GraphModule(root, stage.graph)
