@@ -1,0 +1,132 @@
+"""A board with a GPU and the software on it: facts, each with its source, and what follows from them.
+
+Owns the dataclasses behind `[board]`, `[[mode]]` and `targets/software/*.toml`. What is derived (peaks, bandwidths) is
+computed here and typed nowhere. Must not know recipes, stages or files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+from vlacompile.errors import ConfigError
+
+# Operations per SM and clock, 2 per multiply-add, dense (NVIDIA Ampere GA10B: 4 tensor cores and 128 CUDA cores per SM).
+OPS_PER_CLOCK = {"fp32": 256, "fp16": 2048, "int8": 4096}
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """compute_capability: 87 is sm_87. sms: of the module; a mode may switch some off. l2_mib: None: not published."""
+
+    compute_capability: int
+    sms: int
+    shared_kib_per_sm: int
+    source: str
+    l2_mib: float | None = None
+    l2_source: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One memory for CPU and GPU. visible_mib: what Linux has to give (MemTotal). os_mib: of it, what the system takes
+    with no desktop and nothing started. bus_bits: of the DRAM. contiguous_mib: the largest piece that a single tensor
+    may ask for."""
+
+    visible_mib: int
+    source: str
+    os_mib: int
+    os_source: str
+    bus_bits: int
+    bus_source: str
+    contiguous_mib: int
+    contiguous_source: str
+
+    @property
+    def usable_bytes(self) -> int:
+        """What is left for us and what we start."""
+        return (self.visible_mib - self.os_mib) * MIB
+
+
+@dataclass(frozen=True)
+class Board:
+    """marketing_tops: sparse INT8 as advertised, with the DLA where there are some; None: not compared."""
+
+    module: str
+    gpu: Gpu
+    memory: Memory
+    marketing_tops: float | None = None
+    marketing_source: str = ""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A power mode: clock caps, no promise of watts. gpu_mhz, emc_mhz: the highest; sms: that are switched on (the
+    others' TPCs are gated); cpus, cpu_mhz: cores that are on and their cap."""
+
+    name: str
+    gpu_mhz: float
+    sms: int
+    emc_mhz: float
+    cpus: int
+    cpu_mhz: float
+    source: str
+
+    def tops(self, scheme: str) -> float:
+        """Dense peak of the GPU alone, 1e12 operations per second; int4 weights are computed in fp16."""
+        ops = OPS_PER_CLOCK["fp16" if scheme == "int4" else scheme]
+        return self.sms * ops * self.gpu_mhz * 1e6 / 1e12
+
+    def dram_gbps(self, memory: Memory) -> float:
+        """1e9 bytes per second: two transfers per EMC clock over the whole bus."""
+        return self.emc_mhz * 1e6 * 2 * memory.bus_bits / 8 / 1e9
+
+
+@dataclass(frozen=True)
+class Software:
+    """A JetPack. context_mb (1e6 bytes): of one process with CUDA and TensorRT loaded and no engine."""
+
+    name: str
+    l4t: str
+    cuda: str
+    tensorrt: str
+    python: str
+    source: str
+    context_mb: float
+    context_source: str
+
+
+def sources_of(facts, where: str = "") -> Iterator[tuple[str, str]]:
+    """(place, text) of every source of a dataclass of facts and those inside it."""
+    for f in fields(facts):
+        value, place = getattr(facts, f.name), f"{where}.{f.name}" if where else f.name
+        if f.name == "source" or f.name.endswith("_source"):
+            yield place, value
+        elif hasattr(value, "__dataclass_fields__"):
+            yield from sources_of(value, place)
+
+
+def check_board(board: Board, modes: tuple[Mode, ...], where: str) -> None:
+    """Raises ConfigError for what no board can be."""
+    gpu, memory = board.gpu, board.memory
+    optional = {"board.gpu.l2_source": gpu.l2_mib is not None,
+                "board.marketing_source": board.marketing_tops is not None}
+    sources = [*sources_of(board, "board"), *(s for m in modes for s in sources_of(m, f'mode "{m.name}"'))]
+    checks = [(bool(text.strip()) or not optional.get(place, True), f"{place} is empty", "every fact has a source")
+              for place, text in sources]
+    positive = {"board.gpu.sms": gpu.sms, "board.gpu.shared_kib_per_sm": gpu.shared_kib_per_sm,
+                "board.memory.visible_mib": memory.visible_mib, "board.memory.os_mib": memory.os_mib,
+                "board.memory.bus_bits": memory.bus_bits, "board.memory.contiguous_mib": memory.contiguous_mib}
+    for m in modes:
+        positive |= {f'mode "{m.name}".{k}': getattr(m, k) for k in ("gpu_mhz", "sms", "emc_mhz", "cpus", "cpu_mhz")}
+    checks += [(0 < v < math.inf, f"{k} = {v:g}", "a board has some of it") for k, v in positive.items()]
+    checks += [(m.sms <= gpu.sms, f'mode "{m.name}".sms = {m.sms}', f"the module has {gpu.sms}") for m in modes]
+    checks += [(memory.os_mib < memory.visible_mib, f"board.memory.os_mib = {memory.os_mib}",
+                f"only {memory.visible_mib} MiB are visible"),
+               (bool(modes), "[[mode]] is missing", "a board has at least one power mode"),
+               (len({m.name for m in modes}) == len(modes), "two modes share a name", "a mode is chosen by its name")]
+    for good, what, why in checks:
+        if not good:
+            raise ConfigError(what, where=where, why=why, fix="correct the target")
