@@ -6,19 +6,24 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import torch
 from torch.fx import GraphModule
 
+from vlacompile.emit.quantised_ops import TRANSLATIONS
+from vlacompile.emit.tensorrt_graph import for_tensorrt
 from vlacompile.errors import EmitError
 from vlacompile.staging.stages import StageGraph
 
-OPSET = 20
+OPSETS = {"onnxruntime": 20, "tensorrt": 21}  # 4-bit integers and blocks of scales are in 21
 IR_VERSION = 10
 # Constants below this size stay inside the ONNX file: shape arithmetic needs them there.
 EXTERNAL_BYTES = 1024
@@ -27,21 +32,28 @@ EXTERNAL_BYTES = 1024
 # as if it had been transposed.
 OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,),
            "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "BatchNormalization": (1, 2, 3, 4),
-           "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,)}
+           "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,), "DequantizeLinear": (0, 1),
+           "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
+
+
+_FRAME = re.compile(r'File "([^"]*)", line (\d+), in [^\n]*\n([^\n]*)')
+_TRACING = "vlacompile/capture/export.py"
 
 
 @dataclass(frozen=True)
 class OnnxStage:
     """model: without the large constants. initializers: {name in the model: tensor}, to be stored
-    outside; `externalise` says where before the model is serialised."""
+    outside; `externalise` says where before the model is serialised. own: those that the engine reads for itself."""
 
     name: str
     model: ir.Model
     initializers: dict[str, np.ndarray]
+    own: frozenset[str] = frozenset()
 
 
-def emit_onnx(stage: StageGraph) -> OnnxStage:
-    """Translate one stage. Raises EmitError naming the stage and the op that has no translation."""
+def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime") -> OnnxStage:
+    """Translate one stage for the engine that `dialect` names. Raises EmitError naming the stage and the op that has no
+    translation."""
     root = torch.nn.Module()
     for name, tensor in stage.constants.items():
         root.register_buffer(name, tensor)
@@ -52,11 +64,11 @@ def emit_onnx(stage: StageGraph) -> OnnxStage:
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                module, args, dynamo=True, opset_version=OPSET, input_names=[p.name for p in stage.inputs],
-                output_names=outputs, optimize=True, verbose=False)
+                module, args, dynamo=True, opset_version=OPSETS[dialect], input_names=[p.name for p in stage.inputs],
+                output_names=outputs, optimize=True, verbose=False, custom_translation_table=TRANSLATIONS)
     except Exception as error:  # torch.onnx raises its own and its translators' errors
         raise _explain(stage, error) from error
-    return _finish(stage, program.model)
+    return _finish(stage, program.model, dialect)
 
 
 def _explain(stage: StageGraph, error: Exception) -> EmitError:
@@ -72,17 +84,79 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
                      "(https://docs.pytorch.org/docs/stable/onnx_export.html)")
 
 
-def _finish(stage: StageGraph, model: ir.Model) -> OnnxStage:
+def _finish(stage: StageGraph, model: ir.Model, dialect: str) -> OnnxStage:
     model.ir_version = IR_VERSION
+    origins = {n: source_line(n.metadata_props.get("pkg.torch.onnx.stack_trace", "")) for n in model.graph}
     _strip(model)
+    if dialect == "tensorrt":
+        for node, line in origins.items():
+            node.doc_string = line or None
+    _four_bits(model)
+    _pad_in_convolutions(model)
+    if dialect == "tensorrt":
+        for_tensorrt(model)
     given = [v.name for v in model.graph.inputs]
     assert given == [p.name for p in stage.inputs], f"{stage.name}: ports {given}"
     initializers = {}
     for name, value in list(model.graph.initializers.items()):
         array = value.const_value.numpy()
         if array.nbytes >= EXTERNAL_BYTES and all(i in OUTSIDE.get(node.op_type, ()) for node, i in value.uses()):
-            initializers[name] = np.ascontiguousarray(array)
-    return OnnxStage(stage.name, model, initializers)
+            four = value.const_value.dtype == ir.DataType.INT4  # which NumPy has not: as the file holds them
+            packed = np.frombuffer(value.const_value.tobytes(), np.uint8).copy() if four else array
+            initializers[name] = np.ascontiguousarray(packed)
+    own = _four_bit(model, initializers)
+    own |= {n for n in initializers if any(_feeds_convolution(node) for node, _ in model.graph.initializers[n].uses())}
+    return OnnxStage(stage.name, model, initializers, frozenset(own))
+
+
+def source_line(trace: str) -> str:
+    """Of a stack trace, the innermost line that is the policy's own, as "package/file.py:12: x = f(y)": of the path no
+    more than names the file. "" where there is none."""
+    found = [(path, line, code.strip()) for path, line, code in _FRAME.findall(trace)
+             if "/torch/" not in path and not path.endswith(_TRACING)]
+    path, line, code = found[-1] if found else ("", "", "")
+    return f"{'/'.join(Path(path).parts[-2:])}:{line}: {code}" if found else ""
+
+
+def _four_bit(model: ir.Model, names: Iterable[str]) -> set[str]:
+    """The plan has no 4-bit integers: an engine that wants them reads them itself."""
+    return {n for n in names if model.graph.initializers[n].const_value.dtype == ir.DataType.INT4}
+
+
+def _feeds_convolution(node: ir.Node) -> bool:
+    """ONNX Runtime 1.32 cannot share the packed weights of its quantised convolutions between sessions, and refuses them
+    when they are handed over."""
+    return node.op_type == "DequantizeLinear" and any(n.op_type == "Conv" for n, _ in node.outputs[0].uses())
+
+
+def _four_bits(model: ir.Model) -> None:
+    """PyTorch has no 4-bit integers: what is scaled in blocks was held in 8."""
+    for node in model.graph:
+        if node.op_type == "DequantizeLinear" and node.attributes.get_int("block_size", 0):
+            value = node.inputs[0]
+            packed = ir.tensor(value.const_value.numpy().astype(ml_dtypes.int4), name=value.name)
+            value.const_value, value.dtype = packed, packed.dtype
+
+
+def _pad_in_convolutions(model: ir.Model) -> None:
+    """Zeros that are added around a convolution's input become its padding, which PyTorch's cannot be where it is more
+    on one side: between quantised layers, engines do not see that by themselves."""
+    for conv in [n for n in model.graph if n.op_type == "Conv"]:
+        pad = conv.inputs[0].producer()
+        if pad is None or pad.op_type != "Pad" or len(conv.inputs[0].uses()) != 1 or len(pad.inputs) > 3:
+            continue
+        known = [None if v is None else ir.convenience.get_const_tensor(v) for v in pad.inputs[1:]]
+        if pad.attributes.get_string("mode", "constant") != "constant" or known[0] is None or (
+                len(known) > 1 and (known[1] is None or known[1].numpy().any())):
+            continue
+        before, after = np.split(known[0].numpy(), 2)
+        own = conv.attributes.get_ints("pads", [0] * 2 * (len(before) - 2))
+        if before[:2].any() or after[:2].any() or conv.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+            continue
+        pads = [int(a + b) for a, b in zip(own, (*before[2:], *after[2:]), strict=True)]
+        conv.attributes["pads"] = ir.AttrInt64s("pads", pads)
+        conv.replace_input_with(0, pad.inputs[0])
+        model.graph.remove(pad, safe=True)
 
 
 def _strip(model: ir.Model) -> None:
@@ -113,7 +187,7 @@ def externalise(stage: OnnxStage, file_name: str, offsets: dict[str, int]) -> by
         value = stage.model.graph.initializers[name]
         value.const_value = ir.ExternalTensor(
             location=file_name, offset=offsets[name], length=array.nbytes, dtype=value.const_value.dtype,
-            shape=ir.Shape(array.shape), name=name, base_dir="")
+            shape=value.const_value.shape, name=name, base_dir="")
     return ir.to_proto(stage.model).SerializeToString(deterministic=True)
 
 

@@ -1,0 +1,55 @@
+"""Which attentions of an ONNX graph TensorRT makes one kernel of: a softmax between two products, however it is written.
+
+Found by trial with TensorRT-RTX 1.7.1 for SM86 (tests/test_check.py tries the limits). Must not know its log.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+NARROWEST, WIDEST = 9, 256  # of a head: of 8 or 512 numbers, it stays two products and a softmax
+_HALF = ir.DataType.FLOAT16
+_BETWEEN = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Cast"})  # scales, masks, and a softmax in f32
+
+
+def fused_attentions(model: ir.Model) -> tuple[ir.Node, ...]:
+    """The second product of each: both in fp16, of several heads (or batches), over several keys."""
+    found = []
+    for softmax in [n for n in model.graph if n.op_type == "Softmax"]:
+        first, second = _before(softmax.inputs[0]), _behind(softmax.outputs[0])
+        if first is not None and second is not None and _fuses(first, second):
+            found.append(second)
+    return tuple(found)
+
+
+def _fuses(first: ir.Node, second: ir.Node) -> bool:
+    values = (*first.inputs, *second.inputs, *first.outputs, *second.outputs)
+    *batch, keys, width = second.inputs[1].shape
+    return (all(v.dtype == _HALF for v in values) and math.prod(batch) > 1 and keys > 1
+            and all(NARROWEST <= w <= WIDEST for w in (width, first.inputs[0].shape[-1])))
+
+
+def _before(value: ir.Value) -> ir.Node | None:
+    """The product whose numbers these are, masked and scaled."""
+    node = value.producer()
+    while node is not None and node.op_type in _BETWEEN:
+        shape = node.outputs[0].shape
+        whole = [v for v in node.inputs if v is not None and v.producer() is not None and v.shape == shape]
+        node = whole[0].producer() if whole else None
+    return node if node is not None and node.op_type == "MatMul" else None
+
+
+def _behind(value: ir.Value) -> ir.Node | None:
+    """The product that reads these numbers on its left, rows of nothing but hidden keys set to zero."""
+    while True:
+        users = [(n, i) for n, i in value.uses() if n.op_type != "IsNaN"]
+        if len(users) != 1:
+            return None
+        node, position = users[0]
+        if node.op_type == "MatMul":
+            return node if position == 0 else None
+        if node.op_type not in _BETWEEN:
+            return None
+        value = node.outputs[0]
