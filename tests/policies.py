@@ -188,3 +188,30 @@ min_flops = 0
 [loop]
 form = "steps"
 """
+
+
+class DualRate(nn.Module):
+    """A slow reasoner of an instruction and a wide view, and a fast head that reads what it came to."""
+
+    def __init__(self, d: int = 32, steps: int = 4, dim: int = 3):
+        super().__init__()
+        self.steps, self.dim = steps, dim
+        self.language, self.camera = nn.Embedding(50, d), nn.Conv2d(3, d, 8, 8)
+        self.reason = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
+        self.wrist, self.state = nn.Linear(16, d), nn.Linear(9, d)
+        self.head = nn.Sequential(nn.Linear(3 * d, d), nn.GELU(), nn.Linear(d, steps * dim))
+
+    def forward(self, tokens, wide, touch, state) -> dict[str, torch.Tensor]:
+        seen = self.camera(wide.permute(0, 3, 1, 2).float() / 255 - 0.5).flatten(2).mean(2)
+        latent = self.reason(torch.tanh(self.language(tokens).mean(1) + seen))
+        x = torch.cat([latent, torch.tanh(self.wrist(touch)), self.state(state)], -1)
+        return {"action": torch.tanh(self.head(x)).reshape(1, self.steps, self.dim)}
+
+
+def dual_rate(seed: int = 0) -> Policy:
+    torch.manual_seed(seed)
+    return Policy("dual_rate", DualRate().eval(),
+                  {"tokens": Source("task"), "wide": Source("observation", 8.0), "touch": Source("observation", 50.0),
+                   "state": Source("observation", 200.0)},
+                  {"tokens": torch.randint(0, 50, (1, 6)), "wide": _image(), "touch": torch.randn(1, 16),
+                   "state": torch.randn(1, 9)})

@@ -134,6 +134,22 @@ def test_scale_alone_fails_the_gate(late_fusion_bundle):
     assert report.values[0].worst.cosine > 0.99999 and not report.passed
 
 
+@pytest.mark.parametrize("shares, passed", [((0.9, 0.2), True), ((0.2, 1.1), False), ((0.0, 0.0), True)])
+def test_a_row_of_frames_with_unlike_limits_shows_what_decided(late_fusion_bundle, shares, passed):
+    """Limits may differ from frame to frame: what is shown is within what is beside it exactly where the value passes."""
+    from vlacompile.verify.metrics import Metrics
+    from vlacompile.verify.replay import _Tally
+
+    tally, want = _Tally(), np.ones(100)
+    for size, share in zip((2.0, 0.1), shares, strict=True):  # the first frame's limits are twenty times as wide
+        got = want + size * share * np.where(np.arange(100) % 2, 1, -1)
+        tally.add("a", "stage", got, want, Metrics(size, size, 1 - size), f"{size}")
+    (row,) = tally.rows()
+    assert row.passed == row.worst.within(row.limit) == passed and row.frames == 2
+    if not passed:
+        assert row.failed[0] == "0.1" and row.limit.max_abs == 0.1
+
+
 def test_two_builds_give_the_same_bytes(tmp_path, every_stage, late_fusion_bundle):
     again = vc.build(policies.late_fusion(), recipe=str(every_stage), out=tmp_path / "again.vlab")
     assert again.hash == late_fusion_bundle.hash

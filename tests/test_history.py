@@ -192,7 +192,7 @@ def test_a_history_has_its_length_in_dimension_one():
 
 def test_inspect_shows_what_is_remembered(remember, capsys):
     from vlacompile.cli.main import main
-    from vlacompile.cli.stages import change_rows, kept_rows
+    from vlacompile.plan.rows import change_rows, kept_rows
 
     plan = remember[1].plan
     runs = {r["source"]: r["runs"] for r in change_rows(plan)}

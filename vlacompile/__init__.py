@@ -15,24 +15,37 @@ from vlacompile.errors import VlaError
 if TYPE_CHECKING:
     from vlacompile.bundle.bundle import Bundle, read_bundle as load
     from vlacompile.capture.iterations import iterations
+    from vlacompile.join import join
     from vlacompile.pipeline import build
     from vlacompile.policy import Loop, Policy, Source
+    from vlacompile.runtime.async_session import AsyncSession
+    from vlacompile.runtime.lanes import Lanes
+    from vlacompile.runtime.routed import RoutedSession
     from vlacompile.runtime.session import Session
+    from vlacompile.tokenize.text import Text
+    from vlacompile.tokenize.tokenizer import Fit
     from vlacompile.verify.replay import verify
 
 _HOMES = {
+    "AsyncSession": ("vlacompile.runtime.async_session", "AsyncSession"),
     "Bundle": ("vlacompile.bundle.bundle", "Bundle"),
+    "Lanes": ("vlacompile.runtime.lanes", "Lanes"),
+    "Fit": ("vlacompile.tokenize.tokenizer", "Fit"),
     "Loop": ("vlacompile.policy", "Loop"),
     "Policy": ("vlacompile.policy", "Policy"),
+    "RoutedSession": ("vlacompile.runtime.routed", "RoutedSession"),
     "Session": ("vlacompile.runtime.session", "Session"),
     "Source": ("vlacompile.policy", "Source"),
+    "Text": ("vlacompile.tokenize.text", "Text"),
+    "join": ("vlacompile.join", "join"),
     "iterations": ("vlacompile.capture.iterations", "iterations"),
     "build": ("vlacompile.pipeline", "build"),
     "load": ("vlacompile.bundle.bundle", "read_bundle"),
     "verify": ("vlacompile.verify.replay", "verify"),
 }
 
-__all__ = ["Bundle", "Loop", "Policy", "Session", "Source", "VlaError", "build", "iterations", "load", "verify"]
+__all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSession", "Session", "Source", "Text", "VlaError",
+           "build", "iterations", "join", "load", "verify"]
 
 del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable
 

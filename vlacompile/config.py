@@ -11,12 +11,13 @@ from pathlib import Path
 from vlacompile.errors import ConfigError, nearest
 
 
-def load_toml(cls: type, name_or_path: str, folder: str):
-    """Read `cls` from a file path, or by name from the shipped `folder` ("recipes" or "targets").
+def load_toml(cls: type, name_or_path: str, folder: str, kind: str | None = None):
+    """Read `cls` from a file path, or by name from the shipped `folder` ("recipes" or "targets"). kind: what errors
+    call it; None: as the class.
 
     Raises ConfigError for an unknown name, an unreadable file, an unknown key or a wrong type.
     """
-    kind = cls.__name__.lower()
+    kind = kind or cls.__name__.lower()
     path = Path(name_or_path)
     if path.suffix == ".toml":
         where = str(path)

@@ -87,6 +87,48 @@ class ParityError(VlaError):
     exit_code = 10
 
 
+class CalibrationError(VlaError):
+    """Observations that something is to be calibrated on do not fit the policy, or are too few."""
+
+    exit_code = 11
+
+
+class BudgetError(VlaError):
+    """No choice of precisions stays within the recipe's budgets.
+
+    reachable: {budget: the best that can be reached while the others hold}, None where they cannot be held at all."""
+
+    exit_code = 11
+
+    def __init__(self, what: str, *, where: str, why: str, fix: str, reachable: dict[str, float | None]):
+        super().__init__(what, where=where, why=why, fix=fix)
+        self.reachable = reachable
+
+    def as_dict(self) -> dict:
+        return super().as_dict() | {"reachable": self.reachable}
+
+
+class PrecisionError(VlaError):
+    """No choice of precision that was tried keeps the policy within what may be lost."""
+
+    exit_code = 11
+
+
+class DeployError(VlaError):
+    """A device cannot be reached, refuses a bundle, or does not pass its self-test with it.
+
+    step: which step failed, as `vlacompile flash` names them."""
+
+    exit_code = 12
+
+    def __init__(self, what: str, *, where: str, why: str, fix: str, step: str):
+        super().__init__(what, where=where, why=why, fix=fix)
+        self.step = step
+
+    def as_dict(self) -> dict[str, str]:
+        return super().as_dict() | {"step": self.step}
+
+
 def nearest(word: str, known) -> str:
     """'; did you mean "x"?' when `word` is close to one of `known`, else the list of them."""
     import difflib

@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, check_destination, stage_path, write_bundle
+from vlacompile.board import MIB
+from vlacompile.bundle.bundle import (GOLDEN_FILE, Bundle, check_destination, stage_path, tokenizer_path,
+                                      write_bundle)
+from vlacompile.bundle.layout import dtype_name
 from vlacompile.capture.export import capture
-from vlacompile.capture.history import append, newest_of
-from vlacompile.capture.program import Program, execute
+from vlacompile.capture.program import Program
+from vlacompile.config import shipped
+from vlacompile.emit.build_recipe import with_builds
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
-from vlacompile.errors import ParityError
+from vlacompile.emit.tvm_bundle import compile_ahead
+from vlacompile.emit.tvm_stage import chosen_stages
+from vlacompile.errors import ConfigError, ParityError
+from vlacompile.fit.memory import budget_of
+from vlacompile.fit.needs import needs_of
+from vlacompile.fit.planner import Fit, plan_fit
 from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
+from vlacompile.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_batched import SplitBatched
+from vlacompile.passes.split_large_linears import SplitLargeLinears
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
-from vlacompile.policy import TORCH_DTYPES, Policy
-from vlacompile.recipe import Recipe, load_recipe
+from vlacompile.plan.assemble_guard import with_guards
+from vlacompile.policy import Policy
+from vlacompile.precision.masks import mask_values
+from vlacompile.precision.set_precision import set_precision
+from vlacompile.recipe import PrecisionRecipe, PrecisionRule, Recipe, load_recipe
 from vlacompile.staging.account import Account, account
 from vlacompile.staging.choose_form import fuses
 from vlacompile.staging.choose_solver import choose_solver
@@ -41,9 +56,12 @@ from vlacompile.staging.find_loop import find_loop
 from vlacompile.staging.partition import partition
 from vlacompile.staging.stages import Staged, build_stages
 from vlacompile.target import Target, load_target
-from vlacompile.verify.frames import Expected, Frame, frames_bytes
-from vlacompile.verify.golden import golden_inputs
-from vlacompile.verify.metrics import Metrics, compare
+from vlacompile.tokenize.instructions import (KnownInstruction, SpokenText, accept_instructions, compile_instructions,
+                                              require_spoken, tokenize)
+from vlacompile.tokenize.text import check_instructions, compile_text
+from vlacompile.verify.frames import Frame, frames_bytes
+from vlacompile.verify.metrics import Metrics
+from vlacompile.verify.record import golden, golden_precise
 from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
 
@@ -52,6 +70,7 @@ PASSES = (
     FillEmpty(),
     WriteScattersAsConcat(),
     ReadPartsOfConcat(),
+    FoldBatchNorms(),
     MergeCommonSubexpressions(),
     SplitTokens(),
     SplitLinearOverConcat(),
@@ -70,6 +89,7 @@ FUSED_PASSES = (
     MergeCommonSubexpressions(),
 )
 
+
 Progress = Callable[[str], None]
 
 
@@ -84,36 +104,88 @@ class Staging:
 
 
 def build(source: Policy | str | Path, target: str = "host", recipe: str | None = None, out: str | Path = "policy.vlab",
-          *, progress: Progress = lambda phase: None) -> Bundle:
+          *, instructions: tuple[str, ...] = (), only_instructions: bool = False,
+          progress: Progress = lambda phase: None) -> Bundle:
     """Compile a policy into a bundle, replay it through libvlart, and put it at `out`.
 
     source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or
-    .toml paths. progress: called with the name of each phase as it begins.
+    .toml paths. instructions: texts that are known beforehand; what they come to is stored. only_instructions: no other
+    text will come, so that the stages of the text alone and its tokenizer leave the bundle. progress: called with the
+    name of each phase as it begins.
     Raises a VlaError subclass; nothing half-written stays behind.
     """
-    wanted, where = load_recipe(recipe), load_target(target)
+    where = load_target(target)
+    wanted = load_recipe(recipe, where)
     check_destination(Path(out))
+    check_instructions(instructions)
     progress("load the policy")
     policy = load_policy(source)
     wanted = resolve(wanted, policy)
-    program, staging, frames, parity = stage_and_prove(policy, where, wanted, progress)
+    texts = tuple(compile_text(name, text, progress) for name, text in policy.texts.items()
+                  if wanted.text.tokenize == "bundle")
+    spoken = tokenize(instructions, texts, policy.example_inputs)
+    program, staging, frames, parity = stage_and_prove(policy, where, wanted, progress,
+                                                       spoken if only_instructions else ())
+    staging = replace(staging, notes=staging.notes + tuple(t.note for t in texts))
+    absent = require_spoken(staging.staged, spoken) if only_instructions else frozenset()
+    if where.board is not None and not wanted.precision.reduced:
+        known = len(spoken) if only_instructions else None
+        wanted = replace(wanted, precision=fitting(staging.staged, where, wanted.precision, known))
+    if wanted.precision.reduced:
+        precise = set_precision(staging.staged, policy, wanted.precision, where, progress)
+        progress("record golden vectors in that precision")
+        frames = golden_precise(frames, precise.staged, policy.outputs, mask_values(staging.staged))
+        staging = replace(staging, staged=precise.staged, notes=staging.notes + precise.report)
     emitted = {}
+    ahead = chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent
     for s in staging.staged.stages:
+        if s.name in absent:
+            continue
         progress(f"emit {s.name}")
-        emitted[s.name] = emit_onnx(s)
+        emitted[s.name] = emit_onnx(s, "onnxruntime" if s.name in ahead else where.backend)
+    compiled = compile_ahead({n: e for n, e in emitted.items() if n in ahead}, wanted.stages, recipe, where, progress)
+    staging = replace(staging, notes=staging.notes + compiled.notes)
+    known = compile_instructions(spoken, staging.staged, frames[0])
+    texts = () if only_instructions else texts
     progress("lay out the bundle")
-    assembly = assemble(staging.staged, emitted, where, wanted, policy.decoder, policy.guidance)
-    contents = {stage_path(n): externalise(e, Path(WEIGHTS_FILE).name, assembly.offsets[n]) for n, e in emitted.items()}
-    contents |= {WEIGHTS_FILE: assembly.weights, GOLDEN_FILE: frames_bytes(frames)}
+    assembly = assemble(staging.staged, emitted, where, wanted, policy.decoder, policy.guidance, ahead, texts,
+                        known, absent)
+    guarded = with_guards(assembly.plan, wanted.safety, policy.calibration)
+    bundled = with_builds(guarded, staging.staged, emitted, where)
+    contents = {stage_path(n): externalise(e, Path(WEIGHTS_FILE).name, assembly.offsets[n]) for n, e in emitted.items()
+                if n not in ahead}
+    contents |= {tokenizer_path(i): t.table for i, t in enumerate(texts)}
+    contents |= compiled.files | {WEIGHTS_FILE: assembly.weights, GOLDEN_FILE: frames_bytes(frames)}
     progress("replay it through libvlart")
-    return write_bundle(Path(out), assembly.plan, contents, provenance(policy, program, where, wanted, staging, parity),
-                        lambda path: replay(path, frames, policy.outputs).require())
+
+    def accept(path: Path):
+        return _accept(path, frames, policy.outputs, known, where.board is not None)
+
+    origin = provenance(policy, program, where, wanted, staging, parity) | {"tvm": compiled.reports}
+    if compiled.twins:  # this machine cannot run the target's
+        with tempfile.TemporaryDirectory() as folder:
+            report = write_bundle(Path(folder) / "twin.vlab", bundled, contents | compiled.twins, origin, accept).accepted
+        return write_bundle(Path(out), bundled, contents, origin, lambda path: report)
+    return write_bundle(Path(out), bundled, contents, origin, accept)
 
 
-def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Progress) \
-        -> tuple[Program, Staging, list[Frame], dict[str, Metrics]]:
-    """The stages and the golden frames that show them to be the same function. A loop whose later iterations do not
-    follow from the first ones is traced whole. Raises ParityError."""
+def _accept(path: Path, frames: list[Frame], outputs: tuple[str, ...], known: tuple[KnownInstruction, ...],
+            stand_in: bool):
+    """The parity report of what was written, which keeps every limit. Raises ParityError."""
+    report = replay(path, frames, outputs, stand_in=stand_in).require()
+
+    def limit_of(name: str, want) -> Metrics:
+        recorded = frames[0].expects.get(name)
+        return tolerance(dtype_name(want.dtype.str), "stage").limit(want) if recorded is None else recorded.limit
+
+    accept_instructions(path, known, frames[0], limit_of, stand_in)
+    return report
+
+
+def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Progress,
+                    spoken: tuple[SpokenText, ...] = ()) -> tuple[Program, Staging, list[Frame], dict[str, Metrics]]:
+    """The stages and the golden frames that show them to be the same function, with the texts of `spoken` if there are
+    any. A loop whose later iterations do not follow from the first ones is traced whole. Raises ParityError."""
     for whole in (False, True):
         progress("trace the inference function" + (" whole" if whole else ""))
         program = capture(policy, whole)
@@ -124,7 +196,7 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
             continue
         progress("record golden vectors")
         try:
-            return program, staging, *golden(policy, staging, recipe)
+            return program, staging, *golden(policy, staging.staged, staging.written, recipe.verify, spoken)
         except ParityError:
             if not shortened:
                 raise
@@ -138,14 +210,48 @@ def plan(source: Policy | str | Path, target: str = "host", recipe: str | None =
     weights: False works with shapes alone and reads no weights, for policies of any size.
     Raises a VlaError subclass.
     """
-    wanted, where = load_recipe(recipe), load_target(target)
+    where = load_target(target)
+    return _planned(source, where, load_recipe(recipe, where), weights, progress)[0]
+
+
+def plan_on_board(source: Policy | str | Path, target: str, recipe: str | None = None, *, weights: bool = True,
+                  instructions: int | None = None, swap_mb: float = 0.0, progress: Progress = lambda phase: None) \
+        -> tuple[Account, Fit]:
+    """plan(), and whether and how the policy fits a board's memory: modelled, nothing is run on a board.
+
+    target: one with a board. instructions: how many are known beforehand; None: any may come. swap_mb: 1e6 bytes that
+    building on the board may use. Raises a VlaError subclass, but not where it does not fit: that is Fit.require().
+    """
+    where = load_target(target)
+    if where.board is None:
+        raise ConfigError(f'target "{where.name}" has no memory to plan for', where="target", why="it has no [board]",
+                          fix="choose a board: `vlacompile targets`")
+    wanted = load_recipe(recipe, where)
+    found, staged = _planned(source, where, wanted, weights, progress)
+    progress("fit into memory")
+    needs = needs_of(staged, wanted.precision)
+    others = [budget_of(t) for n in shipped("targets") if (t := load_target(n)).board is not None]
+    larger = sorted((b for b in others if b.usable > where.board.memory.usable_bytes), key=lambda b: b.usable)
+    return found, plan_fit(needs, budget_of(where, int(swap_mb * 1e6)), instructions=instructions, others=larger)
+
+
+def fitting(staged: Staged, target: Target, recipe: PrecisionRecipe, instructions: int | None = None) -> PrecisionRecipe:
+    """For a board, of a recipe that says nothing of precision: fp16, and less where memory asks for it. instructions: as
+    of plan_fit. Raises BudgetError where nothing fits."""
+    fit = plan_fit(needs_of(staged, recipe), budget_of(target), instructions=instructions)
+    fit.require()
+    return replace(recipe, base="fp16", layers="fp16", rule=tuple(PrecisionRule(*rule) for rule in fit.rules))
+
+
+def _planned(source: Policy | str | Path, where: Target, recipe: Recipe, weights: bool, progress: Progress) \
+        -> tuple[Account, Staged]:
     progress("load the policy")
     policy = load_policy(source, weights)
     progress("trace the inference function")
     program = capture(policy, whole=True)  # so that all that it does can be counted
     progress("find stages")
-    staging = stage(program, where, resolve(wanted, policy), policy if weights else None, progress)
-    return account((policy.observe, policy.step), program, staging.staged, staging.notes)
+    staging = stage(program, where, resolve(recipe, policy), policy if weights else None, progress)
+    return account((policy.observe, policy.step), program, staging.staged, staging.notes), staging.staged
 
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:
@@ -164,23 +270,33 @@ def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | Non
     lose something, for the observations that say how much."""
     notes: list[str] = []
     minimum = target.launch.min_stage_flops if recipe.stages.min_flops is None else recipe.stages.min_flops
-    program, found = _rolled(program, minimum, notes)
+    sized = _sized(target, recipe)
+    program, found = _rolled(program, minimum, notes, sized)
     complete, written = program.iterations is None, None
     if found and complete and policy is not None and recipe.loop.max_action_error > 0:
-        again = lambda other: _rolled(capture(other, whole=True), minimum, [])[0]  # noqa: E731
+        again = lambda other: _rolled(capture(other, whole=True), minimum, [], sized)[0]  # noqa: E731
         choice = choose_solver(program, policy, recipe.loop, again, progress)
         notes += [f"solver: {note}" for note in choice.notes]
         written, program = (None if choice.sampling is None else program), choice.program
-    if found and fuses(program, target, recipe.loop):
+    if found and fuses(program, target, recipe.loop, recipe.precision):
         program = _rewrite(program, FUSED_PASSES, notes)
     parts = partition(program, minimum)
     notes += [f"merged: {note}" for note in parts.merged]
     return Staging(build_stages(parts), tuple(notes), complete, written)
 
 
-def _rolled(program: Program, min_flops: int, notes: list[str]) -> tuple[Program, bool]:
+def _sized(target: Target, recipe: Recipe) -> tuple:
+    """The passes that a board's memory asks for: no weight is larger than what it grants in one piece, in fp16 or in what
+    the recipe asks for."""
+    if target.board is None:
+        return ()
+    width = 4 if recipe.precision.reduced and recipe.precision.base == "fp32" else 2
+    return (SplitLargeLinears(target.board.memory.contiguous_mib * MIB // width),)
+
+
+def _rolled(program: Program, min_flops: int, notes: list[str], sized: tuple = ()) -> tuple[Program, bool]:
     """The program after the passes, its loops rolled up; whether there are any."""
-    program = _rewrite(program, (*PASSES, DelayFrames(min_flops)), notes)
+    program = _rewrite(program, (*PASSES, *sized, DelayFrames(min_flops)), notes)
     loop = find_loop(program)
     notes += [f"loop: {note}" for note in loop.notes]
     return (_rewrite(loop.program, LOOP_PASSES, notes), True) if loop.found else (program, False)
@@ -192,49 +308,6 @@ def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
         program = result.program
         notes += [f"{type(p).__name__}: {note}" for note in result.notes]
     return program
-
-
-def golden(policy: Policy, staging: Staging, recipe: Recipe) -> tuple[list[Frame], dict[str, Metrics]]:
-    """Golden frames: inputs (of a history the newest observation), what the original function returns for them and
-    for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph
-    is from the original function, per output. Where a loop was given fewer evaluations, the original function is
-    compared with the graph before that.
-    Raises ParityError when it is another function."""
-    staged, written = staging.staged, staging.written
-    values_of = {node: name for name, node in staged.origin.items()}
-    frames: list[Frame] = []
-    parity: dict[str, Metrics] = {}
-    newest = newest_of(policy.sources, policy.example_inputs)
-    longest = max((s.history for s in policy.sources.values()), default=1)
-    seen: dict[str, torch.Tensor] = {}
-    past: dict[str, torch.Tensor] = {}
-    past_as_written: dict[str, torch.Tensor] = {}
-    for label, inputs in golden_inputs(dict(policy.sources), newest, max(recipe.verify.frames, longest + 2),
-                                       recipe.verify.seed):
-        seen |= {n: append(seen.get(n), inputs[n], s.history) for n, s in policy.sources.items() if s.history > 1}
-        with torch.no_grad():
-            original = policy.infer(**(inputs | seen))
-        outputs, kept = execute(staged.program, inputs, keep=values_of, past=past)
-        proved = outputs if written is None else execute(written, inputs, past=past_as_written)[0]
-        for name, tensor in proved.items():
-            got = compare(tensor.numpy(), original[name].contiguous().numpy())
-            parity[name] = got.worst(parity.get(name, got))
-            limit = tolerance(TORCH_DTYPES[tensor.dtype], "chunk").limit(original[name].numpy())
-            if not got.within(limit):
-                raise ParityError(
-                    f'the staged graph gives another "{name}" than the original function',
-                    where=f'policy "{policy.name}", golden frame "{label}"',
-                    why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
-                    fix="the function may keep state or draw random numbers: make both inputs")
-        expects = {}
-        for node, tensor in kept.items():
-            name = values_of[node]
-            level = "chunk" if name in policy.outputs else "stage"
-            want = (original[name] if level == "chunk" and written is None else tensor).contiguous().numpy()
-            expects[name] = Expected(want, tolerance(TORCH_DTYPES[tensor.dtype], level).limit(want))
-        writes = {n: t.contiguous().numpy() for n, t in inputs.items() if policy.sources[n].update != "static"}
-        frames.append(Frame(label, writes, expects))
-    return frames, parity
 
 
 def provenance(policy: Policy, program: Program, target: Target, recipe: Recipe, staging: Staging,

@@ -15,6 +15,7 @@ from vlacompile.bundle.layout import DTYPES, UPDATES
 from vlacompile.capture.iterations import iterations
 from vlacompile.decoding import Decoder, Guidance
 from vlacompile.errors import SourceError, nearest
+from vlacompile.tokenize.text import Text
 
 TORCH_DTYPES: dict[torch.dtype, str] = {
     torch.float32: "f32",
@@ -105,7 +106,10 @@ class Policy:
     outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
         is [1, H, action_dim], or when `decoder` says how it becomes actions.
     decoder: what the runtime does with the first output: tokens to actions, actions relative to the state.
+    texts: {source of token ids: how the runtime makes them of a text}; without it the host writes the ids.
     guidance: sources that the runtime fills from the last chunk (real-time chunking inside the function).
+    backbones: {name: output} of policies that were joined (see join.py), of which a session runs one at a time; the
+        first is the default. Empty: the policy is one.
     Raises SourceError when names, shapes or types do not fit together.
     """
 
@@ -122,6 +126,8 @@ class Policy:
     solvers: Mapping[str, Callable[[int], Policy]] = field(default_factory=dict)
     decoder: Decoder | None = None
     guidance: Guidance | None = None
+    texts: Mapping[str, Text] = field(default_factory=dict)
+    backbones: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f'Policy "{self.name}"'
@@ -168,6 +174,8 @@ class Policy:
                     why=f"it has shape {list(shape)}, not [1,{source.history},...]",
                     fix="stack the observations, oldest first, along dimension 1",
                 )
+        for name, text in self.texts.items():
+            self._check_text(name, text)
         if (self.step is None) != (self.loop is None):
             raise SourceError(
                 "step and loop are given one without the other",
@@ -183,6 +191,13 @@ class Policy:
                 why="every value of a bundle has a name of its own",
                 fix="return the tensor by another name",
             )
+        if self.backbones and (len(self.backbones) < 2 or tuple(self.backbones.values()) != tuple(self.outputs)):
+            raise SourceError(
+                f"backbones name {', '.join(self.backbones.values())}",
+                where=where,
+                why=f"each of two or more has an output of its own, in their order; outputs are {', '.join(self.outputs)}",
+                fix="use vlacompile.join(), which sets both",
+            )
         if not self.outputs:
             raise SourceError(
                 "outputs is empty",
@@ -190,6 +205,21 @@ class Policy:
                 why="a policy without outputs computes nothing",
                 fix='name at least one returned tensor, as outputs=("action",)',
             )
+
+    def _check_text(self, name: str, text: Text) -> None:
+        for which, dtypes in ((name, (torch.int64, torch.int32)), (text.mask, (torch.bool,))):
+            example = self.example_inputs.get(which) if which is not None else None
+            fits = example is not None and example.dtype in dtypes and example.dim() == 2 and example.shape[0] == 1
+            fits = fits and example.shape == self.example_inputs[name].shape and self.sources[which].history == 1
+            if which is not None and not fits:
+                shape = None if example is None else ",".join(map(str, example.shape))
+                raise SourceError(
+                    f'"{which}" cannot be filled from a text',
+                    where=f'Policy "{self.name}", texts["{name}"]',
+                    why="no such source" if example is None else
+                    f"it is {TORCH_DTYPES[example.dtype]}[{shape}], not {TORCH_DTYPES[dtypes[0]]}[1,L] without a history",
+                    fix="name a source of token ids [1,L], i64 or i32, and a mask of the same shape, bool",
+                )
 
     def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The whole original function, a declared loop unrolled; the reference for parity."""

@@ -5,16 +5,30 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from vlacompile.bundle.layout import CONSUMES, LOOP_FORMS, SCHEDULES
+from vlacompile.bundle.layout import CONSUMES, GUARD_RULES, LOOP_FORMS, SCHEDULES, SCHEMES
 from vlacompile.config import load_toml
 from vlacompile.errors import ConfigError, nearest
+from vlacompile.foreign_schemes import is_foreign, refusal
+from vlacompile.target import Target
 
 
 @dataclass(frozen=True)
 class StagesRecipe:
-    """min_flops: stages below merge into a consumer; None: the target's launch cost decides."""
+    """min_flops: stages below merge into a consumer; None: the target's launch cost decides.
+    tvm: names of stages, or patterns of them, that TVM compiles ahead of time for the processor, in place of the
+    target's engine; one that matches no stage is an error.
+    tvm_schedules: a file, relative to the recipe's folder, of schedules that were found for their kernels; the others
+    keep TVM's own, which are slow on a processor. tvm_trials: candidates per stage that are built and timed, on this
+    machine, for kernels that the file does not have; the fastest are added to it. tvm_seed: of that search.
+    tvm_also: further machines (TVM_MACHINES) that these stages are compiled for: what comes of it travels in the bundle,
+    and is not run."""
 
     min_flops: int | None = None
+    tvm: tuple[str, ...] = field(default=())
+    tvm_schedules: str = ""
+    tvm_trials: int = 0
+    tvm_seed: int = 0
+    tvm_also: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,120 @@ class LoopRecipe:
     observations: int = 8
 
 
+TVM_MACHINES = ("x86_64", "aarch64", "sm_87")  # processors, and the GPU of Jetson Orin
+AUTO = "auto"  # instead of a scheme: the optimiser's choice
+
+
+@dataclass(frozen=True)
+class PrecisionRule:
+    """layers: pattern ("*", "?", "[...]"; "*" also spans dots and slashes) of "<stage>/<path of a block or weight>"
+    or of a weight's path alone. scheme: what the layers get that it matches, or "auto"."""
+
+    layers: str
+    scheme: str
+
+
+@dataclass(frozen=True)
+class PrecisionRecipe:
+    """base: "fp32" or "fp16", of everything that is no layer, and of layers that touch actions or are small.
+    layers: scheme of all other layers ("fp32", "fp16", "int8", "int4"), or "auto". rule: exceptions, the last that
+    matches wins; one that matches no layer is an error.
+    schemes: those that "auto" chooses from, besides the base.
+    max_action_error: what actions may lose by all of it, in units of each action dimension's spread over the calibration
+        observations, of the worst dimension, after the whole loop; None: anything, and nothing is left to "auto".
+    max_weight_mb (1e6 bytes), max_latency_ms (of a replan on average, by the target's rates): of all layers together;
+        None: anything.
+    minimise: "latency" or "bytes", what "auto" does within these limits. decide: what it decides as one, a "block" of
+        layers or a "stage": every one of them is tried in every scheme, and that takes minutes where a policy is large.
+    observations: how many are generated for calibration where the policy brings none.
+    calibrator, percentile: how the range of activations follows from them. smooth: alpha of SmoothQuant
+        (arXiv:2211.10438, eq. 4), 0: off. correct_bias: take the mean shift of int8 layers out of their bias.
+    int4_method: how 4-bit weights are rounded; block: how many of them share a scale."""
+
+    base: str = "fp32"
+    layers: str = "fp32"
+    schemes: tuple[str, ...] = ("fp16", "int8", "int4")
+    max_action_error: float | None = None
+    max_weight_mb: float | None = None
+    max_latency_ms: float | None = None
+    minimise: str = "latency"
+    decide: str = "block"
+    observations: int = 8
+    calibrator: str = "percentile"
+    percentile: float = 99.99
+    smooth: float = 0.0
+    correct_bias: bool = True
+    int4_method: str = "rtn"
+    block: int = 32
+    rule: tuple[PrecisionRule, ...] = field(default=())
+
+    @property
+    def automatic(self) -> bool:
+        """Whether anything is left to the optimiser."""
+        return AUTO in (self.layers, *(r.scheme for r in self.rule))
+
+    @property
+    def reduced(self) -> bool:
+        """Whether anything may be less than fp32."""
+        return {self.base, self.layers, *(r.scheme for r in self.rule)} != {"fp32"}
+
+
+@dataclass(frozen=True)
+class SafetyRule:
+    """name: a source, or a pattern of names; the last rule that matches counts. low, high: range of its f32 numbers: one
+    for all, or one per element of the last axis; empty: the section's `ranges`. outside, max_age_ms: None: the
+    section's. not_finite: it may hold NaN and infinity (a marker of something missing)."""
+
+    name: str
+    low: tuple[float, ...] = field(default=())
+    high: tuple[float, ...] = field(default=())
+    outside: str | None = None
+    max_age_ms: float | None = None
+    not_finite: bool = False
+
+
+RANGES = ("none", "calibration")
+
+
+@dataclass(frozen=True)
+class SafetyRecipe:
+    """What the runtime refuses of sensors besides NaN and infinity.
+
+    max_age_ms: how old an observation may be when it is used; 0: any age. ranges: "calibration": of the f32
+    observations, as in Policy.calibration, widened on either side by `margin` of the width; "none": no range.
+    outside: what a number outside its range does: "count", or "refuse" (the source keeps its old content).
+    source: exceptions, and ranges in numbers."""
+
+    max_age_ms: float = 0.0
+    ranges: str = "none"
+    margin: float = 0.5
+    outside: str = "count"
+    source: tuple[SafetyRule, ...] = field(default=())
+
+
+TOKENIZE = ("bundle", "host")
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """tokenize: "bundle": the tokenizers that the policy declares travel in the bundle, and the runtime takes texts;
+    "host": it takes token ids alone."""
+
+    tokenize: str = "bundle"
+
+
+@dataclass(frozen=True)
+class LaneRecipe:
+    """A slower clock than the control loop's; the recipe lists them from slow to fast. sources: names of what is written
+    at that clock. The stages that depend on them alone run in a thread of their own. clock_hz: nominal; 0: not stated.
+    max_age_ms: what the control loop reads of it may be so old; 0: any age."""
+
+    name: str
+    sources: tuple[str, ...]
+    clock_hz: float = 0.0
+    max_age_ms: int = 0
+
+
 @dataclass(frozen=True)
 class VerifyRecipe:
     """frames: golden frames recorded when building, at least 4 (every source changes once)."""
@@ -67,14 +195,21 @@ class Recipe:
     stages: StagesRecipe = field(default_factory=StagesRecipe)
     action: ActionRecipe = field(default_factory=ActionRecipe)
     loop: LoopRecipe = field(default_factory=LoopRecipe)
+    precision: PrecisionRecipe = field(default_factory=PrecisionRecipe)
+    text: TextRecipe = field(default_factory=TextRecipe)
+    safety: SafetyRecipe = field(default_factory=SafetyRecipe)
     verify: VerifyRecipe = field(default_factory=VerifyRecipe)
+    lane: tuple[LaneRecipe, ...] = field(default=())
 
 
-def load_recipe(name_or_path: str | None) -> Recipe:
-    """A shipped recipe by name, or a .toml file; None is "default". Raises ConfigError."""
+def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recipe:
+    """A shipped recipe by name, or a .toml file; None is "default". target: where it is to run, for what it cannot.
+    Raises ConfigError."""
     where = name_or_path or "default"
     recipe = load_toml(Recipe, where, "recipes")
+    _refuse_foreign(recipe.precision, where, target)
     checks = [
+        *_tvm_checks(recipe.stages, target),
         (recipe.verify.frames >= 4, f"verify.frames = {recipe.verify.frames}", "at least 4 frames are needed"),
         (recipe.action.execute is None or recipe.action.execute > 0, f"action.execute = {recipe.action.execute}",
          "at least one action is executed per replan"),
@@ -89,12 +224,44 @@ def load_recipe(name_or_path: str | None) -> Recipe:
         (recipe.loop.observations >= 2, f"loop.observations = {recipe.loop.observations}",
          "a spread is over at least two observations"),
         (recipe.action.deadline_ms >= 0, f"action.deadline_ms = {recipe.action.deadline_ms}", "a time is not negative"),
+        (recipe.text.tokenize in TOKENIZE, f'text.tokenize = "{recipe.text.tokenize}"',
+         nearest(recipe.text.tokenize, TOKENIZE)),
+        *((x.clock_hz >= 0 and x.max_age_ms >= 0, f'lane "{x.name}" has a negative number', "neither a rate nor an age is")
+          for x in recipe.lane),
+        (len({x.name for x in recipe.lane}) == len(recipe.lane), "two lanes have one name", "they are found by name"),
         *_consume_checks(recipe.action),
+        *_precision_checks(recipe.precision),
+        *_safety_checks(recipe.safety),
     ]
     for good, what, why in checks:
         if not good:
             raise ConfigError(what, where=f'recipe "{where}"', why=why, fix="correct the recipe")
     return recipe
+
+
+def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str, str]]:
+    own = target.processor if target is not None else None
+    return [
+        (s.tvm_trials >= 0, f"stages.tvm_trials = {s.tvm_trials}", "a number of trials is not negative"),
+        (bool(s.tvm_schedules) or not s.tvm_trials, "stages.tvm_trials without stages.tvm_schedules",
+         "what a search finds depends on the clock: a build that keeps no file of it cannot be repeated"),
+        (bool(s.tvm) or not s.tvm_also, "stages.tvm_also without stages.tvm", "no stage is TVM's"),
+        *((m in TVM_MACHINES, f'stages.tvm_also has "{m}"', nearest(m, TVM_MACHINES)) for m in s.tvm_also),
+        (own not in s.tvm_also, f'stages.tvm_also has "{own}"', "that is the target's processor: it is compiled for anyway"),
+        (len(set(s.tvm_also)) == len(s.tvm_also), "stages.tvm_also names a machine twice", "it is compiled for once"),
+    ]
+
+
+def _refuse_foreign(p: PrecisionRecipe, where: str, target: Target | None) -> None:
+    """Schemes that exist elsewhere, with the reason why they do not here."""
+    named = [("base", p.base), ("layers", p.layers), *(("schemes", s) for s in p.schemes),
+             *(("rule.scheme", r.scheme) for r in p.rule)]
+    for key, scheme in named:
+        if is_foreign(scheme):
+            why, fix = refusal(scheme, target)
+            on = f', target "{target.name}"' if target is not None else ""
+            raise ConfigError(f'precision.{key}: "{scheme}" cannot be had', where=f'recipe "{where}"{on}', why=why,
+                              fix=fix)
 
 
 def _consume_checks(action: ActionRecipe) -> list[tuple[bool, str, str]]:
@@ -113,4 +280,60 @@ def _consume_checks(action: ActionRecipe) -> list[tuple[bool, str, str]]:
         (action.delay is None or action.delay >= 0, f"action.delay = {action.delay}", "ticks are not negative"),
         (action.schedule in (None, *SCHEDULES), f'action.schedule = "{action.schedule}"',
          nearest(action.schedule or "", SCHEDULES)),
+    ]
+
+
+def _safety_checks(s: SafetyRecipe) -> list[tuple[bool, str, str]]:
+    checks = [
+        (s.ranges in RANGES, f'safety.ranges = "{s.ranges}"', nearest(s.ranges, RANGES)),
+        (s.outside in GUARD_RULES, f'safety.outside = "{s.outside}"', nearest(s.outside, GUARD_RULES)),
+        (0 <= s.max_age_ms < math.inf, f"safety.max_age_ms = {s.max_age_ms}", "an age is finite and not negative"),
+        (0 <= s.margin < math.inf, f"safety.margin = {s.margin}", "a margin is finite and not negative"),
+    ]
+    for r in s.source:
+        where = f'safety.source "{r.name}"'
+        checks += [
+            (r.outside in (None, *GUARD_RULES), f'{where}: outside = "{r.outside}"', nearest(r.outside or "", GUARD_RULES)),
+            (r.max_age_ms is None or 0 <= r.max_age_ms < math.inf, f"{where}: max_age_ms = {r.max_age_ms}",
+             "an age is finite and not negative"),
+            (len(r.low) == len(r.high) and all(a <= b for a, b in zip(r.low, r.high)), f"{where}: low and high",
+             "they are as many, and low is not above high"),
+        ]
+    return checks
+
+
+BASES = ("fp32", "fp16")
+CALIBRATORS = ("max", "percentile", "entropy", "mse")
+INT4_METHODS = ("rtn", "awq", "gptq")
+MINIMISE = ("latency", "bytes")
+DECIDE = ("block", "stage")
+BLOCKS = (32, 64, 128)
+
+
+def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
+    def one_of(key: str, value: str, known) -> tuple[bool, str, str]:
+        return value in known, f'precision.{key} = "{value}"', nearest(value, known)
+
+    def positive(key: str) -> tuple[bool, str, str]:
+        value = getattr(p, key)
+        return value is None or 0 < value < math.inf, f"precision.{key} = {value}", "a limit is positive and finite"
+
+    schemes = (AUTO, *SCHEMES)
+    checks = [one_of("base", p.base, BASES), one_of("layers", p.layers, schemes),
+              one_of("minimise", p.minimise, MINIMISE), one_of("decide", p.decide, DECIDE),
+              one_of("calibrator", p.calibrator, CALIBRATORS),
+              one_of("int4_method", p.int4_method, INT4_METHODS)]
+    checks += [positive(key) for key in ("max_action_error", "max_weight_mb", "max_latency_ms")]
+    checks += [(s in SCHEMES, f'precision.schemes has "{s}"', nearest(s, SCHEMES)) for s in p.schemes]
+    for rule in p.rule:
+        checks += [one_of("rule.scheme", rule.scheme, schemes),
+                   (bool(rule.layers.strip()), f'precision.rule.layers = "{rule.layers}"', "no layer has no name")]
+    return checks + [
+        (p.max_action_error is not None or not p.automatic, "precision.max_action_error is missing",
+         f'"{AUTO}" chooses against a budget of action error'),
+        (p.observations >= 2, f"precision.observations = {p.observations}",
+         "a spread is over at least two observations"),
+        (50 < p.percentile <= 100, f"precision.percentile = {p.percentile}", "it is above 50 and at most 100"),
+        (0 <= p.smooth <= 1, f"precision.smooth = {p.smooth}", "it is between 0 (off) and 1"),
+        (p.block in BLOCKS, f"precision.block = {p.block}", f"known: {', '.join(map(str, BLOCKS))}"),
     ]

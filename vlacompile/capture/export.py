@@ -122,7 +122,9 @@ def capture(policy: Policy, whole: bool = False) -> Program:
             # torch 2.13 copies its own deprecated LeafSpec; nothing a user could act on
             warnings.filterwarnings("ignore", "`isinstance.*LeafSpec", FutureWarning)
             with contextlib.nullcontext([]) if whole else shortened() as lengths:
-                exported = torch.export.export(module, tuple(policy.example_inputs.values()), strict=False)
+                # one tensor given twice would be taken for one input
+                examples = tuple(t.clone() for t in policy.example_inputs.values())
+                exported = torch.export.export(module, examples, strict=False)
             exported = exported.run_decompositions({})
     except CaptureError:
         raise
@@ -195,7 +197,8 @@ def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progr
             new.meta["val"] = type_of(new, node, policy.name) if is_symbolic(val) else to_meta(val)
         mapping[node] = new
     live = {name: s for name, s in policy.sources.items() if s.update != "static"}
-    return prune(Program(policy.name, graph, constants, live, inputs, policy.outputs, frozenset(parameters)))
+    return prune(Program(policy.name, graph, constants, live, inputs, policy.outputs, frozenset(parameters),
+                         backbones=dict(policy.backbones)))
 
 
 def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:

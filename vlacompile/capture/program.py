@@ -25,6 +25,7 @@ class Program:
 
     parameters: constants that are weights of the model as it was given (not computed from others).
     iterations: how often the loop runs of which only the first iterations were traced; None: all is traced.
+    backbones: {name: output}, as Policy's.
     """
 
     name: str
@@ -35,6 +36,16 @@ class Program:
     outputs: tuple[str, ...]
     parameters: frozenset[str] = field(default=frozenset())
     iterations: int | None = None
+    backbones: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The outputs that become actions: one of each backbone."""
+        return tuple(self.backbones.values()) or self.outputs[:1]
+
+    def action_in(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """[1,H,D] among named values; of several backbones their dimensions behind each other."""
+        return torch.cat([values[n] for n in self.actions], -1) if self.backbones else values[self.outputs[0]]
 
     def output_nodes(self) -> tuple[Node, ...]:
         return tuple(self.graph.output_node().args[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -41,9 +42,32 @@ FRONTENDS = (
 )
 
 
-def environment_for(source: str, weights: bool = True) -> Environment | None:
+Several = Mapping[str, "Policy | str | Path"]  # backbone: source
+
+
+def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
+    """SOURCE, or NAME=SOURCE for each of several backbones of one bundle. Raises SourceError."""
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, source = text.partition("=")
+        if not equals or not source or not name.isidentifier() or name in found or len(texts) == 1:
+            raise SourceError(f'"{text}" names no backbone', where="SOURCE", why="several policies for one bundle are given as "
+                              "NAME=SOURCE each, under names of their own", fix="as light=SOURCE heavy=SOURCE")
+        found[name] = source
+    return found
+
+
+def environment_for(source: str | Several, weights: bool = True) -> Environment | None:
     """The environment that must read this source because the present one cannot; None: the present one will do.
     weights: whether they are needed. Raises SourceError for a checkpoint that no environment can read."""
+    if isinstance(source, Mapping):
+        needed = {e.name: e for s in source.values() if (e := environment_for(s, weights)) is not None}
+        if len(needed) > 1:
+            raise SourceError("these policies cannot be read together", where="SOURCE", why="they need the environments "
+                              + " and ".join(sorted(needed)), fix="join policies that one environment reads")
+        return next(iter(needed.values()), None)
     path = Path(source)
     if not (path / "config.json").is_file():
         return None
@@ -65,9 +89,13 @@ def _reader(path: Path) -> ModuleType:
     return huggingface if "model_type" in config and "type" not in config else lerobot
 
 
-def load_policy(source: Policy | str | Path, weights: bool = True) -> Policy:
-    """weights: False gives a policy whose weights have no content, and reads none. Raises SourceError for what cannot
-    be read or is of no known kind."""
+def load_policy(source: Policy | str | Path | Several, weights: bool = True) -> Policy:
+    """Several are joined (join.py). weights: False gives a policy whose weights have no content, and reads none. Raises
+    SourceError for what cannot be read or is of no known kind."""
+    if isinstance(source, Mapping):
+        from vlacompile.join import join
+
+        return join({name: load_policy(s, weights) for name, s in source.items()})
     if not isinstance(source, (str, Path)):
         return source
     if not weights:

@@ -19,6 +19,7 @@ from vlacompile.capture.program import Program, ProgramEditor, as_module
 from vlacompile.plan.plan import Sampling
 from vlacompile.policy import Policy
 from vlacompile.recipe import LoopRecipe
+from vlacompile.staging.action_scale import ActionScale
 from vlacompile.staging.resample_loop import SOLVERS, EulerLoop, euler_loop, resample
 from vlacompile.staging.rolled import RolledLoop
 from vlacompile.verify.golden import golden_inputs
@@ -37,17 +38,15 @@ class SolverChoice:
 
 def action_error(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> float:
     """Of chunks [1,H,D], one per observation; see above. Infinite where a dimension that never moves comes to move."""
-    a, b = torch.cat(list(got)).flatten(0, -2).double(), torch.cat(list(want)).flatten(0, -2).double()
-    rms, spread = (a - b).square().mean(0).sqrt(), b.std(0)
-    still = spread < 1e-6 * b.abs().max().clamp(min=1e-6)
-    relative = torch.where(still, torch.where(rms < 1e-6, 0.0, torch.inf), rms / spread)
-    return float(relative.max())
+    return float(ActionScale.of(want).errors(got, want).max())
 
 
 def choose_solver(program: Program, policy: Policy, recipe: LoopRecipe, trace: Callable[[Policy], Program],
                   phase: Callable[[str], None]) -> SolverChoice:
     """Fewer evaluations of the loop of `program`: of one that is Euler's method, by its graph; of another one, by the
     solvers that the policy brings. trace: policy -> program with its loop rolled up. Raises nothing of its own."""
+    if program.backbones:
+        return _as_written(program, recipe.max_action_error, [], "the loops of several backbones are not shortened")
     observations = calibration(policy, recipe)
     euler = euler_loop(program)
     if not isinstance(euler, str):

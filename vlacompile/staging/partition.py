@@ -1,6 +1,6 @@
 """Program -> groups of values, one per dependency set: which value is computed in which stage.
 
-A stage is the set of values with one dependency set (and one side of every loop). Cuts are then
+A stage is the set of values with one dependency set (and one side of every loop, and for the same backbones). Cuts are then
 placed by cost and stages too small for a launch merge into a consumer.
 """
 
@@ -27,11 +27,12 @@ FOLD_BYTES = 65536
 @dataclass(frozen=True)
 class Group:
     """sources: the dependency set; empty for constants. after: loops that the values depend on.
-    loop: the loop node when the group is a loop."""
+    loop: the loop node when the group is a loop. backbones: those that it serves; empty: all."""
 
     sources: frozenset[str]
     after: frozenset[Node] = field(default=frozenset())
     loop: Node | None = None
+    backbones: frozenset[str] = field(default=frozenset())
 
     @property
     def is_constant(self) -> bool:
@@ -115,7 +116,7 @@ def partition(program: Program, min_stage_flops: int) -> Partition:
 
 def _groups(program: Program) -> dict[Node, Group]:
     """The group of every op and constant; sources have none."""
-    deps = dependencies(program)
+    deps, serves = dependencies(program), _backbones(program)
     after: dict[Node, frozenset[Node]] = {}
     groups: dict[Node, Group] = {}
     for node in program.graph.nodes:
@@ -126,15 +127,26 @@ def _groups(program: Program) -> dict[Node, Group]:
         if is_delay(node):  # no stage computes it: the runtime keeps it
             continue
         if is_loop(node):
-            groups[node] = Group(deps[node], after[node], node)
+            groups[node] = Group(deps[node], after[node], node, serves[node])
             after[node] |= {node}
         elif is_loop_result(node):
             groups[node] = groups[node.args[0]]
         elif deps[node]:
-            groups[node] = Group(deps[node], after[node])
+            groups[node] = Group(deps[node], after[node], None, serves[node])
         else:
             groups[node] = Group(frozenset())
     return groups
+
+
+def _backbones(program: Program) -> dict[Node, frozenset[str]]:
+    """Of every value the backbones whose output it reaches; empty: all of them."""
+    every = frozenset(program.backbones)
+    of = {name: backbone for backbone, name in program.backbones.items()}
+    own = {node: of[name] for name, node in zip(program.outputs, program.output_nodes(), strict=True) if name in of}
+    reaches: dict[Node, frozenset[str]] = {}
+    for node in reversed(program.graph.nodes):
+        reaches[node] = frozenset().union(*(reaches[u] for u in node.users)) | ({own[node]} if node in own else set())
+    return {node: frozenset() if names == every else names for node, names in reaches.items()}
 
 
 def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs: set[Node],
@@ -174,8 +186,8 @@ def _is_loop_table(node: Node) -> bool:
 
 def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
     """Merge A into a consumer B when A is too small for a launch of its own, or when they differ in sources of
-    the task alone (a new instruction writes all of them, its tokens and their mask). B runs whenever A would, since deps(A) is a
-    subset of deps(B); A's other readers may read from B; no third stage lies between them."""
+    the task alone (a new instruction writes all of them, its tokens and their mask). Both serve the same backbones, and B
+    runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage lies between them."""
     notes: list[str] = []
     while True:
         pair = _mergeable(parts, min_stage_flops)
@@ -199,7 +211,7 @@ def _mergeable(parts: Partition, min_stage_flops: int) -> tuple[Group, Group] | 
         if a.loop is not None or outputs & set(parts.members(a)) or _is_delayed(parts, a):
             continue
         small = parts.cost_flops(a) < min_stage_flops
-        for b in (g for g in parts.order if g in readers[a] and g.loop is None):
+        for b in (g for g in parts.order if g in readers[a] and g.loop is None and g.backbones == a.backbones):
             task = {n for n in a.sources | b.sources if updates.get(n) == "task"}
             same_task = bool(a.sources & task and b.sources & task) and a.sources - task == b.sources - task
             exact = all(b.sources <= c.sources for c in readers[a] - {b}) and not _path_between(a, b, readers)

@@ -15,8 +15,9 @@ from torch.fx import Graph, Node
 from vlacompile.capture.history import HISTORY, frame_name, is_delay
 from vlacompile.capture.ops import flops
 from vlacompile.capture.program import Program, execute
+from vlacompile.errors import StagingError
 from vlacompile.policy import TORCH_DTYPES, Source
-from vlacompile.plan.plan import Sampling, TensorType
+from vlacompile.plan.plan import Precision, Sampling, TensorType
 from vlacompile.staging.partition import Group, Partition, is_loop, is_loop_result
 from vlacompile.staging.rolled import FUSED
 
@@ -53,6 +54,8 @@ class StageGraph:
     iterations: int = 1
     carries: tuple[StageCarry, ...] = field(default=())
     sampling: Sampling | None = None
+    precisions: tuple[Precision, ...] = field(default=())
+    backbones: tuple[str, ...] = field(default=())  # that it serves; empty: all
 
     @property
     def flops(self) -> int:
@@ -85,7 +88,7 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
                 fused: frozenset[Group] = frozenset()) -> dict[Group, str]:
     """Names that follow from the dependency sets: {task sources} language; {one image} vision.<camera>;
     {one vector} its own last name; unions fusion; loops step, also those that are fused; what follows
-    a loop decode."""
+    a loop decode. What serves some backbones alone has their names at its end."""
 
     def base(group: Group) -> str:
         if group.loop is not None:
@@ -103,7 +106,8 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
         last = names[0].split(".")[-1]
         return f"vision.{last}" if ranks[names[0]] >= 4 else last
 
-    bases, used, out = [base(g) for g in order], Counter(), {}
+    bases = [".".join([base(g), *sorted(g.backbones)]) for g in order]
+    used, out = Counter(), {}
     for group, name in zip(order, bases, strict=True):
         used[name] += 1
         out[group] = name if bases.count(name) == 1 else f"{name}.{used[name]}"
@@ -113,6 +117,11 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
 def build_stages(parts: Partition) -> Staged:
     """One StageGraph per group. The values between them are named `<stage>.<n>`, outputs by their name."""
     program = parts.program
+    named: dict[Node, str] = {}
+    for name, node in zip(program.outputs, program.output_nodes(), strict=True):
+        if named.setdefault(node, name) != name:
+            raise StagingError(f'"{named[node]}" and "{name}" are the same value', where=f'policy "{program.name}"',
+                               why="all that leads to them is equal", fix="leave one of them out")
     ranks = {name: p.meta["val"].dim() for name, p in program.placeholders().items()}
     fused = frozenset(g for g in parts.order if any(FUSED in n.meta for n in parts.members(g)))
     names = stage_names(parts.order, dict(program.sources), ranks, fused)
@@ -244,7 +253,8 @@ class _Builder:
         self.graph.output(tuple(self.nodes[n] for n in outs))
         outputs = tuple(Port(_port(self.value_of[n]), self.value_of[n]) for n in outs)
         sampling = next((n.meta[FUSED] for n in members if FUSED in n.meta), None)
-        return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs, sampling=sampling)
+        return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs, sampling=sampling,
+                          backbones=tuple(sorted(group.backbones)))
 
     def _leaves(self, node: Node, group: Group) -> bool:
         """A value that several groups recompute is handed out by none of them unless it is an output."""
@@ -299,7 +309,7 @@ class _Builder:
         outputs = tuple(Port(f"next_{i}", n, "carry") for i, n in enumerate(names))
         carries = tuple(StageCarry(self.value_of[n], names[i], i, i) for i, n in enumerate(loop.args[0]))
         return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs,
-                          loop.target.iterations, carries, loop.target.how())
+                          loop.target.iterations, carries, loop.target.how(), backbones=tuple(sorted(group.backbones)))
 
 
 def _sources(group: Group) -> tuple[str, ...]:

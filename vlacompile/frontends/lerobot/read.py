@@ -18,6 +18,8 @@ from vlacompile.frontends.lerobot.checkpoint import WEIGHTS, Checkpoint, read_ch
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
 from vlacompile.policy import Policy, Source
+from vlacompile.tokenize.text import Text
+from vlacompile.tokenize.tokenizer import Fit
 
 NOISE, NOISE_OF_STEPS = "noise", "noise.steps"  # the first sample; what is added after each step
 STATE = "observation.state"
@@ -170,7 +172,37 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
     sources |= dict.fromkeys(noise, Source("step")) | dict.fromkeys(static, Source("static"))
     solvers = {s: partial(_with_solver, checkpoint, family, original, s) for s in family.solvers(config)}
     return Policy(checkpoint.type, observe, sources, example | noise | static, execute=family.execute(config),
-                  ensemble=family.ensemble(config), solvers=solvers)
+                  ensemble=family.ensemble(config), solvers=solvers, texts=texts_of(checkpoint))
+
+
+def texts_of(checkpoint: Checkpoint) -> dict[str, Text]:
+    """The instruction, where its tokens follow from the text and the checkpoint's tokenizer alone: not where the state
+    or pictures are spelt into it, and not where the tokenizer is none that can be taken over (one without a
+    tokenizer.json)."""
+    rule, family = checkpoint.tokenization, family_of(checkpoint.type)
+    if rule is None or family.tokens is not None or family.prompt is not None:
+        return {}
+    original = _tokenizer_of(checkpoint)
+    backend = getattr(original, "backend_tokenizer", None)
+    if backend is None:
+        return {}
+    fit = Fit(original.pad_token_id, rule.padding_side, original.truncation_side)
+    return {TOKENS: Text(backend.to_str(), MASK, fit, "\n" if rule.newline else "", examples=(EXAMPLE_INSTRUCTION,))}
+
+
+def _tokenizer_of(checkpoint: Checkpoint):
+    """The tokenizer that the checkpoint names, as transformers loads it. Raises SourceError."""
+    rule = checkpoint.tokenization
+    assert rule is not None
+    with lerobot_importable():
+        try:
+            from transformers import AutoTokenizer
+
+            return AutoTokenizer.from_pretrained(rule.name)
+        except Exception as error:  # transformers raises OSError, ValueError and what the hub raises
+            raise SourceError(f'the tokenizer "{rule.name}" cannot be loaded', where=str(checkpoint.path),
+                              why=str(error).strip().splitlines()[0],
+                              fix="download it once (huggingface-cli download), or put a directory there") from error
 
 
 def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
@@ -206,15 +238,8 @@ def tokens_of(checkpoint: Checkpoint, instruction: str, state: torch.Tensor | No
         text = prompt(instruction, normalise(state, checkpoint.normalise.get(STATE)).numpy(), checkpoint.config)
     else:
         text = instruction + "\n" if rule.newline and not instruction.endswith("\n") else instruction
+    tokenizer = _tokenizer_of(checkpoint)
     with lerobot_importable():
-        try:
-            from transformers import AutoTokenizer
-
-            tokenizer = AutoTokenizer.from_pretrained(rule.name)
-        except Exception as error:  # transformers raises OSError, ValueError and what the hub raises
-            raise SourceError(f'the tokenizer "{rule.name}" cannot be loaded', where=str(checkpoint.path),
-                              why=str(error).strip().splitlines()[0],
-                              fix="download it once (huggingface-cli download), or put a directory there") from error
         encoded = tokenizer(text, max_length=rule.max_length, truncation=True, padding="max_length",
                             padding_side=rule.padding_side, return_tensors="pt")
     return {TOKENS: encoded["input_ids"], MASK: encoded["attention_mask"].bool()}
