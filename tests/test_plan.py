@@ -16,9 +16,10 @@ from vlacompile.bundle import layout
 from vlacompile.bundle.header import c_header
 from vlacompile.errors import BundleError
 from vlacompile.plan.binary import plan_bytes, read_plan
+from vlacompile.plan.guard import Guard
 from vlacompile.plan.memory import arena_offsets
-from vlacompile.plan.plan import (Action, Binding, Carry, File, Initializer, Plan, Sampling, SourceInput, Stage,
-                                  TensorType, Value, Weight)
+from vlacompile.plan.plan import (Action, Binding, Build, BuildBoard, Carry, File, Initializer, Plan, Precision, Sampling,
+                                  SourceInput, Stage, TensorType, Value, Weight)
 from vlacompile.plan.text import parse_plan, plan_text
 from vlacompile.verify.frames import Expected, Frame, frames_bytes, read_frames
 from vlacompile.verify.metrics import Metrics
@@ -32,6 +33,23 @@ FLOATS = st.floats(-1e6, 1e6, width=32).map(lambda x: float(f"{x:.9g}")).map(lam
 
 samplings = st.none() | st.builds(Sampling, st.sampled_from(sorted(layout.LOOP_FORMS)), st.integers(1, 9), NAMES,
                                   st.integers(1, 100), FLOATS.map(abs), FLOATS.map(abs))
+
+
+precisions = st.lists(st.builds(Precision, NAMES, st.sampled_from(sorted(layout.SCHEMES)),
+                                st.sampled_from(sorted(layout.DECIDERS)), st.integers(1, 9), FLOATS.map(abs),
+                                FLOATS.map(abs), st.integers(0, 2**40)), max_size=3).map(tuple)
+
+
+BIG = st.integers(0, 2**40)
+FLAGS = st.sets(st.sampled_from(sorted(layout.BUILD_FLAGS))).map(lambda s: tuple(f for f in layout.BUILD_FLAGS if f in s))
+builds = st.none() | st.builds(Build, FLAGS, st.integers(0, 5), st.integers(0, 7), BIG, BIG, BIG, BIG, BIG, SMALL, SMALL,
+                               SMALL)
+boards = st.none() | st.builds(BuildBoard, NAMES, st.integers(50, 130), NAMES, NAMES, NAMES, NAMES)
+
+
+RANGE = st.lists(FLOATS, max_size=3).map(tuple)
+guards = st.builds(Guard, st.just(0), RANGE, RANGE, st.sampled_from(sorted(layout.GUARD_RULES)), st.booleans(),
+                   BIG).map(lambda g: (g,)) | st.just(())
 
 
 @st.composite
@@ -48,13 +66,14 @@ def plans(draw) -> Plan:
               draw(st.integers(1, 9)), (0,), (Binding("in", pick()), Binding("row", pick(), "row")),
               (Binding("out", pick(), "carry"),),
               tuple(Initializer(f"i{k}", k) for k in range(len(weights))), (Carry(pick(), pick(), pick(), 0, 0),),
-              draw(SMALL), draw(SMALL), draw(samplings))
+              draw(SMALL), draw(SMALL), draw(samplings), draw(precisions), draw(builds))
         for _ in range(draw(st.integers(0, 3))))
     bounds = draw(st.lists(FLOATS, max_size=3).map(tuple))
     action = draw(st.none() | st.just(Action(1, 50, 10, 3, draw(SMALL), bounds, bounds)))
     files = (File("stages/a.onnx", "stage", draw(SMALL), draw(st.integers(0, 2**32 - 1))),)
     source = SourceInput(0, draw(st.sampled_from(sorted(layout.UPDATES))), draw(st.sampled_from([0.0, 0.5, 30.0])))
-    return Plan(draw(NAMES), "host", draw(NAMES), arena, files, weights, values, (source,), stages, action)
+    return Plan(draw(NAMES), "host", draw(NAMES), arena, files, weights, values, (source,), stages, action,
+                board=draw(boards), guards=draw(guards))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -1,6 +1,6 @@
 """A bundle on disk: NAME.vlab/. Writing is atomic; reading refuses what is damaged.
 
-    plan.bin  plan.txt  manifest.json  stages/*.onnx  stages/weights.bin  golden/golden.bin
+    plan.bin  plan.txt  manifest.json  stages/*.onnx (*.so)  stages/weights.bin  golden/golden.bin  tvm/*.so
 
 The weights lie beside the stages because ONNX Runtime accepts external data only from the model's
 own directory.
@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vlacompile.errors import BundleError
+from vlacompile.durable import put_tree, write_tree
+from vlacompile.errors import BundleError, ConfigError, nearest
 from vlacompile.plan.binary import plan_bytes, read_plan
 from vlacompile.plan.plan import File, Plan
 from vlacompile.plan.text import plan_text
@@ -50,17 +51,42 @@ class Bundle:
         return hashlib.sha256(table.encode()).hexdigest()
 
 
+def one_backbone(bundle: Bundle, name: str | None) -> Bundle:
+    """The bundle as a session with this backbone selected sees it; None: the first. Of a bundle that is one policy, as it
+    is. Raises ConfigError."""
+    names = [b.name for b in bundle.plan.backbones]
+    if name is None and not names:
+        return bundle
+    if name is not None and name not in names:
+        raise ConfigError(f'the bundle has no backbone "{name}"', where=str(bundle.path),
+                          why=nearest(name, names) if names else "it is one policy",
+                          fix="`vlacompile inspect` lists them")
+    return replace(bundle, plan=bundle.plan.of_backbone(name or names[0]))
+
+
 def with_files(plan: Plan, contents: Mapping[str, bytes]) -> Plan:
     """`plan` with its file table, and with artefacts and weights pointing into it."""
-    files = tuple(File(p, _KINDS.get(p, "stage"), len(data), zlib.crc32(data)) for p, data in contents.items())
+    kinds = {tokenizer_path(i): "tokenizer" for i in range(len(plan.texts))} | _KINDS
+    files = tuple(File(p, kinds.get(p, "stage"), len(data), zlib.crc32(data)) for p, data in contents.items())
     place = {f.path: i for i, f in enumerate(files)}
     weights = tuple(replace(w, file=place["stages/weights.bin"]) for w in plan.weights)
-    stages = tuple(replace(s, artefact=place[stage_path(s.name)]) for s in plan.stages)
-    return replace(plan, files=files, weights=weights, stages=stages)
+    stages = tuple(replace(s, artefact=place.get(stage_path(s.name, s.backend))) for s in plan.stages)
+    texts = tuple(replace(t, tokenizer=place[tokenizer_path(i)]) for i, t in enumerate(plan.texts))
+    return replace(plan, files=files, weights=weights, stages=stages, texts=texts)
 
 
-def stage_path(name: str) -> str:
-    return f"stages/{name}.onnx"
+def tokenizer_path(text: int) -> str:
+    """Of the plan's text of this index."""
+    return f"tokenizers/{text}.bin"
+
+
+def stage_path(name: str, backend: str = "onnxruntime") -> str:
+    return f"stages/{name}.{'so' if backend == 'tvm' else 'onnx'}"
+
+
+def also_path(name: str, machine: str) -> str:
+    """Of a stage that was compiled for one more machine: beside the stages, since nothing here loads it."""
+    return f"tvm/{name}.{machine}.so"
 
 
 def check_destination(out: Path) -> None:
@@ -74,7 +100,7 @@ def write_bundle(out: Path, plan: Plan, contents: Mapping[str, bytes], provenanc
                  accept: Callable[[Path], object]) -> Bundle:
     """Write into a temporary sibling, let `accept` replay it, then put it in place of `out`.
 
-    Whatever goes wrong, `out` is either the old bundle, whole, or the new one. Raises BundleError
+    Whatever goes wrong, a cut of power too, `out` is either the old bundle, whole, or the new one. Raises BundleError
     when `out` exists and is not a bundle.
     """
     out = Path(os.path.abspath(out))
@@ -87,24 +113,18 @@ def write_bundle(out: Path, plan: Plan, contents: Mapping[str, bytes], provenanc
         "provenance": provenance,
     }
     every[MANIFEST_FILE] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-    new, old = (out.with_name(f"{out.name}.{word}{os.getpid()}") for word in ("tmp", "old"))
+    new = out.with_name(f"{out.name}.tmp{os.getpid()}")
     try:
-        for relative, data in every.items():
-            path = new / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(new, ignore_errors=True)  # of a process of the same number that was cut off
+        write_tree(new, every)
         accepted = accept(new)
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
+        put_tree(new, out)
     except OSError as error:
-        if old.exists() and not out.exists():
-            old.rename(out)
         raise BundleError("the bundle cannot be written", where=str(out), why=str(error),
                           fix="check the path, its rights and the free space") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return Bundle(out, plan, manifest, accepted)
 
 

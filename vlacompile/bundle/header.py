@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlacompile.bundle import layout
+from vlacompile.bundle.record import Record, c_type
 
 
 def _constants() -> list[str]:
@@ -11,6 +12,8 @@ def _constants() -> list[str]:
         ("FORMAT_MINOR", f"{layout.FORMAT_MINOR}u"),
         ("PLAN_MAGIC", f'"{layout.PLAN_MAGIC.decode()}"'),
         ("FRAMES_MAGIC", f'"{layout.FRAMES_MAGIC.decode()}"'),
+        ("ROUTING_MAGIC", f'"{layout.ROUTING_MAGIC.decode()}"'),
+        ("TOKENIZER_MAGIC", f'"{layout.TOKENIZER_MAGIC.decode()}"'),
         ("ALIGN", f"{layout.ALIGN}u"),
         ("MAX_RANK", f"{layout.MAX_RANK}u"),
         ("NONE", f"0x{layout.NONE:08X}u"),
@@ -28,14 +31,20 @@ def _enums() -> list[str]:
     return out
 
 
-def _struct(record: layout.Record) -> list[str]:
+def _struct(record: Record) -> list[str]:
     out = [f"/* {record.doc} */", "typedef struct {"]
     for field in record.fields:
         array = f"[{field.count}]" if field.count > 1 else ""
-        out.append(f"  {layout.c_type(field)} {field.name}{array}; /* {field.doc} */")
+        out.append(f"  {c_type(field)} {field.name}{array}; /* {field.doc} */")
     name = f"vlart_{record.name}_record_t"
     out += [f"}} {name};", f'static_assert(sizeof({name}) == {record.size}, "layout of {record.name}");', ""]
     return out
+
+
+def _strides() -> list[str]:
+    rows = [f"  X({name.upper()}, " + (f"{raw}u" if record is None else f"sizeof(vlart_{record.name}_record_t)") + ")"
+            for name, record, raw in layout.SECTIONS.values()]
+    return ["/* X(section, bytes of one record) of every section. */", "#define VLART_SECTIONS(X) \\", " \\\n".join(rows), ""]
 
 
 def c_header() -> str:
@@ -47,7 +56,7 @@ def c_header() -> str:
         "#include <assert.h>",
         "#include <stdint.h>",
         "",
-        "/* Little-endian records of plan.bin and of frames files. String fields are byte offsets into the",
+        "/* Little-endian records of plan.bin, frames files and routing tables. String fields are byte offsets into the",
         "   strings section; X_begin and X_count are a range of records in the section named beside them. */",
         "",
         *_constants(),
@@ -57,6 +66,7 @@ def c_header() -> str:
     ]
     for record in layout.RECORDS:
         lines += _struct(record)
+    lines += _strides()
     lines += ["#endif", ""]
     return "\n".join(lines)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from vlacompile.bundle import layout
 from vlacompile.bundle.sections import SectionReader, SectionWriter
 from vlacompile.plan.action_binary import add_action, read_consumption, read_decode
-from vlacompile.plan.plan import (Action, Binding, Carry, Delay, File, History, Initializer, Plan, Sampling, SourceInput, Stage,
-                                  TensorType, Value, Weight)
+from vlacompile.plan.guard import add_guards, read_guards
+from vlacompile.plan.plan import (Action, Backbone, Binding, Build, BuildBoard, Carry, Delay, File, History, Initializer,
+                                  Instruction, Lane, Plan, Precision, Sampling, SourceInput, Stage, TensorType, TextInput,
+                                  Value, Weight)
 
 _NONE = layout.NONE
 
@@ -61,6 +64,15 @@ def plan_bytes(plan: Plan) -> bytes:
             s = stage.sampling
             w.add("samplings", stage=i, form=layout.LOOP_FORMS[s.form], iterations=s.iterations, written=s.written,
                   solver=w.string(s.solver), error=s.error, budget=s.budget, reserved=0)
+        for p in stage.precisions:
+            w.add("precisions", stage=i, group=w.string(p.group), scheme=layout.SCHEMES[p.scheme],
+                  decider=layout.DECIDERS[p.decider], layers=p.layers, error=p.error, time_us=p.time_us, reserved=0,
+                  bytes=p.bytes)
+        if stage.build is not None:
+            flags = sum(layout.BUILD_FLAGS[f] for f in stage.build.flags)
+            w.add("builds", **(asdict(stage.build) | {"stage": i, "flags": flags, "reserved": 0}))
+    if plan.board is not None:
+        w.add("board", **{k: w.string(v) if isinstance(v, str) else v for k, v in asdict(plan.board).items()})
     if a is not None:
         add_action(w, a)
     for d in plan.delays:
@@ -68,6 +80,22 @@ def plan_bytes(plan: Plan) -> bytes:
     number = {s.value: i for i, s in enumerate(plan.sources)}
     for h in plan.histories:
         w.add("histories", source=number[h.source], frames=h.frames)
+    for t in plan.texts:
+        w.add("texts", tokenizer=_index(t.tokenizer), tokens=number[t.tokens],
+              mask=_NONE if t.mask is None else number[t.mask], max_bytes=t.max_bytes)
+    for lane in plan.lanes:
+        sources = w.scalars("indices", [number[s] for s in lane.sources])
+        w.add("lanes", name=w.string(lane.name), clock_hz=lane.clock_hz, max_age_ms=lane.max_age_ms, reserved=0,
+              index_begin=sources[0], index_count=sources[1])
+    for i in plan.instructions:
+        begin = len(w.records["stored"])
+        for value, weight in i.stored:
+            w.add("stored", value=value, weight=weight)
+        w.add("instructions", text=w.string(i.text), source=number[i.source], stored_begin=begin,
+              stored_count=len(i.stored))
+    add_guards(w, plan.guards, number)
+    for b in plan.backbones:
+        w.add("chunks", backbone=w.string(b.name), value=b.value)
     return w.to_bytes()
 
 
@@ -112,6 +140,12 @@ def read_plan(path: Path) -> Plan:
                         read_decode(r, policy["action_dim"]), read_consumption(r))
     sampling = {s["stage"]: Sampling(_key(layout.LOOP_FORMS, s["form"]), s["iterations"], r.string(s["solver"]),
                                      s["written"], s["error"], s["budget"]) for s in r.rows("samplings")}
+    precisions: dict[int, list[Precision]] = {}
+    for p in r.rows("precisions"):
+        precisions.setdefault(p["stage"], []).append(Precision(
+            r.string(p["group"]), _key(layout.SCHEMES, p["scheme"]), _key(layout.DECIDERS, p["decider"]), p["layers"],
+            p["error"], p["time_us"], p["bytes"]))
+    builds = {b["stage"]: _build(b) for b in r.rows("builds")}
     return Plan(
         r.string(policy["name"]), r.string(policy["target"]), r.string(policy["recipe"]), policy["arena_bytes"],
         tuple(File(r.string(f["path"]), _key(layout.FILE_KINDS, f["kind"]), f["bytes"], f["crc32"])
@@ -119,14 +153,34 @@ def read_plan(path: Path) -> Plan:
         tuple(Weight(r.string(x["name"]), _type(x), _optional(x["file"]), x["offset"]) for x in r.rows("weights")),
         tuple(Value(r.string(v["name"]), _type(v), v["offset"], _optional(v["weight"])) for v in r.rows("values")),
         tuple(SourceInput(s["value"], _key(layout.UPDATES, s["update"]), s["clock_hz"]) for s in sources),
-        tuple(_read_stage(r, row, tables, indices, sources, sampling.get(i))
+        tuple(_read_stage(r, row, tables, indices, sources, sampling.get(i), tuple(precisions.get(i, ())),
+                          builds.get(i))
               for i, row in enumerate(r.rows("stages"))), action,
         tuple(Delay(d["input"], d["output"]) for d in r.rows("delays")),
-        tuple(History(sources[h["source"]]["value"], h["frames"]) for h in r.rows("histories")))
+        tuple(History(sources[h["source"]]["value"], h["frames"]) for h in r.rows("histories")),
+        tuple(TextInput(sources[t["tokens"]]["value"], None if t["mask"] == _NONE else sources[t["mask"]]["value"],
+                        _optional(t["tokenizer"]), t["max_bytes"]) for t in r.rows("texts")),
+        tuple(Instruction(r.string(i["text"]), sources[i["source"]]["value"], tuple(
+            (s["value"], s["weight"]) for s in r.rows("stored")[i["stored_begin"]: i["stored_begin"] + i["stored_count"]]))
+              for i in r.rows("instructions")),
+        next((_board(r, b) for b in r.rows("board")), None),
+        tuple(Lane(r.string(row["name"]), row["clock_hz"], row["max_age_ms"], tuple(
+            sources[s]["value"] for s in indices[row["index_begin"]: row["index_begin"] + row["index_count"]]))
+              for row in r.rows("lanes")), read_guards(r, sources),
+        tuple(Backbone(r.string(b["backbone"]), b["value"]) for b in r.rows("chunks")))
+
+
+def _build(row: dict) -> Build:
+    flags = tuple(name for name, bit in layout.BUILD_FLAGS.items() if row["flags"] & bit)
+    return Build(**({f.name: row[f.name] for f in fields(Build)} | {"flags": flags}))
+
+
+def _board(r: SectionReader, row: dict) -> BuildBoard:
+    return BuildBoard(**{f.name: row[f.name] if f.type == "int" else r.string(row[f.name]) for f in fields(BuildBoard)})
 
 
 def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sources: list[dict],
-                sampling: Sampling | None) -> Stage:
+                sampling: Sampling | None, precisions: tuple[Precision, ...], build: Build | None) -> Stage:
     def part(what: str, table: str) -> list[dict]:
         return tables[table][row[f"{what}_begin"]: row[f"{what}_begin"] + row[f"{what}_count"]]
 
@@ -141,4 +195,4 @@ def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sourc
         tuple(Initializer(r.string(i["port"]), i["weight"]) for i in part("initializer", "initializers")),
         tuple(Carry(c["initial"], c["result"], c["scratch"], c["input"] - row["input_begin"],
                     c["output"] - row["output_begin"]) for c in part("carry", "carries")),
-        row["flops"], row["weight_bytes"], sampling)
+        row["flops"], row["weight_bytes"], sampling, precisions, build)

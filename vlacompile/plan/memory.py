@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vlacompile.bundle.layout import align_up
+from vlacompile.bundle.layout import ALIGN, align_up
 from vlacompile.plan.plan import TensorType
 
+TENSORRT_ALIGN = 256  # bytes; of every address given to setTensorAddress (NvInferRuntime.h of TensorRT 10)
 
-def arena_offsets(types: Iterable[TensorType]) -> tuple[list[int], int]:
-    """(offset of each value in bytes, size of the arena)."""
+
+def arena_offsets(types: Iterable[TensorType], backend: str = "onnxruntime") -> tuple[list[int], int]:
+    """(offset of each value in bytes, size of the arena). backend: whose engines use the values in place."""
+    align = TENSORRT_ALIGN if backend == "tensorrt" else ALIGN
     offsets, end = [], 0
     for t in types:
         offsets.append(end)
-        end = align_up(end + t.bytes)
+        end = align_up(end + t.bytes, align)
     return offsets, end

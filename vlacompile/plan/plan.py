@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from vlacompile.bundle.layout import DTYPE_BYTES, MAX_RANK
-from vlacompile.plan.action import Consumption, DecodeStep, Queue
+from vlacompile.plan.action import Consumption, DecodeStep, Delta, Queue
+from vlacompile.plan.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,50 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """What the layers of one block of a stage became; as layout.PRECISION. scheme, decider: keys of layout.SCHEMES and
+    layout.DECIDERS."""
+
+    group: str
+    scheme: str
+    decider: str
+    layers: int
+    error: float = 0.0
+    time_us: float = 0.0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Build:
+    """How a stage's engine is built on its board, and what it must come out as; as layout.BUILD. flags: keys of
+    layout.BUILD_FLAGS, in their order."""
+
+    flags: tuple[str, ...]
+    level: int
+    aux_streams: int
+    workspace_bytes: int
+    weight_bytes: int
+    engine_bytes_min: int
+    engine_bytes_max: int
+    activation_bytes: int
+    int8_gemms: int = 0
+    int4_dequants: int = 0
+    attentions: int = 0
+
+
+@dataclass(frozen=True)
+class BuildBoard:
+    """Where engines are built and run; as layout.BOARD."""
+
+    name: str
+    compute_capability: int
+    jetpack: str
+    l4t: str
+    tensorrt: str
+    timing_cache: str
+
+
+@dataclass(frozen=True)
 class Delay:
     """`output` is what `input` was one observation ago. Records are in the order of chains."""
 
@@ -121,6 +167,44 @@ class History:
 
 
 @dataclass(frozen=True)
+class TextInput:
+    """A text that fills the source (its value) `tokens`, and `mask`; tokenizer: index into Plan.files."""
+
+    tokens: int
+    mask: int | None
+    tokenizer: int | None
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A text whose values are known. source: value of the token ids. stored: (value, weight that holds it)."""
+
+    text: str
+    source: int
+    stored: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A slower clock than the control loop's. sources: values of sources. max_age_ms: what others read of it may be so
+    old; 0: any age."""
+
+    name: str
+    clock_hz: float
+    max_age_ms: int
+    sources: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One of the policies that a session can run; value: its action chunk."""
+
+    name: str
+    value: int
+
+
+@dataclass(frozen=True)
 class Stage:
     name: str
     backend: str
@@ -134,6 +218,8 @@ class Stage:
     flops: int  # per iteration
     weight_bytes: int  # read per iteration
     sampling: Sampling | None = None  # of the loop that the stage is, or has fused
+    precisions: tuple[Precision, ...] = field(default=())  # of its layers, where a recipe chose any
+    build: Build | None = None  # of a TensorRT stage
 
 
 AS_WRITTEN = "as-written"
@@ -174,6 +260,17 @@ class Plan:
     action: Action | None
     delays: tuple[Delay, ...] = field(default=())
     histories: tuple[History, ...] = field(default=())
+    texts: tuple[TextInput, ...] = field(default=())
+    instructions: tuple[Instruction, ...] = field(default=())
+    board: BuildBoard | None = None  # of a bundle with engines to build
+    lanes: tuple[Lane, ...] = field(default=())  # from slow to fast
+    guards: tuple[Guard, ...] = field(default=())  # in the order of sources, at most one of each
+    backbones: tuple[Backbone, ...] = field(default=())  # none, or two and more; the default first
+
+    def lane_of(self, stage: Stage) -> int:
+        """Index of the lane that runs it; len(lanes): the control loop."""
+        own = {s: i for i, lane in enumerate(self.lanes) for s in lane.sources}
+        return max((own.get(s, len(self.lanes)) for s in stage.depends), default=len(self.lanes))
 
     def value_index(self, name: str) -> int:
         return next(i for i, v in enumerate(self.values) if v.name == name)
@@ -189,6 +286,38 @@ class Plan:
 
     def source_names(self) -> tuple[str, ...]:
         return tuple(self.values[s.value].name for s in self.sources)
+
+    def served_by(self, stage: Stage) -> tuple[str, ...]:
+        """Names of the backbones that a stage serves; as libvlart finds them when it opens the bundle."""
+        return self._serving[stage.name]
+
+    def of_backbone(self, name: str) -> Plan:
+        """What a session with this backbone selected runs, reads and gives; `backbones` names it alone. Values keep their
+        numbers. To describe, not to write: a bundle has one backbone or several."""
+        chosen = next(b for b in self.backbones if b.name == name)
+        stages = tuple(s for s in self.stages if name in self.served_by(s))
+        needed = {v for s in stages for v in s.depends} | {d.value for d in self.action.decode if isinstance(d, Delta)}
+        return replace(self, stages=stages, backbones=(chosen,), action=replace(self.action, value=chosen.value),
+                       sources=tuple(s for s in self.sources if s.value in needed),
+                       histories=tuple(h for h in self.histories if h.source in needed),
+                       texts=tuple(t for t in self.texts if t.tokens in needed),
+                       instructions=tuple(i for i in self.instructions if i.source in needed),
+                       guards=tuple(g for g in self.guards if g.source in needed))
+
+    @cached_property
+    def _serving(self) -> dict[str, tuple[str, ...]]:
+        every = tuple(b.name for b in self.backbones)
+        reads: dict[int, set[str]] = {b.value: {b.name} for b in self.backbones}
+        delayed = {d.input for d in self.delays}
+        found = {}
+        for stage in reversed(self.stages):
+            outs = {b.value for b in stage.outputs}
+            names = set().union(*(reads.get(v, set()) for v in outs))
+            names = set(every) if not names or outs & delayed else names
+            found[stage.name] = tuple(n for n in every if n in names)
+            for value in [b.value for b in stage.inputs] + [c.initial for c in stage.carries]:
+                reads.setdefault(value, set()).update(names)
+        return found
 
     def check(self) -> None:
         """Assert the invariants that libvlart checks again when it opens the bundle."""
@@ -219,6 +348,14 @@ class Plan:
         for root in root_of.values():
             assert root in deps and deps[root] <= histories, f"{names[root]} depends on more than histories"
             assert root not in earlier, f"{names[root]} is delayed and depends on an earlier observation"
+
+        taken = [s for lane in self.lanes for s in lane.sources]
+        assert len(set(taken)) == len(taken) and set(taken) <= sources - histories, "sources of lanes"
+        types = {self.values[b.value].type for b in self.backbones}
+        assert not self.backbones or (len(self.backbones) > 1 and len(types) == 1 and not self.lanes
+                                      and self.backbones[0].value == self.action.value), "backbones"
+        running = {self.lane_of(s) for s in self.stages}
+        assert not self.lanes or running == set(range(len(self.lanes) + 1)), "every lane runs a stage"
 
     def _check_delays(self, names: list[str], sources: set[int]) -> dict[int, int]:
         """{delayed value: the value at the beginning of its chain}"""

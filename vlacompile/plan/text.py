@@ -7,8 +7,11 @@ import re
 from vlacompile.bundle.layout import FORMAT_MAJOR, FORMAT_MINOR
 from vlacompile.errors import BundleError
 from vlacompile.plan.action_text import action_lines, parse_consumption, parse_decode_step
-from vlacompile.plan.plan import (Action, Binding, Carry, Delay, File, History, Initializer, Plan, Sampling, SourceInput, Stage,
-                                  TensorType, Value, Weight, as_f32)
+from vlacompile.plan.guard import PATTERN as GUARD_PATTERN
+from vlacompile.plan.guard import guard_line, parse_guard
+from vlacompile.plan.plan import (Action, Backbone, Binding, Build, BuildBoard, Carry, Delay, File, History, Initializer,
+                                  Instruction, Lane, Plan, Precision, Sampling, SourceInput, Stage, TensorType, TextInput,
+                                  Value, Weight, as_f32)
 
 
 def _quote(text: str) -> str:
@@ -36,12 +39,24 @@ def _stage_lines(i: int, stage: Stage) -> list[str]:
         s = stage.sampling
         lines.append(f"  sampling form={s.form} iterations={s.iterations} solver={_quote(s.solver)} written={s.written} "
                      f"error={_float(s.error)} budget={_float(s.budget)}")
+    lines += [f"  precision {_quote(p.group)} {p.scheme} by={p.decider} layers={p.layers} error={_float(p.error)} "
+              f"time_us={_float(p.time_us)} bytes={p.bytes}" for p in stage.precisions]
+    if stage.build is not None:
+        b = stage.build
+        lines.append(f"  build flags={','.join(b.flags) or 'none'} level={b.level} aux_streams={b.aux_streams} "
+                     f"workspace={b.workspace_bytes} weights={b.weight_bytes} "
+                     f"engine={b.engine_bytes_min}..{b.engine_bytes_max} activations={b.activation_bytes} "
+                     f"int8_gemms={b.int8_gemms} int4_dequants={b.int4_dequants} attentions={b.attentions}")
     return lines
 
 
 def plan_text(plan: Plan) -> str:
     lines = [f"plan {_quote(plan.name)} format {FORMAT_MAJOR}.{FORMAT_MINOR} "
              f"target {_quote(plan.target)} recipe {_quote(plan.recipe)}", f"arena {plan.arena_bytes}"]
+    if plan.board is not None:
+        b = plan.board
+        lines.append(f"board {_quote(b.name)} sm={b.compute_capability} jetpack={_quote(b.jetpack)} l4t={_quote(b.l4t)} "
+                     f"tensorrt={_quote(b.tensorrt)} timing_cache={_quote(b.timing_cache)}")
     lines += [f"file {i} {_quote(f.path)} {f.kind} bytes={f.bytes} crc32={f.crc32:08x}"
               for i, f in enumerate(plan.files)]
     lines += [f"weight @{i} {_quote(w.name)} {w.type} file={_index(w.file)} offset={w.offset} bytes={w.type.bytes}"
@@ -52,6 +67,14 @@ def plan_text(plan: Plan) -> str:
     lines += [f"source %{s.value} {s.update} clock={_float(s.clock_hz)}" for s in plan.sources]
     lines += [f"history %{h.source} frames={h.frames}" for h in plan.histories]
     lines += [f"delay %{d.input} -> %{d.output}" for d in plan.delays]
+    lines += [f"text %{t.tokens} mask={'none' if t.mask is None else f'%{t.mask}'} tokenizer={_index(t.tokenizer)} "
+              f"max_bytes={t.max_bytes}" for t in plan.texts]
+    lines += [f"instruction %{i.source} {_quote(i.text)}" + "".join(f" %{v}=@{w}" for v, w in i.stored)
+              for i in plan.instructions]
+    lines += [f"lane {_quote(x.name)} clock={_float(x.clock_hz)} max_age_ms={x.max_age_ms}"
+              + "".join(f" %{s}" for s in x.sources) for x in plan.lanes]
+    lines += [guard_line(g) for g in plan.guards]
+    lines += [f"backbone {_quote(b.name)} %{b.value}" for b in plan.backbones]
     for i, stage in enumerate(plan.stages):
         lines += _stage_lines(i, stage)
     if plan.action is not None:
@@ -69,12 +92,18 @@ _TYPE = r"(\w+)\[((?:\d+(?:,\d+)*)?)\]"
 _PATTERNS = {
     "plan": rf"plan {_STRING} format (\d+)\.(\d+) target {_STRING} recipe {_STRING}",
     "arena": r"arena (\d+)",
+    "board": rf"board {_STRING} sm=(\d+) jetpack={_STRING} l4t={_STRING} tensorrt={_STRING} timing_cache={_STRING}",
     "file": rf"file \d+ {_STRING} (\w+) bytes=(\d+) crc32=([0-9a-f]{{8}})",
     "weight": rf"weight @\d+ {_STRING} {_TYPE} file=(\d+|none) offset=(\d+) bytes=\d+",
     "value": rf"value %\d+ {_STRING} {_TYPE} (?:arena\+(\d+)|weight=@(\d+))",
     "source": r"source %(\d+) (\w+) clock=(\S+)",
     "history": r"history %(\d+) frames=(\d+)",
     "delay": r"delay %(\d+) -> %(\d+)",
+    "text": r"text %(\d+) mask=(?:%(\d+)|none) tokenizer=(\d+|none) max_bytes=(\d+)",
+    "instruction": rf"instruction %(\d+) {_STRING}((?: %\d+=@\d+)*)",
+    "lane": rf"lane {_STRING} clock=(\S+) max_age_ms=(\d+)((?: %\d+)*)",
+    "guard": GUARD_PATTERN,
+    "backbone": rf"backbone {_STRING} %(\d+)",
     "stage": rf"stage \d+ {_STRING} (\w+) file=(\d+|none) iterations=(\d+) flops=(\d+) weight_bytes=(\d+)",
     "depends": r"  depends((?: %\d+)*)",
     "in": rf"  in {_STRING} %(\d+) (\w+)",
@@ -82,13 +111,16 @@ _PATTERNS = {
     "init": rf"  init {_STRING} @(\d+)",
     "carry": r"  carry %(\d+) -> %(\d+) scratch %(\d+) in=(\d+) out=(\d+)",
     "sampling": rf"  sampling form=(\w+) iterations=(\d+) solver={_STRING} written=(\d+) error=(\S+) budget=(\S+)",
+    "precision": rf"  precision {_STRING} (\w+) by=(\w+) layers=(\d+) error=(\S+) time_us=(\S+) bytes=(\d+)",
+    "build": r"  build flags=(\S+) level=(\d+) aux_streams=(\d+) workspace=(\d+) weights=(\d+) engine=(\d+)\.\.(\d+) "
+             r"activations=(\d+) int8_gemms=(\d+) int4_dequants=(\d+) attentions=(\d+)",
     "action": r"action %(\d+) chunk=(\d+) execute=(\d+) dim=(\d+) deadline_us=(\d+)",
     "low": r"  low((?: \S+)*)",
     "high": r"  high((?: \S+)*)",
     "decode": r"  decode (\S+(?: \S+)*)",
     "consume": r"  consume (\S+(?: \S+)*)",
 }
-_OF_STAGE = ("depends", "in", "out", "init", "carry", "sampling")
+_OF_STAGE = ("depends", "in", "out", "init", "carry", "sampling", "precision", "build")
 _COMPILED = {name: re.compile(pattern) for name, pattern in _PATTERNS.items()}
 
 
@@ -116,11 +148,11 @@ def _match(line: str, number: int) -> tuple[str, tuple]:
 
 def parse_plan(text: str) -> Plan:
     """Read a plan back. Raises BundleError with the line."""
-    top: dict[str, list] = {k: [] for k in ("plan", "arena", "file", "weight", "value", "source", "history", "delay",
-                                            "action", "decode", "consume")}
+    top: dict[str, list] = {k: [] for k in ("plan", "arena", "board", "file", "weight", "value", "source", "history",
+                                            "delay", "text", "instruction", "lane", "guard", "backbone", "action", "decode", "consume")}
     bounds = {"low": (), "high": ()}
     stages: list[dict] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         kind, g = _match(line, number)
         if kind == "stage":
             stages.append({"head": g, **{k: [] for k in _OF_STAGE}})
@@ -146,7 +178,15 @@ def parse_plan(text: str) -> Plan:
         tuple(SourceInput(int(v), u, as_f32([float(c)])[0]) for v, u, c in top["source"]),
         tuple(_parse_stage(s) for s in stages), action,
         tuple(Delay(int(i), int(o)) for i, o in top["delay"]),
-        tuple(History(int(s), int(n)) for s, n in top["history"]))
+        tuple(History(int(s), int(n)) for s, n in top["history"]),
+        tuple(TextInput(int(v), None if m is None else int(m), _optional(t), int(n)) for v, m, t, n in top["text"]),
+        tuple(Instruction(_unquote(t), int(s), tuple((int(v), int(w)) for v, w in re.findall(r"%(\d+)=@(\d+)", stored)))
+              for s, t, stored in top["instruction"]),
+        next((BuildBoard(_unquote(n), int(sm), *map(_unquote, rest)) for n, sm, *rest in top["board"]), None),
+        tuple(Lane(_unquote(n), as_f32([float(c)])[0], int(m), tuple(int(v) for v in re.findall(r"%(\d+)", values)))
+              for n, c, m, values in top["lane"]),
+        tuple(parse_guard(g) for g in top["guard"]),
+        tuple(Backbone(_unquote(n), int(v)) for n, v in top["backbone"]))
 
 
 def _parse_stage(parts: dict) -> Stage:
@@ -159,4 +199,8 @@ def _parse_stage(parts: dict) -> Stage:
         tuple(Initializer(_unquote(p), int(w)) for p, w in parts["init"]),
         tuple(Carry(*map(int, c)) for c in parts["carry"]), int(flops), int(weight_bytes),
         next((Sampling(f, int(i), _unquote(s), int(w), *as_f32((float(e), float(b))))
-              for f, i, s, w, e, b in parts["sampling"]), None))
+              for f, i, s, w, e, b in parts["sampling"]), None),
+        tuple(Precision(_unquote(g), s, d, int(n), *as_f32((float(e), float(t))), int(b))
+              for g, s, d, n, e, t, b in parts["precision"]),
+        next((Build(() if flags == "none" else tuple(flags.split(",")), *map(int, rest))
+              for flags, *rest in parts["build"]), None))

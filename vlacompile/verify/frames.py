@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,13 @@ class Expected:
 
 @dataclass(frozen=True)
 class Frame:
-    """writes: {source name: array}; expects: {value name: array and limits}."""
+    """writes: {source name: array}; expects: {value name: array and limits}. references: {policy output: what the
+    policy gives in full precision, and how far less precision was when it was built}, empty where nothing was lost."""
 
     label: str
     writes: dict[str, np.ndarray]
     expects: dict[str, Expected] = field(default_factory=dict)
+    references: dict[str, Expected] = field(default_factory=dict)
 
 
 def frames_bytes(frames: Sequence[Frame]) -> bytes:
@@ -51,8 +54,12 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
         middle = len(w.records["tensors"])
         for name, expected in frame.expects.items():
             tensor(name, expected.array, expected.limit)
+        last = len(w.records["tensors"])
+        for name, expected in frame.references.items():
+            tensor(name, expected.array, expected.limit)
+            w.add("references", frame=len(w.records["frames"]), tensor=len(w.records["tensors"]) - 1)
         w.add("frames", label=w.string(frame.label), reserved=0, write_begin=first, write_count=middle - first,
-              expect_begin=middle, expect_count=len(w.records["tensors"]) - middle)
+              expect_begin=middle, expect_count=last - middle)
     return w.to_bytes()
 
 
@@ -66,8 +73,13 @@ def read_frames(path: Path) -> list[Frame]:
         array = np.frombuffer(raw, layout.NUMPY_DTYPES[names[row["dtype"]]]).reshape(row["dims"][: row["rank"]])
         tensors.append((r.string(row["name"]), array, Metrics(row["max_abs"], row["rel_l2"], row["cosine"])))
 
+    references: dict[int, list[tuple]] = defaultdict(list)
+    for row in r.rows("references"):
+        references[row["frame"]].append(tensors[row["tensor"]])
+
     def part(row: dict, what: str) -> list[tuple]:
         return tensors[row[f"{what}_begin"]: row[f"{what}_begin"] + row[f"{what}_count"]]
 
     return [Frame(r.string(row["label"]), {n: a for n, a, _ in part(row, "write")},
-                  {n: Expected(a, m) for n, a, m in part(row, "expect")}) for row in r.rows("frames")]
+                  {n: Expected(a, m) for n, a, m in part(row, "expect")},
+                  {n: Expected(a, m) for n, a, m in references[i]}) for i, row in enumerate(r.rows("frames"))]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 
@@ -24,6 +26,18 @@ def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], 
         inputs |= {n: vary(example[n], rng) for n in changed}
         frames.append((label, inputs))
     return frames
+
+
+def spoken_in_turn(frames: list[tuple[str, dict[str, torch.Tensor]]], spoken: Sequence[Mapping[str, np.ndarray]],
+                   ) -> list[tuple[str, dict[str, torch.Tensor]]]:
+    """The same frames with the known texts for theirs: the next one wherever their text changes. spoken: {source of
+    tokens or of their mask: array}; none: the frames as they are."""
+    found, turn = [], -1
+    for i, (label, inputs) in enumerate(frames):
+        turn += i == 0 or any(not torch.equal(inputs[n], frames[i - 1][1][n]) for n in (spoken[0] if spoken else ()))
+        own = spoken[turn % len(spoken)] if spoken else {}
+        found.append((label, inputs | {n: torch.from_numpy(a) for n, a in own.items()}))
+    return found
 
 
 def vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from vlacompile.bundle.bundle import GOLDEN_FILE, check_files, read_bundle
 from vlacompile.errors import ParityError, RuntimeFailure
-from vlacompile.runtime.session import Session
+from vlacompile.runtime.session import RECORDED, Session
 from vlacompile.verify.actions import ActionReference, NotDecoded
 from vlacompile.verify.frames import Frame, read_frames
 from vlacompile.verify.metrics import Metrics, compare
@@ -18,14 +18,16 @@ from vlacompile.verify.tolerances import tolerance
 
 @dataclass(frozen=True)
 class ValueParity:
-    """Worst metrics of one value over all frames, and the tightest limits that applied."""
+    """Of each metric of one value, the frame that came nearest its limit or passed it furthest: what it was there
+    (`worst`) and what it might have been there (`limit`)."""
 
     value: str
-    level: str  # "stage", "chunk", or "action": what was popped
+    level: str  # "stage", "chunk"; "action": what was popped; "policy": a chunk beside the policy's in full precision
     frames: int
     worst: Metrics
     limit: Metrics
     passed: bool
+    failed: tuple[str, Metrics, Metrics] | None = None  # the first frame that differs: its label, metrics and limits
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class ParityReport:
     frames: int
     values: tuple[ValueParity, ...]
     runs: dict[str, int]  # stage: how often it ran over the frames
+    stand_in: bool = False  # ONNX Runtime ran stages that are TensorRT's on their board
 
     @property
     def passed(self) -> bool:
@@ -41,26 +44,31 @@ class ParityReport:
 
     def as_dict(self) -> dict:
         return {"bundle": self.bundle, "frames": self.frames, "passed": self.passed, "runs": self.runs,
+                "stand_in": self.stand_in,
                 "values": [asdict(v) for v in self.values]}
 
     def require(self) -> ParityReport:
         """Raise ParityError naming the first value in execution order that differs."""
         for v in self.values:
             if not v.passed:
-                of = "its NumPy reference" if v.level == "action" else "PyTorch"
+                of = {"action": "its NumPy reference", "policy": "the policy in full precision, by more than when it was "
+                      "built,"}.get(v.level, "PyTorch")
+                label, got, limit = v.failed
                 raise ParityError(
-                    f'"{v.value}" differs from {of}', where=f"{self.bundle}, worst of {v.frames} frames",
-                    why=f"max_abs {v.worst.max_abs:.3g} (limit {v.limit.max_abs:.3g}), rel_l2 {v.worst.rel_l2:.3g} "
-                    f"({v.limit.rel_l2:.3g}), cosine {v.worst.cosine:.7f} ({v.limit.cosine})",
+                    f'"{v.value}" differs from {of}', where=f'{self.bundle}, frame "{label}" of {v.frames}',
+                    why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} "
+                    f"({limit.rel_l2:.3g}), cosine {got.cosine:.7f} ({limit.cosine})",
                     fix="run `vlacompile verify --json` to see every value; values are in execution order, so the "
                     "first one that differs names the stage at fault")
         return self
 
 
-def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, threads: int = 0) -> ParityReport:
-    """Write, step and compare each frame in one session: caches act as on the robot."""
+def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, threads: int = 0,
+           stand_in: bool = False) -> ParityReport:
+    """Write, step and compare each frame in one session: caches act as on the robot. stand_in: as Session's."""
     tally = _Tally()
-    with Session(path, threads=threads) as session:
+    with Session(path, threads=threads, stand_in=stand_in, accept=RECORDED) as session:
+        session.select(None)
         reference = ActionReference(Path(path), session.plan) if session.plan.action else None
         for frame in frames:
             for name, array in frame.writes.items():
@@ -70,24 +78,28 @@ def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, t
             kept = before.remaining > 0 and session.queue().chunks == before.chunks  # nothing asks for a new chunk
             for name, expected in frame.expects.items():
                 tally.add(name, "chunk" if name in outputs else "stage", session.read(name), expected.array,
-                          expected.limit)
+                          expected.limit, frame.label)
+            for name, expected in frame.references.items():
+                tally.add(name, "policy", session.read(name), expected.array, expected.limit, frame.label)
             if reference is not None and reference.applies:
-                _pop_and_compare(session, reference, refused, kept, tally)
+                _pop_and_compare(session, reference, refused, kept, tally, frame.label)
         runs = session.stats().runs()
-    return ParityReport(str(path), len(frames), tally.rows(), runs)
+    return ParityReport(str(path), len(frames), tally.rows(), runs, stand_in)
 
 
 class _Tally:
-    """Worst metrics per value, in the order of the first comparison."""
+    """What came nearest its limits per value, in the order of the first comparison."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, ValueParity] = {}
+        self._rows: dict[tuple[str, str], ValueParity] = {}
 
-    def add(self, name: str, level: str, got: np.ndarray, want: np.ndarray, limit: Metrics) -> None:
+    def add(self, name: str, level: str, got: np.ndarray, want: np.ndarray, limit: Metrics, frame: str) -> None:
         metrics = compare(got, want)
-        row = self._rows.get(name, ValueParity(name, level, 0, metrics, limit, True))
-        self._rows[name] = ValueParity(name, level, row.frames + 1, metrics.worst(row.worst),
-                                       _tighter(limit, row.limit), row.passed and metrics.within(limit))
+        good = metrics.within(limit)
+        row = self._rows.get((name, level), ValueParity(name, level, 0, metrics, limit, True))
+        worst, its_limit = _nearest((metrics, limit), (row.worst, row.limit))
+        self._rows[name, level] = ValueParity(name, level, row.frames + 1, worst, its_limit, row.passed and good,
+                                             row.failed or (None if good else (frame, metrics, limit)))
 
     def rows(self) -> tuple[ValueParity, ...]:
         return tuple(self._rows.values())
@@ -104,7 +116,8 @@ def _step(session: Session) -> bool:
     return False
 
 
-def _pop_and_compare(session: Session, reference: ActionReference, refused: bool, kept: bool, tally: _Tally) -> None:
+def _pop_and_compare(session: Session, reference: ActionReference, refused: bool, kept: bool, tally: _Tally,
+                     label: str) -> None:
     action, plan = reference.action, session.plan
     try:
         chunk = reference.decode(session.read(plan.values[action.value].name),
@@ -113,26 +126,39 @@ def _pop_and_compare(session: Session, reference: ActionReference, refused: bool
         chunk = None
     if refused or chunk is None:
         agree = np.array([refused], np.float64), np.array([chunk is None], np.float64)
-        tally.add("refused tokens", "action", *agree, Metrics(0.0, 0.0, 1.0))
+        tally.add("refused tokens", "action", *agree, Metrics(0.0, 0.0, 1.0), label)
         return
     if not kept:
         reference.publish(chunk)
     count = min(action.execute_steps, session.queue().remaining)
     got = np.stack([session.pop() for _ in range(count)])
     want = np.stack([reference.pop() for _ in range(count)]).astype(np.float32)
-    tally.add("actions", "action", got, want, tolerance("f32", "action").limit(want))
+    tally.add("actions", "action", got, want, tolerance("f32", "action").limit(want), label)
 
 
-def _tighter(a: Metrics, b: Metrics) -> Metrics:
-    return Metrics(min(a.max_abs, b.max_abs), min(a.rel_l2, b.rel_l2), max(a.cosine, b.cosine))
+def _nearest(*pairs: tuple[Metrics, Metrics]) -> tuple[Metrics, Metrics]:
+    """Of (metrics, limits), metric by metric, the pair that uses most of its limit. Limits differ from frame to frame:
+    the worst of all beside the tightest of all would look like a failure where there is none, or hide one."""
+    chosen = {f.name: max(pairs, key=lambda pair, name=f.name: _used(name, *pair)) for f in fields(Metrics)}
+    return tuple(Metrics(**{name: getattr(pair[i], name) for name, pair in chosen.items()}) for i in (0, 1))
 
 
-def verify(path: str | Path, *, threads: int = 0) -> ParityReport:
+def _used(name: str, metrics: Metrics, limit: Metrics) -> float:
+    """The share of its limit that a metric uses; more than 1 fails."""
+    got, most = getattr(metrics, name), getattr(limit, name)
+    if name == "cosine":
+        got, most = 1 - got, 1 - most
+    if got != got or (got > 0 >= most):
+        return float("inf")
+    return got / most if got > 0 else 0.0
+
+
+def verify(path: str | Path, *, threads: int = 0, stand_in: bool = False) -> ParityReport:
     """Check every file of a bundle against its manifest, then replay its golden vectors through
-    libvlart. Raises BundleError for damage; a difference is in the report (`report.passed`,
+    libvlart (stand_in: as Session's). Raises BundleError for damage; a difference is in the report (`report.passed`,
     `report.require()`)."""
     bundle = read_bundle(path)
     check_files(bundle)
     outputs = tuple(bundle.manifest["provenance"]["outputs"])
-    return replay(path, read_frames(Path(path) / GOLDEN_FILE), outputs, threads=threads)
+    return replay(path, read_frames(Path(path) / GOLDEN_FILE), outputs, threads=threads, stand_in=stand_in)
 
