@@ -1,0 +1,1 @@
+"""Which of several backbones carries out an instruction: fitted from evaluation logs, updated on the robot."""
