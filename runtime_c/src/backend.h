@@ -40,6 +40,22 @@ struct vlart_backend {
 
   void (*unload)(void *engine);
   void (*close)(void *context);
+
+  /* The rest is NULL where an engine takes any host memory and is called stage by stage.
+
+     [init] After `open`: refuses a bundle that is not for this device, and gives the memory of the
+     values that stages exchange: `bytes`, zeroed, 64-byte aligned, reached by the host and by the
+     device without a copy. It lives until `close`. */
+  vlart_status_t (*values)(void *context, const vlart_bundle_t *bundle, size_t bytes,
+                           void **out_memory, vlart_diag_t *diag);
+
+  /* [init] After the last `prepare`: all iterations of these engines, one after the other, become
+     one thing that `replay` runs. */
+  vlart_status_t (*record)(void *context, void *const *engines, uint32_t count,
+                           vlart_diag_t *diag);
+
+  /* [tick] Runs what was recorded to its end. */
+  vlart_status_t (*replay)(void *context, vlart_diag_t *diag);
 };
 
 /* The engines that this build knows, in a constant table. */

@@ -10,6 +10,7 @@
 
 #include "crc32.h"
 #include "diag.h"
+#include "text.h"
 
 static vlart_status_t io_error(vlart_diag_t *diag, const char *dir, const char *path,
                                const char *call, int error) {
@@ -63,10 +64,12 @@ static vlart_status_t open_dir(const char *dir, vlart_diag_t *diag, int *out_fd)
 static vlart_bundle_t *take_bundle(vlart_arena_t *arena, vlart_plan_t *plan, size_t dir_bytes) {
   vlart_bundle_t *bundle = vlart_arena_take(arena, 1, sizeof *bundle);
   vlart_map_t *files = vlart_arena_take(arena, plan->file_count, sizeof *files);
+  vlart_token_table_t *tables =
+      vlart_arena_take(arena, vlart_plan_count(plan, VLART_SECTION_TEXTS), sizeof *tables);
   char *dir = vlart_arena_take(arena, dir_bytes, 1);
   vlart_plan_take(plan, arena);
   if (bundle != NULL && !arena->full) {
-    *bundle = (vlart_bundle_t){.plan = *plan, .files = files, .dir = dir};
+    *bundle = (vlart_bundle_t){.plan = *plan, .files = files, .token_tables = tables, .dir = dir};
   }
   return bundle;
 }
@@ -92,7 +95,7 @@ static vlart_status_t check_file(vlart_bundle_t *bundle, uint32_t index, int dir
                            file->crc32);
     }
   }
-  if (file->kind != VLART_FILE_KIND_WEIGHTS) {
+  if (file->kind != VLART_FILE_KIND_WEIGHTS && file->kind != VLART_FILE_KIND_TOKENIZER) {
     unmap(map);
   }
   return VLART_STATUS_OK;
@@ -176,7 +179,7 @@ vlart_status_t vlart_bundle_open(const char *dir, const vlart_open_options_t *op
   }
   *out_bundle = NULL;
   vlart_status_t status =
-      vlart_copy_in(&chosen, sizeof chosen, options, "vlart_bundle_open", diag);
+      vlart_copy_in(&chosen, sizeof chosen, sizeof chosen, options, "vlart_bundle_open", diag);
   if (status != VLART_STATUS_OK) {
     return status;
   }
@@ -192,6 +195,7 @@ vlart_status_t vlart_bundle_open(const char *dir, const vlart_open_options_t *op
     status = check_files(bundle, dir_fd, chosen.skip_file_checksums == 0, diag);
   }
   close(dir_fd);
+  if (status == VLART_STATUS_OK) status = vlart_bundle_read_tokenizers(bundle, diag);
   if (status == VLART_STATUS_OK) {
     *out_bundle = bundle;
   } else {
@@ -225,7 +229,8 @@ bool vlart_bundle_path(const vlart_bundle_t *bundle, uint32_t file, char *out, s
 
 void vlart_bundle_forget_pages(const vlart_bundle_t *bundle) {
   for (uint32_t i = 0; i < bundle->plan.file_count; i++) {
-    if (bundle->files[i].data != NULL) {
+    if (bundle->files[i].data != NULL &&
+        vlart_plan_file(&bundle->plan, i)->kind == VLART_FILE_KIND_WEIGHTS) {
       /* Only advice: where it fails, memory is what it was. */
       (void)madvise((void *)(uintptr_t)bundle->files[i].data, bundle->files[i].bytes, MADV_DONTNEED);
     }

@@ -9,26 +9,10 @@
    1 and 4 are sections of raw bytes and scalars. 0: an id that this reader does not know. */
 static uint32_t known_stride(uint32_t id) {
   switch (id) {
-    case VLART_SECTION_STRINGS:
-    case VLART_SECTION_BLOB: return 1;
-    case VLART_SECTION_INDICES:
-    case VLART_SECTION_FLOATS: return 4;
-    case VLART_SECTION_POLICY: return sizeof(vlart_policy_record_t);
-    case VLART_SECTION_FILES: return sizeof(vlart_file_record_t);
-    case VLART_SECTION_VALUES: return sizeof(vlart_value_record_t);
-    case VLART_SECTION_SOURCES: return sizeof(vlart_source_record_t);
-    case VLART_SECTION_WEIGHTS: return sizeof(vlart_weight_record_t);
-    case VLART_SECTION_STAGES: return sizeof(vlart_stage_record_t);
-    case VLART_SECTION_BINDINGS: return sizeof(vlart_binding_record_t);
-    case VLART_SECTION_INITIALIZERS: return sizeof(vlart_initializer_record_t);
-    case VLART_SECTION_CARRIES: return sizeof(vlart_carry_record_t);
-    case VLART_SECTION_SAMPLINGS: return sizeof(vlart_sampling_record_t);
-    case VLART_SECTION_DELAYS: return sizeof(vlart_delay_record_t);
-    case VLART_SECTION_HISTORIES: return sizeof(vlart_history_record_t);
-    case VLART_SECTION_FRAMES: return sizeof(vlart_frame_record_t);
-    case VLART_SECTION_TENSORS: return sizeof(vlart_tensor_record_t);
-    case VLART_SECTION_DECODES: return sizeof(vlart_decode_record_t);
-    case VLART_SECTION_CONSUMPTION: return sizeof(vlart_consumption_record_t);
+#define STRIDE(name, bytes) \
+  case VLART_SECTION_##name: return bytes;
+    VLART_SECTIONS(STRIDE)
+#undef STRIDE
     default: return 0;
   }
 }

@@ -6,7 +6,7 @@
 
 #include "vlart/vlart.h"
 
-#define VLART_SECTION_ID_LIMIT 40u /* known ids are below; sections of other ids are skipped */
+#define VLART_SECTION_ID_LIMIT 64u /* known ids are below; sections of other ids are skipped */
 
 /* The records of one section; an absent section has count 0. */
 typedef struct {

@@ -29,7 +29,7 @@ static vlart_status_t refuse(const decode_t *d, size_t token, int64_t id, const 
   vlart_fail(d->diag, VLART_STATUS_ACTION_NOT_DECODED, "the tokens are no action chunk",
              "execute the stale chunk or stop; write a new observation and step");
   vlart_where(d->diag, "token %zu of value \"%s\"", token,
-              vlart_plan_value_name(d->plan, d->plan->policy->action_value));
+              vlart_plan_value_name(d->plan, d->session->action_value));
   if (id < 0) {
     vlart_why(d->diag, "%s: -%llu", why, -(unsigned long long)id);
   } else {
@@ -39,12 +39,12 @@ static vlart_status_t refuse(const decode_t *d, size_t token, int64_t id, const 
 }
 
 static size_t token_count(const decode_t *d) {
-  const vlart_value_record_t *value = vlart_plan_value(d->plan, d->plan->policy->action_value);
+  const vlart_value_record_t *value = vlart_plan_value(d->plan, d->session->action_value);
   return (size_t)value->bytes / vlart_dtype_bytes(value->dtype);
 }
 
 static int64_t token_at(const decode_t *d, size_t i) {
-  uint32_t value = d->plan->policy->action_value;
+  uint32_t value = d->session->action_value;
   const void *tokens = d->session->data[value];
   return vlart_plan_value(d->plan, value)->dtype == VLART_DTYPE_I32 ? ((const int32_t *)tokens)[i]
                                                                     : ((const int64_t *)tokens)[i];
@@ -200,8 +200,8 @@ vlart_status_t vlart_decode(vlart_session_t *session, vlart_diag_t *diag) {
                 .steps = plan->policy->chunk_steps,
                 .dim = plan->policy->action_dim,
                 .numbers = session->decode.numbers};
-  if (vlart_plan_value(plan, plan->policy->action_value)->dtype == VLART_DTYPE_F32) {
-    const float *chunk = session->data[plan->policy->action_value];
+  if (vlart_plan_value(plan, session->action_value)->dtype == VLART_DTYPE_F32) {
+    const float *chunk = session->data[session->action_value];
     for (size_t n = 0; n < d.steps * d.dim; n++) {
       d.numbers[n] = (double)chunk[n];
     }
@@ -244,7 +244,6 @@ void vlart_decode_init(vlart_session_t *session) {
       session->decode.sources |= 1ull << plan->writers[step->value].index;
     }
   }
-  session->sources_needed |= session->decode.sources;
 }
 
 uint64_t vlart_decode_version(const vlart_session_t *session) {

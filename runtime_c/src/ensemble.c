@@ -6,9 +6,7 @@
 
 #include "session.h"
 
-void vlart_ensemble_take(vlart_session_t *draft, vlart_arena_t *arena) {
-  const vlart_plan_t *plan = &draft->bundle->plan;
-  vlart_ensemble_t *e = &draft->ensemble;
+void vlart_ensemble_take(vlart_ensemble_t *e, const vlart_plan_t *plan, vlart_arena_t *arena) {
   e->on = plan->consumption != NULL && plan->consumption->consume == VLART_CONSUME_ENSEMBLE;
   size_t steps = e->on ? plan->policy->chunk_steps : 0;
   size_t numbers = steps * (e->on ? plan->policy->action_dim : 0);
@@ -16,65 +14,51 @@ void vlart_ensemble_take(vlart_session_t *draft, vlart_arena_t *arena) {
   e->count = vlart_arena_take(arena, steps, sizeof *e->count);
   e->weight = vlart_arena_take(arena, steps, sizeof *e->weight);
   e->total = vlart_arena_take(arena, steps + (e->on ? 1 : 0), sizeof *e->total);
+  e->steps = (uint32_t)steps;
+  e->dim = e->on ? plan->policy->action_dim : 0;
 }
 
-void vlart_ensemble_init(vlart_session_t *session) {
-  vlart_ensemble_t *e = &session->ensemble;
+void vlart_ensemble_init(vlart_ensemble_t *e, const vlart_plan_t *plan) {
   if (!e->on) {
     return;
   }
-  const vlart_plan_t *plan = &session->bundle->plan;
   for (uint32_t i = 0; i < plan->policy->chunk_steps; i++) {
     e->weight[i] = exp(-(double)plan->consumption->decay * i);
     e->total[i + 1] = e->total[i] + e->weight[i];
   }
 }
 
-/* Takes the offered chunk into the mean of every tick that it predicts. A slot meets at most one
-   chunk per tick and lives H ticks, so that its count stays below H here. */
-static void fold(vlart_session_t *session) {
-  vlart_ensemble_t *e = &session->ensemble;
-  uint32_t steps = session->bundle->plan.policy->chunk_steps;
-  uint32_t dim = session->bundle->plan.policy->action_dim;
-  for (uint32_t k = 0; k < steps; k++) {
-    uint32_t slot = (uint32_t)(((uint64_t)e->first + k) % steps);
+/* A slot meets at most one chunk per tick and lives H ticks, so that its count stays below H. */
+void vlart_ensemble_fold(vlart_ensemble_t *e, const float *actions, uint32_t from) {
+  for (uint32_t k = from; k < e->steps; k++) {
+    uint32_t slot = (uint32_t)(((uint64_t)e->first + k - from) % e->steps);
     uint32_t n = e->count[slot];
-    double *mean = e->mean + (size_t)slot * dim;
-    const float *action = session->queue.actions + (size_t)k * dim;
-    for (uint32_t d = 0; d < dim; d++) {
+    double *mean = e->mean + (size_t)slot * e->dim;
+    const float *action = actions + (size_t)k * e->dim;
+    for (uint32_t d = 0; d < e->dim; d++) {
       double sum = n == 0 ? 0 : mean[d] * e->total[n];
       mean[d] = (sum + (double)action[d] * e->weight[n]) / e->total[n + 1];
     }
     e->count[slot] = n + 1;
   }
-  e->offered = false;
 }
 
-void vlart_ensemble_offer(vlart_session_t *session) { session->ensemble.offered = true; }
+bool vlart_ensemble_ready(const vlart_ensemble_t *e) { return e->count[e->first] > 0; }
 
-bool vlart_ensemble_ready(const vlart_session_t *session) {
-  const vlart_ensemble_t *e = &session->ensemble;
-  return e->offered || e->count[e->first] > 0;
+void vlart_ensemble_read(const vlart_ensemble_t *e, float *action) {
+  for (uint32_t d = 0; d < e->dim; d++) {
+    action[d] = (float)e->mean[(size_t)e->first * e->dim + d];
+  }
 }
 
-void vlart_ensemble_pop(vlart_session_t *session, float *action) {
-  vlart_ensemble_t *e = &session->ensemble;
-  uint32_t steps = session->bundle->plan.policy->chunk_steps;
-  uint32_t dim = session->bundle->plan.policy->action_dim;
-  if (e->offered) {
-    fold(session);
-  }
-  for (uint32_t d = 0; d < dim; d++) {
-    action[d] = (float)e->mean[(size_t)e->first * dim + d];
-  }
+void vlart_ensemble_advance(vlart_ensemble_t *e) {
   e->count[e->first] = 0;
-  e->first = (e->first + 1) % steps;
+  e->first = (e->first + 1) % e->steps;
 }
 
-void vlart_ensemble_reset(vlart_session_t *session) {
-  vlart_ensemble_t *e = &session->ensemble;
+void vlart_ensemble_reset(vlart_ensemble_t *e) {
   if (e->on) {
-    memset(e->count, 0, session->bundle->plan.policy->chunk_steps * sizeof *e->count);
+    memset(e->count, 0, e->steps * sizeof *e->count);
   }
   e->first = 0;
   e->offered = false;

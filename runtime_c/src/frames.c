@@ -35,6 +35,17 @@ static vlart_status_t check_frame(const vlart_frames_t *frames, uint32_t index,
                        : vlart_corrupt(diag, frames->file.name, "frames", index, "%s", fault);
 }
 
+static vlart_status_t check_reference(const vlart_frames_t *frames, uint32_t index,
+                                      vlart_diag_t *diag) {
+  const vlart_reference_record_t *row =
+      vlart_record(&frames->file.tables[VLART_SECTION_REFERENCES], index);
+  bool exists = row->frame < frames->frame_count &&
+                row->tensor < frames->file.tables[VLART_SECTION_TENSORS].count;
+  return exists ? VLART_STATUS_OK
+                : vlart_corrupt(diag, frames->file.name, "references", index, "%s",
+                                "its frame or tensor does not exist");
+}
+
 vlart_status_t vlart_frames_read(const uint8_t *data, size_t bytes, const char *name,
                                  vlart_diag_t *diag, vlart_frames_t *out_frames) {
   *out_frames = (vlart_frames_t){0};
@@ -51,6 +62,10 @@ vlart_status_t vlart_frames_read(const uint8_t *data, size_t bytes, const char *
   }
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < out_frames->frame_count; i++) {
     status = check_frame(out_frames, i, diag);
+  }
+  uint32_t references = out_frames->file.tables[VLART_SECTION_REFERENCES].count;
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < references; i++) {
+    status = check_reference(out_frames, i, diag);
   }
   return status;
 }

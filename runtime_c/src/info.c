@@ -21,6 +21,7 @@ vlart_status_t vlart_bundle_info(const vlart_bundle_t *bundle, vlart_bundle_info
       .action_value = policy->action_value,
       .deadline_us = policy->deadline_us,
       .arena_bytes = policy->arena_bytes,
+      .backbone_count = plan->backbone_count,
   };
   if (policy->action_value != VLART_NONE) {
     info.chunk_steps = policy->chunk_steps;
@@ -30,7 +31,8 @@ vlart_status_t vlart_bundle_info(const vlart_bundle_t *bundle, vlart_bundle_info
     info.low = policy->low_count > 0 ? vlart_plan_floats(plan, policy->low_begin) : NULL;
     info.high = policy->high_count > 0 ? vlart_plan_floats(plan, policy->high_begin) : NULL;
   }
-  return vlart_copy_out(out_info, &info, sizeof info);
+  return vlart_copy_out_since(out_info, &info, offsetof(vlart_bundle_info_t, backbone_count),
+                              sizeof info);
 }
 
 vlart_status_t vlart_bundle_source(const vlart_bundle_t *bundle, uint32_t source,
@@ -74,11 +76,12 @@ vlart_status_t vlart_bundle_stage(const vlart_bundle_t *bundle, uint32_t stage,
                              .iterations = record->iterations,
                              .depends = plan->depends[stage],
                              .flops = record->flops,
-                             .weight_bytes = record->weight_bytes};
+                             .weight_bytes = record->weight_bytes,
+                             .backbones = plan->serves[stage]};
   if (record->artefact != VLART_NONE) {
     info.artefact = vlart_plan_string(plan, vlart_plan_file(plan, record->artefact)->path);
   }
-  return vlart_copy_out(out_info, &info, sizeof info);
+  return vlart_copy_out_since(out_info, &info, offsetof(vlart_stage_info_t, backbones), sizeof info);
 }
 
 vlart_status_t vlart_bundle_find_value(const vlart_bundle_t *bundle, const char *name,

@@ -6,6 +6,8 @@
 #include "arena.h"
 #include "container.h"
 
+#define VLART_ALL_BACKBONES 0xFFFFFFFFu /* a bit for each; also where a plan has none */
+
 /* Who writes a value. */
 typedef enum {
   VLART_ORIGIN_NOBODY,
@@ -39,6 +41,11 @@ typedef struct {
   uint32_t *delay_roots;   /* [delay_count] value at the beginning of the chain */
   uint8_t *looks_back;     /* [stage_count] 1: depends on an earlier observation */
   uint8_t *observes;       /* [stage_count] 1: what it computes is delayed */
+  uint8_t *lanes;          /* [stage_count] the lane that runs it; lane_count: the control loop */
+  uint32_t lane_count;
+  uint64_t lane_sources[VLART_MAX_LANES]; /* bit i: source i is the lane's */
+  uint32_t *serves;        /* [stage_count] bit i: backbone i */
+  uint32_t backbone_count;
   /* The next two serve the checks and are idle afterwards. */
   uint32_t *order;       /* [largest record count] */
   uint8_t *binding_seen; /* [binding_count] */
@@ -54,13 +61,18 @@ vlart_status_t vlart_plan_read(const uint8_t *data, size_t bytes, vlart_diag_t *
 /* [open] Everything else, once vlart_plan_take placed the arrays. */
 vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag);
 
-/* Parts of vlart_plan_check: policy, files, weights, values, sources; delays; stages; what delays begin
-   with; decode steps and consumption. */
+/* Parts of vlart_plan_check: policy, files, weights, values, sources; engines to build and their board;
+   delays; stages; what delays begin with; decode steps and consumption. */
 vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag);
+vlart_status_t vlart_plan_check_builds(const vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_delays(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_delay_flow(vlart_plan_t *plan, vlart_diag_t *diag);
 vlart_status_t vlart_plan_check_action(vlart_plan_t *plan, vlart_diag_t *diag);
+
+/* Also parts, in plan_guard.c: ranges and ages of sources; in plan_backbones.c: backbones and which stage serves which. */
+vlart_status_t vlart_plan_check_guards(const vlart_plan_t *plan, vlart_diag_t *diag);
+vlart_status_t vlart_plan_check_backbones(vlart_plan_t *plan, vlart_diag_t *diag);
 
 /* Bit i: source i is an observation that the actions depend on. After vlart_plan_check_flow. */
 uint64_t vlart_plan_observations(const vlart_plan_t *plan);
@@ -80,9 +92,18 @@ VLART_ACCESSOR(binding, BINDINGS)
 VLART_ACCESSOR(initializer, INITIALIZERS)
 VLART_ACCESSOR(carry, CARRIES)
 VLART_ACCESSOR(sampling, SAMPLINGS)
+VLART_ACCESSOR(precision, PRECISIONS)
+VLART_ACCESSOR(build, BUILDS)
+VLART_ACCESSOR(board, BOARD)
 VLART_ACCESSOR(decode, DECODES)
 VLART_ACCESSOR(delay, DELAYS)
 VLART_ACCESSOR(history, HISTORIES)
+VLART_ACCESSOR(text, TEXTS)
+VLART_ACCESSOR(instruction, INSTRUCTIONS)
+VLART_ACCESSOR(stored, STORED)
+VLART_ACCESSOR(lane, LANES)
+VLART_ACCESSOR(guard, GUARDS)
+VLART_ACCESSOR(chunk, CHUNKS)
 #undef VLART_ACCESSOR
 
 static inline uint32_t vlart_plan_count(const vlart_plan_t *plan, uint32_t section) {

@@ -125,7 +125,7 @@ static vlart_status_t check_files(const vlart_plan_t *plan, vlart_diag_t *diag) 
       return vlart_corrupt(diag, "plan.bin", "files", i, "the path \"%s\" could leave the bundle",
                            vlart_plan_string(plan, file->path));
     }
-    if (file->kind < VLART_FILE_KIND_STAGE || file->kind > VLART_FILE_KIND_GOLDEN) {
+    if (file->kind < VLART_FILE_KIND_STAGE || file->kind > VLART_FILE_KIND_TOKENIZER) {
       return vlart_corrupt(diag, "plan.bin", "files", i, "file kind %u is unknown", file->kind);
     }
   }
@@ -282,6 +282,33 @@ static vlart_status_t check_samplings(const vlart_plan_t *plan, vlart_diag_t *di
   return VLART_STATUS_OK;
 }
 
+static vlart_status_t check_precisions(const vlart_plan_t *plan, vlart_diag_t *diag) {
+  uint32_t stage = 0;
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_PRECISIONS); i++) {
+    const vlart_precision_record_t *precision = vlart_plan_precision(plan, i);
+    if (precision->stage < stage || precision->stage >= plan->stage_count) {
+      return vlart_corrupt(diag, "plan.bin", "precisions", i,
+                           "stage %u does not exist or comes too late", precision->stage);
+    }
+    stage = precision->stage;
+    const char *fault = vlart_string_fault(&plan->file, precision->group);
+    if (fault != NULL) {
+      return vlart_corrupt(diag, "plan.bin", "precisions", i, "%s", fault);
+    }
+    if (precision->scheme < VLART_SCHEME_FP32 || precision->scheme > VLART_SCHEME_INT4 ||
+        precision->decider < VLART_DECIDER_DEFAULT ||
+        precision->decider > VLART_DECIDER_OPTIMISER || precision->layers == 0) {
+      return vlart_corrupt(diag, "plan.bin", "precisions", i,
+                           "%u layers of scheme %u by decider %u are none", precision->layers,
+                           precision->scheme, precision->decider);
+    }
+    if (!is_error(precision->error) || !is_error(precision->time_us)) {
+      return vlart_corrupt(diag, "plan.bin", "precisions", i, "an error or a time is no number");
+    }
+  }
+  return VLART_STATUS_OK;
+}
+
 vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag) {
   vlart_status_t status = check_policy(plan, diag);
   if (status == VLART_STATUS_OK) status = check_files(plan, diag);
@@ -292,5 +319,6 @@ vlart_status_t vlart_plan_check_records(vlart_plan_t *plan, vlart_diag_t *diag) 
     status = check_names(plan, VLART_SECTION_STAGES, "stages", plan->order, diag);
   }
   if (status == VLART_STATUS_OK) status = check_samplings(plan, diag);
+  if (status == VLART_STATUS_OK) status = check_precisions(plan, diag);
   return status;
 }

@@ -30,7 +30,7 @@ static vlart_status_t begin_chunk(vlart_session_t *session, vlart_diag_t *diag) 
   queue->position = 0;
   queue->remaining = policy->execute_steps;
   if (session->ensemble.on) {
-    vlart_ensemble_offer(session);
+    session->ensemble.offered = true; /* for the next pop */
   } else if (session->realtime.on) {
     uint64_t dropped = vlart_realtime_dropped(session);
     queue->remaining = 0;
@@ -49,25 +49,27 @@ vlart_status_t vlart_queue_rewind(vlart_session_t *session, vlart_diag_t *diag) 
 }
 
 bool vlart_queue_outdated(const vlart_session_t *session) {
-  return session->decode.sources != 0 && session->decode.seen != vlart_decode_version(session);
+  return session->queue.value != session->action_value ||
+         (session->decode.sources != 0 && session->decode.seen != vlart_decode_version(session));
 }
 
 void vlart_queue_keep(vlart_session_t *session) {
   session->queue.stale = true;
-  if (session->ensemble.on && session->queue.remaining == 0 && vlart_ensemble_ready(session)) {
+  const vlart_ensemble_t *e = &session->ensemble;
+  if (e->on && session->queue.remaining == 0 && (e->offered || vlart_ensemble_ready(e))) {
     session->queue.remaining = 1;
   }
 }
 
 void vlart_queue_reset(vlart_session_t *session) {
   session->queue.remaining = 0;
-  vlart_ensemble_reset(session);
+  vlart_ensemble_reset(&session->ensemble);
   vlart_realtime_reset(session);
 }
 
 vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag) {
   const vlart_policy_record_t *policy = session->bundle->plan.policy;
-  const float *chunk = session->data[policy->action_value];
+  const float *chunk = session->data[session->action_value];
   size_t count = (size_t)policy->chunk_steps * policy->action_dim;
   if (vlart_plan_count(&session->bundle->plan, VLART_SECTION_DECODES) > 0) {
     vlart_status_t status = vlart_decode(session, diag);
@@ -96,6 +98,7 @@ vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag)
   memcpy(session->queue.actions, chunk, count * sizeof *chunk);
   session->queue.stale = false;
   session->queue.chunks++;
+  session->queue.value = session->action_value;
   session->decode.seen = vlart_decode_version(session);
   return begin_chunk(session, diag);
 }
@@ -120,6 +123,15 @@ static vlart_status_t nothing_to_pop(const vlart_session_t *session, size_t dim,
   return VLART_STATUS_QUEUE_EMPTY;
 }
 
+static void pop_mean(vlart_ensemble_t *e, const float *actions, float *action) {
+  if (e->offered) {
+    vlart_ensemble_fold(e, actions, 0);
+    e->offered = false;
+  }
+  vlart_ensemble_read(e, action);
+  vlart_ensemble_advance(e);
+}
+
 vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t dim,
                                  vlart_diag_t *diag) {
   if (session == NULL || action == NULL) {
@@ -130,7 +142,7 @@ vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t
     return nothing_to_pop(session, dim, diag);
   }
   if (session->ensemble.on) {
-    vlart_ensemble_pop(session, action);
+    pop_mean(&session->ensemble, queue->actions, action);
   } else {
     memcpy(action, queue->actions + (size_t)queue->position * dim, dim * sizeof *action);
   }

@@ -4,8 +4,13 @@
 #include <math.h>
 
 #include "diag.h"
+#include "lanes.h"
+#include "text.h"
 
 static const vlart_backend_t *find_backend(const vlart_session_options_t *options, uint32_t id) {
+  if (options->stand_in == 1 && id == VLART_BACKEND_TENSORRT) {
+    id = VLART_BACKEND_ONNXRUNTIME;
+  }
   for (size_t i = 0; i < options->backend_count; i++) {
     if (options->backends[i]->id == id) {
       return options->backends[i];
@@ -27,7 +32,9 @@ static vlart_status_t check_backends(const vlart_bundle_t *bundle,
     const vlart_stage_record_t *stage = vlart_plan_stage(&bundle->plan, i);
     if (find_backend(options, stage->backend) == NULL) {
       vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "a stage needs an engine that is not built in",
-                 "build libvlart with this backend, or the bundle for another one");
+                 stage->backend == VLART_BACKEND_TENSORRT
+                     ? "run it on its board, or here with ONNX Runtime as a stand-in: stand_in"
+                     : "build libvlart with this backend, or the bundle for another one");
       vlart_where(diag, "stage \"%s\"", vlart_plan_stage_name(&bundle->plan, i));
       vlart_why(diag, "it is for backend %u", stage->backend);
       return VLART_STATUS_UNSUPPORTED;
@@ -36,16 +43,31 @@ static vlart_status_t check_backends(const vlart_bundle_t *bundle,
   return VLART_STATUS_OK;
 }
 
+/* The engine that gives the memory of the values; NULL: the arena does. */
+static const vlart_backend_t *find_giver(const vlart_bundle_t *bundle,
+                                         const vlart_session_options_t *options) {
+  for (uint32_t i = 0; i < bundle->plan.stage_count; i++) {
+    const vlart_backend_t *backend =
+        find_backend(options, vlart_plan_stage(&bundle->plan, i)->backend);
+    if (backend->values != NULL) {
+      return backend;
+    }
+  }
+  return NULL;
+}
+
 static void take_stages(vlart_session_t *draft, const vlart_session_options_t *options,
                         vlart_arena_t *arena) {
   const vlart_plan_t *plan = &draft->bundle->plan;
-  uint32_t most_ports = 0;
+  uint32_t most_ports = plan->stage_count;
   draft->stages = vlart_arena_take(arena, plan->stage_count, sizeof *draft->stages);
   for (uint32_t i = 0; i < plan->stage_count && !arena->full; i++) {
     const vlart_stage_record_t *record = vlart_plan_stage(plan, i);
-    const vlart_backend_t *backend = find_backend(options, record->backend);
-    vlart_context_t *context = &draft->contexts[record->backend];
-    if (context->backend == NULL) {
+    bool owned = vlart_lane_owns(plan, options->lane, i);
+    const vlart_backend_t *backend =
+        owned ? find_backend(options, record->backend) : &vlart_backend_elsewhere;
+    vlart_context_t *context = &draft->contexts[backend->id];
+    if (owned && context->backend == NULL) {
       context->backend = backend;
       context->memory = vlart_arena_take(arena, backend->context_bytes(draft->bundle), 1);
     }
@@ -69,17 +91,25 @@ static vlart_session_t *take_session(vlart_session_t *draft, const vlart_bundle_
   bool acts = policy->action_value != VLART_NONE;
   size_t numbers = acts ? (size_t)policy->chunk_steps * policy->action_dim : 0;
   size_t dim = acts ? policy->action_dim : 0;
-  *draft = (vlart_session_t){.bundle = bundle, .action_stage = VLART_NONE};
+  *draft = (vlart_session_t){
+      .bundle = bundle,
+      .lane = options->lane,
+      .backbones = plan->backbone_count == 0 ? VLART_ALL_BACKBONES : 1,
+      .action_value = VLART_NONE,
+      .action_stage = VLART_NONE};
   vlart_session_t *session = vlart_arena_take(arena, 1, sizeof *session);
-  draft->memory = vlart_arena_take(arena, policy->arena_bytes, 1);
+  bool given = find_giver(bundle, options) != NULL;
+  draft->memory = vlart_arena_take(arena, given ? 0 : policy->arena_bytes, 1);
   draft->data = vlart_arena_take(arena, plan->value_count, sizeof *draft->data);
   draft->versions = vlart_arena_take(arena, plan->source_count, sizeof *draft->versions);
   draft->queue.actions = vlart_arena_take(arena, numbers, sizeof *draft->queue.actions);
   draft->low = vlart_arena_take(arena, dim, sizeof *draft->low);
   draft->high = vlart_arena_take(arena, dim, sizeof *draft->high);
   vlart_decode_take(draft, arena);
-  vlart_ensemble_take(draft, arena);
+  vlart_ensemble_take(&draft->ensemble, plan, arena);
   vlart_realtime_take(draft, arena);
+  vlart_texts_take(draft, arena);
+  vlart_sensors_take(&draft->sensors, plan, arena);
   take_stages(draft, options, arena);
   return session;
 }
@@ -92,8 +122,9 @@ static void place_values(vlart_session_t *session) {
                            ? session->memory + value->offset
                            : (void *)(uintptr_t)vlart_bundle_weight(session->bundle, value->weight);
   }
-  for (uint32_t i = 0; i < plan->stage_count; i++) {
-    session->sources_needed |= plan->depends[i];
+  session->sources_own = ~0ull;
+  for (uint32_t i = 0; session->lane != 0 && i < plan->lane_count; i++) {
+    session->sources_own &= session->lane == i + 1 ? ~0ull : ~plan->lane_sources[i];
   }
 }
 
@@ -104,6 +135,10 @@ static void place_bounds(vlart_session_t *session) {
   if (policy->action_value == VLART_NONE) {
     return;
   }
+  if (!vlart_lane_owns(plan, session->lane, plan->writers[policy->action_value].index)) {
+    return; /* a lane has no actions */
+  }
+  session->action_value = policy->action_value;
   session->action_stage = plan->writers[policy->action_value].index;
   for (uint32_t d = 0; d < policy->action_dim; d++) {
     double low = policy->low_count > 0 ? (double)vlart_plan_floats(plan, policy->low_begin)[d]
@@ -116,7 +151,8 @@ static void place_bounds(vlart_session_t *session) {
   }
 }
 
-static vlart_status_t build_engines(vlart_session_t *session,
+/* Opens the contexts, and places the values where the engines can reach them. */
+static vlart_status_t open_contexts(vlart_session_t *session,
                                     const vlart_session_options_t *options, vlart_diag_t *diag) {
   vlart_status_t status = VLART_STATUS_OK;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < VLART_BACKEND_LIMIT; i++) {
@@ -125,13 +161,34 @@ static vlart_status_t build_engines(vlart_session_t *session,
       status = context->backend->open(context->memory, options, diag);
     }
   }
-  for (uint32_t i = 0; status == VLART_STATUS_OK && i < session->bundle->plan.stage_count; i++) {
+  const vlart_backend_t *giver = find_giver(session->bundle, options);
+  if (status == VLART_STATUS_OK && giver != NULL) {
+    void *memory = NULL;
+    status = giver->values(session->contexts[giver->id].memory, session->bundle,
+                           session->bundle->plan.policy->arena_bytes, &memory, diag);
+    session->memory = memory;
+  }
+  if (status == VLART_STATUS_OK) {
+    place_values(session);
+  }
+  return status;
+}
+
+/* All engines are loaded before the first is prepared: they may share what the largest needs. */
+static vlart_status_t build_engines(vlart_session_t *session,
+                                    const vlart_session_options_t *options, vlart_diag_t *diag) {
+  uint32_t count = session->bundle->plan.stage_count;
+  vlart_status_t status = VLART_STATUS_OK;
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
     const vlart_stage_state_t *stage = &session->stages[i];
     status = stage->backend->load(session->contexts[stage->backend->id].memory, stage->engine,
                                   session->bundle, i, diag);
-    if (status == VLART_STATUS_OK) {
-      status = vlart_session_bind(session, i, diag);
-    }
+  }
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
+    status = vlart_session_bind(session, i, diag);
+  }
+  if (status == VLART_STATUS_OK && options->whole_tick != 0) {
+    status = vlart_whole_record(session, diag);
   }
   return status;
 }
@@ -139,12 +196,20 @@ static vlart_status_t build_engines(vlart_session_t *session,
 static vlart_status_t read_options(const vlart_bundle_t *bundle,
                                    const vlart_session_options_t *given, const char *call,
                                    vlart_diag_t *diag, vlart_session_options_t *out_options) {
-  vlart_status_t status = vlart_copy_in(out_options, sizeof *out_options, given, call, diag);
+  vlart_status_t status =
+      vlart_copy_in(out_options, offsetof(vlart_session_options_t, tvm_ffi_library),
+                    sizeof *out_options, given, call, diag);
   if (status != VLART_STATUS_OK) {
     return status;
   }
   if (out_options->threads > VLART_MAX_THREADS) {
     return vlart_bad_argument(diag, call, "more than 1024 threads are asked for");
+  }
+  if (out_options->lane != VLART_LANE_CONTROL && out_options->lane > bundle->plan.lane_count) {
+    return vlart_bad_argument(diag, call, "the plan has no such lane");
+  }
+  if (out_options->stand_in > 1) {
+    return vlart_bad_argument(diag, call, "stand_in is neither 0 nor 1");
   }
   for (size_t i = 0; i < out_options->backend_count; i++) {
     if (out_options->backends == NULL || out_options->backends[i] == NULL ||
@@ -198,12 +263,16 @@ vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
                                  arena_bytes);
   }
   *session = draft;
-  place_values(session);
   place_bounds(session);
-  vlart_decode_init(session);
-  vlart_ensemble_init(session);
-  vlart_realtime_init(session);
-  status = build_engines(session, &chosen, diag);
+  status = open_contexts(session, &chosen, diag);
+  if (status == VLART_STATUS_OK) {
+    vlart_decode_init(session);
+    session->sources_needed = vlart_sources_of(session, session->backbones);
+    vlart_ensemble_init(&session->ensemble, &bundle->plan);
+    vlart_realtime_init(session);
+    vlart_sensors_init(&session->sensors, &(vlart_sensor_options_t){0}, session->realtime.filled);
+    status = build_engines(session, &chosen, diag);
+  }
   vlart_bundle_forget_pages(bundle);
   if (status == VLART_STATUS_OK) {
     *out_session = session;

@@ -2,9 +2,12 @@
 #ifndef VLART_SESSION_H
 #define VLART_SESSION_H
 
-#include "backend.h"
+#include <stdatomic.h>
 
-#define VLART_BACKEND_LIMIT 4u /* above every backend id that a plan may hold */
+#include "backend.h"
+#include "sensors.h"
+
+#define VLART_BACKEND_LIMIT 5u /* above every backend id that a plan may hold */
 
 /* One stage of a running session. */
 typedef struct {
@@ -36,6 +39,7 @@ typedef struct {
   uint32_t executed;  /* actions handed out since the chunk came */
   bool stale;
   uint64_t chunks;
+  uint32_t value; /* the action value that the chunk came from */
 } vlart_queue_t;
 
 /* Room for the decode steps; nothing where the plan has none. */
@@ -50,7 +54,9 @@ typedef struct {
 /* The mean of the chunks so far, per tick ahead. */
 typedef struct {
   bool on;
-  bool offered;    /* queue.actions is not in the mean yet */
+  bool offered;    /* the newest chunk is not in the mean yet */
+  uint32_t steps;  /* H */
+  uint32_t dim;
   double *mean;    /* [chunk_steps, action_dim] a ring: slot (first + k) % H is k ticks ahead */
   uint32_t *count; /* [chunk_steps] chunks in the mean of a slot */
   double *weight;  /* [chunk_steps] exp(-m * i) */
@@ -73,36 +79,69 @@ typedef struct {
   float *scratch;        /* [chunk_steps] */
 } vlart_realtime_t;
 
+/* One text of the plan: its tokenizer, and what the last call made of it. */
+typedef struct {
+  vlart_tokenizer_t *tokenizer;
+  uint8_t *ids;  /* as the token source */
+  uint8_t *mask; /* [L] */
+} vlart_session_text_t;
+
+struct vlart_follower; /* lanes.h */
+
 struct vlart_session {
   const vlart_bundle_t *bundle;
+  uint32_t lane; /* 0: all stages; as in the options */
+  struct vlart_follower *follows[VLART_MAX_LANES]; /* by lane; NULL: it does not follow it */
   uint8_t *memory; /* [arena_bytes] the values that stages exchange */
   void **data;     /* [value_count] where each value lies, in memory or in a mapped file */
   uint64_t *versions;      /* [source_count] 0: never written; each change adds one */
   uint64_t sources_set;    /* bit i: source i was written */
   uint64_t sources_needed; /* bit i: a stage depends on source i */
+  uint64_t sources_own;    /* bit i: source i is not written in another lane's session */
   uint64_t advances;       /* of the histories; each one changes every delayed value */
   bool observed;           /* the newest observation is encoded: the next write begins another */
   bool filled;             /* the delayed values have content */
   vlart_stage_state_t *stages; /* [stage_count] */
   vlart_context_t contexts[VLART_BACKEND_LIMIT]; /* by backend id; unused ones have no backend */
-  void **addresses;      /* [largest port count] for prepare */
-  uint32_t action_stage; /* that writes the action value, or VLART_NONE */
+  void **addresses;      /* [largest port count, at least stage_count] for prepare and record */
+  uint32_t selected;     /* as the caller said */
+  uint32_t backbones;    /* bit i: backbone i is run */
+  uint32_t action_value; /* of the first that is run, or VLART_NONE */
+  uint32_t action_stage; /* that writes it, or VLART_NONE */
+  uint32_t whole_begin;  /* stages that one launch can run, where all of them are due: */
+  uint32_t whole_end;    /* [whole_begin, whole_end); empty unless the options ask for it */
   double *low;           /* [action_dim] bounds with their tolerance; infinite where there is none */
   double *high;
   vlart_queue_t queue;
   vlart_decode_t decode;
   vlart_ensemble_t ensemble;
   vlart_realtime_t realtime;
+  const atomic_uint *cancelled; /* NULL, or what makes a step stop where it is not `allowed` */
+  unsigned allowed;
+  vlart_session_text_t *texts; /* [text records] */
+  vlart_sensors_t sensors;
   vlart_session_totals_t totals;
 };
 
 /* [init] Addresses of the values in iteration k, for the engine. */
 vlart_status_t vlart_session_bind(vlart_session_t *session, uint32_t stage, vlart_diag_t *diag);
 
+/* whole.c. [init] Records the stages up to the action stage that change within a task. [tick] Runs
+   them; what they gave is valid once the caller says so. */
+vlart_status_t vlart_whole_record(vlart_session_t *session, vlart_diag_t *diag);
+vlart_status_t vlart_whole_run(vlart_session_t *session, vlart_diag_t *diag);
+
+/* [tick] Whether a stage need not run. */
+bool vlart_stage_is_current(const vlart_session_t *session, uint32_t stage);
+
+/* [tick] The outputs of a stage are those of its sources as they are now. */
+void vlart_stage_made_current(vlart_session_t *session, uint32_t stage);
+
 /* [tick] Decodes and checks the action value and, if it is good, makes it the queue's chunk. */
 vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag);
 
-/* [tick] Whether the action value must be decoded anew: a source of the decode steps changed. */
+/* [tick] Whether the action value must be decoded anew: a source of the decode steps changed, or it is another
+   backbone's. */
 bool vlart_queue_outdated(const vlart_session_t *session);
 
 /* [tick] Hands the same chunk out again. */
@@ -121,12 +160,14 @@ void vlart_decode_init(vlart_session_t *session);
 vlart_status_t vlart_decode(vlart_session_t *session, vlart_diag_t *diag); /* into decode.chunk */
 uint64_t vlart_decode_version(const vlart_session_t *session); /* of the sources that it reads */
 
-void vlart_ensemble_take(vlart_session_t *draft, vlart_arena_t *arena);
-void vlart_ensemble_init(vlart_session_t *session);
-void vlart_ensemble_offer(vlart_session_t *session); /* queue.actions, for the next pop */
-bool vlart_ensemble_ready(const vlart_session_t *session); /* the next tick was predicted */
-void vlart_ensemble_pop(vlart_session_t *session, float *action);
-void vlart_ensemble_reset(vlart_session_t *session);
+void vlart_ensemble_take(vlart_ensemble_t *e, const vlart_plan_t *plan, vlart_arena_t *arena);
+void vlart_ensemble_init(vlart_ensemble_t *e, const vlart_plan_t *plan);
+/* Takes a chunk into the mean of every tick that it predicts; its action `from` is for the next one. */
+void vlart_ensemble_fold(vlart_ensemble_t *e, const float *actions, uint32_t from);
+bool vlart_ensemble_ready(const vlart_ensemble_t *e); /* the next tick was predicted */
+void vlart_ensemble_read(const vlart_ensemble_t *e, float *action);
+void vlart_ensemble_advance(vlart_ensemble_t *e); /* to the next tick */
+void vlart_ensemble_reset(vlart_ensemble_t *e);
 
 void vlart_realtime_take(vlart_session_t *draft, vlart_arena_t *arena);
 void vlart_realtime_init(vlart_session_t *session);
@@ -146,7 +187,13 @@ void vlart_history_fill(vlart_session_t *session, vlart_origin_t origin, uint32_
 /* [tick] The first `stages` stages are up to date: the observation may be encoded with that. */
 void vlart_history_passed(vlart_session_t *session, uint32_t stages);
 
-/* [tick] Index of the first element that is not finite, or `count`. Integers are always finite. */
-size_t vlart_first_not_finite(const void *data, size_t count, uint32_t dtype);
+/* backbones.c. [tick] Bit i: what serves one of `backbones` depends on source i. */
+uint64_t vlart_sources_of(const vlart_session_t *session, uint32_t backbones);
+
+/* [tick] Whether a tensor has the type and the shape that the plan says of a source. The pointers are not NULL
+   and the source exists. What it holds is checked by vlart_sensors_check. */
+vlart_status_t vlart_check_shape(const vlart_plan_t *plan, uint32_t source, size_t bytes,
+                                 uint32_t dtype, uint32_t rank, const uint64_t *dims,
+                                 vlart_diag_t *diag);
 
 #endif

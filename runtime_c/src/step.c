@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include "diag.h"
+#include "lanes.h"
 #include "session.h"
 
 typedef struct {
@@ -19,7 +20,21 @@ static bool is_late(const clock_limit_t *clock) {
   return clock->limit_ns != UINT64_MAX && now_ns() - clock->began_ns > clock->limit_ns;
 }
 
-static bool is_current(const vlart_session_t *session, uint32_t index) {
+static bool is_cancelled(const vlart_session_t *session) {
+  return session->cancelled != NULL &&
+         atomic_load_explicit(session->cancelled, memory_order_acquire) != session->allowed;
+}
+
+static vlart_status_t cancelled(const vlart_session_t *session, uint32_t stage,
+                                vlart_diag_t *diag) {
+  vlart_fail(diag, VLART_STATUS_CANCELLED, "the step was cancelled", NULL);
+  vlart_where(diag, "before stage \"%s\"",
+              vlart_plan_stage_name(&session->bundle->plan, stage));
+  vlart_why(diag, "another instruction came");
+  return VLART_STATUS_CANCELLED;
+}
+
+bool vlart_stage_is_current(const vlart_session_t *session, uint32_t index) {
   const vlart_plan_t *plan = &session->bundle->plan;
   const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
   const vlart_stage_state_t *state = &session->stages[index];
@@ -32,6 +47,18 @@ static bool is_current(const vlart_session_t *session, uint32_t index) {
     }
   }
   return state->current;
+}
+
+void vlart_stage_made_current(vlart_session_t *session, uint32_t index) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
+  vlart_stage_state_t *state = &session->stages[index];
+  for (uint32_t i = 0; i < stage->dep_count; i++) {
+    state->seen[i] = session->versions[vlart_plan_index(plan, stage->dep_begin + i)];
+  }
+  state->seen_advances = session->advances;
+  state->current = true;
+  state->readable = true;
 }
 
 static vlart_status_t missed(const vlart_session_t *session, uint32_t stage, uint32_t iteration,
@@ -47,11 +74,16 @@ static vlart_status_t missed(const vlart_session_t *session, uint32_t stage, uin
   return VLART_STATUS_DEADLINE_MISSED;
 }
 
-static void count_run(vlart_stage_state_t *state, uint64_t ns) {
-  state->runs++;
+static void mark_run(vlart_session_t *session, uint32_t index) {
+  vlart_stage_made_current(session, index);
+  session->stages[index].runs++;
+  session->totals.stages_run++;
+}
+
+static void count_time(vlart_stage_state_t *state, uint64_t ns) {
+  state->min_ns = state->total_ns == 0 || ns < state->min_ns ? ns : state->min_ns;
   state->last_ns = ns;
   state->total_ns += ns;
-  state->min_ns = state->runs == 1 || ns < state->min_ns ? ns : state->min_ns;
   state->max_ns = ns > state->max_ns ? ns : state->max_ns;
 }
 
@@ -66,6 +98,9 @@ static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
     if (is_late(clock)) {
       return missed(session, index, k, clock, diag);
     }
+    if (is_cancelled(session)) {
+      return cancelled(session, index, diag);
+    }
     state->readable = false;
     vlart_status_t status = state->backend->run(state->engine, k, diag);
     if (status != VLART_STATUS_OK) {
@@ -74,14 +109,36 @@ static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
     }
     state->iterations++;
   }
-  for (uint32_t i = 0; i < stage->dep_count; i++) {
-    state->seen[i] = session->versions[vlart_plan_index(plan, stage->dep_begin + i)];
+  mark_run(session, index);
+  count_time(state, now_ns() - began_ns);
+  return VLART_STATUS_OK;
+}
+
+/* Whether stage `index` begins the recorded stages, and all of them are due. */
+static bool is_whole(const vlart_session_t *session, uint32_t index) {
+  for (uint32_t i = session->whole_begin; i < session->whole_end; i++) {
+    if (vlart_stage_is_current(session, i)) {
+      return false;
+    }
   }
-  state->seen_advances = session->advances;
-  state->current = true;
-  state->readable = true;
-  count_run(state, now_ns() - began_ns);
-  session->totals.stages_run++;
+  return session->whole_begin < session->whole_end && index == session->whole_begin;
+}
+
+static vlart_status_t run_whole(vlart_session_t *session, const clock_limit_t *clock,
+                                vlart_diag_t *diag) {
+  if (is_late(clock)) {
+    return missed(session, session->whole_begin, 0, clock, diag);
+  }
+  vlart_status_t status = vlart_whole_run(session, diag);
+  if (status != VLART_STATUS_OK) {
+    session->totals.backend_failures++;
+    return status;
+  }
+  for (uint32_t i = session->whole_begin; i < session->whole_end; i++) {
+    mark_run(session, i);
+    session->stages[i].iterations += vlart_plan_stage(&session->bundle->plan, i)->iterations;
+    session->stages[i].last_ns = 0; /* nobody measured it */
+  }
   return VLART_STATUS_OK;
 }
 
@@ -89,7 +146,7 @@ static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
 static vlart_status_t pass_stage(vlart_session_t *session, uint32_t i, const clock_limit_t *clock,
                                  bool *out_ran, vlart_diag_t *diag) {
   vlart_status_t status = VLART_STATUS_OK;
-  *out_ran = !is_current(session, i);
+  *out_ran = !vlart_stage_is_current(session, i);
   if (*out_ran) {
     status = run_stage(session, i, clock, diag);
   } else {
@@ -107,6 +164,12 @@ static void begin_stages(vlart_session_t *session) {
   vlart_history_passed(session, 0);
 }
 
+/* Whether the session runs a stage at all. */
+static bool is_ours(const vlart_session_t *session, uint32_t stage) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  return vlart_lane_owns(plan, session->lane, stage) && (plan->serves[stage] & session->backbones) != 0;
+}
+
 static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit_t *clock,
                                      vlart_diag_t *diag) {
   vlart_status_t status = VLART_STATUS_OK;
@@ -114,7 +177,7 @@ static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit
   begin_stages(session);
   const vlart_plan_t *plan = &session->bundle->plan;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < plan->observing_stages; i++) {
-    if (plan->observes[i]) {
+    if (plan->observes[i] && is_ours(session, i)) {
       status = pass_stage(session, i, clock, &ran, diag);
     }
   }
@@ -126,12 +189,21 @@ static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *
   bool acts = session->action_stage != VLART_NONE;
   bool published = false;
   begin_stages(session);
-  if (acts && !is_current(session, session->action_stage)) {
+  if (acts && !vlart_stage_is_current(session, session->action_stage)) {
     vlart_realtime_fill(session);
   }
   for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
-    bool ran;
-    vlart_status_t status = pass_stage(session, i, clock, &ran, diag);
+    if (!is_ours(session, i)) {
+      continue;
+    }
+    bool ran = is_whole(session, i);
+    vlart_status_t status;
+    if (ran) {
+      status = run_whole(session, clock, diag);
+      i = session->whole_end - 1;
+    } else {
+      status = pass_stage(session, i, clock, &ran, diag);
+    }
     if (!ran) {
       continue;
     }
@@ -152,6 +224,7 @@ static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *
     session->stages[session->action_stage].current = status == VLART_STATUS_OK;
     return status;
   }
+  session->queue.stale = false; /* it is what the sources ask for, also after one was too old */
   return session->queue.remaining == 0 ? vlart_queue_rewind(session, diag) : VLART_STATUS_OK;
 }
 
@@ -184,7 +257,11 @@ vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *dia
     return vlart_bad_argument(diag, "vlart_session_observe", "the session is NULL");
   }
   const vlart_plan_t *plan = &session->bundle->plan;
-  vlart_status_t status = check_sources(session, plan->histories & session->sources_needed, diag);
+  uint64_t needed = plan->histories & session->sources_needed;
+  vlart_status_t status = check_sources(session, needed, diag);
+  if (status == VLART_STATUS_OK) {
+    status = vlart_sensors_fresh(&session->sensors, needed, diag);
+  }
   if (status == VLART_STATUS_OK) {
     clock_limit_t clock = start_clock(plan->policy->deadline_us);
     status = observe_stages(session, &clock, diag);
@@ -198,8 +275,18 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
   if (session == NULL) {
     return vlart_bad_argument(diag, "vlart_session_step", "the session is NULL");
   }
-  vlart_status_t status = check_sources(session, session->sources_needed, diag);
+  vlart_status_t status = vlart_lanes_take(session, diag);
   if (status != VLART_STATUS_OK) {
+    vlart_queue_keep(session); /* what is left of the chunk is old, and may be handed out */
+    return status;
+  }
+  status = check_sources(session, session->sources_needed, diag);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  status = vlart_sensors_fresh(&session->sensors, session->sources_needed & session->sources_own, diag);
+  if (status != VLART_STATUS_OK) {
+    vlart_queue_keep(session);
     return status;
   }
   clock_limit_t clock = start_clock(deadline_us);
@@ -212,7 +299,7 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
     session->totals.deadline_overruns++;
   }
   if (status != VLART_STATUS_OK && session->action_stage != VLART_NONE &&
-      !is_current(session, session->action_stage)) {
+      !vlart_stage_is_current(session, session->action_stage)) {
     vlart_queue_keep(session);
   }
   return status;

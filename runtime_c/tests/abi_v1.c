@@ -29,6 +29,11 @@ AT(vlart_session_options_t, threads, 16);
 AT(vlart_session_options_t, backends, 24);
 AT(vlart_session_options_t, backend_count, 32);
 AT_LEAST(vlart_session_options_t, 40);
+AT(vlart_session_options_t, tvm_ffi_library, 40); /* since 1.x; a struct_size of 40 is accepted */
+AT(vlart_session_options_t, stand_in, 56);
+AT(vlart_session_options_t, tensorrt_library, 64);
+AT(vlart_session_options_t, tensorrt_trial, 72);
+AT(vlart_session_options_t, whole_tick, 76);
 
 AT(vlart_bundle_info_t, name, 8);
 AT(vlart_bundle_info_t, recipe, 24);
@@ -70,10 +75,41 @@ AT(vlart_stage_stats_t, runs, 8);
 AT(vlart_stage_stats_t, max_ns, 48);
 AT_LEAST(vlart_stage_stats_t, 56);
 
+AT(vlart_sensor_options_t, accept, 8);
+AT(vlart_sensor_options_t, max_age_us, 16);
+AT_LEAST(vlart_sensor_options_t, 24);
+AT(vlart_sensor_info_t, writes, 8);
+AT(vlart_sensor_info_t, lost, 56);
+AT(vlart_sensor_info_t, max_age_us, 72);
+AT(vlart_sensor_info_t, number, 84);
+AT_LEAST(vlart_sensor_info_t, 88);
+
 AT(vlart_session_totals_t, steps, 8);
 AT(vlart_session_totals_t, last_step_ns, 64);
 AT_LEAST(vlart_session_totals_t, 72);
 
+AT(vlart_router_options_t, state, 8); /* the router is from version 1.2 */
+AT(vlart_router_options_t, log_capacity, 16);
+AT_LEAST(vlart_router_options_t, 24);
+
+AT(vlart_decision_t, sequence, 8);
+AT(vlart_decision_t, route, 16);
+AT(vlart_decision_t, backbone, 32);
+AT(vlart_decision_t, outcome, 40);
+AT(vlart_decision_t, similarity, 48);
+AT(vlart_decision_t, alpha, 72);
+AT(vlart_decision_t, cost_ms, 168);
+AT(vlart_decision_t, text, 200);
+AT_LEAST(vlart_decision_t, 328);
+
+AT(vlart_router_info_t, generation, 24);
+AT(vlart_router_info_t, recovered, 32);
+AT(vlart_router_info_t, log_dropped, 40);
+AT_LEAST(vlart_router_info_t, 48);
+
+NUMBER(VLART_BY_NOTHING, 3);
+NUMBER(VLART_LEVEL_PRIOR, 3);
+NUMBER(VLART_OUTCOME_FAILURE, 2);
 NUMBER(VLART_STATUS_OK, 0);
 NUMBER(VLART_STATUS_BAD_ARGUMENT, 1);
 NUMBER(VLART_STATUS_IO, 2);
@@ -97,8 +133,49 @@ NUMBER(VLART_STATUS_NOT_FOUND, 19);
 NUMBER(VLART_STATUS_SELF_TEST_FAILED, 20);
 NUMBER(VLART_STATUS_ACTION_NOT_DECODED, 21);
 NUMBER(VLART_STATUS_CHUNK_TOO_LATE, 22);
+NUMBER(VLART_STATUS_TEXT_REFUSED, 25);
+NUMBER(VLART_STATUS_STALE_INPUT, 30);
+NUMBER(VLART_STATUS_INPUT_OUT_OF_RANGE, 31);
+NUMBER(VLART_ACCEPT_NOT_FINITE, 1);
+NUMBER(VLART_ACCEPT_OUT_OF_RANGE, 2);
+NUMBER(VLART_ACCEPT_STALE, 4);
+NUMBER(VLART_ACCEPT_DENORMAL, 8);
 
 /* Signatures: each assignment compiles only while the function keeps its type. */
+AT(vlart_async_options_t, lead_ticks, 8);
+AT(vlart_async_options_t, stale_ticks, 12);
+AT(vlart_async_options_t, deadline_ticks, 16);
+AT(vlart_async_options_t, safe, 20);
+AT(vlart_async_options_t, safe_action, 24);
+AT(vlart_async_options_t, deadline_us, 32);
+AT_LEAST(vlart_async_options_t, 40);
+
+AT(vlart_async_info_t, tick, 8);
+AT(vlart_async_info_t, remaining, 16);
+AT(vlart_async_info_t, due, 20);
+AT(vlart_async_info_t, busy, 24);
+AT(vlart_async_info_t, late_ticks, 28);
+AT(vlart_async_info_t, chunks, 32);
+AT(vlart_async_info_t, latency_ns, 72);
+AT(vlart_async_info_t, status, 80);
+AT_LEAST(vlart_async_info_t, 88);
+
+NUMBER(VLART_SAFE_HOLD, 0);
+NUMBER(VLART_SAFE_ZERO, 1);
+NUMBER(VLART_SAFE_GIVEN, 2);
+NUMBER(VLART_CANCEL_KEEP, 0);
+NUMBER(VLART_CANCEL_DROP, 1);
+NUMBER(VLART_CANCEL_EPISODE, 2);
+/* From version 1.3. */
+NUMBER(VLART_STATUS_LANE_STALE, 26);
+AT(vlart_session_options_t, lane, 80);
+AT(vlart_lane_info_t, sequence, 8);
+AT(vlart_lane_info_t, age_ns, 16);
+AT_LEAST(vlart_lane_info_t, 24);
+
+NUMBER(VLART_STATUS_SAFE_ACTION, 23);
+NUMBER(VLART_STATUS_CANCELLED, 24);
+
 static const struct {
   uint32_t (*abi_version)(void);
   vlart_status_t (*bundle_required_bytes)(const char *, vlart_diag_t *, size_t *);
@@ -122,6 +199,54 @@ static const struct {
   vlart_status_t (*session_totals)(const vlart_session_t *, vlart_session_totals_t *);
   vlart_status_t (*session_observe)(vlart_session_t *, vlart_diag_t *); /* from version 1.1 */
   vlart_status_t (*session_reset)(vlart_session_t *);
+  vlart_status_t (*async_required_bytes)(const vlart_session_t *, const vlart_async_options_t *,
+                                         vlart_diag_t *, size_t *); /* from version 1.2 */
+  vlart_status_t (*async_init)(vlart_session_t *, const vlart_async_options_t *, void *, size_t,
+                               vlart_diag_t *, vlart_async_t **);
+  vlart_status_t (*async_serve)(vlart_async_t *);
+  vlart_status_t (*async_answer)(vlart_async_t *);
+  void (*async_stop)(vlart_async_t *);
+  void (*async_close)(vlart_async_t *);
+  vlart_status_t (*async_write)(vlart_async_t *, uint32_t, const void *, size_t, uint32_t, uint32_t,
+                                const uint64_t *, vlart_diag_t *);
+  vlart_status_t (*async_request)(vlart_async_t *);
+  vlart_status_t (*async_pop)(vlart_async_t *, float *, size_t, vlart_diag_t *);
+  vlart_status_t (*async_cancel)(vlart_async_t *, uint32_t);
+  vlart_status_t (*async_info)(vlart_async_t *, vlart_async_info_t *);
+  vlart_status_t (*router_required_bytes)(const char *, const vlart_router_options_t *,
+                                          vlart_diag_t *, size_t *); /* from version 1.2 */
+  vlart_status_t (*router_init)(const char *, const vlart_router_options_t *, void *, size_t,
+                                vlart_diag_t *, vlart_router_t **);
+  vlart_status_t (*router_decide)(vlart_router_t *, const char *, const float *, uint32_t,
+                                  vlart_diag_t *, vlart_decision_t *);
+  vlart_status_t (*router_report_outcome)(vlart_router_t *, uint32_t, vlart_diag_t *);
+  vlart_status_t (*router_drain)(vlart_router_t *, vlart_decision_t *);
+  vlart_status_t (*router_info)(const vlart_router_t *, vlart_router_info_t *);
+  const char *(*router_backbone)(const vlart_router_t *, uint32_t);
+  vlart_status_t (*session_write_text)(vlart_session_t *, uint32_t, const char *, size_t,
+                                       vlart_diag_t *); /* from version 1.2 */
+  vlart_status_t (*tokenizer_required_bytes)(const void *, size_t, size_t, vlart_diag_t *, size_t *);
+  vlart_status_t (*tokenizer_open)(const void *, size_t, size_t, void *, size_t, vlart_diag_t *,
+                                   vlart_tokenizer_t **);
+  vlart_status_t (*tokenizer_encode)(vlart_tokenizer_t *, const char *, size_t, int64_t *, size_t,
+                                     size_t *, vlart_diag_t *);
+  vlart_status_t (*tokenizer_fill)(vlart_tokenizer_t *, const char *, size_t, int64_t *, uint8_t *,
+                                   size_t, vlart_diag_t *);
+  vlart_status_t (*bundle_find_lane)(const vlart_bundle_t *, const char *, uint32_t *); /* 1.3 */
+  vlart_status_t (*lane_required_bytes)(const vlart_session_t *, uint32_t, vlart_diag_t *, size_t *);
+  vlart_status_t (*lane_init)(vlart_session_t *, uint32_t, void *, size_t, vlart_diag_t *,
+                              vlart_lane_t **);
+  vlart_status_t (*session_follow)(vlart_session_t *, vlart_lane_t *, vlart_diag_t *);
+  vlart_status_t (*lane_step)(vlart_lane_t *, vlart_diag_t *);
+  vlart_status_t (*session_followed)(const vlart_session_t *, uint32_t, vlart_lane_info_t *);
+  vlart_status_t (*session_sensors)(vlart_session_t *, const vlart_sensor_options_t *,
+                                    vlart_diag_t *); /* from version 1.3 */
+  vlart_status_t (*session_time)(vlart_session_t *, uint64_t);
+  vlart_status_t (*session_stamp)(vlart_session_t *, uint32_t, uint32_t, uint64_t, vlart_diag_t *);
+  vlart_status_t (*session_sensor)(const vlart_session_t *, uint32_t, vlart_sensor_info_t *);
+  vlart_status_t (*async_time)(vlart_async_t *, uint64_t);
+  vlart_status_t (*async_stamp)(vlart_async_t *, uint32_t, uint32_t, uint64_t, vlart_diag_t *);
+  vlart_status_t (*async_sensor)(const vlart_async_t *, uint32_t, vlart_sensor_info_t *);
 } functions = {
     vlart_abi_version,     vlart_bundle_required_bytes, vlart_bundle_open,
     vlart_bundle_close,    vlart_session_required_bytes, vlart_session_init,
@@ -129,6 +254,20 @@ static const struct {
     vlart_session_step_deadline, vlart_session_read,     vlart_session_pop,
     vlart_session_queue,   vlart_session_invalidate,     vlart_session_stats,
     vlart_session_totals,  vlart_session_observe,        vlart_session_reset,
+    vlart_async_required_bytes, vlart_async_init,        vlart_async_serve,
+    vlart_async_answer,    vlart_async_stop,      vlart_async_close,            vlart_async_write,
+    vlart_async_request,   vlart_async_pop,              vlart_async_cancel,
+    vlart_async_info,
+    vlart_router_required_bytes, vlart_router_init,      vlart_router_decide,
+    vlart_router_report_outcome, vlart_router_drain,     vlart_router_info,
+    vlart_router_backbone,
+    vlart_session_write_text, vlart_tokenizer_required_bytes, vlart_tokenizer_open,
+    vlart_tokenizer_encode, vlart_tokenizer_fill,
+    vlart_bundle_find_lane, vlart_lane_required_bytes,   vlart_lane_init,
+    vlart_session_follow,  vlart_lane_step,              vlart_session_followed,
+    vlart_session_sensors, vlart_session_time,           vlart_session_stamp,
+    vlart_session_sensor,  vlart_async_time,             vlart_async_stamp,
+    vlart_async_sensor,
 };
 
 int main(void) {

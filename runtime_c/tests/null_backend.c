@@ -131,8 +131,37 @@ const vlart_backend_t null_backend = {
     .close = null_close,
 };
 
+/* The same for stages of TVM, whose libraries no test of the session needs. */
+static const vlart_backend_t null_backend_tvm = {
+    .id = VLART_BACKEND_TVM,
+    .name = "null",
+    .context_bytes = context_bytes,
+    .engine_bytes = engine_bytes,
+    .open = null_open,
+    .load = null_load,
+    .prepare = null_prepare,
+    .run = null_run,
+    .unload = null_unload,
+    .close = null_close,
+};
+
+/* And for stages of TensorRT. */
+static const vlart_backend_t null_backend_tensorrt = {
+    .id = VLART_BACKEND_TENSORRT,
+    .name = "null",
+    .context_bytes = context_bytes,
+    .engine_bytes = engine_bytes,
+    .open = null_open,
+    .load = null_load,
+    .prepare = null_prepare,
+    .run = null_run,
+    .unload = null_unload,
+    .close = null_close,
+};
+
 vlart_session_options_t null_options(void) {
-  static const vlart_backend_t *const backends[] = {&null_backend};
+  static const vlart_backend_t *const backends[] = {&null_backend, &null_backend_tvm,
+                                                  &null_backend_tensorrt};
   return (vlart_session_options_t){
-      .struct_size = sizeof(vlart_session_options_t), .backends = backends, .backend_count = 1};
+      .struct_size = sizeof(vlart_session_options_t), .backends = backends, .backend_count = 3};
 }

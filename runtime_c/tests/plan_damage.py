@@ -69,6 +69,16 @@ STRUCTURE = {
     "a sampling's form is unknown": (change("samplings", 0, form=3), "form 3 with"),
     "a sampling counts otherwise": (change("samplings", 0, iterations=9), "does not fit a stage that runs 3 times"),
     "a sampling's error is no number": (change("samplings", 0, error=float("nan")), "is no number"),
+    "a precision's stage does not exist": (change("precisions", 2, stage=2), "stage 2 does not exist"),
+    "a precision's stage comes too late": (change("precisions", 2, stage=0), "stage 0 does not exist or comes too late"),
+    "a precision's group is no string": (change("precisions", 0, group=1 << 20), "outside the strings section"),
+    "a precision's scheme is unknown": (change("precisions", 0, scheme=5), "scheme 5 by decider 3"),
+    "a precision has no scheme": (change("precisions", 1, scheme=0), "scheme 0 by decider 2"),
+    "a precision's decider is unknown": (change("precisions", 0, decider=4), "scheme 3 by decider 4"),
+    "a precision was decided by nobody": (change("precisions", 2, decider=0), "scheme 1 by decider 0"),
+    "a precision has no layer": (change("precisions", 0, layers=0), "0 layers of scheme 3"),
+    "a precision's error is negative": (change("precisions", 0, error=-0.5), "is no number"),
+    "a precision's time is infinite": (change("precisions", 1, time_us=float("inf")), "is no number"),
     "an initializer's weight does not exist": (change("initializers", 0, weight=99), "weight does not exist"),
     "the action is a source": (change("policy", 0, action_value=1), "not a stage's"),
     "the action has another shape": (change("policy", 0, chunk_steps=6), r"not a stage's f32\[1,6,3\]"),
@@ -76,6 +86,24 @@ STRUCTURE = {
     "bounds are crossed": (low_above_high, "lower bound of dimension 0"),
     "bounds are too few": (change("policy", 0, low_count=1), "1 bounds"),
 }
+
+# Of Flow(3).on_board().
+BOARD = {
+    "a build's stage does not exist": (change("builds", 1, stage=2), "stage 2 does not exist"),
+    "a stage is built twice": (change("builds", 1, stage=0), "stage 0 does not exist or comes twice"),
+    "a build is of another backend": (change("stages", 1, backend=1), 'stage "denoise" has no engine of TensorRT'),
+    "a build's flag is unknown": (change("builds", 0, flags=4), "flags 4 at level 3"),
+    "a build's level is unknown": (change("builds", 0, level=6), "flags 3 at level 6"),
+    "an engine is smaller than it is": (change("builds", 0, engine_bytes_max=19), "at least 20 and at most 19"),
+    "there is no board": (lambda plan: plan.records.pop("board"), "no board to build it on"),
+    "there are two boards": (lambda plan: plan.records["board"].append(plan.records["board"][0]), "2 records instead"),
+    "a board's name is no string": (change("board", 0, name=1 << 20), "outside the strings section"),
+    "a board's TensorRT is no string": (change("board", 0, tensorrt=1 << 20), "outside the strings section"),
+    "a timing cache has no name": (rename("board", 0, "", "timing_cache"), "not the name of a timing cache"),
+    "a timing cache leaves the bundle": (rename("board", 0, "../x", "timing_cache"), "not the name of a timing cache"),
+    "a timing cache is in a directory": (rename("board", 0, "a/b", "timing_cache"), "not the name of a timing cache"),
+}
+
 
 def twice(section: str):
     def apply(plan: Container) -> None:
@@ -138,6 +166,21 @@ ACTIONS = {
     "the weights are too few": ("realtime", change("consumption", 0, weights=1), "of H f32"),
     "the rest is of a source": ("realtime", change("consumption", 0, chunk=0), "not a stage's value of its shape"),
     "the rest has another shape": ("realtime", change("consumption", 0, chunk=5), "not a stage's value of its shape"),
+}
+
+# sample_actions.samples()["guarded"]: guards of the sources 0, f32[1,5,2] with two bounds, and 1, f32[1,4] with one.
+GUARDS = {
+    "a guard's source does not exist": (change("guards", 1, source=2), "source 2 does not exist or comes twice"),
+    "a source is guarded twice": (change("guards", 1, source=0), "source 0 does not exist or comes twice"),
+    "a guard's rule is unknown": (change("guards", 0, outside=2), "rule 2 with 0 is not known"),
+    "a guard's flag is unknown": (change("guards", 0, not_finite=2), "rule 1 with 2 is not known"),
+    "a guard's bounds are not pairs": (change("guards", 0, high_count=1), "not as many upper bounds"),
+    "a guard has bounds for another axis": (change("guards", 1, low_count=2, high_count=2), "neither one nor as many"),
+    "a guard's bounds do not exist": (change("guards", 0, high_begin=5), "leave the floats section"),
+    "a guard's bounds wrap around": (change("guards", 0, low_begin=2**32 - 1), "leave the floats section"),
+    "a guard's bounds are crossed": (change("guards", 1, low_begin=5, high_begin=4), "above its upper one"),
+    "a guard's bound is NaN": (number("floats", 0, float("nan")), "is no number"),
+    "a guarded range is of integers": (change("values", 1, dtype=6), "not of f32"),
 }
 
 FRAMES = {

@@ -81,6 +81,16 @@ class Relay:
         return self
 
 
+    def guard(self, source: int, low=(), high=(), outside: str = "count", max_age_us: int = 0, **fields) -> Relay:
+        """In the order of sources."""
+        floats = self.bundle.plan.scalars
+        self.bundle.plan.add("guards", source=source, outside=layout.GUARD_RULES[outside], low_count=len(low),
+                             low_begin=floats("floats", list(low)), high_count=len(high),
+                             high_begin=floats("floats", list(high)), max_age_us=max_age_us,
+                             **{"not_finite": 0, **fields})
+        return self
+
+
 def idct(steps: int) -> np.ndarray:
     """The orthonormal inverse DCT-II as a matrix, entry by entry from its definition."""
     out = np.zeros((steps, steps))
@@ -104,4 +114,6 @@ def samples() -> dict[str, Relay]:
         "ensemble": Relay("ensemble", "f32", (1, 4, 2), (4, 2), 1).consume("ensemble", decay=0.01),
         "realtime": Relay("realtime", "f32", (1, 5, 2), (5, 2), 2, filled=True).affine([2, 2], [1, 1])
         .consume("realtime", delay=1, horizon=3, previous="previous", weights="weights", chunk="out"),
+        "guarded": Relay("guarded", "f32", (1, 5, 2), (5, 2), 2).delta([1, None])
+        .guard(0, (-4, -8), (4, 8), "refuse", 50_000).guard(1, (-1,), (1,)),
     }

@@ -71,7 +71,7 @@ class Container:
             return getattr(self, name), stride
         rows = self.records.get(name, [])
         if record is None:
-            code = {"indices": "<I", "floats": "<f"}[name]
+            code = "<f" if name == "floats" else "<I"
             return b"".join(struct.pack(code, r["value"]) for r in rows), stride
         tail = b"\xff" * 8 * self.later
         return b"".join(record.pack(**r) + tail for r in rows), record.size + len(tail)
@@ -163,6 +163,12 @@ class Bundle:
             initializer_begin=init[0] if init else 0, initializer_count=len(init),
             carry_begin=carry[0] if carry else 0, carry_count=len(carry), flops=123, weight_bytes=456)
 
+    def text(self, tokens: int, mask: int, table: bytes, max_bytes: int) -> None:
+        """After the last stage. tokens, mask: sources."""
+        path = f"tokenizers/{len(self.plan.records.get('texts', []))}.bin"
+        self.files[path] = table
+        self.plan.add("texts", tokenizer=len(self.files), tokens=tokens, mask=mask, max_bytes=max_bytes)
+
     def delay(self, given: str, name: str) -> None:
         """A value `name` that holds what `given` was one observation ago."""
         row = self.plan.records["values"][self.values[given]]
@@ -219,7 +225,8 @@ class Bundle:
         if self.golden.records:
             files["golden/golden.bin"] = self.golden.to_bytes()
         for path, data in files.items():
-            kind = {"weights.bin": "weights", "golden.bin": "golden"}.get(Path(path).name, "stage")
+            kind = {"weights.bin": "weights", "golden.bin": "golden"}.get(
+                Path(path).name, "tokenizer" if path.startswith("tokenizers/") else "stage")
             plan.add("files", path=plan.string(path), kind=layout.FILE_KINDS[kind], crc32=zlib.crc32(data),
                      bytes=len(data))
         return plan
@@ -332,7 +339,24 @@ class Flow:
             [("noise", "sample", "sample.scratch")])
         b.plan.add("samplings", stage=1, form=layout.LOOP_FORMS["steps"], iterations=iterations, written=10,
                    solver=b.plan.string("euler"), error=0.25, budget=0.5)
+        for stage, group, scheme, decider, error, time_us in (
+                (0, "prefix/encoder", "int8", "optimiser", 0.125, 1.5), (1, "denoise/mix.0", "int4", "rule", 0.0, 0.0),
+                (1, 'denoise/"mix" 1', "fp32", "default", 0.0, 0.1)):
+            b.plan.add("precisions", stage=stage, group=b.plan.string(group), scheme=layout.SCHEMES[scheme],
+                       decider=layout.DECIDERS[decider], layers=2, error=error, time_us=time_us, reserved=0, bytes=36)
         b.action("sample", self.h)
+
+    def on_board(self) -> "Flow":
+        """With engines to build on a board, and none to run here."""
+        plan = self.bundle.plan
+        text = {"name": "orin-nano-8gb", "jetpack": "6.2", "l4t": "36.4.3", "tensorrt": "10.3", "timing_cache": "timing.cache"}
+        plan.add("board", compute_capability=87, **{k: plan.string(v) for k, v in text.items()})
+        for stage, flags, int8, int4 in ((0, 3, 1, 0), (1, 0, 0, 1)):
+            plan.records["stages"][stage].update(backend=layout.BACKENDS["tensorrt"])
+            plan.add("builds", stage=stage, flags=flags, level=3, aux_streams=stage, int8_gemms=int8, int4_dequants=int4,
+                     attentions=2, workspace_bytes=1 << 29, weight_bytes=36, engine_bytes_min=20,
+                     engine_bytes_max=8_000_000_000, activation_bytes=1000)
+        return self
 
     def inputs(self, seed: int = 0) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(seed)

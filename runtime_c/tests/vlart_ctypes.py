@@ -28,7 +28,9 @@ U32, U64, F32P = c.c_uint32, c.c_uint64, c.POINTER(c.c_float)
 Diag = _struct("Diag", status=c.c_int, what=c.c_char * 160, where=c.c_char * 256, why=c.c_char * 512, fix=c.c_char * 256)
 OpenOptions = _struct("OpenOptions", skip_file_checksums=U32, reserved=U32)
 SessionOptions = _struct("SessionOptions", ort_library=c.c_char_p, threads=U32, reserved=U32, backends=c.c_void_p,
-                         backend_count=c.c_size_t)
+                         backend_count=c.c_size_t, tvm_ffi_library=c.c_char_p, tvm_library=c.c_char_p,
+                         stand_in=U32, reserved2=U32, tensorrt_library=c.c_char_p, tensorrt_trial=U32,
+                         whole_tick=U32)
 BundleInfo = _struct("BundleInfo", name=c.c_char_p, target=c.c_char_p, recipe=c.c_char_p, format_major=U32,
                      format_minor=U32, source_count=U32, value_count=U32, stage_count=U32, action_value=U32,
                      chunk_steps=U32, execute_steps=U32, action_dim=U32, consume=U32, low=F32P, high=F32P,
@@ -78,8 +80,9 @@ class Policy:
         self.bundle_arena = c.create_string_buffer(size.value)
         library.call("vlart_bundle_open", path, None, self.bundle_arena, size, c.byref(self.bundle))
 
-    def start(self, ort: str | None, threads: int = 1) -> Policy:
-        options, size, session = SessionOptions(ort_library=ort and ort.encode(), threads=threads), c.c_size_t(), c.c_void_p()
+    def start(self, ort: str | None, threads: int = 1, **further) -> Policy:
+        options = SessionOptions(ort_library=ort and ort.encode(), threads=threads, **further)
+        size, session = c.c_size_t(), c.c_void_p()
         self.lib.call("vlart_session_required_bytes", self.bundle, c.byref(options), c.byref(size))
         self.session_arena = c.create_string_buffer(size.value)
         self.lib.call("vlart_session_init", self.bundle, c.byref(options), self.session_arena, size, c.byref(session))

@@ -39,12 +39,12 @@ static const char *update_name(uint32_t update) {
 }
 
 static const char *backend_name(uint32_t backend) {
-  static const char *const names[] = {"none", "onnxruntime", "tensorrt", "tvm"};
+  static const char *const names[] = {"none", "onnxruntime", "tensorrt", "tvm", "library"};
   return names[backend];
 }
 
 static void print_files(FILE *out, const vlart_plan_t *plan) {
-  static const char *const kinds[] = {"none", "stage", "weights", "golden"};
+  static const char *const kinds[] = {"none", "stage", "weights", "golden", "tokenizer"};
   for (uint32_t i = 0; i < plan->file_count; i++) {
     const vlart_file_record_t *file = vlart_plan_file(plan, i);
     fprintf(out, "file %" PRIu32 " ", i);
@@ -100,6 +100,76 @@ static void print_histories(FILE *out, const vlart_plan_t *plan) {
   }
 }
 
+static void print_texts(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_TEXTS); i++) {
+    const vlart_text_record_t *text = vlart_plan_text(plan, i);
+    fprintf(out, "text %%%" PRIu32 " mask=", vlart_plan_source(plan, text->tokens)->value);
+    if (text->mask == VLART_NONE) {
+      fputs("none", out);
+    } else {
+      fprintf(out, "%%%" PRIu32, vlart_plan_source(plan, text->mask)->value);
+    }
+    fprintf(out, " tokenizer=%" PRIu32 " max_bytes=%" PRIu32 "\n", text->tokenizer, text->max_bytes);
+  }
+}
+
+static void print_lanes(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < plan->lane_count; i++) {
+    const vlart_lane_record_t *lane = vlart_plan_lane(plan, i);
+    fputs("lane ", out);
+    print_quoted(out, vlart_plan_string(plan, lane->name));
+    fprintf(out, " clock=%.9g max_age_ms=%" PRIu32, (double)lane->clock_hz, lane->max_age_ms);
+    for (uint32_t k = 0; k < lane->index_count; k++) {
+      uint32_t source = vlart_plan_index(plan, lane->index_begin + k);
+      fprintf(out, " %%%" PRIu32, vlart_plan_source(plan, source)->value);
+    }
+    fputc('\n', out);
+  }
+}
+
+static void print_instructions(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_INSTRUCTIONS); i++) {
+    const vlart_instruction_record_t *row = vlart_plan_instruction(plan, i);
+    fprintf(out, "instruction %%%" PRIu32 " ", vlart_plan_source(plan, row->source)->value);
+    print_quoted(out, vlart_plan_string(plan, row->text));
+    for (uint32_t k = 0; k < row->stored_count; k++) {
+      const vlart_stored_record_t *stored = vlart_plan_stored(plan, row->stored_begin + k);
+      fprintf(out, " %%%" PRIu32 "=@%" PRIu32, stored->value, stored->weight);
+    }
+    fputc('\n', out);
+  }
+}
+
+static void print_range(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t begin,
+                        uint32_t count) {
+  fprintf(out, " %s=%s", label, count == 0 ? "none" : "");
+  for (uint32_t i = 0; i < count; i++) {
+    fprintf(out, "%s%.9g", i > 0 ? "," : "", (double)vlart_plan_floats(plan, begin)[i]);
+  }
+}
+
+static void print_backbones(FILE *out, const vlart_plan_t *plan) {
+  for (uint32_t i = 0; i < plan->backbone_count; i++) {
+    const vlart_chunk_record_t *chunk = vlart_plan_chunk(plan, i);
+    fputs("backbone ", out);
+    print_quoted(out, vlart_plan_string(plan, chunk->backbone));
+    fprintf(out, " %%%" PRIu32 "\n", chunk->value);
+  }
+}
+
+static void print_guards(FILE *out, const vlart_plan_t *plan) {
+  static const char *const rules[] = {"count", "refuse"};
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_GUARDS); i++) {
+    const vlart_guard_record_t *guard = vlart_plan_guard(plan, i);
+    fprintf(out, "guard %%%" PRIu32 " %s", vlart_plan_source(plan, guard->source)->value,
+            rules[guard->outside]);
+    print_range(out, plan, "low", guard->low_begin, guard->low_count);
+    print_range(out, plan, "high", guard->high_begin, guard->high_count);
+    fprintf(out, " not_finite=%" PRIu32 " max_age_us=%" PRIu64 "\n", guard->not_finite,
+            guard->max_age_us);
+  }
+}
+
 static void print_bindings(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t begin,
                            uint32_t count) {
   static const char *const modes[] = {"whole", "row", "carry"};
@@ -121,6 +191,57 @@ static void print_sampling(FILE *out, const vlart_plan_t *plan, uint32_t stage) 
       print_quoted(out, vlart_plan_string(plan, sampling->solver));
       fprintf(out, " written=%" PRIu32 " error=%.9g budget=%.9g\n", sampling->written,
               (double)sampling->error, (double)sampling->budget);
+    }
+  }
+}
+
+static void print_precisions(FILE *out, const vlart_plan_t *plan, uint32_t stage) {
+  static const char *const schemes[] = {"none", "fp32", "fp16", "int8", "int4"};
+  static const char *const deciders[] = {"none", "default", "rule", "optimiser"};
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_PRECISIONS); i++) {
+    const vlart_precision_record_t *precision = vlart_plan_precision(plan, i);
+    if (precision->stage == stage) {
+      fputs("  precision ", out);
+      print_quoted(out, vlart_plan_string(plan, precision->group));
+      fprintf(out, " %s by=%s layers=%" PRIu32 " error=%.9g time_us=%.9g bytes=%" PRIu64 "\n",
+              schemes[precision->scheme], deciders[precision->decider], precision->layers,
+              (double)precision->error, (double)precision->time_us, precision->bytes);
+    }
+  }
+}
+
+/* " LABEL\"STRING\"" */
+static void print_string(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t string) {
+  fprintf(out, " %s", label);
+  print_quoted(out, vlart_plan_string(plan, string));
+}
+
+static void print_board(FILE *out, const vlart_plan_t *plan) {
+  if (vlart_plan_count(plan, VLART_SECTION_BOARD) > 0) {
+    const vlart_board_record_t *board = vlart_plan_board(plan, 0);
+    fputs("board", out);
+    print_string(out, plan, "", board->name);
+    fprintf(out, " sm=%" PRIu32, board->compute_capability);
+    print_string(out, plan, "jetpack=", board->jetpack);
+    print_string(out, plan, "l4t=", board->l4t);
+    print_string(out, plan, "tensorrt=", board->tensorrt);
+    print_string(out, plan, "timing_cache=", board->timing_cache);
+    fputc('\n', out);
+  }
+}
+
+static void print_build(FILE *out, const vlart_plan_t *plan, uint32_t stage) {
+  static const char *const flags[] = {"none", "strongly_typed", "no_tf32", "strongly_typed,no_tf32"};
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_BUILDS); i++) {
+    const vlart_build_record_t *build = vlart_plan_build(plan, i);
+    if (build->stage == stage) {
+      fprintf(out,
+              "  build flags=%s level=%" PRIu32 " aux_streams=%" PRIu32 " workspace=%" PRIu64
+              " weights=%" PRIu64 " engine=%" PRIu64 "..%" PRIu64 " activations=%" PRIu64
+              " int8_gemms=%" PRIu32 " int4_dequants=%" PRIu32 " attentions=%" PRIu32 "\n",
+              flags[build->flags], build->level, build->aux_streams, build->workspace_bytes,
+              build->weight_bytes, build->engine_bytes_min, build->engine_bytes_max,
+              build->activation_bytes, build->int8_gemms, build->int4_dequants, build->attentions);
     }
   }
 }
@@ -157,6 +278,8 @@ static void print_stage(FILE *out, const vlart_plan_t *plan, uint32_t index) {
             carry->output - stage->output_begin);
   }
   print_sampling(out, plan, index);
+  print_precisions(out, plan, index);
+  print_build(out, plan, index);
 }
 
 static void print_bounds(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t begin,
@@ -180,11 +303,17 @@ void vlart_plan_print(FILE *out, const vlart_plan_t *plan) {
   fputs(" recipe ", out);
   print_quoted(out, vlart_plan_string(plan, policy->recipe));
   fprintf(out, "\narena %" PRIu64 "\n", policy->arena_bytes);
+  print_board(out, plan);
   print_files(out, plan);
   print_weights(out, plan);
   print_values(out, plan);
   print_sources(out, plan);
   print_histories(out, plan);
+  print_texts(out, plan);
+  print_instructions(out, plan);
+  print_lanes(out, plan);
+  print_guards(out, plan);
+  print_backbones(out, plan);
   for (uint32_t i = 0; i < plan->stage_count; i++) {
     print_stage(out, plan, i);
   }

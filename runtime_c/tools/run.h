@@ -11,10 +11,19 @@
 typedef struct {
   const char *bundle;
   const char *ort;
+  const char *tvm;
+  const char *tvm_ffi;
+  const char *tensorrt;
   const char *frames;
+  const char *profile; /* a file to write, or NULL */
+  const char *sensors; /* what is above /sys and /proc, "" for the root */
   uint32_t threads;
   uint32_t repeat;
+  uint32_t warm_up; /* passes before, whose times are not kept */
+  bool whole_tick;
+  const char *backbone; /* NULL: the first, or in a self-test all */
   bool self_test;
+  bool stand_in;
   bool cold;
   bool json;
 } run_options_t;
@@ -36,7 +45,11 @@ typedef struct {
   uint32_t failed; /* frames in which one of the three did not hold */
 } run_verdict_t;
 
-typedef struct {
+enum { RUN_SENSOR_BYTES = 4096, RUN_READINGS = 64 };
+
+typedef struct run_t run_t;
+
+struct run_t {
   const run_options_t *options;
   vlart_bundle_t *bundle;
   vlart_session_t *session;
@@ -47,13 +60,21 @@ typedef struct {
   vlart_frames_t frames;
   char frames_path[4096];
   run_samples_t *stages; /* [info.stage_count] */
+  run_samples_t writes; /* one per frame: all of its inputs */
   run_samples_t steps;
   run_samples_t pops; /* one per chunk: the mean over its actions */
+  run_samples_t same, other; /* of the steps: without, with a stage that the task alone decides */
+  bool counting; /* the warm-up is over */
+  void (*between)(run_t *, double now_ms); /* called between replans, or NULL */
+  char before[RUN_SENSOR_BYTES], after[RUN_SENSOR_BYTES]; /* sensors, as JSON */
+  char (*during)[RUN_SENSOR_BYTES]; /* [RUN_READINGS], each taken after a replan */
+  uint32_t during_count;
+  double reading_every_ms, next_reading_ms;
   run_verdict_t *verdicts; /* [verdict_count], by value */
   uint32_t verdict_count;
   float *actions; /* [frames, execute_steps, action_dim] of the last pass */
   uint32_t *action_counts; /* [frames] */
-} run_t;
+};
 
 typedef struct {
   double max_abs;
@@ -71,6 +92,22 @@ vlart_status_t run_load_frames(run_t *run, vlart_diag_t *diag);
 
 void run_print_text(const run_t *run);
 void run_print_json(const run_t *run, vlart_status_t status, const vlart_diag_t *diag);
+
+/* JSON text, in quotes. */
+void run_json_string(FILE *file, const char *string);
+
+/* What clocks, temperatures, power, throttling and memory are now: a JSON object, empty where nothing is known. */
+void run_read_sensors(const char *root, char *out, size_t bytes);
+
+/* The same into `during`, where the last time is long enough ago. */
+void run_read_during(run_t *run, double now_ms);
+
+/* The first line of a file without its line end; of its rows, what stands behind a key and its colon. False: not there. */
+bool run_read_line(const char *path, char *out, size_t bytes);
+bool run_find_row(const char *path, const char *key, char *out, size_t bytes);
+
+/* Writes the times to the file that the options name. */
+vlart_status_t run_write_profile(const run_t *run, vlart_diag_t *diag);
 
 /* Allocates zeroed memory or ends the program. */
 void *run_allocate(size_t count, size_t bytes);

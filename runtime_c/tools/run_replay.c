@@ -20,6 +20,30 @@ static void add_sample(run_samples_t *samples, double ms) {
   samples->ms[samples->count++] = ms;
 }
 
+/* A sample, unless the warm-up still goes on. */
+static void keep(const run_t *run, run_samples_t *samples, double ms) {
+  if (run->counting) {
+    add_sample(samples, ms);
+  }
+}
+
+/* The stage reads sources of the task, and no other that changes. */
+static bool of_the_task_alone(const run_t *run, uint32_t stage) {
+  bool task = false;
+  for (uint32_t i = 0; i < run->info.source_count; i++) {
+    vlart_source_info_t source = {.struct_size = sizeof source};
+    vlart_bundle_source(run->bundle, i, &source);
+    if ((run->bundle->plan.depends[stage] >> i & 1) == 0 || source.update == VLART_UPDATE_STATIC) {
+      continue;
+    }
+    if (source.update != VLART_UPDATE_TASK) {
+      return false;
+    }
+    task = true;
+  }
+  return task;
+}
+
 static vlart_status_t find_golden(run_t *run, vlart_diag_t *diag) {
   const vlart_plan_t *plan = &run->bundle->plan;
   for (uint32_t i = 0; i < plan->file_count; i++) {
@@ -177,7 +201,7 @@ static void take_actions(run_t *run, uint32_t frame) {
     count++;
   }
   if (count > 0) {
-    add_sample(&run->pops, (now_ms() - begin) / count);
+    keep(run, &run->pops, (now_ms() - begin) / count);
   }
   run->action_counts[frame] = count;
 }
@@ -194,9 +218,11 @@ static vlart_status_t replay_frame(run_t *run, uint32_t index, vlart_diag_t *dia
   if (run->options->cold) {
     vlart_session_invalidate(run->session);
   }
-  bool refused = false;
+  bool refused = false, renewed = false;
+  double began = now_ms();
   vlart_status_t status = write_tensors(run, frame, diag);
   if (status == VLART_STATUS_OK) {
+    keep(run, &run->writes, now_ms() - began);
     /* A self-test asks whether the outputs are right; how fast they come is the table's matter. */
     status = run->options->self_test ? vlart_session_step_deadline(run->session, 0, diag)
                                      : vlart_session_step(run->session, diag);
@@ -206,9 +232,10 @@ static vlart_status_t replay_frame(run_t *run, uint32_t index, vlart_diag_t *dia
   }
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < stages; i++) {
     vlart_session_stats(run->session, i, &stats);
-    if (stats.runs > runs_before[i]) {
-      add_sample(&run->stages[i], (double)stats.last_ns * 1e-6);
+    if (stats.runs > runs_before[i] && stats.last_ns > 0) { /* 0: part of a whole tick */
+      keep(run, &run->stages[i], (double)stats.last_ns * 1e-6);
     }
+    renewed = renewed || (stats.runs > runs_before[i] && of_the_task_alone(run, i));
   }
   free(runs_before);
   if (status != VLART_STATUS_OK) {
@@ -216,7 +243,8 @@ static vlart_status_t replay_frame(run_t *run, uint32_t index, vlart_diag_t *dia
   }
   vlart_session_totals_t totals = {.struct_size = sizeof totals};
   vlart_session_totals(run->session, &totals);
-  add_sample(&run->steps, (double)totals.last_step_ns * 1e-6);
+  keep(run, &run->steps, (double)totals.last_step_ns * 1e-6);
+  keep(run, renewed ? &run->other : &run->same, (double)totals.last_step_ns * 1e-6);
   run->action_counts[index] = 0;
   if (run->info.action_value != VLART_NONE && !refused) {
     take_actions(run, index);
@@ -263,13 +291,17 @@ vlart_status_t run_replay(run_t *run, vlart_diag_t *diag) {
   run->verdicts = run_allocate(tensors + 1u, sizeof *run->verdicts);
   run->actions = run_allocate(frames * numbers + 1, sizeof *run->actions);
   run->action_counts = run_allocate(frames + 1u, sizeof *run->action_counts);
-  for (uint32_t pass = 0; pass < run->options->repeat; pass++) {
+  for (uint32_t pass = 0; pass < run->options->warm_up + run->options->repeat; pass++) {
+    run->counting = pass >= run->options->warm_up;
     vlart_session_reset(run->session); /* recorded frames are an episode */
     for (uint32_t i = 0; i < frames; i++) {
       vlart_status_t status = replay_frame(run, i, diag);
       if (status != VLART_STATUS_OK) {
         name_frame(run, i, diag);
         return status;
+      }
+      if (run->between != NULL && run->counting) {
+        run->between(run, now_ms());
       }
     }
   }

@@ -11,8 +11,14 @@ static int ascending(const void *a, const void *b) {
 }
 
 typedef struct {
-  double median, min, max;
+  double median, min, p95, p99, max;
 } summary_t;
+
+/* The smallest sample that so many hundredths are not above; the samples are sorted. */
+static double at_percent(const run_samples_t *samples, size_t percent) {
+  size_t at = samples->count * percent / 100;
+  return samples->ms[at < samples->count ? at : samples->count - 1];
+}
 
 /* Sorts the samples: they are printed once, at the end. */
 static summary_t summarize(const run_samples_t *samples) {
@@ -20,11 +26,12 @@ static summary_t summarize(const run_samples_t *samples) {
   size_t middle = samples->count / 2;
   double upper = samples->ms[middle];
   double median = samples->count % 2 == 1 ? upper : (samples->ms[middle - 1] + upper) / 2;
-  return (summary_t){median, samples->ms[0], samples->ms[samples->count - 1]};
+  return (summary_t){median, samples->ms[0], at_percent(samples, 95), at_percent(samples, 99),
+                     samples->ms[samples->count - 1]};
 }
 
 static void print_row(const char *name, uint32_t iterations, const run_samples_t *samples) {
-  printf("%-32.32s", name);
+  printf("%-24.24s", name);
   if (iterations > 0) {
     printf(" %5u", iterations);
   } else {
@@ -33,20 +40,21 @@ static void print_row(const char *name, uint32_t iterations, const run_samples_t
   printf(" %6zu", samples->count);
   if (samples->count > 0) {
     summary_t summary = summarize(samples);
-    printf(" %10.3f %10.3f %10.3f\n", summary.median, summary.min, summary.max);
+    printf(" %9.3f %9.3f %9.3f %9.3f\n", summary.median, summary.p95, summary.p99, summary.max);
   } else {
-    printf(" %10s %10s %10s\n", "-", "-", "-");
+    printf(" %9s %9s %9s %9s\n", "-", "-", "-", "-");
   }
 }
 
 static void print_times(const run_t *run) {
-  printf("\n%-32s %5s %6s %10s %10s %10s\n", "stage", "iter", "runs", "median ms", "min ms",
-         "max ms");
+  printf("\n%-24s %5s %6s %9s %9s %9s %9s\n", "stage", "iter", "runs", "median ms", "p95 ms",
+         "p99 ms", "max ms");
   for (uint32_t i = 0; i < run->info.stage_count; i++) {
     vlart_stage_info_t stage = {.struct_size = sizeof stage};
     vlart_bundle_stage(run->bundle, i, &stage);
     print_row(stage.name, stage.iterations, &run->stages[i]);
   }
+  print_row("(inputs copied in)", 0, &run->writes);
   print_row("(whole step)", 0, &run->steps);
 }
 
@@ -88,6 +96,9 @@ void run_print_text(const run_t *run) {
   printf("%s for %s, recipe %s: %u stages, %u frames x %u\n", run->info.name,
          run->info.target, run->info.recipe, run->info.stage_count, run->frames.frame_count,
          run->options->repeat);
+  if (run->options->stand_in) {
+    puts("by ONNX Runtime: a stand-in, not the board");
+  }
   if (run->options->self_test) {
     print_verdicts(run);
   } else {
@@ -101,19 +112,19 @@ void run_print_text(const run_t *run) {
          (unsigned long long)totals.stages_run, (unsigned long long)totals.stages_skipped);
 }
 
-static void print_json_string(const char *string) {
-  putchar('"');
+void run_json_string(FILE *file, const char *string) {
+  putc('"', file);
   for (; *string != '\0'; string++) {
     unsigned char c = (unsigned char)*string;
     if (c == '"' || c == '\\') {
-      printf("\\%c", c);
+      fprintf(file, "\\%c", c);
     } else if (c < 0x20) {
-      printf("\\u%04x", c);
+      fprintf(file, "\\u%04x", c);
     } else {
-      putchar(c);
+      putc(c, file);
     }
   }
-  putchar('"');
+  putc('"', file);
 }
 
 /* JSON has no infinity. */
@@ -129,8 +140,9 @@ static void print_json_times(const run_samples_t *samples) {
   printf("\"runs\": %zu", samples->count);
   if (samples->count > 0) {
     summary_t summary = summarize(samples);
-    printf(", \"median_ms\": %.6f, \"min_ms\": %.6f, \"max_ms\": %.6f", summary.median,
-           summary.min, summary.max);
+    printf(", \"median_ms\": %.6f, \"min_ms\": %.6f, \"p95_ms\": %.6f, \"p99_ms\": %.6f, "
+           "\"max_ms\": %.6f",
+           summary.median, summary.min, summary.p95, summary.p99, summary.max);
   }
   putchar('}');
 }
@@ -141,12 +153,14 @@ static void print_json_stages(const run_t *run) {
     vlart_stage_info_t stage = {.struct_size = sizeof stage};
     vlart_bundle_stage(run->bundle, i, &stage);
     printf("%s{\"name\": ", i > 0 ? ", " : "");
-    print_json_string(stage.name);
+    run_json_string(stdout, stage.name);
     printf(", \"iterations\": %u, ", stage.iterations);
     print_json_times(&run->stages[i]);
   }
   printf("], \"step\": {");
   print_json_times(&run->steps);
+  printf(", \"write\": {");
+  print_json_times(&run->writes);
   printf(", \"pop\": {");
   print_json_times(&run->pops);
 }
@@ -156,7 +170,7 @@ static void print_json_verdicts(const run_t *run) {
   for (uint32_t i = 0; i < run->verdict_count; i++) {
     const run_verdict_t *v = &run->verdicts[i];
     printf("%s{\"name\": ", i > 0 ? ", " : "");
-    print_json_string(v->name);
+    run_json_string(stdout, v->name);
     printf(", \"frames\": %u, \"failed\": %u, ", v->frames, v->failed);
     print_json_number("max_abs", v->max_abs, ", ");
     print_json_number("max_abs_allowed", v->max_abs_allowed, ", ");
@@ -173,7 +187,7 @@ static void print_json_actions(const run_t *run) {
   printf(", \"frames\": [");
   for (uint32_t i = 0; i < run->frames.frame_count; i++) {
     printf("%s{\"label\": ", i > 0 ? ", " : "");
-    print_json_string(
+    run_json_string(stdout, 
         vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, i)->label));
     printf(", \"actions\": [");
     const float *chunk = run->actions + (size_t)i * run->info.execute_steps * dim;
@@ -191,13 +205,14 @@ static void print_json_actions(const run_t *run) {
 
 void run_print_json(const run_t *run, vlart_status_t status, const vlart_diag_t *diag) {
   printf("{\"status\": \"%s\", \"bundle\": ", vlart_status_name(status));
-  print_json_string(run->options->bundle);
+  run_json_string(stdout, run->options->bundle);
+  printf(", \"stand_in\": %s", run->options->stand_in ? "true" : "false");
   if (status != VLART_STATUS_OK) {
     const char *const keys[] = {"what", "where", "why", "fix"};
     const char *const lines[] = {diag->what, diag->where, diag->why, diag->fix};
     for (int i = 0; i < 4; i++) {
       printf(", \"%s\": ", keys[i]);
-      print_json_string(lines[i]);
+      run_json_string(stdout, lines[i]);
     }
   }
   if (run->steps.count > 0) {

@@ -2,7 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "diag.h"
 #include "run.h"
+
+enum { UNSAID = 1000000, /* of the option warm_up */
+       READING_EVERY_MS = 500 };
 
 static const char usage[] =
     "usage: vlart-run BUNDLE [options]\n"
@@ -18,10 +22,28 @@ static const char usage[] =
     "\n"
     "  --ort LIB      path of ONNX Runtime's library\n"
     "                 (default: the loader's libonnxruntime.so.1)\n"
+    "  --tvm LIB      path of libtvm_runtime.so, for stages that TVM compiled\n"
+    "  --tvm-ffi LIB  path of libtvm_ffi.so (default of both: the loader's)\n"
+    "  --tensorrt LIB path of libvlart_tensorrt.so, for stages on a Jetson's GPU, once\n"
+    "                 vlart-build built their engines (default: the loader's)\n"
+    "  --whole-tick   all that a tick runs is one launch, where engines can do that\n"
+    "  --stand-in     run a board's stages (TensorRT) with ONNX Runtime instead: shows\n"
+    "                 that they compute the right thing, not how long the board takes\n"
     "  --threads N    threads of each engine (default: the engine's choice)\n"
     "  --self-test    compare with what the frames expect\n"
     "  --frames FILE  run these frames instead of the bundle's golden ones\n"
     "  --repeat N     replay the frames N times (default 1)\n"
+    "  --warm-up N    before that, replay them N times without keeping the times\n"
+    "                 (default 0; with --profile 2)\n"
+    "  --profile FILE write all times there, with clocks, temperatures, power, throttling\n"
+    "                 and memory before, during (between replans, every half second)\n"
+    "                 and after, where the machine says so (with --repeat 50, unless\n"
+    "                 given); `vlacompile report --profile FILE` draws it,\n"
+    "                 `vlacompile profile --compare` compares two\n"
+    "  --backbone B   of a bundle with several backbones the one to run (default: the\n"
+    "                 first one; with --self-test all of them)\n"
+    "  --sensors DIR  DIR has the machine's sys and proc, as a container may have its\n"
+    "                 host's (default: /)\n"
     "  --cold         forget all results before every frame, so that every stage\n"
     "                 runs; without it a stage runs only if its inputs changed\n"
     "  --json         one JSON object instead of text\n"
@@ -57,8 +79,22 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
     bool good = true;
     if (strcmp(argument, "--ort") == 0) {
       options->ort = next;
+    } else if (strcmp(argument, "--tvm") == 0) {
+      options->tvm = next;
+    } else if (strcmp(argument, "--tvm-ffi") == 0) {
+      options->tvm_ffi = next;
+    } else if (strcmp(argument, "--tensorrt") == 0) {
+      options->tensorrt = next;
     } else if (strcmp(argument, "--frames") == 0) {
       options->frames = next;
+    } else if (strcmp(argument, "--profile") == 0) {
+      options->profile = next;
+    } else if (strcmp(argument, "--backbone") == 0) {
+      options->backbone = next;
+    } else if (strcmp(argument, "--sensors") == 0) {
+      options->sensors = next;
+    } else if (strcmp(argument, "--warm-up") == 0) {
+      good = parse_count(next, &options->warm_up) && options->warm_up < UNSAID;
     } else if (strcmp(argument, "--threads") == 0) {
       good = parse_count(next, &options->threads);
     } else if (strcmp(argument, "--repeat") == 0) {
@@ -67,6 +103,10 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
       takes_next = false;
       if (strcmp(argument, "--self-test") == 0) {
         options->self_test = true;
+      } else if (strcmp(argument, "--whole-tick") == 0) {
+        options->whole_tick = true;
+      } else if (strcmp(argument, "--stand-in") == 0) {
+        options->stand_in = true;
       } else if (strcmp(argument, "--cold") == 0) {
         options->cold = true;
       } else if (strcmp(argument, "--json") == 0) {
@@ -82,7 +122,28 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
     }
     i += takes_next;
   }
+  options->repeat = options->repeat > 0 ? options->repeat : options->profile != NULL ? 50 : 1;
+  if (options->warm_up == UNSAID) {
+    options->warm_up = options->profile != NULL ? 2 : 0;
+  }
+  if (options->profile != NULL && options->self_test) {
+    return "--profile with --self-test: comparing takes time";
+  }
   return options->bundle == NULL ? "BUNDLE is missing" : NULL;
+}
+
+static vlart_status_t select_backbone(run_t *run, vlart_diag_t *diag) {
+  uint32_t backbone = run->options->self_test ? VLART_BACKBONE_ALL : 0;
+  if (run->options->backbone != NULL &&
+      vlart_bundle_find_backbone(run->bundle, run->options->backbone, &backbone) !=
+          VLART_STATUS_OK) {
+    vlart_fail(diag, VLART_STATUS_NOT_FOUND, "the bundle has no such backbone",
+               "vlart-dump prints its backbones");
+    vlart_where(diag, "--backbone %s", run->options->backbone);
+    vlart_why(diag, "it has %u", run->info.backbone_count);
+    return VLART_STATUS_NOT_FOUND;
+  }
+  return vlart_session_select(run->session, backbone, diag);
 }
 
 static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
@@ -105,14 +166,25 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   }
   vlart_session_options_t options = {.struct_size = sizeof options,
                                      .ort_library = run->options->ort,
-                                     .threads = run->options->threads};
+                                     .threads = run->options->threads,
+                                     .tvm_ffi_library = run->options->tvm_ffi,
+                                     .tvm_library = run->options->tvm,
+                                     .tensorrt_library = run->options->tensorrt,
+                                     .whole_tick = run->options->whole_tick,
+                                     .stand_in = run->options->stand_in};
   status = vlart_session_required_bytes(run->bundle, &options, diag, &bytes);
   if (status != VLART_STATUS_OK) {
     return status;
   }
   run->session_arena = run_allocate(bytes, 1);
-  return vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag,
-                            &run->session);
+  status = vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag,
+                              &run->session);
+  vlart_sensor_options_t recorded = {.struct_size = sizeof recorded,
+                                     .accept = VLART_ACCEPT_RECORDED};
+  if (status == VLART_STATUS_OK) {
+    status = vlart_session_sensors(run->session, &recorded, diag);
+  }
+  return status == VLART_STATUS_OK ? select_backbone(run, diag) : status;
 }
 
 static void release(run_t *run) {
@@ -121,19 +193,23 @@ static void release(run_t *run) {
   for (uint32_t i = 0; run->stages != NULL && i < run->info.stage_count; i++) {
     free(run->stages[i].ms);
   }
+  free(run->writes.ms);
   free(run->steps.ms);
   free(run->pops.ms);
+  free(run->same.ms);
+  free(run->other.ms);
   free(run->stages);
   free(run->verdicts);
   free(run->actions);
   free(run->action_counts);
   free(run->frames_data);
+  free(run->during);
   free(run->session_arena);
   free(run->bundle_arena);
 }
 
 int main(int argc, char **argv) {
-  run_options_t options = {.repeat = 1};
+  run_options_t options = {.warm_up = UNSAID, .sensors = ""};
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
       fputs(usage, stdout);
@@ -149,7 +225,19 @@ int main(int argc, char **argv) {
   vlart_diag_t diag = {.struct_size = sizeof diag};
   vlart_status_t status = open_session(&run, &diag);
   if (status == VLART_STATUS_OK) {
+    if (options.profile != NULL) {
+      run_read_sensors(options.sensors, run.before, sizeof run.before);
+      run.during = run_allocate(RUN_READINGS, sizeof *run.during);
+      run.between = run_read_during;
+      run.reading_every_ms = READING_EVERY_MS;
+    }
     status = run_replay(&run, &diag);
+    if (options.profile != NULL) {
+      run_read_sensors(options.sensors, run.after, sizeof run.after);
+    }
+  }
+  if (status == VLART_STATUS_OK && options.profile != NULL) {
+    status = run_write_profile(&run, &diag);
   }
   if (options.json) {
     run_print_json(&run, status, &diag);

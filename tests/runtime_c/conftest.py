@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime_c.running import BUILD, make, ort_path
+from tests.runtime_c.tensorrt import Board
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def ort() -> str:
 def lib():
     from vlart_ctypes import Library
 
-    make(f"BUILD={BUILD}", "all")
+    make(f"BUILD={BUILD}", "all", str(BUILD / "libfake_tensorrt.so"))
     return Library(BUILD / "libvlart.so")
 
 
@@ -26,5 +27,12 @@ def lib():
 def sanitized() -> Path:
     build = BUILD / "sanitize"
     flags = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
-    make(f"BUILD={build}", f"OPT={flags}", "test-programs", "samples")
+    make(f"BUILD={build}", f"OPT={flags}", "test-programs", "samples", "all")
     return build
+
+
+@pytest.fixture
+def board(lib, tmp_path):
+    """A double of a Jetson (tensorrt.py)."""
+    (tmp_path / "board").mkdir()
+    return Board(tmp_path / "board")

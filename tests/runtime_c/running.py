@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import subprocess
 import sys
@@ -18,7 +19,11 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 def make(*targets: str) -> None:
-    subprocess.run(["make", "-s", "-C", str(RUNTIME), f"TEST_PYTHON={sys.executable}", *targets], check=True)
+    """One make at a time: pytest's workers want the same files, and two makes would write them at once."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "-s", "-C", str(RUNTIME), f"TEST_PYTHON={sys.executable}", *targets], check=True)
 
 
 def ort_path() -> str:

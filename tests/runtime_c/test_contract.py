@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.runtime_c.running import BUILD, RUNTIME
+from tests.runtime_c.running import BUILD, RUNTIME, make
 from vlacompile.bundle.header import c_header
 
 
@@ -32,9 +32,31 @@ def test_library_has_no_globals_and_calls_nothing_forbidden(lib):
 def test_only_the_public_functions_are_exported(lib):
     table = subprocess.run(["nm", "-D", "--defined-only", str(BUILD / "libvlart.so")], capture_output=True,
                            text=True, check=True).stdout
-    declared = set(re.findall(r"^VLART_API[^;]*?(vlart_\w+)\(", (RUNTIME / "include/vlart/vlart.h").read_text(),
-                              re.M | re.S))
+    headers = "\n".join(p.read_text() for p in sorted((RUNTIME / "include/vlart").glob("vlart*.h")))
+    declared = set(re.findall(r"^VLART_API[^;]*?(vlart_\w+)\(", headers, re.M | re.S))
     assert set(re.findall(r" T (\w+)", table)) == declared
+
+
+WRAPPED = ("test_session", "test_history", "test_actions", "test_text", "test_router", "test_async", "test_sensors",
+           "test_lanes", "test_backbones", "test_week", "test_tensorrt")
+
+
+def test_every_tick_function_is_called_where_allocations_are_counted():
+    """[tick] and [task]: by a C program that is linked with --wrap=malloc and that checks its counter at the end."""
+    headers = "\n".join(p.read_text() for p in sorted((RUNTIME / "include/vlart").glob("vlart*.h")))
+    promised = set()
+    for comment, group in re.findall(r"/\* \[(?:tick|task)\](.*?)\*/(.*?)(?=/\*|\Z)", headers, re.S):
+        promised |= set(re.findall(r"VLART_API[^;]*?(vlart_\w+)\(", group))
+    assert len(promised) > 20 and {"vlart_session_step", "vlart_async_pop", "vlart_router_decide",
+                                   "vlart_tokenizer_encode", "vlart_async_sensor"} <= promised
+    called = "\n".join((RUNTIME / f"tests/{name}.c").read_text() for name in WRAPPED)
+    missing = {name for name in promised if f"{name}(" not in called}
+    assert not missing, f"[tick] functions that no program calls with malloc wrapped: {sorted(missing)}"
+    makefile = (RUNTIME / "Makefile").read_text()
+    for name in set(WRAPPED) - {"test_history"}:
+        rule = re.search(rf"^.*\$\(BUILD\)/{name}[ :].*\n\t.*", makefile, re.M)
+        assert rule and "$(WRAP)" in rule[0], name
+        assert re.search(r"CHECK\(.*allocations\)? == ", (RUNTIME / f"tests/{name}.c").read_text()), name
 
 
 def test_header_compiles_as_cxx_and_pedantic_c(tmp_path):
@@ -54,15 +76,59 @@ def test_c_session(sanitized):
     subprocess.run([sanitized / "test_session", sanitized / "samples/reactive", sanitized / "samples/recall"], check=True,
                    timeout=60)
     subprocess.run([sanitized / "test_actions", sanitized / "samples"], check=True, timeout=60)
+    subprocess.run([sanitized / "test_text", sanitized / "samples/spoken"], check=True, timeout=60)
+
+
+def test_c_sensors(sanitized):
+    subprocess.run([sanitized / "test_sensors", sanitized / "samples/guarded"], check=True, timeout=60)
+
+
+def test_c_system_calls_fail_in_turn(sanitized):
+    done = subprocess.run([sanitized / "test_system", sanitized / "samples", sanitized], capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"(\d+) calls failed in turn", done.stdout)[1]) > 100
+
+
+def test_c_engine_calls_fail_in_turn(lib, ort):
+    """Every call of ONNX Runtime's interface, by a library that stands before it."""
+    make(f"BUILD={BUILD}", str(BUILD / "test_engines"), str(BUILD / "libfailing_ort.so"), "samples")
+    samples = [BUILD / "samples" / name for name in ("reactive", "flow", "recall")]
+    done = subprocess.run([BUILD / "test_engines", BUILD / "libfailing_ort.so", ort, *samples], capture_output=True,
+                          text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(re.search(r"(\d+) calls failed in turn", done.stdout)[1]) > 500
+
+
+def test_c_router(sanitized):
+    """Power is cut at every step of a save."""
+    subprocess.run([sanitized / "test_router", sanitized / "samples/routing/table.bin", sanitized], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("file", ["reactive/plan.bin", "flow/plan.bin", "recall/plan.bin", "reactive/golden/golden.bin",
-                                  "lookup/plan.bin", "pieces/plan.bin", "ensemble/plan.bin", "realtime/plan.bin"])
+                                  "board/plan.bin", "guarded/plan.bin", "routing/state.bin", "lock.json",
+                                  "lookup/plan.bin", "pieces/plan.bin", "ensemble/plan.bin", "realtime/plan.bin",
+                                  "routing/table.bin",
+                                  "spoken/plan.bin", "word_piece.bin", "byte_pairs.bin"])
 def test_damaged_files_do_no_harm(sanitized, file):
     """Every truncation, bit and word, with and without right checksums; what is accepted is run."""
-    done = subprocess.run([sanitized / "fuzz_open", "--sweep", "-n", "5000", sanitized / "samples" / file],
+    done = subprocess.run([sanitized / "fuzz_open", "-t", sanitized / "samples/word_piece.bin",
+                           "-r", sanitized / "samples/routing/table.bin", "--sweep", "-n", "5000",
+                           sanitized / "samples" / file],
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     read, accepted, stepped = map(int, re.findall(r"\d+", done.stdout))
-    assert read > 20000 and 0 < accepted < read
-    assert stepped > 0 or "golden" in file
+    assert read > 20 * (sanitized / "samples" / file).stat().st_size and 0 < accepted < read
+    assert stepped > 0 or not file.endswith("plan.bin")
+
+
+def test_the_corpus_does_no_harm(sanitized):
+    """The inputs that the fuzzer began from, and those it once crashed with: benchmarks/fuzz.py."""
+    corpus = sorted((RUNTIME / "tests/corpus").iterdir())
+    assert len(corpus) > 100 and sum(p.stat().st_size for p in corpus) <= 300_000
+    samples = sanitized / "samples"
+    done = subprocess.run([sanitized / "fuzz_open", "-t", samples / "word_piece.bin", "-r", samples / "routing/table.bin",
+                           samples / "flow/plan.bin", *corpus], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    read, accepted, stepped = map(int, re.findall(r"\d+", done.stdout))
+    assert read == len(corpus) + 1 and accepted > 15 and stepped > 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 
 from tests.runtime_c.running import BUILD, TOLERANCE, make, run_tool
 from vlacompile.bundle import layout
+from vlacompile.plan.binary import read_plan
+from vlacompile.plan.text import plan_text
 
 from plan_damage import FRAMES  # noqa: E402
+from sample_actions import samples  # noqa: E402
 from sample_bundles import NONE, Bundle, Flow, Reactive  # noqa: E402
 
 
@@ -95,6 +99,35 @@ def test_example_program(lib, ort, tmp_path):
     assert len(done.stdout.splitlines()) == 5
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: apt-get install g++")
+def test_example_program_in_cpp(lib, ort, tmp_path):
+    """vlart.hpp: the same program with a worker; and a failure as an exception with libvlart's words."""
+    make(f"BUILD={BUILD}", str(BUILD / "control_loop_cc"))
+    root = Flow(2).bundle.write(tmp_path / "b")
+    done = run_tool("control_loop_cc", root, ort, 5)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5 and ", OK: " in done.stdout
+    wrong = run_tool("control_loop_cc", tmp_path / "none", ort, 5)
+    assert wrong.returncode == 1 and wrong.stderr.startswith("IO: ") and "fix:" in wrong.stderr
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler: apt-get install g++")
+def test_backbones_lanes_and_a_router_in_cpp(lib, ort, tmp_path):
+    make(f"BUILD={BUILD}", str(BUILD / "test_face"), "samples")
+    done = run_tool("test_face", BUILD / "samples", ort, tmp_path / "state")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "state.0").is_file() or (tmp_path / "state.1").is_file()
+
+
+def test_tick_benchmark_counts_what_it_times(lib, ort, tmp_path):
+    make(f"BUILD={BUILD}", str(BUILD / "bench_tick"))
+    done = run_tool("bench_tick", Flow(2).bundle.write(tmp_path / "b"), ort, 500, 50, 1)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["pop"]["count"] + found["pop_and_request"]["count"] == found["memcpy"]["count"] == 500
+    assert found["chunks"] > 0 and found["pop"]["median"] <= found["pop"]["p99_9"] <= found["pop"]["max"]
+
+
 def test_dump_text(lib, tmp_path):
     flow = Flow(2)
     flow.bundle.policy["name"] = flow.bundle.plan.string('odd "name" \\')
@@ -124,6 +157,7 @@ stage 0 "prefix" onnxruntime file=1 iterations=1 flops=123 weight_bytes=456
   in "o" %0 whole
   out "memory" %3 whole
   init "w" @0
+  precision "prefix/encoder" int8 by=optimiser layers=2 error=0.125 time_us=1.5 bytes=36
 stage 1 "denoise" onnxruntime file=2 iterations=2 flops=123 weight_bytes=456
   depends %0 %1
   in "memory" %3 whole
@@ -134,10 +168,29 @@ stage 1 "denoise" onnxruntime file=2 iterations=2 flops=123 weight_bytes=456
   init "w" @1
   carry %1 -> %4 scratch %5 in=2 out=0
   sampling form=steps iterations=2 solver="euler" written=10 error=0.25 budget=0.5
+  precision "denoise/mix.0" int4 by=rule layers=2 error=0 time_us=0 bytes=36
+  precision "denoise/\\"mix\\" 1" fp32 by=default layers=2 error=0 time_us=0.100000001 bytes=36
 action %4 chunk=5 execute=2 dim=3 deadline_us=50000
   low -1 -0.5 -9.99999972e-10
   high 1 0.100000001 30000000
 '''
+
+
+def test_dump_text_of_engines_to_build(lib, tmp_path):
+    text = run_tool("vlart-dump", Flow(2).on_board().bundle.write(tmp_path)).stdout
+    assert text.splitlines()[2] == \
+        'board "orin-nano-8gb" sm=87 jetpack="6.2" l4t="36.4.3" tensorrt="10.3" timing_cache="timing.cache"'
+    sizes = "workspace=536870912 weights=36 engine=20..8000000000 activations=1000"
+    assert [x for x in text.splitlines() if x.startswith("  build ")] == [
+        f"  build flags=strongly_typed,no_tf32 level=3 aux_streams=0 {sizes} int8_gemms=1 int4_dequants=0 attentions=2",
+        f"  build flags=none level=3 aux_streams=1 {sizes} int8_gemms=0 int4_dequants=1 attentions=2"]
+
+
+def test_dump_text_of_guards(lib, tmp_path):
+    root = samples()["guarded"].bundle.write(tmp_path)
+    text = run_tool("vlart-dump", root).stdout
+    assert "guard %0 refuse low=-4,-8 high=4,8 not_finite=0 max_age_us=50000\n" in text
+    assert text == plan_text(read_plan(root / "plan.bin"))
 
 
 def test_dump_without_action_prints_a_scalar_and_no_action(lib, tmp_path):

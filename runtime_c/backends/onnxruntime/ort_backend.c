@@ -135,14 +135,30 @@ vlart_status_t ort_wrap(const ort_engine_t *engine, const vlart_port_t *port, vo
                    diag);
 }
 
-/* force_spinning_stop: the library's workers otherwise burn 36-50 ms of CPU after every run. */
+/* force_spinning_stop: the library's workers otherwise burn 36-50 ms of CPU after every run.
+   WeightBiasQuantization: the library (1.32) otherwise quantises, by itself, a convolution that
+   the plan left in f32 between quantised ones.
+   disable_kleidiai: on Arm, the library's other kernels for 4-bit weights round the scales to bf16
+   and quantise activations row by row, not in the weights' blocks: another function than the one
+   that the compiler proved and chose precisions for. Where there are no such kernels, the key
+   changes nothing. */
+static const char *const ORT_CONFIG[][2] = {
+    {"session.force_spinning_stop", "1"},
+    {"optimization.disable_specified_optimizers", "WeightBiasQuantization"},
+    {"mlas.disable_kleidiai", "1"},
+};
+
 static vlart_status_t set_options(const ort_engine_t *engine, OrtSessionOptions *options,
                                   vlart_diag_t *diag) {
   ort_api_t api = engine->context->api;
   uint32_t threads = engine->context->threads;
   const char *stage = ort_stage_name(engine);
+  const vlart_stage_record_t *record = vlart_plan_stage(&engine->bundle->plan, engine->stage);
+  /* As a stand-in for TensorRT: the library's (1.32) further rewrites of int8 convolutions want
+     unsigned values and refuse the signed ones that are written there. */
+  int level = record->backend == VLART_BACKEND_TENSORRT ? ORT_OPTIMIZE_BASIC : ORT_OPTIMIZE_ALL;
   vlart_status_t status = ort_check(
-      api, ORT_FN(api, SetSessionGraphOptimizationLevel)(options, ORT_OPTIMIZE_ALL),
+      api, ORT_FN(api, SetSessionGraphOptimizationLevel)(options, level),
       "SetSessionGraphOptimizationLevel", stage, diag);
   if (status == VLART_STATUS_OK && threads > 0) {
     status = ort_check(api, ORT_FN(api, SetIntraOpNumThreads)(options, (int)threads),
@@ -152,9 +168,8 @@ static vlart_status_t set_options(const ort_engine_t *engine, OrtSessionOptions 
     status = ort_check(api, ORT_FN(api, SetInterOpNumThreads)(options, 1), "SetInterOpNumThreads",
                        stage, diag);
   }
-  if (status == VLART_STATUS_OK) {
-    OrtStatus *error =
-        ORT_FN(api, AddSessionConfigEntry)(options, "session.force_spinning_stop", "1");
+  for (size_t i = 0; status == VLART_STATUS_OK && i < sizeof ORT_CONFIG / sizeof *ORT_CONFIG; i++) {
+    OrtStatus *error = ORT_FN(api, AddSessionConfigEntry)(options, ORT_CONFIG[i][0], ORT_CONFIG[i][1]);
     status = ort_check(api, error, "AddSessionConfigEntry", stage, diag);
   }
   return status;

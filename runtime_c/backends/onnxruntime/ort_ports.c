@@ -106,7 +106,13 @@ static vlart_status_t check_engine_port(const side_t *side, size_t index, vlart_
     ORT_FN(api, ReleaseTypeInfo)(type);
   }
   error = ORT_FN(api, AllocatorFree)(context->allocator, name);
-  return status != VLART_STATUS_OK ? status : ort_check(api, error, "AllocatorFree", stage, diag);
+  if (status == VLART_STATUS_OK) {
+    return ort_check(api, error, "AllocatorFree", stage, diag);
+  }
+  if (error != NULL) { /* the first error is the one to tell */
+    ORT_FN(api, ReleaseStatus)(error);
+  }
+  return status;
 }
 
 static vlart_status_t check_side(const side_t *side, vlart_diag_t *diag) {

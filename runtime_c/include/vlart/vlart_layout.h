@@ -5,31 +5,45 @@
 #include <assert.h>
 #include <stdint.h>
 
-/* Little-endian records of plan.bin and of frames files. String fields are byte offsets into the
+/* Little-endian records of plan.bin, frames files and routing tables. String fields are byte offsets into the
    strings section; X_begin and X_count are a range of records in the section named beside them. */
 
 #define VLART_FORMAT_MAJOR 1u
-#define VLART_FORMAT_MINOR 1u
+#define VLART_FORMAT_MINOR 5u
 #define VLART_PLAN_MAGIC "VLABPLAN"
 #define VLART_FRAMES_MAGIC "VLABFRAM"
+#define VLART_ROUTING_MAGIC "VLABROUT"
+#define VLART_TOKENIZER_MAGIC "VLABTOKN"
 #define VLART_ALIGN 64u
 #define VLART_MAX_RANK 8u
 #define VLART_NONE 0xFFFFFFFFu
 
 enum { VLART_DTYPE_F32 = 1, VLART_DTYPE_U8 = 2, VLART_DTYPE_I8 = 3, VLART_DTYPE_I32 = 6, VLART_DTYPE_I64 = 7, VLART_DTYPE_BOOL = 9, VLART_DTYPE_F16 = 10, VLART_DTYPE_F64 = 11, VLART_DTYPE_BF16 = 16 };
 enum { VLART_UPDATE_STATIC = 0, VLART_UPDATE_TASK = 1, VLART_UPDATE_OBSERVATION = 2, VLART_UPDATE_STEP = 3, VLART_UPDATE_TICK = 4 };
-enum { VLART_BACKEND_ONNXRUNTIME = 1, VLART_BACKEND_TENSORRT = 2, VLART_BACKEND_TVM = 3 };
+enum { VLART_BACKEND_ONNXRUNTIME = 1, VLART_BACKEND_TENSORRT = 2, VLART_BACKEND_TVM = 3, VLART_BACKEND_LIBRARY = 4 };
 enum { VLART_STORAGE_ARENA = 0, VLART_STORAGE_WEIGHT = 1 };
 enum { VLART_BINDING_MODE_WHOLE = 0, VLART_BINDING_MODE_ROW = 1, VLART_BINDING_MODE_CARRY = 2 };
 enum { VLART_LOOP_FORM_STEPS = 1, VLART_LOOP_FORM_FUSED = 2 };
-enum { VLART_FILE_KIND_STAGE = 1, VLART_FILE_KIND_WEIGHTS = 2, VLART_FILE_KIND_GOLDEN = 3 };
+enum { VLART_SCHEME_FP32 = 1, VLART_SCHEME_FP16 = 2, VLART_SCHEME_INT8 = 3, VLART_SCHEME_INT4 = 4 };
+enum { VLART_DECIDER_DEFAULT = 1, VLART_DECIDER_RULE = 2, VLART_DECIDER_OPTIMISER = 3 };
+enum { VLART_BUILD_FLAG_STRONGLY_TYPED = 1, VLART_BUILD_FLAG_NO_TF32 = 2 };
+enum { VLART_FILE_KIND_STAGE = 1, VLART_FILE_KIND_WEIGHTS = 2, VLART_FILE_KIND_GOLDEN = 3, VLART_FILE_KIND_TOKENIZER = 4 };
 enum { VLART_DECODE_KIND_LOOKUP = 1, VLART_DECODE_KIND_PIECES = 2, VLART_DECODE_KIND_BASIS = 3, VLART_DECODE_KIND_AFFINE = 4, VLART_DECODE_KIND_DELTA = 5 };
 enum { VLART_OUTSIDE_CLIP = 0, VLART_OUTSIDE_ZERO = 1, VLART_OUTSIDE_REFUSE = 2, VLART_OUTSIDE_SKIP = 3 };
 enum { VLART_SYMBOLS_INTEGERS = 0, VLART_SYMBOLS_UTF8 = 1 };
 enum { VLART_LENGTH_EXACT = 0, VLART_LENGTH_FIT = 1 };
 enum { VLART_CONSUME_QUEUE = 0, VLART_CONSUME_ENSEMBLE = 1, VLART_CONSUME_REALTIME = 2 };
 enum { VLART_SCHEDULE_ZEROS = 0, VLART_SCHEDULE_ONES = 1, VLART_SCHEDULE_LINEAR = 2, VLART_SCHEDULE_EXP = 3 };
-enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31 };
+enum { VLART_TOKEN_MODEL_WORDPIECE = 1, VLART_TOKEN_MODEL_BPE = 2 };
+enum { VLART_TEXT_STEP_MAP = 1, VLART_TEXT_STEP_ORDER = 2, VLART_TEXT_STEP_COMPOSE = 3, VLART_TEXT_STEP_REPLACE = 4, VLART_TEXT_STEP_PREPEND = 5, VLART_TEXT_STEP_CUT = 10, VLART_TEXT_STEP_CUT_BERT = 11, VLART_TEXT_STEP_CUT_DIGITS = 12, VLART_TEXT_STEP_CUT_WORDS = 13 };
+enum { VLART_SPAN_ACTION_DELETE = 1, VLART_SPAN_ACTION_SHIFT = 2, VLART_SPAN_ACTION_SEQUENCE = 3, VLART_SPAN_ACTION_SPACE = 4, VLART_SPAN_ACTION_HANGUL = 5 };
+enum { VLART_PREPEND_RULE_ALWAYS = 0, VLART_PREPEND_RULE_MISSING = 1, VLART_PREPEND_RULE_MISSING_FIRST = 2 };
+enum { VLART_CUT_RULE_REMOVED = 0, VLART_CUT_RULE_ALONE = 1, VLART_CUT_RULE_PREVIOUS = 2, VLART_CUT_RULE_NEXT = 3 };
+enum { VLART_WORD_RULE_GPT2 = 1, VLART_WORD_RULE_QWEN2 = 2, VLART_WORD_RULE_LLAMA3 = 3 };
+enum { VLART_CHAR_CLASS_SPACE = 1, VLART_CHAR_CLASS_LETTER = 2, VLART_CHAR_CLASS_NUMBER = 4, VLART_CHAR_CLASS_PUNCTUATION = 8 };
+enum { VLART_TEXT_SIDE_RIGHT = 0, VLART_TEXT_SIDE_LEFT = 1 };
+enum { VLART_GUARD_RULE_COUNT = 0, VLART_GUARD_RULE_REFUSE = 1 };
+enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_LANES = 15, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_PRECISIONS = 17, VLART_SECTION_BUILDS = 18, VLART_SECTION_BOARD = 19, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_REFERENCES = 23, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31, VLART_SECTION_ROUTER = 34, VLART_SECTION_BACKBONES = 35, VLART_SECTION_ROUTES = 36, VLART_SECTION_EVIDENCE = 37, VLART_SECTION_TOKENIZER = 40, VLART_SECTION_STEPS = 41, VLART_SECTION_SPANS = 42, VLART_SECTION_ADDED = 43, VLART_SECTION_COMPOSITIONS = 44, VLART_SECTION_ENTRY_BEGINS = 45, VLART_SECTION_ENTRY_IDS = 46, VLART_SECTION_MERGE_ROWS = 47, VLART_SECTION_MERGE_RIGHTS = 48, VLART_SECTION_MERGE_RANKS = 49, VLART_SECTION_MERGE_IDS = 50, VLART_SECTION_TEXTS = 51, VLART_SECTION_INSTRUCTIONS = 52, VLART_SECTION_STORED = 53, VLART_SECTION_GUARDS = 60, VLART_SECTION_CHUNKS = 61 };
 
 /* First record of plan.bin and of a frames file. */
 typedef struct {
@@ -194,6 +208,49 @@ typedef struct {
 } vlart_sampling_record_t;
 static_assert(sizeof(vlart_sampling_record_t) == 32, "layout of sampling");
 
+/* What the layers of one block of a stage are stored as and computed in, and what that costs. Records are in the order of stages; nothing is executed by them. */
+typedef struct {
+  uint32_t stage; /* stage */
+  uint32_t group; /* string: <stage>/<path of the block> */
+  uint32_t scheme; /* scheme */
+  uint32_t decider; /* decider: what chose it */
+  uint32_t layers; /* number of layers, at least 1 */
+  float error; /* of the action chunk by this alone, in units of each action dimension's spread, the worst dimension's; 0 = fp32, or not measured */
+  float time_us; /* of all iterations of a run of the stage, by the target's rates; 0 = the target has none */
+  uint32_t reserved; /* zero */
+  uint64_t bytes; /* of the stored weights; what an earlier record stores counts there */
+} vlart_precision_record_t;
+static_assert(sizeof(vlart_precision_record_t) == 40, "layout of precision");
+
+/* How the engine of a stage is built where it will run, and what it must come out as. At most one per stage, in the order of stages, of those of TENSORRT. Layers' precisions are in the artefact's own types. */
+typedef struct {
+  uint32_t stage; /* stage */
+  uint32_t flags; /* bits of build_flag */
+  uint32_t level; /* builder optimisation level, 0..5 */
+  uint32_t aux_streams; /* streams beside the main one that the engine may use */
+  uint32_t int8_gemms; /* matrix products and convolutions in INT8 */
+  uint32_t int4_dequants; /* INT4 weights whose dequantisation is part of their product */
+  uint32_t attentions; /* attentions that are one kernel each */
+  uint32_t reserved; /* zero */
+  uint64_t workspace_bytes; /* limit of the builder's workspace */
+  uint64_t weight_bytes; /* packed weights that the engine holds */
+  uint64_t engine_bytes_min; /* a plan file below this has lost weights */
+  uint64_t engine_bytes_max; /* a plan file above this has weights in a wider type than was asked for */
+  uint64_t activation_bytes; /* bound of the engine's activation memory */
+} vlart_build_record_t;
+static_assert(sizeof(vlart_build_record_t) == 72, "layout of build");
+
+/* At most one: where the engines of TENSORRT stages are built and run. */
+typedef struct {
+  uint32_t name; /* string: target without mode and software */
+  uint32_t compute_capability; /* 87 is sm_87 */
+  uint32_t jetpack; /* string: version of JetPack */
+  uint32_t l4t; /* string: version of the Linux that comes with it */
+  uint32_t tensorrt; /* string: version of TensorRT, major.minor */
+  uint32_t timing_cache; /* string: file name without a directory */
+} vlart_board_record_t;
+static_assert(sizeof(vlart_board_record_t) == 24, "layout of board");
+
 /* One replay step: write these tensors, step, then compare those. */
 typedef struct {
   uint32_t label; /* string for a person */
@@ -220,6 +277,13 @@ typedef struct {
   float reserved2; /* zero */
 } vlart_tensor_record_t;
 static_assert(sizeof(vlart_tensor_record_t) == 112, "layout of tensor");
+
+/* What the policy gives in full precision for a frame, where the stages compute with less. Nothing is executed by it. */
+typedef struct {
+  uint32_t frame; /* frame */
+  uint32_t tensor; /* tensor; its limits say how far the stages were when they were built */
+} vlart_reference_record_t;
+static_assert(sizeof(vlart_reference_record_t) == 8, "layout of reference");
 
 /* One step from the action value to actions, in order. The action value is f32[1,H,D], or integers where the first step reads tokens (LOOKUP or PIECES). index(token) = direction * (token - first). */
 typedef struct {
@@ -251,5 +315,232 @@ typedef struct {
   uint32_t chunk; /* REALTIME: value of a stage that `previous` continues, of the same shape, or NONE */
 } vlart_consumption_record_t;
 static_assert(sizeof(vlart_consumption_record_t) == 32, "layout of consumption");
+
+/* Of a routing table, exactly one: how its decisions are made (vlacompile/routing). */
+typedef struct {
+  double prior_success; /* Beta(success, failure) of a backbone of which nothing is known */
+  double prior_failure; /* the same */
+  double strength; /* episodes that the mean of one level counts as at the level below */
+  double delta; /* margin of success */
+  double tau; /* least probability of being not worse by more than delta */
+  double nearest_text; /* smallest cosine to a cluster's centroid, of texts */
+  double nearest_embedding; /* the same of embeddings */
+  uint32_t cluster_count; /* C */
+  uint32_t text_dim; /* B: buckets of runs of letters */
+  uint32_t embedding_dim; /* D; 0: no embeddings */
+  uint32_t reserved; /* zero */
+  uint32_t text_weight_begin; /* first text_weight record in floats: B */
+  uint32_t text_weight_count; /* number of text_weight records */
+  uint32_t text_centroid_begin; /* first text_centroid record in floats: C * B */
+  uint32_t text_centroid_count; /* number of text_centroid records */
+  uint32_t embedding_centroid_begin; /* first embedding_centroid record in floats: C * D */
+  uint32_t embedding_centroid_count; /* number of embedding_centroid records */
+} vlart_router_record_t;
+static_assert(sizeof(vlart_router_record_t) == 96, "layout of router");
+
+/* One of those that a routing table chooses from, from the lightest to the one that is escalated to. */
+typedef struct {
+  uint32_t name; /* string, unique */
+  uint32_t reserved; /* zero */
+  double task_ms; /* computed once per instruction */
+  double replan_ms; /* computed per replan */
+  double replans_failed; /* of an episode that fails */
+} vlart_backbone_record_t;
+static_assert(sizeof(vlart_backbone_record_t) == 32, "layout of backbone");
+
+/* An instruction; after those, one for the others of each cluster, and one for what no cluster is near. */
+typedef struct {
+  uint32_t text; /* string: normalised; NONE: of instructions that are not listed */
+  uint32_t cluster; /* cluster, or NONE */
+} vlart_route_record_t;
+static_assert(sizeof(vlart_route_record_t) == 8, "layout of route");
+
+/* Of one route and backbone; in the order of routes, and for each of backbones. */
+typedef struct {
+  double successes; /* initial states that were solved; one that was played several times counts once */
+  double failures; /* initial states that were not */
+  double replans; /* of an episode that succeeds, in the mean */
+} vlart_evidence_record_t;
+static_assert(sizeof(vlart_evidence_record_t) == 24, "layout of evidence");
+
+/* Exactly one in a tokenizer's file: how text becomes token ids. Text is cut at the `raw` tokens; every piece goes through the first `normalise` steps, is cut at the `normalised` tokens, goes through the next `transform` steps, is cut into words by the last `split` steps, and every word goes through the model. */
+typedef struct {
+  uint32_t model; /* token_model */
+  uint32_t token_count; /* ids are below this */
+  uint32_t unknown; /* id of what has no token, or NONE: it is left out */
+  uint32_t fuse_unknown; /* BPE: 1: unknown characters side by side are one token */
+  uint32_t longest_word; /* WORDPIECE: characters; a longer word is unknown */
+  uint32_t normalise; /* number of steps */
+  uint32_t transform; /* number of steps */
+  uint32_t split; /* number of steps */
+  uint32_t prefix_begin; /* first prefix record in indices: ids before those of the text */
+  uint32_t prefix_count; /* number of prefix records */
+  uint32_t suffix_begin; /* first suffix record in indices: ids after those of the text */
+  uint32_t suffix_count; /* number of suffix records */
+  uint32_t byte_begin; /* first byte record in indices: BPE: 256 ids, one per byte, or NONE; or no index */
+  uint32_t byte_count; /* number of byte records */
+  uint32_t word_begin; /* first word record in entries: WORDPIECE: words and their beginnings; BPE: whole words that are not merged */
+  uint32_t word_count; /* number of word records */
+  uint32_t rest_begin; /* first rest record in entries: WORDPIECE: what follows the beginning of a word */
+  uint32_t rest_count; /* number of rest records */
+  uint32_t letter_begin; /* first letter record in entries: BPE: single characters; none: bytes are what is merged */
+  uint32_t letter_count; /* number of letter records */
+  uint32_t raw_begin; /* first raw record in entries: tokens cut out before the text is normalised; their ids are indices of added records */
+  uint32_t raw_count; /* number of raw records */
+  uint32_t normalised_begin; /* first normalised record in entries: the same, after */
+  uint32_t normalised_count; /* number of normalised records */
+  uint32_t pad; /* id that fills a sequence up */
+  uint32_t pad_side; /* text_side */
+  uint32_t truncate; /* text_side that is cut off where there are too many ids, or NONE: they are refused */
+  uint32_t ending; /* byte offset in the blob section: put behind a text that does not end with it */
+  uint32_t ending_bytes; /* 0: nothing is */
+  uint32_t reserved; /* zero */
+} vlart_tokenizer_record_t;
+static_assert(sizeof(vlart_tokenizer_record_t) == 120, "layout of tokenizer");
+
+/* One step of a tokenizer; which fields are in use follows from the kind. */
+typedef struct {
+  uint32_t kind; /* text_step */
+  uint32_t option; /* PREPEND: prepend_rule; CUT: cut_rule; DIGITS: 1: each alone; WORDS: word_rule */
+  uint32_t span_begin; /* first span record in spans: MAP; ORDER: combining classes; CUT_...: char_class bits */
+  uint32_t span_count; /* number of span records */
+  uint32_t find; /* byte offset in the blob section: REPLACE, CUT */
+  uint32_t find_bytes; /* at least 1 where it is in use */
+  uint32_t put; /* byte offset in the blob section: REPLACE, PREPEND */
+  uint32_t put_bytes; /*  */
+} vlart_step_record_t;
+static_assert(sizeof(vlart_step_record_t) == 32, "layout of step");
+
+/* Code points first..last. The spans of a step are in ascending order. */
+typedef struct {
+  uint32_t first; /* code point */
+  uint32_t last; /* code point */
+  uint32_t action; /* MAP: span_action; ORDER: combining class 1..255; else char_class bits */
+  uint32_t argument; /* SHIFT: added, modulo 2^32; SEQUENCE: indices: count, then code points */
+} vlart_span_record_t;
+static_assert(sizeof(vlart_span_record_t) == 16, "layout of span");
+
+/* A token that is looked for in the text itself. */
+typedef struct {
+  uint32_t id; /* token id */
+  uint32_t strip_left; /* 1: the white space before it belongs to it */
+  uint32_t strip_right; /* 1: the white space after it belongs to it */
+  uint32_t reserved; /* zero */
+} vlart_added_record_t;
+static_assert(sizeof(vlart_added_record_t) == 16, "layout of added");
+
+/* Two code points that become one, in ascending order of (first, second). Hangul syllables are computed. */
+typedef struct {
+  uint32_t first; /* code point */
+  uint32_t second; /* code point */
+  uint32_t composed; /* code point */
+  uint32_t reserved; /* zero */
+} vlart_composition_record_t;
+static_assert(sizeof(vlart_composition_record_t) == 16, "layout of composition");
+
+/* A source that holds the token ids of a text, and the tokenizer that gives them. */
+typedef struct {
+  uint32_t tokenizer; /* file of kind TOKENIZER */
+  uint32_t tokens; /* source, i64 or i32 [1,L] */
+  uint32_t mask; /* source, bool [1,L]: 1 where there is a token; or NONE */
+  uint32_t max_bytes; /* longest text, at least 1 */
+} vlart_text_record_t;
+static_assert(sizeof(vlart_text_record_t) == 16, "layout of text");
+
+/* A text whose token ids, and what the stages make of them that depend on nothing else, are stored. */
+typedef struct {
+  uint32_t text; /* string */
+  uint32_t source; /* source of the token ids; it is among the stored values */
+  uint32_t stored_begin; /* first stored record in stored */
+  uint32_t stored_count; /* number of stored records */
+} vlart_instruction_record_t;
+static_assert(sizeof(vlart_instruction_record_t) == 16, "layout of instruction");
+
+/* What a source or an output of a stage holds after an instruction. All outputs of a stage are stored, or none. */
+typedef struct {
+  uint32_t value; /* value of a source or of a stage */
+  uint32_t weight; /* weight of the same shape and dtype */
+} vlart_stored_record_t;
+static_assert(sizeof(vlart_stored_record_t) == 8, "layout of stored");
+
+/* Sources that are written at a slower clock than the control loop's. The stages that depend on such sources alone run in a session of their own; those of several lanes run in the last of them, and the rest in the control loop's. Records go from slow to fast. */
+typedef struct {
+  uint32_t name; /* string */
+  float clock_hz; /* nominal rate; 0 = not stated */
+  uint32_t max_age_ms; /* what a faster session reads of it may be so old; 0 = any age */
+  uint32_t reserved; /* zero */
+  uint32_t index_begin; /* first index record in indices: sources of the lane; without a history */
+  uint32_t index_count; /* number of index records */
+} vlart_lane_record_t;
+static_assert(sizeof(vlart_lane_record_t) == 24, "layout of lane");
+
+/* What the content of a source must be like, besides finite. At most one per source, in their order. */
+typedef struct {
+  uint32_t source; /* source */
+  uint32_t outside; /* guard_rule: what a number outside the range does */
+  uint32_t low_begin; /* first low record in floats: lower bound of an f32 source: count 0, 1 (of all), or the size of its last axis */
+  uint32_t low_count; /* number of low records */
+  uint32_t high_begin; /* first high record in floats: upper bound; as many as lower ones */
+  uint32_t high_count; /* number of high records */
+  uint32_t not_finite; /* 1: it may hold NaN and infinity */
+  uint32_t reserved; /* zero */
+  uint64_t max_age_us; /* older content is refused, microseconds; 0 = any age */
+} vlart_guard_record_t;
+static_assert(sizeof(vlart_guard_record_t) == 40, "layout of guard");
+
+/* The action chunk of one backbone, of the action value's type. Either none, or two and more, the action value first; a session runs one of them at a time. */
+typedef struct {
+  uint32_t backbone; /* string, unique: its name */
+  uint32_t value; /* value, unique: a stage's */
+} vlart_chunk_record_t;
+static_assert(sizeof(vlart_chunk_record_t) == 8, "layout of chunk");
+
+/* X(section, bytes of one record) of every section. */
+#define VLART_SECTIONS(X) \
+  X(STRINGS, 1u) \
+  X(INDICES, 4u) \
+  X(FLOATS, 4u) \
+  X(POLICY, sizeof(vlart_policy_record_t)) \
+  X(FILES, sizeof(vlart_file_record_t)) \
+  X(VALUES, sizeof(vlart_value_record_t)) \
+  X(SOURCES, sizeof(vlart_source_record_t)) \
+  X(WEIGHTS, sizeof(vlart_weight_record_t)) \
+  X(STAGES, sizeof(vlart_stage_record_t)) \
+  X(BINDINGS, sizeof(vlart_binding_record_t)) \
+  X(INITIALIZERS, sizeof(vlart_initializer_record_t)) \
+  X(CARRIES, sizeof(vlart_carry_record_t)) \
+  X(DELAYS, sizeof(vlart_delay_record_t)) \
+  X(HISTORIES, sizeof(vlart_history_record_t)) \
+  X(LANES, sizeof(vlart_lane_record_t)) \
+  X(SAMPLINGS, sizeof(vlart_sampling_record_t)) \
+  X(PRECISIONS, sizeof(vlart_precision_record_t)) \
+  X(BUILDS, sizeof(vlart_build_record_t)) \
+  X(BOARD, sizeof(vlart_board_record_t)) \
+  X(FRAMES, sizeof(vlart_frame_record_t)) \
+  X(TENSORS, sizeof(vlart_tensor_record_t)) \
+  X(BLOB, 1u) \
+  X(REFERENCES, sizeof(vlart_reference_record_t)) \
+  X(DECODES, sizeof(vlart_decode_record_t)) \
+  X(CONSUMPTION, sizeof(vlart_consumption_record_t)) \
+  X(ROUTER, sizeof(vlart_router_record_t)) \
+  X(BACKBONES, sizeof(vlart_backbone_record_t)) \
+  X(ROUTES, sizeof(vlart_route_record_t)) \
+  X(EVIDENCE, sizeof(vlart_evidence_record_t)) \
+  X(TOKENIZER, sizeof(vlart_tokenizer_record_t)) \
+  X(STEPS, sizeof(vlart_step_record_t)) \
+  X(SPANS, sizeof(vlart_span_record_t)) \
+  X(ADDED, sizeof(vlart_added_record_t)) \
+  X(COMPOSITIONS, sizeof(vlart_composition_record_t)) \
+  X(ENTRY_BEGINS, 4u) \
+  X(ENTRY_IDS, 4u) \
+  X(MERGE_ROWS, 4u) \
+  X(MERGE_RIGHTS, 4u) \
+  X(MERGE_RANKS, 4u) \
+  X(MERGE_IDS, 4u) \
+  X(TEXTS, sizeof(vlart_text_record_t)) \
+  X(INSTRUCTIONS, sizeof(vlart_instruction_record_t)) \
+  X(STORED, sizeof(vlart_stored_record_t)) \
+  X(GUARDS, sizeof(vlart_guard_record_t)) \
+  X(CHUNKS, sizeof(vlart_chunk_record_t))
 
 #endif

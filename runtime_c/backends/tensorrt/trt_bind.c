@@ -1,0 +1,106 @@
+/* Where the engine's addresses lie. Values that stages exchange are in memory that host and device
+   share, and are used in place; constants get one copy on the device, at [init]; what is off the
+   engine's alignment is copied beside, on the device, in the recorded work itself. */
+#include "diag.h"
+#include "trt_engine.h"
+
+static bool is_shared(const vlart_trt_context_t *context, const void *address) {
+  uintptr_t at = (uintptr_t)address, begin = (uintptr_t)context->values;
+  return at >= begin && at < begin + context->values_bytes;
+}
+
+/* The device's address of what the mapped file holds at `address`, within constant `value`. */
+static vlart_status_t constant_address(vlart_trt_state_t *state, uint32_t value, void *address,
+                                       void **out_address, vlart_diag_t *diag) {
+  vlart_trt_context_t *context = state->context;
+  const vlart_value_record_t *record = vlart_plan_value(&state->bundle->plan, value);
+  const void *from = vlart_bundle_weight(state->bundle, record->weight);
+  vlart_trt_error_t error = {{0}};
+  if (context->constants[value] == NULL &&
+      (!context->api->allocate(context->device, record->bytes, false, &context->constants[value],
+                               &error) ||
+       !context->api->upload(context->device, context->constants[value], from, record->bytes,
+                             &error))) {
+    return vlart_trt_failed(diag, "copying a constant", vlart_trt_stage_name(state), &error);
+  }
+  *out_address = (uint8_t *)context->constants[value] + ((uintptr_t)address - (uintptr_t)from);
+  return VLART_STATUS_OK;
+}
+
+static vlart_status_t resolve(vlart_trt_state_t *state, uint32_t iteration, uint32_t port,
+                              uint32_t binding, uint64_t bytes, void *given, vlart_diag_t *diag) {
+  vlart_trt_context_t *context = state->context;
+  vlart_trt_binding_t *to =
+      &state->bindings[(size_t)iteration * (state->inputs + state->outputs) + port];
+  void *address = given;
+  if (!is_shared(context, given)) {
+    uint32_t value = vlart_plan_binding(&state->bundle->plan, binding)->value;
+    vlart_status_t status = constant_address(state, value, given, &address, diag);
+    if (status != VLART_STATUS_OK) {
+      return status;
+    }
+  }
+  if ((uintptr_t)address % context->api->alignment == 0) {
+    *to = (vlart_trt_binding_t){address, NULL};
+    return VLART_STATUS_OK;
+  }
+  vlart_trt_error_t error = {{0}};
+  if (state->beside[port] == NULL && !context->api->allocate(context->device, bytes, false,
+                                                             &state->beside[port], &error)) {
+    return vlart_trt_failed(diag, "allocating", vlart_trt_stage_name(state), &error);
+  }
+  *to = (vlart_trt_binding_t){state->beside[port], address};
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_trt_resolve(vlart_trt_state_t *state, uint32_t iteration, void *const *inputs,
+                                 void *const *outputs, vlart_diag_t *diag) {
+  const vlart_stage_record_t *record = vlart_plan_stage(&state->bundle->plan, state->stage);
+  vlart_status_t status = VLART_STATUS_OK;
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < state->inputs; i++) {
+    uint64_t bytes = vlart_stage_input(state->bundle, state->stage, i).bytes;
+    status = resolve(state, iteration, i, record->input_begin + i, bytes, inputs[i], diag);
+  }
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < state->outputs; i++) {
+    uint64_t bytes = vlart_stage_output(state->bundle, state->stage, i).bytes;
+    status = resolve(state, iteration, state->inputs + i, record->output_begin + i, bytes,
+                     outputs[i], diag);
+  }
+  return status;
+}
+
+static bool enqueue(const vlart_trt_state_t *state, uint32_t iteration, vlart_trt_error_t *error) {
+  const vlart_trt_context_t *context = state->context;
+  const vlart_trt_runtime_t *api = context->api;
+  uint32_t ports = state->inputs + state->outputs;
+  const vlart_trt_binding_t *bindings = &state->bindings[(size_t)iteration * ports];
+  for (uint32_t i = 0; i < ports; i++) {
+    vlart_port_t port = i < state->inputs
+                            ? vlart_stage_input(state->bundle, state->stage, i)
+                            : vlart_stage_output(state->bundle, state->stage, i - state->inputs);
+    bool copied = i < state->inputs && bindings[i].beside != NULL;
+    if (!api->bind(state->engine, port.name, bindings[i].address, error) ||
+        (copied && !api->copy(context->device, bindings[i].address, bindings[i].beside, port.bytes,
+                              error))) {
+      return false;
+    }
+  }
+  if (!api->enqueue(state->engine, error)) {
+    return false;
+  }
+  for (uint32_t i = state->inputs; i < ports; i++) {
+    uint64_t bytes = vlart_stage_output(state->bundle, state->stage, i - state->inputs).bytes;
+    if (bindings[i].beside != NULL &&
+        !api->copy(context->device, bindings[i].beside, bindings[i].address, bytes, error)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+vlart_status_t vlart_trt_enqueue(vlart_trt_state_t *state, uint32_t iteration, vlart_diag_t *diag) {
+  vlart_trt_error_t error = {{0}};
+  return enqueue(state, iteration, &error)
+             ? VLART_STATUS_OK
+             : vlart_trt_failed(diag, "enqueueing", vlart_trt_stage_name(state), &error);
+}

@@ -1,0 +1,55 @@
+/* What the files of this backend share. */
+#ifndef VLART_TVM_ENGINE_H
+#define VLART_TVM_ENGINE_H
+
+#include "backend.h"
+#include "tvm_abi.h"
+
+#define TVM_ALIGNMENT 64u /* what compiled kernels assume of every tensor */
+
+/* One per vlart session. */
+typedef struct {
+  tvm_api_t api;
+  void *load_module;  /* functions of the library, held */
+  void *get_function;
+  void *get_item;
+} tvm_context_t;
+
+/* One per stage. */
+typedef struct {
+  const tvm_context_t *context;
+  const vlart_bundle_t *bundle;
+  uint32_t stage;
+  uint32_t iterations;
+  uint32_t input_count;
+  uint32_t output_count;
+  void *library; /* objects, held */
+  void *machine;
+  void *main;
+  tvm_value_t *arguments; /* [iterations * input_count], tensors */
+  tvm_lent_t *lent;       /* [iterations * input_count] */
+  int64_t *dims;          /* [input_count * VLART_MAX_RANK] */
+  void **outputs;         /* [iterations * output_count] */
+  const void **sources;   /* [iterations * input_count] what to copy before a run, or NULL */
+  void **copies;          /* [input_count] aligned room for an input whose rows are not */
+} tvm_engine_t;
+
+/* Turns the library's raised error into ours. */
+vlart_status_t tvm_raised(const tvm_api_t *api, const char *call, const char *where,
+                          vlart_diag_t *diag);
+
+const char *tvm_stage_name(const tvm_engine_t *engine);
+
+/* [init] Refuses what the loader would fault on: a file of `bytes` that is cut or not for this
+   processor. */
+vlart_status_t tvm_check_file(const tvm_engine_t *engine, const char *path, uint64_t bytes,
+                              vlart_diag_t *diag);
+
+/* [init] The stage's tensors over memory of one iteration. */
+vlart_status_t tvm_lend(tvm_engine_t *engine, uint32_t iteration, void *const *inputs,
+                        vlart_diag_t *diag);
+
+/* Runs one iteration. keep: false: only checks that what comes out has the plan's types. */
+vlart_status_t tvm_invoke(tvm_engine_t *engine, uint32_t iteration, bool keep, vlart_diag_t *diag);
+
+#endif

@@ -1,0 +1,42 @@
+/* Part of vlart.h: several backbones in one bundle.
+
+   A bundle may hold several policies that were joined: light and heavy ones that share every stage
+   which they have in common. A session runs one of them at a time, the first one unless another is
+   selected: the stages that serve it, from the sources that it reads. What another one left behind
+   stays valid as long as its sources do not change, so that going back costs what has changed.
+   Which one to run is the caller's choice, or a router's (vlart_router.h), whose backbones have the
+   same names. */
+#ifndef VLART_BACKBONES_H
+#define VLART_BACKBONES_H
+
+#include "vlart/vlart.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define VLART_MAX_BACKBONES 4u /* of a bundle, and of a router's table */
+#define VLART_BACKBONE_ALL 0xFFFFFFFFu /* run all of them; the first one's chunk feeds the queue */
+
+/* The name of a backbone; NULL where there is none of this index. A bundle of one policy has none.
+   Any thread. */
+VLART_API const char *vlart_bundle_backbone(const vlart_bundle_t *bundle, uint32_t backbone);
+
+/* Index by name; NOT_FOUND without a diagnostic. Any thread. */
+VLART_API vlart_status_t vlart_bundle_find_backbone(const vlart_bundle_t *bundle, const char *name,
+                                                    uint32_t *out_backbone);
+
+/* [tick] From the next step (or observe) on this one is run. The queue keeps the actions that it
+   has until that step gives others. The session's thread. */
+VLART_API vlart_status_t vlart_session_select(vlart_session_t *session, uint32_t backbone,
+                                              vlart_diag_t *diag);
+
+/* [tick] The same from the next request on. The control thread. */
+VLART_API vlart_status_t vlart_async_select(vlart_async_t *async, uint32_t backbone,
+                                            vlart_diag_t *diag);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

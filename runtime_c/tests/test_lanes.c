@@ -1,0 +1,194 @@
+/* Two clocks on an engine of the test's own: what a lane hands over is whole, and nobody waits or allocates.
+   Usage: test_lanes SAMPLES/laned. Also run under ThreadSanitizer (make tsan). */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+#include "diag.h"
+#include "small_engine.h"
+#include "vlart/vlart.h"
+
+static vlart_diag_t diag = {.struct_size = sizeof diag};
+
+/* The engine: "reason" copies the view; "act" demands that latent and view are one byte throughout, and
+   gives it as the action. */
+static atomic_uint reason_ms; /* how long the slow stage takes */
+static atomic_bool reason_fails;
+
+static vlart_status_t run(const small_engine_t *engine, vlart_diag_t *out) {
+  size_t bytes = (size_t)vlart_stage_input(engine->bundle, engine->stage, 0).bytes;
+  if (engine->stage == 0) {
+    struct timespec pause = {0, (long)atomic_load(&reason_ms) * 1000000};
+    nanosleep(&pause, NULL);
+    if (atomic_load(&reason_fails)) {
+      return vlart_bad_argument(out, "echo", "it was told to fail");
+    }
+    memcpy(engine->ports[1], engine->ports[0], bytes);
+    return VLART_STATUS_OK;
+  }
+  const uint8_t *latent = engine->ports[0], *view = engine->ports[1];
+  for (size_t i = 0; i < bytes; i++) {
+    CHECK(latent[i] == latent[0] && view[i] == latent[0]);
+  }
+  for (int k = 0; k < 6; k++) {
+    ((float *)engine->ports[3])[k] = (float)latent[0] + (float)((uint8_t *)engine->ports[2])[k % 3];
+  }
+  return VLART_STATUS_OK;
+}
+
+typedef struct {
+  vlart_bundle_t *bundle;
+  vlart_session_t *slow, *fast;
+  vlart_lane_t *lane;
+  void *arenas[4];
+} robot_t;
+
+static vlart_session_t *open_session(robot_t *r, uint32_t lane, void **arena) {
+  static const vlart_backend_t *const backends[] = {&small_engine};
+  vlart_session_options_t options = {.struct_size = sizeof options, .backends = backends,
+                                     .backend_count = 1, .lane = lane};
+  vlart_session_t *session = NULL;
+  size_t bytes = 0;
+  CHECK_STATUS(vlart_session_required_bytes(r->bundle, &options, &diag, &bytes), OK);
+  *arena = malloc(bytes);
+  CHECK_STATUS(vlart_session_init(r->bundle, &options, *arena, bytes, &diag, &session), OK);
+  return session;
+}
+
+static robot_t open_robot(const char *dir) {
+  robot_t r = {0};
+  size_t bytes = 0;
+  uint32_t lane = 9;
+  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
+  r.arenas[0] = malloc(bytes);
+  CHECK_STATUS(vlart_bundle_open(dir, NULL, r.arenas[0], bytes, &diag, &r.bundle), OK);
+  CHECK_STATUS(vlart_bundle_find_lane(r.bundle, "slow", &lane), OK);
+  CHECK(lane == 0);
+  CHECK_STATUS(vlart_bundle_find_lane(r.bundle, "fast", &lane), NOT_FOUND);
+  r.slow = open_session(&r, 1, &r.arenas[1]);
+  r.fast = open_session(&r, VLART_LANE_CONTROL, &r.arenas[2]);
+  CHECK_STATUS(vlart_lane_required_bytes(r.fast, 1, &diag, &bytes), BAD_ARGUMENT);
+  CHECK_STATUS(vlart_lane_required_bytes(r.slow, 0, &diag, &bytes), BAD_ARGUMENT);
+  CHECK_STATUS(vlart_lane_required_bytes(r.slow, 1, &diag, &bytes), OK);
+  r.arenas[3] = malloc(bytes);
+  CHECK_STATUS(vlart_lane_init(r.slow, 1, r.arenas[3], bytes - 64, &diag, &r.lane), OUT_OF_MEMORY);
+  CHECK_STATUS(vlart_lane_init(r.slow, 1, r.arenas[3], bytes, &diag, &r.lane), OK);
+  CHECK_STATUS(vlart_session_follow(r.slow, r.lane, &diag), BAD_ARGUMENT);
+  CHECK_STATUS(vlart_session_follow(r.fast, r.lane, &diag), OK);
+  CHECK_STATUS(vlart_session_follow(r.fast, r.lane, &diag), BAD_ARGUMENT);
+  return r;
+}
+
+static void close_robot(robot_t *r) {
+  vlart_session_close(r->fast);
+  vlart_session_close(r->slow);
+  vlart_bundle_close(r->bundle);
+  for (int i = 0; i < 4; i++) {
+    free(r->arenas[i]);
+  }
+}
+
+static vlart_status_t write_bytes(vlart_session_t *session, uint32_t source, uint8_t byte,
+                                  size_t bytes) {
+  static _Thread_local uint8_t data[4096];
+  uint64_t dims[2] = {1, bytes};
+  memset(data, byte, bytes);
+  return vlart_session_write(session, source, data, bytes, VLART_DTYPE_U8, 2, dims, &diag);
+}
+
+static float act(const robot_t *r, uint8_t state) {
+  float action[3] = {0};
+  CHECK_STATUS(write_bytes(r->fast, 1, state, 3), OK);
+  CHECK_STATUS(vlart_session_step(r->fast, &diag), OK);
+  CHECK_STATUS(vlart_session_pop(r->fast, action, 3, &diag), OK);
+  return action[0];
+}
+
+static void test_one_after_the_other(const char *dir) {
+  robot_t r = open_robot(dir);
+  vlart_lane_info_t info = {.struct_size = sizeof info};
+  CHECK_STATUS(write_bytes(r.fast, 1, 1, 3), OK);
+  CHECK_STATUS(vlart_session_step(r.fast, &diag), SOURCE_UNSET);
+  CHECK_STATUS(vlart_session_followed(r.fast, 0, &info), OK);
+  CHECK(info.sequence == 0 && info.age_ns == 0);
+  CHECK_STATUS(vlart_session_followed(r.fast, 1, &info), BAD_ARGUMENT);
+  CHECK_STATUS(write_bytes(r.fast, 0, 1, 4096), BAD_ARGUMENT);
+  CHECK_STATUS(write_bytes(r.slow, 1, 1, 3), BAD_ARGUMENT);
+  CHECK_STATUS(write_bytes(r.slow, 0, 10, 4096), OK);
+  CHECK_STATUS(vlart_lane_step(r.lane, &diag), OK);
+  CHECK(act(&r, 1) == 11.0f && act(&r, 2) == 12.0f);
+  CHECK_STATUS(write_bytes(r.slow, 0, 20, 4096), OK);
+  atomic_store(&reason_fails, true);
+  CHECK_STATUS(vlart_lane_step(r.lane, &diag), BAD_ARGUMENT);
+  CHECK(act(&r, 3) == 13.0f); /* what failed hands nothing over */
+  atomic_store(&reason_fails, false);
+  CHECK_STATUS(vlart_lane_step(r.lane, &diag), OK);
+  CHECK(act(&r, 3) == 23.0f);
+  CHECK_STATUS(vlart_session_followed(r.fast, 0, &info), OK);
+  CHECK(info.sequence == 2 && info.age_ns > 0);
+  close_robot(&r);
+}
+
+typedef struct {
+  robot_t *robot;
+  atomic_bool stopped;
+  uint64_t steps;
+} thinker_t;
+
+static void *think(void *memory) {
+  thinker_t *t = memory;
+  while (!atomic_load(&t->stopped)) {
+    uint64_t before = allocations;
+    CHECK_STATUS(write_bytes(t->robot->slow, 0, (uint8_t)(t->steps % 100), 4096), OK);
+    CHECK_STATUS(vlart_lane_step(t->robot->lane, &diag), OK);
+    CHECK(allocations == before);
+    t->steps++;
+  }
+  return NULL;
+}
+
+static uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Both as fast as they can, or the slow one asleep most of the time: the engine checks every set. */
+static void test_side_by_side(const char *dir, unsigned ms, uint64_t ticks) {
+  robot_t r = open_robot(dir);
+  thinker_t t = {.robot = &r};
+  vlart_lane_info_t info = {.struct_size = sizeof info};
+  pthread_t thread;
+  uint64_t last = 0, most_ns = 0;
+  atomic_store(&reason_ms, 0);
+  CHECK_STATUS(write_bytes(r.slow, 0, 0, 4096), OK);
+  CHECK_STATUS(vlart_lane_step(r.lane, &diag), OK);
+  atomic_store(&reason_ms, ms);
+  CHECK(pthread_create(&thread, NULL, think, &t) == 0);
+  for (uint64_t k = 0; k < ticks; k++) {
+    uint64_t before = allocations, began = now_ns();
+    act(&r, (uint8_t)(k % 100));
+    uint64_t took = now_ns() - began;
+    most_ns = took > most_ns ? took : most_ns;
+    CHECK(allocations == before);
+    CHECK_STATUS(vlart_session_followed(r.fast, 0, &info), OK);
+    CHECK(info.sequence >= last);
+    last = info.sequence;
+  }
+  atomic_store(&t.stopped, true);
+  CHECK(pthread_join(thread, NULL) == 0);
+  printf("  %llu ticks beside %llu steps of %u ms, longest tick %llu us\n", (unsigned long long)ticks,
+         (unsigned long long)t.steps, ms, (unsigned long long)(most_ns / 1000));
+  close_robot(&r);
+}
+
+int main(int argc, char **argv) {
+  CHECK(argc == 2);
+  diag.struct_size = sizeof diag;
+  test_one_after_the_other(argv[1]);
+  test_side_by_side(argv[1], 0, 20000);
+  test_side_by_side(argv[1], 100, 20000);
+  puts("test_lanes: passed");
+  return 0;
+}

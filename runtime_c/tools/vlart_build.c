@@ -1,0 +1,238 @@
+/* vlart-build: turns the TensorRT stages of a bundle into engines, on the board that will run them. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "build.h"
+#include "diag.h"
+#include "run.h"
+#include "trt_engine.h"
+
+static const char usage[] =
+    "usage: vlart-build BUNDLE [options]\n"
+    "\n"
+    "Builds the TensorRT engines of a bundle on this board, proves them with the\n"
+    "bundle's golden frames, measures them, and records all of it in\n"
+    "BUNDLE/engines/lock.json. Engines run only where they were built: on another\n"
+    "board, or after an update of JetPack, run this again.\n"
+    "\n"
+    "  vlart-build my.vlab --tensorrt DIR/libvlart_tensorrt.so \\\n"
+    "    --tensorrt-builder DIR/libvlart_tensorrt_builder.so\n"
+    "\n"
+    "Both libraries come from `make -C runtime_c tensorrt`. One engine is built at\n"
+    "a time, in a process of its own; a build that was cut goes on where it was.\n"
+    "\n"
+    "  --tensorrt LIB          path of libvlart_tensorrt.so\n"
+    "  --tensorrt-builder LIB  path of libvlart_tensorrt_builder.so\n"
+    "                          (default of both: the loader's)\n"
+    "  --ort LIB               ONNX Runtime's library, for stages that stay on the\n"
+    "                          CPU (default: the loader's)\n"
+    "  --repeat N              timed replays of the golden frames (default 20)\n"
+    "  --rebuild               build all engines, also those that are up to date\n"
+    "\n"
+    "Exit status: 0 engines proved, 1 failed (four lines say what, where, why and\n"
+    "how to fix it), 2 wrong usage.\n";
+
+void *run_allocate(size_t count, size_t bytes) {
+  void *memory = calloc(count, bytes);
+  if (memory == NULL) {
+    fputs("vlart-build: out of memory\n", stderr);
+    exit(1);
+  }
+  return memory;
+}
+
+static bool parse_count(const char *text, uint32_t *out_count) {
+  char *end;
+  unsigned long number = text == NULL ? 0 : strtoul(text, &end, 10);
+  if (text == NULL || *text < '0' || *text > '9' || *end != '\0' || number > 1000000ul) {
+    return false;
+  }
+  *out_count = (uint32_t)number;
+  return true;
+}
+
+/* Returns the argument that is wrong, or NULL. */
+static const char *parse_options(int argc, char **argv, build_options_t *options) {
+  for (int i = 1; i < argc; i++) {
+    const char *argument = argv[i];
+    const char *next = i + 1 < argc ? argv[i + 1] : NULL;
+    bool good = true, takes_next = true;
+    if (strcmp(argument, "--tensorrt") == 0) {
+      options->runtime = next;
+    } else if (strcmp(argument, "--tensorrt-builder") == 0) {
+      options->builder = next;
+    } else if (strcmp(argument, "--ort") == 0) {
+      options->ort = next;
+    } else if (strcmp(argument, "--repeat") == 0) {
+      good = parse_count(next, &options->repeat);
+    } else {
+      takes_next = false;
+      if (strcmp(argument, "--rebuild") == 0) {
+        options->rebuild = true;
+      } else if (argument[0] == '-' || options->bundle != NULL) {
+        good = false;
+      } else {
+        options->bundle = argument;
+      }
+    }
+    if (!good || (takes_next && next == NULL)) {
+      return argument;
+    }
+    i += takes_next;
+  }
+  return options->bundle == NULL ? "BUNDLE is missing" : NULL;
+}
+
+static vlart_status_t open_bundle(build_t *build, vlart_diag_t *diag) {
+  size_t bytes = 0;
+  vlart_status_t status = vlart_bundle_required_bytes(build->options->bundle, diag, &bytes);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  build->bundle_arena = run_allocate(bytes, 1);
+  return vlart_bundle_open(build->options->bundle, NULL, build->bundle_arena, bytes, diag,
+                           &build->bundle);
+}
+
+static void print_engine(const build_t *build, uint32_t index, const char *how) {
+  const build_engine_t *engine = &build->engines[index];
+  printf("%s%-30.30s %3u/%-3u %-6s %8.1f MB %7.1f s %8.0f MB\n", isatty(STDOUT_FILENO) ? "\r" : "",
+         engine->name, index + 1, build->count, how, (double)engine->bytes * 1e-6, engine->build_s,
+         (double)engine->peak_bytes * 1e-6);
+  fflush(stdout);
+}
+
+/* A size far from the plan's is the only sign of layers that fell back to f32 weights. */
+static vlart_status_t check_sizes(const build_engine_t *engine, vlart_diag_t *diag) {
+  const build_recipe_t *recipe = &engine->recipe;
+  bool small = engine->bytes < recipe->bytes_min;
+  bool large = engine->bytes > recipe->bytes_max;
+  bool hungry = engine->scratch_bytes > recipe->scratch_max;
+  if (!small && !large && !hungry) {
+    return VLART_STATUS_OK;
+  }
+  vlart_fail(diag, VLART_STATUS_BACKEND_FAILED, "an engine is not the one that was planned",
+             "look for layers without their planned precision in the .layers.json beside it, and "
+             "report it with `vlacompile check --tensorrt`");
+  vlart_where(diag, "stage \"%s\", %s", engine->name, engine->file);
+  if (hungry) {
+    vlart_why(diag, "it needs %llu bytes for activations, at most %llu were planned",
+              (unsigned long long)engine->scratch_bytes, (unsigned long long)recipe->scratch_max);
+  } else {
+    vlart_why(diag, "it has %llu bytes, planned were %llu to %llu; %s",
+              (unsigned long long)engine->bytes, (unsigned long long)recipe->bytes_min,
+              (unsigned long long)recipe->bytes_max,
+              large ? "weights fell back to a wider type" : "weights are missing");
+  }
+  return VLART_STATUS_BACKEND_FAILED;
+}
+
+static vlart_status_t build_engine(build_t *build, uint32_t index, vlart_diag_t *diag) {
+  build_engine_t *engine = &build->engines[index];
+  vlart_status_t status = build_one(build, engine, diag);
+  if (status == VLART_STATUS_OK) status = build_inspect(build, engine, diag);
+  bool hashed = status == VLART_STATUS_OK && build_hash(build, engine->file, ".tmp", &engine->bytes,
+                                                        &engine->crc32, engine->sha256);
+  if (hashed) status = check_sizes(engine, diag);
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  if (!hashed || !build_publish(build->bundle->dir, engine->file)) {
+    vlart_fail(diag, VLART_STATUS_IO, "an engine cannot be written",
+               "check the free space and the rights of the directory engines");
+    vlart_where(diag, "%s/%s", build->bundle->dir, engine->file);
+    vlart_why(diag, "reading it back or renaming it failed");
+    return VLART_STATUS_IO;
+  }
+  engine->done = true;
+  print_engine(build, index, "built");
+  return build_write_lock(build, diag);
+}
+
+static vlart_status_t build_all(build_t *build, vlart_diag_t *diag) {
+  if (!build->options->rebuild) {
+    build_resume(build);
+  }
+  printf("%-30s %7s %-6s %11s %9s %11s\n", "stage", "", "", "engine", "build", "peak memory");
+  vlart_status_t status = build_write_lock(build, diag);
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < build->count; i++) {
+    if (build->engines[i].done) {
+      print_engine(build, i, "kept");
+    } else {
+      status = build_engine(build, i, diag);
+    }
+  }
+  return status;
+}
+
+static vlart_status_t prove(build_t *build, vlart_diag_t *diag) {
+  vlart_status_t status = build_prove(build, diag);
+  vlart_diag_t unused = {.struct_size = sizeof unused};
+  vlart_status_t written =
+      build_write_lock(build, status == VLART_STATUS_OK ? diag : &unused);
+  return status != VLART_STATUS_OK ? status : written;
+}
+
+static void print_times(const build_t *build) {
+  printf("\n%-32s %8s %12s %12s\n", "stage", "runs", "median ms", "p95 ms");
+  for (uint32_t i = 0; i < build->count; i++) {
+    const build_engine_t *engine = &build->engines[i];
+    if (engine->runs > 0) {
+      printf("%-32.32s %8zu %12.3f %12.3f\n", engine->name, engine->runs, engine->median_ms,
+             engine->p95_ms);
+    }
+  }
+  printf("golden frames: %s; a whole tick as one launch: %s; see %s\n", build->golden,
+         build->whole_tick, VLART_TRT_LOCK_FILE);
+}
+
+static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
+  vlart_status_t status = open_bundle(build, diag);
+  if (status == VLART_STATUS_OK) status = build_read_plan(build, diag);
+  if (status == VLART_STATUS_OK) status = build_probe(build, diag);
+  if (status == VLART_STATUS_OK) {
+    printf("%.20s on %.12s: TensorRT %.12s, CUDA %.6s, JetPack %.8s\n",
+           vlart_plan_string(&build->bundle->plan, build->bundle->plan.policy->name),
+           build->facts.gpu, build->facts.tensorrt, build->facts.cuda, build->system.jetpack);
+    status = vlart_trt_check_board(build->bundle, &build->facts, &build->system, diag);
+  }
+  if (status == VLART_STATUS_OK) status = build_all(build, diag);
+  if (status == VLART_STATUS_OK) status = prove(build, diag);
+  return status;
+}
+
+int main(int argc, char **argv) {
+  build_options_t options = {.runtime = "libvlart_tensorrt.so",
+                             .builder = "libvlart_tensorrt_builder.so",
+                             .repeat = 20};
+  for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+      fputs(usage, stdout);
+      return 0;
+    }
+  }
+  const char *wrong = parse_options(argc, argv, &options);
+  if (wrong != NULL) {
+    fprintf(stderr, "vlart-build: wrong usage at: %s\n\n%s", wrong, usage);
+    return 2;
+  }
+  build_t build = {.options = &options, .golden = "pending", .whole_tick = "pending", .exclusive = -1};
+  vlart_diag_t diag = {.struct_size = sizeof diag};
+  vlart_status_t status = work(&build, &diag);
+  if (status == VLART_STATUS_OK) {
+    print_times(&build);
+  }
+  fflush(stdout);
+  if (status != VLART_STATUS_OK) {
+    fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag.what,
+            vlart_status_name(status), diag.where, diag.why, diag.fix);
+  }
+  vlart_bundle_close(build.bundle);
+  free(build.engines);
+  free(build.bundle_arena);
+  if (build.exclusive >= 0) {
+    close(build.exclusive);
+  }
+  return status == VLART_STATUS_OK ? 0 : 1;
+}
