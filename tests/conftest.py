@@ -9,6 +9,7 @@ import pytest
 
 import vlacompile as vc
 from tests import policies
+from vlacompile.cli.main import main
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -51,3 +52,16 @@ def late_fusion_bundle(tmp_path_factory, every_stage) -> vc.Bundle:
 def flow_bundle(tmp_path_factory, every_stage) -> vc.Bundle:
     out = tmp_path_factory.mktemp("bundles") / "flow.vlab"
     return vc.build(policies.flow(), recipe=str(every_stage), out=out)
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """cli(*argv) -> (exit code, stdout, stderr), in 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*argv) -> tuple[int, str, str]:
+        code = main([str(a) for a in argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call

@@ -19,23 +19,6 @@ from vlacompile.cli.main import VERBS, main
 TINY = "tests.cli_policies:tiny"
 
 
-@pytest.fixture(autouse=True)
-def eighty_columns(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-
-
-@pytest.fixture
-def cli(capsys):
-    """cli(*argv) -> (exit code, stdout, stderr)."""
-
-    def call(*argv) -> tuple[int, str, str]:
-        code = main([str(a) for a in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def tiny_bundle(tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "tiny.vlab"

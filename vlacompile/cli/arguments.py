@@ -5,6 +5,15 @@ from __future__ import annotations
 import argparse
 
 
+STAND_IN = "by ONNX Runtime: a stand-in, not the board"
+
+
+def add_stand_in(parser) -> None:
+    parser.add_argument("--stand-in", action="store_true",
+                        help="run a board's stages (TensorRT) with ONNX Runtime instead: shows what they compute, "
+                        "not how long the board takes")
+
+
 def positive(text: str) -> int:
     return _whole(text, 1)
 

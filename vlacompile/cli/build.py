@@ -7,7 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vlacompile.cli.stages import megabytes, stage_rows, stage_table
+from vlacompile.cli.arguments import STAND_IN
+from vlacompile.cli.stages import stage_table
+from vlacompile.plan.rows import megabytes, stage_rows
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "compile a policy into a bundle"
@@ -18,43 +20,53 @@ SOURCE is package.module:factory, where factory() returns a vlacompile.Policy
 when its inputs change beside it, or a checkpoint directory
 (`vlacompile frontends` lists the kinds). The bundle is replayed through
 libvlart and compared with PyTorch before it takes its place; a build that
-fails leaves OUT as it was."""
+fails leaves OUT as it was.
+
+Several policies become one bundle as NAME=SOURCE each: they share every stage
+that they have in common, and a session runs one of them at a time (select)."""
 EPILOG = """examples:
   vlacompile build my_robot.policy:make -o pick.vlab
   vlacompile build examples.libero_goal.policy:light -r libero-goal -o l.vlab
   vlacompile build policy.onnx
+  vlacompile build light=SOURCE heavy=SOURCE -o pair.vlab
+  vlacompile build pi0_dir --instructions tasks.txt --only-instructions
   vlacompile build outputs/train/act/checkpoints/last/pretrained_model
 
 next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("source", metavar="SOURCE",
-                        help="package.module:factory, an .onnx file, or a checkpoint directory")
+    parser.add_argument("source", metavar="SOURCE", nargs="+",
+                        help="package.module:factory, an .onnx file, or a checkpoint directory; NAME=SOURCE for each of several")
     parser.add_argument("--target", "-t", default="host", metavar="T",
                         help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
     parser.add_argument("--recipe", "-r", default="default", metavar="R",
                         help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
     parser.add_argument("--out", "-o", metavar="OUT", help="the bundle to write (default: the policy's name + .vlab)")
+    parser.add_argument("--instructions", metavar="FILE",
+                        help="texts that are known beforehand, one per line: what they come to is stored in the bundle")
+    parser.add_argument("--only-instructions", action="store_true",
+                        help="no other text will come: the stages of the text alone leave the bundle")
 
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.bundle.bundle import check_destination
     from vlacompile.frontends.environments import NeedsEnvironment
-    from vlacompile.frontends.load import environment_for
+    from vlacompile.frontends.load import environment_for, parse_sources
     from vlacompile.recipe import load_recipe
     from vlacompile.runtime.library import libvlart, onnxruntime_library
     from vlacompile.target import load_target
 
     # What would stop the build at its end is refused before anything slow begins.
-    load_target(args.target), load_recipe(args.recipe)
+    load_recipe(args.recipe, load_target(args.target))
     libvlart(), onnxruntime_library()
     if args.out is not None:
         check_destination(Path(args.out))
-    environment = environment_for(args.source)
+    source = parse_sources(args.source)
+    environment = environment_for(source)
     if environment is None or not environment.is_installed():
         try:
-            bundle, times = _build(args, terminal)
+            bundle, times = _build(source, args, terminal)
         except NeedsEnvironment as error:  # a factory asked for it
             environment = error.environment
             if not environment.is_installed():
@@ -70,17 +82,19 @@ def run(args, terminal: Terminal) -> None:
     terminal.show(document, lambda console: _print(console, bundle))
 
 
-def _build(args, terminal: Terminal):
+def _build(source, args, terminal: Terminal):
     """The bundle, and the seconds of each phase."""
     from vlacompile.frontends.load import load_policy
+    from vlacompile.tokenize.text import read_instructions
 
+    instructions = read_instructions(args.instructions) if args.instructions else ()
     with terminal.phases() as phases, phases.asides():
         phases("load the policy")
-        policy = load_policy(args.source)
+        policy = load_policy(source)
         from vlacompile.pipeline import build
 
         return build(policy, target=args.target, recipe=args.recipe, out=args.out or f"{policy.name}.vlab",
-                     progress=phases), phases.times
+                     instructions=instructions, only_instructions=args.only_instructions, progress=phases), phases.times
 
 
 def _print(console: Console, bundle) -> None:
@@ -93,6 +107,8 @@ def _print(console: Console, bundle) -> None:
             console.print(f'parity   {v.value}: max_abs {v.worst.max_abs:.2g}, rel L2 {v.worst.rel_l2:.2g}, '
                           f"cosine {v.worst.cosine:.7f}")
     console.print(f"         libvlart against PyTorch, worst of {report.frames} frames", soft_wrap=True)
+    if report.stand_in:
+        console.print(f"         {STAND_IN}")
     console.print(f"bundle   {_near(bundle.path)}  {megabytes(bundle.bytes)} MB", soft_wrap=True)
 
 

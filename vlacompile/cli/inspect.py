@@ -7,10 +7,14 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.stages import change_rows, change_table, kept_rows, megabytes, set_rows, stage_rows, stage_table
+from vlacompile.bundle.layout import SCHEMES
+from vlacompile.cli.stages import change_table, stage_table
+from vlacompile.plan.rows import backbone_rows, change_rows, gflop, kept_rows, megabytes, set_rows, stage_rows
 from vlacompile.cli.terminal import Terminal
+from vlacompile.errors import BundleError
 from vlacompile.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
 from vlacompile.plan.plan import AS_WRITTEN, Sampling
+from vlacompile.report.compiled import compiled_rows, kernel_rows
 
 SUMMARY = "show the stages of a bundle and what each depends on"
 DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what
@@ -22,12 +26,14 @@ EPILOG = """examples:
 
 next: `vlacompile verify BUNDLE` replays its golden frames"""
 
-MOST_KEPT = 12  # rows of the table of kept values; --json has all
+MOST_KEPT = 12  # rows of the tables of kept values and of GPU kernels; --json has all
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
     parser.add_argument("--plan", action="store_true", help="print the whole plan as text instead")
+    parser.add_argument("--trtexec", action="store_true",
+                        help="of a bundle for a board: the commands that build its engines there")
 
 
 def run(args, terminal: Terminal) -> None:
@@ -40,6 +46,10 @@ def run(args, terminal: Terminal) -> None:
         text = plan_text(plan)
         terminal.show({"plan": text}, lambda console: console.print(text, end="", soft_wrap=True))
         return
+    if args.trtexec:
+        lines = ["mkdir -p engines", *_commands(bundle)]
+        terminal.show({"commands": lines}, lambda console: console.print("\n".join(lines), soft_wrap=True))
+        return
     frames = {h.source: h.frames for h in plan.histories}
     document = {
         "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "name": plan.name,
@@ -48,9 +58,46 @@ def run(args, terminal: Terminal) -> None:
                      "clock_hz": s.clock_hz or None, "frames": frames.get(s.value, 1)} for s in plan.sources],
         "stages": stage_rows(plan), "dependency_sets": set_rows(plan), "changes": change_rows(plan),
         "kept": kept_rows(plan), "loops": [{"stage": s.name, **asdict(s.sampling)} for s in plan.stages if s.sampling],
+        "precisions": [{"stage": s.name, **asdict(p)} for s in plan.stages for p in s.precisions],
+        "texts": _texts(plan), "lanes": [
+            {"name": x.name, "clock_hz": x.clock_hz or None, "max_age_ms": x.max_age_ms,
+             "stages": [s.name for s in plan.stages if plan.lane_of(s) == i]} for i, x in enumerate(plan.lanes)],
+        "backbones": backbone_rows(plan),
         "action": _action(plan), "provenance": bundle.manifest["provenance"],
+        "compiled": compiled_rows(bundle.manifest["provenance"]), "kernels": kernel_rows(bundle.manifest["provenance"]),
     }
     terminal.show(document, lambda console: _print(console, plan, document))
+
+
+def _commands(bundle) -> list[str]:
+    from vlacompile.emit.trtexec import commands
+
+    found = commands(bundle.plan)
+    if not found:
+        raise BundleError("the bundle has no engines to build", where=str(bundle.path),
+                          why=f'target "{bundle.plan.target}" is no board', fix="build it for one: `vlacompile targets`")
+    return found
+
+
+def _stages_of(plan, lane: int) -> str:
+    return ", ".join(s.name for s in plan.stages if plan.lane_of(s) == lane)
+
+
+def _texts(plan) -> dict:
+    """known: instructions compiled in advance. absent: stages that are looked up among them. tokenizers: sources that
+    take any text."""
+    return {"known": [i.text for i in plan.instructions],
+            "absent": [s.name for s in plan.stages if s.backend == "library"],
+            "tokenizers": [plan.values[t.tokens].name for t in plan.texts]}
+
+
+def _spoken(texts: dict) -> str:
+    """In a few words; empty where the policy is given token ids alone."""
+    if texts["absent"]:
+        return f"{len(texts['known'])} known and no others: {', '.join(texts['absent'])} is looked up, not run"
+    words = [f"{len(texts['known'])} known"] if texts["known"] else []
+    words += [f"any text for {name}" for name in texts["tokenizers"]]
+    return "; ".join(words)
 
 
 def _update(source: dict) -> str:
@@ -94,6 +141,21 @@ def _loop(name: str, s: Sampling) -> str:
             f"dimension's spread, {s.budget:.3g} allowed")
 
 
+def _precision_rows(plan) -> list[tuple[str, ...]]:
+    """A row per stage: how many layers got what, what they weigh and take, and the block that loses most by itself."""
+    rows = []
+    for stage in plan.stages:
+        if not stage.precisions:
+            continue
+        count = {scheme: sum(p.layers for p in stage.precisions if p.scheme == scheme) for scheme in SCHEMES}
+        worst = max(stage.precisions, key=lambda p: p.error)
+        time = sum(p.time_us for p in stage.precisions)
+        rows.append((stage.name, ", ".join(f"{n} {scheme}" for scheme, n in count.items() if n),
+                     f"{sum(p.bytes for p in stage.precisions) / 1e6:.2f}", f"{time / 1e3:.3f}" if time else "-",
+                     f"{worst.error:.3g} {worst.group.partition('/')[2]}" if worst.error else "-"))
+    return rows
+
+
 def _consumption(plan) -> str:
     a = plan.action
     match a.consume:
@@ -120,11 +182,34 @@ def _print(console: Console, plan, document: dict) -> None:
     ):
         console.print(f"\n{title}", style="bold")
         console.print(table)
+    if document["precisions"]:
+        console.print("\nPrecision", style="bold")
+        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), _precision_rows(plan)))
+    if document["compiled"]:
+        console.print("\nCompiled ahead of time with TVM", style="bold")
+        console.print(_columns(("stage", "machine", "", "schedules", "MB"), [
+            (r["stage"], r["machine"], r["run"], r["schedules"], megabytes(r["bytes"])) for r in document["compiled"]]))
+    if document["kernels"]:
+        console.print("\nGPU kernels in it, by cuobjdump", style="bold")
+        console.print(_kernels(document["kernels"]))
     loops = [(s.name, s.sampling) for s in plan.stages if s.sampling is not None]
     if loops:
         console.print("\nLoops", style="bold")
         for name, sampling in loops:
             console.print(_loop(name, sampling))
+    if plan.lanes:
+        console.print("\nClocks, from slow to fast", style="bold")
+        for i, lane in enumerate(plan.lanes):
+            console.print(f"{lane.name} ({lane.clock_hz:g} Hz, at most {lane.max_age_ms} ms old): {_stages_of(plan, i)}")
+        console.print(f"control loop: {_stages_of(plan, len(plan.lanes))}")
+    if plan.backbones:
+        console.print("\nBackbones, of which a session runs one; the first unless another is selected", style="bold")
+        console.print(_columns(("name", "stages", "of its own", "GFLOP", "of its own", "weights MB", "of its own"), [
+            (r["backbone"], str(len(r["stages"])), str(len(r["own"])), gflop(r["flops"]), gflop(r["own_flops"]),
+             megabytes(r["weight_bytes"]), megabytes(r["own_weight_bytes"])) for r in document["backbones"]]))
+    if _spoken(document["texts"]):
+        console.print("\nInstructions", style="bold")
+        console.print(_spoken(document["texts"]))
     console.print("\nAction queue", style="bold")
     console.print(_queue(document["action"]))
     _print_provenance(console, document)
@@ -168,6 +253,16 @@ def _kept(rows: list[dict]) -> Table:
                       for r in rows if r in largest])
     if len(rows) > len(largest):
         table.add_row(f"and {len(rows) - len(largest)} smaller", "", "", "")
+    return table
+
+
+def _kernels(rows: list[dict]) -> Table:
+    """Those with the most registers."""
+    table = _columns(("stage", "registers", "shared, B", "stack, B", "kernel"), [
+        (f"{r['stage']}, {r['machine']}", *(str(r[k]) for k in ("registers", "shared", "stack")), r["kernel"])
+        for r in rows[:MOST_KEPT]])
+    if len(rows) > MOST_KEPT:
+        table.add_row(*[""] * 4, f"and {len(rows) - MOST_KEPT} of no more registers")
     return table
 
 

@@ -19,7 +19,7 @@ def add_name(parser, kind: str) -> None:
 def show(folder: str, load: Callable, name: str | None, terminal: Terminal) -> None:
     if name is not None:
         document = asdict(load(name))
-        terminal.show(document, lambda console: _print_one(console, document))
+        terminal.show(document, lambda console: print_one(console, document))
         return
     rows = [asdict(load(known)) for known in shipped(folder)]
     terminal.show({folder: rows}, lambda console: _print_all(console, rows))
@@ -34,7 +34,7 @@ def _print_all(console: Console, rows: list[dict]) -> None:
     console.print(table)
 
 
-def _print_one(console: Console, document: dict) -> None:
+def print_one(console: Console, document: dict) -> None:
     lines = list(_flat(document))
     width = max(len(key) for key, _ in lines)
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -50,6 +50,12 @@ def _flat(table: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         elif isinstance(value, (list, tuple)):
-            yield prefix + key, ", ".join(f"{x:g}" if isinstance(x, float) else str(x) for x in value) or "-"
+            yield prefix + key, ", ".join(_item(x) for x in value) or "-"
         else:
             yield prefix + key, "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _item(x) -> str:
+    if isinstance(x, dict):  # one of a list of tables, as [[precision.rule]]
+        return " = ".join(str(v) for v in x.values())
+    return f"{x:g}" if isinstance(x, float) else str(x)

@@ -12,12 +12,13 @@ import signal
 import sys
 import traceback
 
-from vlacompile.cli import build, frontends, inspect, plan, recipes, run, targets, verify
+from vlacompile.cli import (build, check, flash, frontends, inspect, plan, profile, recipes, report, route, run, serve,
+                            targets, verify)
 from vlacompile.cli.terminal import Terminal
 from vlacompile.errors import ConfigError, VlaError, nearest
 
-VERBS = {module.__name__.rpartition(".")[2]: module for module in (build, plan, inspect, verify, run, targets, recipes,
-                                                                frontends)}
+VERBS = {module.__name__.rpartition(".")[2]: module for module in (
+    build, plan, inspect, verify, check, run, serve, flash, profile, report, route, targets, recipes, frontends)}
 INTERRUPTED, TERMINATED, BROKEN_PIPE, UNEXPECTED = 130, 143, 141, 1
 
 DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and
@@ -30,8 +31,8 @@ EPILOG = """begin with:
 
 exit codes:
   0 done  2 wrong usage  3 target or recipe  4 policy source  5 tracing
-  6 staging  7 emission  8 bundle  9 runtime  10 parity  130 interrupted
-  1 anything else"""
+  6 staging  7 emission  8 bundle  9 runtime  10 parity  11 precision
+  12 device  130 interrupted  1 anything else"""
 
 
 class UsageError(ConfigError):
@@ -121,8 +122,8 @@ def _run(argv: list[str], terminal: Terminal) -> int:
             traceback.print_exc()
         terminal.error(error)
         return error.exit_code
-    except KeyboardInterrupt:
-        terminal.err.print("interrupted; nothing was left behind", soft_wrap=True)
+    except KeyboardInterrupt as interrupt:
+        terminal.err.print(f"interrupted; {interrupt or 'nothing was left behind'}", soft_wrap=True)
         return INTERRUPTED
     except BrokenPipeError:
         raise

@@ -7,45 +7,72 @@ import subprocess
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.stages import gflop, megabytes, percent, short_names
+from vlacompile.cli.arguments import positive
+from vlacompile.cli.fit import print_fit
+from vlacompile.plan.rows import gflop, megabytes, percent, short_names
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "show the stages of a policy without building it"
 DESCRIPTION = """Trace a policy and divide it into stages, without writing or running anything:
 which stage depends on which inputs, how often it runs, what it costs, and which
 weights are computed away or never read. With --no-weights the policy is made
-with shapes alone and no weights are read, so that any size fits into memory."""
+with shapes alone and no weights are read, so that any size fits into memory.
+For a board it also says whether the policy fits there, in which precisions and
+loaded how, or what would make it fit. Precision is left open where the recipe
+says nothing of it; what that costs in actions is not seen here."""
 EPILOG = """examples:
   vlacompile plan my_robot.policy:make
   vlacompile plan outputs/pi0/checkpoints/last/pretrained_model --no-weights
+  vlacompile plan my_robot.policy:make --target orin-nano-8gb --instructions 20
 
 next: `vlacompile build SOURCE` builds it"""
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help="package.module:factory, or a checkpoint directory")
+    parser.add_argument("source", metavar="SOURCE", nargs="+",
+                        help="package.module:factory, or a checkpoint directory; NAME=SOURCE for each of several")
     parser.add_argument("--target", "-t", default="host", metavar="T",
                         help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
     parser.add_argument("--recipe", "-r", default="default", metavar="R",
                         help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
+    parser.add_argument("--instructions", type=positive, metavar="N",
+                        help="on a board: N instructions are known, so that the language stages leave it")
+    parser.add_argument("--swap", type=positive, metavar="MB", help="on a board: swap that building may use")
     parser.add_argument("--no-weights", action="store_true", help="shapes alone; the weights need not be there")
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.frontends.load import environment_for
+    from vlacompile.errors import ConfigError
+    from vlacompile.frontends.load import environment_for, parse_sources
+    from vlacompile.recipe import load_recipe
+    from vlacompile.target import load_target
 
-    environment = environment_for(args.source, weights=not args.no_weights)
+    # What is wrong with the arguments is said before anything slow begins.
+    target, fit = load_target(args.target), None
+    load_recipe(args.recipe, target)
+    if target.board is None and (args.instructions or args.swap):
+        raise ConfigError("--instructions and --swap are for a board", where=f'target "{target.name}"',
+                          why="it has no memory to plan for", fix="choose a board: `vlacompile targets`")
+    source = parse_sources(args.source)
+    environment = environment_for(source, weights=not args.no_weights)
     if environment is not None and environment.is_installed():
         raise SystemExit(subprocess.call([environment.python, "-m", "vlacompile.cli.main", *args.argv]))
     with terminal.phases() as phases, phases.asides():
         phases("load the compiler")
-        from vlacompile.pipeline import plan
+        from vlacompile.pipeline import plan, plan_on_board
 
-        found = plan(args.source, args.target, args.recipe, weights=not args.no_weights, progress=phases)
-    terminal.show(found.as_dict(), lambda console: _print(console, found))
+        if target.board is None:
+            found = plan(source, args.target, args.recipe, weights=not args.no_weights, progress=phases)
+        else:
+            found, fit = plan_on_board(source, args.target, args.recipe, weights=not args.no_weights,
+                                       instructions=args.instructions, swap_mb=args.swap or 0.0, progress=phases)
+    document = found.as_dict() | ({"fit": fit.as_dict()} if fit is not None else {})
+    terminal.show(document, lambda console: _print(console, found, fit))
+    if fit is not None:
+        fit.require()
 
 
-def _print(console: Console, found) -> None:
+def _print(console: Console, found, fit=None) -> None:
     short = short_names(list(found.sources))
     console.print(f"{found.policy}: {_millions(found.parameters['all'])} parameters", style="bold")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -66,6 +93,8 @@ def _print(console: Console, found) -> None:
     _facts(console, "Work per chunk, GFLOP", (
         (gflop(work["in_stages"]), "in stages"), (gflop(work["folded"]), "computed now"),
         (gflop(work["saved"]), "saved: it was done more than once, or for nothing")))
+    if fit is not None:
+        print_fit(console, fit)
 
 
 def _facts(console: Console, title: str, rows: tuple[tuple[str, str], ...]) -> None:

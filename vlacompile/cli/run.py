@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.arguments import positive, thread_count
-from vlacompile.cli.stages import depends_text
+from vlacompile.cli.arguments import STAND_IN, add_stand_in, positive, thread_count
+from vlacompile.plan.rows import depends_text
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "run a bundle over recorded frames"
@@ -32,6 +32,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--repeat", type=positive, default=1, metavar="N", help="replay N times (default: 1)")
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
                         help="threads of the engine (default: 0, its own choice)")
+    parser.add_argument("--backbone", metavar="NAME", help="of a bundle with several (default: the first one)")
+    add_stand_in(parser)
 
 
 def run(args, terminal: Terminal) -> None:
@@ -40,18 +42,21 @@ def run(args, terminal: Terminal) -> None:
     bundle = read_bundle(args.bundle)
     with terminal.phases() as phases:
         phases("open the bundle")
-        from vlacompile.runtime.session import Session
+        from vlacompile.runtime.session import RECORDED, Session
         from vlacompile.verify.frames import read_frames
 
         frames = read_frames(Path(args.frames) if args.frames else bundle.path / GOLDEN_FILE)
-        with Session(bundle.path, threads=args.threads) as session:
+        with Session(bundle.path, threads=args.threads, stand_in=args.stand_in, accept=RECORDED) as session:
+            if args.backbone is not None:
+                session.select(args.backbone)
             phases(f"replay {len(frames) * args.repeat} frames")
             steps_ms, stages = _replay(session, frames, args.repeat)
             plan = session.plan
-            output = plan.values[plan.action.value].name if plan.action else bundle.manifest["provenance"]["outputs"][0]
+            values = {b.name: b.value for b in plan.backbones}
+            output = plan.values[values.get(args.backbone, plan.action.value)].name if plan.action else bundle.manifest["provenance"]["outputs"][0]
             chunk = session.read(output)
     document = {
-        "bundle": str(bundle.path), "frames": len(frames), "repeat": args.repeat, "threads": args.threads,
+        "bundle": str(bundle.path), "frames": len(frames), "repeat": args.repeat, "threads": args.threads, "stand_in": args.stand_in,
         "step_ms": {"median": statistics.median(steps_ms), "min": min(steps_ms), "max": max(steps_ms)},
         "stages": stages, "output": output, "shape": list(chunk.shape), "last": chunk.tolist(),
     }
@@ -88,6 +93,8 @@ def _print(console: Console, plan, document: dict, chunk) -> None:
         times = ("-", "-") if not s["runs"] else (f"{s['median_ms']:.3f}", f"{s['max_ms']:.3f}")
         table.add_row(name, depends[name], f"{s['runs']} of {s['steps']}", *times)
     console.print(table)
+    if document["stand_in"]:
+        console.print(f"\n{STAND_IN}")
     step = document["step_ms"]
     console.print(f"\nstep: median {step['median']:.2f} ms, min {step['min']:.2f}, max {step['max']:.2f}", soft_wrap=True)
     rows = chunk.reshape(-1, chunk.shape[-1]) if chunk.ndim else chunk.reshape(1, 1)

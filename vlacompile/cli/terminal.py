@@ -34,6 +34,14 @@ class Terminal:
         if not self.as_json:
             render(self.out)
 
+    def now(self, document: dict, render: Callable[[Console], None]) -> None:
+        """Of a verb that goes on: `document` is written at once, on one line."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(_json_value(document), allow_nan=False) + "\n")
+        else:
+            render(self.out)
+        sys.stdout.flush()
+
     def error(self, error: VlaError) -> None:
         """Four lines for a person; in JSON mode the same fields join the verb's document."""
         lines = [("error: ", error.what), ("  where: ", error.where), ("  why:   ", error.why), ("  fix:   ", error.fix)]

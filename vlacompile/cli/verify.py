@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.arguments import thread_count
+from vlacompile.cli.arguments import STAND_IN, add_stand_in, thread_count
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "replay the golden frames of a bundle and compare with PyTorch"
@@ -23,6 +23,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
                         help="threads of the engine (default: 0, its own choice)")
+    add_stand_in(parser)
 
 
 def run(args, terminal: Terminal) -> None:
@@ -34,7 +35,7 @@ def run(args, terminal: Terminal) -> None:
         phases("replay the golden frames")
         from vlacompile.verify.replay import verify
 
-        report = verify(args.bundle, threads=args.threads)
+        report = verify(args.bundle, threads=args.threads, stand_in=args.stand_in)
     terminal.show(report.as_dict(), lambda console: _print(console, report))
     report.require()
 
@@ -53,3 +54,5 @@ def _print(console: Console, report) -> None:
     passed = sum(v.passed for v in report.values)
     runs = ", ".join(f"{name} {n}" for name, n in report.runs.items())
     console.print(f"\n{passed} of {len(report.values)} values pass over {report.frames} frames; runs: {runs}")
+    if report.stand_in:
+        console.print(STAND_IN)

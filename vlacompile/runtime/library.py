@@ -30,7 +30,15 @@ class OpenOptions(_Struct):
 
 class SessionOptions(_Struct):
     _fields_ = [("struct_size", c.c_size_t), ("ort_library", c.c_char_p), ("threads", c.c_uint32),
-                ("reserved", c.c_uint32), ("backends", c.c_void_p), ("backend_count", c.c_size_t)]
+                ("reserved", c.c_uint32), ("backends", c.c_void_p), ("backend_count", c.c_size_t),
+                ("tvm_ffi_library", c.c_char_p), ("tvm_library", c.c_char_p),
+                ("stand_in", c.c_uint32), ("reserved2", c.c_uint32), ("tensorrt_library", c.c_char_p),
+                ("tensorrt_trial", c.c_uint32), ("whole_tick", c.c_uint32), ("lane", c.c_uint32),
+                ("reserved3", c.c_uint32)]
+
+
+class LaneInfo(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("sequence", c.c_uint64), ("age_ns", c.c_uint64)]
 
 
 class StageStats(_Struct):
@@ -47,6 +55,48 @@ class Totals(_Struct):
 class QueueInfo(_Struct):
     _fields_ = [("struct_size", c.c_size_t), ("remaining", c.c_uint32), ("position", c.c_uint32),
                 ("stale", c.c_uint32), ("due", c.c_uint32), ("chunks", c.c_uint64)]
+
+
+class AsyncOptions(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("lead_ticks", c.c_uint32), ("stale_ticks", c.c_uint32),
+                ("deadline_ticks", c.c_uint32), ("safe", c.c_uint32), ("safe_action", c.c_void_p),
+                ("deadline_us", c.c_uint64)]
+
+
+class AsyncInfo(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("tick", c.c_uint64), ("remaining", c.c_uint32), ("due", c.c_uint32),
+                ("busy", c.c_uint32), ("late_ticks", c.c_uint32)] + [(n, c.c_uint64) for n in (
+                    "chunks", "discarded", "failures", "safe_actions", "deadline_misses", "latency_ns")] + [
+                        ("status", c.c_int), ("reserved", c.c_uint32)]
+
+
+class SensorOptions(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("accept", c.c_uint32), ("reserved", c.c_uint32), ("max_age_us", c.c_uint64)]
+
+
+class SensorInfo(_Struct):
+    _fields_ = [("struct_size", c.c_size_t)] + [(n, c.c_uint64) for n in (
+        "writes", "not_finite", "out_of_range", "denormal", "stale", "reordered", "lost", "age_us", "max_age_us")] + [
+            ("element", c.c_uint32), ("number", c.c_float)]
+
+
+class RouterOptions(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("state", c.c_char_p), ("log_capacity", c.c_uint32), ("reserved", c.c_uint32)]
+
+
+class RouterDecision(_Struct):
+    _fields_ = ([("struct_size", c.c_size_t), ("sequence", c.c_uint64)]
+                + [(n, c.c_uint32) for n in ("route", "cluster", "by", "level", "backbone", "backbone_count", "outcome",
+                                             "reserved")]
+                + [(n, c.c_double) for n in ("similarity", "delta", "tau")]
+                + [(n, c.c_double * 4) for n in ("alpha", "beta", "probability", "cost_ms")] + [("text", c.c_char * 128)])
+
+
+class RouterInfo(_Struct):
+    _fields_ = ([("struct_size", c.c_size_t)]
+                + [(n, c.c_uint32) for n in ("backbone_count", "route_count", "cluster_count", "embedding_dim")]
+                + [("generation", c.c_uint64), ("recovered", c.c_uint32), ("log_count", c.c_uint32),
+                   ("log_dropped", c.c_uint64)])
 
 
 _P, _U32, _U64, _SIZE = c.c_void_p, c.c_uint32, c.c_uint64, c.c_size_t
@@ -70,6 +120,43 @@ _FUNCTIONS = {
     "vlart_session_invalidate": (c.c_int, [_P]),
     "vlart_session_stats": (c.c_int, [_P, _U32, _P]),
     "vlart_session_totals": (c.c_int, [_P, _P]),
+    "vlart_async_required_bytes": (c.c_int, [_P, _P, _P, c.POINTER(_SIZE)]),
+    "vlart_async_init": (c.c_int, [_P, _P, _P, _SIZE, _P, c.POINTER(_P)]),
+    "vlart_async_serve": (c.c_int, [_P]),
+    "vlart_async_answer": (c.c_int, [_P]),
+    "vlart_async_stop": (None, [_P]),
+    "vlart_async_close": (None, [_P]),
+    "vlart_async_write": (c.c_int, [_P, _U32, _P, _SIZE, _U32, _U32, c.POINTER(_U64), _P]),
+    "vlart_async_request": (c.c_int, [_P]),
+    "vlart_async_pop": (c.c_int, [_P, _P, _SIZE, _P]),
+    "vlart_async_cancel": (c.c_int, [_P, _U32]),
+    "vlart_async_info": (c.c_int, [_P, _P]),
+    "vlart_session_select": (c.c_int, [_P, _U32, _P]),
+    "vlart_async_select": (c.c_int, [_P, _U32, _P]),
+    "vlart_lane_required_bytes": (c.c_int, [_P, _U32, _P, c.POINTER(_SIZE)]),
+    "vlart_lane_init": (c.c_int, [_P, _U32, _P, _SIZE, _P, c.POINTER(_P)]),
+    "vlart_lane_step": (c.c_int, [_P, _P]),
+    "vlart_session_follow": (c.c_int, [_P, _P, _P]),
+    "vlart_session_followed": (c.c_int, [_P, _U32, _P]),
+    "vlart_router_required_bytes": (c.c_int, [c.c_char_p, _P, _P, c.POINTER(_SIZE)]),
+    "vlart_router_init": (c.c_int, [c.c_char_p, _P, _P, _SIZE, _P, c.POINTER(_P)]),
+    "vlart_router_decide": (c.c_int, [_P, c.c_char_p, _P, _U32, _P, _P]),
+    "vlart_router_report_outcome": (c.c_int, [_P, _U32, _P]),
+    "vlart_router_drain": (c.c_int, [_P, _P]),
+    "vlart_router_info": (c.c_int, [_P, _P]),
+    "vlart_router_backbone": (c.c_char_p, [_P, _U32]),
+    "vlart_session_sensors": (c.c_int, [_P, _P, _P]),
+    "vlart_session_time": (c.c_int, [_P, _U64]),
+    "vlart_session_stamp": (c.c_int, [_P, _U32, _U32, _U64, _P]),
+    "vlart_session_sensor": (c.c_int, [_P, _U32, _P]),
+    "vlart_async_time": (c.c_int, [_P, _U64]),
+    "vlart_async_stamp": (c.c_int, [_P, _U32, _U32, _U64, _P]),
+    "vlart_async_sensor": (c.c_int, [_P, _U32, _P]),
+    "vlart_session_write_text": (c.c_int, [_P, _U32, c.c_char_p, _SIZE, _P]),
+    "vlart_tokenizer_required_bytes": (c.c_int, [_P, _SIZE, _SIZE, _P, c.POINTER(_SIZE)]),
+    "vlart_tokenizer_open": (c.c_int, [_P, _SIZE, _SIZE, _P, _SIZE, _P, c.POINTER(_P)]),
+    "vlart_tokenizer_encode": (c.c_int, [_P, c.c_char_p, _SIZE, _P, _SIZE, c.POINTER(_SIZE), _P]),
+    "vlart_tokenizer_fill": (c.c_int, [_P, c.c_char_p, _SIZE, _P, _P, _SIZE, _P]),
 }
 
 
@@ -104,6 +191,16 @@ def onnxruntime_library() -> Path:
                              why="the package onnxruntime is not installed" if where is None else "it has no such file",
                              fix="pip install onnxruntime==1.32.0, or pass engine_library=", status="NO_BACKEND")
     return found[0]
+
+
+def tvm_libraries() -> tuple[Path | None, Path | None]:
+    """libtvm_ffi and libtvm_runtime of the installed packages (found without importing them); None: not installed."""
+    found = []
+    for package, name in (("tvm_ffi", "libtvm_ffi.so"), ("tvm", "libtvm_runtime.so")):
+        spec = importlib.util.find_spec(package)
+        path = Path(spec.origin).parent / "lib" / name if spec and spec.origin else None
+        found.append(path if path and path.is_file() else None)
+    return found[0], found[1]
 
 
 def check(status: int, diag: Diag, where: str) -> None:

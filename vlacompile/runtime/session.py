@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ctypes as c
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from vlacompile.bundle.layout import DTYPES, NUMPY_DTYPES, dtype_name
-from vlacompile.errors import BundleError, RuntimeFailure, nearest
+from vlacompile.errors import BundleError, ConfigError, RuntimeFailure, nearest
 from vlacompile.plan.binary import read_plan
 from vlacompile.plan.plan import Plan
-from vlacompile.runtime.library import (Diag, OpenOptions, QueueInfo, SessionOptions, StageStats, Totals, check,
-                                        libvlart, onnxruntime_library)
+from vlacompile.runtime.library import (Diag, OpenOptions, QueueInfo, SensorInfo, SensorOptions, SessionOptions, StageStats,
+                                        Totals, check, libvlart, onnxruntime_library, tvm_libraries)
 
+
+
+CONTROL, _CONTROL = "", 0xFFFFFFFF  # the stages of no lane, in Python and in vlart_lanes.h
+_ALL = 0xFFFFFFFF  # VLART_BACKBONE_ALL
+ACCEPT = {"not finite": 1, "out of range": 2, "stale": 4, "denormal": 8}
+RECORDED = ("out of range", "stale")  # what replays of recordings accept
 
 
 @dataclass(frozen=True)
@@ -47,27 +54,35 @@ class Session:
 
     path: the bundle directory. threads: of the engine, 0 for its own choice. engine_library: path of
     libonnxruntime; None for the one of the installed package. verify_files: compare the checksums of
-    all files when opening (a damaged bundle is refused).
+    all files when opening (a damaged bundle is refused). stand_in: run the stages of a board's TensorRT with ONNX
+    Runtime, from the same ONNX files; what they compute can be tried so, not how long the board takes.
+    tensorrt_library: on a board, path of libvlart_tensorrt.so; None for the loader's. whole_tick: there, the stages that
+    every tick runs are one launch.
+    lane: run the stages of this lane alone, or of none: CONTROL (see Lanes). beside: a session of the same bundle, which
+    is then opened once.
+    accept: what is not refused of sensors, of "not finite", "out of range", "stale", "denormal" (vlart_sensors.h).
+    max_age_ms: how old observations may be of which the plan says nothing; 0: any age.
     Raises RuntimeFailure with libvlart's status and words.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 0, engine_library: str | Path | None = None,
-                 verify_files: bool = True):
+                 verify_files: bool = True, stand_in: bool = False, tensorrt_library: str | Path | None = None,
+                 whole_tick: bool = False, lane: str | None = None, beside: Session | None = None,
+                 accept: Iterable[str] = (), max_age_ms: float = 0.0):
         self._bundle = self._session = None
+        accepted = _accepted(tuple(accept))
         self._library = libvlart()
         self._path = Path(path)
         self.plan: Plan = read_plan(self._path / "plan.bin")
         diag, size = Diag(), c.c_size_t()
-        directory = str(self._path).encode()
-        self._call(self._library.vlart_bundle_required_bytes, directory, c.byref(diag), c.byref(size), diag=diag)
-        self._bundle_arena = c.create_string_buffer(size.value)
-        bundle = c.c_void_p()
-        options = OpenOptions(skip_file_checksums=int(not verify_files))
-        self._call(self._library.vlart_bundle_open, directory, c.byref(options), self._bundle_arena, size.value,
-                   c.byref(diag), c.byref(bundle), diag=diag)
-        self._bundle = bundle
+        self._beside = beside  # it closes the bundle
+        bundle = beside._bundle if beside is not None else self._open(verify_files, diag)
         engine = str(engine_library or onnxruntime_library()).encode()
-        session_options = SessionOptions(ort_library=engine, threads=threads)
+        ffi, tvm = (p and str(p).encode() for p in tvm_libraries())
+        session_options = SessionOptions(ort_library=engine, threads=threads, tvm_ffi_library=ffi, tvm_library=tvm,
+                                         stand_in=int(stand_in), whole_tick=int(whole_tick),
+                                         tensorrt_library=tensorrt_library and str(tensorrt_library).encode(),
+                                         lane=self._lane_option(lane))
         self._call(self._library.vlart_session_required_bytes, bundle, c.byref(session_options), c.byref(diag),
                    c.byref(size), diag=diag)
         self._session_arena = c.create_string_buffer(size.value)
@@ -76,30 +91,83 @@ class Session:
                    c.byref(diag), c.byref(session), diag=diag)
         self._session = session
         self._diag = diag
+        sensors = SensorOptions(accept=accepted, max_age_us=round(1000 * max_age_ms))
+        self._call(self._library.vlart_session_sensors, session, c.byref(sensors), c.byref(diag))
         self._sources = {name: i for i, name in enumerate(self.plan.source_names())}
         self._values = {v.name: i for i, v in enumerate(self.plan.values)}
         dim = self.plan.action.action_dim if self.plan.action else 0
         self._action = np.empty(dim, np.float32)
 
+    def _open(self, verify_files: bool, diag: Diag) -> c.c_void_p:
+        directory, size, bundle = str(self._path).encode(), c.c_size_t(), c.c_void_p()
+        self._call(self._library.vlart_bundle_required_bytes, directory, c.byref(diag), c.byref(size), diag=diag)
+        self._bundle_arena = c.create_string_buffer(size.value)
+        options = OpenOptions(skip_file_checksums=int(not verify_files))
+        self._call(self._library.vlart_bundle_open, directory, c.byref(options), self._bundle_arena, size.value,
+                   c.byref(diag), c.byref(bundle), diag=diag)
+        self._bundle = bundle
+        return bundle
+
+    def _lane_option(self, lane: str | None) -> int:
+        names = [x.name for x in self.plan.lanes]
+        if lane is None or lane == CONTROL:
+            return 0 if lane is None else _CONTROL
+        if lane not in names:
+            raise RuntimeFailure(f'no lane is called "{lane}"', where=str(self._path), status="NOT_FOUND",
+                                 why=nearest(lane, names), fix="`vlacompile inspect` lists them")
+        return 1 + names.index(lane)
+
     def write(self, name: str, array) -> None:
         """Give a source its content: a NumPy array or torch tensor of the plan's dtype and shape; of a source with
         a history the newest frame alone. Equal bytes re-run nothing, apart from what looks back on earlier frames.
         On any error the source keeps what it had."""
+        self._call(self._library.vlart_session_write, self._session, self.source_index(name),
+                   *tensor_arguments(name, array, self._path), c.byref(self._diag))
+
+    def time(self, now_us: int) -> None:
+        """What time it is, microseconds on a clock of your own, before the writes and steps that are to know it. Without
+        this, ages are counted by CLOCK_MONOTONIC from the writes."""
+        self._call(self._library.vlart_session_time, self._session, now_us)
+
+    def stamp(self, name: str, sequence: int, time_us: int) -> None:
+        """The next write of a source was captured then, as that number (modulo 2**32). Raises RuntimeFailure with status
+        STALE_INPUT where that is not after the last number: do not write it."""
+        self._call(self._library.vlart_session_stamp, self._session, self.source_index(name), sequence & 0xFFFFFFFF,
+                   time_us, c.byref(self._diag))
+
+    def sensor(self, name: str) -> SensorInfo:
+        """As vlart_sensor_info_t: writes, not_finite, out_of_range, denormal, stale, reordered, lost, age_us, max_age_us,
+        element, number."""
+        found = SensorInfo()
+        self._call(self._library.vlart_session_sensor, self._session, self.source_index(name), c.byref(found))
+        return found
+
+    def source_index(self, name: str) -> int:
+        """Raises RuntimeFailure where the policy has no such source."""
         if name not in self._sources:
             raise RuntimeFailure(f'no source is called "{name}"', where=str(self._path), status="NOT_FOUND",
                                  why=nearest(name, self._sources), fix="write one of the policy's sources")
-        if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed to run
-            array = array.detach().cpu().numpy()
-        array = np.asarray(array)
-        if not array.flags.c_contiguous:
-            array = array.copy(order="C")
-        dtype = dtype_name(array.dtype.str)
-        if dtype is None:
-            raise RuntimeFailure(f'"{name}" was given {array.dtype}', where=str(self._path), status="WRONG_DTYPE",
-                                 why=f"known: {', '.join(NUMPY_DTYPES)}", fix="convert the array")
-        dims = (c.c_uint64 * max(1, array.ndim))(*array.shape)
-        self._call(self._library.vlart_session_write, self._session, self._sources[name], array.ctypes.data,
-                   array.nbytes, DTYPES[dtype], array.ndim, dims, c.byref(self._diag))
+        return self._sources[name]
+
+    def write_text(self, name: str, text: str) -> None:
+        """Fill a source of token ids, and its mask, with what the bundle's own tokenizer makes of a text."""
+        data = text.encode()
+        self._call(self._library.vlart_session_write_text, self._session, self.source_index(name), data, len(data),
+                   c.byref(self._diag))
+
+    def select(self, backbone: str | None) -> None:
+        """Run this backbone of the bundle from the next step (or observe) on; the first one is run otherwise. None: all
+        of them, the first one's chunk feeds the queue. What another one computed stays valid while its sources do."""
+        self._call(self._library.vlart_session_select, self._session, self.backbone_index(backbone), c.byref(self._diag))
+
+    def backbone_index(self, backbone: str | None) -> int:
+        """Raises RuntimeFailure where the bundle has no such backbone."""
+        names = [b.name for b in self.plan.backbones]
+        if backbone is not None and backbone not in names:
+            raise RuntimeFailure(f'no backbone is called "{backbone}"', where=str(self._path), status="NOT_FOUND",
+                                 why=nearest(backbone, names) if names else "the bundle is one policy",
+                                 fix="select one of the bundle's backbones: `vlacompile inspect` lists them")
+        return _ALL if backbone is None else names.index(backbone)
 
     def step(self, deadline_us: int | None = None) -> None:
         """Run the stages whose sources were written since they last ran. deadline_us: time limit from
@@ -184,6 +252,31 @@ class Session:
             raise RuntimeFailure("the session is closed", where=str(self._path), why="close() was called",
                                  fix="open a new Session", status="BAD_ARGUMENT")
         check(function(*arguments), diag or self._diag, str(self._path))
+
+
+def _accepted(words: tuple[str, ...]) -> int:
+    for word in words:
+        if word not in ACCEPT:
+            raise ConfigError(f'a session cannot accept "{word}"', where="Session(accept=...)", why=nearest(word, ACCEPT),
+                              fix=f"choose of {', '.join(ACCEPT)}")
+    return sum({ACCEPT[w] for w in words})
+
+
+def tensor_arguments(name: str, array, where: Path) -> tuple:
+    """(address, bytes, dtype, rank, dims) for a call of libvlart. A contiguous NumPy array is handed over where it lies.
+    Keep `array` until the call is over."""
+    if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed to run
+        array = array.detach().cpu().numpy()
+    array = np.asarray(array)
+    if not array.flags.c_contiguous:
+        array = array.copy(order="C")
+    dtype = dtype_name(array.dtype.str)
+    if dtype is None:
+        raise RuntimeFailure(f'"{name}" was given {array.dtype}', where=str(where), status="WRONG_DTYPE",
+                             why=f"known: {', '.join(NUMPY_DTYPES)}", fix="convert the array")
+    dims = (c.c_uint64 * max(1, array.ndim))(*array.shape)
+    dims.array = array  # so that it lives as long as the arguments
+    return c.c_void_p(array.ctypes.data), array.nbytes, DTYPES[dtype], array.ndim, dims
 
 
 __all__ = ["BundleError", "Session", "StageTimes", "Stats"]

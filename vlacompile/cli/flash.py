@@ -1,0 +1,190 @@
+"""`vlacompile flash BUNDLE HOST`, `--fleet FILE`, `--status HOST`, `--rollback HOST [POLICY]`."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vlacompile.cli.arguments import positive
+from vlacompile.cli.terminal import Terminal
+from vlacompile.deploy import ROOT
+
+SUMMARY = "send a bundle to a device, prove it there, and make it current"
+DESCRIPTION = """Send a bundle to a device over ssh and make it current there, if it passes its
+self-test on that device. Only what changed travels, an interrupted transfer
+resumes, and every file's hash is checked on arrival. A device has two slots per
+policy: the new bundle is put into the idle one, TensorRT engines are built
+there where the plan has any, the golden frames are replayed, and only then
+`current` is switched, atomically. Whatever interrupts this, the device still
+has the old slot; the same command again goes on.
+
+ssh is OpenSSH with your configuration, keys and known hosts. The device needs
+sh, coreutils and util-linux, and no Python: ONNX Runtime's library travels
+along where the bundle's stages run on it."""
+EPILOG = """examples:
+  vlacompile flash light.vlab robot@arm-left
+  vlacompile flash light.vlab --fleet arms.toml
+  vlacompile flash --status robot@arm-left
+  vlacompile flash --rollback robot@arm-left
+
+a fleet file: [[host]] name = "robot@arm-left", and where they differ root,
+ort, tensorrt and board; one [[host]] each
+
+next: the robot's program opens ROOT/policies/NAME/current/bundle.vlab
+(resolve `current` once, when it starts), with current/bin/libonnxruntime.so.*"""
+PADDING = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
+NOTHING_LOST = "the device has what was current, and what arrived; the same command goes on"
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="a NAME.vlab directory")
+    parser.add_argument("host", metavar="HOST", nargs="?", help="as for ssh: user@name, or an alias of its configuration")
+    parser.add_argument("--fleet", metavar="FILE", help="a TOML file of hosts, instead of HOST")
+    parser.add_argument("--status", metavar="HOST", help="say what a device has")
+    parser.add_argument("--rollback", nargs="+", metavar=("HOST", "POLICY"), help="make the other slot current again")
+    parser.add_argument("--root", default=ROOT, metavar="DIR", help=f"on the device (default: {ROOT})")
+    parser.add_argument("--ort", metavar="FILE",
+                        help="ONNX Runtime's library on the device (default: one that travels along)")
+    parser.add_argument("--ort-library", metavar="FILE",
+                        help="ONNX Runtime's library for the device, here (default: the installed one for the same "
+                             "processor, build/ARCH for others, then what the device has)")
+    parser.add_argument("--tensorrt", metavar="DIR", help="where libvlart_tensorrt*.so are on the device")
+    parser.add_argument("--runtime", metavar="DIR", help="vlart-run and vlart-build for the device, here")
+    parser.add_argument("--board", metavar="NAME", help="what the device is, where its device tree does not say")
+    parser.add_argument("--unit", action="store_true", help="also install a systemd user unit that repeats the self-test")
+    parser.add_argument("--keep", type=positive, default=2, metavar="N", help="bundles whose files stay there (default: 2)")
+    parser.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.cli.main import UsageError
+
+    asked = [args.bundle is not None, args.status is not None, args.rollback is not None]
+    if sum(asked) != 1 or (args.bundle and (args.host is None) == (args.fleet is None)) or len(args.rollback or ()) > 2:
+        raise UsageError("no bundle and host" if not any(asked) else "one bundle, and one host or fleet",
+                         where="vlacompile flash", why="it sends a bundle, or asks for --status, or for --rollback",
+                         fix="see `vlacompile flash --help`")
+    try:
+        if args.status is not None:
+            _status(args, terminal)
+        elif args.rollback is not None:
+            _roll_back(args, terminal)
+        else:
+            _flash(args, terminal)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(NOTHING_LOST) from None
+
+
+def _options(args, terminal: Terminal):
+    from vlacompile.deploy.flash import Options
+
+    return Options(args.root, args.ort, args.tensorrt, args.board, Path(args.runtime) if args.runtime else None,
+                   Path(args.ort_library) if args.ort_library else None, args.keep,
+                   args.unit, Path(args.ssh_config) if args.ssh_config else None, batch=not terminal.err.is_terminal)
+
+
+def _flash(args, terminal: Terminal) -> None:
+    from vlacompile.bundle.bundle import check_files, read_bundle
+    from vlacompile.deploy.fleet import flash_fleet, read_fleet, require_all
+    from vlacompile.deploy.flash import connect, flash
+
+    options, bundle = _options(args, terminal), read_bundle(args.bundle)
+    if args.fleet is None:
+        with terminal.phases() as phases:
+            phases("check the bundle's files")
+            check_files(bundle)
+            phases(f"connect to {args.host}")
+            with connect(args.host, options) as connection:
+                done = flash(bundle, connection, options, phases)
+        terminal.show(asdict(done), lambda console: _print_one(console, done))
+        return
+    fleet, words = read_fleet(Path(args.fleet)), threading.Lock()
+    check_files(bundle)
+
+    def progress(host: str, text: str) -> None:
+        with words:
+            terminal.err.print(f"  {host:<24.24}  {text}"[:80], soft_wrap=True)
+    found = flash_fleet(bundle, fleet, options, progress)
+    terminal.show({"hosts": {host: _document(f) for host, f in found.items()}}, lambda console: _print_fleet(console, found))
+    require_all(found)
+
+
+def _document(found) -> dict:
+    return found.as_dict() if isinstance(found, Exception) else asdict(found)
+
+
+def _print_one(console: Console, done) -> None:
+    console.print(f"\n{done.policy} on {done.host} ({done.device})", style="bold", soft_wrap=True)
+    if done.current:
+        console.print(f"slot {done.slot} is current, as it was; its self-test passed again")
+    else:
+        console.print(f"slot {done.slot} is current now; {'before, slot ' + done.before if done.before else 'the first'}")
+        console.print(f"sent {done.sent / 1e6:.1f} of {done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s; the rest was there")
+    console.print(done.said, soft_wrap=True)
+    if done.unit:
+        console.print(f"unit {done.unit}: a robot's own unit says Requires=, After= and PartOf= it", soft_wrap=True)
+        if not done.lingers:
+            console.print("it starts at the first log-in; there, `sudo loginctl enable-linger $USER` lets it start with the "
+                          "device", soft_wrap=True)
+
+
+def _print_fleet(console: Console, found: dict) -> None:
+    table = Table(**PADDING)
+    for title, justify in (("host", "left"), ("device", "left"), ("slot", "left"), ("sent MB", "right"), ("s", "right"),
+                           ("", "left")):
+        table.add_column(title, justify=justify, overflow="fold")
+    for host, f in found.items():
+        if isinstance(f, Exception):
+            table.add_row(host, "", "", "", "", f"FAILED: {f.what}", style="bold red")
+        else:
+            table.add_row(host, f.device, f.slot, f"{f.sent / 1e6:.1f}", f"{f.seconds:.1f}",
+                          "was current" if f.current else "is current")
+    console.print()
+    console.print(table)
+
+
+def _roll_back(args, terminal: Terminal) -> None:
+    from vlacompile.deploy.flash import connect, roll_back
+
+    host, name = args.rollback[0], args.rollback[1] if len(args.rollback) > 1 else None
+    with terminal.phases() as phases:
+        phases(f"connect to {host}")
+        with connect(host, _options(args, terminal)) as connection:
+            policy, slot = roll_back(connection, name, args.keep, phases)
+    terminal.show({"host": host, "policy": policy, "slot": slot},
+                  lambda console: console.print(f"{policy} on {host}: slot {slot} is current again", soft_wrap=True))
+
+
+def _status(args, terminal: Terminal) -> None:
+    from vlacompile.deploy.flash import connect
+    from vlacompile.deploy.status import read_status
+
+    with connect(args.status, _options(args, terminal), lock=False) as connection:
+        status = read_status(connection, args.board)
+    terminal.show(asdict(status), lambda console: _print_status(console, status))
+
+
+def _print_status(console: Console, status) -> None:
+    console.print(f"{status.device.host}: {status.device.words}", style="bold", soft_wrap=True)
+    console.print(f"{status.device.root}, {status.device.free_bytes / 1e6:.0f} MB free", soft_wrap=True)
+    if status.flashing:
+        console.print(f"being flashed by {status.flashing}", soft_wrap=True)
+    if not status.policies:
+        console.print("no policy was flashed yet")
+        return
+    table = Table(**PADDING)
+    for title in ("policy", "slot", "content", "self-test passed", ""):
+        table.add_column(title, overflow="fold")
+    for p in status.policies:
+        for slot in p.slots:
+            table.add_row(p.name, slot.name, slot.identity[:12], slot.passed or "not yet", "current" if slot.current else "")
+    console.print(table)
+    for p in status.policies:
+        console.print(f"\n{p.name}" + (f", unit {p.unit}" if p.unit else ""), style="bold", soft_wrap=True)
+        for line in p.history:
+            when, word, slot, identity = line.split(" ")
+            console.print(f"  {when}  {word} slot {slot}  {identity[:12]}", soft_wrap=True)

@@ -1,0 +1,367 @@
+"""`vlacompile profile BUNDLE...`, `vlacompile profile --compare A B`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vlacompile.cli.arguments import positive, thread_count
+from vlacompile.cli.terminal import Terminal
+
+SUMMARY = "say how long a bundle takes: modelled for boards, measured here"
+DESCRIPTION = """Times, memory and energy of a bundle, stage by stage.
+
+With --target they are modelled from the bundle's graphs and a board's clocks,
+for any number of boards and power modes, and nothing is run; the error band is
+that of latencies which others published and the model was not fitted to.
+With --measure the bundle is replanned on this machine, through libvlart: a new
+observation per replan, another instruction in every fifth; -o keeps the times.
+Several bundles are measured in alternate rounds, so that what else the machine
+does falls on all of them, and set side by side. With --compare two kept files
+are. A difference comes with how likely it is to be chance."""
+EPILOG = """examples:
+  vlacompile profile light.vlab --target orin-nano-8gb
+  vlacompile profile light.vlab -t orin-nx-8gb -t orin-nx-16gb --precision int8
+  vlacompile profile pi0.vlab -t agx-orin-64gb --iterations 5 --cameras 3
+  vlacompile profile light.vlab -t orin-nano-8gb --execute 5
+  vlacompile profile light.vlab --measure -o profiles/mine.json
+  vlacompile profile fp32.vlab int8.vlab -o profiles/
+  vlacompile profile --compare before.json after.json
+
+next: `vlacompile report BUNDLE --profile FILE -o report.html` draws it"""
+PADDING = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
+SCHEMES = ("fp32", "fp16", "int8", "int4")
+EVERY_S = 2.0  # between lines of progress
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="*", help="a NAME.vlab directory; several are measured together")
+    add_what_if(parser)
+    parser.add_argument("--backbone", metavar="NAME", help="of bundles with several (default: the first one)")
+    parser.add_argument("--measure", action="store_true",
+                        help="replan on this machine (several bundles: the default without --target)")
+    parser.add_argument("--replans", type=positive, default=200, metavar="N", help="how often (default: 200)")
+    parser.add_argument("--warm-up", type=thread_count, default=20, metavar="N", help="replans before (default: 20)")
+    parser.add_argument("--threads", type=thread_count, default=1, metavar="N",
+                        help="threads of the engine (default: 1; 0: its own choice)")
+    parser.add_argument("-o", "--out", metavar="FILE",
+                        help="keep the measured times as JSON; a folder (as profiles/): FOLDER/TARGET/HASH.json")
+    parser.add_argument("--compare", nargs=2, metavar="FILE", help="two files that -o wrote")
+
+
+def add_what_if(parser) -> None:
+    parser.add_argument("--target", "-t", action="append", default=[], metavar="T",
+                        help="a board and mode, as orin-nano-8gb@15w; may be repeated")
+    parser.add_argument("--precision", choices=SCHEMES, help="of all layers, instead of what was built")
+    parser.add_argument("--iterations", type=positive, metavar="K", help="of denoising loops, instead of what was built")
+    parser.add_argument("--cameras", type=positive, metavar="N",
+                        help="instead of what was built; stages that read several images are not changed")
+    parser.add_argument("--execute", type=positive, metavar="H",
+                        help="actions that are executed per chunk, instead of what was built")
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.cli.main import UsageError
+
+    if args.compare:
+        _compare(args, terminal)
+        return
+    measure = args.measure or (len(args.bundle) > 1 and not args.target)
+    if not args.bundle or not (measure or args.target):
+        raise UsageError("nothing to say" if args.bundle else "no bundle is named", where="vlacompile profile",
+                         why="it models a bundle for boards, measures it here, or compares two measurements",
+                         fix="add --target BOARD, --measure, or --compare FILE FILE")
+    from vlacompile.bundle.bundle import one_backbone, read_bundle
+
+    bundles = [one_backbone(read_bundle(b), args.backbone) for b in args.bundle]
+    _check_out(args, bundles, measure)
+    documents: list[dict] = [{"bundle": str(b.path), "hash": b.hash} for b in bundles]
+    found = [modelled_for(b, args) for b in bundles] if args.target else []
+    for document, f in zip(documents, found, strict=False):
+        document["modelled"] = [as_document(m) for m in f["boards"]] + [as_document(m) for m in f["else"].values()]
+        document["band"], document["bands"] = f["bands"].time, asdict(f["bands"])
+    measured = _measure(bundles, args, terminal) if measure else ()
+    for document, m in zip(documents, measured, strict=False):
+        document["measured"] = m.as_dict()
+
+    def show(console: Console) -> None:
+        for b, f in zip(bundles, found, strict=False):
+            print_modelled(console, b.plan, f)
+        for m, b in zip(measured, bundles, strict=False):
+            print_measured(console, m, str(b.path), b.plan)
+        for m, b in list(zip(measured, bundles, strict=False))[1:]:
+            print_together(console, measured[0], m, str(bundles[0].path), str(b.path))
+    terminal.show(documents[0] if len(documents) == 1 else {"bundles": documents, "differences": [
+        _differences(measured[0], m) for m in measured[1:]]}, show)
+
+
+def _check_out(args, bundles, measure: bool) -> None:
+    """Raises ConfigError where -o cannot keep what is measured, before anything is."""
+    if not args.out:
+        return
+    from vlacompile.errors import ConfigError
+
+    why = None
+    if not measure:
+        why = "nothing is measured: it keeps measured times"
+    elif len(bundles) > 1 and not _is_folder(args.out):
+        why = f"{len(bundles)} bundles are measured, and it is one file"
+    elif len({b.hash for b in bundles}) < len(bundles):
+        why = "two of the bundles are the same: a folder keeps one profile of each"
+    if why:
+        raise ConfigError("the times cannot be kept there", where=f"-o {args.out}", why=why,
+                          fix="add --measure, or name a folder, as profiles/, and each bundle once")
+
+
+def _is_folder(out: str) -> bool:
+    return out.endswith("/") or Path(out).is_dir()
+
+
+def modelled_for(bundle, args) -> dict:
+    """boards: as asked, one per target; else: {words: what would be otherwise} for the first; bands: how far off."""
+    from dataclasses import replace
+
+    from vlacompile.profile.model import WhatIf, model
+    from vlacompile.profile.published import bands
+    from vlacompile.profile.work import work_of
+    from vlacompile.target import load_target, modes_of
+
+    work, question = work_of(bundle), WhatIf(args.precision, args.iterations, args.cameras, args.execute)
+    targets = [load_target(t) for t in args.target]
+    boards = [model(bundle.plan, work, t, question) for t in targets]
+    first, otherwise = targets[0], {}
+    if args.precision is None:
+        schemes = [s for s in SCHEMES if first.rates is not None and getattr(first.rates, s) is not None]
+        otherwise |= {f"all {s}": model(bundle.plan, work, first, replace(question, precision=s)) for s in schemes}
+    if first.board is not None:
+        name, _, software = first.name.partition("@")
+        software = software.partition("+")[2]
+        for mode in modes_of(name):
+            if mode.name != first.power.name:
+                other = load_target(f"{name}@{mode.name}+{software}")
+                otherwise[f"mode {mode.name}"] = model(bundle.plan, work, other, question)
+    otherwise |= {words: model(bundle.plan, work, first, q) for words, q in _neighbours(bundle.plan, question)}
+    return {"boards": boards, "else": otherwise, "bands": bands(), "targets": targets, "question": question}
+
+
+def _neighbours(plan, question):
+    """(words, question) of what lies beside what was asked: half the steps of loops, a camera more, other h."""
+    from dataclasses import replace
+
+    from vlacompile.profile.model import camera_count
+
+    steps = max((s.iterations for s in plan.stages), default=1)
+    if question.iterations is None and steps > 1:
+        yield f"K = {max(1, steps // 2)} iterations", replace(question, iterations=max(1, steps // 2))
+    if question.cameras is None and (cameras := camera_count(plan)):
+        for count in (cameras - 1, cameras + 1):
+            if count:
+                yield f"{count} camera{'s' if count > 1 else ''}", replace(question, cameras=count)
+    if question.execute is None and plan.action is not None:
+        h, most = plan.action.execute_steps, plan.action.chunk_steps
+        for other in sorted({max(1, h // 2), min(most, 2 * h), most} - {h}):
+            yield f"h = {other} of {most} actions", replace(question, execute=other)
+
+
+def as_document(m) -> dict:
+    return asdict(m) | {"same_us": m.same, "new_us": m.new, "memory": m.memory, "joules": m.joules,
+                        "actions_per_s": m.actions_per_s}
+
+
+def question_text(question) -> str:
+    words = [w for w in (question.precision and f"all layers {question.precision}",
+                         question.iterations and f"{question.iterations} iterations of loops",
+                         question.cameras and f"{question.cameras} cameras",
+                         question.execute and f"h = {question.execute} actions per chunk") if w]
+    return ", ".join(words) or "as built"
+
+
+def print_modelled(console: Console, plan, found: dict) -> None:
+    first, factors = found["boards"][0], found["bands"]
+    console.print(f"{plan.name}: what one run of each stage has to do", style="bold", soft_wrap=True)
+    table = _table("stage", "iter.", "GFLOP", "weights, MB", "read, MB", "products")
+    for s in first.stages:
+        table.add_row(s.stage, str(s.iterations), f"{s.operations / 1e9:.4g}", f"{s.weights / 1e6:.2f}",
+                      f"{s.read / 1e6:.2f}", str(s.products))
+    console.print(table)
+    console.print(f"NVIDIA's compiler for SM86 made {factors.kernels[0]:.1f} to {factors.kernels[1]:.1f} kernels of a product; "
+                  "a loop reads its weights in every iteration", style="dim")
+    console.print()
+    for m, target in zip(found["boards"], found["targets"], strict=True):
+        console.print(f"{plan.name} on {m.target}", style="bold", soft_wrap=True)
+        console.print(f"{question_text(found['question'])}; modelled, run on no board")
+        table = _table("stage", "ms", "between", "arithmetic", "weights", "launches")
+        for s in m.stages:
+            table.add_row(s.stage, f"{s.total / 1e3:.3f}", between(s.total / 1e3, factors.time, 3),
+                          *(f"{s.times * x / 1e3:.3f}" for x in (s.compute, s.bandwidth, s.launch)))
+        console.print(table)
+        console.print()
+        console.print(_summary(m, target, factors))
+        console.print()
+    if found["else"]:
+        console.print(f"What if, on {first.target}", style="bold", soft_wrap=True)
+        table = _table("otherwise as above", "same, ms", "new, ms", "MB", "mJ", "actions/s")
+        for words, m in found["else"].items():
+            table.add_row(words, f"{m.same / 1e3:.2f}", f"{m.new / 1e3:.2f}", f"{m.memory / 1e6:.0f}",
+                          "" if m.joules is None else f"{1e3 * m.joules:.1f}",
+                          f"{m.actions_per_s:.0f}" if m.actions_per_s else "")
+        console.print(table)
+        console.print(f"modelled as well: times within a factor of {factors.time:.2f}, memory of {factors.memory:.2f}, energy "
+                      f"of {factors.joules:.2f}, either way", style="dim")
+
+
+def _table(first: str, *titles: str) -> Table:
+    table = Table(**PADDING)
+    table.add_column(first, no_wrap=True)
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    return table
+
+
+def between(value: float, factor: float, digits: int = 2) -> str:
+    """What it may be, as "1.23 to 2.57"."""
+    return f"{value / factor:.{digits}f} to {value * factor:.{digits}f}"
+
+
+def _summary(m, target, factors) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column()
+    grid.add_row(f"{m.same / 1e3:.2f} ms", f"a replan with the same instruction ({between(m.same / 1e3, factors.time)})")
+    grid.add_row(f"{m.new / 1e3:.2f} ms", f"a replan with a new one ({between(m.new / 1e3, factors.time)})")
+    if m.actions_per_s:
+        grid.add_row(f"{m.actions_per_s:.0f} /s", f"actions at most, h = {m.execute} executed per chunk "
+                     f"({between(m.actions_per_s, factors.time, 0)})")
+    size, what = f"{m.memory / 1e6:.0f} MB", "weights, activations and values between stages"
+    if target.board is None:
+        grid.add_row(size, what)
+    else:
+        grid.add_row(size, f"{what} ({between(m.memory / 1e6, factors.memory, 0)}), of "
+                     f"{target.board.memory.usable_bytes / 1e6:.0f} that the board has for us; CUDA and TensorRT take "
+                     f"{target.software.context_mb:.0f}")
+    if m.joules is not None:
+        grid.add_row(f"{1e3 * m.joules:.1f} mJ", f"per replan, the whole module at {m.watts:.1f} W while it works "
+                     f"({between(1e3 * m.joules, factors.joules, 1)})")
+    return grid
+
+
+def _measure(bundles, args, terminal: Terminal):
+    with terminal.phases() as phases:
+        phases("open the bundle" if len(bundles) == 1 else f"open {len(bundles)} bundles")
+        from vlacompile.profile.measure import measure_together, place_of, write_profile
+
+        total, said = (args.warm_up + args.replans) * len(bundles), time.monotonic()
+        phases(f"replan {total} times")
+
+        def progress(done: int) -> None:
+            nonlocal said
+            if time.monotonic() - said > EVERY_S:
+                phases(f"replan, {100 * done // total} % done")
+                said = time.monotonic()
+        found = measure_together(bundles, replans=args.replans, warm_up=args.warm_up, threads=args.threads,
+                                 progress=progress)
+        for profile in found if args.out else ():
+            write_profile(profile, place_of(profile, Path(args.out)) if _is_folder(args.out) else Path(args.out))
+    return found
+
+
+def print_measured(console: Console, profile, name: str, plan) -> None:
+    where = f"{profile.machine['cpu']}, {profile.threads or 'all'} thread(s)"
+    console.print(f"{name}, measured on {where}", style="bold", soft_wrap=True)
+    table = Table(**PADDING)
+    table.add_column("ms", no_wrap=True)
+    for title in ("times", "median", "p95", "p99", "max"):
+        table.add_column(title, justify="right", no_wrap=True)
+    words = WORDS | stage_words(plan)
+    for name, s in profile.series.items():
+        table.add_row(words.get(name, name), str(len(s.us)),
+                      *(f"{x / 1e3:.3f}" for x in (s.median, s.at(0.95), s.at(0.99), max(s.us))))
+    console.print(table)
+    console.print(f"{profile.warm_up} replans before were not counted", style="dim")
+    if profile.unchanged:
+        console.print(f"never changed: {', '.join(profile.unchanged)}", style="dim")
+    if words := profile.fared():
+        console.print(f"the board: {words}", style="dim")
+    console.print()
+
+
+WORDS = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "inputs copied in",
+         "pop": "an action taken"}
+
+
+def stage_words(plan) -> dict[str, str]:
+    """{series: stage}; of a loop, with how many iterations one time is of."""
+    return {f"stage {s.name}": s.name + (f", {s.iterations} iterations" if s.iterations > 1 else "") for s in plan.stages}
+
+
+def _compare(args, terminal: Terminal) -> None:
+    from vlacompile.profile.measure import compare_profiles, read_profile
+
+    first, second = (read_profile(Path(p)) for p in args.compare)
+
+    def show(console: Console) -> None:
+        rows = compare_profiles(first, second)
+        print_differences(console, rows)
+        _print_verdicts(console, rows)
+        if first.machine != second.machine:
+            console.print("the two were measured on different machines or versions", style="bold")
+        same = "both are of the same bundle: what differs is the machine's state. " if first.hash == second.hash else ""
+        busy = "" if all(d.turns for d in rows) else "; a machine that was busier during one of the two differs as well"
+        console.print(f"{same}p: two-sided {_test_of(rows)}{busy}", style="dim")
+    terminal.show(_differences(first, second), show)
+
+
+def _differences(first, second) -> dict:
+    from vlacompile.profile.measure import compare_profiles
+
+    return {"first": first.hash, "second": second.hash, "same_machine": first.machine == second.machine,
+            "series": [asdict(d) | {"ratio": d.ratio} for d in compare_profiles(first, second)]}
+
+
+def print_differences(console: Console, rows) -> None:
+    from vlacompile.profile.measure import SIGNIFICANT
+
+    table = Table(**PADDING)
+    table.add_column("median, ms", no_wrap=True)
+    for title in ("first", "second", "ratio", ""):
+        table.add_column(title, justify="left" if not title else "right", no_wrap=True)
+    for d in rows:
+        words = "may be chance" if d.p > SIGNIFICANT else ("slower" if d.ratio > 1 else "faster")
+        table.add_row(WORDS.get(d.series, d.series.removeprefix("stage ")), f"{d.first / 1e3:.3f}", f"{d.second / 1e3:.3f}",
+                      f"{d.ratio:.2f}", f"{words}, p = {d.p:.2g}")
+    console.print(table)
+
+
+def print_together(console: Console, first, second, first_name: str, second_name: str) -> None:
+    """Of two that were measured in alternate rounds."""
+    from vlacompile.profile.measure import ROUND, compare_profiles
+
+    rows = compare_profiles(first, second)
+    console.print(f"{second_name} beside {first_name}", style="bold", soft_wrap=True)
+    print_differences(console, rows)
+    _print_verdicts(console, rows)
+    console.print(f"measured in turns of {ROUND} replans each, so that a busy machine was busy for both; p: two-sided "
+                  f"{_test_of(rows)}", style="dim")
+    console.print()
+
+
+def _print_verdicts(console: Console, rows) -> None:
+    """A sentence for each kind of replan."""
+    from vlacompile.profile.measure import SIGNIFICANT
+
+    for d in rows:
+        if d.series in ("same", "new"):
+            size = f"{abs(100 * (d.ratio - 1)):.0f} % {'slower' if d.ratio > 1 else 'faster'}"
+            verdict = "no difference that could not be chance" if d.p > SIGNIFICANT else f"the second is {size}"
+            console.print(f"{WORDS[d.series]}: {verdict} (p = {d.p:.2g})")
+
+
+def _test_of(rows) -> str:
+    from vlacompile.profile.measure import LEAST_ROUNDS
+
+    return ("Wilcoxon signed-rank on the medians of paired turns" if all(d.turns for d in rows) else
+            f"Mann-Whitney U on all times (measured apart, or in fewer than {LEAST_ROUNDS} turns)")

@@ -1,0 +1,97 @@
+"""`vlacompile report BUNDLE -o report.html`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from vlacompile.cli.profile import add_what_if, modelled_for
+from vlacompile.cli.terminal import Terminal
+
+SUMMARY = "write one page about a bundle: stages, times, memory, precision, parity"
+DESCRIPTION = """Write a report about a bundle as one HTML page that needs no network: the graph
+of its stages with their rates, what each input makes run, what was hoisted and
+folded, times and memory on boards (modelled) and here (measured before with
+`vlacompile profile --measure`), precision, parity and provenance. Its golden
+frames are replayed unless --no-replay."""
+EPILOG = """examples:
+  vlacompile report light.vlab -o light.html
+  vlacompile report light.vlab -t orin-nano-8gb@15w -o light.html
+  vlacompile report light.vlab --profile mine.json -o light.html
+  vlacompile report nano.vlab --check rtx.json -o nano.html
+  vlacompile report light.vlab --routing routing.json -o light.html
+
+next: open it in a browser, or print it"""
+BOARDS = ("orin-nano-8gb", "orin-nx-16gb", "agx-orin-64gb")
+
+
+def add_arguments(parser) -> None:
+    parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
+    parser.add_argument("-o", "--out", metavar="FILE", required=True, help="the page")
+    parser.add_argument("--profile", action="append", default=[], metavar="FILE",
+                        help="times that `vlacompile profile --measure -o` or `vlart-run --profile` kept, of this "
+                             "bundle, or a folder of such; may be repeated")
+    parser.add_argument("--check", metavar="FILE", help="what `vlacompile check --record FILE` wrote of this bundle")
+    parser.add_argument("--routing", metavar="FILE",
+                        help="a table that `vlacompile route fit` wrote: what it believes and decides")
+    parser.add_argument("--backbone", metavar="NAME", help="of a bundle with several (default: the first one)")
+    parser.add_argument("--no-replay", action="store_true", help="do not replay the golden frames")
+    add_what_if(parser)
+
+
+def run(args, terminal: Terminal) -> None:
+    from vlacompile.bundle.bundle import GOLDEN_FILE, one_backbone, read_bundle
+    from vlacompile.errors import ConfigError
+    from vlacompile.profile.measure import read_of
+
+    args.target = args.target or list(BOARDS)
+    bundle = one_backbone(read_bundle(args.bundle), args.backbone)
+    profiles = [read_of(Path(p), bundle) for p in args.profile]
+    for path, profile in zip(args.profile, profiles, strict=True):
+        if profile.hash != bundle.hash:
+            raise ConfigError("the times are of another bundle", where=path,
+                              why=f"they were measured on {profile.hash[:16]}..., this one is {bundle.hash[:16]}...",
+                              fix=f"`vlacompile profile {args.bundle} --measure -o {path}`")
+    check = _read_check(args.check, bundle) if args.check else None
+    from vlacompile.routing.table import read_table
+
+    routing = read_table(args.routing) if args.routing else None
+    with terminal.phases() as phases:
+        phases("model it on boards")
+        from vlacompile.profile.work import work_of
+        from vlacompile.report.write import page, write_page
+
+        found, parity = modelled_for(bundle, args), None
+        if not args.no_replay:
+            phases("replay the golden frames")
+            from vlacompile.verify.frames import read_frames
+            from vlacompile.verify.replay import replay
+
+            parity = replay(bundle.path, read_frames(bundle.path / GOLDEN_FILE), tuple(bundle.manifest["provenance"]["outputs"]),
+                            stand_in=any(s.backend == "tensorrt" for s in bundle.plan.stages))
+        phases("write the page")
+        text = page(bundle, work_of(bundle), found["boards"], found["targets"], profiles, parity, check,
+                    routing, found["else"])
+        write_page(text, Path(args.out))
+    size = len(text.encode())
+    terminal.show({"report": args.out, "bytes": size, "passed": None if parity is None else parity.passed},
+                  lambda console: console.print(f"{args.out}  {size / 1e3:.0f} kB", soft_wrap=True))
+    if parity is not None:
+        parity.require()
+
+
+def _read_check(path: str, bundle) -> dict:
+    """Raises BundleError for a file that is none, ConfigError for one of another bundle."""
+    from vlacompile.errors import BundleError, ConfigError
+
+    fix = f"`vlacompile check --tensorrt {bundle.path} --record {path}`"
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        stages = [s["stage"] for s in found["stages"]]
+        label, planned = found["label"], [s["build"]["weight_bytes"] for s in found["stages"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError("a check cannot be read", where=path, why=f"{type(error).__name__}: {error}", fix=fix) from error
+    builds = {s.name: s.build.weight_bytes for s in bundle.plan.stages if s.build is not None}
+    if dict(zip(stages, planned, strict=True)) != builds or not isinstance(label, str):
+        raise ConfigError("the check is of another bundle", where=path, why=f"it has the stages {', '.join(stages) or 'none'}", fix=fix)
+    return found

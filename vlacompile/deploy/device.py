@@ -1,0 +1,89 @@
+"""What a device says of itself, and whether a bundle was built for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vlacompile.config import shipped
+from vlacompile.errors import DeployError
+
+# Part numbers in a device tree's `compatible`, and the target of that module. p3767-0005 is the module of the Orin Nano
+# developer kit (jetson-gpio pull request 119, Adafruit_Python_PlatformDetect pull request 379).
+MODULES = {
+    "p3767-0000": "orin-nx-16gb", "p3767-0001": "orin-nx-8gb", "p3767-0003": "orin-nano-8gb",
+    "p3767-0004": "orin-nano-4gb", "p3767-0005": "orin-nano-8gb",
+    "p3701-0004": "agx-orin-32gb", "p3701-0005": "agx-orin-64gb",
+}
+# The JetPack of an L4T's major release that this compiler knows (targets/software).
+JETPACKS = {36: "jetpack-6.2", 39: "jetpack-7.2"}
+_L4T = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
+
+
+@dataclass(frozen=True)
+class Device:
+    """As probed. board: a target's name, or None where it is none that we know. l4t: "36.4.3", or None: no Jetson.
+    ort: ONNX Runtime's libraries there, the best first. free_bytes: below the root."""
+
+    host: str
+    arch: str
+    root: str
+    free_bytes: int
+    board: str | None = None
+    model: str = ""
+    l4t: str | None = None
+    ort: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        name = self.board or self.model.strip() or f"a machine with {self.arch}"
+        return f"{name}, L4T {self.l4t}" if self.l4t else name
+
+    @property
+    def jetpack(self) -> str | None:
+        return JETPACKS.get(int(self.l4t.split(".")[0])) if self.l4t else None
+
+
+def device_of(host: str, answers: Iterable[tuple[str, str]], board: str | None) -> Device:
+    """From the answers of the step `probe`. board: what the user says it is; None: its device tree says."""
+    one, ort = {}, []
+    for key, value in answers:
+        if key == "ort":
+            ort.append(value)
+        else:
+            one[key] = value
+    release = _L4T.search(one.get("l4t", ""))
+    if board is None:
+        compatible = one.get("compatible", "")
+        board = next((target for part, target in MODULES.items() if part in compatible), None)
+    return Device(host, one["arch"], one["root"], int(one["free_kib"]) * 1024, board, one.get("model", ""),
+                  f"{release[1]}.{release[2]}" if release else None, tuple(ort))
+
+
+def check_board(device: Device, target: str) -> None:
+    """Raises DeployError where a bundle built for `target` (NAME, or NAME@MODE+SOFTWARE) is for another board.
+
+    A bundle for `host` may go to any processor that its stages run on: its self-test there decides.
+    """
+    name, _, rest = target.partition("@")
+    where = f"{device.host}, step probe"
+    if name == "host":
+        return
+    if name.startswith("host-"):
+        if name != f"host-{device.arch}":
+            raise DeployError(f"the bundle is for {name}, {device.host} is {device.arch}", where=where,
+                              why="another processor", fix=f"build it with --target host-{device.arch}", step="probe")
+        return
+    if device.board != name:
+        raise DeployError(f"the bundle is for {name}, {device.host} is {device.words}", where=where,
+                          why="engines and memory plans are of one board",
+                          fix=f"build it with --target {device.board}" if device.board in shipped("targets") else
+                          f"flash it to {name}; or say what this is with --board", step="probe")
+    software = rest.partition("+")[2]
+    if software and device.l4t and device.jetpack != software:
+        raise DeployError(f"the bundle is for {software}, {device.host} has L4T {device.l4t}"
+                          + (f" ({device.jetpack})" if device.jetpack else ""), where=where,
+                          why="its recipes are for the TensorRT of that JetPack",
+                          fix=f"build it with --target {name}+{device.jetpack}" if device.jetpack else
+                          f"install {software} on the board", step="probe")

@@ -1,0 +1,332 @@
+# What runs on the device, as `sh -c THIS vlacompile STEP ROOT TOKEN ...`: POSIX sh, coreutils and flock.
+# Answers are lines "vlacompile KEY VALUE"; every other line is what a program said. ROOT is laid out so:
+#   lock busy                          who flashes; a step is at work
+#   store/SHA256, store/SHA256.part    files by content, and what has arrived of others
+#   policies/NAME/slots/{a,b}/         bundle.vlab/ bin/ identity files arguments passed
+#   policies/NAME/{current,history,kept/}
+# Files of slots are hard links into the store. `passed` is written after a self-test and removed before anything else
+# in a slot is touched, and `current` points to a slot that has it or to none.
+set -eu
+export LC_ALL=C
+umask 022
+step=$1 root=$2 token=$3
+shift 3
+case $root in
+  /*) ;;
+  '~/'*) root=$HOME/${root#'~/'} ;;
+  *) root=$HOME/$root ;;
+esac
+
+say() { printf 'vlacompile %s\n' "$*"; }
+fail() { say failed "$*"; exit 70; }
+size() { if [ -f "$1" ]; then stat -c %s "$1"; else echo 0; fi; }
+hash_of() { set -- "$(sha256sum <"$1")"; printf '%s\n' "${1%% *}"; }
+first_line() { if [ -f "$1" ]; then head -n 1 "$1"; fi; }
+# fsync, not syncfs: other programs of the device may have much to write.
+on_disk() { sync "$@"; }
+record() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$policy/history"; }
+
+# The workstation sends a byte every few seconds; its end, or a minute of silence, ends this.
+while_it_lives() { while [ -n "$(timeout 60 head -c 1)" ]; do :; done; }
+
+# A program that ends when the workstation does: then the input of this script ends too.
+attended() {
+  exec 3<&0
+  "$@" </dev/null 3<&- &
+  child=$!
+  { cat <&3; kill "$child"; } >/dev/null 2>&1 8>&- &
+  watcher=$!
+  result=0
+  wait "$child" || result=$?
+  kill "$watcher" 2>/dev/null || :
+  return "$result"
+}
+
+# A step that changes anything. An earlier one may still be ending after its workstation was killed.
+begin() {
+  exec 8>>"$root/busy"
+  flock -w 20 8 || fail busy
+  [ "$(first_line "$root/lock")" = "$token" ] || fail lost
+}
+
+# An argument that names a file of the slot, as a path.
+in_slot() {
+  case $1 in
+    '@slot/'*) printf '%s\n' "$slot/${1#'@slot/'}" ;;
+    *) printf '%s\n' "$1" ;;
+  esac
+}
+
+# A word of a unit's ExecStart, for which %, quotes and backslashes mean something; of an argument, $ too.
+word() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/&&/g')"; }
+argument() { word "$1" | sed 's/[$]/&&/g'; }
+
+of_policy() { policy=$root/policies/$1; }
+
+idle_slot() {
+  case $(readlink "$policy/current" || :) in
+    slots/a) echo b ;;
+    *) echo a ;;
+  esac
+}
+
+# The lock goes with this process, however it ends.
+step_hold() {
+  for tool in flock sha256sum timeout stat readlink sync; do
+    command -v "$tool" >/dev/null || fail tools "$tool"
+  done
+  mkdir -p "$root/store" "$root/policies" || fail root "$root"
+  [ -w "$root/store" ] && [ -w "$root/policies" ] || fail root "$root"
+  exec 9>>"$root/lock"
+  flock -w 2 9 || fail taken "$(first_line "$root/lock")"
+  printf '%s\n' "$token" >"$root/lock"
+  say held
+  while_it_lives
+}
+
+step_attend() {
+  say held
+  while_it_lives
+}
+
+# ORT: where the caller says that ONNX Runtime is, or nothing.
+step_probe() {
+  say arch "$(uname -m)"
+  say root "$root"
+  for tree in /proc/device-tree /sys/firmware/devicetree/base; do
+    if [ -r "$tree/model" ]; then
+      say model "$(tr '\0' ' ' <"$tree/model")"
+      say compatible "$(tr '\0' ' ' <"$tree/compatible")"
+      break
+    fi
+  done
+  say l4t "$(first_line /etc/nv_tegra_release)"
+  near=$root
+  while [ ! -d "$near" ]; do near=$(dirname "$near"); done
+  say free_kib "$(df -k --output=avail "$near" | tail -n 1)"
+  for library in "$1" "$root"/lib/libonnxruntime.so* /usr/local/lib/libonnxruntime.so* \
+    /usr/lib/libonnxruntime.so* /usr/lib/*-linux-gnu/libonnxruntime.so* /opt/onnxruntime*/lib/libonnxruntime.so* \
+    "$HOME"/.local/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so* \
+    /usr/local/lib/python3*/dist-packages/onnxruntime/capi/libonnxruntime.so*; do
+    if [ -f "$library" ]; then say ort "$library"; fi
+  done
+}
+
+# Input: lines "SHA256 BYTES". Answers what has not arrived, and how much of it has.
+step_missing() {
+  begin
+  of_policy "$1"
+  slot=$(readlink "$policy/current" || :)
+  if [ -n "$slot" ] && [ -f "$policy/current/passed" ]; then
+    say current "${slot#slots/} $(first_line "$policy/current/identity")"
+  fi
+  while read -r sha bytes; do
+    if [ -f "$root/store/$sha" ] && [ "$(size "$root/store/$sha")" -eq "$bytes" ]; then continue; fi
+    rm -f "$root/store/$sha"
+    if [ "$(size "$root/store/$sha.part")" -gt "$bytes" ]; then rm -f "$root/store/$sha.part"; fi
+    say need "$sha $(size "$root/store/$sha.part")"
+  done
+}
+
+# SHA256 BYTES OFFSET; input: the file from OFFSET on.
+step_put() {
+  begin
+  part=$root/store/$1.part
+  have=$(size "$part")
+  [ "$have" -eq "$3" ] || fail moved "$have"
+  cat >>"$part" || fail write "$(size "$part")"
+  have=$(size "$part")
+  if [ "$have" -lt "$2" ]; then say part "$have"; return; fi
+  got=$(hash_of "$part")
+  if [ "$have" -ne "$2" ] || [ "$got" != "$1" ]; then
+    rm -f "$part"
+    say bad "$got"
+    return
+  fi
+  chmod 444 "$part"
+  on_disk "$part"
+  mv -T "$part" "$root/store/$1"
+  on_disk "$root/store"
+  say stored
+}
+
+# POLICY IDENTITY and arguments that vlart-run needs here; input: lines "SHA256 MODE PATH". Fills the slot that is not
+# current.
+step_link() {
+  begin
+  of_policy "$1"
+  identity=$2
+  shift 2
+  mkdir -p "$policy/slots"
+  name=$(idle_slot)
+  slot=$policy/slots/$name
+  # Engines of a build that was cut are worth keeping; vlart-build looks at each before it keeps it.
+  if [ -d "$slot/bundle.vlab/engines" ] && [ ! -f "$slot/passed" ]; then
+    rm -rf "$policy/engines"
+    mv -T "$slot/bundle.vlab/engines" "$policy/engines"
+  fi
+  if [ -f "$slot/passed" ]; then
+    rm "$slot/passed"
+    on_disk "$slot"
+  fi
+  rm -rf "$slot"
+  mkdir "$slot"
+  bad=0
+  while read -r sha mode path; do
+    printf '%s %s %s\n' "$sha" "$mode" "$path" >>"$slot/files"
+    mkdir -p "$(dirname "$slot/$path")"
+    if [ "$(hash_of "$root/store/$sha")" != "$sha" ]; then
+      rm -f "$root/store/$sha"
+      say damaged "$sha"
+      bad=1
+      continue
+    fi
+    chmod "$mode" "$root/store/$sha"
+    ln "$root/store/$sha" "$slot/$path" || fail link "$slot/$path"
+  done
+  [ "$bad" -eq 0 ] || return 0
+  printf '%s\n' "$identity" >"$slot/identity"
+  : >"$slot/arguments"
+  for argument in "$@"; do printf '%s\n' "$argument" >>"$slot/arguments"; done
+  if [ -d "$policy/engines" ]; then
+    mv -T "$policy/engines" "$slot/bundle.vlab/engines"
+  elif [ -d "$policy/current/bundle.vlab/engines" ]; then
+    cp -al "$policy/current/bundle.vlab/engines" "$slot/bundle.vlab/engines"
+  fi
+  say slot "$name"
+}
+
+# POLICY SLOT and further arguments of vlart-build.
+step_build() {
+  begin
+  of_policy "$1"
+  slot=$policy/slots/$2
+  shift 2
+  for argument in "$@"; do
+    set -- "$@" "$(in_slot "$argument")"
+    shift
+  done
+  attended "$slot/bin/vlart-build" "$slot/bundle.vlab" "$@" 2>&1 || fail build "$?"
+  say built
+}
+
+# POLICY SLOT
+step_self_test() {
+  begin
+  of_policy "$1"
+  slot=$policy/slots/$2
+  [ -f "$slot/identity" ] || fail empty "$2"
+  if said=$("$slot/bin/vlart-run" --help 2>&1 >/dev/null </dev/null); then :; else fail start "$said"; fi
+  set --
+  while read -r argument; do set -- "$@" "$(in_slot "$argument")"; done <"$slot/arguments"
+  attended "$slot/bin/vlart-run" "$slot/bundle.vlab" --self-test "$@" 2>&1 || fail self_test "$?"
+  on_disk "$policy/slots" "$slot" "$slot"/* "$slot"/*/* "$slot"/*/*/*
+  date -u +%Y-%m-%dT%H:%M:%SZ >"$slot/passed.new"
+  on_disk "$slot/passed.new"
+  mv -T "$slot/passed.new" "$slot/passed"
+  say passed
+}
+
+# POLICY SLOT WORD KEEP: WORD for the history; the files of the last KEEP bundles stay in the store.
+step_activate() {
+  begin
+  of_policy "$1"
+  [ -f "$policy/slots/$2/passed" ] || fail empty "$2"
+  on_disk "$policy/slots/$2"
+  rm -f "$policy/current.new"
+  ln -s "slots/$2" "$policy/current.new"
+  mv -T "$policy/current.new" "$policy/current"
+  on_disk "$policy"
+  record "$3 $2 $(first_line "$policy/slots/$2/identity")"
+  say active "$2"
+  tidy "$2" "$4"
+}
+
+# Of the store, what no slot links and none of the last bundles names goes; so do arrivals that nobody resumed for a week.
+tidy() {
+  mkdir -p "$policy/kept"
+  cp "$policy/slots/$1/files" "$policy/kept/$(first_line "$policy/slots/$1/identity")"
+  ls -t "$policy/kept" | tail -n "+$(($2 + 1))" | while read -r old; do rm -f "$policy/kept/$old"; done
+  cat "$root"/policies/*/kept/* 2>/dev/null | cut -d ' ' -f 1 | sort -u >"$root/used"
+  touch -d '7 days ago' "$root/week"
+  for file in "$root"/store/*.part; do
+    if [ "$file" -ot "$root/week" ]; then rm -f "$file"; fi
+  done
+  ls "$root/store" | sort | comm -23 - "$root/used" | while read -r sha; do
+    if [ "${sha%.part}" = "$sha" ] && [ "$(stat -c %h "$root/store/$sha")" -eq 1 ]; then rm -f "$root/store/$sha"; fi
+  done
+  rm -f "$root/used" "$root/week"
+}
+
+# POLICY or nothing: the one that there is. Answers the slot to go back to.
+step_other() {
+  begin
+  name=$1
+  if [ -z "$name" ]; then
+    name=$(ls "$root/policies")
+    [ "$(ls "$root/policies" | wc -l)" -eq 1 ] || fail which "$(ls "$root/policies" | tr '\n' ' ')"
+  fi
+  of_policy "$name"
+  [ -d "$policy" ] || fail policy "$name ($(ls "$root/policies" | tr '\n' ' '))"
+  slot=$(idle_slot)
+  [ -L "$policy/current" ] && [ -f "$policy/slots/$slot/passed" ] || fail previous "$name"
+  say policy "$name"
+  say slot "$slot"
+}
+
+# POLICY: a user unit that repeats the self-test when the device starts; the robot's own unit requires it.
+step_unit() {
+  begin
+  of_policy "$1"
+  command -v systemctl >/dev/null || fail systemctl
+  slot=$policy/current
+  arguments=
+  while read -r given; do arguments="$arguments $(argument "$(in_slot "$given")")"; done <"$slot/arguments"
+  unit=vlacompile-$1.service
+  place=${XDG_CONFIG_HOME:-$HOME/.config}/systemd/user
+  mkdir -p "$place"
+  cat >"$place/$unit.new" <<UNIT
+[Unit]
+Description=vlacompile: the self-test of $1
+# A robot's own unit says: Requires=$unit After=$unit PartOf=$unit
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=$(word "$slot/bin/vlart-run") $(argument "$slot/bundle.vlab") --self-test$arguments
+
+[Install]
+WantedBy=default.target
+UNIT
+  mv -T "$place/$unit.new" "$place/$unit"
+  systemctl --user daemon-reload || fail unit "$unit"
+  systemctl --user enable "$unit" || fail unit "$unit"
+  systemctl --user restart "$unit" || fail unit "$unit"
+  say unit "$unit"
+  # A user's units start with the device where the user lingers; otherwise at the first log-in.
+  if loginctl --no-ask-password enable-linger </dev/null >/dev/null 2>&1; then say lingers yes; fi
+}
+
+# Takes no lock and changes nothing.
+step_status() {
+  for policy in "$root"/policies/*; do
+    [ -d "$policy" ] || continue
+    name=${policy##*/}
+    current=$(readlink "$policy/current" || :)
+    say policy "$name ${current#slots/}"
+    for slot in a b; do
+      if [ -d "$policy/slots/$slot" ]; then
+        say slot "$name $slot $(first_line "$policy/slots/$slot/identity") $(first_line "$policy/slots/$slot/passed")"
+      fi
+    done
+    if [ -f "$policy/history" ]; then
+      tail -n 5 "$policy/history" | while read -r line; do say history "$name $line"; done
+    fi
+    if command -v systemctl >/dev/null; then
+      say unit "$name $(systemctl --user is-active "vlacompile-$name.service" 2>/dev/null || :)"
+    fi
+  done
+  if [ -f "$root/lock" ] && ! flock -n -s "$root/lock" true; then say flashing "$(first_line "$root/lock")"; fi
+}
+
+"step_$step" "$@"

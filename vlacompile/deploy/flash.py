@@ -1,0 +1,272 @@
+"""One bundle onto one device: probe, send what is missing, fill the idle slot, build, prove, and only then switch.
+
+Until the last step the device runs what it ran; wherever this is cut, the same call again goes on from there. What
+happens on the device is in device.sh. Must not know the terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlacompile.bundle.bundle import Bundle
+from vlacompile.deploy import ROOT
+from vlacompile.deploy.device import Device, check_board, device_of
+from vlacompile.deploy.payload import (Piece, check_stages, engine_for, how_to_get_engine, identity, pieces_of,
+                                       programs_for)
+from vlacompile.deploy.ssh import Connection, Refused
+from vlacompile.errors import DeployError
+
+SPARE_BYTES = 64 << 20  # left free on the device, beside what is sent
+EVERY_S = 2.0  # between two words about progress
+RATE_OVER = 5  # such words: many small files come slower than a large one
+LARGE_BYTES = 32_000_000  # a file whose hash takes the device a moment
+IN_SLOT = "@slot/"  # of an argument: a file of the slot that it is for (device.sh)
+WIDTH = 60  # columns of a line of vlart-build
+
+
+@dataclass(frozen=True)
+class Options:
+    """root, ort, tensorrt: paths on the device (ONNX Runtime's library; the folder of libvlart_tensorrt*.so).
+    runtime: folder of vlart-run here. engine: ONNX Runtime's library for the device, here: it travels along; None: the
+    one that is found here, unless `ort` names one there. board: what the device is, where its device tree does not say.
+    keep: bundles whose files stay on the device. config: of ssh. batch: never ask for a password."""
+
+    root: str = ROOT
+    ort: str | None = None
+    tensorrt: str | None = None
+    board: str | None = None
+    runtime: Path | None = None
+    engine: Path | None = None
+    keep: int = 2
+    unit: bool = False
+    config: Path | None = None
+    batch: bool = True
+
+
+@dataclass(frozen=True)
+class Flashed:
+    """sent: bytes that travelled, of `bytes`. before: the slot that was current, or None. said: vlart-run's last line.
+    current: it was already so; nothing was switched. lingers: the unit starts with the device, not at a log-in."""
+
+    host: str
+    device: str
+    policy: str
+    identity: str
+    slot: str
+    before: str | None
+    current: bool
+    sent: int
+    bytes: int
+    said: str
+    unit: str | None
+    seconds: float
+    lingers: bool = False
+
+
+def connect(host: str, options: Options, *, lock: bool = True) -> Connection:
+    return Connection(host, options.root, config=options.config, batch=options.batch, lock=lock)
+
+
+def flash(bundle: Bundle, connection: Connection, options: Options,
+          progress: Callable[[str], None] = lambda text: None) -> Flashed:
+    """Over an open connection, of a bundle whose files were checked. Raises DeployError; then the device runs what it ran
+    before."""
+    return _Flash(bundle, connection, options, progress).run()
+
+
+class _Flash:
+    def __init__(self, bundle: Bundle, connection: Connection, options: Options, progress: Callable[[str], None]):
+        self.bundle, self.connection, self.options, self.progress = bundle, connection, options, progress
+        self.host, self.policy = connection.host, bundle.plan.name
+        self.sent = 0  # bytes
+        self.ort: str | None = None
+        self.transfer = _Transfer(0, progress)
+
+    def run(self) -> Flashed:
+        began = time.monotonic()
+        device = self._probe()
+        backends = {stage.backend for stage in self.bundle.plan.stages}
+        pieces = pieces_of(self.bundle) + programs_for(device.arch, self.options.runtime, "tensorrt" in backends, self.host)
+        engine = self._engine(device, backends)
+        self.ort = self._ort(device, backends, engine)
+        pieces += (engine,) if engine else ()
+        arguments = self._arguments(backends)
+        name = identity(pieces, arguments)
+        before, running = self._send_missing(device, pieces)
+        slot, current = before, running == name
+        if not current:
+            slot = self._link(pieces, name, arguments)
+            if "tensorrt" in backends:
+                self._build(slot)
+        said = self._prove(slot, before)
+        if not current:
+            self.progress(f"switch to slot {slot}")
+            self.connection.run("activate", self.policy, slot, "flashed", str(self.options.keep))
+        unit, lingers = self._unit() if self.options.unit else (None, False)
+        return Flashed(self.host, device.words, self.policy, name, slot, before, current, self.sent,
+                       sum(p.bytes for p in pieces), said, unit, time.monotonic() - began, lingers)
+
+    def _probe(self) -> Device:
+        self.progress("ask the device what it is")
+        device = device_of(self.host, self.connection.run("probe", self.options.ort or ""), self.options.board)
+        check_board(device, self.bundle.plan.target)
+        check_stages(self.bundle, device.arch, self.host)
+        return device
+
+    def _engine(self, device: Device, backends: set[str]) -> Piece | None:
+        """ONNX Runtime's library, where stages need one and none is named that the device has already."""
+        if "onnxruntime" not in backends or self.options.ort is not None:
+            return None
+        return engine_for(device.arch, self.options.engine, self.options.runtime, self.host)
+
+    def _ort(self, device: Device, backends: set[str], engine: Piece | None) -> str | None:
+        """ONNX Runtime's library as the device's programs are told of it. Raises DeployError where it is needed and not
+        to be had."""
+        wanted = self.options.ort
+        if wanted is not None and wanted not in device.ort:
+            raise DeployError(f"ONNX Runtime's library is not on {self.host}", where=wanted, why="no such file",
+                              step="probe", fix="pip install onnxruntime there, or leave --ort out: it then travels along")
+        if engine is not None:
+            return f"{IN_SLOT}{engine.path}"
+        if "onnxruntime" in backends and not device.ort:
+            raise DeployError(f"ONNX Runtime's library is neither on {self.host} nor here for {device.arch}",
+                              where=device.words, why="its stages run on it; it is in none of the usual places",
+                              step="probe", fix=how_to_get_engine(device.arch))
+        return wanted or next(iter(device.ort), None)
+
+    def _arguments(self, backends: set[str]) -> tuple[str, ...]:
+        """Of vlart-run on this device."""
+        words = ["--ort", self.ort] if self.ort else []
+        if "tensorrt" in backends and self.options.tensorrt:
+            words += ["--tensorrt", f"{self.options.tensorrt}/libvlart_tensorrt.so"]
+        return tuple(words)
+
+    def _send_missing(self, device: Device, pieces: tuple[Piece, ...]) -> tuple[str | None, str | None]:
+        """The current slot and its identity, None where there is none."""
+        unique = {p.sha256: p for p in pieces}
+        table = "".join(f"{p.sha256} {p.bytes}\n" for p in unique.values()).encode()
+        answers = self.connection.run("missing", self.policy, send=[table])
+        have = {sha: int(size) for sha, size in (value.split() for key, value in answers if key == "need")}
+        need = sum(unique[sha].bytes - size for sha, size in have.items())
+        if need and need + SPARE_BYTES > device.free_bytes:
+            raise DeployError(f"{self.host} has too little space", where=device.root, step="send",
+                              why=f"{need / 1e6:.0f} MB are to be sent and {SPARE_BYTES / 1e6:.0f} MB left free; "
+                              f"{device.free_bytes / 1e6:.0f} MB are free", fix="free some, or choose another --root")
+        self.transfer = _Transfer(need, self.progress)
+        for sha, size in have.items():
+            self._send(unique[sha], size)
+        current = dict(answers).get("current", "").split()
+        return (current[0], current[1]) if current else (None, None)
+
+    def _send(self, piece: Piece, have: int) -> None:
+        """Resumes at `have`; begins anew, once, where what arrived is not what was sent."""
+        for offset in (have, 0):
+            answers = dict(self._put(piece, offset))
+            if "stored" in answers:
+                return
+            if "bad" not in answers:
+                raise DeployError(f"{self.host} received only part of {piece.path}", where=f"{self.host}, step put",
+                                  why=f"{answers.get('part', '0')} of {piece.bytes} bytes are there",
+                                  fix="run the same command again; it resumes", step="put")
+        raise DeployError(f"{piece.path} arrives damaged on {self.host}", where=f"{self.host}, step put",
+                          why=f"sha256 is {answers['bad'][:12]}..., not {piece.sha256[:12]}...",
+                          fix="check the device's memory and disk, then run the same command again", step="put")
+
+    def _put(self, piece: Piece, offset: int) -> list[tuple[str, str]]:
+        def counted():
+            for part in piece.from_offset(offset):
+                self.transfer.add(len(part))
+                self.sent += len(part)
+                yield part
+            if piece.bytes > LARGE_BYTES:
+                self.progress(f"hash {piece.path} on the device"[:WIDTH])
+        return self.connection.run("put", piece.sha256, str(piece.bytes), str(offset), send=counted())
+
+    def _link(self, pieces: tuple[Piece, ...], name: str, arguments: tuple[str, ...]) -> str:
+        """The idle slot, filled. Files of the store that are not what they were are sent again, once."""
+        self.progress("fill the idle slot and check every file")
+        table = "".join(f"{p.sha256} {p.mode} {p.path}\n" for p in pieces).encode()
+        for _ in range(2):
+            answers = self.connection.run("link", self.policy, name, *arguments, send=[table])
+            damaged = {value for key, value in answers if key == "damaged"}
+            if not damaged:
+                return dict(answers)["slot"]
+            unique = {p.sha256: p for p in pieces}
+            self.transfer = _Transfer(sum(unique[sha].bytes for sha in damaged), self.progress)
+            for sha in sorted(damaged):
+                self._send(unique[sha], 0)
+        raise DeployError(f"{self.host} does not keep what is stored", where=f"{self.host}, step link",
+                          why=f"{len(damaged)} files changed twice after their hash was checked",
+                          fix="check the device's disk", step="link")
+
+    def _build(self, slot: str) -> None:
+        words = ["--ort", self.ort] if self.ort else []
+        if self.options.tensorrt:
+            words += ["--tensorrt", f"{self.options.tensorrt}/libvlart_tensorrt.so",
+                      "--tensorrt-builder", f"{self.options.tensorrt}/libvlart_tensorrt_builder.so"]
+        self.progress("build engines on the device")
+        self.connection.run("build", self.policy, slot, *words,
+                            heard=lambda line: self.progress(f"build: {line.strip()}"[:WIDTH]))
+
+    def _prove(self, slot: str, before: str | None) -> str:
+        self.progress(f"self-test of slot {slot}")
+        return prove(self.connection, self.policy, slot, before)
+
+    def _unit(self) -> tuple[str, bool]:
+        self.progress("install the systemd unit")
+        answers = dict(self.connection.run("unit", self.policy))
+        return answers["unit"], answers.get("lingers") == "yes"
+
+
+def prove(connection: Connection, policy: str, slot: str, current: str | None) -> str:
+    """vlart-run's last line. Raises DeployError with vlart-run's own words, and says what the device still runs."""
+    lines: list[str] = []
+    try:
+        connection.run("self_test", policy, slot, heard=lines.append)
+    except Refused as refused:
+        if refused.key != "self_test":
+            raise
+        told = {key: text.strip() for key, _, text in (line.partition(":") for line in lines)}
+        still = f"it still runs slot {current}" if current else "no slot is active"
+        why = "; ".join(told[k] for k in ("what", "where", "why") if told.get(k)) or refused.why
+        raise DeployError(f"the self-test failed on {connection.host}; {still}", where=refused.where, why=why,
+                          fix="build the bundle for this device again, or see what differs there",
+                          step="self_test") from refused
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+def roll_back(connection: Connection, policy: str | None, keep: int,
+              progress: Callable[[str], None] = lambda text: None) -> tuple[str, str]:
+    """(policy, slot) that is current now: the other one, after its self-test. policy: None where there is one only."""
+    found = dict(connection.run("other", policy or ""))
+    policy, slot = found["policy"], found["slot"]
+    progress(f"self-test of slot {slot}")
+    prove(connection, policy, slot, "b" if slot == "a" else "a")
+    progress(f"switch to slot {slot}")
+    connection.run("activate", policy, slot, "rolled-back", str(keep))
+    return policy, slot
+
+
+class _Transfer:
+    """Says every two seconds how much of `total` bytes was handed to ssh, how fast, and how long the rest takes."""
+
+    def __init__(self, total: int, progress: Callable[[str], None]):
+        self._total, self._progress, self._done = total, progress, 0
+        self._said: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], RATE_OVER)
+        if total:
+            progress(f"send {total / 1e6:.1f} MB")
+
+    def add(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if now - self._said[-1][0] < EVERY_S:
+            return
+        then, before = self._said[0]
+        self._said.append((now, self._done))
+        rate = (self._done - before) / (now - then)
+        left = max(self._total - self._done, 0) / rate
+        self._progress(f"sent {self._done / 1e6:.1f} of {self._total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, {left:.0f} s left")

@@ -1,0 +1,158 @@
+"""What a slot of a device is made of: the bundle's files, the runtime's programs and the engine's library, each by the
+hash of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlacompile.bundle.bundle import MANIFEST_FILE, Bundle
+from vlacompile.errors import BundleError, DeployError, RuntimeFailure
+from vlacompile.runtime.library import onnxruntime_library
+
+BUNDLE, PROGRAMS = "bundle.vlab", "bin"  # folders of a slot
+ENGINE = "libonnxruntime.so"
+PIECE = 1 << 18  # bytes that are read at once
+# ELF's e_machine of what `uname -m` says.
+MACHINES = {"x86_64": 62, "aarch64": 183}
+_SAFE_PATH = re.compile(r"[\w.+@-]+(/[\w.+@-]+)*", re.ASCII)
+_SAFE_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file: path in the slot, mode in octal, where it is here."""
+
+    path: str
+    mode: str
+    sha256: str
+    bytes: int
+    source: Path
+
+    def from_offset(self, offset: int) -> Iterator[bytes]:
+        with self.source.open("rb") as file:
+            file.seek(offset)
+            while piece := file.read(PIECE):
+                yield piece
+
+
+def pieces_of(bundle: Bundle) -> tuple[Piece, ...]:
+    """Of a bundle whose files were checked against its manifest. Raises BundleError for a name that no device takes."""
+    if not _SAFE_NAME.fullmatch(bundle.plan.name):
+        raise BundleError(f'the policy\'s name "{bundle.plan.name}" cannot be a folder', where=str(bundle.path),
+                          why="letters, digits and _ . + - are allowed", fix="build it with another name")
+    found = []
+    for relative, entry in bundle.manifest["files"].items():
+        if not _SAFE_PATH.fullmatch(relative) or ".." in relative.split("/"):
+            raise BundleError(f'the file name "{relative}" is refused', where=str(bundle.path),
+                              why="letters, digits and _ . + @ - are allowed", fix="build the bundle again")
+        found.append(Piece(f"{BUNDLE}/{relative}", "444", entry["sha256"], entry["bytes"], bundle.path / relative))
+    manifest = bundle.path / MANIFEST_FILE
+    return (*found, _piece(manifest, f"{BUNDLE}/{MANIFEST_FILE}", "444"))
+
+
+def programs_for(arch: str, folder: Path | None, build: bool, host: str) -> tuple[Piece, ...]:
+    """vlart-run, libvlart.so where it is built, and vlart-build (which has to be there where `build`).
+
+    folder: where they were built; None: where `make` leaves them in a source tree. Raises DeployError.
+    """
+    folder = folder or _built_for(arch)
+    names = {"vlart-run": True, "libvlart.so": False, "vlart-build": build}
+    for name, needed in names.items():
+        if needed and not (folder / name).is_file():
+            raise DeployError(f"there is no {name} for {host}, which is {arch}", where=str(folder / name), step="payload",
+                              why="its stages are to become TensorRT engines on the board" if name == "vlart-build"
+                              else "it was not built for that processor", fix=_how_to_build(arch))
+    files = [folder / name for name in names if (folder / name).is_file()]
+    for file in files:
+        _check_machine(file, arch, host)
+    return tuple(_piece(file, f"{PROGRAMS}/{file.name}", "555") for file in files)
+
+
+def engine_for(arch: str, given: Path | None, folder: Path | None, host: str) -> Piece | None:
+    """ONNX Runtime's library for a processor, that travels with the programs.
+
+    given: the file; None: what is installed here for this processor, or lies with the device's programs or where
+    `benchmarks.emulator.engine_library` leaves it. None: there is none here. Raises DeployError.
+    """
+    if given is not None and not given.is_file():
+        raise DeployError(f"there is no ONNX Runtime for {host} at the place that was named", where=str(given),
+                          why="no such file", fix=how_to_get_engine(arch), step="payload")
+    found = given or _engine_here(arch, folder or _built_for(arch))
+    if found is None:
+        return None
+    _check_machine(found, arch, host)
+    if not _SAFE_PATH.fullmatch(found.name):
+        raise DeployError(f'the file name "{found.name}" is refused', where=str(found), step="payload",
+                          why="letters, digits and _ . + @ - are allowed", fix="give it the name that it had")
+    return _piece(found, f"{PROGRAMS}/{found.name}", "444")
+
+
+def _engine_here(arch: str, folder: Path) -> Path | None:
+    if arch == platform.machine():
+        try:
+            return onnxruntime_library()
+        except RuntimeFailure:
+            pass  # the package is not installed: the folder may have it
+    places = [*folder.glob(f"{ENGINE}*"), *folder.parent.glob(f"onnxruntime-*/{ENGINE}*")]
+    return max((p for p in places if p.is_file()), default=None)
+
+
+def how_to_get_engine(arch: str) -> str:
+    version = _version("onnxruntime") or "VERSION"
+    return (f"pip download --no-deps --only-binary=:all: --platform manylinux_2_28_{arch} onnxruntime=={version}, unzip "
+            f"it, and name its {ENGINE}.{version} with --ort-library; or `pip install onnxruntime` on the device")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_stages(bundle: Bundle, arch: str, host: str) -> None:
+    """Raises DeployError where a stage was compiled for another processor."""
+    for path in sorted((bundle.path / "stages").glob("*.so")):
+        _check_machine(path, arch, host)
+
+
+def identity(pieces: tuple[Piece, ...], arguments: tuple[str, ...]) -> str:
+    """Names a slot's content, and what its programs are called with."""
+    lines = sorted(f"{p.sha256} {p.mode} {p.path}" for p in pieces) + list(arguments)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _built_for(arch: str) -> Path:
+    build = Path(__file__).resolve().parents[2] / "build"
+    return build / "runtime_c" if arch == platform.machine() else build / arch / "runtime_c"
+
+
+def _how_to_build(arch: str) -> str:
+    if arch == platform.machine():
+        return "run `make runtime`, or name the folder with --runtime"
+    return (f"make -C runtime_c CROSS={arch}-linux-gnu- BUILD=../build/{arch}/runtime_c, or name the folder that has it "
+            "with --runtime")
+
+
+def _piece(file: Path, path: str, mode: str) -> Piece:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Piece(path, mode, digest, file.stat().st_size, file)
+
+
+def _check_machine(file: Path, arch: str, host: str) -> None:
+    """A script has no machine."""
+    with file.open("rb") as stream:
+        head = stream.read(20)
+    machine = int.from_bytes(head[18:20], "little")
+    if head[:4] == b"\x7fELF" and machine != MACHINES.get(arch):
+        name = next((a for a, number in MACHINES.items() if number == machine), f"machine {machine}")
+        raise DeployError(f"{file.name} is for {name}, {host} is {arch}", where=str(file), why="another processor",
+                          fix=_how_to_build(arch) if file.suffix != ".so" or file.name == "libvlart.so" else
+                          "build the bundle for a target with that processor", step="payload")

@@ -1,0 +1,260 @@
+"""One connection to a device: OpenSSH with the user's configuration, keys and known hosts, shared by all steps.
+
+Owns the ssh processes and the words for what goes wrong with them. The first process of a connection is its master and
+holds the device's lock; the steps of device.sh go through it. Host keys are checked as the user's configuration says.
+Must not know bundles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from vlacompile.errors import ConfigError, DeployError
+
+SCRIPT = Path(__file__).with_name("device.sh")
+PREFIX = "vlacompile "
+BEAT_S = 5.0  # device.sh gives up the lock after a minute without
+SSH_FAILED = 255
+# What ssh says, what that means, and what to do. {host} is as the user wrote it.
+TROUBLE = (
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "{host} shows another host key than before",
+     "if the device was installed anew: ssh-keygen -R its name, then `ssh {host}` once; if not, somebody is in between"),
+    ("Host key verification failed", "the host key of {host} is not known",
+     "run `ssh {host}` once and compare the fingerprint, or add it to known_hosts"),
+    ("Permission denied", "{host} does not let us in", "make `ssh {host}` work without a password: ssh-copy-id {host}"),
+    ("Too many authentication failures", "{host} does not let us in",
+     "name the key: IdentityFile and IdentitiesOnly in ssh's configuration"),
+    ("Could not resolve hostname", "{host} is not known by that name", "check the name, or add it to ssh's configuration"),
+    ("Bad configuration option", "ssh's configuration is not valid", "correct that line"),
+    ("", "{host} cannot be reached", "check that it is on and that `ssh {host}` works"),
+)
+# What device.sh says: what, fix. {rest} is what it adds.
+REFUSALS = {
+    "tools": ("{host} has no {rest}", "install coreutils and util-linux on the device"),
+    "root": ("{rest} cannot be written on {host}",
+             "make it once on the device: sudo install -d -o $USER {rest}; or choose another with --root"),
+    "taken": ("{host} is being flashed already", "wait for it: {rest}"),
+    "busy": ("a step that was cut is still at work on {host}", "it ends by itself; run the same command again in a minute"),
+    "lost": ("{host} was taken over while this was silent", "run the same command again"),
+    "moved": ("the partial file on {host} has changed", "run the same command again"),
+    "write": ("{host} cannot store what is sent", "free space there (df -h), then run the same command again; it resumes"),
+    "link": ("a file cannot be linked into its slot on {host}", "choose a --root on a Linux file system"),
+    "start": ("vlart-run does not start on {host}", "install what is missing there, or build the runtime for that system"),
+    "build": ("the engines were not built on {host}", "see what vlart-build said; what was built is kept"),
+    "self_test": ("the self-test failed on {host}", "build the bundle for this device again; see what vlart-run said"),
+    "empty": ("slot {rest} on {host} has not passed its self-test", "flash the bundle again"),
+    "which": ("{host} has several policies", "name one of: {rest}"),
+    "policy": ("{host} has no such policy: {rest}", "see `vlacompile flash --status {host}`"),
+    "previous": ("{host} has nothing to go back to: {rest}", "flash another bundle first"),
+    "systemctl": ("{host} has no systemd", "start the policy otherwise; the new slot is current"),
+    "unit": ("systemd on {host} does not take the unit {rest}",
+             "see `systemctl --user status {rest}` there; the new slot is current"),
+}
+
+
+class Refused(DeployError):
+    """device.sh said why it did not do a step; key: of REFUSALS."""
+
+    def __init__(self, key: str, rest: str, said: str, *, host: str, step: str):
+        what, fix = (text.format(host=host, rest=rest) for text in REFUSALS[key])
+        super().__init__(what, where=f"{host}, step {step}", why=said or rest or key, fix=fix, step=step)
+        self.key = key
+
+
+class Connection:
+    """A context manager. batch: never ask for a password. root: on the device. lock: False to look only."""
+
+    def __init__(self, host: str, root: str, *, config: Path | None = None, batch: bool = True, lock: bool = True):
+        if host.startswith("-") or not host.strip():
+            raise ConfigError(f'"{host}" is no host', where="vlacompile flash", why="ssh would read it as an option",
+                              fix="give user@name, a name, or an alias of ssh's configuration")
+        self.host, self.root, self.lock = host, root, lock
+        self.token = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+        self._script = SCRIPT.read_text(encoding="utf-8")
+        self._folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # a socket's path is at most 107 bytes long
+        self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self._folder}/s"]
+        self._batch, self._done = batch, threading.Event()
+        self._master: subprocess.Popen | None = None
+        self._at_work: subprocess.Popen | None = None  # the step
+
+    def __enter__(self) -> Connection:
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Also from another thread: whatever step is at work ends with an error."""
+        self._done.set()
+        if self._at_work is not None:
+            self._at_work.kill()
+        if self._master is not None:
+            with contextlib.suppress(OSError):
+                self._master.stdin.close()
+            try:
+                self._master.wait(2)
+            except subprocess.TimeoutExpired:
+                self._master.kill()
+                self._master.wait()
+            self._master.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(self, step: str, *arguments: str, send: Iterable[bytes] | None = None,
+            heard: Callable[[str], None] = lambda line: None) -> list[tuple[str, str]]:
+        """One step of device.sh. send: its input; None keeps the input open until the step ends, so that it ends with us.
+        heard: gets every line that is no answer. Returns the answers (key, value). Raises DeployError."""
+        command = [*self._ssh, "-o", "ControlMaster=no", "-o", "ProxyCommand=false",  # through the master or not at all
+                   "--", self.host, self._remote(step, *arguments)]
+        with tempfile.TemporaryFile() as errors, self._start(command, errors, step) as process:
+            self._at_work = process
+            try:
+                feeder = _Feeder(process.stdin, send)
+                answers, said = _listen(process.stdout, heard)
+                feeder.finish()
+                process.wait()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                self._at_work = None
+            said += _text(errors)
+        return self._judged(step, process.returncode, answers, said)
+
+    def _open(self) -> None:
+        options = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]
+        options += ["-o", "BatchMode=yes"] if self._batch else []
+        settings = self._settings()
+        options += ["-o", "ConnectTimeout=20"] if settings.get("connecttimeout", "none") == "none" else []
+        options += ["-o", "ServerAliveInterval=15"] if settings.get("serveraliveinterval", "0") == "0" else []
+        step = "hold" if self.lock else "attend"
+        with tempfile.TemporaryFile() as errors:
+            self._master = self._start([*self._ssh, *options, "--", self.host, self._remote(step)], errors, "connect")
+            answers, said = _listen(self._master.stdout, lambda line: None, until=("held", "failed"))
+            if not any(key == "held" for key, _ in answers):
+                self._master.stdin.close()
+                said += _text(errors)
+                self._judged("connect", self._master.wait(), answers, said)
+                raise DeployError(f"{self.host} does not run what it is asked to", where=f"{self.host}, step connect",
+                                  why=_last(said) or "it answered nothing", step="connect",
+                                  fix="its login shell has to be one like sh, and may force no other command")
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._done.wait(BEAT_S):
+            try:
+                self._master.stdin.write(b"x")
+                self._master.stdin.flush()
+            except (OSError, ValueError):  # the connection has gone; the step at work says so
+                return
+
+    def _settings(self) -> dict[str, str]:
+        """What ssh makes of the user's configuration for this host."""
+        with tempfile.TemporaryFile() as errors, self._start([*self._ssh, "-G", "--", self.host], errors, "connect") as p:
+            p.stdin.close()
+            text = p.stdout.read().decode(errors="replace")
+            p.wait()
+            self._judged("connect", p.returncode, [], _text(errors))
+        return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+
+    def _start(self, command: list[str], errors, step: str) -> subprocess.Popen:
+        try:
+            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
+        except FileNotFoundError as error:
+            raise DeployError("ssh is not installed here", where="this machine", why=str(error),
+                              fix="install OpenSSH's client", step=step) from error
+
+    def _remote(self, step: str, *arguments: str) -> str:
+        return shlex.join(["sh", "-c", self._script, "vlacompile", step, self.root, self.token, *arguments])
+
+    def _judged(self, step: str, code: int, answers: list[tuple[str, str]], said: list[str]) -> list[tuple[str, str]]:
+        for key, value in answers:
+            if key == "failed":
+                key, _, rest = value.partition(" ")
+                if key in REFUSALS:
+                    raise Refused(key, rest, _last(said), host=self.host, step=step)
+        if code == 0:
+            return answers
+        where = f"{self.host}, step {step}"
+        if code == SSH_FAILED and step == "connect":
+            what, fix = next((w, f) for sign, w, f in TROUBLE if any(sign in line for line in said) or not sign)
+            raise DeployError(what.format(host=self.host), where=where, why=_last(said) or "ssh failed",
+                              fix=fix.format(host=self.host), step=step)
+        if code == SSH_FAILED or code < 0:
+            raise DeployError(f"the connection to {self.host} was lost", where=where, why=_last(said) or "ssh ended",
+                              fix="run the same command again: what arrived is kept", step=step)
+        raise DeployError(f"a step was cut or failed on {self.host}", where=where,
+                          why=_last(said) or f"its shell ended with {code}",
+                          fix="run the same command again: what arrived is kept", step=step)
+
+
+class _Feeder:
+    """Writes `send` to a step's input while its output is read; None: keeps the input open until finish()."""
+
+    def __init__(self, stream, send: Iterable[bytes] | None):
+        self._stream, self._send, self._error = stream, send, None
+        self._thread = threading.Thread(target=self._feed, daemon=True) if send is not None else None
+        if self._thread is not None:
+            self._thread.start()
+
+    def _feed(self) -> None:
+        try:
+            for piece in self._send:
+                self._stream.write(piece)
+            self._stream.close()
+        except BrokenPipeError:  # the step ended before its input did: its answer says why
+            with contextlib.suppress(OSError):
+                self._stream.close()
+        except (OSError, DeployError) as error:  # of reading what is sent
+            self._error = error
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
+    def finish(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        with contextlib.suppress(OSError):
+            self._stream.close()
+        if self._error is not None:
+            raise self._error
+
+
+def _listen(stream, heard: Callable[[str], None], until: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], list[str]]:
+    """(answers, other lines) until the output ends, or an answer of `until`."""
+    answers: list[tuple[str, str]] = []
+    said: list[str] = []
+    for raw in stream:
+        line = raw.decode(errors="replace").rstrip("\n")
+        if line.startswith(PREFIX):
+            key, _, value = line.removeprefix(PREFIX).partition(" ")
+            answers.append((key, value))
+            if key in until:
+                break
+        else:
+            said.append(line)
+            heard(line)
+    return answers, said
+
+
+def _text(errors) -> list[str]:
+    errors.seek(0)
+    return errors.read().decode(errors="replace").splitlines()
+
+
+def _last(said: list[str]) -> str:
+    return next((line.strip() for line in reversed(said) if line.strip()), "")

@@ -1,0 +1,273 @@
+"""How long bundles take on this machine: replans through libvlart, per stage, and what two such records say together.
+
+Owns the protocol (a new observation per replan, another instruction in every fifth; several bundles in alternate
+rounds, so that what else the machine does falls on all of them) and the record `profile.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle
+from vlacompile.durable import write_file
+from vlacompile.errors import BundleError
+from vlacompile.profile import machine
+from vlacompile.profile.sensors import Reading, course, read_sensors
+from vlacompile.runtime.session import RECORDED, Session
+from vlacompile.verify.frames import Frame, read_frames
+
+NEW_INSTRUCTION = 5  # replans
+READING_EVERY_S, MOST_READINGS = 0.5, 64
+ROUND = 10  # replans of one bundle before it is another's turn: as many with a new instruction for each
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Series:
+    """us, as measured, in order."""
+
+    us: tuple[float, ...]
+
+    def at(self, share: float) -> float:
+        """The smallest that so large a share is not above."""
+        ordered = sorted(self.us)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.us)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One measurement. series: "same" and "new" (replans whose instruction is the old one, another), "write" (copying
+    inputs in), "pop" (one action), and "stage NAME" (all iterations of a loop). unchanged: sources whose content could
+    not be changed, so that what depends on them alone was not run again. before, after: sensors, where there are any;
+    during: between replans, READING_EVERY_S apart or more."""
+
+    bundle: str
+    hash: str
+    target: str
+    machine: dict
+    threads: int
+    warm_up: int
+    replans: int
+    series: Mapping[str, Series]
+    unchanged: tuple[str, ...]
+    before: Reading
+    after: Reading
+    alternated: bool = False  # in rounds with others
+    during: tuple[Reading, ...] = ()
+    version: int = VERSION
+
+    def fared(self) -> str:
+        """How a board fared in the meantime, for a person; "" of a machine that does not say."""
+        return course(self.before, self.during, self.after)
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"series": {n: [round(x, 2) for x in s.us] for n, s in self.series.items()}}
+
+
+def measure(bundle: Bundle, *, replans: int = 200, warm_up: int = 20, threads: int = 1,
+            progress: Callable[[int], None] = lambda done: None) -> Profile:
+    """Replan `warm_up` + `replans` times. threads: of the engine. progress: replans done.
+    Raises RuntimeFailure with libvlart's words."""
+    return measure_together([bundle], replans=replans, warm_up=warm_up, threads=threads, progress=progress)[0]
+
+
+def measure_together(bundles: Sequence[Bundle], *, replans: int = 200, warm_up: int = 20, threads: int = 1,
+                     progress: Callable[[int], None] = lambda done: None) -> tuple[Profile, ...]:
+    """Replan each `warm_up` + `replans` times, all sessions open, ROUND replans of each in turn; the order of the turns is
+    reversed from round to round. progress: replans done, of all. Raises RuntimeFailure with libvlart's words."""
+    with contextlib.ExitStack() as stack:
+        runs = [_Run(b, stack.enter_context(Session(b.path, threads=threads, accept=RECORDED)), warm_up)
+                for b in bundles]
+        before, total, done = read_sensors(), warm_up + replans, 0
+        readings = _Readings()
+        for number, first in enumerate(range(0, total, ROUND)):
+            for run in runs if number % 2 == 0 else runs[::-1]:
+                for _ in range(min(ROUND, total - first)):
+                    run.replan()
+                    done += 1
+                    progress(done)
+                    if run.count > warm_up:
+                        readings.take()
+        after = read_sensors()
+    about = machine.describe()
+    return tuple(Profile(r.bundle.plan.name, r.bundle.hash, r.bundle.plan.target, about, threads, warm_up, replans,
+                         {n: Series(tuple(us)) for n, us in r.found.items() if us}, r.unchanged, before, after,
+                         len(runs) > 1, tuple(readings.kept)) for r in runs)
+
+
+class _Readings:
+    """Of the sensors, between replans. As many as there is room for: then every other one is forgotten, and they come
+    half as often."""
+
+    def __init__(self) -> None:
+        self.kept: list[Reading] = []
+        self._every, self._next = READING_EVERY_S, 0.0
+
+    def take(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        if len(self.kept) == MOST_READINGS:
+            del self.kept[1::2]
+            self._every *= 2
+        self.kept.append(read_sensors())
+        self._next = now + self._every
+
+
+class _Run:
+    """A session that is being measured, and what was."""
+
+    def __init__(self, bundle: Bundle, session: Session, warm_up: int):
+        self.bundle, self.session, self.warm_up, self.count = bundle, session, warm_up, 0
+        if bundle.plan.backbones:
+            session.select(bundle.plan.backbones[0].name)
+        self.contents, self.unchanged = _contents(bundle, read_frames(bundle.path / GOLDEN_FILE))
+        self.tasks = {bundle.plan.values[s.value].name for s in bundle.plan.sources if s.update == "task"}
+        self.found: dict[str, list[float]] = {n: [] for n in ("same", "new", "write", "pop")}
+        self.found |= {f"stage {s.name}": [] for s in bundle.plan.stages}
+
+    def replan(self) -> None:
+        timed = _replan(self.session, self.contents, self.tasks, self.count)
+        if self.count >= self.warm_up:
+            for name, us in timed:
+                self.found[name].append(us)
+        self.count += 1
+
+
+def _contents(bundle: Bundle, frames: Sequence[Frame]) -> tuple[dict[str, list[np.ndarray]], tuple[str, ...]]:
+    """Of every source, what the golden frames write, each once; a number of floats is moved where that is one alone."""
+    found: dict[str, list[np.ndarray]] = {}
+    own = set(bundle.plan.source_names())  # of several backbones, those of the one that is run
+    for frame in frames:
+        for name, array in ((n, a) for n, a in frame.writes.items() if n in own):
+            if not any(np.array_equal(array, seen) for seen in found.setdefault(name, [])):
+                found[name].append(array)
+    for name, arrays in found.items():
+        if len(arrays) == 1 and np.issubdtype(arrays[0].dtype, np.floating):
+            arrays.append(arrays[0] + arrays[0].dtype.type(1e-3))
+    return found, tuple(n for n, arrays in found.items() if len(arrays) == 1)
+
+
+def _replan(session: Session, contents: Mapping[str, list[np.ndarray]], tasks: set[str], i: int) -> list[tuple[str, float]]:
+    """(series, us) of one replan: inputs in, step, the first action out."""
+    begin = time.perf_counter_ns()
+    for name, arrays in contents.items():
+        session.write(name, arrays[(i // NEW_INSTRUCTION if name in tasks else i) % len(arrays)])
+    written = time.perf_counter_ns()
+    runs = session.stats().runs()
+    started = time.perf_counter_ns()
+    session.step()
+    stepped = time.perf_counter_ns()
+    ran = {n: s.last_us for n, s in session.stats().stages.items() if s.runs > runs[n]}
+    kind = "new" if any(len(contents[n]) > 1 for n in tasks & set(contents)) and i % NEW_INSTRUCTION == 0 else "same"
+    timed = [(kind, (stepped - started) / 1e3), ("write", (written - begin) / 1e3)]
+    if session.plan.action is not None and session.queue().remaining:
+        began = time.perf_counter_ns()
+        session.pop()
+        timed.append(("pop", (time.perf_counter_ns() - began) / 1e3))
+    return timed + [(f"stage {n}", us) for n, us in ran.items()]
+
+
+def place_of(profile: Profile, folder: Path) -> Path:
+    """Where a folder of profiles keeps it: by target, then by the bundle's hash."""
+    return folder / profile.target / f"{profile.hash[:16]}.json"
+
+
+def write_profile(profile: Profile, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, (json.dumps(profile.as_dict(), indent=1) + "\n").encode())
+
+
+def read_profile(path: Path) -> Profile:
+    """Raises BundleError where the file is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] != VERSION:
+            raise ValueError(f'version {document["version"]}, this one reads {VERSION}')
+        document["series"] = {n: Series(tuple(float(x) for x in us)) for n, us in document["series"].items() if us}
+        document["unchanged"] = tuple(document["unchanged"])
+        document |= {k: Reading(**document[k]) for k in ("before", "after")}
+        document["during"] = tuple(Reading(**r) for r in document.get("during", ()))
+        document.setdefault("alternated", False)  # of files before there were rounds
+        document.setdefault("hash", _checksums(document["files"]) if "files" in document else None)
+        if not isinstance(document["hash"], str):
+            raise ValueError("it names no bundle")
+        return Profile(**{f.name: document[f.name] for f in fields(Profile)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError("a profile cannot be read", where=str(path), why=f"{type(error).__name__}: {error}",
+                          fix="write it again: `vlacompile profile BUNDLE --measure -o FILE`") from error
+
+
+def read_of(path: Path, bundle: Bundle) -> Profile:
+    """Of a file, or of this bundle in a folder that -o wrote. Raises BundleError."""
+    if path.is_dir():
+        path = path / bundle.plan.target / f"{bundle.hash[:16]}.json"
+    found = read_profile(path)
+    return replace(found, hash=bundle.hash) if found.hash == _checksums([f.crc32 for f in bundle.plan.files]) else found
+
+
+def _checksums(files: Sequence[int]) -> str:
+    """What stands for a bundle's hash in a profile of vlart-run, which knows its files' checksums alone."""
+    return "crc32 of files " + hashlib.sha256(json.dumps(list(files)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one series in two profiles, us. p: of a difference like this being chance, two-sided; by `turns`: of the medians
+    of paired rounds (Wilcoxon signed-rank), for times that follow each other are alike and count for less than they are;
+    else of all times (Mann-Whitney U). ratio: of the medians, second over first."""
+
+    series: str
+    first: float
+    second: float
+    p: float
+    turns: bool = False
+
+    @property
+    def ratio(self) -> float:
+        return self.second / self.first
+
+
+SIGNIFICANT = 0.01
+LEAST_ROUNDS = 10  # of which a signed-rank test can say more than SIGNIFICANT
+
+
+def compare_profiles(first: Profile, second: Profile) -> tuple[Difference, ...]:
+    """The series that both have, in the first one's order."""
+    together = first.alternated and second.alternated and first.replans == second.replans
+    found = []
+    for name, s in first.series.items():
+        if name in second.series:
+            other = second.series[name]
+            rounds = (_rounds(s, first.replans), _rounds(other, second.replans)) if together else ((), ())
+            turns = LEAST_ROUNDS <= len(rounds[0]) == len(rounds[1])
+            p = _paired(*rounds) if turns else stats.mannwhitneyu(s.us, other.us, alternative="two-sided").pvalue
+            found.append(Difference(name, s.median, other.median, float(p), turns))
+    return tuple(found)
+
+
+def _rounds(series: Series, replans: int) -> tuple[float, ...]:
+    """The median of every round; empty where the series has not as many times in each."""
+    each, rest = divmod(len(series.us) * ROUND, replans)
+    if rest or not each or len(series.us) % each:
+        return ()
+    return tuple(statistics.median(series.us[i:i + each]) for i in range(0, len(series.us), each))
+
+
+def _paired(first: Sequence[float], second: Sequence[float]) -> float:
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    return stats.wilcoxon(differences).pvalue if any(differences) else 1.0

@@ -1,0 +1,133 @@
+"""`Lanes`: the sessions of a bundle whose stages run at different clocks (the recipe's [[lane]])."""
+
+from __future__ import annotations
+
+import ctypes as c
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlacompile.errors import ConfigError, RuntimeFailure, nearest
+from vlacompile.plan.plan import Plan
+from vlacompile.runtime.library import Diag, LaneInfo, check
+from vlacompile.runtime.session import CONTROL, Session
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What the control loop has of a lane. sequence: steps of the lane up to it; 0: nothing yet. age_ms: since that step
+    began."""
+
+    sequence: int
+    age_ms: float
+
+
+class Lane:
+    """A slower clock. Its session belongs to one thread: the caller's, or the one of start()."""
+
+    def __init__(self, session: Session, followers: int):
+        self.session, self._library = session, session._library
+        self._diag, size, pointer = Diag(), c.c_size_t(), c.c_void_p()
+        self._check(self._library.vlart_lane_required_bytes(session._session, followers, c.byref(self._diag), c.byref(size)))
+        self._arena = c.create_string_buffer(size.value)
+        self._check(self._library.vlart_lane_init(session._session, followers, self._arena, size.value,
+                                                  c.byref(self._diag), c.byref(pointer)))
+        self._lane, self._thread, self._ended, self.failure = pointer, None, threading.Event(), None
+
+    def write(self, name: str, array) -> None:
+        """As of Session, for the lane's own sources."""
+        self.session.write(name, array)
+
+    def step(self) -> None:
+        """Run the lane's stages on what was written, and hand the whole set over. On an error the others keep what they
+        have."""
+        self._check(self._library.vlart_lane_step(self._lane, c.byref(self._diag)))
+
+    def start(self, observe: Callable[[Lane], None], hz: float = 0.0) -> Lane:
+        """A thread that calls observe(lane), which writes, and steps: hz times a second, or as often as it can. An error
+        ends it and is `failure`; the control loop then sees the lane's age."""
+        self._thread = threading.Thread(target=self._run, args=(observe, hz), name="vlart-lane", daemon=True)
+        self._thread.start()
+        return self
+
+    def _run(self, observe: Callable[[Lane], None], hz: float) -> None:
+        due = time.monotonic()
+        try:
+            while not self._ended.is_set():
+                observe(self)
+                self.step()
+                due = max(due + 1 / hz, time.monotonic()) if hz else 0.0
+                self._ended.wait(max(0.0, due - time.monotonic()) if hz else 0.0)
+        except Exception as error:  # of the caller's own observe, too
+            self.failure = error
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _check(self, status: int) -> None:
+        check(status, self._diag, str(self.session._path))
+
+
+class Lanes:
+    """control: the session of the control loop, which steps with the newest that every lane handed over. lanes: {name:
+    Lane}, from slow to fast; each also follows those before it. An action is what the policy makes of a lane's sources
+    as they were at `followed(name).sequence`, and of all others as they are now.
+
+    path and options: as of Session. Raises ConfigError for a bundle without lanes, RuntimeFailure as Session does.
+    """
+
+    def __init__(self, path: str | Path, **options):
+        self.lanes: dict[str, Lane] = {}
+        self.control = Session(path, lane=CONTROL, **options)
+        self.plan: Plan = self.control.plan
+        if not self.plan.lanes:
+            self.control.close()
+            raise ConfigError("all stages of the bundle run at one clock", where=str(path), why="its recipe has no [[lane]]",
+                              fix="open it as a Session, or name the slower sources in a recipe")
+        count = len(self.plan.lanes)
+        try:
+            for i, row in enumerate(self.plan.lanes):
+                session = Session(path, lane=row.name, beside=self.control, **options)
+                lane = Lane(session, count - i)
+                for before in self.lanes.values():
+                    self._follow(session, before)
+                self._follow(self.control, lane)
+                self.lanes[row.name] = lane
+        except RuntimeFailure:
+            self.close()
+            raise
+
+    def __getitem__(self, name: str) -> Lane:
+        """Raises ConfigError for a lane that there is none of."""
+        if name not in self.lanes:
+            raise ConfigError(f'no lane is called "{name}"', where=str(self.control._path), why=nearest(name, self.lanes),
+                              fix="`vlacompile inspect` lists them")
+        return self.lanes[name]
+
+    def followed(self, name: str) -> Followed:
+        """Of the control loop's thread."""
+        info = LaneInfo()
+        check(self.control._library.vlart_session_followed(self.control._session, list(self.lanes).index(self[name] and name),
+                                                           c.byref(info)), Diag(), str(self.control._path))
+        return Followed(info.sequence, info.age_ns / 1e6)
+
+    def _follow(self, session: Session, lane: Lane) -> None:
+        diag = Diag()
+        check(session._library.vlart_session_follow(session._session, lane._lane, c.byref(diag)), diag, str(session._path))
+
+    def close(self) -> None:
+        """Stop the threads and release the engines; twice is harmless."""
+        for lane in self.lanes.values():
+            lane.stop()
+            lane.session.close()
+        self.control.close()
+
+    def __enter__(self) -> Lanes:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

@@ -1,0 +1,98 @@
+"""libvlart's router from Python: the decisions that a robot would take, with what it learnt."""
+
+from __future__ import annotations
+
+import ctypes as c
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlacompile.bundle.layout import NONE
+from vlacompile.runtime.library import Diag, RouterDecision, RouterInfo, RouterOptions, check, libvlart
+
+BY = ("text", "embedding", "words", "nothing")
+LEVELS = ("task", "cluster", "all", "prior")
+OUTCOMES = (None, True, False)
+_OK, _NOT_FOUND = 0, 19
+
+
+@dataclass(frozen=True)
+class Routed:
+    """One decision, as vlart_decision_t. alpha, beta, probability, cost_ms: per backbone. success: as reported before
+    it was drained, else None."""
+
+    sequence: int
+    text: str
+    route: int
+    cluster: int | None
+    by: str
+    similarity: float
+    level: str
+    backbone: str
+    delta: float
+    tau: float
+    alpha: tuple[float, ...]
+    beta: tuple[float, ...]
+    probability: tuple[float, ...]
+    cost_ms: tuple[float, ...]
+    success: bool | None
+
+
+class Router:
+    """table: the .bin file of `vlacompile route fit`. state: path without ending, where outcomes are kept; None:
+    nowhere.
+
+    Raises RuntimeFailure with libvlart's status and words.
+    """
+
+    def __init__(self, table: str | Path, state: str | Path | None = None, *, log_capacity: int = 0):
+        self._library, self._diag, self._where = libvlart(), Diag(), str(table)
+        path, size, router = str(table).encode(), c.c_size_t(), c.c_void_p()
+        options = RouterOptions(state=None if state is None else str(state).encode(), log_capacity=log_capacity)
+        self._check(self._library.vlart_router_required_bytes(path, c.byref(options), c.byref(self._diag),
+                                                              c.byref(size)))
+        self._arena = c.create_string_buffer(size.value)
+        self._check(self._library.vlart_router_init(path, c.byref(options), self._arena, size.value,
+                                                    c.byref(self._diag), c.byref(router)))
+        self._router = router
+        self.backbones = tuple(self._library.vlart_router_backbone(router, k).decode()
+                               for k in range(self.info().backbone_count))
+
+    def decide(self, text: str, embedding: Sequence[float] | None = None) -> Routed:
+        out, dim = RouterDecision(), 0 if embedding is None else len(embedding)
+        numbers = None if embedding is None else (c.c_float * dim)(*embedding)
+        self._check(self._library.vlart_router_decide(self._router, text.encode(), numbers, dim, c.byref(self._diag),
+                                                      c.byref(out)))
+        return self._routed(out)
+
+    def report_outcome(self, success: bool) -> None:
+        """Of the episode of the last decision; on disk when this returns."""
+        self._check(self._library.vlart_router_report_outcome(self._router, int(success), c.byref(self._diag)))
+
+    def drain(self) -> list[Routed]:
+        """Takes all decisions out of the log, the oldest first."""
+        found = []
+        while True:
+            out = RouterDecision()
+            status = self._library.vlart_router_drain(self._router, c.byref(out))
+            if status == _NOT_FOUND:
+                return found
+            self._check(status)
+            found.append(self._routed(out))
+
+    def info(self) -> RouterInfo:
+        info = RouterInfo()
+        self._check(self._library.vlart_router_info(self._router, c.byref(info)))
+        return info
+
+    def _routed(self, d: RouterDecision) -> Routed:
+        n = d.backbone_count
+        cluster = None if d.cluster == NONE else d.cluster
+        return Routed(d.sequence, d.text.decode(errors="replace"), d.route, cluster, BY[d.by], d.similarity,
+                      LEVELS[d.level], self._library.vlart_router_backbone(self._router, d.backbone).decode(),
+                      d.delta, d.tau, tuple(d.alpha[:n]), tuple(d.beta[:n]), tuple(d.probability[:n]),
+                      tuple(d.cost_ms[:n]), OUTCOMES[d.outcome])
+
+    def _check(self, status: int) -> None:
+        if status != _OK:
+            check(status, self._diag, self._where)

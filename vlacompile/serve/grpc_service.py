@@ -1,0 +1,297 @@
+"""LeRobot's asynchronous inference, as `lerobot.async_inference.robot_client` (0.4.4) speaks it over gRPC.
+
+A client calls Ready, then SendPolicyInstructions (its features and how many actions it wants), then SendObservations
+and GetActions as it likes. Of each client the newest observation is kept until GetActions takes it; GetActions without
+one answers empty after a while. The policy is the bundle that is served, whatever the client names. Refusals are gRPC
+statuses with what/where/why/fix. Pickles are read as data (`pickled.py`).
+
+Other than LeRobot's server: it serves several clients, and answers every observation, also one like the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+
+from vlacompile.errors import ConfigError, RuntimeFailure
+from vlacompile.serve.access import Access
+from vlacompile.serve.host import Client, PolicyHost
+from vlacompile.serve.observations import INSTRUCTION, Intake
+from vlacompile.serve.pickled import HELPERS, Record, read_pickle, timed_actions
+from vlacompile.serve.refusal import Refusal
+from vlacompile.serve.transport_messages import Actions, Empty, Observation, PolicySetup
+
+SERVICE = "transport.AsyncInference"
+BEGIN, MIDDLE, END = 1, 2, 3  # TransferState of a part
+PREFIX = "observation"
+CODES = {"malformed": grpc.StatusCode.INVALID_ARGUMENT, "refused": grpc.StatusCode.INVALID_ARGUMENT,
+         "busy": grpc.StatusCode.RESOURCE_EXHAUSTED, "stopping": grpc.StatusCode.UNAVAILABLE}
+
+
+@dataclass(frozen=True)
+class GrpcLimits:
+    """message_bytes: of one observation, all its parts. part_bytes: of one part (LeRobot sends 2 MiB). send_s: for
+    sending all parts. clients: at once. idle_s: after which a client that said nothing is forgotten."""
+
+    message_bytes: int = 64 << 20
+    clients: int = 16
+    idle_s: float = 300.0
+    part_bytes: int = 4 << 20
+    send_s: float = 10.0
+
+
+@dataclass
+class _Peer:
+    """features: LeRobot's description of the robot's values. newest: what GetActions takes next."""
+
+    client: Client
+    seen: float
+    features: dict[str, dict] | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
+    actions: int = 0
+    newest: tuple[float, int, dict[str, np.ndarray]] | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class GrpcServer:
+    """`await listen(address, port)`, `await close()`. fps: of the actions' time stamps. wait_s: how long GetActions
+    waits for an observation."""
+
+    def __init__(self, host: PolicyHost, intake: Intake, access: Access, limits: GrpcLimits, fps: float = 30.0,
+                 wait_s: float = 2.0):
+        if host.plan.action is None:
+            raise ConfigError("this bundle gives no actions", where=f'bundle "{host.plan.name}"',
+                              why="LeRobot's protocol carries actions alone", fix="serve it with --protocol openpi")
+        self.host, self.intake, self.access, self.limits = host, intake, access, limits
+        self.period_s, self.wait_s = 1 / fps, wait_s
+        self._peers: dict[str, _Peer] = {}
+        self._stopping = asyncio.Event()
+        self._server: grpc.aio.Server | None = None
+
+    async def listen(self, address: str, port: int) -> tuple[str, int]:
+        """Raises OSError."""
+        limits = self.limits
+        self._server = grpc.aio.server(options=[
+            ("grpc.max_receive_message_length", limits.part_bytes + 1024), ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.max_connection_idle_ms", int(limits.idle_s * 1e3)),
+        ], maximum_concurrent_rpcs=4 * limits.clients)
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+        reply = {"response_serializer": lambda m: m.SerializeToString()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {
+            "Ready": unary(self._guarded(self._ready), Empty.FromString, **reply),
+            "SendPolicyInstructions": unary(self._guarded(self._instruct), PolicySetup.FromString, **reply),
+            "SendObservations": stream(self._guarded(self._observe), Observation.FromString, **reply),
+            "GetActions": unary(self._guarded(self._act), Empty.FromString, **reply)}),))
+        place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        try:
+            if self.access.certificate is None:
+                bound = self._server.add_insecure_port(place)
+            else:
+                pair = (self.access.private_key.read_bytes(), self.access.certificate.read_bytes())
+                bound = self._server.add_secure_port(place, grpc.ssl_server_credentials([pair]))
+        except RuntimeError as error:  # gRPC's word for a port that is taken
+            raise OSError(str(error)) from error
+        await self._server.start()
+        return address, bound
+
+    async def close(self) -> None:
+        self._stopping.set()
+        for peer in self._peers.values():
+            peer.arrived.set()  # whoever waits for an observation waits in vain
+        await self._server.stop(grace=None if not self._peers else 3600)  # the caller limits the time
+        for name in list(self._peers):
+            self._forget(name)
+
+    def _guarded(self, method: Callable) -> Callable:
+        """The key first; errors as statuses."""
+
+        async def call(request: Any, context: grpc.aio.ServicerContext):
+            sent = dict(context.invocation_metadata() or ())
+            if not self.access.allows(sent.get("authorization")):
+                self.host.metrics.count("connections", "wrong_key")
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a key is needed: authorization: Api-Key KEY")
+            try:
+                if self._stopping.is_set():
+                    raise Refusal("the server ends", where=SERVICE, why="it was told to stop",
+                                  fix="connect again when it is back", kind="stopping")
+                return await method(request, context.peer())
+            except Refusal as refusal:
+                self.host.metrics.count("requests", refusal.kind)
+                await context.abort(CODES[refusal.kind], str(refusal))
+            except RuntimeFailure as failure:
+                self.host.metrics.count("requests", "failed")
+                await context.abort(grpc.StatusCode.INTERNAL, str(failure))
+
+        return call
+
+    # ---- the four methods
+
+    async def _ready(self, _request: Any, name: str):
+        self._forget_idle()
+        if name in self._peers:
+            self._forget(name)
+        if len(self._peers) >= self.limits.clients:
+            self.host.metrics.count("connections", "too_many")
+            raise Refusal("too many clients", where=SERVICE, why=f"{len(self._peers)} are known, as many as may",
+                          fix="disconnect one, or start another server", kind="busy")
+        self._peers[name] = _Peer(self.host.connect(), time.monotonic())
+        self.host.metrics.count("connections", "accepted")
+        return Empty()
+
+    async def _instruct(self, request: Any, name: str):
+        peer = self._peer(name)
+        fields = _fields(read_pickle(request.data), "RemotePolicyConfig")
+        features, renamed, actions = (fields.get(n) for n in ("lerobot_features", "rename_map", "actions_per_chunk"))
+        renamed = renamed or {}
+        if not isinstance(features, dict) or not all(isinstance(f, dict) for f in features.values()) or not isinstance(
+                actions, int) or actions < 1 or not isinstance(renamed, dict):
+            raise Refusal("the instructions are incomplete", where="RemotePolicyConfig",
+                          why="lerobot_features, actions_per_chunk or rename_map is missing or of another kind",
+                          fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed")
+        given = {self.intake.source_of(renamed.get(key, key)) for key in features}
+        own = {n for n, i in self.host.inputs.items() if i.update in ("observation", "tick")}
+        if own - given:
+            raise Refusal(f'the robot has no "{min(own - given)}"', where="lerobot_features",
+                          why=f"the policy needs {', '.join(sorted(own))}; the robot has {', '.join(sorted(given))}",
+                          fix="name the robot's cameras as the policy does, or let the operator map them (--map)")
+        peer.features, peer.renamed, peer.actions = features, renamed, actions
+        return Empty()
+
+    async def _observe(self, parts: AsyncIterator[Any], name: str):
+        peer = self._peer(name)
+        if peer.features is None:
+            raise _out_of_order("SendPolicyInstructions")
+        data = await self._joined(parts)
+        fields = _fields(read_pickle(data), "TimedObservation")
+        stamp, step, raw = fields.get("timestamp"), fields.get("timestep"), fields.get("observation")
+        if not isinstance(stamp, float) or not math.isfinite(stamp) or not isinstance(step, int) or not isinstance(
+                raw, dict) or not 0 <= step < 2**30:
+            raise Refusal("the observation is incomplete", where="TimedObservation",
+                          why="timestamp, timestep or observation is missing or of another kind",
+                          fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed")
+        peer.newest = (stamp, step, self.intake.read(self._named(peer, raw)))  # the older one is out of date
+        peer.arrived.set()
+        return Empty()
+
+    async def _act(self, _request: Any, name: str):
+        peer = self._peer(name)
+        try:
+            async with asyncio.timeout(self.wait_s):
+                await peer.arrived.wait()
+        except TimeoutError:
+            return Actions()
+        newest, peer.newest = peer.newest, None
+        peer.arrived.clear()
+        if newest is None:
+            return Actions()
+        stamp, step, writes = newest
+        reply = await asyncio.wrap_future(self.host.submit(peer.client, writes))
+        self.host.metrics.count("requests", "ok")
+        return Actions(data=timed_actions(reply.outputs["actions"][:peer.actions], stamp, step, self.period_s))
+
+    # ----
+
+    def _named(self, peer: _Peer, raw: dict[str, Any]) -> dict[str, Any]:
+        """The robot's values under the policy's names, as LeRobot builds a dataset's frame: numbers in the order of
+        the feature's names, pictures by the camera's name. A picture of another size is resized as LeRobot's server
+        does it."""
+        out = {key: raw[key] for key in INSTRUCTION if key in raw}
+        if self.intake.instructions is None and "task" in out and not self._takes_text():
+            del out["task"]  # LeRobot's client always sends one
+        for key, feature in peer.features.items():
+            name = peer.renamed.get(key, key)
+            wanted = self.host.inputs[self.intake.source_of(name)]
+            try:
+                if feature.get("dtype") in ("image", "video"):
+                    out[name] = raw[key.removeprefix(f"{PREFIX}.images.")]
+                    if wanted.is_image():
+                        out[name] = resized(out[name], wanted.dims[1:3])
+                else:
+                    out[name] = np.array([raw[n] for n in feature["names"]], np.float32)
+            except (KeyError, TypeError, ValueError) as error:
+                raise Refusal(f'"{key}" is not in the observation', where="TimedObservation.observation",
+                              why=f"{type(error).__name__}: {error}",
+                              fix="send every value that lerobot_features names, numbers as numbers") from error
+        return out
+
+    def _takes_text(self) -> bool:
+        return any(i.update == "task" for i in self.host.inputs.values())
+
+    async def _joined(self, parts: AsyncIterator[Any]) -> bytes:
+        data = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.send_s):
+                async for part in parts:
+                    if part.transfer_state not in (BEGIN, MIDDLE, END):
+                        raise Refusal("a part of no kind", where="SendObservations", kind="malformed",
+                                      why=f"transfer_state is {part.transfer_state}", fix="send begin, middle, end")
+                    if part.transfer_state == BEGIN:
+                        data.clear()
+                    if len(data) + len(part.data) > self.limits.message_bytes:
+                        self.host.metrics.count("requests", "oversize")
+                        raise Refusal("the observation is too large", where="SendObservations",
+                                      why=f"more than {self.limits.message_bytes} bytes",
+                                      fix="send smaller frames, or let the operator raise --max-message")
+                    data += part.data
+                    if part.transfer_state == END:
+                        return bytes(data)
+        except TimeoutError as error:
+            self.host.metrics.count("connections", "slow")
+            raise Refusal("the observation did not arrive in time", where="SendObservations",
+                          why=f"no end after {self.limits.send_s:g} s", fix="send it faster, or smaller") from error
+        raise Refusal("the observation has no end", where="SendObservations", kind="malformed",
+                      why="the stream ended before its last part", fix="send begin, middle, end")
+
+    def _peer(self, name: str) -> _Peer:
+        if name not in self._peers:
+            raise _out_of_order("Ready")
+        self._peers[name].seen = time.monotonic()
+        return self._peers[name]
+
+    def _forget(self, name: str) -> None:
+        self.host.disconnect(self._peers.pop(name).client)
+
+    def _forget_idle(self) -> None:
+        """gRPC does not tell when a client has gone. One that lives asks for actions again and again: where there is no
+        room (or the bundle serves one client at a time), who was silent for longer than two such calls take is taken for
+        gone, the longest first; otherwise who was silent for the limit of it."""
+        now, silent_s = time.monotonic(), min(self.limits.idle_s, 2 * self.wait_s)
+        for name, peer in sorted(self._peers.items(), key=lambda item: item[1].seen):
+            full = self.host.exclusive or len(self._peers) >= self.limits.clients
+            if now - peer.seen > (silent_s if full else self.limits.idle_s):
+                self._forget(name)
+
+
+def _fields(value: Any, kind: str) -> dict[str, Any]:
+    if not isinstance(value, Record) or value.kind != kind:
+        raise Refusal(f"the message is no {kind}", where=f"{HELPERS}.{kind}", kind="malformed",
+                      why=f"it is a {value.kind if isinstance(value, Record) else type(value).__name__}",
+                      fix="send what LeRobot 0.4.4's robot_client.py sends")
+    return value.fields
+
+
+def _out_of_order(first: str) -> Refusal:
+    return Refusal(f"{first} comes first", where=SERVICE,
+                   why="this connection has not called it, or was silent too long",
+                   fix="call Ready, SendPolicyInstructions, then the rest, over one channel")
+
+
+def resized(frame: Any, size: tuple[int, int]) -> Any:
+    """A picture u8 [H,W,C] as u8 [h,w,C], bilinear without antialiasing, by the call that LeRobot's server makes
+    (async_inference/helpers.py, 0.4.4). What is no such picture, or has the size, stays as it is."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[:2] == size or \
+            0 in frame.shape:
+        return frame
+    import torch
+
+    planes = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None]
+    small = torch.nn.functional.interpolate(planes, size=size, mode="bilinear", align_corners=False)
+    return small[0].permute(1, 2, 0).numpy()

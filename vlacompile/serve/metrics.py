@@ -1,0 +1,98 @@
+"""Counters of a server, and their text in Prometheus' exposition format 0.0.4.
+
+Counted from several threads; reading takes a consistent copy.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from vlacompile.runtime.session import StageTimes
+
+BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_HELP = {
+    "requests": ("counter", "observations answered, by outcome"),
+    "connections": ("counter", "connections, by outcome"),
+    "clients": ("gauge", "clients that are connected"),
+    "queue": ("gauge", "requests that wait for the session"),
+    "queue_limit": ("gauge", "requests that may wait; one more is refused as busy"),
+    "wait_seconds": ("histogram", "time of a request in the queue"),
+    "infer_seconds": ("histogram", "time of a request in the session: write, step, read"),
+    "stage_runs": ("counter", "completed runs of a stage"),
+    "stage_seconds": ("counter", "time in a stage"),
+    "resident_memory_bytes": ("gauge", "memory of the process that is in RAM"),
+}
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._times: dict[str, list[float]] = {}  # counts per bucket, then the sum
+        self._stages: Mapping[str, StageTimes] = {}
+
+    def count(self, name: str, outcome: str, by: int = 1) -> None:
+        with self._lock:
+            self._counts[name][f'outcome="{outcome}"'] += by
+
+    def gauge(self, name: str, value: float) -> None:
+        with self._lock:
+            self._counts[name][""] = value
+
+    def add(self, name: str, by: float) -> None:
+        with self._lock:
+            self._counts[name][""] += by
+
+    def observe(self, name: str, seconds: float) -> None:
+        with self._lock:
+            row = self._times.setdefault(name, [0.0] * (len(BUCKETS_S) + 2))
+            row[bisect_left(BUCKETS_S, seconds)] += 1
+            row[-1] += seconds
+
+    def stages(self, stages: Mapping[str, StageTimes]) -> None:
+        with self._lock:
+            self._stages = dict(stages)
+
+    def value(self, name: str, outcome: str | None = None) -> float:
+        with self._lock:
+            return self._counts[name]["" if outcome is None else f'outcome="{outcome}"']
+
+    def text(self) -> str:
+        with self._lock:
+            counts = {name: dict(rows) for name, rows in self._counts.items()}
+            times, stages = {name: list(row) for name, row in self._times.items()}, self._stages
+        counts["resident_memory_bytes"] = {"": resident_bytes()}
+        counts["stage_runs"] = {f'stage="{n}"': s.runs for n, s in stages.items()}
+        counts["stage_seconds"] = {f'stage="{n}"': s.total_us / 1e6 for n, s in stages.items()}
+        lines = []
+        for name, (kind, text) in _HELP.items():
+            full = f"vlacompile_{name}" + ("_total" if kind == "counter" else "")
+            rows = [f"{full}{{{labels}}} {value:g}" if labels else f"{full} {value:.17g}"
+                    for labels, value in sorted(counts.get(name, {}).items())]
+            if name in times:
+                rows = _histogram(full, times[name])
+            if rows:
+                lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", *rows]
+        return "\n".join(lines) + "\n"
+
+
+def _histogram(full: str, row: list[float]) -> list[str]:
+    rows, total = [], 0.0
+    for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), row[:-1], strict=True):
+        total += count
+        rows.append(f'{full}_bucket{{le="{bound}"}} {total:g}')
+    return [*rows, f"{full}_sum {row[-1]:.9g}", f"{full}_count {total:g}"]
+
+
+def resident_bytes(process: int | str = "self") -> int:
+    """RAM that a process holds (Linux); 0 where that cannot be read."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

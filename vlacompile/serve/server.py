@@ -1,0 +1,121 @@
+"""From a bundle to a listening server and back: opens the session, listens, waits for a signal, ends in good order.
+
+Ending: nothing new is taken, what is being answered is answered, connections are closed, the session is closed; all
+within a time limit. A second signal ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vlacompile.errors import ConfigError
+from vlacompile.serve.access import Access
+from vlacompile.serve.host import PolicyHost
+from vlacompile.serve.observations import Intake
+
+NEEDED = {"openpi": ("websockets", "msgpack"), "lerobot": ("websockets", "msgpack", "grpc")}
+PORTS = {"openpi": 8000, "lerobot": 8080}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """http_port: of /healthz and /metrics, for a protocol that cannot have them on its own port; None: nowhere.
+    message_bytes: None for what one observation needs. fps, wait_s: of LeRobot's protocol (see grpc_service.py)."""
+
+    protocol: str
+    address: str = "127.0.0.1"
+    port: int | None = None
+    http_port: int | None = None
+    message_bytes: int | None = None
+    clients: int = 16
+    idle_s: float = 300.0
+    grace_s: float = 10.0
+    fps: float = 30.0
+    wait_s: float = 2.0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """url: of the protocol. http_url: where /healthz and /metrics are; None: nowhere."""
+
+    url: str
+    http_url: str | None
+
+
+def require_packages(protocol: str) -> None:
+    """Raises ConfigError."""
+    missing = [n for n in NEEDED[protocol] if importlib.util.find_spec(n) is None]
+    if missing:
+        raise ConfigError(f"the package {missing[0]} is missing", where="this Python environment",
+                          why=f"the protocol {protocol} needs {' and '.join(NEEDED[protocol])}",
+                          fix="pip install 'vlacompile[serve]'")
+
+
+async def run_server(host: PolicyHost, intake: Intake, access: Access, settings: Settings,
+                     ready: Callable[[Ready], None], stop: asyncio.Event) -> bool:
+    """Serves until `stop` is set. False: what was being answered did not end in time and was cut off.
+    Raises ConfigError when it cannot listen."""
+    require_packages(settings.protocol)
+    from vlacompile.serve.websocket import Limits, WebsocketServer, message_bytes
+
+    tls = access.tls()
+    secure = "s" if tls else ""
+    port = PORTS[settings.protocol] if settings.port is None else settings.port
+    servers, http_url = [], None
+    limits = Limits(settings.message_bytes or message_bytes(host), settings.clients, settings.idle_s)
+    try:
+        if settings.protocol == "openpi":
+            server = WebsocketServer(host, intake, access, limits)
+            servers.append(server)
+            where = _place(*await server.listen(settings.address, port, tls))
+            url, http_url = f"ws{secure}://{where}", f"http{secure}://{where}"
+        else:
+            from vlacompile.serve.grpc_service import GrpcServer, GrpcLimits
+
+            server = GrpcServer(host, intake, access, GrpcLimits(
+                settings.message_bytes or GrpcLimits.message_bytes, settings.clients, settings.idle_s),
+                fps=settings.fps, wait_s=settings.wait_s)
+            servers.append(server)
+            url = _place(*await server.listen(settings.address, port))
+            if settings.http_port is not None:
+                health = WebsocketServer(host, intake, access, limits, talks=False)
+                servers.append(health)
+                http_url = f"http{secure}://" + _place(*await health.listen(settings.address, settings.http_port, tls))
+    except OSError as error:
+        raise ConfigError(f"port {port} of {settings.address} cannot be opened", where="--host, --port",
+                          why=str(error), fix="choose another port (--port 0: a free one)") from error
+    ready(Ready(url, http_url))
+    await stop.wait()
+    try:
+        async with asyncio.timeout(settings.grace_s):
+            await asyncio.gather(*(s.close() for s in servers))
+        return await asyncio.to_thread(host.stop, settings.grace_s)
+    except TimeoutError:
+        return False
+
+
+def _place(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def serve(host: PolicyHost, intake: Intake, access: Access, settings: Settings,
+          ready: Callable[[Ready], None]) -> bool:
+    """`run_server` until SIGINT or SIGTERM; a second one ends at once."""
+
+    async def until_signal() -> bool:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def end() -> None:
+            stop.set()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, end)
+        return await run_server(host, intake, access, settings, ready, stop)
+
+    return asyncio.run(until_signal())
