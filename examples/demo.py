@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlacompile.cli.progress import Phases
-from vlacompile.cli.stages import depends_text
+from vlacompile.plan.rows import depends_text
 from vlacompile.errors import RuntimeFailure, SourceError, VlaError
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
         import torch
 
         import vlacompile as vc
-        from examples import machine
+        from vlacompile.profile import machine
         from examples.libero_goal import policy as pair, recordings
 
         if not recordings.FILE.is_file():

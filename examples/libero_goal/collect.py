@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from examples.libero_goal.engines import EXECUTE, Engine, command, open_engine
+from examples.libero_goal.engines import EXECUTE, Engine, TorchEngine, command
 from examples.libero_goal.expert import STEP_LIMIT, TASKS, Expert
 from examples.libero_goal.scene import ACTION_DIM, OPEN, GoalScene
 
@@ -118,7 +118,7 @@ def main() -> None:
     jobs = [(t, t * SEED_STRIDE + first + n) for n in range(arguments.episodes) for t in tasks][index::workers]
     jobs = [(t, s) for t, s in jobs if not any((arguments.out / f"{t}_{s}.{end}").exists() for end in ("npz", "lost"))]
     scene, kept = GoalScene(), 0
-    pilot = open_engine(arguments.pilot, "torch") if arguments.pilot else None
+    pilot = TorchEngine(arguments.pilot) if arguments.pilot else None
     bar = tqdm(jobs, desc=f"episodes, worker {arguments.worker}", mininterval=5)
     for task, seed in bar:
         episode = record(scene, task, seed, pilot)

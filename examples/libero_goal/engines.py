@@ -1,7 +1,16 @@
-"""What evaluation drives: a policy that is told an instruction and then answers observations."""
+"""What evaluation drives: a policy that is told an instruction and then answers observations.
+
+The last three put a server between: `vlacompile serve`, and the client of openpi or of LeRobot, as they come.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -66,6 +75,100 @@ class BundleEngine:
         return self.session.read("action")[0]
 
 
-def open_engine(member: str, engine: str) -> Engine:
-    """engine: "torch", or the path of a bundle."""
-    return TorchEngine(member) if engine == "torch" else BundleEngine(member, Path(engine))
+class OpenpiEngine:
+    """openpi's own client, unchanged, at a `vlacompile serve`; the instruction goes as text. url: ws://HOST:PORT."""
+
+    def __init__(self, url: str):
+        from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+        self.client, self.text = WebsocketClientPolicy(url), ""
+
+    @property
+    def sha256(self) -> str:
+        """Of the bundle that is served."""
+        return self.client.get_server_metadata()["bundle"]
+
+    def reset(self, text: str) -> None:
+        self.text = text
+
+    def close(self) -> None:
+        self.client._ws.close()  # it has no way of its own
+
+    def act(self, images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
+        frames = {IMAGES[camera]: image for camera, image in images.items()}
+        return self.client.infer({**frames, STATE: state, "prompt": self.text})["actions"]
+
+
+class LerobotEngine:
+    """LeRobot's own asynchronous client (lerobot_robot.py), unchanged, in its environment: a process of its own,
+    because LeRobot's packages and the simulator's contradict each other. address: HOST:PORT of a `vlacompile serve`."""
+
+    def __init__(self, address: str):
+        from vlacompile.frontends.environments import ENVIRONMENTS
+
+        root = Path(__file__).resolve().parents[2]
+        python = ENVIRONMENTS["lerobot"].python
+        if not python.is_file():
+            raise SystemExit("LeRobot's client has an environment of its own: " + ENVIRONMENTS["lerobot"].advice())
+        self.folder = tempfile.TemporaryDirectory()  # LeRobot logs to ./logs
+        program = (f"import sys; sys.path.insert(0, {str(root)!r})\n"
+                   "from examples.libero_goal import lerobot_robot\nlerobot_robot.main()")
+        self.said = Path(self.folder.name) / "said"
+        with self.said.open("wb") as said:
+            self.process = subprocess.Popen([python, "-W", "ignore", "-c", program, address], cwd=self.folder.name,
+                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        self.text = ""
+
+    def reset(self, text: str) -> None:
+        self.text = text
+
+    def act(self, images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
+        from examples.libero_goal.lerobot_robot import receive, send
+
+        try:
+            send(self.process.stdin, {**images, "state": state, "task": np.array(self.text)})
+            return receive(self.process.stdout)["actions"]
+        except (EOFError, BrokenPipeError) as error:
+            words = self.said.read_text(errors="replace").strip().splitlines()
+            raise SystemExit(f"LeRobot's client ended: {words[-1] if words else 'it said nothing'}") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+        self.folder.cleanup()
+
+
+@contextlib.contextmanager
+def serving(bundle: Path, protocol: str) -> Iterator[str]:
+    """The address of `vlacompile serve` on a free port, until the block ends."""
+    process = subprocess.Popen([sys.executable, "-m", "vlacompile.cli.main", "serve", bundle, "--protocol", protocol,
+                                "--port", "0", "--threads", "1", "--json"], stdout=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit(f"the server did not start (exit code {process.wait()})")
+        yield json.loads(line)["url"]
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+KINDS = {"openpi": OpenpiEngine, "lerobot": LerobotEngine}
+
+
+@contextlib.contextmanager
+def open_engine(member: str, engine: str) -> Iterator[Engine]:
+    """engine: "torch", the path of a bundle, "ws://HOST:PORT" of a server, or "openpi:BUNDLE" and "lerobot:BUNDLE": a
+    server of its own, and that client."""
+    kind, _, rest = engine.partition(":")
+    if engine == "torch":
+        yield TorchEngine(member)
+    elif kind in ("ws", "wss"):
+        yield OpenpiEngine(engine)
+    elif kind in KINDS:
+        with serving(Path(rest), kind) as address, contextlib.closing(KINDS[kind](address)) as client:
+            yield client
+    else:
+        yield BundleEngine(member, Path(engine))

