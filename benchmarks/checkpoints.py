@@ -49,7 +49,7 @@ def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
 
     import vlacompile as vc
     from benchmarks.engines import OnnxRuntime
-    from examples import machine
+    from vlacompile.profile import machine
     from tests.lerobot.checkpoints import sized, write
     from vlacompile.capture.export import capture
     from vlacompile.capture.history import append, newest_of

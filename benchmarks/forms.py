@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 import vlacompile as vc
-from examples import machine
+from vlacompile.profile import machine
 from tests.policies import Flow, flow_inputs
 
 WIDTHS, REPEATS = (8, 32, 64, 128, 256), 200

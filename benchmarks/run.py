@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines import ENGINES
-from examples import machine
+from vlacompile.profile import machine
 from examples.demo import VLART_RUN
 from vlacompile.runtime.library import onnxruntime_library
 

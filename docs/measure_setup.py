@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from docs import render
-from examples import machine
+from vlacompile.profile import machine
 
 FIGURES = render.ROOT / "profiles" / "host" / "setup.json"
 STEPS = (

@@ -1,0 +1,136 @@
+"""The readers of libvlart under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer, for a stated time.
+
+    python -m benchmarks.fuzz [--seconds N] [--record] [--corpus]
+
+Needs clang. Begins from runtime_c/tests/corpus and the sample files of every kind; what is new stays in build/fuzz/found.
+--record adds the run to profiles/host/fuzz.json, with a hash of the sources that it was of.
+--corpus then writes the corpus anew: the fewest small files that reach the same edges. A crash ends with its input in
+build/fuzz and an error: mend it, and keep the input as runtime_c/tests/corpus/regression-NAME.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from vlacompile.profile import machine
+
+ROOT = Path(__file__).parents[1]
+RUNTIME, BUILD = ROOT / "runtime_c", ROOT / "build" / "fuzz"
+CORPUS, SEEDS, FOUND = RUNTIME / "tests" / "corpus", BUILD / "seeds", BUILD / "found"
+TARGET = BUILD / "fuzz" / "fuzz_open"
+RECORD = ROOT / "profiles" / "host" / "fuzz.json"
+LARGEST, MOST_BYTES = 65536, 300_000
+READ = ("src/*.[ch]", "backends/*/*.[ch]", "include/vlart/*.h", "tests/fuzz_*.[ch]", "tests/null_backend.[ch]")
+
+
+def sources() -> str:
+    """sha256 of all that the target is built from, whatever the commit."""
+    digest = hashlib.sha256()
+    for path in sorted(p for pattern in READ for p in RUNTIME.glob(pattern)):
+        digest.update(str(path.relative_to(RUNTIME)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def build() -> None:
+    subprocess.run(["make", "-s", "-C", str(RUNTIME), f"BUILD={BUILD}", f"TEST_PYTHON={sys.executable}", str(TARGET)],
+                   check=True)
+    for folder in (SEEDS, FOUND):
+        folder.mkdir(parents=True, exist_ok=True)
+    samples = BUILD / "samples"
+    for path in [*samples.rglob("*.bin"), samples / "lock.json"]:
+        if path.name != "weights.bin":
+            shutil.copy(path, SEEDS / "-".join(path.relative_to(samples).with_suffix("").parts))
+
+
+def run(seconds: int) -> dict:
+    """One run: what it executed and reached, and the inputs that it crashed with."""
+    before, began = set(BUILD.glob("crash-*")), time.monotonic()
+    done = subprocess.run([str(TARGET), f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=10",
+                           "-print_final_stats=1", f"-artifact_prefix={BUILD}/crash-", str(FOUND), str(SEEDS), str(CORPUS)],
+                          capture_output=True, text=True, errors="replace")
+    taken = time.monotonic() - began
+    reached = re.findall(r"cov: (\d+) ft: (\d+)", done.stderr)
+    edges = re.search(r"\((\d+) inline 8-bit counters\)", done.stderr)
+    executed = re.search(r"stat::number_of_executed_units: (\d+)", done.stderr)
+    crashes = sorted(p.name for p in set(BUILD.glob("crash-*")) - before)
+    if not (reached and edges and executed) or (done.returncode != 0 and not crashes):
+        raise SystemExit(f"libFuzzer did not run:\n{done.stderr[-2000:]}")
+    return {"seconds": round(taken), "executions": int(executed[1]), "edges": int(reached[-1][0]),
+            "features": int(reached[-1][1]), "edges_in_all": int(edges[1]), "crashes": crashes,
+            "day": datetime.date.today().isoformat()}
+
+
+def covered() -> dict[Path, frozenset[int]]:
+    """{input: edges that it reaches}, of all that is at hand."""
+    control, nowhere = BUILD / "merge", BUILD / "merged"
+    for path in (control, nowhere):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    nowhere.mkdir()
+    subprocess.run([str(TARGET), "-set_cover_merge=1", "-use_counters=0", "-use_cmp=0", f"-max_len={LARGEST}",
+                    f"-merge_control_file={control}", str(nowhere), str(FOUND), str(SEEDS), str(CORPUS)], check=True,
+                   capture_output=True)
+    lines = control.read_text().splitlines()
+    files = [Path(x) for x in lines[2:2 + int(lines[0])]]
+    rows = (x.split() for x in lines if x.startswith("FT "))
+    return {files[int(number)]: frozenset(map(int, edges)) for _, number, *edges in rows}
+
+
+def minimise() -> tuple[int, int]:
+    """The corpus anew: the samples, then whatever reaches most new edges per byte, up to MOST_BYTES. Files and bytes.
+    Regressions stay."""
+    reached = covered()
+    chosen = [p for p in reached if p.parent == SEEDS or p.name.startswith("regression-")]
+    seen = frozenset().union(*(reached[p] for p in chosen))
+    size = sum(p.stat().st_size for p in chosen)
+    left = {p: e - seen for p, e in reached.items()}
+    while left := {p: e - seen for p, e in left.items() if not e <= seen}:
+        best = max(left, key=lambda p: len(left[p]) / (p.stat().st_size + 64))
+        seen |= left.pop(best)
+        size += best.stat().st_size
+        if size > MOST_BYTES:
+            break
+        chosen.append(best)
+    kept = {(p.name if len(p.name) < 40 else p.name[:16]): p.read_bytes() for p in chosen}
+    for path in CORPUS.iterdir():
+        path.unlink()
+    for name, data in kept.items():
+        (CORPUS / name).write_bytes(data)
+    return len(kept), sum(map(len, kept.values()))
+
+
+def record(row: dict, read: str) -> None:
+    runs = json.loads(RECORD.read_text(encoding="utf-8"))["runs"] if RECORD.is_file() else []
+    RECORD.write_text(json.dumps({"runs": [*runs, row | {"sources": read}], "machine": machine.describe()}, indent=1)
+                      + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
+    parser.add_argument("--corpus", action="store_true", help="write runtime_c/tests/corpus anew")
+    arguments = parser.parse_args()
+    read = sources()
+    build()
+    row = run(arguments.seconds)
+    print(f"{row['seconds']} s, {row['executions']} executions, {row['edges']} of {row['edges_in_all']} edges, "
+          f"{len(row['crashes'])} crashes")
+    if arguments.record:
+        record(row, read)
+    if arguments.corpus:
+        print("corpus: {} files, {} bytes".format(*minimise()))
+    if row["crashes"]:
+        raise SystemExit(f"inputs that crash it: {BUILD}/{', '.join(row['crashes'])}")
+
+
+if __name__ == "__main__":
+    main()
