@@ -29,7 +29,7 @@ REDUCTIONS = ("Softmax", "LayerNormalization", "GroupNormalization", "InstanceNo
               "ReduceMean", "ReduceSum", "ReduceMax")
 # What the GEMMs of an engine may ask for at most (TensorRT-RTX 1.7.1); fit/memory.py has what they mostly do.
 WORKSPACE_MOST = 8 * MIB
-PLAN_KERNELS = 150  # products and reductions: as many have a plan of at most ENGINE_BYTES; more, in proportion
+PLAN_KERNELS = 150  # of code_bytes: as many have a plan of at most ENGINE_BYTES; more, in proportion
 
 
 def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
@@ -40,7 +40,7 @@ def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
                if isinstance(n.meta.get("val"), torch.Tensor))
     return Build(
         flags=("strongly_typed", "no_tf32"), level=LEVEL, aux_streams=0, workspace_bytes=BUILD_WORKSPACE_BYTES,
-        weight_bytes=weights, engine_bytes_min=weights - slack, engine_bytes_max=weights + slack + plan_bytes(emitted.model),
+        weight_bytes=weights, engine_bytes_min=weights - slack, engine_bytes_max=weights + slack + code_bytes(emitted.model),
         activation_bytes=int(ACTIVATIONS_FACTOR * live_peak(stage.graph, half)) + WORKSPACE_MOST,
         int8_gemms=len(int8_products(emitted.model)), int4_dequants=len(int4_products(emitted.model)),
         attentions=len(fused_attentions(emitted.model)))
@@ -73,11 +73,13 @@ def packed_bytes(emitted: OnnxStage) -> int:
     return sum(seen.values())
 
 
-def plan_bytes(model: ir.Model) -> int:
+def code_bytes(model: ir.Model) -> int:
     """The most that an engine has beside its weights: the code of its kernels, of which there are about as many as
-    products and reductions; other ops join one of these. (TensorRT-RTX 1.7.1: 8.6 MB with 195 of them, 9.8 MB with 480,
-    20.8 MB with more than 593, all unrolled loops; up to 100, never more than 8 MB.)"""
-    kernels = sum(n.op_type in PRODUCTS + REDUCTIONS for n in model.graph)
+    products, reductions and quantised activations; other ops join one of these. (TensorRT-RTX 1.7.1: 8.6 MB with 195 of
+    them, 9.8 MB with 480, 14.7 MB with 289 of int8 convolutions, 20.8 MB with more than 593, all unrolled loops; up to
+    100, never more than 8 MB.)"""
+    kernels = sum(n.op_type in (*PRODUCTS, *REDUCTIONS) or n.op_type == "QuantizeLinear" and n.inputs[0].const_value is None
+                  for n in model.graph)
     return int(ENGINE_BYTES * max(1, kernels / PLAN_KERNELS))
 
 
