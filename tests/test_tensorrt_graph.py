@@ -20,7 +20,7 @@ from vlacompile.capture.export import capture
 from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import judge
 from vlacompile.emit.attentions import fused_attentions
-from vlacompile.emit.build_recipe import ENGINE_BYTES, int4_products, plan_bytes
+from vlacompile.emit.build_recipe import ENGINE_BYTES, code_bytes, int4_products
 from vlacompile.emit.tensorrt_graph import flat_rows, several_blocks
 from vlacompile.pipeline import stage
 from vlacompile.plan.plan import Build
@@ -181,12 +181,18 @@ def test_the_compiler_fuses_those_and_no_other(tmp_path, case):
 
 # the size of a plan, and the form of a loop
 
-def test_an_unrolled_loop_may_have_a_larger_plan(tmp_path):
-    def products(count: int) -> ir.Model:
-        nodes = [helper.make_node("MatMul", [f"x{i}", "w"], [f"x{i + 1}"]) for i in range(count)]
-        return ir.load(write(tmp_path / "m.onnx", nodes, [("x0", HALF, [8, 8])], [(f"x{count}", HALF, [8, 8])], [weight("w", 8, 8)]))
+def test_an_unrolled_loop_may_have_a_larger_plan_and_so_may_quantised_activations(tmp_path):
+    def products(count: int, op: str = "MatMul", second: str = "w") -> ir.Model:
+        nodes = [helper.make_node(op, [f"x{i}", second], [f"x{i + 1}"]) for i in range(count)]
+        return ir.load(write(tmp_path / "m.onnx", nodes, [("x0", HALF, [8, 8])], [(f"x{count}", HALF, [8, 8])],
+                             [weight("w", 8, 8), weight("s", 1)]))
 
-    assert [plan_bytes(products(n)) / ENGINE_BYTES for n in (1, 150, 300, 600)] == [1, 1, 2, 4]
+    assert [code_bytes(products(n)) / ENGINE_BYTES for n in (1, 150, 300, 600)] == [1, 1, 2, 4]
+    assert code_bytes(products(300, "QuantizeLinear", "s")) == 2 * ENGINE_BYTES
+    model = products(300, "QuantizeLinear", "s")
+    for node in model.graph:
+        node.replace_input_with(0, model.graph.initializers["w"])
+    assert code_bytes(model) == ENGINE_BYTES  # a weight is quantised when the engine is built
 
 
 @pytest.mark.parametrize("precision, form, fused", [
