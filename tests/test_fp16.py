@@ -27,6 +27,7 @@ from vlacompile.errors import PrecisionError
 from vlacompile.pipeline import resolve, stage
 from vlacompile.policy import Policy, Source
 from vlacompile.precision.half import HalfLimits, halve
+from vlacompile.precision.ops import OPS
 from vlacompile.precision.pins import PinRules, pins_of
 from vlacompile.precision.ranges import scan
 from vlacompile.precision.to_half import to_half, with_f32_sums
@@ -430,6 +431,21 @@ def test_what_cannot_be_reached_is_said():
         halve(staged, observations, HalfLimits(action=1e-5, rounds=1))
     assert "best reached: action error" in caught.value.why and "limit 1e-05" in caught.value.why
     assert caught.value.exit_code == 11
+
+
+def test_a_stage_in_int8_may_be_as_far_off_as_its_steps_are_wide():
+    """Of numbers that lie between two steps of 8 bits, fp16 takes some to the other one."""
+    generator = torch.Generator().manual_seed(0)
+    x, first, second = (torch.randn(*shape, generator=generator) for shape in ((1, 64, 64), (64, 64), (64, 64)))
+
+    def function(x):
+        return {"action": OPS.quantise_dequantise(x @ first, 16.0, 0, False) @ second}
+
+    policy = Policy("rounded", function, {"x": Source("observation")}, {"x": x})
+    staged, limits = staged_of(policy), HalfLimits(action=math.inf)
+    half = halve(staged, [{"x": x}], limits)
+    assert not half.repaired and limits.stage < half.stages[0].error <= limits.quantised
+    assert halve(staged, [{"x": x}], replace(limits, quantised=limits.stage)).repaired
 
 
 @pytest.mark.skipif(not libero.checkpoint("light").is_file(), reason="the light member has not been trained")

@@ -16,7 +16,7 @@ from torch.fx import Node
 from vlacompile.errors import PrecisionError
 from vlacompile.precision.influence import Influence, influence
 from vlacompile.precision.masks import mask_values, masks
-from vlacompile.precision.op_kinds import MASKED, is_f32, moves
+from vlacompile.precision.op_kinds import MASKED, is_f32, moves, rounds_to_int8
 from vlacompile.precision.pins import Pin, PinRules, pins_of
 from vlacompile.precision.ranges import scan
 from vlacompile.precision.to_half import Conversion, conversion, to_half, with_f32_sums
@@ -31,13 +31,19 @@ AIM = 0.9  # of what is allowed: less would pin more than is needed, more would 
 @dataclass(frozen=True)
 class HalfLimits:
     """stage: largest relative L2 error of a stage's outputs, computed from FP32 inputs, over all observations together.
-    action: largest action error (`choose_solver.action_error`) with all stages in fp16. rounds: how often nodes are
-    pinned and the stages run again."""
+    quantised: the same of a stage that rounds activations to 8 bits, beside that stage in FP32: a last bit of fp16 may
+    move a number to the next of 255 steps, by as much as the 8 bits themselves were allowed to cost. action: largest
+    action error (`choose_solver.action_error`) with all stages in fp16. rounds: how often nodes are pinned and the
+    stages run again."""
 
     stage: float = 1e-2
+    quantised: float = 3e-2
     action: float = 1e-2
     rounds: int = 10
     pins: PinRules = field(default_factory=PinRules)
+
+    def of(self, stage: StageGraph) -> float:
+        return self.quantised if any(rounds_to_int8(n) for n in stage.graph.nodes) else self.stage
 
 
 @dataclass(frozen=True)
@@ -94,26 +100,27 @@ def halve(staged: Staged, observations: Sequence[Inputs], limits: HalfLimits = H
     repair = _Repair(staged, observations)
     extra: dict[str, dict[str, Pin]] = {s.name: dict((keep or {}).get(s.name, {})) for s in staged.stages}
     given = sum(len(e) for e in extra.values())
+    allowed = {s.name: limits.of(s) for s in staged.stages}
     best, best_errors = math.inf, {}
     for round_ in range(limits.rounds + 1):
         phase("check fp16 against FP32" + (f", repair {round_}" if round_ else ""))
         pins = pins_of(staged, ranges, limits.pins, extra)
         stages = _converted(staged, pins)
         errors, action = check.measure(stages, pins)
-        if action <= limits.action and max(errors.values(), default=0.0) <= limits.stage:
+        if action <= limits.action and all(e <= allowed[n] for n, e in errors.items()):
             return _result(staged, stages, pins, errors, action, limits, sum(len(e) for e in extra.values()) - given)
         if action <= best:
             best, best_errors = action, errors
-        shares = {n: (AIM * limits.stage / e) ** 2 for n, e in errors.items() if not e <= limits.stage}
+        shares = {n: (AIM * allowed[n] / e) ** 2 for n, e in errors.items() if not e <= allowed[n]}
         shares = shares or check.share_to_keep(stages, action, AIM * limits.action)
         if not any([repair.pin_worst(n, pins[n], extra[n], share, errors[n]) for n, share in shares.items()]):
             break
-    worst = max(best_errors, key=best_errors.__getitem__)
+    worst = max(best_errors, key=lambda n: best_errors[n] / allowed[n])
     raise PrecisionError(
         "the policy cannot be put into fp16 within what may be lost",
         where=f'stage "{worst}"',
         why=f"best reached: action error {best:.3g} (limit {limits.action:g}), its own error {best_errors[worst]:.3g} "
-            f"(limit {limits.stage:g}); the check pinned {sum(len(e) for e in extra.values()) - given} nodes",
+            f"(limit {allowed[worst]:g}); the check pinned {sum(len(e) for e in extra.values()) - given} nodes",
         fix="allow a larger error or more rounds of repair, or leave the policy in FP32")
 
 

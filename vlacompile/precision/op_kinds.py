@@ -10,6 +10,7 @@ import torch
 from torch.fx import Node
 
 from vlacompile.capture.ops import flops, is_pointwise, is_view
+from vlacompile.precision.ops import OPS
 
 LARGEST = 65504.0  # of fp16
 ROUNDOFF = 2.0 ** -11  # largest relative error of rounding to fp16, above SMALLEST_NORMAL
@@ -74,6 +75,11 @@ def known(node: Node) -> bool:
 def multiplies(node: Node) -> bool:
     """Products and sums over long rows: what fp16 makes faster."""
     return node.op == "call_function" and not moves(node) and flops(node) > 0
+
+
+def rounds_to_int8(node: Node) -> bool:
+    """True for the ops that round activations to 8 bits."""
+    return packet(node) in (OPS.quantise_dequantise, OPS.linear_int8, OPS.conv_int8, OPS.add_int8)
 
 
 def is_attention(node: Node) -> bool:
