@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 
 #define DEFAULT_LOG 64u
 #define MOST_LOG 65536u
+#define OLDEST_DECISION offsetof(vlart_decision_t, replans) /* what a caller of ABI 1.0 has */
 
 static vlart_status_t table_error(vlart_diag_t *diag, const char *path, const char *call) {
   unsigned error = (unsigned)errno;
@@ -252,7 +254,7 @@ vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text,
   if (router == NULL || text == NULL || out_decision == NULL) {
     return vlart_bad_argument(diag, "vlart_router_decide", "a pointer is NULL");
   }
-  if (out_decision->struct_size < sizeof *out_decision) {
+  if (out_decision->struct_size < OLDEST_DECISION) {
     return vlart_bad_argument(diag, "vlart_router_decide", "struct_size is too small or not set");
   }
   vlart_decision_t decision = {.struct_size = sizeof decision,
@@ -270,7 +272,7 @@ vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text,
   memcpy(decision.text, text, strnlen(text, sizeof decision.text - 1));
   router->last = decision;
   append_log(router, &decision);
-  return vlart_copy_out(out_decision, &decision, sizeof decision);
+  return vlart_copy_out_since(out_decision, &decision, OLDEST_DECISION, sizeof decision);
 }
 
 /* The log's entry of the last decision, if it still waits there, gets its outcome. */
@@ -312,8 +314,8 @@ vlart_status_t vlart_router_drain(vlart_router_t *router, vlart_decision_t *out_
   if (router->log_count == 0) {
     return VLART_STATUS_NOT_FOUND;
   }
-  vlart_status_t status = vlart_copy_out(out_decision, &router->log[router->log_begin],
-                                         sizeof *out_decision);
+  vlart_status_t status = vlart_copy_out_since(out_decision, &router->log[router->log_begin],
+                                               OLDEST_DECISION, sizeof *out_decision);
   if (status == VLART_STATUS_OK) {
     router->log_begin = (router->log_begin + 1) % router->log_capacity;
     router->log_count--;
