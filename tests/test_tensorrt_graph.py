@@ -21,6 +21,7 @@ from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import judge
 from vlacompile.emit.attentions import fused_attentions
 from vlacompile.emit.build_recipe import ENGINE_BYTES, code_bytes, int4_products
+from vlacompile.emit.join_attentions import join_attentions
 from vlacompile.emit.tensorrt_graph import flat_rows, several_blocks
 from vlacompile.pipeline import stage
 from vlacompile.plan.plan import Build
@@ -134,8 +135,9 @@ def test_without_the_rewrite_they_are_not(tmp_path):
 
 # attentions
 
-def attention(path, heads, queries, keys, width, kind=HALF, softmax=None, written: bool = False) -> ir.Model:
-    """softmax: the type that it is computed in. written: scaled and masked."""
+def attention(path, heads, queries, keys, width, kind=HALF, softmax=None, written: bool = False,
+              constant: str = "") -> ir.Model:
+    """softmax: the type that it is computed in. written: scaled and masked. constant: q, k or v is a weight."""
     wide = softmax is not None and softmax != kind
     nodes = [helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), helper.make_node("MatMul", ["q", "kt"], ["s"], name="qk")]
     last = "s"
@@ -150,8 +152,10 @@ def attention(path, heads, queries, keys, width, kind=HALF, softmax=None, writte
     nodes.append(helper.make_node("MatMul", ["narrow" if wide else "p", "v"], ["y"], name="pv"))
     inputs = [("q", kind, [1, heads, queries, width]), ("k", kind, [1, heads, keys, width]), ("v", kind, [1, heads, keys, width])]
     inputs += [("mask", kind, [1, 1, 1, keys])] if written else []
-    write(path, nodes, inputs, [("y", kind, [1, heads, queries, width])],
-          [weight("scale", 1, dtype=np.float16 if kind == HALF else np.float32)] if written else [])
+    dtype = np.float16 if kind == HALF else np.float32
+    weights = [weight("scale", 1, dtype=dtype)] if written else []
+    weights += [weight(n, *shape, dtype=dtype) for n, _, shape in inputs if n == constant]
+    write(path, nodes, [i for i in inputs if i[0] != constant], [("y", kind, [1, heads, queries, width])], weights)
     proto = onnx.shape_inference.infer_shapes(onnx.load(path))
     path.write_bytes(proto.SerializeToString())
     return ir.load(path)
@@ -161,7 +165,9 @@ CASES = {"several heads": ((4, 16, 16, 16), {}, 1), "one query": ((4, 1, 16, 16)
          "narrow": ((4, 16, 16, 9), {}, 1), "wide": ((4, 16, 16, 256), {}, 1), "masked": ((4, 16, 16, 32), {"written": True}, 1),
          "softmax in f32": ((4, 16, 16, 32), {"softmax": SINGLE}, 1),
          "one head": ((1, 16, 16, 16), {}, 0), "one key": ((4, 16, 1, 16), {}, 0), "too narrow": ((4, 16, 16, 8), {}, 0),
-         "too wide": ((4, 16, 16, 512), {}, 0), "in f32": ((4, 16, 16, 16), {"kind": SINGLE}, 0)}
+         "too wide": ((4, 16, 16, 512), {}, 0), "in f32": ((4, 16, 16, 16), {"kind": SINGLE}, 0),
+         "constant queries": ((4, 32, 158, 16), {"constant": "q"}, 1), "constant keys": ((4, 32, 158, 16), {"constant": "k"}, 1),
+         "constant values": ((4, 32, 158, 16), {"constant": "v"}, 1)}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -177,6 +183,60 @@ def test_the_compiler_fuses_those_and_no_other(tmp_path, case):
     attention(tmp_path / "m.onnx", *shape, **settings)
     found = compile_stage(tmp_path / "m.onnx")
     assert found.compiled is not None and sum(k.attention for k in found.compiled.kernels) == planned
+
+
+def asked_twice(path, constant: bool, rows=(32, 16, 32), masked_by: str = "mask") -> ir.Model:
+    """Queries, constant or not, over the same keys [1,4,16,158] and values, under a mask; each result is scaled."""
+    nodes, inputs, weights = [], [("k", HALF, [1, 4, 16, 158]), ("v", HALF, [1, 4, 158, 16]), ("mask", HALF, [1, 1, 1, 158]),
+                                  ("own", HALF, [1, 1, 16, 158])], [weight("scale", 1)]
+    for i, n in enumerate(rows):
+        nodes += [helper.make_node("MatMul", ["q" * (i + 1), "k"], [f"s{i}"], name=f"qk{i}"),
+                  helper.make_node("Add", [f"s{i}", masked_by], [f"m{i}"], name=f"mask{i}"),
+                  helper.make_node("Softmax", [f"m{i}"], [f"p{i}"], axis=-1, name=f"softmax{i}"),
+                  helper.make_node("MatMul", [f"p{i}", "v"], [f"o{i}"], name=f"pv{i}"),
+                  helper.make_node("Mul", [f"o{i}", "scale"], [f"y{i}"], name=f"scaled{i}")]
+        weights += [weight("q" * (i + 1), 1, 4, n, 16)] if constant else []
+        inputs += [] if constant else [("q" * (i + 1), HALF, [1, 4, n, 16])]
+    write(path, nodes, inputs, [(f"y{i}", HALF, [1, 4, n, 16]) for i, n in enumerate(rows)], weights)
+    path.write_bytes(onnx.shape_inference.infer_shapes(onnx.load(path)).SerializeToString())
+    return ir.load(path)
+
+
+def answers(model: ir.Model) -> list[np.ndarray]:
+    rng = np.random.default_rng(3)
+    given = {v.name: rng.standard_normal(tuple(v.shape)).astype(np.float16) for v in model.graph.inputs}
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(None, given)
+
+
+def test_constant_queries_over_the_same_keys_become_one_attention(tmp_path):
+    model = asked_twice(tmp_path / "m.onnx", constant=True)
+    assert not fused_attentions(model)
+    before = answers(model)
+    join_attentions(model)
+    assert [n.op_type for n in model.graph] == ["MatMul", "Add", "Softmax", "MatMul", "Split", "Mul", "Mul", "Mul"]
+    assert len(fused_attentions(model)) == 1
+    for a, b in zip(before, answers(model), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3)
+        assert np.abs(a).max() > 1e-3
+
+
+@pytest.mark.parametrize("settings", [{"constant": False}, {"constant": True, "rows": (16, 16), "masked_by": "own"}])
+def test_others_stay_as_they_are(tmp_path, settings):
+    """Queries that are computed are fused as they are; a mask of its own for every query is not the same one twice."""
+    model = asked_twice(tmp_path / "m.onnx", **settings)
+    join_attentions(model)
+    assert sum(n.op_type == "Softmax" for n in model.graph) == len(settings.get("rows", (32, 16, 32)))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("constant", "join", "fused"), [(True, False, 0), (True, True, 1), (False, True, 3)])
+def test_the_compiler_fuses_one_of_all_queries_and_not_several(tmp_path, constant, join, fused):
+    model = asked_twice(tmp_path / "m.onnx", constant)
+    if join:
+        join_attentions(model)
+    ir.save(model, tmp_path / "r.onnx")
+    found = compile_stage(tmp_path / "r.onnx")
+    assert sum(k.attention for k in found.compiled.kernels) == fused == len(fused_attentions(model))
 
 
 # the size of a plan, and the form of a loop

@@ -6,25 +6,43 @@ Found by trial with TensorRT-RTX 1.7.1 for SM86 (tests/test_check.py tries the l
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 NARROWEST, WIDEST = 9, 256  # of a head: of 8 or 512 numbers, it stays two products and a softmax
 _HALF = ir.DataType.FLOAT16
-_BETWEEN = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Cast"})  # scales, masks, and a softmax in f32
+BETWEEN = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Cast"})  # scales, masks, and a softmax in f32
 
 
-def fused_attentions(model: ir.Model) -> tuple[ir.Node, ...]:
-    """The second product of each: both in fp16, of several heads (or batches), over several keys."""
+@dataclass(frozen=True)
+class Attention:
+    """first: queries times keys. second: what the softmax gave, times values."""
+
+    first: ir.Node
+    second: ir.Node
+
+
+def attentions(model: ir.Model) -> tuple[Attention, ...]:
+    """All, in the order of the graph."""
     found = []
     for softmax in [n for n in model.graph if n.op_type == "Softmax"]:
         first, second = _before(softmax.inputs[0]), _behind(softmax.outputs[0])
-        if first is not None and second is not None and _fuses(first, second):
-            found.append(second)
+        if first is not None and second is not None:
+            found.append(Attention(first, second))
     return tuple(found)
 
 
+def fused_attentions(model: ir.Model) -> tuple[ir.Node, ...]:
+    """The second product of each: both in fp16, of several heads (or batches), over several keys, and with keys of its own
+    where the queries are constant."""
+    return tuple(a.second for a in attentions(model) if _fuses(a.first, a.second))
+
+
 def _fuses(first: ir.Node, second: ir.Node) -> bool:
+    if first.inputs[0].const_value is not None and sum(
+            n.op_type == "MatMul" and i == 1 and n.inputs[0].const_value is not None for n, i in first.inputs[1].uses()) > 1:
+        return False  # the products become one
     values = (*first.inputs, *second.inputs, *first.outputs, *second.outputs)
     *batch, keys, width = second.inputs[1].shape
     return (all(v.dtype == _HALF for v in values) and math.prod(batch) > 1 and keys > 1
@@ -34,7 +52,7 @@ def _fuses(first: ir.Node, second: ir.Node) -> bool:
 def _before(value: ir.Value) -> ir.Node | None:
     """The product whose numbers these are, masked and scaled."""
     node = value.producer()
-    while node is not None and node.op_type in _BETWEEN:
+    while node is not None and node.op_type in BETWEEN:
         shape = node.outputs[0].shape
         whole = [v for v in node.inputs if v is not None and v.producer() is not None and v.shape == shape]
         node = whole[0].producer() if whole else None
@@ -50,6 +68,6 @@ def _behind(value: ir.Value) -> ir.Node | None:
         node, position = users[0]
         if node.op_type == "MatMul":
             return node if position == 0 else None
-        if node.op_type not in _BETWEEN:
+        if node.op_type not in BETWEEN:
             return None
         value = node.outputs[0]

@@ -10,6 +10,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from vlacompile.emit.join_attentions import join_attentions
+
 _F16 = ir.DataType.FLOAT16
 # Ops that only move what they read.
 _MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Split", "Identity",
@@ -23,6 +25,7 @@ def for_tensorrt(model: ir.Model) -> None:
     own_dequantisations(model)
     several_blocks(model)
     flat_rows(model)
+    join_attentions(model)
     for value in [v for v in model.graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[value.name]  # scales that are there in fp16 now
 
