@@ -399,44 +399,6 @@ def test_a_task_runs_on_what_it_needs(spoken, table, tmp_path):
         assert routed.begin(PUT).backbone == "heavy"  # remembered
 
 
-def test_a_task_that_takes_too_long_goes_on_with_the_last_backbone(spoken, table, tmp_path):
-    """Successes took four replans; patience 1.5 is six."""
-    ids = np.array([text.tokenizer().encode(PUT).ids])
-    inputs = {n: a for n, a in drawn(1).items() if n not in (TOKENS, MASK)}
-    given = inputs | {TOKENS: ids, MASK: ids != 0}
-
-    def ran(routed, replans: int) -> list[str]:
-        routed.begin(PUT)
-        found = []
-        for _ in range(replans):
-            for n, a in inputs.items():
-                routed.session.write(n, a)
-            routed.step()
-            chunk = routed.session.read(f"{routed.backbone}.action")
-            np.testing.assert_allclose(chunk, original(routed.backbone, given), atol=1e-5)
-            found.append(routed.backbone)
-        return found
-
-    with vc.RoutedSession(spoken.path, table, tmp_path / "state", patience=1.5) as routed:
-        for _ in range(2):  # the next task begins anew
-            assert ran(routed, 9) == ["light"] * 6 + ["heavy"] * 3 and routed.escalated
-        before = routed.router.decide(PUT).alpha[0], routed.router.decide(PUT).beta[0]
-        ran(routed, 7)
-        routed.end(True)  # solved, by the other one
-        assert (routed.router.decide(PUT).alpha[0], routed.router.decide(PUT).beta[0]) == (before[0], before[1] + 1)
-        ran(routed, 6)
-        assert not routed.escalated
-        routed.end(True)
-        assert routed.router.decide(PUT).alpha[0] == before[0] + 1
-        routed.begin(ODD)
-        assert routed.backbone == "heavy"
-    with vc.RoutedSession(spoken.path, table) as routed:
-        assert set(ran(routed, 9)) == {"light"}
-    for patience in (0.5, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match="patience"):
-            vc.RoutedSession(spoken.path, table, patience=patience)
-
-
 def test_a_table_of_other_backbones_or_a_bundle_without_text_is_refused(spoken, bundle, late_fusion_bundle, table):
     with pytest.raises(ConfigError, match="takes no text"):
         vc.RoutedSession(bundle.path, table)

@@ -5,7 +5,6 @@
     vlacompile build light=examples.libero_goal.policy:light heavy=examples.libero_goal.policy:heavy \\
         --recipe libero-goal -o build/libero_goal/pair.vlab
     python -m examples.libero_goal.routed play --states 20-39          # closed loop, decided by libvlart
-    python -m examples.libero_goal.routed play --states 20-39 --patience 1.3 --name routed-patient
     python -m examples.libero_goal.evaluate run --member heavy --engine build/libero_goal/heavy.vlab --states 20-39
     python -m examples.libero_goal.routed compare                      # success and cost beside the heavy one's
 
@@ -119,13 +118,13 @@ def print_outcomes(totals: dict[str, Outcome]) -> None:
 class Pair:
     """Both members in one bundle, and a router in front of them."""
 
-    def __init__(self, bundle: Path, table: Path, state: str | None, patience: float | None):
-        self.routed = vc.RoutedSession(bundle, table, state, patience=patience, log_capacity=16, threads=1)
+    def __init__(self, bundle: Path, table: Path, state: str | None):
+        self.routed = vc.RoutedSession(bundle, table, state, log_capacity=16, threads=1)
         self.seconds = 0.0
 
     def reset(self, text: str) -> None:
-        self.seconds, self.replans = 0.0, dict.fromkeys(self.routed.router.backbones, 0)
-        self._timed(self.routed.begin, text)
+        self.seconds = 0.0
+        self.output = f"{self._timed(self.routed.begin, text).backbone}.action"
 
     def act(self, images, state):
         return self._timed(self._act, images, state)
@@ -135,9 +134,8 @@ class Pair:
         for camera, image in images.items():
             session.write(IMAGES[camera], image[None])
         session.write(STATE, state[None])
-        self.routed.step()
-        self.replans[self.routed.backbone] += 1
-        return session.read(f"{self.routed.backbone}.action")[0]
+        session.step()
+        return session.read(self.output)[0]
 
     def _timed(self, call, *arguments):
         began = time.perf_counter()
@@ -156,18 +154,17 @@ def closed_loop(arguments: argparse.Namespace) -> None:
         raise SystemExit(f"states {sorted(seen & set(states))} were fitted on: play others")
     index, workers = map(int, arguments.worker.split("/"))
     settings = {"member": "routed", "engine": "vlab", "table": hashlib.sha256(table.read_bytes()).hexdigest(),
-                "learns": arguments.learn, "patience": arguments.patience, "bundle": vc.load(BUNDLE).hash, "step_limit": STEP_LIMIT}
+                "learns": arguments.learn, "bundle": vc.load(BUNDLE).hash, "step_limit": STEP_LIMIT}
     path = result_file(arguments.name, settings)
     done = {(e.task, e.state) for e in load(path)} if path.is_file() else set()
     jobs = [j for j in [(t, s) for s in states for t in TASKS][index::workers] if j not in done]
-    pair = Pair(BUNDLE, table, str(WORK / f"router-{index}") if arguments.learn else None, arguments.patience)
+    pair = Pair(BUNDLE, table, str(WORK / f"router-{index}") if arguments.learn else None)
     scene = GoalScene()
     for task, state in tqdm(jobs, desc=arguments.name, mininterval=5):
         episode = play(scene, pair, task, state, scene.instructions[task])
         if arguments.learn:
             pair.routed.end(episode.success)
-        decisions = [asdict(d) | {"task": task, "state": state, "seconds": pair.seconds, "replans_by": pair.replans}
-                     for d in pair.routed.router.drain()]
+        decisions = [asdict(d) | {"task": task, "state": state, "seconds": pair.seconds} for d in pair.routed.router.drain()]
         with path.with_suffix(".decisions").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(d) + "\n" for d in decisions)
         with path.open("a", encoding="utf-8") as file:
@@ -180,21 +177,22 @@ def compare(arguments: argparse.Namespace) -> None:
     routed, heavy = ({(e.task, e.state): e for e in load(RUNS / f"{n}.jsonl")}
                      for n in (arguments.name, arguments.heavy))
     rows = map(json.loads, (RUNS / f"{arguments.name}.decisions").read_text(encoding="utf-8").splitlines())
-    took = {(r["task"], r["state"]): {n: k for n, k in r["replans_by"].items() if k} for r in rows}
+    took = {(r["task"], r["state"]): r["backbone"] for r in rows}
     common = sorted(routed.keys() & heavy.keys() & took.keys())
     if not common:
         raise SystemExit("there is no state that both have played")
 
-    def cost(replans: dict[str, int]) -> float:
-        return sum(costs[member].task_ms + costs[member].replan_ms * count for member, count in replans.items())
+    def cost(member: str, replans: int) -> float:
+        return costs[member].task_ms + costs[member].replan_ms * replans
 
     def mean(numbers) -> float:
         return sum(numbers) / len(common)
 
     totals = {"routed": Outcome(len(common), mean(routed[k].success for k in common),
-                                mean(cost(took[k]) for k in common), mean("heavy" in took[k] for k in common)),
+                                mean(cost(took[k], routed[k].replans) for k in common),
+                                mean(took[k] == "heavy" for k in common)),
               "heavy": Outcome(len(common), mean(heavy[k].success for k in common),
-                               mean(cost({"heavy": heavy[k].replans}) for k in common), 1.0)}
+                               mean(cost("heavy", heavy[k].replans) for k in common), 1.0)}
     print_outcomes(totals)
     only = [sum(a[k].success and not b[k].success for k in common) for a, b in ((routed, heavy), (heavy, routed))]
     print(f"solved by the routed pair alone {only[0]}, by heavy alone {only[1]}; "
@@ -232,7 +230,6 @@ def main() -> None:
     p.add_argument("--acceptance", action="store_true", help="allow the states 40-49")
     p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     p.add_argument("--learn", action="store_true", help="report outcomes to the router, which keeps them on disk")
-    p.add_argument("--patience", type=float, help="of the light member's usual replans, until the heavy one takes over")
     p.add_argument("--name", default="routed-vlab", help="name of the result file")
     p.set_defaults(function=closed_loop)
     p = verbs.add_parser("compare", help="routed beside heavy")

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,7 +14,6 @@
 
 #define DEFAULT_LOG 64u
 #define MOST_LOG 65536u
-#define OLDEST_DECISION offsetof(vlart_decision_t, replans) /* what a caller of ABI 1.0 has */
 
 static vlart_status_t table_error(vlart_diag_t *diag, const char *path, const char *call) {
   unsigned error = (unsigned)errno;
@@ -254,7 +252,7 @@ vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text,
   if (router == NULL || text == NULL || out_decision == NULL) {
     return vlart_bad_argument(diag, "vlart_router_decide", "a pointer is NULL");
   }
-  if (out_decision->struct_size < OLDEST_DECISION) {
+  if (out_decision->struct_size < sizeof *out_decision) {
     return vlart_bad_argument(diag, "vlart_router_decide", "struct_size is too small or not set");
   }
   vlart_decision_t decision = {.struct_size = sizeof decision,
@@ -272,7 +270,7 @@ vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text,
   memcpy(decision.text, text, strnlen(text, sizeof decision.text - 1));
   router->last = decision;
   append_log(router, &decision);
-  return vlart_copy_out_since(out_decision, &decision, OLDEST_DECISION, sizeof decision);
+  return vlart_copy_out(out_decision, &decision, sizeof decision);
 }
 
 /* The log's entry of the last decision, if it still waits there, gets its outcome. */
@@ -314,8 +312,8 @@ vlart_status_t vlart_router_drain(vlart_router_t *router, vlart_decision_t *out_
   if (router->log_count == 0) {
     return VLART_STATUS_NOT_FOUND;
   }
-  vlart_status_t status = vlart_copy_out_since(out_decision, &router->log[router->log_begin],
-                                               OLDEST_DECISION, sizeof *out_decision);
+  vlart_status_t status = vlart_copy_out(out_decision, &router->log[router->log_begin],
+                                         sizeof *out_decision);
   if (status == VLART_STATUS_OK) {
     router->log_begin = (router->log_begin + 1) % router->log_capacity;
     router->log_count--;

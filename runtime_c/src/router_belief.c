@@ -75,7 +75,6 @@ void vlart_router_believe(const vlart_router_t *router, vlart_decision_t *decisi
         k == last ? 1.0
                   : vlart_beta_not_worse(alpha, beta, decision->alpha[last], decision->beta[last],
                                          router->rule->delta);
-    decision->replans[k] = vlart_router_evidence(router, decision->route, k)->replans;
     decision->cost_ms[k] = cost(router, decision->route, k, alpha / (alpha + beta));
   }
   decision->backbone = last;

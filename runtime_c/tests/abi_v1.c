@@ -100,8 +100,7 @@ AT(vlart_decision_t, similarity, 48);
 AT(vlart_decision_t, alpha, 72);
 AT(vlart_decision_t, cost_ms, 168);
 AT(vlart_decision_t, text, 200);
-AT(vlart_decision_t, replans, 328);
-AT_LEAST(vlart_decision_t, 360);
+AT_LEAST(vlart_decision_t, 328);
 
 AT(vlart_router_info_t, generation, 24);
 AT(vlart_router_info_t, recovered, 32);

@@ -62,7 +62,6 @@ def assert_same(table, python, routed, tolerance=0.0):
     assert (place.route, place.by, place.similarity) == (routed.route, routed.by, routed.similarity)
     assert python.level == routed.level and table.backbones[python.backbone].name == routed.backbone
     for k, belief in enumerate(python.beliefs):
-        assert routed.replans[k] == table.routes[routed.route].evidence[k].replans
         got = (routed.alpha[k], routed.beta[k], routed.probability[k], routed.cost_ms[k])
         want = (belief.alpha, belief.beta, belief.probability, belief.cost_ms)
         assert got == pytest.approx(want, rel=tolerance, abs=tolerance)

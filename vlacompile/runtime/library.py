@@ -89,8 +89,7 @@ class RouterDecision(_Struct):
                 + [(n, c.c_uint32) for n in ("route", "cluster", "by", "level", "backbone", "backbone_count", "outcome",
                                              "reserved")]
                 + [(n, c.c_double) for n in ("similarity", "delta", "tau")]
-                + [(n, c.c_double * 4) for n in ("alpha", "beta", "probability", "cost_ms")]
-                + [("text", c.c_char * 128), ("replans", c.c_double * 4)])
+                + [(n, c.c_double * 4) for n in ("alpha", "beta", "probability", "cost_ms")] + [("text", c.c_char * 128)])
 
 
 class RouterInfo(_Struct):

@@ -18,8 +18,8 @@ _OK, _NOT_FOUND = 0, 19
 
 @dataclass(frozen=True)
 class Routed:
-    """One decision, as vlart_decision_t. alpha, beta, probability, cost_ms, replans: per backbone. success: as reported
-    before it was drained, else None."""
+    """One decision, as vlart_decision_t. alpha, beta, probability, cost_ms: per backbone. success: as reported before
+    it was drained, else None."""
 
     sequence: int
     text: str
@@ -35,7 +35,6 @@ class Routed:
     beta: tuple[float, ...]
     probability: tuple[float, ...]
     cost_ms: tuple[float, ...]
-    replans: tuple[float, ...]
     success: bool | None
 
 
@@ -92,7 +91,7 @@ class Router:
         return Routed(d.sequence, d.text.decode(errors="replace"), d.route, cluster, BY[d.by], d.similarity,
                       LEVELS[d.level], self._library.vlart_router_backbone(self._router, d.backbone).decode(),
                       d.delta, d.tau, tuple(d.alpha[:n]), tuple(d.beta[:n]), tuple(d.probability[:n]),
-                      tuple(d.cost_ms[:n]), tuple(d.replans[:n]), OUTCOMES[d.outcome])
+                      tuple(d.cost_ms[:n]), OUTCOMES[d.outcome])
 
     def _check(self, status: int) -> None:
         if status != _OK:

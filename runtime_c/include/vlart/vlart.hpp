@@ -331,17 +331,14 @@ class Router {
   Router(const Router &) = delete;
   Router &operator=(const Router &) = delete;
 
-  // The name, as Session::select takes it; replans(): how many its successes took in the mean. A task that has had
-  // many more is better off with the last backbone.
+  // The name, as Session::select takes it.
   std::string decide(const std::string &instruction, const std::vector<float> &embedding = {}) {
     auto decision = detail::sized<vlart_decision_t>();
     detail::check(vlart_router_decide(router_, instruction.c_str(), embedding.empty() ? nullptr : embedding.data(),
                                       static_cast<std::uint32_t>(embedding.size()), &diag_, &decision),
                   diag_);
-    replans_ = decision.replans[decision.backbone];
     return vlart_router_backbone(router_, decision.backbone);
   }
-  double replans() const { return replans_; }
   // How the episode of the last decision ended; on disk when this returns.
   void report_outcome(bool success) { detail::check(vlart_router_report_outcome(router_, success ? 1 : 0, &diag_), diag_); }
 
@@ -349,7 +346,6 @@ class Router {
   vlart_diag_t diag_;
   std::unique_ptr<std::byte[]> arena_;
   vlart_router_t *router_ = nullptr;
-  double replans_ = 0.0;
 };
 
 }  // namespace vlart

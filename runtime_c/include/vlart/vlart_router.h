@@ -55,8 +55,6 @@ typedef struct {
   double probability[VLART_MAX_BACKBONES]; /* that it is not worse than the last by over delta */
   double cost_ms[VLART_MAX_BACKBONES];     /* expected, of an episode */
   char text[128];                          /* the instruction's beginning */
-  /* Since ABI 1.5. */
-  double replans[VLART_MAX_BACKBONES];     /* of an episode that succeeds, in the mean */
 } vlart_decision_t;
 
 typedef struct {
