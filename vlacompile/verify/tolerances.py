@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,5 +62,6 @@ def beside_policy(within: Metrics, moved: Metrics) -> Metrics:
 
 
 def _loosened(limit: Metrics, by: Metrics, share: float, peak: float) -> Metrics:
-    return Metrics(limit.max_abs + peak * by.max_abs, limit.rel_l2 + share * by.rel_l2,
-                   limit.cosine - share * (1 - by.cosine))
+    """What adds up of a cosine is the angle, whose square is 2 (1 - cosine) where it is small: as lengths of errors do."""
+    angle = math.sqrt(max(1 - limit.cosine, 0.0)) + share * math.sqrt(max(1 - by.cosine, 0.0))
+    return Metrics(limit.max_abs + peak * by.max_abs, limit.rel_l2 + share * by.rel_l2, 1 - angle ** 2)
