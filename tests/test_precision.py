@@ -17,8 +17,9 @@ from vlacompile.errors import BudgetError, CalibrationError, ConfigError, Parity
 from vlacompile.pipeline import resolve, stage_and_prove
 from vlacompile.policy import Policy, Source
 from vlacompile.precision import set_precision as module
+from vlacompile.precision.half import HalfLimits
 from vlacompile.precision.set_precision import set_precision
-from vlacompile.recipe import PrecisionRecipe, load_recipe
+from vlacompile.recipe import PrecisionRecipe, PrecisionRule, load_recipe
 from vlacompile.staging.run_stages import StageRunner
 from vlacompile.target import load_target
 from vlacompile.verify.frames import read_frames
@@ -126,6 +127,25 @@ def test_smoothing_is_kept_only_where_it_helps(monkeypatch):
     chosen.clear()
     set_precision(staged, policy, PrecisionRecipe(layers="int8"), load_target("host"), lambda phase: None)
     assert set(chosen.values()) == {None}
+
+
+def test_without_a_budget_fp16_may_cost_what_the_integer_layers_do(monkeypatch):
+    policy, limits = policies.flow(), {}
+    staged = staged_of(policy)
+    honest = module.halve
+
+    def watch(lowered, observations, given, *rest):
+        limits[wanted.layers] = given.action
+        return honest(lowered, observations, given, *rest)
+
+    monkeypatch.setattr(module, "halve", watch)
+    every = (PrecisionRule("*", "int4"),)  # those that touch actions too
+    for wanted in (PrecisionRecipe(base="fp16", layers="int4", rule=every), PrecisionRecipe(base="fp16", layers="fp16"),
+                   PrecisionRecipe(base="fp16", layers="int8", max_action_error=3.0)):
+        set_precision(staged, policy, wanted, load_target("host"), lambda phase: None)
+    alone = set_precision(staged, policy, PrecisionRecipe(layers="int4", rule=every), load_target("host"), lambda phase: None)
+    assert limits["int4"] == pytest.approx(alone.error, rel=1e-3) and limits["int4"] > 2 * HalfLimits.action
+    assert limits["fp16"] == HalfLimits.action and limits["int8"] == 3.0
 
 
 def test_too_few_observations(tmp_path):

@@ -86,7 +86,8 @@ class PrecisionRecipe:
     matches wins; one that matches no layer is an error.
     schemes: those that "auto" chooses from, besides the base.
     max_action_error: what actions may lose by all of it, in units of each action dimension's spread over the calibration
-        observations, of the worst dimension, after the whole loop; None: anything, and nothing is left to "auto".
+        observations, of the worst dimension, after the whole loop; None: anything, of fp16 as much as the
+        integer layers cost (0.01 at least), and nothing is left to "auto".
     max_weight_mb (1e6 bytes), max_latency_ms (of a replan on average, by the target's rates): of all layers together;
         None: anything.
     minimise: "latency" or "bytes", what "auto" does within these limits. decide: what it decides as one, a "block" of

@@ -89,12 +89,15 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
 
 def _with_halves(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
                  observations: Sequence[Inputs], progress: Callable[[str], None]) -> tuple[Staged, tuple[str, ...]]:
-    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what was pinned and why)"""
+    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what was pinned and why). Where the recipe
+    sets no budget, fp16 may move the action by as much as the integer layers themselves do: a last bit of fp16 turns many
+    numbers to their next step, and no pin but FP32 everywhere would turn them back (as `HalfLimits.quantised` for stages)."""
     lowered = replace(staged, stages=tuple(integer[s.name] for s in staged.stages))
     if recipe.base == "fp16":
         ruled = Pin("recipe", "a rule says fp32")
         keep = {s: {n: ruled for n, scheme in of.items() if scheme == "fp32"} for s, of in schemes.items()}
-        half = halve(lowered, observations, HalfLimits(action=recipe.max_action_error or HalfLimits.action), progress, keep)
+        action = recipe.max_action_error or max(HalfLimits.action, _error(staged, lowered, observations))
+        half = halve(lowered, observations, HalfLimits(action=action), progress, keep)
         return half.staged, tuple(half.lines())
     halves = {s: {n for n, scheme in of.items() if scheme == "fp16"} for s, of in schemes.items()}
     stages = tuple(to_half(s, {n.name for n in s.graph.nodes} - halves[s.name]) if halves.get(s.name) else s
