@@ -85,6 +85,18 @@ def test_attention_in_fp32_holds_its_scores():
     assert live_peak(graph, half=False) - live_peak(graph, half=True) >= 2 * 64 * 64 * 4
 
 
+def test_types_that_were_chosen_count_as_they_are():
+    """Of a graph of fp16 and f32: no number is halved again, and only attention in f32 holds scores."""
+    class Mixed(nn.Module):
+        def forward(self, x) -> dict[str, torch.Tensor]:
+            half = nn.functional.scaled_dot_product_attention(x, x, x)  # f16, 2048 bytes
+            whole = torch.relu(half.float())  # 4096, twice
+            return {"y": torch.tanh(whole)}
+
+    graph = graph_of(Mixed(), torch.zeros(1, 2, 64, 8, dtype=torch.float16))
+    assert live_peak(graph, half=False) == 2 * 4096
+
+
 def test_everything_stays_in_fp16_where_there_is_room():
     fit = plan_fit(policy(stage("vision", 100), stage("step", 200)), NANO)
     assert set(schemes(fit).values()) == {"fp16"} and fit.fits and not fit.measures

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import onnx_ir as ir
-import torch
 
 from vlacompile.board import MIB
 from vlacompile.emit.attentions import fused_attentions
@@ -36,12 +35,10 @@ def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
     """What the engine of one emitted stage must come out as."""
     weights = packed_bytes(emitted)
     slack = int(WEIGHTS_SLACK * weights)
-    half = any(n.meta["val"].dtype == torch.float16 for n in stage.graph.nodes
-               if isinstance(n.meta.get("val"), torch.Tensor))
     return Build(
         flags=("strongly_typed", "no_tf32"), level=LEVEL, aux_streams=0, workspace_bytes=BUILD_WORKSPACE_BYTES,
         weight_bytes=weights, engine_bytes_min=weights - slack, engine_bytes_max=weights + slack + code_bytes(emitted.model),
-        activation_bytes=int(ACTIVATIONS_FACTOR * live_peak(stage.graph, half)) + WORKSPACE_MOST,
+        activation_bytes=int(ACTIVATIONS_FACTOR * live_peak(stage.graph, half=False)) + WORKSPACE_MOST,
         int8_gemms=len(int8_products(emitted.model)), int4_dequants=len(int4_products(emitted.model)),
         attentions=len(fused_attentions(emitted.model)))
 

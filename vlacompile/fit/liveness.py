@@ -12,7 +12,7 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 def live_peak(graph: Graph, half: bool) -> int:
     """Peak over the nodes in order. Inputs, outputs and constants are somebody else's; a view shares what it views.
-    half: f32 values are computed in fp16, and attention is fused; in fp32 its scores lie in memory (no fused kernel)."""
+    half: f32 values will be computed in fp16. Attention in fp16 is fused; in fp32 its scores lie in memory."""
     outputs = {root(n) for n in graph.output_node().all_input_nodes}
     last: dict[Node, int] = {}
     nodes = list(graph.nodes)
@@ -52,7 +52,7 @@ def _bytes(node: Node, half: bool) -> int:
 
 def _scores(node: Node) -> int:
     """Of an attention without a fused kernel, f32[heads,rows,columns]."""
-    if node.target is not _ATTENTION:
+    if node.target is not _ATTENTION or node.meta["val"].dtype != torch.float32:
         return 0
     q, k = (n.meta["val"].shape for n in node.args[:2])
     return q[:-1].numel() * k[-2] * 4
