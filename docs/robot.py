@@ -119,11 +119,18 @@ def size() -> str:
 
 
 def serve() -> str:
-    """A server's latency and memory under as much load as so many clients can make."""
-    figures = figures_of("profiles/host/serve.json")
+    """A server's latency and memory under as much load as so many clients can make, by protocol."""
+    return _served("profiles/host/serve.json", "openpi's own client", "Clients are at different episodes: from two on, almost "
+                   "every request brings another instruction.") + "\n" + _served(
+        "profiles/host/serve-lerobot.json", "the four calls of LeRobot's client", "One session serves them in turn, and a "
+        "request here is what a robot's is: an observation streamed in, then a call for actions.")
+
+
+def _served(record: str, client: str, load: str) -> str:
+    figures = figures_of(record)
     if not figures:
         return MISSING
-    lines = ["| clients | requests per second | median, ms | p95, ms | p99, ms | max, ms | server's memory, MB |",
+    lines = [f"| clients, {figures['protocol']} | requests per second | median, ms | p95, ms | p99, ms | max, ms | server's memory, MB |",
              "|---|---|---|---|---|---|---|"]
     alone = figures["in_process_ms"]
     cells = " | ".join(f"{alone[k]:.2f}" for k in ("median", "p95", "p99", "max"))
@@ -133,11 +140,11 @@ def serve() -> str:
         lines.append(f"| {r['clients']} | {r['requests_per_s']:.0f} | {cells} | {r['server_memory_bytes'] / 1e6:.0f} |")
     where = figures["machine"]
     total = sum(r["requests"] for r in figures["load"])
-    return "\n".join([*lines, "", f"{figures['policy']}, one session on {figures['threads']} thread(s), openpi's own client "
+    return "\n".join([*lines, "", f"{figures['policy']}, one session on {figures['threads']} thread(s), {client} "
                       f"on the loopback, {figures['message_bytes'] / 1e3:.0f} kB per observation, every client asking again "
-                      f"as soon as it is answered, {figures['seconds']:g} s each. Clients are at different episodes: from two "
-                      f"on, almost every request brings another instruction. All {total} answers equal those of a session "
-                      f"in the process, to the last bit. {where['cpu']}, {where['cores']} cores, clients on the same ones.", ""])
+                      f"as soon as it is answered, {figures['seconds']:g} s each. {load} All {total} answers equal those of a "
+                      f"session in the process, to the last bit. {where['cpu']}, {where['cores']} cores, clients on the same "
+                      "ones.", ""])
 
 
 def lanes() -> str:
