@@ -48,7 +48,7 @@ test: setup $(STAMP)-lerobot runtime ## every test that needs no simulator, in C
 	@$(MAKE) --no-print-directory test-lerobot test-huggingface
 
 test-tvm: setup $(STAMP)-tvm runtime ## stages compiled ahead of time by TVM, here, emulated and for a GPU
-	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' -rs tests/test_tvm.py
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' -rs tests/test_tvm.py tests/test_tvm_gpu.py
 
 test-lerobot test-huggingface: test-%: $(STAMP)-% runtime ## compiled checkpoints against LeRobot / transformers themselves
 	@$(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest $(WORKERS) tests/$*

@@ -108,7 +108,7 @@ def _prepare_tvm(folder: Path, trials: int) -> None:
     from vlacompile.emit.onnx_stage import OnnxStage
     from vlacompile.emit.tvm_stage import compile_tvm
 
-    (folder / "tvm.json").write_text(json.dumps({"runtime": str(tvm_libraries()[1])}), encoding="utf-8")
+    (folder / "tvm.json").write_text(json.dumps({"runtime": str(tvm_libraries()["tvm_library"])}), encoding="utf-8")
     for name, count in (("TVM", 0), ("TVM searched", trials)):
         made = compile_tvm(OnnxStage("stage", ir.load(folder / "stage.onnx"), {}), trials=count)
         (folder / ARTEFACT[name]).write_bytes(made.library)
@@ -154,7 +154,7 @@ def libraries(name: str) -> list[Path]:
         case "IREE":
             return [next(p for p in PEER.rglob("_runtime.cpython*.so") if p.parent.name == "_runtime_libs")]
         case "TVM" | "TVM searched":
-            return [Path(p) for p in tvm_libraries()]
+            return [tvm_libraries()[option] for option in ("tvm_ffi_library", "tvm_library")]
     parts = ("", "_threadpool", "_kernels_optimized", "_kernels_quantized", "_backend_xnnpack")
     return [home / f"libexecutorch{p}.so" for p in parts]
 

@@ -45,7 +45,7 @@ def build(stages: list[str], trials: int) -> dict[str, Path]:
 
 def times(bundle: Path, repeat: int) -> dict[str, float]:
     """{stage: milliseconds of the fastest run}"""
-    ffi, runtime = tvm_libraries()
+    ffi, runtime = (tvm_libraries()[option] for option in ("tvm_ffi_library", "tvm_library"))
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--tvm-ffi", ffi, "--tvm", runtime, "--threads", "1",
                "--cold", "--repeat", str(repeat), "--json"]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

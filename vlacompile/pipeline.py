@@ -20,7 +20,7 @@ from vlacompile.capture.program import Program
 from vlacompile.config import shipped
 from vlacompile.emit.build_recipe import with_builds
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
-from vlacompile.emit.tvm_bundle import compile_ahead
+from vlacompile.emit.tvm_bundle import compile_ahead, twin_of
 from vlacompile.emit.tvm_stage import chosen_stages
 from vlacompile.errors import ConfigError, ParityError
 from vlacompile.fit.memory import budget_of
@@ -137,7 +137,8 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
         frames = golden_precise(frames, precise.staged, policy.outputs, mask_values(staging.staged))
         staging = replace(staging, staged=precise.staged, notes=staging.notes + precise.report)
     emitted = {}
-    ahead = chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent
+    ahead = dict.fromkeys(chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent,
+                          "tvm_cuda" if wanted.stages.tvm_device == "gpu" else "tvm")
     for s in staging.staged.stages:
         if s.name in absent:
             continue
@@ -164,7 +165,7 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     origin = provenance(policy, program, where, wanted, staging, parity) | {"tvm": compiled.reports}
     if compiled.twins:  # this machine cannot run the target's
         with tempfile.TemporaryDirectory() as folder:
-            report = write_bundle(Path(folder) / "twin.vlab", bundled, contents | compiled.twins, origin, accept).accepted
+            report = write_bundle(Path(folder) / "twin.vlab", twin_of(bundled), contents | compiled.twins, origin, accept).accepted
         return write_bundle(Path(out), bundled, contents, origin, lambda path: report)
     return write_bundle(Path(out), bundled, contents, origin, accept)
 

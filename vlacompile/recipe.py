@@ -15,20 +15,18 @@ from vlacompile.target import Target
 @dataclass(frozen=True)
 class StagesRecipe:
     """min_flops: stages below merge into a consumer; None: the target's launch cost decides.
-    tvm: names of stages, or patterns of them, that TVM compiles ahead of time for the processor, in place of the
-    target's engine; one that matches no stage is an error.
+    tvm: names of stages, or patterns of them, that TVM compiles ahead of time, in place of the target's engine; one that
+    matches no stage is an error. tvm_device: "cpu", the target's processor, or "gpu", that of its board.
     tvm_schedules: a file, relative to the recipe's folder, of schedules that were found for their kernels; the others
     keep TVM's own, which are slow on a processor. tvm_trials: candidates per stage that are built and timed, on this
-    machine, for kernels that the file does not have; the fastest are added to it. tvm_seed: of that search.
-    tvm_also: further machines (TVM_MACHINES) that these stages are compiled for: what comes of it travels in the bundle,
-    and is not run."""
+    machine, for kernels that the file does not have; the fastest are added to it. tvm_seed: of that search."""
 
     min_flops: int | None = None
     tvm: tuple[str, ...] = field(default=())
+    tvm_device: str = "cpu"
     tvm_schedules: str = ""
     tvm_trials: int = 0
     tvm_seed: int = 0
-    tvm_also: tuple[str, ...] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,8 @@ class LoopRecipe:
     observations: int = 8
 
 
-TVM_MACHINES = ("x86_64", "aarch64", "sm_87")  # processors, and the GPU of Jetson Orin
+TVM_DEVICES = ("cpu", "gpu")
+TVM_CUDA = 13  # that libtvm_runtime_cuda.so of TVM 0.27 needs: JetPack 7.2 has it, 6.2 has 12.6
 AUTO = "auto"  # instead of a scheme: the optimiser's choice
 
 
@@ -241,15 +240,20 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
 
 
 def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str, str]]:
-    own = target.processor if target is not None else None
+    gpu = s.tvm_device == "gpu"
+    cuda = None if target is None or target.software is None else target.software.cuda
     return [
         (s.tvm_trials >= 0, f"stages.tvm_trials = {s.tvm_trials}", "a number of trials is not negative"),
         (bool(s.tvm_schedules) or not s.tvm_trials, "stages.tvm_trials without stages.tvm_schedules",
          "what a search finds depends on the clock: a build that keeps no file of it cannot be repeated"),
-        (bool(s.tvm) or not s.tvm_also, "stages.tvm_also without stages.tvm", "no stage is TVM's"),
-        *((m in TVM_MACHINES, f'stages.tvm_also has "{m}"', nearest(m, TVM_MACHINES)) for m in s.tvm_also),
-        (own not in s.tvm_also, f'stages.tvm_also has "{own}"', "that is the target's processor: it is compiled for anyway"),
-        (len(set(s.tvm_also)) == len(s.tvm_also), "stages.tvm_also names a machine twice", "it is compiled for once"),
+        (s.tvm_device in TVM_DEVICES, f'stages.tvm_device = "{s.tvm_device}"', nearest(s.tvm_device, TVM_DEVICES)),
+        (bool(s.tvm) or not gpu, 'stages.tvm_device = "gpu" without stages.tvm', "no stage is TVM's"),
+        (not s.tvm_schedules or not gpu, 'stages.tvm_schedules with stages.tvm_device = "gpu"',
+         "schedules are searched for processors; of a GPU TVM's own are taken"),
+        (target is None or not gpu or cuda is not None, 'stages.tvm_device = "gpu"',
+         f'target "{target.name if target else ""}" has no GPU that is known'),
+        (not gpu or cuda is None or int(cuda.split(".")[0]) >= TVM_CUDA, 'stages.tvm_device = "gpu"',
+         f"TVM's runtime for GPUs is linked with CUDA {TVM_CUDA}, and {target.software.name if cuda else ''} has CUDA {cuda}"),
     ]
 
 

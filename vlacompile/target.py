@@ -20,6 +20,7 @@ from vlacompile.rates import Launch, Rates, SchemeRates
 
 SOFTWARE = "targets/software"
 PROCESSORS = ("x86_64", "aarch64")
+ENGINES = ("onnxruntime", "tensorrt")  # others run what a recipe gives them
 __all__ = ["Launch", "Rates", "SchemeRates", "Target", "load_target"]
 
 
@@ -66,7 +67,7 @@ def load_target(name_or_path: str) -> Target:
     assert chosen is not None, "every string matches"
     file = load_toml(_File, chosen["file"], "targets", "target")
     where = f'target "{file.name}"'
-    known = [name for name in BACKENDS if name != "library"]
+    known = [name for name in BACKENDS if name in ENGINES]
     if file.backend not in known:
         raise ConfigError(f'backend "{file.backend}" does not exist', where=where,
                           why=nearest(file.backend, known), fix="choose one of the known backends")

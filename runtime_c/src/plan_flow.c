@@ -57,7 +57,7 @@ static vlart_status_t check_ranges(flow_t *flow) {
 
 static vlart_status_t check_engine(const flow_t *flow) {
   const vlart_stage_record_t *stage = flow->stage;
-  if (stage->backend < VLART_BACKEND_ONNXRUNTIME || stage->backend > VLART_BACKEND_LIBRARY) {
+  if (stage->backend < VLART_BACKEND_ONNXRUNTIME || stage->backend > VLART_BACKEND_TVM_CUDA) {
     vlart_fail(flow->diag, VLART_STATUS_UNSUPPORTED, "a stage is for an unknown engine", NULL);
     vlart_where(flow->diag, "plan.bin, stages[%u]", flow->index);
     vlart_why(flow->diag, "backend %u is unknown to this library", stage->backend);

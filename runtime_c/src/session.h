@@ -7,7 +7,7 @@
 #include "backend.h"
 #include "sensors.h"
 
-#define VLART_BACKEND_LIMIT 5u /* above every backend id that a plan may hold */
+#define VLART_BACKEND_LIMIT 6u /* above every backend id that a plan may hold */
 
 /* One stage of a running session. */
 typedef struct {

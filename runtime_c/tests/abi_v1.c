@@ -34,6 +34,8 @@ AT(vlart_session_options_t, stand_in, 56);
 AT(vlart_session_options_t, tensorrt_library, 64);
 AT(vlart_session_options_t, tensorrt_trial, 72);
 AT(vlart_session_options_t, whole_tick, 76);
+AT(vlart_session_options_t, lane, 80);
+AT(vlart_session_options_t, tvm_cuda_library, 88);
 
 AT(vlart_bundle_info_t, name, 8);
 AT(vlart_bundle_info_t, recipe, 24);

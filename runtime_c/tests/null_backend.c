@@ -118,50 +118,31 @@ static void null_unload(void *engine) { (void)engine; }
 
 static void null_close(void *context) { (void)context; }
 
-const vlart_backend_t null_backend = {
-    .id = VLART_BACKEND_ONNXRUNTIME,
-    .name = "null",
-    .context_bytes = context_bytes,
-    .engine_bytes = engine_bytes,
-    .open = null_open,
-    .load = null_load,
-    .prepare = null_prepare,
-    .run = null_run,
-    .unload = null_unload,
-    .close = null_close,
-};
+#define NULL_BACKEND(backend_id)      \
+  {                                   \
+      .id = backend_id,               \
+      .name = "null",                 \
+      .context_bytes = context_bytes, \
+      .engine_bytes = engine_bytes,   \
+      .open = null_open,              \
+      .load = null_load,              \
+      .prepare = null_prepare,        \
+      .run = null_run,                \
+      .unload = null_unload,          \
+      .close = null_close,            \
+  }
 
-/* The same for stages of TVM, whose libraries no test of the session needs. */
-static const vlart_backend_t null_backend_tvm = {
-    .id = VLART_BACKEND_TVM,
-    .name = "null",
-    .context_bytes = context_bytes,
-    .engine_bytes = engine_bytes,
-    .open = null_open,
-    .load = null_load,
-    .prepare = null_prepare,
-    .run = null_run,
-    .unload = null_unload,
-    .close = null_close,
-};
+const vlart_backend_t null_backend = NULL_BACKEND(VLART_BACKEND_ONNXRUNTIME);
 
-/* And for stages of TensorRT. */
-static const vlart_backend_t null_backend_tensorrt = {
-    .id = VLART_BACKEND_TENSORRT,
-    .name = "null",
-    .context_bytes = context_bytes,
-    .engine_bytes = engine_bytes,
-    .open = null_open,
-    .load = null_load,
-    .prepare = null_prepare,
-    .run = null_run,
-    .unload = null_unload,
-    .close = null_close,
-};
+/* The same for engines whose libraries no test of the session needs. */
+static const vlart_backend_t null_tensorrt = NULL_BACKEND(VLART_BACKEND_TENSORRT);
+static const vlart_backend_t null_tvm = NULL_BACKEND(VLART_BACKEND_TVM);
+static const vlart_backend_t null_tvm_cuda = NULL_BACKEND(VLART_BACKEND_TVM_CUDA);
 
 vlart_session_options_t null_options(void) {
-  static const vlart_backend_t *const backends[] = {&null_backend, &null_backend_tvm,
-                                                  &null_backend_tensorrt};
-  return (vlart_session_options_t){
-      .struct_size = sizeof(vlart_session_options_t), .backends = backends, .backend_count = 3};
+  static const vlart_backend_t *const backends[] = {&null_backend, &null_tensorrt, &null_tvm,
+                                                    &null_tvm_cuda};
+  return (vlart_session_options_t){.struct_size = sizeof(vlart_session_options_t),
+                                   .backends = backends,
+                                   .backend_count = sizeof backends / sizeof *backends};
 }

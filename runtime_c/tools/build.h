@@ -15,6 +15,9 @@ typedef struct {
   const char *runtime; /* path of libvlart_tensorrt.so */
   const char *builder; /* path of libvlart_tensorrt_builder.so */
   const char *ort;     /* path of libonnxruntime.so, for stages on the CPU */
+  const char *tvm;     /* paths of libtvm_runtime.so, libtvm_ffi.so and libtvm_runtime_cuda.so, for */
+  const char *tvm_ffi; /* stages that TVM compiled */
+  const char *tvm_cuda;
   uint32_t repeat;     /* replays that are timed */
   bool rebuild;
 } build_options_t;

@@ -47,6 +47,9 @@ static vlart_status_t open_session(const build_t *build, run_t *run, bool whole,
                                    vlart_diag_t *diag) {
   vlart_session_options_t options = {.struct_size = sizeof options,
                                      .ort_library = build->options->ort,
+                                     .tvm_ffi_library = build->options->tvm_ffi,
+                                     .tvm_library = build->options->tvm,
+                                     .tvm_cuda_library = build->options->tvm_cuda,
                                      .tensorrt_library = build->options->runtime,
                                      .tensorrt_trial = 1,
                                      .whole_tick = whole};

@@ -39,7 +39,8 @@ static const char *update_name(uint32_t update) {
 }
 
 static const char *backend_name(uint32_t backend) {
-  static const char *const names[] = {"none", "onnxruntime", "tensorrt", "tvm", "library"};
+  static const char *const names[] = {"none", "onnxruntime", "tensorrt", "tvm", "library",
+                                      "tvm_cuda"};
   return names[backend];
 }
 

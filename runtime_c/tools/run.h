@@ -13,6 +13,7 @@ typedef struct {
   const char *ort;
   const char *tvm;
   const char *tvm_ffi;
+  const char *tvm_cuda;
   const char *tensorrt;
   const char *frames;
   const char *profile; /* a file to write, or NULL */

@@ -27,6 +27,9 @@ static const char usage[] =
     "                          (default of both: the loader's)\n"
     "  --ort LIB               ONNX Runtime's library, for stages that stay on the\n"
     "                          CPU (default: the loader's)\n"
+    "  --tvm LIB               libtvm_runtime.so, for stages that TVM compiled, with\n"
+    "  --tvm-ffi LIB           libtvm_ffi.so and, if they are for the GPU,\n"
+    "  --tvm-cuda LIB          libtvm_runtime_cuda.so (default: the loader's)\n"
     "  --repeat N              timed replays of the golden frames (default 20)\n"
     "  --rebuild               build all engines, also those that are up to date\n"
     "\n"
@@ -64,6 +67,12 @@ static const char *parse_options(int argc, char **argv, build_options_t *options
       options->builder = next;
     } else if (strcmp(argument, "--ort") == 0) {
       options->ort = next;
+    } else if (strcmp(argument, "--tvm") == 0) {
+      options->tvm = next;
+    } else if (strcmp(argument, "--tvm-ffi") == 0) {
+      options->tvm_ffi = next;
+    } else if (strcmp(argument, "--tvm-cuda") == 0) {
+      options->tvm_cuda = next;
     } else if (strcmp(argument, "--repeat") == 0) {
       good = parse_count(next, &options->repeat);
     } else {

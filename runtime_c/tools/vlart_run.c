@@ -23,7 +23,9 @@ static const char usage[] =
     "  --ort LIB      path of ONNX Runtime's library\n"
     "                 (default: the loader's libonnxruntime.so.1)\n"
     "  --tvm LIB      path of libtvm_runtime.so, for stages that TVM compiled\n"
-    "  --tvm-ffi LIB  path of libtvm_ffi.so (default of both: the loader's)\n"
+    "  --tvm-ffi LIB  path of libtvm_ffi.so\n"
+    "  --tvm-cuda LIB path of libtvm_runtime_cuda.so, for stages that TVM compiled for\n"
+    "                 the GPU (default of the three: the loader's)\n"
     "  --tensorrt LIB path of libvlart_tensorrt.so, for stages on a Jetson's GPU, once\n"
     "                 vlart-build built their engines (default: the loader's)\n"
     "  --whole-tick   all that a tick runs is one launch, where engines can do that\n"
@@ -83,6 +85,8 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
       options->tvm = next;
     } else if (strcmp(argument, "--tvm-ffi") == 0) {
       options->tvm_ffi = next;
+    } else if (strcmp(argument, "--tvm-cuda") == 0) {
+      options->tvm_cuda = next;
     } else if (strcmp(argument, "--tensorrt") == 0) {
       options->tensorrt = next;
     } else if (strcmp(argument, "--frames") == 0) {
@@ -169,6 +173,7 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
                                      .threads = run->options->threads,
                                      .tvm_ffi_library = run->options->tvm_ffi,
                                      .tvm_library = run->options->tvm,
+                                     .tvm_cuda_library = run->options->tvm_cuda,
                                      .tensorrt_library = run->options->tensorrt,
                                      .whole_tick = run->options->whole_tick,
                                      .stand_in = run->options->stand_in};

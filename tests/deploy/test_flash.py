@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
+import vlacompile as vc
+from tests import policies
 from tests.deploy import board as boards
 from tests.deploy.sshd import AS_IT_IS
 from vlacompile.deploy.device import check_board, device_of
 from vlacompile.deploy.flash import Options, connect
 from vlacompile.deploy.payload import engine_for, pieces_of
 from vlacompile.errors import BundleError, DeployError
+from vlacompile.runtime.library import tvm_libraries
 
 VLART_RUN = """\
 #!/bin/sh
@@ -180,6 +184,22 @@ def test_onnxruntime_that_is_not_there(fresh, first, capsys):
     assert fresh.flash(first, "--ort", "/nowhere/libonnxruntime.so") == 12
     err = capsys.readouterr().err
     assert "ONNX Runtime's library is not on board" in err and "/nowhere/libonnxruntime.so" in err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="pip install 'vlacompile[tvm]'")
+def test_stages_of_tvm_find_its_libraries(fresh, tmp_path, capsys):
+    recipe, libraries = tmp_path / "tvm.toml", tmp_path / "libraries"
+    recipe.write_text(policies.EVERY_STAGE.replace("[stages]\n", '[stages]\ntvm = ["state"]\n'), encoding="utf-8")
+    bundle = vc.build(policies.late_fusion(), recipe=str(recipe), out=tmp_path / "b.vlab")
+    assert fresh.flash(bundle) == 12
+    assert "TVM's runtime cannot be loaded" in capsys.readouterr().err and not (fresh.policy / "current").exists()
+    libraries.mkdir()
+    for path in tvm_libraries().values():
+        (libraries / path.name).symlink_to(path)
+    assert fresh.flash(bundle, "--tvm", str(libraries), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["said"].startswith("self-test passed")
+    arguments = (fresh.policy / "current" / "arguments").read_text().split()
+    assert arguments[arguments.index("--tvm") + 1] == f"{libraries}/libtvm_runtime.so" and "--tvm-cuda" not in arguments
 
 
 # ONNX Runtime's library as a part of the slot

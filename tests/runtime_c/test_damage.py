@@ -122,8 +122,8 @@ def test_beyond_this_reader_is_unsupported_not_corrupt(lib, ort, tmp_path):
 
     with pytest.raises(Failure, match="UNSUPPORTED.*65537 iterations"):
         opened("loop", "stages", 0, iterations=65537)
-    with pytest.raises(Failure, match="UNSUPPORTED.*backend 5"):
-        opened("unknown", "stages", 0, backend=5)
+    with pytest.raises(Failure, match="UNSUPPORTED.*backend 6"):
+        opened("unknown", "stages", 0, backend=6)
     huge = Relay("huge", "i32", (1, 3), (1 << 20, 2)).pieces([(1,)])
     with pytest.raises(Failure, match="UNSUPPORTED.*1048576 actions of 2 numbers"):
         Policy(lib, huge.bundle.write(tmp_path / "huge"))

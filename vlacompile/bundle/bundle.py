@@ -1,6 +1,6 @@
 """A bundle on disk: NAME.vlab/. Writing is atomic; reading refuses what is damaged.
 
-    plan.bin  plan.txt  manifest.json  stages/*.onnx (*.so)  stages/weights.bin  golden/golden.bin  tvm/*.so
+    plan.bin  plan.txt  manifest.json  stages/*.onnx (*.so)  stages/weights.bin  golden/golden.bin
 
 The weights lie beside the stages because ONNX Runtime accepts external data only from the model's
 own directory.
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vlacompile.bundle.layout import COMPILED
 from vlacompile.durable import put_tree, write_tree
 from vlacompile.errors import BundleError, ConfigError, nearest
 from vlacompile.plan.binary import plan_bytes, read_plan
@@ -81,12 +82,7 @@ def tokenizer_path(text: int) -> str:
 
 
 def stage_path(name: str, backend: str = "onnxruntime") -> str:
-    return f"stages/{name}.{'so' if backend == 'tvm' else 'onnx'}"
-
-
-def also_path(name: str, machine: str) -> str:
-    """Of a stage that was compiled for one more machine: beside the stages, since nothing here loads it."""
-    return f"tvm/{name}.{machine}.so"
+    return f"stages/{name}.{'so' if backend in COMPILED else 'onnx'}"
 
 
 def check_destination(out: Path) -> None:

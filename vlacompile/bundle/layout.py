@@ -20,7 +20,7 @@ from vlacompile.bundle.records_routing import BACKBONE, EVIDENCE, ROUTE, ROUTER
 from vlacompile.bundle.records_tokenizer import ADDED, COMPOSITION, SPAN, STEP, TOKENIZER
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 5
+FORMAT_MINOR = 6
 
 PLAN_MAGIC = b"VLABPLAN"
 FRAMES_MAGIC = b"VLABFRAM"
@@ -121,8 +121,10 @@ NUMPY_DTYPES = {"f32": "<f4", "u8": "|u1", "i8": "|i1", "i32": "<i4", "i64": "<i
 DTYPE_BYTES = {"f32": 4, "u8": 1, "i8": 1, "i32": 4, "i64": 8, "bool": 1, "f16": 2, "f64": 8, "bf16": 2}
 
 UPDATES = {"static": 0, "task": 1, "observation": 2, "step": 3, "tick": 4}
-# library: no engine; only what the stage makes of the instructions compiled in advance is there.
-BACKENDS = {"onnxruntime": 1, "tensorrt": 2, "tvm": 3, "library": 4}
+# tvm: on the processor; tvm_cuda: on the GPU. library: no engine; only what the stage makes of the instructions compiled in
+# advance is there.
+BACKENDS = {"onnxruntime": 1, "tensorrt": 2, "tvm": 3, "library": 4, "tvm_cuda": 5}
+COMPILED = frozenset({"tvm", "tvm_cuda"})  # their artefact is a shared object with its weights inside
 STORAGES = {"arena": 0, "weight": 1}
 # whole: the value; row: row k of its leading dimension in iteration k; carry: see CARRY.
 BINDING_MODES = {"whole": 0, "row": 1, "carry": 2}

@@ -32,7 +32,7 @@ EPILOG = """examples:
   vlacompile flash --rollback robot@arm-left
 
 a fleet file: [[host]] name = "robot@arm-left", and where they differ root,
-ort, tensorrt and board; one [[host]] each
+ort, tensorrt, tvm and board; one [[host]] each
 
 next: the robot's program opens ROOT/policies/NAME/current/bundle.vlab
 (resolve `current` once, when it starts), with current/bin/libonnxruntime.so.*"""
@@ -53,6 +53,7 @@ def add_arguments(parser) -> None:
                         help="ONNX Runtime's library for the device, here (default: the installed one for the same "
                              "processor, build/ARCH for others, then what the device has)")
     parser.add_argument("--tensorrt", metavar="DIR", help="where libvlart_tensorrt*.so are on the device")
+    parser.add_argument("--tvm", metavar="DIR", help="where libtvm_*.so are on the device, for stages that TVM compiled")
     parser.add_argument("--runtime", metavar="DIR", help="vlart-run and vlart-build for the device, here")
     parser.add_argument("--board", metavar="NAME", help="what the device is, where its device tree does not say")
     parser.add_argument("--unit", action="store_true", help="also install a systemd user unit that repeats the self-test")
@@ -82,7 +83,7 @@ def run(args, terminal: Terminal) -> None:
 def _options(args, terminal: Terminal):
     from vlacompile.deploy.flash import Options
 
-    return Options(args.root, args.ort, args.tensorrt, args.board, Path(args.runtime) if args.runtime else None,
+    return Options(args.root, args.ort, args.tensorrt, args.tvm, args.board, Path(args.runtime) if args.runtime else None,
                    Path(args.ort_library) if args.ort_library else None, args.keep,
                    args.unit, Path(args.ssh_config) if args.ssh_config else None, batch=not terminal.err.is_terminal)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlacompile.bundle.bundle import Bundle
+from vlacompile.bundle.layout import COMPILED
 from vlacompile.deploy import ROOT
 from vlacompile.deploy.device import Device, check_board, device_of
 from vlacompile.deploy.payload import (Piece, check_stages, engine_for, how_to_get_engine, identity, pieces_of,
@@ -30,7 +31,8 @@ WIDTH = 60  # columns of a line of vlart-build
 
 @dataclass(frozen=True)
 class Options:
-    """root, ort, tensorrt: paths on the device (ONNX Runtime's library; the folder of libvlart_tensorrt*.so).
+    """root, ort, tensorrt, tvm: paths on the device (ONNX Runtime's library; the folders of libvlart_tensorrt*.so and of
+    libtvm_*.so).
     runtime: folder of vlart-run here. engine: ONNX Runtime's library for the device, here: it travels along; None: the
     one that is found here, unless `ort` names one there. board: what the device is, where its device tree does not say.
     keep: bundles whose files stay on the device. config: of ssh. batch: never ask for a password."""
@@ -38,6 +40,7 @@ class Options:
     root: str = ROOT
     ort: str | None = None
     tensorrt: str | None = None
+    tvm: str | None = None
     board: str | None = None
     runtime: Path | None = None
     engine: Path | None = None
@@ -101,7 +104,7 @@ class _Flash:
         if not current:
             slot = self._link(pieces, name, arguments)
             if "tensorrt" in backends:
-                self._build(slot)
+                self._build(slot, backends)
         said = self._prove(slot, before)
         if not current:
             self.progress(f"switch to slot {slot}")
@@ -143,7 +146,15 @@ class _Flash:
         words = ["--ort", self.ort] if self.ort else []
         if "tensorrt" in backends and self.options.tensorrt:
             words += ["--tensorrt", f"{self.options.tensorrt}/libvlart_tensorrt.so"]
-        return tuple(words)
+        return tuple(words + self._tvm(backends))
+
+    def _tvm(self, backends: set[str]) -> list[str]:
+        """Of vlart-run and vlart-build."""
+        if self.options.tvm is None or not backends & COMPILED:
+            return []
+        libraries = {"--tvm-ffi": "libtvm_ffi.so", "--tvm": "libtvm_runtime.so"}
+        libraries |= {"--tvm-cuda": "libtvm_runtime_cuda.so"} if "tvm_cuda" in backends else {}
+        return [word for option, name in libraries.items() for word in (option, f"{self.options.tvm}/{name}")]
 
     def _send_missing(self, device: Device, pieces: tuple[Piece, ...]) -> tuple[str | None, str | None]:
         """The current slot and its identity, None where there is none."""
@@ -203,13 +214,13 @@ class _Flash:
                           why=f"{len(damaged)} files changed twice after their hash was checked",
                           fix="check the device's disk", step="link")
 
-    def _build(self, slot: str) -> None:
+    def _build(self, slot: str, backends: set[str]) -> None:
         words = ["--ort", self.ort] if self.ort else []
         if self.options.tensorrt:
             words += ["--tensorrt", f"{self.options.tensorrt}/libvlart_tensorrt.so",
                       "--tensorrt-builder", f"{self.options.tensorrt}/libvlart_tensorrt_builder.so"]
         self.progress("build engines on the device")
-        self.connection.run("build", self.policy, slot, *words,
+        self.connection.run("build", self.policy, slot, *words, *self._tvm(backends),
                             heard=lambda line: self.progress(f"build: {line.strip()}"[:WIDTH]))
 
     def _prove(self, slot: str, before: str | None) -> str:

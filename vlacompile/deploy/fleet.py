@@ -31,10 +31,11 @@ class Host:
     root: str | None = None
     ort: str | None = None
     tensorrt: str | None = None
+    tvm: str | None = None
     board: str | None = None
 
     def options(self, general: Options) -> Options:
-        own = {k: v for k in ("root", "ort", "tensorrt", "board") if (v := getattr(self, k)) is not None}
+        own = {k: v for k in ("root", "ort", "tensorrt", "tvm", "board") if (v := getattr(self, k)) is not None}
         return replace(general, **own)
 
 

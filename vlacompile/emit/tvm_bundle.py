@@ -1,25 +1,26 @@
-"""The stages of a bundle that TVM compiles ahead of time: for the target's processor, for this one where that is
-another, so that they can be replayed here, and for whatever other machine the recipe names, which nothing here runs."""
+"""The stages of a bundle that TVM compiles ahead of time: for the target's processor or its GPU, and for this processor
+where that is another, so that they can be replayed here."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from vlacompile.bundle.bundle import also_path, stage_path
+from vlacompile.bundle.bundle import stage_path
 from vlacompile.emit.onnx_stage import OnnxStage
 from vlacompile.emit.tvm_schedules import schedules_of
 from vlacompile.emit.tvm_stage import PACKAGES, TvmStage, compile_tvm
 from vlacompile.errors import ConfigError
+from vlacompile.plan.plan import Plan
 from vlacompile.recipe import StagesRecipe
 from vlacompile.target import Target
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """files: {path in the bundle: bytes}. twins: the same for this machine's processor; empty where it is the
-    target's. notes: what was searched, and what was compiled and not run. reports: {stage: {machine: what its compiler
+    """files: {path in the bundle: bytes}. twins: the same for this machine's processor; empty where they are for it
+    already. notes: what was searched, and what was compiled and not run. reports: {stage: {machine: what its compiler
     said}}, for the manifest: the same for the same build."""
 
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -40,10 +41,12 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
     if not stages:
         return Compiled()
     schedules = schedules_of(wanted.tvm_schedules, recipe, target.processor, PACKAGES["apache-tvm"])
+    machine = target.processor if wanted.tvm_device == "cpu" else f"sm_{target.board.gpu.compute_capability}"
     files, twins, notes, reports = {}, {}, [], {}
     for name, stage in stages.items():
-        progress(f"compile {name} with TVM" + (f" ({wanted.tvm_trials} trials)" if wanted.tvm_trials else ""))
-        made = compile_tvm(stage, target.processor, trials=wanted.tvm_trials, seed=wanted.tvm_seed, known=schedules.lines)
+        progress(f"compile {name} with TVM for {machine}" + (f" ({wanted.tvm_trials} trials)" if wanted.tvm_trials else ""))
+        made = compile_tvm(stage, machine, host=target.processor, trials=wanted.tvm_trials, seed=wanted.tvm_seed,
+                           known=schedules.lines)
         files[stage_path(name, "tvm")] = made.library
         found = made.report["schedules"]
         if found is None:
@@ -51,17 +54,16 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
         else:
             schedules.keep(found)
             notes.append(f"TVM: {name}: searched schedules for {found['found']} of {found['kernels']} kernels")
-        if target.processor != here:
+        if machine != here:
             twins[stage_path(name, "tvm")] = compile_tvm(stage, here).library
-            notes.append(f"TVM: {name}: compiled for {target.processor}; what was replayed is the same compiled for {here}")
-        reports[name] = {target.processor: reported(made, run=target.processor == here)}
-        for machine in wanted.tvm_also:
-            progress(f"compile {name} with TVM for {machine}")
-            other = compile_tvm(stage, machine)
-            files[also_path(name, machine)] = other.library
-            reports[name][machine] = reported(other, run=False)
-            notes.append(f"TVM: {name}: for {machine} in {also_path(name, machine)}: compiled, not run")
+            notes.append(f"TVM: {name}: compiled for {machine}; what was replayed is the same compiled for {here}")
+        reports[name] = {machine: reported(made, run=machine == here)}
     return Compiled(files, twins, tuple(notes), reports)
+
+
+def twin_of(plan: Plan) -> Plan:
+    """The plan with what is for a GPU on this processor."""
+    return replace(plan, stages=tuple(replace(s, backend="tvm") if s.backend == "tvm_cuda" else s for s in plan.stages))
 
 
 def reported(made: TvmStage, run: bool) -> dict:

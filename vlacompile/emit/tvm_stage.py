@@ -27,8 +27,8 @@ import onnx_ir as ir
 
 from vlacompile.emit.onnx_stage import OnnxStage
 from vlacompile.errors import ConfigError, EmitError, nearest
-from vlacompile.recipe import TVM_MACHINES
 
+MACHINES = ("x86_64", "aarch64", "sm_87")  # processors, and the GPU of Jetson Orin
 # With tvm-ffi 0.1.15, which TVM 0.27 would take, saving a module crashes.
 PACKAGES = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
@@ -71,20 +71,21 @@ def require_tvm() -> None:
                             fix="pip install 'vlacompile[tvm]', or take stages.tvm out of the recipe")
 
 
-def compile_tvm(stage: OnnxStage, machine: str | None = None, *, trials: int = 0, seed: int = 0,
+def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aarch64", trials: int = 0, seed: int = 0,
                 known: dict | None = None) -> TvmStage:
-    """machine: one of TVM_MACHINES; None: this one. known: schedules that were found before (tvm_tuning.scheduled). trials:
-    candidates that are built and timed for the kernels without one; 0: those keep TVM's own. Raises EmitError when
-    something is missing or TVM refuses a node."""
+    """machine: one of MACHINES; None: this one. host: the processor that launches what runs on a GPU. known: schedules
+    that were found before (tvm_tuning.scheduled). trials: candidates that are built and timed for the kernels without
+    one; 0: those keep TVM's own. Raises EmitError when something is missing or TVM refuses a node."""
     machine = machine or platform.machine()
-    assert machine in TVM_MACHINES, machine
+    assert machine in MACHINES, machine
+    processor = host if machine == "sm_87" else machine
     require_tvm()
-    compiler = None if machine == platform.machine() else _tool(CROSS_COMPILER, "apt-get install g++-aarch64-linux-gnu")
+    compiler = None if processor == platform.machine() else _tool(CROSS_COMPILER, "apt-get install g++-aarch64-linux-gnu")
     with tempfile.TemporaryDirectory() as folder:
         model, out, request = (Path(folder) / n for n in ("model.onnx", "stage.so", "request.json"))
         model.write_bytes(ir.to_proto(stage.model).SerializeToString(deterministic=True))
-        request.write_text(json.dumps({"model": str(model), "machine": machine, "compiler": compiler, "out": str(out),
-                                       "trials": trials, "seed": seed,
+        request.write_text(json.dumps({"model": str(model), "machine": machine, "host": processor, "compiler": compiler,
+                                       "out": str(out), "trials": trials, "seed": seed,
                                        "schedules": known or {"workloads": [], "records": []}}), encoding="utf-8")
         command = [sys.executable, "-m", "vlacompile.emit.tvm_worker", str(request)]
         done = subprocess.run(command, capture_output=True, text=True,
@@ -133,17 +134,24 @@ def _environment(folder: Path) -> dict[str, str]:
 def gpu_resources(library: Path) -> dict[str, dict[str, int]]:
     """{kernel: {"REG": registers per thread, "STACK", "SHARED", ...: bytes}} of the machine code for sm_87 inside.
     Raises EmitError where there is none: then TVM has written source code for a compiler on the board."""
-    tool, found, data = _cuobjdump(), {}, library.read_bytes()
-    for at in (m.start() for m in re.finditer(re.escape(FATBIN), data)):
-        header, size = struct.unpack_from("<HQ", data, at + 6)
-        code = library.with_suffix(f".{at}.fatbin")
-        code.write_bytes(data[at: at + header + size])
+    tool, found, code = _cuobjdump(), {}, library.with_suffix(".fatbin")
+    for container in machine_code(library.read_bytes()):
+        code.write_bytes(container)
         done = subprocess.run([tool, "-arch", "sm_87", "-res-usage", code], capture_output=True, text=True)
         for kernel, usage in re.findall(r"Function (\S+?):\s*\n\s*(REG:.*)", done.stdout + done.stderr):
             found[kernel] = {k: int(v) for k, v in re.findall(r"([A-Z]+(?:\[\d+\])?):(\d+)", usage)}
     if not found:
         raise EmitError("there is no machine code for the GPU in a compiled stage", where=library.name,
                         why="cuobjdump finds no kernel for sm_87 in it", fix="check that nvcc runs and knows sm_87")
+    return found
+
+
+def machine_code(library: bytes) -> list[bytes]:
+    """The containers of a GPU's code in a compiled stage."""
+    found = []
+    for at in (m.start() for m in re.finditer(re.escape(FATBIN), library)):
+        header, size = struct.unpack_from("<HQ", library, at + 6)
+        found.append(library[at: at + header + size])
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -61,17 +62,17 @@ class Assembly:
 
 def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, recipe: Recipe,
              decoder: Decoder | None = None, guidance: Guidance | None = None,
-             compiled: frozenset[str] = frozenset(), texts: tuple[CompiledText, ...] = (),
+             compiled: Mapping[str, str] = MappingProxyType({}), texts: tuple[CompiledText, ...] = (),
              known: tuple[KnownInstruction, ...] = (), absent: frozenset[str] = frozenset()) -> Assembly:
-    """compiled: stages whose artefacts hold their weights and are TVM's; none of theirs goes to WEIGHTS_FILE. absent:
+    """compiled: {stage: backend} of those whose artefacts hold their weights, TVM's; none of theirs goes to WEIGHTS_FILE. absent:
     stages of which only what they make of `known` is kept."""
     store = _WeightStore([], bytearray(), {})
     constant_weight = {n: store.add(n, t.detach().contiguous().numpy()) for n, t in staged.constants.items()}
     stored = {
         s.name: tuple(Initializer(port, store.add(f"{s.name}/{port}", array))
-                      for port, array in emitted[s.name].initializers.items()) if s.name not in compiled | absent else ()
+                      for port, array in emitted[s.name].initializers.items()) if s.name not in {*compiled, *absent} else ()
         for s in staged.stages}
-    backends = dict.fromkeys(compiled, "tvm") | dict.fromkeys(absent, "library")
+    backends = {**compiled, **dict.fromkeys(absent, "library")}
     values, index, arena_bytes = _values(staged, constant_weight, target.backend)
     sources = tuple(SourceInput(index[n], s.update, as_f32([s.clock or 0.0])[0])
                     for n, s in staged.program.sources.items())

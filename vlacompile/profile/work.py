@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from vlacompile.bundle.bundle import Bundle
+from vlacompile.bundle.layout import COMPILED
 from vlacompile.errors import BundleError
 from vlacompile.plan.plan import Stage
 
@@ -70,7 +71,7 @@ def work_of(bundle: Bundle) -> tuple[StageWork, ...]:
         if stage.backend == "library":
             found.append(StageWork(stage.name, stage.iterations, (), 0, 0, 0))
             continue
-        if stage.backend == "tvm" or stage.artefact is None:
+        if stage.backend in COMPILED or stage.artefact is None:
             found.append(_from_plan(stage))
             continue
         path = bundle.path / plan.files[stage.artefact].path

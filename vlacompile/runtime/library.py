@@ -34,7 +34,7 @@ class SessionOptions(_Struct):
                 ("tvm_ffi_library", c.c_char_p), ("tvm_library", c.c_char_p),
                 ("stand_in", c.c_uint32), ("reserved2", c.c_uint32), ("tensorrt_library", c.c_char_p),
                 ("tensorrt_trial", c.c_uint32), ("whole_tick", c.c_uint32), ("lane", c.c_uint32),
-                ("reserved3", c.c_uint32)]
+                ("reserved3", c.c_uint32), ("tvm_cuda_library", c.c_char_p)]
 
 
 class LaneInfo(_Struct):
@@ -193,14 +193,15 @@ def onnxruntime_library() -> Path:
     return found[0]
 
 
-def tvm_libraries() -> tuple[Path | None, Path | None]:
-    """libtvm_ffi and libtvm_runtime of the installed packages (found without importing them); None: not installed."""
-    found = []
-    for package, name in (("tvm_ffi", "libtvm_ffi.so"), ("tvm", "libtvm_runtime.so")):
+def tvm_libraries() -> dict[str, Path | None]:
+    """Of the installed packages (found without importing them), by the session's option; None: not installed."""
+    found = {}
+    for option, package, name in (("tvm_ffi_library", "tvm_ffi", "libtvm_ffi.so"), ("tvm_library", "tvm", "libtvm_runtime.so"),
+                                  ("tvm_cuda_library", "tvm", "libtvm_runtime_cuda.so")):
         spec = importlib.util.find_spec(package)
         path = Path(spec.origin).parent / "lib" / name if spec and spec.origin else None
-        found.append(path if path and path.is_file() else None)
-    return found[0], found[1]
+        found[option] = path if path and path.is_file() else None
+    return found
 
 
 def check(status: int, diag: Diag, where: str) -> None:

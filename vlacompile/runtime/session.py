@@ -78,8 +78,8 @@ class Session:
         self._beside = beside  # it closes the bundle
         bundle = beside._bundle if beside is not None else self._open(verify_files, diag)
         engine = str(engine_library or onnxruntime_library()).encode()
-        ffi, tvm = (p and str(p).encode() for p in tvm_libraries())
-        session_options = SessionOptions(ort_library=engine, threads=threads, tvm_ffi_library=ffi, tvm_library=tvm,
+        tvm = {option: path and str(path).encode() for option, path in tvm_libraries().items()}
+        session_options = SessionOptions(ort_library=engine, threads=threads, **tvm,
                                          stand_in=int(stand_in), whole_tick=int(whole_tick),
                                          tensorrt_library=tensorrt_library and str(tensorrt_library).encode(),
                                          lane=self._lane_option(lane))

@@ -3,7 +3,7 @@
    libtvm_ffi exports plain C functions; a value is sixteen bytes, an object a counted header with
    its content behind it. libtvm_runtime registers the functions that load a compiled stage, which
    are found by name. These declarations were executed against tvm-ffi 0.1.14 and TVM 0.27 on
-   x86-64 and aarch64; tensors are DLPack's. */
+   x86-64 and aarch64, for GPUs on a double of CUDA's libraries; tensors are DLPack's. */
 #ifndef VLART_TVM_ABI_H
 #define VLART_TVM_ABI_H
 
@@ -14,13 +14,28 @@ enum { /* type of a value */
   TVM_NONE = 0,
   TVM_INT = 1,
   TVM_BOOL = 2,
+  TVM_POINTER = 4, /* an address, not owned */
+  TVM_ELEMENT = 5, /* element type */
+  TVM_DEVICE = 6,
   TVM_STRING = 8,   /* const char *, not owned */
   TVM_OBJECTS = 64, /* from here on the value is an object, and one reference to it */
   TVM_FUNCTION = 68,
+  TVM_SHAPE = 69,
   TVM_TENSOR = 70,
   TVM_ARRAY = 71,
   TVM_MODULE = 73,
 };
+
+typedef struct {
+  uint8_t kind; /* 0 signed, 1 unsigned, 2 floating point, 6 boolean */
+  uint8_t bits;
+  uint16_t lanes;
+} tvm_element_t;
+
+typedef struct {
+  int32_t type;
+  int32_t id;
+} tvm_device_t;
 
 typedef struct {
   int32_t type;
@@ -28,7 +43,10 @@ typedef struct {
   union {
     int64_t integer;
     const char *string;
+    const void *pointer;
     void *object;
+    tvm_element_t element;
+    tvm_device_t device;
   } as;
 } tvm_value_t;
 
@@ -50,16 +68,14 @@ typedef struct {
   tvm_text_t message;
 } tvm_error_t;
 
-enum { TVM_CPU = 1, TVM_POOLED = 2 };
+enum { TVM_CPU = 1, TVM_CUDA = 2 };
+enum { TVM_POOLED = 2 }; /* how a stage allocates */
 
 typedef struct {
   void *data;
-  int32_t device_type;
-  int32_t device_id;
+  tvm_device_t device;
   int32_t rank;
-  uint8_t kind; /* 0 signed, 1 unsigned, 2 floating point, 6 boolean */
-  uint8_t bits;
-  uint16_t lanes;
+  tvm_element_t element;
   int64_t *dims;
   int64_t *strides; /* NULL: dense */
   uint64_t offset;

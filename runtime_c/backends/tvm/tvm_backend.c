@@ -1,51 +1,27 @@
-/* TVM as an engine, on the CPU: a stage is a shared object, compiled ahead of time for the machine
-   it runs on, with its weights inside; two small libraries, found at run time, load it.
+/* TVM as an engine, on the CPU or on an NVIDIA GPU: a stage is a shared object, compiled ahead of
+   time for the machine it runs on, with its weights inside; two small libraries, found at run time,
+   load it, and a third where it is for a GPU.
 
    A stage file is code: it is run by loading it. The bundle's checksums say that it is the file
    that was built, not that its author is to be trusted.
    The library allocates inside its own call (about one small block per kernel, from its pool for
    tensors); this backend allocates nothing. The first call, at [init], on whatever the session's
-   memory holds, fills the pool and shows the types of what comes out. */
-#include <dlfcn.h>
+   memory holds, fills the pool and shows the types of what comes out.
+
+   On a GPU every input and output is copied, to tensors that are made at [init] and from those that
+   a run gives: the session's memory may be anybody's. */
 #include <string.h>
 
 #include "diag.h"
 #include "tvm_engine.h"
 
-#define TVM_DEFAULT_FFI "libtvm_ffi.so"
-#define TVM_DEFAULT_RUNTIME "libtvm_runtime.so"
 #define TVM_PATH_BYTES 4096u
 
 extern const vlart_backend_t vlart_backend_tvm;
+extern const vlart_backend_t vlart_backend_tvm_cuda;
 
 const char *tvm_stage_name(const tvm_engine_t *engine) {
   return vlart_plan_stage_name(&engine->bundle->plan, engine->stage);
-}
-
-/* The library's texts are counted, not ended. */
-static void copy_text(char *out, size_t capacity, const tvm_text_t *text) {
-  size_t bytes = text->bytes < capacity - 1 ? text->bytes : capacity - 1;
-  memcpy(out, text->data, bytes);
-  out[bytes] = '\0';
-}
-
-vlart_status_t tvm_raised(const tvm_api_t *api, const char *call, const char *where,
-                          vlart_diag_t *diag) {
-  void *object = NULL;
-  api->take_error(&object);
-  vlart_fail(diag, VLART_STATUS_BACKEND_FAILED, "TVM reports an error", NULL);
-  vlart_where(diag, "%s in stage \"%s\"", call, where);
-  if (object == NULL) {
-    vlart_why(diag, "it gives no reason");
-    return VLART_STATUS_BACKEND_FAILED;
-  }
-  const tvm_error_t *error = object;
-  char kind[64], message[400];
-  copy_text(kind, sizeof kind, &error->kind);
-  copy_text(message, sizeof message, &error->message);
-  vlart_why(diag, "%s: %s", kind, message);
-  api->release(object);
-  return VLART_STATUS_BACKEND_FAILED;
 }
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
@@ -98,92 +74,19 @@ static size_t engine_bytes(const vlart_bundle_t *bundle, uint32_t stage) {
   return lay_out(NULL, bundle, stage);
 }
 
-static vlart_status_t no_library(const char *path, const char *why, vlart_diag_t *diag) {
-  vlart_fail(diag, VLART_STATUS_NO_BACKEND, "TVM's runtime cannot be loaded",
-             "`pip install apache-tvm`, then give the paths of tvm_ffi/lib/libtvm_ffi.so and "
-             "tvm/lib/libtvm_runtime.so (vlart-run: --tvm-ffi, --tvm)");
-  vlart_where(diag, "%s", path);
-  vlart_why(diag, "%s", why != NULL ? why : "the loader gives no reason");
-  return VLART_STATUS_NO_BACKEND;
-}
-
-/* A compiled stage looks for the library's functions among the global symbols, so both are loaded
-   to be seen; they stay in the process, as their threads and tables do. */
-static vlart_status_t load_libraries(tvm_api_t *api, const char *ffi_path,
-                                     const char *runtime_path, vlart_diag_t *diag) {
-  void *ffi = dlopen(ffi_path, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
-  if (ffi == NULL) {
-    return no_library(ffi_path, dlerror(), diag);
-  }
-  if (dlopen(runtime_path, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE) == NULL) {
-    return no_library(runtime_path, dlerror(), diag);
-  }
-  const struct {
-    const char *name;
-    void *to;
-  } wanted[] = {{"TVMFFIFunctionGetGlobal", &api->get_global},
-                {"TVMFFIFunctionCall", &api->call},
-                {"TVMFFITensorFromDLPack", &api->from_lent},
-                {"TVMFFIObjectDecRef", &api->release},
-                {"TVMFFIErrorMoveFromRaised", &api->take_error}};
-  for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-    void *symbol = dlsym(ffi, wanted[i].name);
-    if (symbol == NULL) {
-      return no_library(ffi_path, "it does not export tvm-ffi's functions", diag);
-    }
-    memcpy(wanted[i].to, &symbol, sizeof symbol);
-  }
-  return VLART_STATUS_OK;
-}
-
-static vlart_status_t find_global(const tvm_api_t *api, const char *name, void **out_function,
-                                  vlart_diag_t *diag) {
-  tvm_text_t text = {name, strlen(name)};
-  if (api->get_global(&text, out_function) != 0) {
-    return tvm_raised(api, name, "*", diag);
-  }
-  return *out_function != NULL ? VLART_STATUS_OK
-                               : no_library(name, "the library has no such function", diag);
-}
-
 static vlart_status_t tvm_open(void *memory, const vlart_session_options_t *options,
                                vlart_diag_t *diag) {
-  tvm_context_t *context = memory;
-  const char *ffi = options->tvm_ffi_library != NULL ? options->tvm_ffi_library : TVM_DEFAULT_FFI;
-  const char *runtime = options->tvm_library != NULL ? options->tvm_library : TVM_DEFAULT_RUNTIME;
-  vlart_status_t status = load_libraries(&context->api, ffi, runtime, diag);
-  const tvm_api_t *api = &context->api;
-  if (status == VLART_STATUS_OK) {
-    status = find_global(api, "ffi.ModuleLoadFromFile", &context->load_module, diag);
-  }
-  if (status == VLART_STATUS_OK) {
-    status = find_global(api, "ffi.ModuleGetFunction", &context->get_function, diag);
-  }
-  if (status == VLART_STATUS_OK) {
-    status = find_global(api, "ffi.ArrayGetItem", &context->get_item, diag);
-  }
-  return status;
+  return tvm_open_on(TVM_CPU, memory, options, diag);
 }
 
-static void release(const tvm_api_t *api, void **object) {
-  if (*object != NULL) {
-    api->release(*object);
-    *object = NULL;
-  }
+static vlart_status_t tvm_open_cuda(void *memory, const vlart_session_options_t *options,
+                                    vlart_diag_t *diag) {
+  return tvm_open_on(TVM_CUDA, memory, options, diag);
 }
 
-static void tvm_close(void *memory) {
-  tvm_context_t *context = memory;
-  release(&context->api, &context->get_item);
-  release(&context->api, &context->get_function);
-  release(&context->api, &context->load_module);
-  *context = (tvm_context_t){0};
-}
-
-/* Calls a function that gives an object of one type. */
-static vlart_status_t call_for(const tvm_engine_t *engine, void *function, const char *name,
-                               tvm_value_t *arguments, int32_t count, int32_t type,
-                               void **out_object, vlart_diag_t *diag) {
+vlart_status_t tvm_call_for(const tvm_engine_t *engine, void *function, const char *name,
+                            tvm_value_t *arguments, int32_t count, int32_t type,
+                            void **out_object, vlart_diag_t *diag) {
   const tvm_api_t *api = &engine->context->api;
   tvm_value_t result = {0};
   if (api->call(function, arguments, count, &result) != 0) {
@@ -209,40 +112,45 @@ static vlart_status_t function_of(const tvm_engine_t *engine, void *module, cons
   tvm_value_t arguments[3] = {{.type = TVM_MODULE, .as.object = module},
                               {.type = TVM_STRING, .as.string = name},
                               {.type = TVM_BOOL, .as.integer = 1}};
-  return call_for(engine, engine->context->get_function, name, arguments, 3, TVM_FUNCTION,
-                  out_function, diag);
+  return tvm_call_for(engine, engine->context->functions.get_function, name, arguments, 3,
+                      TVM_FUNCTION, out_function, diag);
 }
 
 static vlart_status_t start(tvm_engine_t *engine, const char *path, vlart_diag_t *diag) {
   const tvm_api_t *api = &engine->context->api;
   tvm_value_t file = {.type = TVM_STRING, .as.string = path};
   void *make = NULL, *initialise = NULL;
-  vlart_status_t status = call_for(engine, engine->context->load_module, "ffi.ModuleLoadFromFile",
-                                   &file, 1, TVM_MODULE, &engine->library, diag);
+  vlart_status_t status =
+      tvm_call_for(engine, engine->context->functions.load_module, "ffi.ModuleLoadFromFile", &file,
+                   1, TVM_MODULE, &engine->library, diag);
   if (status == VLART_STATUS_OK) {
     status = function_of(engine, engine->library, "vm_load_executable", &make, diag);
   }
   if (status == VLART_STATUS_OK) {
-    status = call_for(engine, make, "vm_load_executable", NULL, 0, TVM_MODULE, &engine->machine,
-                      diag);
+    status = tvm_call_for(engine, make, "vm_load_executable", NULL, 0, TVM_MODULE,
+                          &engine->machine, diag);
   }
   if (status == VLART_STATUS_OK) {
     status = function_of(engine, engine->machine, "vm_initialization", &initialise, diag);
   }
   if (status == VLART_STATUS_OK) {
-    tvm_value_t device[3] = {{.type = TVM_INT, .as.integer = TVM_CPU},
-                             {.type = TVM_INT, .as.integer = 0},
-                             {.type = TVM_INT, .as.integer = TVM_POOLED}};
+    tvm_value_t devices[6] = {{.type = TVM_INT, .as.integer = engine->context->device},
+                              {.type = TVM_INT, .as.integer = 0},
+                              {.type = TVM_INT, .as.integer = TVM_POOLED},
+                              {.type = TVM_INT, .as.integer = TVM_CPU}, /* shapes are on the host */
+                              {.type = TVM_INT, .as.integer = 0},
+                              {.type = TVM_INT, .as.integer = TVM_POOLED}};
     tvm_value_t nothing = {0};
-    if (api->call(initialise, device, 3, &nothing) != 0) {
+    int32_t numbers = engine->context->device == TVM_CPU ? 3 : 6;
+    if (api->call(initialise, devices, numbers, &nothing) != 0) {
       status = tvm_raised(api, "vm_initialization", tvm_stage_name(engine), diag);
     }
   }
   if (status == VLART_STATUS_OK) {
     status = function_of(engine, engine->machine, "main", &engine->main, diag);
   }
-  release(api, &initialise);
-  release(api, &make);
+  tvm_release(api, &initialise);
+  tvm_release(api, &make);
   return status;
 }
 
@@ -299,11 +207,11 @@ static void tvm_unload(void *memory) {
   }
   const tvm_api_t *api = &engine->context->api;
   for (uint32_t i = 0; i < engine->iterations * engine->input_count; i++) {
-    release(api, &engine->arguments[i].as.object);
+    tvm_release(api, &engine->arguments[i].as.object);
   }
-  release(api, &engine->main);
-  release(api, &engine->machine);
-  release(api, &engine->library);
+  tvm_release(api, &engine->main);
+  tvm_release(api, &engine->machine);
+  tvm_release(api, &engine->library);
   engine->context = NULL;
 }
 
@@ -313,6 +221,19 @@ const vlart_backend_t vlart_backend_tvm = {
     .context_bytes = context_bytes,
     .engine_bytes = engine_bytes,
     .open = tvm_open,
+    .load = tvm_load,
+    .prepare = tvm_prepare,
+    .run = tvm_run,
+    .unload = tvm_unload,
+    .close = tvm_close,
+};
+
+const vlart_backend_t vlart_backend_tvm_cuda = {
+    .id = VLART_BACKEND_TVM_CUDA,
+    .name = "tvm_cuda",
+    .context_bytes = context_bytes,
+    .engine_bytes = engine_bytes,
+    .open = tvm_open_cuda,
     .load = tvm_load,
     .prepare = tvm_prepare,
     .run = tvm_run,

@@ -127,6 +127,8 @@ typedef struct {
   uint32_t lane; /* 0: all stages; k: those of the k-th lane, from 1; VLART_LANE_CONTROL: those of none
                     (vlart_lanes.h) */
   uint32_t reserved3;
+  const char *tvm_cuda_library; /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the
+                                   GPU; NULL: the loader's */
 } vlart_session_options_t;
 
 typedef struct {
