@@ -8,10 +8,8 @@ import re
 
 import onnx_ir as ir
 import pytest
-import torch
-import torch.nn.functional as F
 
-import vlacompile as vc
+from tests.rejected_policies import Bits, Determinant, Folded, InBytes, Resized, Spectrum, policy
 from vlacompile.capture.export import capture
 from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import BundleCheck, judge
@@ -26,47 +24,6 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None
                                 reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")
 
 
-class Determinant(torch.nn.Module):
-    def forward(self, x):
-        return torch.linalg.det(x.reshape(1, 4, 4) + torch.eye(4))
-
-
-class Bits(torch.nn.Module):
-    def forward(self, x):
-        return torch.bitwise_and((x * 10).int(), 3).float()
-
-
-class Spectrum(torch.nn.Module):
-    def forward(self, x):
-        return torch.fft.rfft(x).abs()
-
-
-class Resized(torch.nn.Module):
-    def forward(self, x):
-        return F.interpolate(x.reshape(1, 1, 4, 4), size=(2, 2), mode="bilinear", antialias=True)
-
-
-class Folded(torch.nn.Module):
-    def forward(self, x):
-        return F.fold(x.reshape(1, 4, 4), (4, 4), 2, stride=2)
-
-
-class InBytes(torch.nn.Module):
-    def forward(self, x):
-        return (x.to(torch.uint8) // 2).float()
-
-
-class Whole(torch.nn.Module):
-    """A policy's function around one of them."""
-
-    def __init__(self, part: type[torch.nn.Module]):
-        super().__init__()
-        self.part = part()
-
-    def forward(self, x):
-        return {"action": self.part(x * 2.0)}
-
-
 CASES = {Determinant: ("Det", "has no Det", "sum of products"), Bits: ("BitwiseAnd", "has no BitwiseAnd", "logical_and"),
          Spectrum: ("DFT", "has no DFT", "constant matrices"), Resized: ("Resize", "(?i)antialias", "antialias=True"),
          Folded: ("Col2Im", "has no Col2Im", "reshape and permute"), InBytes: ("Cast", "UINT8", "bytes to numbers")}
@@ -75,8 +32,7 @@ CASES = {Determinant: ("Det", "has no Det", "sum of products"), Bits: ("BitwiseA
 @pytest.mark.parametrize("part", CASES, ids=lambda p: p.__name__)
 def test_what_tensorrt_has_not_is_told_with_its_line_and_a_rewrite(part, tmp_path):
     op, why, fix = CASES[part]
-    policy = vc.Policy("p", Whole(part).eval(), {"x": vc.Source("observation")}, {"x": torch.rand(1, 16)})
-    (found,) = stage(capture(policy, whole=True), load_target("orin-nano-8gb"), load_recipe(None)).staged.stages
+    (found,) = stage(capture(policy(part), whole=True), load_target("orin-nano-8gb"), load_recipe(None)).staged.stages
     emitted = emit_onnx(found, "tensorrt")
     ir.save(emitted.model, tmp_path / "m.onnx")
     checked = judge(found.name, build_of(found, emitted), emitted.model, compile_stage(tmp_path / "m.onnx"))
@@ -85,5 +41,5 @@ def test_what_tensorrt_has_not_is_told_with_its_line_and_a_rewrite(part, tmp_pat
     lines, first = inspect.getsourcelines(part.forward)
     node = re.search(r'node "([^"]+)"', caught.value.where).group(1)
     assert {n.name: n.op_type for n in emitted.model.graph}[node] == op
-    assert f"tests/test_check_rejected.py:{first + 1}: {lines[1].strip()}" in caught.value.where
+    assert f"tests/rejected_policies.py:{first + 1}: {lines[1].strip()}" in caught.value.where
     assert re.search(why, caught.value.why) and fix in caught.value.fix

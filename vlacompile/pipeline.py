@@ -20,6 +20,7 @@ from vlacompile.capture.program import Program
 from vlacompile.config import shipped
 from vlacompile.emit.build_recipe import with_builds
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
+from vlacompile.emit.tensorrt_support import require_supported
 from vlacompile.emit.tvm_bundle import compile_ahead, twin_of
 from vlacompile.emit.tvm_stage import chosen_stages
 from vlacompile.errors import ConfigError, ParityError
@@ -144,6 +145,8 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
             continue
         progress(f"emit {s.name}")
         emitted[s.name] = emit_onnx(s, "onnxruntime" if s.name in ahead else where.backend)
+        if where.software is not None and s.name not in ahead:
+            require_supported(s.name, emitted[s.name].model, where.software.tensorrt)
     compiled = compile_ahead({n: e for n, e in emitted.items() if n in ahead}, wanted.stages, recipe, where, progress)
     staging = replace(staging, notes=staging.notes + compiled.notes)
     known = compile_instructions(spoken, staging.staged, frames[0])

@@ -18,7 +18,8 @@ import onnx_ir as ir
 import torch
 from torch.fx import GraphModule
 
-from vlacompile.emit.quantised_ops import TRANSLATIONS
+from vlacompile.emit.aten_ops import ATEN
+from vlacompile.emit.quantised_ops import QUANTISED
 from vlacompile.emit.tensorrt_graph import for_tensorrt
 from vlacompile.errors import EmitError
 from vlacompile.staging.stages import StageGraph
@@ -65,7 +66,7 @@ def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime") -> OnnxStage:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 module, args, dynamo=True, opset_version=OPSETS[dialect], input_names=[p.name for p in stage.inputs],
-                output_names=outputs, optimize=True, verbose=False, custom_translation_table=TRANSLATIONS)
+                output_names=outputs, optimize=True, verbose=False, custom_translation_table=ATEN | QUANTISED)
     except Exception as error:  # torch.onnx raises its own and its translators' errors
         raise _explain(stage, error) from error
     return _finish(stage, program.model, dialect)

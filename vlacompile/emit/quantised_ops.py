@@ -86,7 +86,7 @@ def _embedding_int4(weight, scale, ids, block: int):
     return _GATHER_BLOCKS(weight, ids, scale, bits=4, block_size=block, gather_axis=0, quantize_axis=1)
 
 
-TRANSLATIONS = {
+QUANTISED = {
     OPS.quantise_dequantise.default: _quantise_dequantise,
     OPS.conv_int8.default: _conv_int8,
     OPS.add_int8.default: _add_int8,

@@ -1,0 +1,94 @@
+"""Which ONNX ops, of which element types, the parser of an older TensorRT takes: a stage is refused here, with the line of
+the model, and not first on the board.
+
+NVIDIA's compiler that runs without a board (check/) is as new as JetPack 7.2's; JetPack 6.2's is not. The table has facts of
+onnx-tensorrt's docs/operators.md at 10.1-GA, and of its source where that takes more (Clip); its change log names
+nothing that 10.2 or 10.3 take away.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from vlacompile.errors import EmitError
+
+LISTED = (10, 3)  # the newest version that the table was made for; later ones take more
+_FLOATS, _INTS = ("FLOAT", "FLOAT16", "BFLOAT16"), ("INT32", "INT64")
+_OPS = {
+    _FLOATS: "Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv ConvTranspose Cos Cosh CumSum "
+             "Dropout Einsum Elu Erf Exp Floor GRU Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool HardSigmoid HardSwish "
+             "Hardmax IsInf LRN LSTM LayerNormalization LeakyRelu Log LogSoftmax LpNormalization LpPool MatMul MaxPool "
+             "MeanVarianceNormalization PRelu Pow QuantizeLinear RNN RandomNormal RandomNormalLike RandomUniform "
+             "RandomUniformLike Reciprocal Resize Round Scan Selu Sigmoid Sin Sinh Softmax Softplus Softsign Sqrt Tan Tanh "
+             "ThresholdedRelu Upsample",
+    _FLOATS[:2]: "DeformConv GridSample InstanceNormalization Mish NonMaxSuppression NonZero RoiAlign",
+    _FLOATS + _INTS: "Abs Add ArgMax ArgMin Clip DepthToSpace Div Equal Greater GreaterOrEqual IsNaN Less LessOrEqual Max Mean "
+                     "Min Mod Mul Neg Pad Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
+                     "ReduceProd ReduceSum ReduceSumSquare Relu Scatter ScatterElements ScatterND Shrink Sign SpaceToDepth "
+                     "Sub Sum TopK",
+    _FLOATS + _INTS + ("BOOL",): "Concat Constant ConstantOfShape Expand EyeLike Flatten Gather GatherElements GatherND "
+                                 "Identity If Loop OneHot Reshape ReverseSequence Shape Size Slice Split Squeeze Tile "
+                                 "Transpose Trilu Unsqueeze Where",
+    _FLOATS + _INTS + ("BOOL", "UINT8"): "Cast CastLike",
+    _FLOATS + _INTS + ("INT8",): "Gelu",
+    ("INT8", "INT4"): "DequantizeLinear",
+    ("BOOL",): "And Not Or Xor",
+}
+_TYPES = {op: types for types, ops in _OPS.items() for op in ops.split()}
+_VALUE = {"Where": 1}  # which input says the type, where it is not the first
+
+_BITS = "write it with logical_and, logical_or and logical_not of booleans, or with // and % of integers"
+BYTES = "cast bytes to numbers before anything else is done with them, and numbers to no bytes"
+REWRITES = {  # what to write in place of an op
+    "NonZero": "write the selection with where() or a constant index: its size depends on values",
+    "Unique": "its size depends on values: compute it outside the policy",
+    "QuickGelu": "write x * sigmoid(1.702 * x)",
+    "MatMulNBits": "build the bundle for a board: it is an op of ONNX Runtime",
+    "DynamicQuantizeLinear": "build the bundle for a board: ranges are fixed beforehand there",
+    "DynamicQuantizeMatMul": "build the bundle for a board: ranges are fixed beforehand there",
+    "Resize": "resize without antialias=True, or with fixed weights as a matrix product",
+    "BitwiseAnd": _BITS,
+    "BitwiseOr": _BITS,
+    "BitwiseXor": _BITS,
+    "BitwiseNot": _BITS,
+    "BitShift": "multiply or divide by a power of two",
+    "Cast": BYTES,
+    "CumSum": "sum floating-point numbers, or multiply by a triangular matrix of ones",
+    "Det": "write the determinant out (of 2x2 and 3x3 it is a sum of products), or compute it outside the policy",
+    "DFT": "write the transform as two products with constant matrices of cosines and sines",
+    "Col2Im": "blocks that do not overlap: reshape and permute; others: conv_transpose with a kernel of ones",
+    "GroupNormalization": "normalise instances of groups, and scale channels behind",
+    "MaxUnpool": "keep a mask of the maxima and multiply by it, or upsample",
+    "SplitToSequence": "index the parts instead of iterating over a tensor",
+    "Bernoulli": "make the random numbers an input",
+    "RandomNormal": "make the random numbers an input",
+}
+OTHERWISE = ("rewrite that line with ops that TensorRT has "
+              "(https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md), or give the stage to another engine")
+
+
+def require_supported(stage: str, model: ir.Model, tensorrt: str) -> None:
+    """tensorrt: the version on the board, as "10.3.0". Raises EmitError for the first node that it does not take."""
+    if tuple(int(n) for n in tensorrt.split(".")[:2]) > LISTED:
+        return
+    for node in model.graph:
+        why = _refusal(node)
+        if why is not None:
+            line = f", {node.doc_string}" if node.doc_string else ""
+            raise EmitError(f'TensorRT {tensorrt} does not take the stage "{stage}"', where=f'stage "{stage}", node "{node.name}"{line}',
+                            why=why, fix=REWRITES.get(node.op_type, OTHERWISE) + "; or build it for jetpack-7.2")
+
+
+def _refusal(node: ir.Node) -> str | None:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _TYPES:
+        return f"it has no {node.op_type}"
+    value = node.inputs[_VALUE.get(node.op_type, 0)] if node.inputs else None
+    if value is not None and value.dtype is not None and value.dtype.name not in _TYPES[node.op_type]:
+        return f"its {node.op_type} is none of {value.dtype.name}"
+    if node.op_type == "Resize" and node.attributes.get_int("antialias", 0):
+        return "its Resize does not average (antialias)"
+    if node.op_type == "Cast" and node.attributes.get_int("to") == ir.DataType.UINT8 and not node.outputs[0].is_graph_output():
+        return "it has bytes at a stage's border alone"
+    if node.op_type == "DequantizeLinear" and value.dtype == ir.DataType.INT4 and value.shape[-1] % 2:
+        return f"rows of 4-bit numbers have an even length there, not {value.shape[-1]}"
+    return None
