@@ -22,7 +22,7 @@ from vlacompile.check.tensorrt import judge
 from vlacompile.emit.attentions import fused_attentions
 from vlacompile.emit.build_recipe import ENGINE_BYTES, code_bytes, int4_products
 from vlacompile.emit.join_attentions import join_attentions
-from vlacompile.emit.tensorrt_graph import flat_rows, several_blocks
+from vlacompile.emit.tensorrt_graph import count_in_numbers, flat_rows, several_blocks
 from vlacompile.pipeline import stage
 from vlacompile.plan.plan import Build
 from vlacompile.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, load_recipe
@@ -267,3 +267,37 @@ def test_four_bits_run_step_by_step_on_a_board(precision, form, fused):
         return all(s.iterations == 1 for s in staged.stages)
 
     assert runs("orin-nano-8gb") == fused
+
+
+def running_sum(path, kind, length: int = 6, ends: bool = True) -> ir.Model:
+    """Of a mask, or of integers that are given; its result is the output itself, or half of it."""
+    nodes = [helper.make_node("Cast", ["x"], ["n"], to=TensorProto.INT64, name="cast"),
+             helper.make_node("Concat", ["n", "one"], ["more"], axis=1, name="more"),
+             helper.make_node("CumSum", ["more", "axis"], ["y" if ends else "sum"], name="sums")]
+    nodes += [] if ends else [helper.make_node("Add", ["sum", "one"], ["y"], name="add")]
+    tensors = [onnx.numpy_helper.from_array(np.array([[1]]), "one"), onnx.numpy_helper.from_array(np.array(1), "axis")]
+    model = ir.load(write(path, nodes, [("x", kind, [1, length])], [("y", TensorProto.INT64, [1, length + 1])], tensors))
+    for value in (v for n in model.graph for v in n.outputs if v.name in ("n", "more", "sum")):
+        value.dtype, value.shape = ir.DataType.INT64, ir.Shape([1, length + (value.name != "n")])
+    return model
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_is_counted_is_summed_in_floating_point(tmp_path, ends):
+    model, x = running_sum(tmp_path / "m.onnx", TensorProto.BOOL, ends=ends), np.array([[True, False, True, True, False, True]])
+    want = run(model, x)
+    count_in_numbers(model)
+    found = {n.name: n for n in model.graph}["sums"]
+    assert found.inputs[0].dtype == found.outputs[0].dtype == ir.DataType.FLOAT
+    np.testing.assert_array_equal(run(model, x), want)
+    assert [o.name for o in model.graph.outputs] == ["y"] and model.graph.outputs[0].dtype == ir.DataType.INT64
+    before = [n.name for n in model.graph]
+    count_in_numbers(model)
+    assert [n.name for n in model.graph] == before
+
+
+@pytest.mark.parametrize("kind, length", [(TensorProto.INT64, 6), (TensorProto.BOOL, 1 << 24)])
+def test_sums_that_floating_point_may_not_hold_stay(tmp_path, kind, length):
+    model = running_sum(tmp_path / "m.onnx", kind, length)
+    count_in_numbers(model)
+    assert {n.name: n for n in model.graph}["sums"].inputs[0].dtype == ir.DataType.INT64

@@ -25,6 +25,7 @@ def for_tensorrt(model: ir.Model) -> None:
     own_dequantisations(model)
     several_blocks(model)
     flat_rows(model)
+    count_in_numbers(model)
     join_attentions(model)
     for value in [v for v in model.graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[value.name]  # scales that are there in fp16 now
@@ -61,8 +62,7 @@ def _cast(model: ir.Model, value: ir.Value, moved: list[ir.Value]) -> None:
     kinds = {ir.DataType(n.attributes.get_int("to")) for n in casts}
     kind = kinds.pop() if len(kinds) == 1 else ir.DataType.FLOAT16  # holds 0..255 exactly
     uses = list(value.uses())
-    cast = ir.node("Cast", [value], {"to": kind}, name=f"{value.name}_numbers")
-    cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].dtype = f"{value.name}_numbers", value.shape, kind
+    cast = _converted(value, kind, f"{value.name}_numbers")
     for node, i in uses:
         node.replace_input_with(i, cast.outputs[0])
     first = next(n for n in model.graph if any(n is u for u, _ in uses))
@@ -188,4 +188,44 @@ def flat_rows(model: ir.Model) -> None:
 def _reshaped(model: ir.Model, value: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
     node = ir.node("Reshape", [value, _constant(model, f"{name}_shape", np.array(shape, np.int64))], name=name)
     node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = name, ir.Shape(shape), value.dtype
+    return node
+
+
+def count_in_numbers(model: ir.Model) -> None:
+    """Running sums of integers are taken over f32 where no sum can reach 2^24, so that they are the same: TensorRT 10.3
+    documents CumSum of floating-point numbers alone."""
+    for node in [n for n in model.graph if n.op_type == "CumSum" and n.inputs[0].dtype in (ir.DataType.INT32, ir.DataType.INT64)]:
+        x, y = node.inputs[0], node.outputs[0]
+        largest = _largest(x)
+        if largest is None or largest * max(x.shape) >= 1 << 24:
+            continue
+        kind, shape = x.dtype, y.shape
+        numbers = _converted(x, ir.DataType.FLOAT, f"{node.name}__numbers")
+        back = _converted(y, kind, f"{node.name}__counts")
+        model.graph.insert_before(node, numbers)
+        node.replace_input_with(0, numbers.outputs[0])
+        y.dtype, back.outputs[0].shape = ir.DataType.FLOAT, shape
+        ir.convenience.replace_all_uses_with(y, back.outputs[0], replace_graph_outputs=True)
+        back.replace_input_with(0, y)
+        model.graph.insert_after(node, back)
+        if back.outputs[0].is_graph_output():  # a port keeps its name
+            y.name, back.outputs[0].name = f"{node.name}__summed", y.name
+
+
+def _largest(value: ir.Value) -> int | None:
+    """What no number of it exceeds, in size; None where that is not known."""
+    if value.dtype == ir.DataType.BOOL:
+        return 1
+    if value.const_value is not None:
+        return int(np.abs(value.const_value.numpy()).max(initial=0))
+    node = value.producer()
+    if node is None or node.op_type not in _MOVES | {"Cast"}:
+        return None
+    read = [_largest(v) for v in (node.inputs if node.op_type == "Concat" else node.inputs[:1])]
+    return None if None in read else max(read)
+
+
+def _converted(value: ir.Value, kind: ir.DataType, name: str) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": kind}, name=name)
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = name, value.shape, kind
     return node
