@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from vlacompile.capture.export import capture
 from vlacompile.capture.program import execute
+from vlacompile.emit.onnx_stage import source_line
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy, Source
 
@@ -50,3 +52,33 @@ def test_shapes_that_an_input_decides_are_refused():
     with pytest.raises(CaptureError) as error:
         capture(policy)
     assert "input" in error.value.what and "mask[0]" in error.value.where and error.value.fix
+
+
+class Sampler(torch.nn.Module):
+    """Its work is in functions that are not called forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 4)
+
+    def sample(self, x):
+        return self.inner(shifted(x))
+
+    def forward(self, x):
+        return {"action": self.sample(x)}
+
+
+def shifted(x):
+    return torch.cumsum(x, dim=-1)
+
+
+def test_lines_are_those_of_whatever_function_it_is():
+    policy = Policy("sampler", Sampler().eval(), {"x": Source("observation")}, {"x": torch.rand(1, 1, 4)})
+    lines = {str(n.target): source_line(n.meta["stack_trace"]) for n in capture(policy).graph.nodes if n.op == "call_function"}
+    assert "test_capture.py" in lines["aten.cumsum.default"] and lines["aten.cumsum.default"].endswith("return torch.cumsum(x, dim=-1)")
+    assert lines["aten.linear.default"].endswith("return self.inner(shifted(x))")
+    assert "_filter_traceback_frames" not in vars(PythonKeyTracer)
+    failing = Policy("failing", lambda x: {"action": x[x > 0]}, {"x": Source("observation")}, {"x": torch.rand(1, 1, 4)})
+    with pytest.raises(CaptureError):
+        capture(failing)
+    assert "_filter_traceback_frames" not in vars(PythonKeyTracer)

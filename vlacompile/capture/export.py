@@ -23,6 +23,7 @@ from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
 from vlacompile.capture.history import with_frames
 from vlacompile.capture.iterations import shortened
 from vlacompile.capture.program import Program, prune, to_meta
+from vlacompile.capture.source_lines import lines_of_all_functions
 from vlacompile.capture.weightless import without_content
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
@@ -118,7 +119,7 @@ def capture(policy: Policy, whole: bool = False) -> Program:
         )
     module.eval()
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), lines_of_all_functions(__file__):
             # torch 2.13 copies its own deprecated LeafSpec; nothing a user could act on
             warnings.filterwarnings("ignore", "`isinstance.*LeafSpec", FutureWarning)
             with contextlib.nullcontext([]) if whole else shortened() as lengths:
