@@ -12,7 +12,7 @@ from torch import nn
 
 import vlacompile as vc
 from tests import rejected_policies as rejected
-from vlacompile.emit import onnx_stage, tensorrt_support
+from vlacompile.emit import exporter, tensorrt_support
 from vlacompile.emit.tensorrt_support import REWRITES, require_supported
 from vlacompile.errors import EmitError
 
@@ -83,7 +83,7 @@ def test_groups_are_normalised_without_numbers_per_group(tmp_path, monkeypatch):
     assert made.accepted.passed
     ops = [n.op_type for path in (made.path / "stages").glob("*.onnx") for n in onnx.load(path, load_external_data=False).graph.node]
     assert ops.count("InstanceNormalization") == 3
-    monkeypatch.setattr(onnx_stage, "ATEN", {})  # as torch.onnx writes it
+    monkeypatch.setattr(exporter, "ATEN", {})  # as torch.onnx writes it
     with pytest.raises(EmitError, match="TensorRT 10.3 does not take the stage") as error:
         vc.build(policy, target="orin-nano-8gb+jetpack-6.2", out=tmp_path / "c.vlab")
     assert error.value.why == "it has no GroupNormalization"

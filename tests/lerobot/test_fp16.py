@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "pi0", "smolvla"])
+@pytest.mark.parametrize("kind", ["diffusion", "pi0", pytest.param("smolvla", marks=pytest.mark.full)])
 def test_loops_of_lerobot_in_fp16(kind, tmp_path):
     write(kind, tmp_path / kind)
     with sized(kind, False):

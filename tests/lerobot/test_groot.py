@@ -40,6 +40,7 @@ def changed(checkpoint):
         path.write_text(text, encoding="utf-8")
 
 
+@pytest.mark.full
 def test_bundle_has_the_weights_of_one_embodiment(checkpoint, tmp_path):
     """As many bytes of weights from a checkpoint of eight embodiments as from one of two."""
     write("groot", tmp_path / "eight", embodiments=8)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")
 
 
-QUICK = {("act", "int8"), ("act", "auto"), ("smolvla", "int8"), ("pi0", "int4"), ("diffusion", "int4")}
+QUICK = {("act", "int8"), ("act", "auto"), ("pi0", "int4"), ("diffusion", "int4")}
 EVERY = [(k, r) for k in ("act", "diffusion", "smolvla", "pi0") for r in ("int8", "int4", "auto")]
 
 

@@ -3,12 +3,8 @@ the large constants out so that a bundle stores each of them once."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +14,7 @@ import onnx_ir as ir
 import torch
 from torch.fx import GraphModule
 
-from vlacompile.emit.aten_ops import ATEN
-from vlacompile.emit.quantised_ops import QUANTISED
+from vlacompile.emit.exporter import export
 from vlacompile.emit.tensorrt_graph import for_tensorrt
 from vlacompile.errors import EmitError
 from vlacompile.staging.stages import StageGraph
@@ -63,13 +58,10 @@ def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime") -> OnnxStage:
     args = tuple(torch.zeros(tuple(val[p.name].shape), dtype=val[p.name].dtype) for p in stage.inputs)
     outputs = [p.name if p.name not in val else f"{p.name}_out" for p in stage.outputs]
     try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                module, args, dynamo=True, opset_version=OPSETS[dialect], input_names=[p.name for p in stage.inputs],
-                output_names=outputs, optimize=True, verbose=False, custom_translation_table=ATEN | QUANTISED)
+        model = export(module, args, OPSETS[dialect], [p.name for p in stage.inputs], outputs)
     except Exception as error:  # torch.onnx raises its own and its translators' errors
         raise _explain(stage, error) from error
-    return _finish(stage, program.model, dialect)
+    return _finish(stage, model, dialect)
 
 
 def _explain(stage: StageGraph, error: Exception) -> EmitError:
@@ -190,19 +182,3 @@ def externalise(stage: OnnxStage, file_name: str, offsets: dict[str, int]) -> by
             location=file_name, offset=offsets[name], length=array.nbytes, dtype=value.const_value.dtype,
             shape=value.const_value.shape, name=name, base_dir="")
     return ir.to_proto(stage.model).SerializeToString(deterministic=True)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints progress and logs; its errors come as exceptions."""
-    loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [x.level for x in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for x in loggers:
-            x.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for x, level in zip(loggers, levels, strict=True):
-                x.setLevel(level)
