@@ -3,11 +3,12 @@
     python -m benchmarks.rtx                              everything that has no record yet, one after the other (hours of
                                                           a busy machine; each record is written as soon as it is there)
     python -m benchmarks.rtx --policy act --mode int4     these alone
+    python -m benchmarks.rtx --policy smolvla-sized       one of LeRobot's default size (gigabytes)
     python -m benchmarks.rtx --again                      also what has a record: after a change of what is emitted
     python -m benchmarks.rtx --check-only                 bundles that are in --bundles, without building any
 
-The LIBERO-Goal pair with its own weights, and LeRobot's policies at small widths with the whole structure and random
-weights, for an Orin Nano 8 GB. A bundle is built in the environment that its policy needs and checked by this interpreter,
+The LIBERO-Goal pair with its own weights, and LeRobot's policies with random weights, at small widths with the whole
+structure and some at their real size, for an Orin Nano 8 GB. A bundle is built in the environment that its policy needs and checked by this interpreter,
 which has the extra `rtx`; every stage is compiled in a process of its own. Writes profiles/rtx/POLICY-MODE.json: what the
 compiler took and fused. Nothing is run on a board, and nothing here says anything of speed.
 """
@@ -29,7 +30,9 @@ from vlacompile.frontends.environments import ENVIRONMENTS
 TARGET = "orin-nano-8gb"
 PAIR = ("light", "heavy")
 LEROBOT = ("act", "diffusion", "vqbet", "smolvla", "pi0", "pi05", "groot")
+SIZED = ("act-sized", "diffusion-sized", "smolvla-sized")
 MODES = ("fp16", "int8", "int4", "int8-fp16")
+SIZED_MODES = ("fp16", "int8")
 # What `make test-full` tries, five minutes of two free cores: each form of layers, masks that are added, weights read in two types
 QUICK = (("act", "fp16"), ("act", "int4"), ("smolvla", "fp16"), ("smolvla", "int8-fp16"), ("pi0", "fp16"))
 PROFILES, BUNDLES = Path("profiles/rtx"), Path("build/rtx")
@@ -43,21 +46,22 @@ BUILD = """
 import sys
 import vlacompile as vc
 kind, source, recipe, out = sys.argv[1:]
+real, kind = kind.endswith("-sized"), kind.removesuffix("-sized")
 if kind in {pair!r}:
     vc.build(source, target={target!r}, recipe=recipe, out=out)
 else:
     from pathlib import Path
     from tests.lerobot.checkpoints import sized, write
     if not Path(source, "config.json").is_file():
-        write(kind, Path(source))
-    with sized(kind, real=False):
+        write(kind, Path(source), real)
+    with sized(kind, real):
         vc.build(source, target={target!r}, recipe=recipe, out=out)
 """
 
 
 @dataclass(frozen=True)
 class Case:
-    """policy: one of PAIR or LEROBOT. mode: one of MODES."""
+    """policy: one of PAIR, LEROBOT or SIZED. mode: one of MODES."""
 
     policy: str
     mode: str
@@ -70,7 +74,7 @@ class Case:
         return profiles / f"{self.name}.json"
 
 
-CASES = tuple(Case(p, m) for m in MODES for p in (*PAIR, *LEROBOT))
+CASES = (*(Case(p, m) for m in MODES for p in (*PAIR, *LEROBOT)), *(Case(p, m) for m in SIZED_MODES for p in SIZED))
 
 
 def build(case: Case, folder: Path) -> Path:
@@ -124,12 +128,12 @@ def line(kept: dict) -> str:
     fused = "  ".join(f"{what} {sum(s['counts'][what]['found'] for s in kept['stages'] if s['counts'])}"
                       f"/{sum(s['counts'][what]['planned'] for s in kept['stages'] if s['counts'])}"
                       for what in ("INT8 products", "fused INT4", "fused attentions"))
-    return f"{kept['policy']:10} {kept['mode']:9} {good}/{len(kept['stages'])} stages  {fused}"
+    return f"{kept['policy']:15} {kept['mode']:9} {good}/{len(kept['stages'])} stages  {fused}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--policy", choices=(*PAIR, *LEROBOT), action="append")
+    parser.add_argument("--policy", choices=(*PAIR, *LEROBOT, *SIZED), action="append")
     parser.add_argument("--mode", choices=MODES, action="append")
     parser.add_argument("--again", action="store_true", help="also what has a record already")
     parser.add_argument("--bundles", type=Path, default=BUNDLES, help="where bundles are kept (default: %(default)s)")
@@ -148,7 +152,7 @@ def main() -> int:
         try:
             kept = measure(case, arguments.bundles)
         except subprocess.CalledProcessError as error:
-            print(f"{case.policy:10} {case.mode:9} DOES NOT BUILD\n{error.stderr[-2000:]}", flush=True)
+            print(f"{case.policy:15} {case.mode:9} DOES NOT BUILD\n{error.stderr[-2000:]}", flush=True)
             failed += 1
             continue
         path.parent.mkdir(parents=True, exist_ok=True)

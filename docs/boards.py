@@ -20,10 +20,10 @@ def rtx() -> str:
                   for s in f["stages"] if not s["passed"]]
     modes = [m for m in ("fp16", "int8", "int4", "int8-fp16") if any(m in row for row in found.values())]
     lines = ["| policy | " + " | ".join(modes) + " |", "|---" * (len(modes) + 1) + "|"]
-    lines += [f"| {policy} | " + " | ".join(row.get(m, "not measured") for m in modes) + " |" for policy, row in found.items()]
+    lines += [f"| {policy.replace('-sized', ', real size')} | " + " | ".join(row.get(m, "not measured") for m in modes) + " |" for policy, row in found.items()]
     told = ["", "Not as planned:", "", *short] if short else []
     return "\n".join([*lines, *told, "", "Stages as planned of all; then, of all stages, what was fused of what was planned. light and "
-                      "heavy: the LIBERO-Goal pair; the others: LeRobot's policies at small widths with random weights. "
+                      "heavy: the LIBERO-Goal pair; the others: LeRobot's policies with random weights, at small widths where no size is said. "
                       f"{', '.join(sorted(compilers))}, target SM86; run on no board.", ""]) if found else MISSING
 
 

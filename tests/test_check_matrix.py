@@ -31,7 +31,8 @@ def test_a_record_keeps_what_is_short():
 
 
 def test_cases_are_every_policy_in_every_mode():
-    assert len({c.name for c in rtx.CASES}) == len(rtx.CASES) == 9 * len(rtx.MODES)
+    sizes = 9 * len(rtx.MODES) + len(rtx.SIZED) * len(rtx.SIZED_MODES)
+    assert len({c.name for c in rtx.CASES}) == len(rtx.CASES) == sizes
     assert {rtx.Case(*c) for c in rtx.QUICK} <= set(rtx.CASES)
 
 
