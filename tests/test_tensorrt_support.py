@@ -23,7 +23,8 @@ def refused(model: onnx.ModelProto, tensorrt: str = "10.3") -> EmitError:
     return error.value
 
 
-def model(nodes: list, inputs: list[tuple[str, int, list[int]]], outputs: list[tuple[str, int, list[int]]], constants=()) -> onnx.ModelProto:
+def model(nodes: list, inputs: list[tuple], outputs: list[tuple], constants=()) -> onnx.ModelProto:
+    """inputs, outputs: (name, element type, shape). constants: (name, array)."""
     values = [[helper.make_tensor_value_info(*v) for v in side] for side in (inputs, outputs)]
     graph = helper.make_graph(nodes, "g", *values, [numpy_helper.from_array(a, n) for n, a in constants])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -39,7 +40,8 @@ def test_a_build_says_the_line_and_what_to_write(part, op, tmp_path):
 
 
 def test_later_versions_are_left_to_their_own_parser():
-    det = model([helper.make_node("Det", ["x"], ["y"], name="d")], [("x", TensorProto.FLOAT, [3, 3])], [("y", TensorProto.FLOAT, [])])
+    det = model([helper.make_node("Det", ["x"], ["y"], name="d")], [("x", TensorProto.FLOAT, [3, 3])],
+                [("y", TensorProto.FLOAT, [])])
     assert refused(det).why == "it has no Det" and refused(det, "10.3.0.30").why == "it has no Det"
     require_supported("s", ir.from_proto(det), "10.16")
 

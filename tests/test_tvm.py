@@ -86,7 +86,8 @@ def test_libvlart_says_where_the_libraries_come_from(late_fusion_bundle, tmp_pat
     files |= {f: (late_fusion_bundle.path / f).read_bytes() for f in (WEIGHTS_FILE, GOLDEN_FILE)}
     out = write_bundle(tmp_path / "b.vlab", plan, files, {"outputs": ["action"]}, lambda path: None)
     absent = tmp_path / "libtvm_ffi.so"
-    monkeypatch.setattr("vlacompile.runtime.session.tvm_libraries", lambda: dict.fromkeys(("tvm_ffi_library", "tvm_library", "tvm_cuda_library"), absent))
+    monkeypatch.setattr("vlacompile.runtime.session.tvm_libraries", lambda:
+                        dict.fromkeys(("tvm_ffi_library", "tvm_library", "tvm_cuda_library"), absent))
     with pytest.raises(RuntimeFailure, match="TVM's runtime cannot be loaded") as error:
         Session(out.path)
     assert error.value.status == "NO_BACKEND" and str(absent) in str(error.value) and "--tvm" in error.value.fix

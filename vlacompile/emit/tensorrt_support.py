@@ -75,8 +75,8 @@ def require_supported(stage: str, model: ir.Model, tensorrt: str) -> None:
         why = _refusal(node)
         if why is not None:
             line = f", {node.doc_string}" if node.doc_string else ""
-            raise EmitError(f'TensorRT {tensorrt} does not take the stage "{stage}"', where=f'stage "{stage}", node "{node.name}"{line}',
-                            why=why, fix=REWRITES.get(node.op_type, OTHERWISE) + "; or build it for jetpack-7.2")
+            raise EmitError(f'TensorRT {tensorrt} does not take the stage "{stage}"',
+                            where=f'stage "{stage}", node "{node.name}"{line}', why=why, fix=REWRITES.get(node.op_type, OTHERWISE) + "; or build it for jetpack-7.2")
 
 
 def _refusal(node: ir.Node) -> str | None:
