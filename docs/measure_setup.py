@@ -1,10 +1,12 @@
-"""Times the make targets in a fresh clone without a package cache: `python -m docs.measure_setup`.
+"""Times the make targets in a fresh clone without a package cache: `python -m docs.measure_setup [--tests]`.
 
-Writes profiles/host/setup.json, from which README.md is rendered. Takes minutes and downloads PyTorch.
+Writes profiles/host/setup.json, from which README.md is rendered. Takes minutes and downloads PyTorch; --tests: also
+`make test`, which takes most of twenty. Without it, its row leaves the table: an older one would be of other tests.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -21,17 +23,20 @@ STEPS = (
     ("make setup", ".venv with PyTorch (CPU), ONNX Runtime, the compiler, the encoders' packages, pytest"),
     ("make runtime", "libvlart, vlart-run, vlart-dump (gcc)"),
     ("make demo", "a bundle of the light policy, verified and replayed"),
-    ("make test", "environments of LeRobot and transformers; runs every test that needs no simulator"),
 )
+TESTS = ("make test", "environments of LeRobot and transformers; runs every test that needs no simulator")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tests", action="store_true", help="also make test")
+    wanted = (*STEPS, TESTS) if parser.parse_args().tests else STEPS
     with tempfile.TemporaryDirectory() as scratch:
         clone = Path(scratch) / "clone"
         subprocess.run(["git", "clone", "--quiet", render.ROOT, clone], check=True)
         environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"} | {"PIP_NO_CACHE_DIR": "1"}
         steps, before = [], _bytes(clone)
-        for command, installs in STEPS:
+        for command, installs in wanted:
             print(command, flush=True)
             begin = time.perf_counter()
             subprocess.run(command.split(), cwd=clone, env=environment, check=True)
