@@ -228,8 +228,8 @@ def text(figures: dict) -> str:
     console.print()
     console.print(replan)
     console.print(f"\nparity with PyTorch, worst of {n} chunks:")
-    console.print(f"  max_abs {parity['max_abs']:.1e} (allowed {parity['max_abs_allowed']:.0e})  "
-                  f"rel L2 {parity['rel_l2']:.1e} ({parity['rel_l2_allowed']:.0e})  cosine {parity['cosine']:.7f}")
+    console.print(f"  max_abs {parity['max_abs']:.1e} (allowed {parity['max_abs_allowed']:.1e})  "
+                  f"rel L2 {parity['rel_l2']:.1e} ({parity['rel_l2_allowed']:.1e})  cosine {parity['cosine']:.7f}")
     console.print(f"bundle {figures['bundle_bytes'] / 1e6:.1f} MB; {where['cpu']}, {where['cores']} cores; "
                   f"torch {where['versions']['torch']}, onnxruntime {where['versions']['onnxruntime']}")
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
