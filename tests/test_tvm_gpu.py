@@ -18,6 +18,7 @@ import vlacompile as vc
 from tests import policies
 from tests.cuda_kernels import Double, double
 from vlacompile.bundle.bundle import GOLDEN_FILE, read_bundle, stage_path, write_bundle
+from vlacompile.cli.main import main
 from vlacompile.emit import tvm_stage
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
 from vlacompile.errors import ConfigError, RuntimeFailure
@@ -138,7 +139,7 @@ def test_without_a_gpu_it_says_what_is_missing(bundle):
 
 @full
 @needs_compilers
-def test_a_build_for_a_board_has_the_machine_code_of_its_gpu(tmp_path):
+def test_a_build_for_a_board_has_the_machine_code_of_its_gpu(tmp_path, capsys):
     """Replayed here as its twin for this processor; the bundle has the board's, and says that it was not run."""
     recipe = recipe_for(tmp_path, 'tvm = ["state"]\ntvm_device = "gpu"')
     made, again = (vc.build(policies.late_fusion(), target="orin-nano-8gb+jetpack-7.2", recipe=recipe, out=tmp_path / n)
@@ -152,3 +153,8 @@ def test_a_build_for_a_board_has_the_machine_code_of_its_gpu(tmp_path):
     assert any("compiled for sm_87; what was replayed is the same compiled for x86_64" in n
                for n in made.manifest["provenance"]["notes"])
     assert all((again.path / p).read_bytes() == (made.path / p).read_bytes() for p in (path, "manifest.json"))
+    page = tmp_path / "page.html"
+    assert main(["report", str(made.path), "-o", str(page)]) == 9 and "--no-replay" in capsys.readouterr().err
+    assert main(["report", str(made.path), "-o", str(page), "--no-replay"]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "compiled, not run" in text and all(kernel in text for kernel in report["resources"])

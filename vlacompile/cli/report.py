@@ -41,7 +41,7 @@ def add_arguments(parser) -> None:
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.bundle.bundle import GOLDEN_FILE, one_backbone, read_bundle
-    from vlacompile.errors import ConfigError
+    from vlacompile.errors import ConfigError, RuntimeFailure
     from vlacompile.profile.measure import read_of
 
     args.target = args.target or list(BOARDS)
@@ -67,8 +67,12 @@ def run(args, terminal: Terminal) -> None:
             from vlacompile.verify.frames import read_frames
             from vlacompile.verify.replay import replay
 
-            parity = replay(bundle.path, read_frames(bundle.path / GOLDEN_FILE), tuple(bundle.manifest["provenance"]["outputs"]),
-                            stand_in=any(s.backend == "tensorrt" for s in bundle.plan.stages))
+            try:
+                parity = replay(bundle.path, read_frames(bundle.path / GOLDEN_FILE), tuple(bundle.manifest["provenance"]["outputs"]),
+                                stand_in=any(s.backend == "tensorrt" for s in bundle.plan.stages))
+            except RuntimeFailure as error:  # a stage of another machine, say
+                raise RuntimeFailure(error.what, where=error.where, why=error.why, status=error.status,
+                                     fix=f"a report without a replay: --no-replay. Or {error.fix}") from error
         phases("write the page")
         text = page(bundle, work_of(bundle), found["boards"], found["targets"], profiles, parity, check,
                     routing, found["else"])
