@@ -16,6 +16,7 @@ from vlacompile.bundle.bundle import (GOLDEN_FILE, Bundle, check_destination, st
                                       write_bundle)
 from vlacompile.bundle.layout import dtype_name
 from vlacompile.capture.export import capture
+from vlacompile.capture.first_calls import check_calls
 from vlacompile.capture.program import Program
 from vlacompile.config import shipped
 from vlacompile.emit.build_recipe import with_builds
@@ -34,7 +35,9 @@ from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.fold_batch_norms import FoldBatchNorms
+from vlacompile.passes.fold_constants import FoldConstants
 from vlacompile.passes.fuse_loop import FuseLoop
+from vlacompile.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
@@ -67,6 +70,7 @@ from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
 
 PASSES = (
+    FoldConstants(),
     DropIdentities(),
     FillEmpty(),
     WriteScattersAsConcat(),
@@ -79,6 +83,7 @@ PASSES = (
     NarrowLinears(),
     CollapseLinearChains(),
     SplitBatched(),
+    GuardEmptyRows(),
     MergeCommonSubexpressions(),
 )
 LOOP_PASSES = (
@@ -190,6 +195,8 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
                     spoken: tuple[SpokenText, ...] = ()) -> tuple[Program, Staging, list[Frame], dict[str, Metrics]]:
     """The stages and the golden frames that show them to be the same function, with the texts of `spoken` if there are
     any. A loop whose later iterations do not follow from the first ones is traced whole. Raises ParityError."""
+    progress("call the inference function")
+    check_calls(policy)
     for whole in (False, True):
         progress("trace the inference function" + (" whole" if whole else ""))
         program = capture(policy, whole)

@@ -97,7 +97,7 @@ class ProgramEditor:
         if name not in self._const_nodes:
             self.constants[name] = tensor
             node = self.graph.get_attr(name)
-            node.meta["val"] = torch.empty_like(tensor, device="meta")
+            node.meta["val"] = to_meta(tensor)
             self._const_nodes[name] = node
         return self._const_nodes[name]
 
@@ -131,12 +131,13 @@ def infer_val(node: Node):
     """Shape and dtype of a new node, on the meta device."""
     meta = lambda n: to_meta(n.meta["val"])  # noqa: E731
     with torch.no_grad():
-        return node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta))
+        return to_meta(node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta)))
 
 
 def to_meta(val):
+    """Shape and dtype, which are all that a value has beside its numbers."""
     if isinstance(val, torch.Tensor):
-        return torch.empty_strided(val.shape, val.stride(), dtype=val.dtype, device="meta")
+        return torch.empty(val.shape, dtype=val.dtype, device="meta")
     if isinstance(val, (list, tuple)):
         return type(val)(to_meta(v) for v in val)
     return val

@@ -58,4 +58,4 @@ def without_content(tensor: torch.Tensor) -> torch.Tensor:
     """A weight made inside `weightless` as a constant on the meta device; anything else as it is."""
     if not isinstance(tensor, FakeTensor):
         return tensor
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

@@ -3,10 +3,8 @@ the large constants out so that a bundle stores each of them once."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +12,7 @@ import onnx_ir as ir
 import torch
 from torch.fx import GraphModule
 
+from vlacompile.capture.source_lines import source_line
 from vlacompile.emit.exporter import export
 from vlacompile.emit.tensorrt_graph import for_tensorrt
 from vlacompile.errors import EmitError
@@ -30,10 +29,6 @@ OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose":
            "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "BatchNormalization": (1, 2, 3, 4),
            "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,), "DequantizeLinear": (0, 1),
            "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
-
-
-_FRAME = re.compile(r'File "([^"]*)", line (\d+), in [^\n]*\n([^\n]*)')
-_TRACING = "vlacompile/capture/export.py"
 
 
 @dataclass(frozen=True)
@@ -100,15 +95,6 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str) -> OnnxStage:
     own = _four_bit(model, initializers)
     own |= {n for n in initializers if any(_feeds_convolution(node) for node, _ in model.graph.initializers[n].uses())}
     return OnnxStage(stage.name, model, initializers, frozenset(own))
-
-
-def source_line(trace: str) -> str:
-    """Of a stack trace, the innermost line that is the policy's own, as "package/file.py:12: x = f(y)": of the path no
-    more than names the file. "" where there is none."""
-    found = [(path, line, code.strip()) for path, line, code in _FRAME.findall(trace)
-             if "/torch/" not in path and not path.endswith(_TRACING)]
-    path, line, code = found[-1] if found else ("", "", "")
-    return f"{'/'.join(Path(path).parts[-2:])}:{line}: {code}" if found else ""
 
 
 def _four_bit(model: ir.Model, names: Iterable[str]) -> set[str]:

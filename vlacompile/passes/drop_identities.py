@@ -28,17 +28,17 @@ def _same(node: Node) -> Node | None:
         return None if is_random(node) else node.args[0]
     if packet in _COPIES:
         source, val = node.args[0].meta["val"], node.meta["val"]
-        return node.args[0] if source.dtype == val.dtype and source.stride() == val.stride() else None
+        return node.args[0] if source.dtype == val.dtype else None
     if packet is _ATEN.copy:  # what was there is overwritten
         source, val = node.args[1].meta["val"], node.meta["val"]
-        fits = source.dtype == val.dtype and source.shape == val.shape and source.is_contiguous()
+        fits = source.dtype == val.dtype and source.shape == val.shape
         return node.args[1] if fits else None
     return None
 
 
 @dataclass(frozen=True)
 class DropIdentities:
-    """Replace aliases, copies of the same type and layout, overwriting copies, and dropout in eval mode by their input.
+    """Replace aliases, copies of the same type, overwriting copies, and dropout in eval mode by their input.
 
     Before:
         %x = source "x" f32[1,4]

@@ -21,13 +21,13 @@ class FillEmpty:
 
     Before:
         %x = source "x" f32[1,4]
-        %empty_like = empty_like(%x, pin_memory=False) f32[1,4]
+        %empty_like = empty_like(%x) f32[1,4]
         %fill = fill.Scalar(%empty_like, 1.0) f32[1,4]
         %add = add.Tensor(%x, %fill) f32[1,4]
         return action=%add
     After:
         %x = source "x" f32[1,4]
-        %zeros_like = zeros_like(%x, pin_memory=False) f32[1,4]
+        %zeros_like = zeros_like(%x) f32[1,4]
         %fill = fill.Scalar(%zeros_like, 1.0) f32[1,4]
         %add = add.Tensor(%x, %fill) f32[1,4]
         return action=%add

@@ -136,7 +136,7 @@ class _Halver:
 def _typed(val, dtype: torch.dtype):
     """The same shapes in another dtype."""
     if isinstance(val, torch.Tensor):
-        return torch.empty_strided(val.shape, val.stride(), dtype=dtype, device="meta")
+        return torch.empty(val.shape, dtype=dtype, device="meta")
     return type(val)(_typed(v, dtype) for v in val)
 
 

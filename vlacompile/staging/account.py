@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from vlacompile.capture.export import constant_name, modules_of
+from vlacompile.capture.export import modules_of
+from vlacompile.capture.to_program import constant_name
 from vlacompile.capture.ops import flops, node_bytes
 from vlacompile.capture.program import Program, type_text
 from vlacompile.staging.stages import Staged, StageGraph

@@ -67,7 +67,7 @@ def _golden(policy: Policy, staged: Staged, written: Program | None, count: int,
     for label, inputs in spoken_in_turn(drawn, [s.writes for s in spoken]):
         seen |= {n: append(seen.get(n), inputs[n], s.history) for n, s in policy.sources.items() if s.history > 1}
         with torch.no_grad():
-            original = policy.infer(**(inputs | seen))
+            original = policy.infer(**{n: t.clone() for n, t in (inputs | seen).items()})  # it may write into them
         outputs, kept = execute(staged.program, inputs, keep=values_of, past=past)
         proved = outputs if written is None else execute(written, inputs, past=past_as_written)[0]
         for name, tensor in proved.items():

@@ -1,0 +1,84 @@
+"""Why the exporter failed, in the policy's own terms: where, what it means, what to write instead.
+
+Must not know graphs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import linecache
+import logging
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from vlacompile.capture.source_lines import line_text
+from vlacompile.capture.state import KEEP_NOTHING
+from vlacompile.errors import CaptureError
+
+_NOT_THE_POLICYS = (str(Path(inspect.getsourcefile(torch)).parent), str(Path(__file__).parents[1]), "<")
+_BY_DATA = ("data-dependent", "DataDependent", "unbacked", "_local_scalar_dense", "Could not guard", "Could not extract specialized")
+_STATE = ("is mutated in the forward method", "were assigned during export", "missing nn_module_stack", "leaked")
+
+
+def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureError:
+    """module: what was exported."""
+    names = {id(m): name for name, m in module.named_modules()}
+    where, line = f'Policy "{policy}"', policys_line(error)
+    line = f", {line}" if line else ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if names.get(id(owner)):
+            where = f'Policy "{policy}", module {names[id(owner)]} ({type(owner).__name__})'
+    text = f"{type(error).__name__}: {error}"
+    if any(mark in text for mark in _BY_DATA):
+        return CaptureError(
+            "the value of an input decides what is computed", where=where + line,
+            why="control flow, a shape or a Python number comes from a tensor that is known on the robot alone",
+            fix="compute every case and choose with torch.where, keep shapes fixed with masks, and index with tensors")
+    if any(mark in text for mark in _STATE):
+        return CaptureError(
+            "the inference function keeps state", where=where + (line or _of_assignment(module)),
+            why="it writes into what its modules hold, which the next call would read", fix=KEEP_NOTHING)
+    first = next((t.strip() for t in str(error).splitlines() if t.strip()), type(error).__name__)
+    return CaptureError(
+        "the inference function cannot be traced", where=where + line, why=f"{type(error).__name__}: {first}",
+        fix="PyTorch's exporter (torch.export, not strict) does not take that line: write it with plain tensor operations")
+
+
+def policys_line(error: Exception) -> str:
+    """The innermost line of the policy's own code that the error came through; "" where there is none."""
+    line = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if not file.startswith(_NOT_THE_POLICYS):
+            line = line_text(file, number, linecache.getline(file, number))
+    return line
+
+
+def _of_assignment(module: torch.nn.Module) -> str:
+    """The line that assigns to a buffer by name, where the exporter says only that one was assigned."""
+    for owner in module.modules():
+        for name in owner._buffers:
+            try:
+                lines, first = inspect.getsourcelines(type(owner).forward)
+            except (OSError, TypeError):
+                continue
+            for i, text in enumerate(lines):
+                if text.strip().startswith(f"self.{name} ="):
+                    return f", {line_text(inspect.getsourcefile(type(owner)), first + i, text)}"
+    return ""
+
+
+@contextlib.contextmanager
+def without_dumps() -> Iterator[None]:
+    """The exporter logs whole graphs before it raises; the error says what matters."""
+    kept = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(kept)

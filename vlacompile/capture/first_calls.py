@@ -1,0 +1,25 @@
+"""The inference function is called before it is traced: what fails, or differs from call to call, is told by its own line."""
+
+from __future__ import annotations
+
+from vlacompile.capture.explain import policys_line
+from vlacompile.capture.export import modules_of
+from vlacompile.capture.repeatable import call, require_repeatable
+from vlacompile.errors import SourceError, VlaError
+from vlacompile.policy import Policy
+
+
+def check_calls(policy: Policy) -> None:
+    """Two calls with the example inputs. Raises SourceError where PyTorch itself fails, CaptureError where they differ."""
+    try:
+        first = call(policy)
+    except VlaError:
+        raise
+    except Exception as error:  # whatever the policy's own code raises
+        line = policys_line(error)
+        text = next((t.strip() for t in str(error).splitlines() if t.strip()), "")
+        raise SourceError(
+            "the inference function fails with its own example inputs", where=f'Policy "{policy.name}"' + (f", {line}" if line else ""),
+            why=f"{type(error).__name__}: {text}".rstrip(": "),
+            fix="call policy.infer(**policy.example_inputs) in Python, and mend the function or the examples") from error
+    require_repeatable(policy, first, modules_of(policy.observe, policy.step))
