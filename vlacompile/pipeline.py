@@ -40,12 +40,14 @@ from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
+from vlacompile.passes.own_outputs import OwnOutputs
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.passes.split_large_linears import SplitLargeLinears
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
+from vlacompile.passes.use_engine_types import UseEngineTypes
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.plan.assemble_guard import with_guards
@@ -71,6 +73,7 @@ from vlacompile.verify.tolerances import tolerance
 
 PASSES = (
     FoldConstants(),
+    UseEngineTypes(),
     DropIdentities(),
     FillEmpty(),
     WriteScattersAsConcat(),
@@ -207,7 +210,7 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
             continue
         progress("record golden vectors")
         try:
-            return program, staging, *golden(policy, staging.staged, staging.written, recipe.verify, spoken)
+            return program, staging, *golden(policy, staging.staged, staging.written, recipe.verify, spoken, program)
         except ParityError:
             if not shortened:
                 raise
@@ -291,6 +294,7 @@ def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | Non
         written, program = (None if choice.sampling is None else program), choice.program
     if found and fuses(program, target, recipe.loop, recipe.precision):
         program = _rewrite(program, FUSED_PASSES, notes)
+    program = _rewrite(program, (OwnOutputs(),), notes)
     parts = partition(program, minimum)
     notes += [f"merged: {note}" for note in parts.merged]
     return Staging(build_stages(parts), tuple(notes), complete, written)

@@ -29,6 +29,19 @@ TORCH_DTYPES: dict[torch.dtype, str] = {
     torch.bfloat16: "bf16",
 }
 assert set(TORCH_DTYPES.values()) == set(DTYPES)
+# Types that no engine takes, and the one that the bundle takes instead: whoever writes the source converts.
+TAKEN_AS: dict[torch.dtype, torch.dtype] = {
+    torch.bfloat16: torch.float32,
+    torch.float64: torch.float32,
+    torch.uint16: torch.int32,
+    torch.int16: torch.int32,
+    torch.int8: torch.int32,
+}
+
+
+def as_taken(tensor: torch.Tensor) -> torch.Tensor:
+    """A source's content, or an output, in the type that the bundle has for it."""
+    return tensor.to(TAKEN_AS[tensor.dtype]) if tensor.dtype in TAKEN_AS else tensor
 
 
 @dataclass(frozen=True)
@@ -140,12 +153,12 @@ class Policy:
                 fix="give the same keys to both",
             )
         for name, tensor in self.example_inputs.items():
-            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in TORCH_DTYPES:
+            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in {*TORCH_DTYPES, *TAKEN_AS}:
                 kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
                 raise SourceError(
                     f'example input "{name}" is a {kind}',
                     where=where,
-                    why="inputs are tensors of " + ", ".join(DTYPES),
+                    why="inputs are tensors of " + ", ".join([*DTYPES, "i16", "u16"]),
                     fix="give a torch.Tensor of the dtype that the robot will write",
                 )
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -222,7 +235,9 @@ class Policy:
                 )
 
     def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The whole original function, a declared loop unrolled; the reference for parity."""
+        """The whole original function, a declared loop unrolled; the reference for parity. Inputs may be in the types
+        that the bundle takes."""
+        inputs = {n: t.to(self.example_inputs[n].dtype) if n in self.example_inputs else t for n, t in inputs.items()}
         values = dict(self.observe(**inputs))
         if self.loop is not None:
             known = {**inputs, **values}

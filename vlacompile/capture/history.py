@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 from vlacompile.capture.program import Program, ProgramEditor, delay
-from vlacompile.policy import Source
+from vlacompile.policy import Source, as_taken
 
 HISTORY = "(history)"  # in a dependency set: changes whenever the histories advance
 
@@ -45,9 +45,11 @@ def frame_name(source: str, age: int) -> str:
 
 
 def frames_of(sources: Mapping[str, Source], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Inputs of the inference function -> inputs of a captured program: stacked histories [1,n,...] as frames."""
+    """Inputs of the inference function -> inputs of a bundle, and of its program once types are those of engines: stacked
+    histories [1,n,...] as frames."""
     out: dict[str, torch.Tensor] = {}
     for name, tensor in inputs.items():
+        tensor = as_taken(tensor)
         count = sources[name].history if name in sources else 1
         if count == 1:
             out[name] = tensor

@@ -108,9 +108,10 @@ class ProgramEditor:
             self.constant(name, compute())
         return self._const_nodes[name]
 
-    def finish(self) -> Program:
+    def finish(self, outputs: tuple[Node, ...] | None = None) -> Program:
+        """outputs: new nodes to return; None: those that stand for the old ones."""
         old = self.program
-        outs = tuple(self._map[n] for n in old.output_nodes())
+        outs = tuple(self._map[n] for n in old.output_nodes()) if outputs is None else outputs
         self.graph.output(outs)
         return prune(replace(old, graph=self.graph, constants=self.constants, parameters=old.parameters | self._weights))
 
@@ -190,7 +191,7 @@ def op_name(target) -> str:
 def type_text(val) -> str:
     """"f32[1,50,7]", or a tuple of them."""
     if isinstance(val, torch.Tensor):
-        return f"{TORCH_DTYPES[val.dtype]}[{','.join(str(int(d)) for d in val.shape)}]"
+        return f"{TORCH_DTYPES.get(val.dtype) or str(val.dtype).removeprefix('torch.')}[{','.join(str(int(d)) for d in val.shape)}]"
     if isinstance(val, (list, tuple)):
         return "(" + ", ".join(type_text(v) for v in val) + ")"
     return type(val).__name__

@@ -5,6 +5,8 @@ Owns the reading of the export's signature. Must not know how it was traced.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
@@ -44,7 +46,9 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
         elif node.op == "placeholder" and source is None:  # a torch.Generator: what it draws is refused where it is read
             new = None
         elif node.op == "placeholder":
-            new = graph.placeholder(_identifier(source))
+            taken = set(inputs)
+            name = next(n for k in itertools.count() if (n := _identifier(source) + "_" * bool(k) + str(k or "")) not in taken)
+            new = graph.placeholder(name)
             inputs[new.name] = source
             new.meta["val"] = to_meta(node.meta["val"])
         elif node.op == "output":

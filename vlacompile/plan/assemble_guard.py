@@ -71,7 +71,7 @@ def _age_ms(plan: Plan, source: SourceInput, name: str, wanted: SafetyRecipe, ru
 def _seen(name: str, calibration: tuple[Mapping, ...], margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Per element of the last axis, widened by `margin` of its width on either side; by as much of 1 where it never
     moved."""
-    rows = np.concatenate([np.asarray(o[name], np.float64).reshape(-1, o[name].shape[-1] if o[name].ndim else 1)
+    rows = np.concatenate([np.asarray(o[name].double()).reshape(-1, o[name].shape[-1] if o[name].ndim else 1)
                            for o in calibration])
     low, high = rows.min(axis=0), rows.max(axis=0)
     slack = margin * np.where(high > low, high - low, 1.0)

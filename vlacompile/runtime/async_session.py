@@ -87,8 +87,8 @@ class AsyncSession:
     def write(self, name: str, array) -> None:
         """As Session.write, into the next observation."""
         source = self.session.source_index(name)
-        self._check(self._library.vlart_async_write(self._open(), source, *tensor_arguments(name, array, self._path),
-                                                    c.byref(self._diag)))
+        self._check(self._library.vlart_async_write(self._open(), source, *tensor_arguments(
+            name, array, self._path, self.session.source_dtype(source)), c.byref(self._diag)))
 
     def select(self, backbone: str | None) -> None:
         """As Session.select, from the next request on."""

@@ -118,11 +118,13 @@ class Session:
         return 1 + names.index(lane)
 
     def write(self, name: str, array) -> None:
-        """Give a source its content: a NumPy array or torch tensor of the plan's dtype and shape; of a source with
+        """Give a source its content: a NumPy array or torch tensor of the plan's dtype and shape (for f32 also of other
+        floating-point types, for i32 of fewer bits); of a source with
         a history the newest frame alone. Equal bytes re-run nothing, apart from what looks back on earlier frames.
         On any error the source keeps what it had."""
-        self._call(self._library.vlart_session_write, self._session, self.source_index(name),
-                   *tensor_arguments(name, array, self._path), c.byref(self._diag))
+        source = self.source_index(name)
+        self._call(self._library.vlart_session_write, self._session, source,
+                   *tensor_arguments(name, array, self._path, self.source_dtype(source)), c.byref(self._diag))
 
     def time(self, now_us: int) -> None:
         """What time it is, microseconds on a clock of your own, before the writes and steps that are to know it. Without
@@ -148,6 +150,9 @@ class Session:
             raise RuntimeFailure(f'no source is called "{name}"', where=str(self._path), status="NOT_FOUND",
                                  why=nearest(name, self._sources), fix="write one of the policy's sources")
         return self._sources[name]
+
+    def source_dtype(self, index: int) -> str:
+        return self.plan.values[self.plan.sources[index].value].type.dtype
 
     def write_text(self, name: str, text: str) -> None:
         """Fill a source of token ids, and its mask, with what the bundle's own tokenizer makes of a text."""
@@ -262,12 +267,19 @@ def _accepted(words: tuple[str, ...]) -> int:
     return sum({ACCEPT[w] for w in words})
 
 
-def tensor_arguments(name: str, array, where: Path) -> tuple:
-    """(address, bytes, dtype, rank, dims) for a call of libvlart. A contiguous NumPy array is handed over where it lies.
-    Keep `array` until the call is over."""
+# What a policy declares in a type that no engine takes is written in that type too.
+_TAKEN = frozenset({("float64", "f32"), ("float16", "f32"), ("uint16", "i32"), ("int16", "i32"), ("int8", "i32")})
+
+
+def tensor_arguments(name: str, array, where: Path, wanted: str) -> tuple:
+    """(address, bytes, dtype, rank, dims) for a call of libvlart. wanted: the source's dtype in the plan. A contiguous NumPy
+    array of it is handed over where it lies. Keep `array` until the call is over."""
     if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed to run
-        array = array.detach().cpu().numpy()
+        array = array.detach().cpu()
+        array = (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
     array = np.asarray(array)
+    if (array.dtype.name, wanted) in _TAKEN:
+        array = array.astype(NUMPY_DTYPES[wanted])
     if not array.flags.c_contiguous:
         array = array.copy(order="C")
     dtype = dtype_name(array.dtype.str)

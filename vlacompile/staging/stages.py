@@ -15,7 +15,6 @@ from torch.fx import Graph, Node
 from vlacompile.capture.history import HISTORY, frame_name, is_delay
 from vlacompile.capture.ops import flops
 from vlacompile.capture.program import Program, execute
-from vlacompile.errors import StagingError
 from vlacompile.policy import TORCH_DTYPES, Source
 from vlacompile.plan.plan import Precision, Sampling, TensorType
 from vlacompile.staging.partition import Group, Partition, is_loop, is_loop_result
@@ -119,9 +118,7 @@ def build_stages(parts: Partition) -> Staged:
     program = parts.program
     named: dict[Node, str] = {}
     for name, node in zip(program.outputs, program.output_nodes(), strict=True):
-        if named.setdefault(node, name) != name:
-            raise StagingError(f'"{named[node]}" and "{name}" are the same value', where=f'policy "{program.name}"',
-                               why="all that leads to them is equal", fix="leave one of them out")
+        assert named.setdefault(node, name) == name, "own_outputs gives every output a value of its own"
     ranks = {name: p.meta["val"].dim() for name, p in program.placeholders().items()}
     fused = frozenset(g for g in parts.order if any(FUSED in n.meta for n in parts.members(g)))
     names = stage_names(parts.order, dict(program.sources), ranks, fused)
@@ -251,7 +248,8 @@ class _Builder:
             return self._finish_loop(group, name, loop, members, next_values)
         outs = [n for n in members if n in self.crossing and self._leaves(n, group)]
         self.graph.output(tuple(self.nodes[n] for n in outs))
-        outputs = tuple(Port(_port(self.value_of[n]), self.value_of[n]) for n in outs)
+        ports = _unique([_port(self.value_of[n]) for n in outs])
+        outputs = tuple(Port(port, self.value_of[n]) for port, n in zip(ports, outs, strict=True))
         sampling = next((n.meta[FUSED] for n in members if FUSED in n.meta), None)
         return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs, sampling=sampling,
                           backbones=tuple(sorted(group.backbones)))
@@ -262,10 +260,10 @@ class _Builder:
         return min(homes, key=self.parts.order.index) == group
 
     def _placeholder(self, port: Port, val: torch.Tensor) -> Node:
-        node = self.graph.placeholder(port.name)
+        """The port is called as the graph calls it; names of sources that differ in no letter are told apart."""
+        node = self.graph.placeholder(_unique([*(p.name for p in self.inputs), port.name])[-1])
         node.meta["val"] = val
-        assert node.name == port.name, f"port names are identifiers and unique: {port.name}"
-        self.inputs.append(port)
+        self.inputs.append(replace(port, name=node.name))
         return node
 
     def _read(self, value: Node) -> None:
@@ -314,6 +312,18 @@ class _Builder:
 
 def _sources(group: Group) -> tuple[str, ...]:
     return tuple(sorted(group.sources - {HISTORY}))
+
+
+def _unique(names: list[str]) -> list[str]:
+    """The same names, later ones that came before with a number."""
+    seen: Counter[str] = Counter()
+    out: list[str] = []
+    for name in names:
+        while (found := name if not seen[name] else f"{name}_{seen[name]}") in out:
+            seen[name] += 1
+        seen[name] += 1
+        out.append(found)
+    return out
 
 
 def _port(value: str) -> str:

@@ -36,7 +36,7 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
     stored: dict[tuple, int] = {}
 
     def tensor(name: str, array: np.ndarray, limit: Metrics) -> None:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # ascontiguousarray would give a number a dimension
         raw = array.tobytes()
         offset = stored.get((raw,))
         if offset is None:

@@ -28,6 +28,41 @@ def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], 
     return frames
 
 
+EDGES = 4  # frames, which all sources share
+
+
+def edge_inputs(sources: Mapping[str, Source], example: Mapping[str, torch.Tensor]) \
+        -> list[tuple[str, list[dict[str, torch.Tensor]]]]:
+    """Inputs at the edges of what sources may hold: nothing, everything and one element of a mask; zeros, equal numbers, and
+    the range's ends elsewhere. [(label, the edges of all sources, then of fewer for a function that fails there: without
+    indices, without masks, without both)]."""
+    live = [n for n, s in sources.items() if s.update != "static"]
+    masks = {n for n in live if example[n].dtype is torch.bool}
+    indices = {n for n in live if not example[n].is_floating_point() and example[n].dtype not in (torch.bool, torch.uint8)}
+    found = []
+    for k in range(EDGES):
+        edges = {n: edge(example[n], k) for n in live}
+        kept = [edges, *({n: t for n, t in edges.items() if n not in out} for out in (indices, masks, indices | masks) if out)]
+        found.append((f"edges {k + 1} of {EDGES}", [{**example, **e} for e in kept if e]))
+    return found
+
+
+def edge(example: torch.Tensor, k: int) -> torch.Tensor:
+    """The k-th of EDGES tensors like `example`. Indices and numbers stay within the example's range, bytes within theirs."""
+    if example.dtype is torch.bool:
+        none = torch.zeros_like(example)
+        first, last = none.clone(), none.clone()
+        if example.numel():
+            first.view(-1)[0], last.view(-1)[-1] = True, True
+        return (none, ~none, first, last)[k]
+    if not example.numel():
+        return example.clone()
+    low, high = (0, 255) if example.dtype is torch.uint8 else (example.min().item(), example.max().item())
+    middle = example.reshape(-1)[0].item()
+    zero = 0 if low <= 0 <= high or example.is_floating_point() else low
+    return torch.full_like(example, (zero, high, low, middle)[k])
+
+
 def spoken_in_turn(frames: list[tuple[str, dict[str, torch.Tensor]]], spoken: Sequence[Mapping[str, np.ndarray]],
                    ) -> list[tuple[str, dict[str, torch.Tensor]]]:
     """The same frames with the known texts for theirs: the next one wherever their text changes. spoken: {source of
@@ -43,6 +78,8 @@ def spoken_in_turn(frames: list[tuple[str, dict[str, torch.Tensor]]], spoken: Se
 def vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Another tensor of the same kind, near enough to be an input of the same policy: floats are disturbed,
     byte images shifted and made noisy, integers permuted (ids stay in their range), booleans kept."""
+    if example.dim() == 0:
+        return vary(example[None], rng)[0]
     array = example.numpy()
     if array.dtype.kind == "f":
         spread = float(array.std()) or 1.0

@@ -5,7 +5,7 @@ Owns that they are proven to be one function before anything is emitted. Must no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,14 +15,15 @@ from vlacompile.bundle.layout import dtype_name
 from vlacompile.capture.history import append, newest_of
 from vlacompile.capture.program import Program, execute
 from vlacompile.errors import ParityError
-from vlacompile.policy import TORCH_DTYPES, Policy
+from vlacompile.passes.use_engine_types import coarsest
+from vlacompile.policy import TORCH_DTYPES, Policy, as_taken
 from vlacompile.precision.masks import saturated
 from vlacompile.recipe import VerifyRecipe
 from vlacompile.staging.run_stages import StageRunner, Values
 from vlacompile.staging.stages import Staged, StageGraph
 from vlacompile.tokenize.instructions import SpokenText
 from vlacompile.verify.frames import Expected, Frame
-from vlacompile.verify.golden import golden_inputs, spoken_in_turn
+from vlacompile.verify.golden import edge_inputs, golden_inputs, spoken_in_turn
 from vlacompile.verify.metrics import Metrics, compare
 from vlacompile.verify.tolerances import beside_policy, tolerance, within_precision
 
@@ -33,19 +34,20 @@ DRAWS = 4  # of golden inputs, until none of them is decided by last bits
 
 
 def golden(policy: Policy, staged: Staged, written: Program | None, recipe: VerifyRecipe,
-           spoken: tuple[SpokenText, ...] = ()) -> tuple[list[Frame], dict[str, Metrics]]:
+           spoken: tuple[SpokenText, ...] = (), traced: Program | None = None) -> tuple[list[Frame], dict[str, Metrics]]:
     """Golden frames: inputs (of a history the newest observation), what the original function returns for them and
     for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph
     is from the original function, per output. written: the graph that the original function is compared with, where a
-    loop was given fewer evaluations than that; None: the staged one. Inputs on which the last bits of floats alone decide what comes out are drawn
-    again, all of them.
+    loop was given fewer evaluations than that; None: the staged one. traced: the program as it was traced. Inputs on which
+    the last bits of floats alone decide what comes out are drawn again, all of them.
     Raises ParityError when it is another function."""
+    recorder = _Recorder(policy, staged, written, traced)
     for seed in range(recipe.seed, recipe.seed + DRAWS):
         try:
-            return _golden(policy, staged, written, recipe.frames, spoken, seed)
+            return recorder.record(recipe.frames, spoken, seed, picky=True)
         except _IllConditioned:
             continue
-    return _golden(policy, staged, written, recipe.frames, spoken, recipe.seed, picky=False)
+    return recorder.record(recipe.frames, spoken, recipe.seed, picky=False)
 
 
 class _IllConditioned(Exception):
@@ -53,49 +55,113 @@ class _IllConditioned(Exception):
     adds in another order, may come to differ by more than the limits allow."""
 
 
-def _golden(policy: Policy, staged: Staged, written: Program | None, count: int, spoken: tuple[SpokenText, ...],
-            seed: int, picky: bool = True) -> tuple[list[Frame], dict[str, Metrics]]:
-    values_of = {node: name for name, node in staged.origin.items()}
-    frames: list[Frame] = []
-    parity: dict[str, Metrics] = {}
-    newest = newest_of(policy.sources, policy.example_inputs)
-    longest = max((s.history for s in policy.sources.values()), default=1)
-    seen: dict[str, torch.Tensor] = {}
-    past: dict[str, torch.Tensor] = {}
-    past_as_written: dict[str, torch.Tensor] = {}
-    drawn = golden_inputs(dict(policy.sources), newest, max(count, longest + 2), seed)
-    for label, inputs in spoken_in_turn(drawn, [s.writes for s in spoken]):
-        seen |= {n: append(seen.get(n), inputs[n], s.history) for n, s in policy.sources.items() if s.history > 1}
-        with torch.no_grad():
-            original = policy.infer(**{n: t.clone() for n, t in (inputs | seen).items()})  # it may write into them
-        outputs, kept = execute(staged.program, inputs, keep=values_of, past=past)
-        proved = outputs if written is None else execute(written, inputs, past=past_as_written)[0]
+class _Recorder:
+    """values_of: {node of the staged program: name of the value}. coarse: the type with the fewest digits that the policy
+    computes in, where that is not what stages compute in; its own outputs then do not follow from theirs to the last digit."""
+
+    def __init__(self, policy: Policy, staged: Staged, written: Program | None, traced: Program | None):
+        self.policy, self.staged, self.written = policy, staged, written
+        self.values_of = {node: name for name, node in staged.origin.items()}
+        self.coarse = None if traced is None or coarsest(traced) == "f32" else coarsest(traced)
+        whole = self.coarse is not None and traced.iterations is None and all(s.history == 1 for s in policy.sources.values())
+        self.traced = traced if whole else None
+
+    def record(self, count: int, spoken: tuple[SpokenText, ...], seed: int, picky: bool) -> tuple[list[Frame], dict[str, Metrics]]:
+        self.frames: list[Frame] = []
+        self.parity: dict[str, Metrics] = {}
+        self.seen: dict[str, torch.Tensor] = {}
+        self.past: dict[str, torch.Tensor] = {}
+        self.past_as_written: dict[str, torch.Tensor] = {}
+        sources = dict(self.policy.sources)
+        newest = newest_of(sources, self.policy.example_inputs)
+        longest = max((s.history for s in sources.values()), default=1)
+        drawn = golden_inputs(sources, newest, max(count, longest + 2), seed)
+        texts = [s.writes for s in spoken]
+        for label, inputs in spoken_in_turn(drawn, texts):
+            inputs = {n: self._exactly(n, t) for n, t in inputs.items()}
+            self._frame(label, inputs, self._original(inputs), picky)
+        last = {n: torch.from_numpy(a) for n, a in self.frames[-1].writes.items()} if spoken else {}
+        said = {n: last[n] for n in (texts[0] if texts else ())}
+        for label, candidates in edge_inputs(sources, newest):
+            inputs, original = self._first_valid([{**c, **said} for c in candidates])
+            if inputs is not None:
+                self._frame(label, inputs, original, False)
+        return self.frames, self.parity
+
+    def _exactly(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Numbers that the type which the policy declares holds too."""
+        return as_taken(tensor.to(self.policy.example_inputs[name].dtype))
+
+    def _window(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {n: append(self.seen.get(n), inputs[n], s.history) for n, s in self.policy.sources.items() if s.history > 1}
+
+    def _original(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        with torch.no_grad():  # it may write into its inputs
+            found = self.policy.infer(**{n: t.clone() for n, t in (inputs | self._window(inputs)).items()})
+        return {n: _handed_out(found[n]) for n in self.policy.outputs}
+
+    def _first_valid(self, candidates: Sequence[Mapping[str, torch.Tensor]]):
+        """(inputs, what the original function gives), of the first for which it gives finite numbers; (None, None)."""
+        for inputs in candidates:
+            try:
+                found = self._original(inputs)
+            except Exception:  # noqa: BLE001  whatever the policy raises, such an edge is no input of it
+                continue
+            if all(bool(torch.isfinite(t).all()) for t in found.values() if t.is_floating_point()):
+                return inputs, found
+        return None, None
+
+    def _frame(self, label: str, inputs: dict[str, torch.Tensor], original: Mapping[str, torch.Tensor], picky: bool) -> None:
+        self.seen |= self._window(inputs)
+        outputs, kept = execute(self.staged.program, inputs, keep=self.values_of, past=self.past)
+        proved = outputs if self.written is None else execute(self.written, inputs, past=self.past_as_written)[0]
+        written = _written(self.policy, inputs)
+        self._as_traced(label, inputs, original)
         for name, tensor in proved.items():
-            got = compare(tensor.numpy(), original[name].contiguous().numpy())
-            parity[name] = got.worst(parity.get(name, got))
-            limit = tolerance(TORCH_DTYPES[tensor.dtype], "chunk").limit(original[name].numpy())
-            so_far = [*frames, Frame(label, _written(policy, inputs), {})]
-            if (picky and written is None and tensor.is_floating_point() and got.max_abs > NEAR * limit.max_abs
-                    and got.max_abs <= NOISE * _last_bits(staged, so_far, name)):
+            kind = self.coarse if self.coarse and tensor.is_floating_point() else TORCH_DTYPES[tensor.dtype]
+            got = compare(tensor.numpy(), original[name].numpy())
+            self.parity[name] = got.worst(self.parity.get(name, got))
+            limit = tolerance(kind, "chunk").limit(original[name].numpy())
+            if picky and self.written is None and kind == "f32" and got.max_abs > NEAR * limit.max_abs and \
+                    got.max_abs <= NOISE * _last_bits(self.staged, [*self.frames, Frame(label, written, {})], name):
                 raise _IllConditioned
-            if not got.within(limit):
-                raise ParityError(
-                    f'the staged graph gives another "{name}" than the original function',
-                    where=f'policy "{policy.name}", golden frame "{label}"',
-                    why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
-                    fix="the function may keep state or draw random numbers: make both inputs")
+            self._require(got, limit, name, label)
         expects = {}
         for node, tensor in kept.items():
-            name = values_of[node]
-            level = "chunk" if name in policy.outputs else "stage"
-            want = (original[name] if level == "chunk" and written is None else tensor).contiguous().numpy()
+            name = self.values_of[node]
+            level = "chunk" if name in self.policy.outputs else "stage"
+            exact = level == "chunk" and self.written is None and self.coarse is None
+            want = (original[name] if exact else tensor).contiguous().numpy()
             expects[name] = Expected(want, tolerance(TORCH_DTYPES[tensor.dtype], level).limit(want))
-        frames.append(Frame(label, _written(policy, inputs), expects))
-    return frames, parity
+        self.frames.append(Frame(label, written, expects))
+
+    def _as_traced(self, label: str, inputs: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor]) -> None:
+        """The program in the policy's own types is the policy to the last digits, before it is computed in others."""
+        if self.traced is None:
+            return
+        raw = {n: t.to(self.policy.example_inputs[n].dtype) for n, t in inputs.items()}
+        for name, tensor in execute(self.traced, raw)[0].items():
+            got = compare(_handed_out(tensor).float().numpy(), original[name].float().numpy())
+            self._require(got, tolerance("f32", "stage").limit(original[name].float().numpy()), name, label)
+
+    def _require(self, got: Metrics, limit: Metrics, name: str, label: str) -> None:
+        if not got.within(limit):
+            raise ParityError(
+                f'the staged graph gives another "{name}" than the original function',
+                where=f'policy "{self.policy.name}", golden frame "{label}"',
+                why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} ({limit.rel_l2:.3g})",
+                fix="the compiler is at fault where PyTorch gives the same for the same inputs: report it with this policy; "
+                "a smaller policy that shows it finds the line")
+
+
+def _handed_out(output: torch.Tensor) -> torch.Tensor:
+    """An output of the policy as a bundle has it: a number as [1], floating point in f32."""
+    wide = output.float() if output.is_floating_point() else as_taken(output)
+    return (wide.reshape(1) if wide.dim() == 0 else wide).contiguous()
 
 
 def _written(policy: Policy, inputs: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {n: t.contiguous().numpy() for n, t in inputs.items() if policy.sources[n].update != "static"}
+    return {n: as_taken(t).contiguous().numpy() for n, t in inputs.items() if policy.sources[n].update != "static"}
 
 
 def _last_bits(staged: Staged, frames: list[Frame], name: str) -> float:
