@@ -19,15 +19,19 @@ from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.fold_batch_norms import FoldBatchNorms
+from vlacompile.passes.fold_constants import FoldConstants
 from vlacompile.passes.fuse_loop import FuseLoop
+from vlacompile.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.narrow_linears import NarrowLinears
+from vlacompile.passes.own_outputs import OwnOutputs
 from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.passes.split_batched import SplitBatched
 from vlacompile.passes.split_large_linears import SplitLargeLinears
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
+from vlacompile.passes.use_engine_types import UseEngineTypes
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.pipeline import FUSED_PASSES, LOOP_PASSES, PASSES
 from vlacompile.policy import Policy, Source
@@ -162,7 +166,36 @@ def _twice(x):
     return {"action": torch.relu(x) + torch.relu(x)}
 
 
+class Largest(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(2, 4))
+
+    def forward(self, x):
+        return {"action": x + self.w.max(0).values}
+
+
+class Bf16(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+
+    def forward(self, x):
+        return {"action": (x * self.w).float()}
+
+
+def _attention(q, m):
+    return {"action": torch.nn.functional.scaled_dot_product_attention(q, q, q, m)}
+
+
 def _example(kind) -> Policy:
+    if kind is FoldConstants:
+        return Policy("example", Largest().eval(), {"x": Source("observation")}, X)
+    if kind is UseEngineTypes:
+        return Policy("example", Bf16().eval(), {"x": Source("observation")}, {"x": X["x"].bfloat16()})
+    if kind is GuardEmptyRows:
+        inputs = {"q": torch.randn(1, 2, 4, 8), "m": torch.zeros(1, 1, 4, 4, dtype=torch.bool)}
+        return Policy("example", _attention, dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is SplitLinearOverFeatures:
         inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
         return Policy("example", Features().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
@@ -197,7 +230,8 @@ def _example(kind) -> Policy:
         return Policy("example", Large().eval(), {"x": Source("observation")}, X)
     if kind is NarrowLinears:
         return Policy("example", Narrow().eval(), {"x": Source("observation")}, X)
-    function = {FillEmpty: _filled, DropIdentities: _dropout, MergeCommonSubexpressions: _twice}[kind]
+    function = {FillEmpty: _filled, DropIdentities: _dropout, MergeCommonSubexpressions: _twice,
+                OwnOutputs: lambda x: {"action": x}}[kind]
     return Policy("example", function, {"x": Source("observation")}, X)
 
 
@@ -207,7 +241,7 @@ def _documented(kind, part: str) -> str:
     return textwrap.dedent(block.group(1)).strip()
 
 
-KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), SplitLargeLinears(), *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
+KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), SplitLargeLinears(), OwnOutputs(), *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)

@@ -47,7 +47,7 @@ from vlacompile.passes.split_large_linears import SplitLargeLinears
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
-from vlacompile.passes.use_engine_types import UseEngineTypes
+from vlacompile.passes.use_engine_types import UseEngineTypes, coarsest
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.plan.assemble_guard import with_guards
@@ -148,11 +148,13 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     emitted = {}
     ahead = dict.fromkeys(chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent,
                           "tvm_cuda" if wanted.stages.tvm_device == "gpu" else "tvm")
+    stored_in_halves = coarsest(program) != "f32"
     for s in staging.staged.stages:
         if s.name in absent:
             continue
         progress(f"emit {s.name}")
-        emitted[s.name] = emit_onnx(s, "onnxruntime" if s.name in ahead else where.backend)
+        halves = stored_in_halves and where.backend == "onnxruntime" and s.name not in ahead
+        emitted[s.name] = emit_onnx(s, "onnxruntime" if s.name in ahead else where.backend, halves)
         if where.software is not None and s.name not in ahead:
             require_supported(s.name, emitted[s.name].model, where.software.tensorrt)
     compiled = compile_ahead({n: e for n, e in emitted.items() if n in ahead}, wanted.stages, recipe, where, progress)

@@ -43,6 +43,11 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
         return CaptureError(
             "the inference function keeps state", where=where + (line or _of_assignment(module)),
             why="it writes into what its modules hold, which the next call would read", fix=KEEP_NOTHING)
+    if "functorch" in text:
+        return CaptureError(
+            "a transform of torch.func cannot be traced", where=where + line,
+            why="PyTorch's exporter does not convert weights that torch.func.vjp or grad has wrapped",
+            fix="with torch.enable_grad(): use torch.autograd.grad(outputs, inputs), which is traced")
     first = next((t.strip() for t in str(error).splitlines() if t.strip()), type(error).__name__)
     return CaptureError(
         "the inference function cannot be traced", where=where + line, why=f"{type(error).__name__}: {first}",

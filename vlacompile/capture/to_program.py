@@ -43,8 +43,8 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
                 parameters.add(name)
             new = graph.get_attr(name)
             new.meta["val"] = to_meta(tensor)
-        elif node.op == "placeholder" and source is None:  # a torch.Generator: what it draws is refused where it is read
-            new = None
+        elif node.op == "get_attr" or (node.op == "placeholder" and source is None):
+            new = None  # a branch of torch.cond or a torch.Generator: refused where they are read
         elif node.op == "placeholder":
             taken = set(inputs)
             name = next(n for k in itertools.count() if (n := _identifier(source) + "_" * bool(k) + str(k or "")) not in taken)

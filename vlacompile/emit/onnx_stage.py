@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 
 from vlacompile.capture.source_lines import source_line
 from vlacompile.emit.exporter import export
+from vlacompile.emit.store_halves import store_halves
 from vlacompile.emit.tensorrt_graph import for_tensorrt
 from vlacompile.errors import EmitError
 from vlacompile.staging.stages import StageGraph
@@ -28,7 +29,7 @@ EXTERNAL_BYTES = 1024
 OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,),
            "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "BatchNormalization": (1, 2, 3, 4),
            "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,), "DequantizeLinear": (0, 1),
-           "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
+           "Cast": (0,), "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class OnnxStage:
     own: frozenset[str] = frozenset()
 
 
-def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime") -> OnnxStage:
-    """Translate one stage for the engine that `dialect` names. Raises EmitError naming the stage and the op that has no
+def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", halves: bool = False) -> OnnxStage:
+    """Translate one stage for the engine that `dialect` names. halves: as `store_halves`. Raises EmitError naming the stage and the op that has no
     translation."""
     root = torch.nn.Module()
     for name, tensor in stage.constants.items():
@@ -56,7 +57,7 @@ def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime") -> OnnxStage:
         model = export(module, args, OPSETS[dialect], [p.name for p in stage.inputs], outputs)
     except Exception as error:  # torch.onnx raises its own and its translators' errors
         raise _explain(stage, error) from error
-    return _finish(stage, model, dialect)
+    return _finish(stage, model, dialect, halves)
 
 
 def _explain(stage: StageGraph, error: Exception) -> EmitError:
@@ -72,7 +73,7 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
                      "(https://docs.pytorch.org/docs/stable/onnx_export.html)")
 
 
-def _finish(stage: StageGraph, model: ir.Model, dialect: str) -> OnnxStage:
+def _finish(stage: StageGraph, model: ir.Model, dialect: str, halves: bool) -> OnnxStage:
     model.ir_version = IR_VERSION
     origins = {n: source_line(n.metadata_props.get("pkg.torch.onnx.stack_trace", "")) for n in model.graph}
     _strip(model)
@@ -83,6 +84,8 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str) -> OnnxStage:
     _pad_in_convolutions(model)
     if dialect == "tensorrt":
         for_tensorrt(model)
+    if halves:
+        store_halves(model)
     given = [v.name for v in model.graph.inputs]
     assert given == [p.name for p in stage.inputs], f"{stage.name}: ports {given}"
     initializers = {}

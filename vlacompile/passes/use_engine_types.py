@@ -130,8 +130,9 @@ class _Widener:
         while weight.op == "call_function" and weight.target in _MOVES:
             weight = weight.args[0]
         if weight.op == "get_attr":  # a weight, or one in another type or shape: its own numbers
-            name = node.target if node.op == "get_attr" else f"{weight.target}__{node.name}"
-            return self.editor.weight(f"{name}__f32", lambda: self._numbers(node))
+            own = node.op == "get_attr" and all(u in self.live for u in node.users)
+            name = node.target if own else f"{weight.target}__{node.name}__wide"
+            return self.editor.weight(name, lambda: self._numbers(node))
         return self._cast(self._as_written(node), node)
 
     def _numbers(self, node: Node) -> torch.Tensor:

@@ -53,6 +53,9 @@ class Visible:
             parts = [self.may_be_empty(n) for n in node.args[0]]
             return all(parts) if axis == -1 else any(parts)
         if node.target in _ORS:
+            one, other = node.args
+            if other.target in _NOTS and other.args[0].target is _ATEN.any.dim and other.args[0].args[:2] == (one, -1):
+                return False  # what guard_empty_rows writes
             return all(self.may_be_empty(n) for n in node.args)
         if node.target in _WHERES and self._sides(node) == (False, True):
             return self.may_be_empty(node.args[0])

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+import ml_dtypes
 import numpy as np
 import torch
 
@@ -40,7 +41,8 @@ class _WeightStore:
     seen: dict[tuple, int]
 
     def add(self, name: str, array: np.ndarray) -> int:
-        tensor = torch.from_numpy(array)
+        narrow = array.dtype == ml_dtypes.bfloat16  # which PyTorch does not take from NumPy
+        tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if narrow else torch.from_numpy(array)
         key = content_key(tensor)
         if key not in self.seen:
             self.data += b"\0" * (align_up(len(self.data)) - len(self.data))

@@ -1,0 +1,40 @@
+"""Weights that 16 bits hold exactly are stored in 16 bits, and widened when the engine starts."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+LEAST_BYTES = 1 << 12  # what is smaller is not worth a node
+
+
+def store_halves(model: ir.Model) -> None:
+    """Every f32 matrix of which bf16, or else fp16, holds all numbers becomes one of it behind a Cast, in place. The engine
+    folds the Cast when it starts, so that products read f32 as before. For policies that were stored in 16 bits."""
+    for value in list(model.graph.initializers.values()):
+        uses = list(value.uses())
+        if value.dtype != ir.DataType.FLOAT or not uses or value.is_graph_output() or len(value.shape) < 2:
+            continue
+        array = value.const_value.numpy()
+        half = _exact(array) if array.nbytes >= LEAST_BYTES else None
+        if half is None:
+            continue
+        tensor = ir.tensor(half, name=f"{value.name}__16")
+        stored = ir.Value(name=tensor.name, shape=value.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{value.name}__wide")
+        cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].dtype = cast.name, value.shape, ir.DataType.FLOAT
+        del model.graph.initializers[value.name]
+        model.graph.register_initializer(stored)
+        for node, i in uses:
+            node.replace_input_with(i, cast.outputs[0])
+        model.graph.insert_before(model.graph[0], cast)
+
+
+def _exact(array: np.ndarray) -> np.ndarray | None:
+    for kind in (ml_dtypes.bfloat16, np.float16):
+        with np.errstate(over="ignore"):
+            half = array.astype(kind)
+        if np.array_equal(half.astype(np.float32).view(np.int32), array.view(np.int32)):
+            return half
+    return None
