@@ -21,10 +21,10 @@ NORMALISE, UNNORMALISE = "normalizer_processor", "unnormalizer_processor"
 NEEDED_STATISTICS = {"IDENTITY": (), "MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"),
                      "MIN_MAX_OR_ZERO": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
 ACTION = "action"
-_HARM = {PREPROCESSOR: "without it the policy would see other numbers than in training",
-         POSTPROCESSOR: "without it the robot would be given normalised numbers, as z-scores, for actions"}
-_SAVE_AGAIN = ("copy the directory that the training wrote again, whole; or save it anew with LeRobot 0.4.4: "
-               "make_pre_post_processors(policy.config, dataset_stats=dataset.meta.stats), save_pretrained() of both")
+_HARM = {PREPROCESSOR: "the policy would see other numbers than in training",
+         POSTPROCESSOR: "the robot would be given normalised numbers, as z-scores, for actions"}
+_SAVE_AGAIN = ("copy the training's directory again, whole; or save both processors with LeRobot 0.4.4: "
+               "make_pre_post_processors(policy.config, dataset_stats=dataset.meta.stats)")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _modes(path: Path, file: str, step: dict | None, config: dict, types: list[s
         if modes.get(t, "IDENTITY") == "IDENTITY" != trained:
             raise SourceError(
                 f"{file} has no step {kind}" if step is None else f"{kind} leaves {t} as it is", where=str(path / file),
-                why=("nothing says that the policy was trained so" if trained is None else
+                why=("nothing says that the policy was trained without" if trained is None else
                      f"config.json says that the policy was trained with {t} as {trained}") + "; " + _HARM[file],
                 fix=_SAVE_AGAIN)
     return modes
@@ -147,9 +147,10 @@ def _check_names(path: Path, inputs: Mapping[str, Feature], features: dict) -> N
 
 
 def _check_action(path: Path, features: dict) -> None:
-    if (features.get(ACTION) or {}).get("type") != "ACTION":
+    if features.get(ACTION, {}).get("type") != "ACTION":
+        found = ", ".join(f"{n} of type {f['type']}" for n, f in features.items())
         raise SourceError(f'{UNNORMALISE} knows no "{ACTION}"', where=f"{path / POSTPROCESSOR}: features",
-                          why=f"it has {', '.join(features) or 'none'}; {_HARM[POSTPROCESSOR]}", fix=_SAVE_AGAIN)
+                          why=f"it has {found or 'none'}; {_HARM[POSTPROCESSOR]}", fix=_SAVE_AGAIN)
 
 
 def _check_mode(where: Path, name: str, mode: str) -> None:
@@ -196,7 +197,7 @@ def from_weights(path: Path, config: dict, inputs: Mapping[str, Feature], action
     if not isinstance(modes, dict) or not tensors and any(modes.get(f.type, "IDENTITY") != "IDENTITY"
                                                           for f in features.values()):
         raise SourceError(f"{PREPROCESSOR} and {POSTPROCESSOR} are missing", where=str(path),
-                          why=f"nor has {WEIGHTS} statistics ({old[0]}*, {old[1]}*), as checkpoints up to LeRobot 0.3 do; "
+                          why=f"nor has {WEIGHTS} {old[0]}* and {old[1]}*, as checkpoints up to LeRobot 0.3 do; "
                               + _HARM[POSTPROCESSOR], fix=_SAVE_AGAIN)
     found = {}
     for name, feature in features.items():

@@ -33,15 +33,13 @@ _STEPS = {"relative_actions_processor": "0.5.1", "absolute_actions_processor": "
 _PALIGEMMA = "paligemma_with_expert.paligemma."
 
 # Types whose checkpoints mean something else since a version.
-_PI = ("its token embedding is no longer tied to the head, and frames that are not square are padded with another grey"
-       " (actions differ by up to 3 %)")
+_PI = "its token embedding is not tied to the head, and frames that are not square are padded with another grey"
 _CHANGED = {
     "groot": ("0.6.0", "it is GR00T N1.7, another model than the N1.5 of before"),
-    "pi0": ("0.5.0", _PI),
-    "pi05": ("0.5.0", "the state is spelt into the prompt without padding (actions differ by up to 10 %), and "
-             + _PI.partition(" (")[0]),
-    "smolvla": ("0.5.0", "it trains with transformers 5, which numbers the patches of a frame 0, 1, ..., 31 where 4.57 "
-                "has 0, 0, 1, ..., 30 (actions differ by 1 %)"),
+    "pi0": ("0.5.0", f"{_PI} (actions differ by 3 %)"),
+    "pi05": ("0.5.0", f"the state stands in the prompt without padding, {_PI} (actions differ by 10 %)"),
+    "smolvla": ("0.5.0", "its transformers 5 numbers the patches of a frame 0, 1, ..., 31 where 4.57 has 0, 0, 1, "
+                "..., 30 (actions differ by 1 %)"),
 }
 
 
@@ -65,15 +63,14 @@ def check_version(path: Path, config: dict, steps: Iterable[dict]) -> None:
     what = f"the checkpoint was written by LeRobot {newest.version} or later; checkpoints of {OURS} are read"
     if since is not None and _number(newest.version) >= _number(since):
         raise SourceError(what, where=f"{path / newest.file}: {newest.what}",
-                          why=f'what a "{kind}" policy computes has changed in LeRobot {since}: {difference}',
-                          fix=f"train or fine-tune it with LeRobot {OURS}, or compile that LeRobot's own policy from a "
-                              "factory that returns vlacompile.Policy(...)")
+                          why=f"this type computes something else since LeRobot {since}: {difference}",
+                          fix=f"fine-tune it with LeRobot {OURS}, or write a factory that returns vlacompile.Policy(...) "
+                              "around the policy of that LeRobot")
     keys = [h.what for h in hints if h.file == CONFIG]
     if keys:
         raise SourceError(what, where=f"{path / CONFIG}: {', '.join(keys)}",
                           why=f"LeRobot {OURS}, whose code builds the policy, knows no such key",
-                          fix=f'remove from a copy of config.json what is named above: a "{kind}" policy computes the '
-                              "same with and without it")
+                          fix="remove these keys from config.json; a policy of this type computes the same without them")
 
 
 def _hints(path: Path, config: dict, steps: Iterable[dict]) -> Iterator[Hint]:
