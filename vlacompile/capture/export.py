@@ -11,7 +11,6 @@ import inspect
 import linecache
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +18,11 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Graph, Node
 
+from vlacompile.capture.answers import check_call, why_and_fix
 from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
 from vlacompile.capture.history import with_frames
 from vlacompile.capture.iterations import shortened
+from vlacompile.capture.modules import modules_of
 from vlacompile.capture.program import Program, prune, to_meta
 from vlacompile.capture.source_lines import lines_of_all_functions
 from vlacompile.capture.weightless import without_content
@@ -37,70 +38,12 @@ class _Inference(torch.nn.Module):
         self.infer = policy.infer
         self.input_names = tuple(policy.example_inputs)
         self.output_names = policy.outputs
-        self.policy_name = policy.name
         for name, module in modules_of(policy.observe, policy.step).items():
             self.add_module(name, module)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         values = self.infer(**dict(zip(self.input_names, inputs, strict=True)))
-        missing = [n for n in self.output_names if n not in values]
-        if missing:
-            raise CaptureError(
-                f"the inference function returns no {', '.join(missing)}",
-                where=f'Policy "{self.policy_name}"',
-                why=f"it returned {', '.join(map(str, values)) or 'nothing'}",
-                fix="return these tensors by name, or change outputs=",
-            )
         return tuple(values[n] for n in self.output_names)
-
-
-def modules_of(*functions: Callable | None) -> dict[str, torch.nn.Module]:
-    """The nn.Modules that functions reach: themselves, `self`, closure cells, partial arguments and
-    referenced globals, by name; a module that is part of another is left to it."""
-    found: dict[str, torch.nn.Module] = {}
-    seen: set[int] = set()
-
-    def visit(name: str, value, depth: int) -> None:
-        if id(value) in seen or depth > 4:
-            return
-        if isinstance(value, torch.nn.Module):
-            seen.add(id(value))
-            found[name.replace(".", "_")] = value
-            return
-        if inspect.ismethod(value):
-            visit(name, value.__self__, depth)
-            visit(name, value.__func__, depth + 1)
-        elif hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
-            seen.add(id(value))
-            visit(name, value.func, depth + 1)
-            for i, a in enumerate(value.args):
-                visit(f"{name}_{i}", a, depth + 1)
-            for k, a in value.keywords.items():
-                visit(k, a, depth + 1)
-        elif inspect.isfunction(value):
-            seen.add(id(value))
-            variables = inspect.getclosurevars(value)
-            for k, v in {**variables.nonlocals, **variables.globals}.items():
-                visit(k, v, depth + 1)
-        elif isinstance(value, Mapping):
-            seen.add(id(value))
-            for k, v in value.items():
-                visit(f"{name}_{k}", v, depth + 1)
-        elif isinstance(value, (list, tuple)):
-            seen.add(id(value))
-            for i, v in enumerate(value):
-                visit(f"{name}_{i}", v, depth + 1)
-        elif hasattr(value, "__dict__") and not inspect.ismodule(value) and not inspect.isclass(value):
-            seen.add(id(value))
-            for k, v in vars(value).items():
-                if isinstance(v, (torch.nn.Module, Mapping, list, tuple)):
-                    visit(k, v, depth + 1)
-
-    for function in functions:
-        if function is not None:
-            visit(getattr(function, "__name__", "policy"), function, 0)
-    inner = {id(m) for top in found.values() for m in top.modules() if m is not top}
-    return {name: module for name, module in found.items() if id(module) not in inner}
 
 
 def capture(policy: Policy, whole: bool = False) -> Program:
@@ -130,6 +73,8 @@ def capture(policy: Policy, whole: bool = False) -> Program:
     except CaptureError:
         raise
     except Exception as error:  # the exporter raises whatever the traced model raised
+        if isinstance(error, TypeError):
+            check_call(policy.name, policy.observe, policy.sources)
         raise _explain(policy, module, error) from error
     if len(lengths) > 1:
         return capture(policy, whole=True)
@@ -147,14 +92,7 @@ def _explain(policy: Policy, module: torch.nn.Module, error: Exception) -> Captu
         file = frame.f_code.co_filename
         if not file.startswith(not_the_users):
             line = f", {file}:{number} in {frame.f_code.co_name}: {linecache.getline(file, number).strip()}"
-    first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
-    return CaptureError(
-        "the inference function cannot be traced",
-        where=where + line,
-        why=f"{type(error).__name__}: {first}",
-        fix="remove control flow and shapes that depend on tensor values on that line "
-        "(use torch.where, fixed shapes, Python-number step indices)",
-    )
+    return CaptureError("the inference function cannot be traced", where=where + line, **why_and_fix(error))
 
 
 def _to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Program:
