@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
 from vlacompile.capture.export import capture
+from vlacompile.capture.modules import modules_of
 from vlacompile.capture.program import execute
 from vlacompile.emit.onnx_stage import source_line
 from vlacompile.errors import CaptureError
@@ -82,3 +85,47 @@ def test_lines_are_those_of_whatever_function_it_is():
     with pytest.raises(CaptureError):
         capture(failing)
     assert "_filter_traceback_frames" not in vars(PythonKeyTracer)
+
+
+def test_a_variable_that_was_never_set_is_passed_over():
+    """inspect.getclosurevars raises "Cell is empty" for it."""
+    net, scaled = torch.nn.Linear(4, 4).eval(), False
+    if scaled:
+        gain = 2.0
+
+    def observe(x):
+        return {"action": net(x)[:, None] * (gain if scaled else 1.0)}
+
+    inputs = {"x": torch.rand(1, 4)}
+    policy = Policy("closure", observe, {"x": Source("observation")}, inputs)
+    assert modules_of(observe) == {"net": net}
+    assert torch.equal(execute(capture(policy), inputs)[0]["action"], policy.infer(**inputs)["action"])
+
+
+LAYERS = torch.nn.ModuleList([torch.nn.Linear(4, 4)])
+
+
+def test_modules_are_found_wherever_a_function_holds_them():
+    first, second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    class Holder:
+        def __init__(self):
+            self.parts = {"first": first}
+
+        def observe(self, x):
+            return second(x)
+
+    assert set(modules_of(Holder().observe).values()) == {first, second}
+    assert set(modules_of(functools.partial(lambda x, net: net(x), net=first)).values()) == {first}
+    assert set(modules_of(lambda x: [layer(x) for layer in LAYERS]).values()) == {LAYERS}
+    assert set(modules_of(lambda x: sum((lambda: LAYERS[0](x))() for _ in range(2))).values()) == {LAYERS}
+    assert set(modules_of(torch.nn.Sequential(first), first)) == {"policy"}  # a part is left to the whole
+    assert modules_of(None, len) == {}
+
+
+def test_a_module_in_training_is_refused_also_inside_a_comprehension():
+    LAYERS.train()
+    policy = Policy("training", lambda x: {"action": torch.stack([layer(x) for layer in LAYERS], 1)},
+                    {"x": Source("observation")}, {"x": torch.rand(1, 4)})
+    with pytest.raises(CaptureError, match="training mode"):
+        capture(policy)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
+import torch
 
+import vlacompile as vc
 from vlacompile.cli.listing import _flat
 from vlacompile.config import shipped
 from vlacompile.errors import ConfigError
+from vlacompile.precision import histogram, methods, quantise
+from vlacompile.precision.quantise import Method
 from vlacompile.recipe import PrecisionRule, load_recipe
 
 
@@ -59,6 +63,7 @@ def test_a_rule_may_leave_layers_to_the_optimiser_which_then_needs_a_budget(reci
     ("max_latency_ms = inf", "precision.max_latency_ms = inf", "finite"),
     ('minimise = "time"', 'precision.minimise = "time"', "latency"),
     ("observations = 1", "precision.observations = 1", "at least two"),
+    ('calibrator = "max"', 'precision.calibrator = "max"', 'did you mean "minmax"?'),
     ('calibrator = "mean"', 'precision.calibrator = "mean"', "percentile"),
     ("percentile = 101.0", "precision.percentile = 101.0", "at most 100"),
     ("smooth = 1.5", "precision.smooth = 1.5", "between 0"),
@@ -74,3 +79,55 @@ def test_nonsense_is_refused(recipe, text, what, why):
     with pytest.raises(ConfigError) as error:
         recipe(text)
     assert error.value.what == what and why in error.value.why
+
+
+def test_what_a_recipe_may_say_is_what_a_method_may_be(recipe):
+    """One list of each; both sides refuse what is not in it."""
+    for key, field, known in (("calibrator", "calibrator", methods.CALIBRATORS), ("int4_method", "int4", methods.ROUNDINGS)):
+        for value in known:
+            assert getattr(recipe(f'{key} = "{value}"'), key) == getattr(Method(**{field: value}), field) == value
+        for made in (lambda key=key: recipe(f'{key} = "other"'), lambda field=field: Method(**{field: "other"})):
+            with pytest.raises(ConfigError, match="other"):
+                made()
+    for key, field, good, bad in (("block", "block", methods.BLOCKS, (16, 48, 256)),
+                                  ("percentile", "percentile", (50.1, 99.0, 100.0), (50.0, 100.1, 0.9999)),
+                                  ("smooth", "alpha", (0.0, 0.5, 1.0), (-0.1, 1.1))):
+        for value in good:
+            assert getattr(recipe(f"{key} = {value}"), key) == getattr(Method(**{field: value}), field) == value
+        for value in bad:
+            for made in (lambda k=key, v=value: recipe(f"{k} = {v}"), lambda f=field, v=value: Method(**{f: v})):
+                with pytest.raises(ConfigError):
+                    made()
+    assert quantise.CALIBRATORS is methods.CALIBRATORS
+
+
+def test_every_calibrator_gives_a_range():
+    seen = histogram.Histogram()
+    seen.add(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
+    assert all(0 < seen.threshold(c) <= seen.peak for c in methods.CALIBRATORS)
+
+
+class Layers(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.parts = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 64))
+        self.out = torch.nn.Linear(64, 6)
+
+    def forward(self, state):
+        return {"action": self.out(self.parts(state))[:, None]}
+
+
+@pytest.mark.parametrize("scheme,text", [
+    *(("int8", f'calibrator = "{c}"\npercentile = {p}\nsmooth = {s}') for c in methods.CALIBRATORS
+      for p, s in ((99.99, 0.0), (100.0, 1.0))),
+    *(("int4", f'int4_method = "{m}"\nblock = {b}') for m in methods.ROUNDINGS for b in methods.BLOCKS)])
+def test_every_value_that_a_recipe_accepts_builds(tmp_path, scheme, text):
+    path = tmp_path / "r.toml"
+    path.write_text(f'name = "r"\ndescription = ""\n[precision]\nlayers = "{scheme}"\nmax_action_error = 3.0\n{text}\n'
+                    f'[[precision.rule]]\nlayers = "*"\nscheme = "{scheme}"\n', encoding="utf-8")
+    state = {"state": torch.randn(1, 64, generator=torch.Generator().manual_seed(1))}
+    policy = vc.Policy("p", Layers().eval(), {"state": vc.Source("observation")}, state)
+    bundle = vc.build(policy, recipe=str(path), out=tmp_path / "p.vlab")
+    assert {p.scheme for s in bundle.plan.stages for p in s.precisions} == {scheme}
+    assert vc.verify(bundle.path).passed

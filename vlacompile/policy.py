@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 
+from vlacompile import declared
 from vlacompile.bundle.layout import DTYPES, UPDATES
+from vlacompile.capture.answers import check_call, named, tensors
 from vlacompile.capture.iterations import iterations
 from vlacompile.decoding import Decoder, Guidance
-from vlacompile.errors import SourceError, nearest
+from vlacompile.errors import CaptureError, SourceError, nearest
 from vlacompile.tokenize.text import Text
 
 TORCH_DTYPES: dict[torch.dtype, str] = {
@@ -62,27 +65,25 @@ class Source:
     history: int = 1
 
     def __post_init__(self) -> None:
-        if self.update not in UPDATES:
+        if not isinstance(self.update, str) or self.update not in UPDATES:
             raise SourceError(
                 f'"{self.update}" is not an update class',
                 where="vlacompile.Source(update=...)",
-                why=nearest(self.update, UPDATES),
+                why=nearest(str(self.update), UPDATES),
                 fix="choose how often this input changes",
             )
-        if self.history < 1 or (self.history > 1 and self.update not in ("observation", "tick")):
+        declared.whole(self.history, 1, "vlacompile.Source(history=...)", "give the number of observations that the policy "
+                       "sees")
+        if self.history > 1 and self.update not in ("observation", "tick"):
             raise SourceError(
                 f"a history of {self.history} of a source that changes per {self.update}",
                 where="vlacompile.Source(history=...)",
                 why="a history holds at least one observation, of a source that is observed",
                 fix='use update="observation" and the number of observations that the policy sees',
             )
-        if self.clock is not None and not self.clock > 0:
-            raise SourceError(
-                f"a clock of {self.clock} Hz is not a rate",
-                where="vlacompile.Source(clock=...)",
-                why="a rate is a positive number of Hz",
-                fix="give a positive rate, or None for an input that is not periodic",
-            )
+        if self.clock is not None:
+            declared.positive(self.clock, "vlacompile.Source(clock=...)", "give a rate in Hz, or None for an input that is "
+                              "not periodic")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,14 @@ class Loop:
     carry: Mapping[str, str]
     index: str | None = None
 
+    def __post_init__(self) -> None:
+        declared.whole(self.iterations, 1, "vlacompile.Loop(iterations=...)", "give how often the step runs")
+        fix = 'give {argument of step: what it starts from}, as {"action": "noise"}'
+        declared.mapping(self.carry, "vlacompile.Loop(carry=...)", str, fix)
+        declared.instance(self.index, str, "vlacompile.Loop(index=...)", "give the name of the argument, or None")
+        if not self.carry:
+            declared.refuse("nothing is carried", "vlacompile.Loop(carry=...)", "every iteration would do the same", fix)
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -106,7 +115,8 @@ class Policy:
 
     observe: callable(**inputs) -> dict of tensors. It takes raw inputs (uint8 frames, joint state,
         token ids) and returns robot actions: pre- and post-processing belong inside. A nn.Module, a
-        bound method, or a closure over modules.
+        bound method, or a closure over modules. A list of n tensors [1,...] of one shape, as one action
+        per step, is the output [1,n,...].
     sources: {input name: Source}; the names are the keyword arguments of `observe`.
     example_inputs: {input name: tensor}; their shapes and dtypes are the compiled ones.
     step, loop: only for a loop that is declared rather than written inside `observe`.
@@ -144,6 +154,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         where = f'Policy "{self.name}"'
+        self._check_types(where)
         if set(self.sources) != set(self.example_inputs):
             odd = sorted(set(self.sources) ^ set(self.example_inputs))
             raise SourceError(
@@ -153,14 +164,7 @@ class Policy:
                 fix="give the same keys to both",
             )
         for name, tensor in self.example_inputs.items():
-            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in {*TORCH_DTYPES, *TAKEN_AS}:
-                kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-                raise SourceError(
-                    f'example input "{name}" is a {kind}',
-                    where=where,
-                    why="inputs are tensors of " + ", ".join([*DTYPES, "i16", "u16"]),
-                    fix="give a torch.Tensor of the dtype that the robot will write",
-                )
+            declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise SourceError(
                     f'example input "{name}" holds NaN or infinity',
@@ -170,7 +174,7 @@ class Policy:
                 )
         for i, inputs in enumerate(self.calibration):
             odd = [n for n, t in self.example_inputs.items() if n not in inputs
-                   or inputs[n].shape != t.shape or inputs[n].dtype != t.dtype]
+                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape or inputs[n].dtype != t.dtype]
             if odd:
                 raise SourceError(
                     f'calibration observation {i} does not fit: "{odd[0]}"',
@@ -219,6 +223,33 @@ class Policy:
                 fix='name at least one returned tensor, as outputs=("action",)',
             )
 
+    def _check_types(self, where: str) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            declared.refuse(f"{self.name!r} is no name", "vlacompile.Policy(name=...)", "bundles are listed by it",
+                            "give a string that is not empty")
+        declared.function(self.observe, f"{where}, observe")
+        if self.step is not None:
+            declared.function(self.step, f"{where}, step")
+        declared.mapping(self.sources, f"{where}, sources", Source, 'give {"image": vlacompile.Source("observation"), ...}')
+        declared.mapping(self.example_inputs, f"{where}, example_inputs", None, "give a tensor for every source")
+        declared.names(self.outputs, f"{where}, outputs")
+        declared.instance(self.loop, Loop, f"{where}, loop", "give a vlacompile.Loop(...)")
+        if self.execute is not None:
+            declared.whole(self.execute, 1, f"{where}, execute", "give how many actions of a chunk are executed, or None")
+        declared.instance(self.ensemble, Real, f"{where}, ensemble", "give the decay, as 0.01, or None")
+        declared.instance(self.decoder, Decoder, f"{where}, decoder", "give a vlacompile.decoding.Decoder, or None")
+        declared.instance(self.guidance, Guidance, f"{where}, guidance", "give a vlacompile.decoding.Guidance, or None")
+        declared.mapping(self.texts, f"{where}, texts", Text, "give {source of tokens: vlacompile.tokenize.text.Text(...)}")
+        declared.instance(self.calibration, (tuple, list), f"{where}, calibration", "give a tuple of observations")
+        for i, inputs in enumerate(self.calibration):
+            declared.mapping(inputs, f"{where}, calibration observation {i}", None, "give inputs as in example_inputs")
+        # what asks for a gradient cannot be read as an array; a policy that runs has no use for it
+        examples = {n: t.detach() if isinstance(t, torch.Tensor) else t for n, t in self.example_inputs.items()}
+        object.__setattr__(self, "example_inputs", examples)
+        object.__setattr__(self, "outputs", tuple(self.outputs))
+        object.__setattr__(self, "calibration", tuple(
+            {n: t.detach() if isinstance(t, torch.Tensor) else t for n, t in x.items()} for x in self.calibration))
+
     def _check_text(self, name: str, text: Text) -> None:
         for which, dtypes in ((name, (torch.int64, torch.int32)), (text.mask, (torch.bool,))):
             example = self.example_inputs.get(which) if which is not None else None
@@ -238,12 +269,25 @@ class Policy:
         """The whole original function, a declared loop unrolled; the reference for parity. Inputs may be in the types
         that the bundle takes."""
         inputs = {n: t.to(self.example_inputs[n].dtype) if n in self.example_inputs else t for n, t in inputs.items()}
-        values = dict(self.observe(**inputs))
+        values = named(self.name, self.observe, self.observe(**inputs), self.outputs[0])
         if self.loop is not None:
-            known = {**inputs, **values}
-            carry = {name: known[start] for name, start in self.loop.carry.items()}
-            for k in iterations(self.loop.iterations):
-                index = {self.loop.index: k} if self.loop.index else {}
-                carry = dict(self.step(**values, **carry, **index))
-            values |= carry
-        return values
+            values |= self._looped(inputs, values)
+        return values | tensors(self.name, self.observe if self.step is None else self.step, values, self.outputs)
+
+    def _looped(self, inputs: Mapping[str, torch.Tensor], values: dict) -> dict[str, torch.Tensor]:
+        known, carry = {**inputs, **values}, {}
+        for name, start in self.loop.carry.items():
+            if start not in known:
+                raise CaptureError(f'the loop starts "{name}" from "{start}", which is not there',
+                                   where=f'Policy "{self.name}", loop.carry', why=nearest(start, known),
+                                   fix="name an input, or what observe returns")
+            carry[name] = known[start]
+        for k in iterations(self.loop.iterations):
+            index = {self.loop.index: k} if self.loop.index else {}
+            try:
+                answer = self.step(**values, **carry, **index)
+            except TypeError:
+                check_call(self.name, self.step, [*values, *carry, *index], "the loop's step")
+                raise
+            carry = named(self.name, self.step, answer, next(iter(self.loop.carry)))
+        return carry

@@ -9,6 +9,7 @@ from vlacompile.bundle.layout import CONSUMES, GUARD_RULES, LOOP_FORMS, SCHEDULE
 from vlacompile.config import load_toml
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.foreign_schemes import is_foreign, refusal
+from vlacompile.precision.methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
 from vlacompile.target import Target
 
 
@@ -92,9 +93,10 @@ class PrecisionRecipe:
     minimise: "latency" or "bytes", what "auto" does within these limits. decide: what it decides as one, a "block" of
         layers or a "stage": every one of them is tried in every scheme, and that takes minutes where a policy is large.
     observations: how many are generated for calibration where the policy brings none.
-    calibrator, percentile: how the range of activations follows from them. smooth: alpha of SmoothQuant
-        (arXiv:2211.10438, eq. 4), 0: off. correct_bias: take the mean shift of int8 layers out of their bias.
-    int4_method: how 4-bit weights are rounded; block: how many of them share a scale."""
+    calibrator ("minmax", "percentile", "entropy", "mse"), percentile: how the range of activations follows from them.
+    smooth: alpha of SmoothQuant (arXiv:2211.10438, eq. 4), 0: off. correct_bias: take the mean shift of int8 layers out
+        of their bias.
+    int4_method ("rtn", "awq", "gptq"): how 4-bit weights are rounded; block (32, 64, 128): how many share a scale."""
 
     base: str = "fp32"
     layers: str = "fp32"
@@ -309,11 +311,8 @@ def _safety_checks(s: SafetyRecipe) -> list[tuple[bool, str, str]]:
 
 
 BASES = ("fp32", "fp16")
-CALIBRATORS = ("max", "percentile", "entropy", "mse")
-INT4_METHODS = ("rtn", "awq", "gptq")
 MINIMISE = ("latency", "bytes")
 DECIDE = ("block", "stage")
-BLOCKS = (32, 64, 128)
 
 
 def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
@@ -328,7 +327,7 @@ def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
     checks = [one_of("base", p.base, BASES), one_of("layers", p.layers, schemes),
               one_of("minimise", p.minimise, MINIMISE), one_of("decide", p.decide, DECIDE),
               one_of("calibrator", p.calibrator, CALIBRATORS),
-              one_of("int4_method", p.int4_method, INT4_METHODS)]
+              one_of("int4_method", p.int4_method, ROUNDINGS)]
     checks += [positive(key) for key in ("max_action_error", "max_weight_mb", "max_latency_ms")]
     checks += [(s in SCHEMES, f'precision.schemes has "{s}"', nearest(s, SCHEMES)) for s in p.schemes]
     for rule in p.rule:
@@ -339,7 +338,7 @@ def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
          f'"{AUTO}" chooses against a budget of action error'),
         (p.observations >= 2, f"precision.observations = {p.observations}",
          "a spread is over at least two observations"),
-        (50 < p.percentile <= 100, f"precision.percentile = {p.percentile}", "it is above 50 and at most 100"),
-        (0 <= p.smooth <= 1, f"precision.smooth = {p.smooth}", "it is between 0 (off) and 1"),
+        (is_percentile(p.percentile), f"precision.percentile = {p.percentile}", "it is above 50 and at most 100"),
+        (is_alpha(p.smooth), f"precision.smooth = {p.smooth}", "it is between 0 (off) and 1"),
         (p.block in BLOCKS, f"precision.block = {p.block}", f"known: {', '.join(map(str, BLOCKS))}"),
     ]

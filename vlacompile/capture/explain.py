@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from vlacompile.capture.answers import why_and_fix
 from vlacompile.capture.source_lines import line_text
 from vlacompile.capture.state import KEEP_NOTHING
 from vlacompile.errors import CaptureError
@@ -48,10 +49,7 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
             "a transform of torch.func cannot be traced", where=where + line,
             why="PyTorch's exporter does not convert weights that torch.func.vjp or grad has wrapped",
             fix="with torch.enable_grad(): use torch.autograd.grad(outputs, inputs), which is traced")
-    first = next((t.strip() for t in str(error).splitlines() if t.strip()), type(error).__name__)
-    return CaptureError(
-        "the inference function cannot be traced", where=where + line, why=f"{type(error).__name__}: {first}",
-        fix="PyTorch's exporter (torch.export, not strict) does not take that line: write it with plain tensor operations")
+    return CaptureError("the inference function cannot be traced", where=where + line, **why_and_fix(error))
 
 
 def policys_line(error: Exception) -> str:

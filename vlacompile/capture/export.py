@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 
+from vlacompile.capture.answers import check_call
 from vlacompile.capture.explain import explain, without_dumps
 from vlacompile.capture.history import with_frames
 from vlacompile.capture.iterations import shortened
+from vlacompile.capture.modules import modules_of
 from vlacompile.capture.ops import is_random
 from vlacompile.capture.program import Program, op_name
 from vlacompile.capture.source_lines import line_of, lines_of_all_functions
@@ -33,70 +34,12 @@ class _Inference(torch.nn.Module):
         self.infer = policy.infer
         self.input_names = tuple(policy.example_inputs)
         self.output_names = policy.outputs
-        self.policy_name = policy.name
         for name, module in modules_of(policy.observe, policy.step).items():
             self.add_module(name, module)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         values = self.infer(**dict(zip(self.input_names, inputs, strict=True)))
-        missing = [n for n in self.output_names if n not in values]
-        if missing:
-            raise CaptureError(
-                f"the inference function returns no {', '.join(missing)}",
-                where=f'Policy "{self.policy_name}"',
-                why=f"it returned {', '.join(map(str, values)) or 'nothing'}",
-                fix="return these tensors by name, or change outputs=",
-            )
         return tuple(values[n] for n in self.output_names)
-
-
-def modules_of(*functions: Callable | None) -> dict[str, torch.nn.Module]:
-    """The nn.Modules that functions reach: themselves, `self`, closure cells, partial arguments and
-    referenced globals, by name; a module that is part of another is left to it."""
-    found: dict[str, torch.nn.Module] = {}
-    seen: set[int] = set()
-
-    def visit(name: str, value, depth: int) -> None:
-        if id(value) in seen or depth > 4:
-            return
-        if isinstance(value, torch.nn.Module):
-            seen.add(id(value))
-            found[name.replace(".", "_")] = value
-            return
-        if inspect.ismethod(value):
-            visit(name, value.__self__, depth)
-            visit(name, value.__func__, depth + 1)
-        elif hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
-            seen.add(id(value))
-            visit(name, value.func, depth + 1)
-            for i, a in enumerate(value.args):
-                visit(f"{name}_{i}", a, depth + 1)
-            for k, a in value.keywords.items():
-                visit(k, a, depth + 1)
-        elif inspect.isfunction(value):
-            seen.add(id(value))
-            variables = inspect.getclosurevars(value)
-            for k, v in {**variables.nonlocals, **variables.globals}.items():
-                visit(k, v, depth + 1)
-        elif isinstance(value, Mapping):
-            seen.add(id(value))
-            for k, v in value.items():
-                visit(f"{name}_{k}", v, depth + 1)
-        elif isinstance(value, (list, tuple)):
-            seen.add(id(value))
-            for i, v in enumerate(value):
-                visit(f"{name}_{i}", v, depth + 1)
-        elif hasattr(value, "__dict__") and not inspect.ismodule(value) and not inspect.isclass(value):
-            seen.add(id(value))
-            for k, v in vars(value).items():
-                if isinstance(v, (torch.nn.Module, Mapping, list, tuple)):
-                    visit(k, v, depth + 1)
-
-    for function in functions:
-        if function is not None:
-            visit(getattr(function, "__name__", "policy"), function, 0)
-    inner = {id(m) for top in found.values() for m in top.modules() if m is not top}
-    return {name: module for name, module in found.items() if id(module) not in inner}
 
 
 def capture(policy: Policy, whole: bool = False) -> Program:
@@ -126,6 +69,8 @@ def capture(policy: Policy, whole: bool = False) -> Program:
     except CaptureError:
         raise
     except Exception as error:  # the exporter raises whatever the traced model raised
+        if isinstance(error, TypeError):
+            check_call(policy.name, policy.observe, policy.sources)
         raise explain(policy.name, module, error) from error
     if len(lengths) > 1:
         return capture(policy, whole=True)

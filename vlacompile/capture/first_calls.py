@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from vlacompile.capture.answers import check_call
 from vlacompile.capture.explain import policys_line
-from vlacompile.capture.export import modules_of
+from vlacompile.capture.modules import modules_of
 from vlacompile.capture.repeatable import call, require_repeatable
 from vlacompile.errors import SourceError, VlaError
 from vlacompile.policy import Policy
@@ -16,6 +17,8 @@ def check_calls(policy: Policy) -> None:
     except VlaError:
         raise
     except Exception as error:  # whatever the policy's own code raises
+        if isinstance(error, TypeError):
+            check_call(policy.name, policy.observe, policy.sources)
         line = policys_line(error)
         text = next((t.strip() for t in str(error).splitlines() if t.strip()), "")
         raise SourceError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlacompile.bundle.layout import SCHEMES
 from vlacompile.cli.arguments import positive, thread_count
 from vlacompile.cli.terminal import Terminal
 
@@ -34,7 +35,6 @@ EPILOG = """examples:
 
 next: `vlacompile report BUNDLE --profile FILE -o report.html` draws it"""
 PADDING = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
-SCHEMES = ("fp32", "fp16", "int8", "int4")
 EVERY_S = 2.0  # between lines of progress
 
 

@@ -83,7 +83,7 @@ def _reader(path: Path) -> ModuleType:
     """The module that reads this checkpoint: LeRobot's configs have a "type", transformers' a "model_type"."""
     from vlacompile.frontends.huggingface import read as huggingface
     from vlacompile.frontends.lerobot import read as lerobot
-    from vlacompile.frontends.lerobot.checkpoint import read_json
+    from vlacompile.frontends.lerobot.files import read_json
 
     config = read_json(path / "config.json")
     return huggingface if "model_type" in config and "type" not in config else lerobot

@@ -16,11 +16,9 @@ from vlacompile.precision.blocks import block_scales, round_blocks, searched_sca
 from vlacompile.precision.calibrate import InputSamples, StageSamples
 from vlacompile.precision.gptq import gptq, spread_of
 from vlacompile.precision.layers import KINDS, LIMITS, Layer, QuantisedLayer, layers_of
+from vlacompile.precision.methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
 from vlacompile.staging.stages import StageGraph
 
-CALIBRATORS = ("minmax", "percentile", "entropy", "mse")
-ROUNDINGS = ("rtn", "awq", "gptq")
-BLOCKS = (32, 64, 128)
 _SMALLEST = torch.finfo(torch.float32).tiny * 256
 
 
@@ -54,10 +52,10 @@ class Method:
         if self.block not in BLOCKS:
             raise ConfigError(f"a block of {self.block} numbers", where="Method(block=...)",
                               why=f"kernels exist for {', '.join(map(str, BLOCKS))}", fix="choose one of them")
-        if not 50 < self.percentile <= 100:
+        if not is_percentile(self.percentile):
             raise ConfigError(f"a percentile of {self.percentile}", where="Method(percentile=...)",
                               why="it says how many per cent of the magnitudes are not clipped", fix="99.9 to 100")
-        if self.alpha is not None and not 0 <= self.alpha <= 1:
+        if self.alpha is not None and not is_alpha(self.alpha):
             raise ConfigError(f"an alpha of {self.alpha}", where="Method(alpha=...)",
                               why="0 leaves activations as they are, 1 makes their channels equal", fix="0.5, or None")
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from vlacompile.capture.export import modules_of
+from vlacompile.capture.modules import modules_of
 from vlacompile.capture.to_program import constant_name
 from vlacompile.capture.ops import flops, node_bytes
 from vlacompile.capture.program import Program, type_text

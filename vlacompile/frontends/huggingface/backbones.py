@@ -22,7 +22,7 @@ import torch
 from vlacompile.errors import SourceError, nearest
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.huggingface.images import ImageSettings, Preparation, image_settings
-from vlacompile.frontends.lerobot.checkpoint import read_json
+from vlacompile.frontends.lerobot.files import read_json
 from vlacompile.frontends.quiet import quiet
 
 Tower = Callable[[Any], torch.nn.Module]

@@ -16,7 +16,7 @@ import torch
 from vlacompile.errors import SourceError, nearest
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.huggingface import backbones
-from vlacompile.frontends.lerobot.checkpoint import read_json
+from vlacompile.frontends.lerobot.files import read_json
 from vlacompile.frontends.quiet import quiet
 from vlacompile.policy import Policy
 

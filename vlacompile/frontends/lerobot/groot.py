@@ -22,9 +22,10 @@ import torch
 from torch import nn
 
 from vlacompile.errors import SourceError
-from vlacompile.frontends.lerobot.checkpoint import (Checkpoint, Tokenization, choose_normalisation, read_json,
-                                                     read_tensors)
+from vlacompile.frontends.lerobot.checkpoint import Checkpoint, Tokenization
+from vlacompile.frontends.lerobot.files import POSTPROCESSOR, PREPROCESSOR, read_json, read_tensors
 from vlacompile.frontends.lerobot.read import MASK, NOISE, STATE, TOKENS, Batch, Family, Predict, normal
+from vlacompile.frontends.lerobot.statistics import choose_normalisation
 
 PACK, UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
 EMBODIMENT = "embodiment_id"
@@ -230,14 +231,19 @@ def _transform(dit: nn.Module, x: torch.Tensor, seen: torch.Tensor, bias: torch.
 
 
 def _complete(checkpoint: Checkpoint) -> Checkpoint:
-    """Statistics lie in this policy's own steps."""
+    """Statistics lie in this policy's own steps. Raises SourceError where one is not there or does not normalise:
+    LeRobot writes both so, and takes them so whatever the file says."""
     normalise = {}
-    for step in checkpoint.steps:
-        names = {PACK: STATE, UNPACK: "action"}
-        if step["registry_name"] in names and step["config"].get("normalize_min_max", True):
-            name = names[step["registry_name"]]
-            tensors = read_tensors(checkpoint.path / step["state_file"]) if "state_file" in step else {}
-            normalise[name] = choose_normalisation(checkpoint.path, name, "MIN_MAX_OR_ZERO", tensors, 0.0)
+    for step, name, file in ((PACK, STATE, PREPROCESSOR), (UNPACK, "action", POSTPROCESSOR)):
+        own = next((s for s in checkpoint.steps if s["registry_name"] == step), None)
+        if own is None or not own["config"].get("normalize_min_max", True):
+            raise SourceError(f"{file} has no step {step}" if own is None else f"{step} does not normalise",
+                              where=str(checkpoint.path / file),
+                              why="this policy computes with normalised numbers: the robot would be given them for "
+                                  "actions, or give it its own", fix="copy the directory that the training wrote again, "
+                                                                     "whole")
+        tensors = read_tensors(checkpoint.path / own["state_file"]) if "state_file" in own else {}
+        normalise[name] = choose_normalisation(checkpoint.path / file, name, "MIN_MAX_OR_ZERO", tensors, 0.0)
     rule = Tokenization(checkpoint.config["tokenizer_assets_repo"], TEXT_TOKENS, "right", False)
     return replace(checkpoint, normalise=normalise, tokenization=rule)
 
@@ -254,4 +260,4 @@ def _noise(config) -> Batch:
 
 FAMILY = Family("lerobot.policies.groot.modeling_groot", "GrootPolicy", _bind, ready=_ready, make=_make, noise=_noise,
                 complete=_complete, static=_static, tokens=_tokens,
-                known_steps=frozenset({PACK, UNPACK, "groot_eagle_encode_v3", "groot_eagle_collate_v3"}))
+                known_steps=frozenset({"groot_eagle_encode_v3", "groot_eagle_collate_v3"}), normalised_by=(PACK, UNPACK))

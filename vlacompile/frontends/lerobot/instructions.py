@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vlacompile.errors import ConfigError, SourceError
-from vlacompile.frontends.lerobot.checkpoint import Checkpoint, Tokenization, read_json
+from vlacompile.frontends.lerobot.checkpoint import Checkpoint, Tokenization
+from vlacompile.frontends.lerobot.files import read_json
 from vlacompile.frontends.lerobot.read import MASK, TOKENS, open_checkpoint
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from vlacompile.frontends.lerobot.checkpoint import Normalisation
+from vlacompile.frontends.lerobot.statistics import Normalisation
 
 
 def _range(n: Normalisation) -> tuple[torch.Tensor, torch.Tensor]:

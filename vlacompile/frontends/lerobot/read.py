@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from vlacompile.errors import SourceError, VlaError, nearest
-from vlacompile.frontends.lerobot.checkpoint import WEIGHTS, Checkpoint, read_checkpoint, read_json, read_tensors
+from vlacompile.frontends.lerobot.checkpoint import TOKENIZE, Checkpoint, read_checkpoint
+from vlacompile.frontends.lerobot.files import PREPROCESSOR, WEIGHTS, read_json, read_tensors
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
+from vlacompile.frontends.lerobot.statistics import NORMALISE, UNNORMALISE
 from vlacompile.policy import Policy, Source
 from vlacompile.tokenize.text import Text
 from vlacompile.tokenize.tokenizer import Fit
@@ -44,7 +46,7 @@ class Family:
     the file's tensors under the names that the policy object has. prompt: (instruction, normalised state [d], config)
     -> text, for a policy that reads its state as text; tokens then change with every observation. tokens: what
     `tokens_of` gives, where the checkpoint's tokenizer alone does not. static: inputs that are known now. complete:
-    the checkpoint with what only this policy's processor steps say.
+    the checkpoint with what only this policy's processor steps say. normalised_by: as of read_checkpoint.
     """
 
     module: str
@@ -65,6 +67,7 @@ class Family:
     complete: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint
     newline_steps: frozenset[str] = field(default=frozenset())
     known_steps: frozenset[str] = field(default=frozenset())
+    normalised_by: tuple[str, str] = (NORMALISE, UNNORMALISE)
 
 
 FAMILIES = ("act", "diffusion", "groot", "pi0", "pi05", "smolvla", "vqbet")  # modules beside this one
@@ -92,7 +95,14 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
                           why=nearest(str(kind), FAMILIES),
                           fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
     family = family_of(kind)
-    return family.complete(read_checkpoint(path, family.newline_steps, family.known_steps, weights)), family
+    read = read_checkpoint(path, family.newline_steps, family.known_steps, weights, family.normalised_by)
+    if (family.newline_steps or family.prompt) and read.tokenization is None:
+        raise SourceError(f"{PREPROCESSOR} has no step {TOKENIZE}", where=str(path),
+                          why="the policy takes an instruction, and nothing says how it becomes tokens" + (
+                              "; checkpoints up to LeRobot 0.3 do not say it" if read.old_statistics else ""),
+                          fix="python -m lerobot.processor.migrate_policy_normalization --pretrained-path DIRECTORY, of "
+                              "LeRobot 0.4.4" if read.old_statistics else "copy the checkpoint again, whole")
+    return family.complete(read), family
 
 
 def read_policy(path: Path, weights: bool = True) -> Policy:

@@ -1,0 +1,213 @@
+"""What every feature of a LeRobot policy goes through on its way in and out, and that nothing of it is missing.
+
+A policy computes with normalised numbers. Where a checkpoint has lost the step that takes actions back, or the
+statistics of it, the policy would run and hand z-scores to the robot: everything here that is not as a training writes
+it is refused. A policy that was trained without normalisation says so: its modes are IDENTITY.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vlacompile.errors import SourceError, nearest
+from vlacompile.frontends.lerobot.files import HOST_STEPS, POSTPROCESSOR, PREPROCESSOR, WEIGHTS, read_tensors
+
+NORMALISE, UNNORMALISE = "normalizer_processor", "unnormalizer_processor"
+NEEDED_STATISTICS = {"IDENTITY": (), "MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"),
+                     "MIN_MAX_OR_ZERO": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
+ACTION = "action"
+_HARM = {PREPROCESSOR: "the policy would see other numbers than in training",
+         POSTPROCESSOR: "the robot would be given normalised numbers, as z-scores, for actions"}
+_SAVE_AGAIN = ("copy the training's directory again, whole; or save both processors with LeRobot 0.4.4: "
+               "make_pre_post_processors(policy.config, dataset_stats=dataset.meta.stats)")
+
+
+@dataclass(frozen=True)
+class Feature:
+    """type: VISUAL, STATE, ENV or ACTION. shape: (C, H, W) or (d,)."""
+
+    type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """What one feature goes through. statistics: {"mean": tensor, ...}, as many as the mode needs."""
+
+    mode: str
+    statistics: dict[str, torch.Tensor]
+    eps: float
+
+
+def check_steps(path: Path, files: Mapping[str, list[dict] | None], kinds: tuple[str, str],
+                order: Iterable[tuple[str, str]]) -> None:
+    """files: {name: its steps, None where it is missing}. kinds: the step that normalises observations, the one that
+    un-normalises actions. order: (step, step that must not come before it) of the preprocessor. Raises SourceError."""
+    for file, kind in zip((PREPROCESSOR, POSTPROCESSOR), kinds, strict=True):
+        if files[file] is None:
+            raise SourceError(f"{file} is missing", where=str(path), why=_HARM[file], fix=_SAVE_AGAIN)
+        own = [s for s in files[file] if s["registry_name"] == kind]
+        if len(own) > 1:
+            raise SourceError(f"{file} has {len(own)} steps {kind}", where=str(path / file),
+                              why="numbers are normalised, and un-normalised, once", fix=_SAVE_AGAIN)
+    before, after = ([s["registry_name"] for s in files[f]] for f in (PREPROCESSOR, POSTPROCESSOR))
+    strange = [(PREPROCESSOR, n) for n in before if n == kinds[1]] + [
+        (POSTPROCESSOR, n) for n in after if n != kinds[1] and n not in HOST_STEPS]
+    if strange:
+        file, name = strange[0]
+        raise SourceError(f"{file} has the step {name} of the other file", where=str(path / file),
+                          why="observations are normalised on their way in, actions un-normalised on their way out",
+                          fix=_SAVE_AGAIN)
+    for first, second in order:
+        if first in before and second in before and before.index(first) > before.index(second):
+            raise SourceError(f"{second} comes before {first}", where=str(path / PREPROCESSOR),
+                              why=f"{second} works on what {first} gives; " + _HARM[PREPROCESSOR], fix=_SAVE_AGAIN)
+
+
+def from_processors(path: Path, config: dict, pre: list[dict], post: list[dict], inputs: Mapping[str, Feature],
+                    action: Feature) -> dict[str, Normalisation]:
+    """{feature: what it goes through}, of the steps of both files. Raises SourceError."""
+    into, out = (next((s for s in steps if s["registry_name"] == kind), None)
+                 for steps, kind in ((pre, NORMALISE), (post, UNNORMALISE)))
+    types = sorted({f.type for f in inputs.values()} | {"ACTION"})
+    modes_in = _modes(path, PREPROCESSOR, into, config, types)
+    modes_out = _modes(path, POSTPROCESSOR, out, config, ["ACTION"])
+    one, other = modes_in.get("ACTION", "IDENTITY"), modes_out.get("ACTION", "IDENTITY")
+    if one != other:
+        raise SourceError(f"actions are normalised as {one} and un-normalised as {other}",
+                          where=f"{path}: norm_map in {PREPROCESSOR} and {POSTPROCESSOR}",
+                          why="what the policy has learnt to give would reach the robot in wrong units", fix=_SAVE_AGAIN)
+    found: dict[str, Normalisation] = {}
+    if into is not None:
+        _check_names(path, inputs, _features_of(path / PREPROCESSOR, into))
+        found |= _of_step(path, PREPROCESSOR, into, modes_in, inputs)
+    if out is not None and other != "IDENTITY":
+        _check_action(path, _features_of(path / POSTPROCESSOR, out))
+        found |= _of_step(path, POSTPROCESSOR, out, modes_out, {ACTION: action})
+    return found
+
+
+def _modes(path: Path, file: str, step: dict | None, config: dict, types: list[str]) -> dict[str, str]:
+    """{type: mode} of a step, {} of one that is not there. Raises SourceError where a type is left as it is and nothing
+    says that the policy was trained so; LeRobot makes the steps from normalization_mapping in config.json."""
+    said, kind = config.get("normalization_mapping"), NORMALISE if file == PREPROCESSOR else UNNORMALISE
+    modes = {} if step is None else step["config"].get("norm_map") or {}
+    for t, mode in modes.items():
+        _check_mode(path / file, t, mode)
+    for t in types:
+        trained = said.get(t, "IDENTITY") if isinstance(said, dict) else modes.get(t)
+        if modes.get(t, "IDENTITY") == "IDENTITY" != trained:
+            raise SourceError(
+                f"{file} has no step {kind}" if step is None else f"{kind} leaves {t} as it is", where=str(path / file),
+                why=("nothing says that the policy was trained without" if trained is None else
+                     f"config.json says that the policy was trained with {t} as {trained}") + "; " + _HARM[file],
+                fix=_SAVE_AGAIN)
+    return modes
+
+
+def _features_of(where: Path, step: dict) -> dict[str, dict]:
+    features = step["config"].get("features") or {}
+    if not isinstance(features, dict) or not all(isinstance(f, dict) and "type" in f for f in features.values()):
+        raise SourceError(f'features of {step["registry_name"]} are not {{name: {{"type", "shape"}}}}', where=str(where),
+                          why="they say which numbers are normalised how", fix=_SAVE_AGAIN)
+    return features
+
+
+def _of_step(path: Path, file: str, step: dict, modes: dict[str, str],
+             features: Mapping[str, Feature]) -> dict[str, Normalisation]:
+    config = step["config"]
+    statistics = read_tensors(path / step["state_file"]) if "state_file" in step else {}
+    chosen = config.get("normalize_observation_keys") if file == PREPROCESSOR else None
+    found = {}
+    for name, feature in features.items():
+        if chosen is None or name in chosen:
+            mode = modes.get(config["features"][name]["type"], "IDENTITY")
+            found[name] = choose_normalisation(path / file, name, mode, statistics, config.get("eps", 1e-8))
+            _check_sizes(path / file, name, feature, found[name])
+    return found
+
+
+def _check_names(path: Path, inputs: Mapping[str, Feature], features: dict) -> None:
+    strange = [n for n in inputs if n not in features]
+    if strange:
+        known = ", ".join(n for n, f in features.items() if f["type"] != "ACTION")
+        raise SourceError(f'the preprocessor knows no "{strange[0]}"', where=str(path / PREPROCESSOR),
+                          why=f"config.json has it as an input; the preprocessor has {known or 'none'}",
+                          fix="use one naming of cameras and state in both files (rename_map in the preprocessor)")
+    other = [n for n, f in inputs.items() if features[n]["type"] != f.type]
+    if other:
+        raise SourceError(f'the preprocessor takes "{other[0]}" for {features[other[0]]["type"]}',
+                          where=str(path / PREPROCESSOR), why=f"config.json says {inputs[other[0]].type}; norm_map is by "
+                          "these types", fix=_SAVE_AGAIN)
+
+
+def _check_action(path: Path, features: dict) -> None:
+    if features.get(ACTION, {}).get("type") != "ACTION":
+        found = ", ".join(f"{n} of type {f['type']}" for n, f in features.items())
+        raise SourceError(f'{UNNORMALISE} knows no "{ACTION}"', where=f"{path / POSTPROCESSOR}: features",
+                          why=f"it has {found or 'none'}; {_HARM[POSTPROCESSOR]}", fix=_SAVE_AGAIN)
+
+
+def _check_mode(where: Path, name: str, mode: str) -> None:
+    if mode not in NEEDED_STATISTICS:
+        raise SourceError(f'"{name}" has an unknown normalisation "{mode}"', where=str(where),
+                          why=nearest(str(mode), NEEDED_STATISTICS), fix="correct norm_map")
+
+
+def choose_normalisation(where: Path, name: str, mode: str, statistics: dict[str, torch.Tensor],
+                         eps: float) -> Normalisation:
+    """statistics: {"<name>.<statistic>": tensor}. Raises SourceError for an unknown mode, and for statistics that are
+    missing or were never filled (LeRobot 0.3 begins with infinity)."""
+    _check_mode(where, name, mode)
+    missing = [s for s in NEEDED_STATISTICS[mode] if f"{name}.{s}" not in statistics]
+    if missing:
+        raise SourceError(f'statistics of "{name}" are missing: {", ".join(missing)}', where=str(where),
+                          why=f"its normalisation is {mode}; " + _HARM[POSTPROCESSOR if name == ACTION else PREPROCESSOR],
+                          fix="copy the processor's .safetensors files too, or save them with the dataset's statistics")
+    found = {s: statistics[f"{name}.{s}"] for s in NEEDED_STATISTICS[mode]}
+    wrong = [s for s, t in found.items() if not bool(torch.isfinite(t).all())]
+    if wrong:
+        raise SourceError(f'statistics of "{name}" hold NaN or infinity: {", ".join(wrong)}', where=str(where),
+                          why="they were never filled from a dataset; every action would be NaN",
+                          fix="save the policy again with the dataset's statistics")
+    return Normalisation(mode, found, eps)
+
+
+def _check_sizes(where: Path, name: str, feature: Feature, found: Normalisation) -> None:
+    """Of vectors: one number per element, or one for all. Of frames: one per channel."""
+    size = feature.shape[0] if feature.type == "VISUAL" else math.prod(feature.shape)
+    wrong = [s for s, t in found.statistics.items() if t.numel() not in (1, size)]
+    if wrong:
+        raise SourceError(f'statistics of "{name}" do not fit it', where=str(where),
+                          why=f"{wrong[0]} has {found.statistics[wrong[0]].numel()} numbers, config.json says "
+                              f"{list(feature.shape)}", fix="use config.json and the processors of one training")
+
+
+def from_weights(path: Path, config: dict, inputs: Mapping[str, Feature], action: Feature) -> dict[str, Normalisation]:
+    """Of a checkpoint without processors, as LeRobot up to 0.3 writes them: normalize_inputs.buffer_observation_state.mean
+    and the like, in model.safetensors. Raises SourceError."""
+    old = ("normalize_inputs.", "unnormalize_outputs.")
+    tensors = read_tensors(path / WEIGHTS, prefixes=old) if (path / WEIGHTS).is_file() else {}
+    modes, features = config.get("normalization_mapping"), {**inputs, ACTION: action}
+    if not isinstance(modes, dict) or not tensors and any(modes.get(f.type, "IDENTITY") != "IDENTITY"
+                                                          for f in features.values()):
+        raise SourceError(f"{PREPROCESSOR} and {POSTPROCESSOR} are missing", where=str(path),
+                          why=f"nor has {WEIGHTS} {old[0]}* and {old[1]}*, as checkpoints up to LeRobot 0.3 do; "
+                              + _HARM[POSTPROCESSOR], fix=_SAVE_AGAIN)
+    found = {}
+    for name, feature in features.items():
+        stem = f"{old[name == ACTION]}buffer_{name.replace('.', '_')}."
+        statistics = {f"{name}.{k.removeprefix(stem)}": t for k, t in tensors.items() if k.startswith(stem)}
+        found[name] = choose_normalisation(path / WEIGHTS, name, modes.get(feature.type, "IDENTITY"), statistics, 1e-8)
+        if statistics and not found[name].statistics:
+            raise SourceError(f'"{name}" has statistics that config.json does not use', where=str(path),
+                              why=f'{WEIGHTS} has {stem}*, normalization_mapping has no mode for "{feature.type}"; '
+                                  + _HARM[POSTPROCESSOR if name == ACTION else PREPROCESSOR],
+                              fix="use config.json and model.safetensors of one training")
+        _check_sizes(path / WEIGHTS, name, feature, found[name])
+    return found
