@@ -31,6 +31,7 @@ from vlacompile.recipe import load_recipe
 from vlacompile.staging.stages import Staged
 from vlacompile.target import load_target
 from vlacompile.verify.actions import ActionReference
+from vlacompile.verify import golden as golden_frames
 
 H, D = 5, 3
 LOW, HIGH = (-1.0, 0.0, -4.0), (1.0, 0.5, 4.0)
@@ -118,7 +119,7 @@ def test_a_decoded_value_is_verified_in_every_consumption(tmp_path, recipe):
                                    "execute = 2")):
         bundle = vc.build(tokens_policy(), recipe=recipe(text), out=tmp_path / f"{number}.vlab")
         row = next(v for v in bundle.accepted.values if v.level == "action")
-        assert row.passed and row.frames == 6
+        assert row.passed and row.frames == 6 + golden_frames.EDGES
 
 
 def test_refused_tokens_are_verified_as_refused(tmp_path):
@@ -126,7 +127,7 @@ def test_refused_tokens_are_verified_as_refused(tmp_path):
     pieces = dec.Pieces(tuple((i % 7,) for i in range(150)), (H, D), outside="refuse")
     bundle = vc.build(tokens_policy(decoder=dec.Decoder((pieces,))), out=tmp_path / "p.vlab")
     rows = {v.value: v for v in bundle.accepted.values}
-    assert rows["refused tokens"].passed and rows["tokens"].frames == 6
+    assert rows["refused tokens"].passed and rows["tokens"].frames == 6 + golden_frames.EDGES
     with vc.Session(bundle.path) as session:
         for name, array in tokens_policy().example_inputs.items():
             session.write(name, array)

@@ -85,7 +85,7 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
 
     honest = pipeline.emit_onnx
 
-    def emit(stage, dialect="onnxruntime"):
+    def emit(stage, dialect="onnxruntime", halves=False):
         constants = dict(stage.constants)
         for name, tensor in stage.constants.items():
             if spoil == "scales" and name.endswith("__scale"):
@@ -94,7 +94,7 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
                 constants[name] = tensor.T.contiguous()
             if spoil == "numbers" and name.endswith("__int8"):
                 constants[name] = tensor.roll(1, 0)
-        return honest(replace(stage, constants=constants), dialect)
+        return honest(replace(stage, constants=constants), dialect, halves)
 
     monkeypatch.setattr(pipeline, "emit_onnx", emit)
     with pytest.raises(ParityError):
