@@ -21,6 +21,7 @@ from vlacompile.config import shipped
 from vlacompile.emit.build_recipe import with_builds
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
 from vlacompile.emit.tensorrt_support import require_supported
+from vlacompile.emit.translatable import decompositions, is_translated, require_translatable
 from vlacompile.emit.tvm_bundle import compile_ahead, twin_of
 from vlacompile.emit.tvm_stage import chosen_stages
 from vlacompile.errors import ConfigError, ParityError
@@ -30,6 +31,7 @@ from vlacompile.fit.planner import Fit, plan_fit
 from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.passes.decompose_untranslated import DecomposeUntranslated
 from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
@@ -43,6 +45,7 @@ from vlacompile.passes.split_large_linears import SplitLargeLinears
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
+from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.plan.assemble_guard import with_guards
@@ -67,6 +70,8 @@ from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
 
 PASSES = (
+    WriteRecurrencesOut(),
+    DecomposeUntranslated(is_translated, decompositions),
     DropIdentities(),
     FillEmpty(),
     WriteScattersAsConcat(),
@@ -196,6 +201,7 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
         shortened = program.iterations is not None
         progress("find stages")
         staging = stage(program, target, recipe, policy, progress)
+        require_translatable(staging.staged)
         if shortened and not staging.complete:
             continue
         progress("record golden vectors")

@@ -25,7 +25,7 @@ _functions = functools.cache(onnxscript_for_torch.get_torchlib_ops)
 def export(module: torch.nn.Module, args: tuple[torch.Tensor, ...], opset: int, inputs: Sequence[str],
            outputs: Sequence[str]) -> ir.Model:
     """inputs, outputs: names of the ports. Raises whatever torch.onnx and its translators raise."""
-    with _quiet(), _listed_once(), torch.no_grad():
+    with _quiet(), functions_listed_once(), torch.no_grad():
         model = torch.onnx.export(module, args, dynamo=True, opset_version=opset, input_names=list(inputs),
                                   output_names=list(outputs), optimize=False, verbose=False,
                                   custom_translation_table=ATEN | QUANTISED).model
@@ -34,7 +34,7 @@ def export(module: torch.nn.Module, args: tuple[torch.Tensor, ...], opset: int, 
 
 
 @contextlib.contextmanager
-def _listed_once() -> Iterator[None]:
+def functions_listed_once() -> Iterator[None]:
     listing = onnxscript_for_torch.get_torchlib_ops
     onnxscript_for_torch.get_torchlib_ops = _functions
     try:
