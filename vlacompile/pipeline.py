@@ -45,6 +45,7 @@ from vlacompile.passes.split_large_linears import SplitLargeLinears
 from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
+from vlacompile.passes.write_complex_as_pairs import WriteComplexAsPairs
 from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
@@ -70,6 +71,7 @@ from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
 
 PASSES = (
+    WriteComplexAsPairs(),
     WriteRecurrencesOut(),
     DecomposeUntranslated(is_translated, decompositions),
     DropIdentities(),

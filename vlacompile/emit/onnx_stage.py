@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from vlacompile.emit.exporter import export
 from vlacompile.emit.tensorrt_graph import for_tensorrt
 from vlacompile.errors import EmitError
+from vlacompile.lines import source_line
 from vlacompile.staging.stages import StageGraph
 
 OPSETS = {"onnxruntime": 20, "tensorrt": 21}  # 4-bit integers and blocks of scales are in 21
@@ -32,8 +33,7 @@ OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose":
            "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
 
 
-_FRAME = re.compile(r'File "([^"]*)", line (\d+), in [^\n]*\n([^\n]*)')
-_TRACING = "vlacompile/capture/export.py"
+_OP = re.compile(r"torch\.ops\.(\w+\.\w+\.\w+)|op='([\w.]+)', overload='(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,19 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     line = next((x.strip() for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
-    node = next((n for n in stage.graph.nodes if n.op == "call_function" and str(n.target) in str(error)), None)
-    trace = (node.meta.get("stack_trace") or "").strip().splitlines() if node is not None else []
-    where = f'stage "{stage.name}"' + (f", {trace[-2].strip()}: {trace[-1].strip()}" if len(trace) > 1 else "")
-    return EmitError("the stage cannot be written as ONNX", where=where, why=f"{type(cause).__name__}: {line}",
+    where = source_line(str(error)) or _line_of_op(stage, str(error))
+    return EmitError("the stage cannot be written as ONNX", where=f'stage "{stage.name}"' + (f", {where}" if where else ""),
+                     why=f"{type(cause).__name__}: {line}",
                      fix="rewrite that line with ops that torch.onnx translates "
                      "(https://docs.pytorch.org/docs/stable/onnx_export.html)")
+
+
+def _line_of_op(stage: StageGraph, text: str) -> str:
+    """The line of the op that an error names, as torch.ops.aten.x.y or as OpOverload(op='aten.x', overload='y')."""
+    named = {a or f"{b}.{c}" for a, b, c in _OP.findall(text)}
+    lines = [source_line(n.meta.get("stack_trace") or "") for n in stage.graph.nodes
+             if n.op == "call_function" and str(n.target) in named]
+    return next((x for x in lines if x), "")
 
 
 def _finish(stage: StageGraph, model: ir.Model, dialect: str) -> OnnxStage:
@@ -100,15 +107,6 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str) -> OnnxStage:
     own = _four_bit(model, initializers)
     own |= {n for n in initializers if any(_feeds_convolution(node) for node, _ in model.graph.initializers[n].uses())}
     return OnnxStage(stage.name, model, initializers, frozenset(own))
-
-
-def source_line(trace: str) -> str:
-    """Of a stack trace, the innermost line that is the policy's own, as "package/file.py:12: x = f(y)": of the path no
-    more than names the file. "" where there is none."""
-    found = [(path, line, code.strip()) for path, line, code in _FRAME.findall(trace)
-             if "/torch/" not in path and not path.endswith(_TRACING)]
-    path, line, code = found[-1] if found else ("", "", "")
-    return f"{'/'.join(Path(path).parts[-2:])}:{line}: {code}" if found else ""
 
 
 def _four_bit(model: ir.Model, names: Iterable[str]) -> set[str]:

@@ -9,12 +9,13 @@ import torch
 from torch.fx import Node
 from torch.onnx._internal.exporter import _decomp, _registration
 
+from vlacompile.capture.ops import is_random
 from vlacompile.capture.program import op_name
 from vlacompile.emit.aten_ops import ATEN
 from vlacompile.emit.exporter import functions_listed_once
-from vlacompile.emit.onnx_stage import source_line
 from vlacompile.emit.quantised_ops import QUANTISED
 from vlacompile.errors import EmitError
+from vlacompile.lines import source_line
 from vlacompile.passes.inline import signature, trace
 from vlacompile.passes.written_linalg import ROWS
 from vlacompile.staging.stages import Staged
@@ -50,7 +51,11 @@ def require_translatable(staged: Staged) -> None:
     seen: set[str] = set()
     for stage in staged.stages:
         for node in stage.graph.nodes:
-            if node.op != "call_function" or is_translated(node.target) or signature(node) in seen:
+            if node.op != "call_function":
+                continue
+            if is_random(node):
+                raise _refusal(stage.name, node, op_name(node.target))
+            if is_translated(node.target) or signature(node) in seen:
                 continue
             seen.add(signature(node))
             graph = trace(node, decompositions().get(node.target, node.target), decompositions())
@@ -73,6 +78,6 @@ def _refusal(stage: str, node: Node, lost: str) -> EmitError:
     name = op_name(node.target)
     fix = next((f for word, f in _FIXES.items() if word in lost or word in name), "rewrite that line with other ops")
     why = f'there is no ONNX for "{lost}"' + ("" if lost == name else f', which "{name}" consists of')
-    if torch.Tag.nondeterministic_seeded in node.target.tags:
+    if is_random(node):
         why, fix = f'"{name}" draws random numbers', "make the random numbers an input of the policy"
     return EmitError(f'no engine computes "{name}"', where=f'stage "{stage}"' + (f", {line}" if line else ""), why=why, fix=fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -139,4 +140,5 @@ class _Writer:
 
     def _split(self, x: Node, parts: int) -> list[Node]:
         size = x.meta["val"].shape[-1] // parts
-        return [self.do(_ATEN.slice.Tensor, x, -1, i * size, (i + 1) * size) for i in range(parts)]
+        split = self.do(_ATEN.split.Tensor, x, size, -1)
+        return [self.do(operator.getitem, split, i) for i in range(parts)]
