@@ -121,7 +121,25 @@ def _several_to_real(default: tuple | None):
     return rule
 
 
+def short_time(e: Emitter, x: Node, n_fft: int, hop_length: int | None = None, win_length: int | None = None,
+               window: Node | None = None, normalized: bool = False, onesided: bool | None = None,
+               return_complex: bool | None = None, *_, **__):
+    """stft of a real value whose ends were padded before: [...,frequency,time]."""
+    frames = e.do(_ATEN.unfold.default, x, x.meta["val"].dim() - 1, n_fft, hop_length or n_fft // 4)  # [...,time,n_fft]
+    if window is not None:
+        before = (n_fft - window.meta["val"].shape[0]) // 2
+        after = n_fft - window.meta["val"].shape[0] - before
+        frames = e.mul(frames, e.do(_ATEN.constant_pad_nd.default, window, [before, after], 0.0) if before + after else window)
+    elif win_length not in (None, n_fft):
+        raise NotImplementedError("a window of ones that is shorter than the transform")
+    norm = "ortho" if normalized else None
+    found = transform(e, frames, norm=norm) if onesided is False else to_half_spectrum(e, frames, norm=norm)
+    found = Pair(*(e.do(_ATEN.transpose.int, part, -1, -2) for part in found))
+    return found if return_complex else e.do(_ATEN.stack.default, list(found), -1)
+
+
 FOURIER = {
+    _ATEN.stft.default: short_time,
     _ATEN.fft_fft.default: transform,
     _ATEN.fft_ifft.default: lambda e, x, n=None, dim=-1, norm=None: transform(e, x, n, dim, norm, inverse=True),
     _ATEN.fft_rfft.default: to_half_spectrum,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functionalize
 from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
@@ -33,11 +34,19 @@ def trace(node: Node, function: Callable, table: Mapping[torch._ops.OpOverload, 
     with FakeTensorMode(), torch.no_grad():
         vals = [torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in operands]
         try:
-            graph = make_fx(call, decomposition_table=dict(table))(*vals).graph
+            graph = make_fx(call, decomposition_table=dict(table))(*vals)
+            if any(_writes(n) for n in graph.graph.nodes):  # in place, as some of PyTorch's functions do
+                graph = make_fx(functionalize(graph, remove="mutations"), decomposition_table=dict(table))(*vals)
         except (NotImplementedError, RuntimeError):
             return None
-    graph.eliminate_dead_code()
-    return graph
+    for n in reversed(graph.graph.nodes):
+        if n.op not in ("placeholder", "output") and not n.users:  # assertions too
+            graph.graph.erase_node(n)
+    return graph.graph
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def signature(node: Node) -> str:

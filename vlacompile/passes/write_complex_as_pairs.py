@@ -23,17 +23,17 @@ class WriteComplexAsPairs:
 
     Before:
         %x = source "x" f32[1,2,2]
+        %turns = weight "turns" c64[2]
         %view_as_complex = view_as_complex(%x) c64[1,2]
-        %turns = constant "turns" c64[2]
         %mul = mul.Tensor(%view_as_complex, %turns) c64[1,2]
         %view_as_real = view_as_real(%mul) f32[1,2,2]
         return action=%view_as_real
     After:
         %x = source "x" f32[1,2,2]
+        %turns__re = weight "turns__re" f32[2]
+        %turns__im = weight "turns__im" f32[2]
         %select = select.int(%x, -1, 0) f32[1,2]
         %select_1 = select.int(%x, -1, 1) f32[1,2]
-        %turns__re = constant "turns__re" f32[2]
-        %turns__im = constant "turns__im" f32[2]
         %mul = mul.Tensor(%select, %turns__re) f32[1,2]
         %mul_1 = mul.Tensor(%select_1, %turns__im) f32[1,2]
         %sub = sub.Tensor(%mul, %mul_1) f32[1,2]

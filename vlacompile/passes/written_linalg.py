@@ -115,6 +115,11 @@ def solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, un
     return torch.stack([found[i] for i in range(n)], -2)
 
 
+def cholesky_solve(b: Tensor, factor: Tensor, upper: bool = False) -> Tensor:
+    lower = factor.transpose(-1, -2) if upper else factor
+    return solve_triangular(lower.transpose(-1, -2), solve_triangular(lower, b, upper=False), upper=True)
+
+
 # Taylor's series to this order of a matrix of norm below 1/16: below the rounding of f32.
 _ORDER, _HALVINGS = 6, 10
 
@@ -153,6 +158,7 @@ LINALG = {
     _ATEN.linalg_cholesky.default: cholesky,
     _ATEN.cholesky.default: lambda a, upper=False: cholesky(a, upper=upper),
     _ATEN.linalg_cholesky_ex.default: lambda a, *, upper=False, check_errors=False: (cholesky(a, upper=upper), _info(a)),
+    _ATEN.cholesky_solve.default: cholesky_solve,
     _ATEN.linalg_solve_triangular.default: solve_triangular,
     _ATEN.linalg_matrix_exp.default: matrix_exp,
     _ATEN.matrix_exp.default: matrix_exp,

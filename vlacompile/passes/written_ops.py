@@ -172,7 +172,32 @@ def meshgrid(tensors: list[Tensor], indexing: str = "ij") -> list[Tensor]:
     return out
 
 
+def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, generator=None) -> Tensor:
+    if training:
+        raise NotImplementedError("its slope is random")
+    return torch.nn.functional.leaky_relu(x, (lower + upper) / 2)
+
+
+def sort(x: Tensor, *, stable: bool | None, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+    """ONNX's sorts keep the order of equal elements."""
+    return torch.sort(x, dim, descending)
+
+
+def scatter(x: Tensor, dim: int, index: Tensor, source: Tensor, *, reduce: str) -> Tensor:
+    return x.scatter_reduce(dim, index, source, {"add": "sum", "multiply": "prod"}[reduce])
+
+
+def pdist(x: Tensor, p: float = 2.0) -> Tensor:
+    rows, columns = torch.triu_indices(x.shape[0], x.shape[0], 1)
+    return cdist(x, x, p, 2)[rows, columns]
+
+
 WRITTEN = {
+    _ATEN.rrelu.default: rrelu,
+    _ATEN.sort.stable: sort,
+    _ATEN.scatter.reduce: scatter,
+    _ATEN._pdist_forward.default: pdist,
+    _ATEN.pdist.default: pdist,
     _ATEN.cumprod.default: cumprod,
     _ATEN.cummax.default: cummax,
     _ATEN.cummin.default: cummin,
