@@ -17,8 +17,18 @@ from vlacompile.passes.written_ops import WRITTEN
 
 _ATEN = torch.ops.aten
 _TABLE = WRITTEN | LINALG
-# Written out although there is ONNX: TensorRT has no Det, and a value of several results cannot be computed beforehand.
-_ALWAYS = frozenset({_ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing})
+# Written out although there is ONNX: TensorRT has no Det, several results cannot be computed beforehand, and PyTorch has no
+# shapes for quantisation that is tried out.
+_ALWAYS = frozenset({_ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing,
+                     _ATEN.fake_quantize_per_tensor_affine.default, _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
+
+
+def _is_left(node: Node, translated: Callable) -> bool:
+    if node.op != "call_function":
+        return True
+    if node.target is _ATEN.scatter_reduce.two:  # onnxscript 0.7.2 divides no mean, and a maximum has no -inf
+        return node.args[4] != "mean" and node.kwargs.get("include_self", True)
+    return translated(node.target) and node.target not in _ALWAYS
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class DecomposeUntranslated:
             if parts.is_part(node):
                 parts.take(node)
                 continue
-            if node.op != "call_function" or (self.translated(node.target) and node.target not in _ALWAYS):
+            if _is_left(node, self.translated):
                 editor.copy(node)
                 continue
             key = signature(node)
@@ -84,7 +94,7 @@ class DecomposeUntranslated:
             if alone is not None and self._all_known(alone):
                 return None
         table = {**emitters, **{t: f for t, f in _TABLE.items() if t in _ALWAYS or not self.translated(t)}}
-        found = trace(node, table.get(node.target, node.target), table)
+        found = trace(node, _TABLE.get(node.target) or table.get(node.target, node.target), table)
         return found if found is not None and self._all_known(found) else None
 
     def _all_known(self, graph: Graph) -> bool:

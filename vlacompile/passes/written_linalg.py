@@ -155,6 +155,7 @@ LINALG = {
     _ATEN.linalg_det.default: determinant,
     _ATEN.det.default: determinant,
     _ATEN.linalg_slogdet.default: slogdet,
+    _ATEN.slogdet.default: slogdet,
     _ATEN.linalg_cholesky.default: cholesky,
     _ATEN.cholesky.default: lambda a, upper=False: cholesky(a, upper=upper),
     _ATEN.linalg_cholesky_ex.default: lambda a, *, upper=False, check_errors=False: (cholesky(a, upper=upper), _info(a)),

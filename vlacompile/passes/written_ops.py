@@ -187,6 +187,30 @@ def scatter(x: Tensor, dim: int, index: Tensor, source: Tensor, *, reduce: str) 
     return x.scatter_reduce(dim, index, source, {"add": "sum", "multiply": "prod"}[reduce])
 
 
+_NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -math.inf, "amin": math.inf}
+
+
+def scatter_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+    """ONNX's scatters start from what is there, and have no mean."""
+    start = x
+    if not include_self:
+        neutral = _NEUTRAL[reduce]
+        if math.isinf(neutral) and not x.is_floating_point():
+            neutral = torch.iinfo(x.dtype).min if neutral < 0 else torch.iinfo(x.dtype).max
+        start = x.scatter(dim, index, neutral)
+    if reduce != "mean":
+        return start.scatter_reduce(dim, index, source, reduce)
+    count = torch.zeros_like(x).scatter_reduce(dim, index, torch.ones_like(source), "sum")
+    count = count + 1 if include_self else count.clamp(min=1)
+    total = start.scatter_reduce(dim, index, source, "sum")
+    return total / count if x.is_floating_point() else total.div(count, rounding_mode="floor")
+
+
+def fake_quantize(x: Tensor, scale: float | Tensor, zero_point: int | Tensor, quant_min: int, quant_max: int) -> Tensor:
+    places = (x * (1.0 / scale)).round() + zero_point
+    return (places.clamp(float(quant_min), float(quant_max)) - zero_point) * scale
+
+
 def pdist(x: Tensor, p: float = 2.0) -> Tensor:
     rows, columns = torch.triu_indices(x.shape[0], x.shape[0], 1)
     return cdist(x, x, p, 2)[rows, columns]
@@ -196,6 +220,9 @@ WRITTEN = {
     _ATEN.rrelu.default: rrelu,
     _ATEN.sort.stable: sort,
     _ATEN.scatter.reduce: scatter,
+    _ATEN.scatter_reduce.two: scatter_reduce,
+    _ATEN.fake_quantize_per_tensor_affine.default: fake_quantize,
+    _ATEN.fake_quantize_per_tensor_affine.tensor_qparams: fake_quantize,
     _ATEN._pdist_forward.default: pdist,
     _ATEN.pdist.default: pdist,
     _ATEN.cumprod.default: cumprod,
