@@ -126,8 +126,9 @@ def test_pivots_of_zero():
 @pytest.mark.parametrize(("op", "words"), [
     (lambda x: torch.linalg.svdvals(x), "svd"),
     (lambda x: torch.linalg.inv(x.flatten(1)[:, :9, None] * x.flatten(1)[:, None, :9] + 9 * torch.eye(9)), "up to 8 rows"),
+    (lambda x: torch.special.erfcx(x), "special_erfcx"),
     (lambda x: F.gumbel_softmax(x), "make the random numbers an input"),
-], ids=["svd", "rows", "random"])
+], ids=["svd", "rows", "inexact", "random"])
 def test_what_no_engine_computes_is_told_by_its_line(op, words, tmp_path):
     said = []
     with pytest.raises(EmitError) as error:

@@ -22,7 +22,7 @@ from vlacompile.staging.stages import Staged
 
 # Of the tables that torch 2.13 chooses from, that of the smallest opset that a dialect has.
 _OPSET = 20
-# PyTorch's function for them cancels what it is to keep: of erfcx(5), 1 - erf(5) times exp(25).
+# What is translated to a function that cancels what the op is to keep: of erfcx(5), to exp(25) times 1 - erf(5).
 _INEXACT = frozenset({torch.ops.aten.special_erfcx.default})
 
 
@@ -37,7 +37,7 @@ def _registry() -> _registration.ONNXRegistry:
 
 def is_translated(target) -> bool:
     """Whether there is ONNX for this op itself. What is no op of a library is the compiler's own affair."""
-    return not isinstance(target, torch._ops.OpOverload) or _registry().is_registered(target)
+    return not isinstance(target, torch._ops.OpOverload) or (target not in _INEXACT and _registry().is_registered(target))
 
 
 @functools.cache
