@@ -20,7 +20,7 @@ from vlacompile.capture.program import Program
 from vlacompile.config import shipped
 from vlacompile.emit.build_recipe import with_builds
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
-from vlacompile.emit.tensorrt_support import require_supported
+from vlacompile.emit.tensorrt_support import is_listed, require_supported
 from vlacompile.emit.translatable import decompositions, is_translated, require_translatable
 from vlacompile.emit.tvm_bundle import compile_ahead, twin_of
 from vlacompile.emit.tvm_stage import chosen_stages
@@ -136,6 +136,9 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
                                                        spoken if only_instructions else ())
     staging = replace(staging, notes=staging.notes + tuple(t.note for t in texts))
     absent = require_spoken(staging.staged, spoken) if only_instructions else frozenset()
+    ahead = dict.fromkeys(chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent,
+                          "tvm_cuda" if wanted.stages.tvm_device == "gpu" else "tvm")
+    _require_taken(staging.staged, where, absent | ahead.keys(), progress)
     if where.board is not None and not wanted.precision.reduced:
         known = len(spoken) if only_instructions else None
         wanted = replace(wanted, precision=fitting(staging.staged, where, wanted.precision, known))
@@ -145,8 +148,6 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
         frames = golden_precise(frames, precise.staged, policy.outputs, mask_values(staging.staged))
         staging = replace(staging, staged=precise.staged, notes=staging.notes + precise.report)
     emitted = {}
-    ahead = dict.fromkeys(chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent,
-                          "tvm_cuda" if wanted.stages.tvm_device == "gpu" else "tvm")
     for s in staging.staged.stages:
         if s.name in absent:
             continue
@@ -178,6 +179,17 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
             report = write_bundle(Path(folder) / "twin.vlab", twin_of(bundled), contents | compiled.twins, origin, accept).accepted
         return write_bundle(Path(out), bundled, contents, origin, lambda path: report)
     return write_bundle(Path(out), bundled, contents, origin, accept)
+
+
+def _require_taken(staged: Staged, target: Target, others: frozenset[str], progress: Progress) -> None:
+    """Raises EmitError for what an older TensorRT does not take, before precision is chosen, which takes long. others: stages
+    that it does not run."""
+    if target.software is None or not is_listed(target.software.tensorrt):
+        return
+    progress(f"look for what TensorRT {target.software.tensorrt} does not take")
+    for s in staged.stages:
+        if s.name not in others:
+            require_supported(s.name, emit_onnx(s, target.backend).model, target.software.tensorrt)
 
 
 def _accept(path: Path, frames: list[Frame], outputs: tuple[str, ...], known: tuple[KnownInstruction, ...],
