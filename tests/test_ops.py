@@ -46,6 +46,7 @@ LINALG = {
 }
 COMPLEX = {
     "turned": lambda x: torch.view_as_real(_pairs(x) * TURNS),
+    "differences": lambda x: torch.view_as_real((x - 1j) * (2j - (1 - (x + 0.5j)))),
     "sums": lambda x: torch.view_as_real((_pairs(x) - 2.0) / TURNS + 1j * _pairs(x).conj() - 0.5j),
     "products": lambda x: torch.view_as_real(_pairs(x) @ TURNS + torch.einsum("bij,ij->bj", _pairs(x), TURNS)[:, None]),
     "moved": lambda x: torch.view_as_real(torch.cat([_pairs(x), TURNS[None]], 1).transpose(1, 2)[:, 1:].reshape(1, 6, 4)),

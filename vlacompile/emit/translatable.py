@@ -61,7 +61,8 @@ def require_translatable(staged: Staged) -> None:
                 continue
             seen.add(signature(node))
             graph = trace(node, decompositions().get(node.target, node.target), decompositions())
-            lost = [node] if graph is None else [n for n in graph.nodes if n.op == "call_function" and not is_translated(n.target)]
+            inside = [node] if graph is None else [n for n in graph.nodes if n.op == "call_function"]
+            lost = [n for n in inside if not is_translated(n.target)]
             if lost:
                 raise _refusal(stage.name, node, op_name(lost[0].target))
 

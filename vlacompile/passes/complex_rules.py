@@ -105,16 +105,24 @@ def _added(e: Emitter, a, b, *, alpha=1) -> Pair:
     if isinstance(alpha, complex):
         raise NotImplementedError("a complex alpha")
     a, b = (e.pair(x) if isinstance(x, (Pair, complex)) else Pair(x, None) for x in (a, b))
-    re = e.do(e.node.target if e.node.target in _SUMS else _ATEN.add.Tensor, a.re, b.re, **({} if alpha == 1 else {"alpha": alpha}))
+    target = e.node.target if e.node.target in _SUMS else _ATEN.add.Tensor
+    re = e.do(target, a.re, b.re, **({} if alpha == 1 else {"alpha": alpha}))
     minus = e.node.target is _ATEN.sub.Tensor
     if b.im is None:
         return Pair(re, _spread(e, a.im, re))
     if a.im is None:
-        return Pair(re, _spread(e, e.mul(b.im, -alpha if minus else alpha) if minus or alpha != 1 else b.im, re))
-    if not isinstance(a.im, Node):
-        a, b = b, a
-        return Pair(re, e.add(e.mul(a.im, -1) if minus else a.im, b.im))
-    return Pair(re, (e.sub if minus else e.add)(a.im, b.im if alpha == 1 else e.mul(b.im, alpha)))
+        return Pair(re, _spread(e, _scaled(e, b.im, -alpha if minus else alpha), re))
+    return Pair(re, (e.sub if minus else e.add)(a.im, _scaled(e, b.im, alpha)))
+
+
+def _scaled(e: Emitter, x, factor):
+    """Of a node or a number."""
+    return (x if factor == 1 else e.mul(x, factor)) if isinstance(x, Node) else x * factor
+
+
+def _subtracted(e: Emitter, b: Pair, a, alpha=1) -> Pair:
+    """a - alpha b"""
+    return _added(e, Pair(*(_scaled(e, part, -alpha) for part in b)), a)
 
 
 def _spread(e: Emitter, im: Node, re: Node) -> Node:
@@ -191,6 +199,8 @@ RULES: dict[torch._ops.OpOverload, Callable] = {
     _ATEN.conj.default: _conjugate,
     _ATEN.add.Tensor: _added,
     _ATEN.sub.Tensor: _added,
+    _ATEN.rsub.Scalar: _subtracted,
+    _ATEN.rsub.Tensor: _subtracted,
     _ATEN.mul.Tensor: _times,
     _ATEN.mul.Scalar: _times,
     _ATEN.div.Tensor: _divided,

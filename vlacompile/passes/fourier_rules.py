@@ -91,7 +91,8 @@ def _axes(x, s, dim) -> list[tuple[int, int | None]]:
     rank = len((x.re if isinstance(x, Pair) else x).meta["val"].shape)
     if dim is None:
         dim = range(rank) if s is None else range(rank - len(s), rank)
-    return list(zip([d % rank for d in dim], [None if n == -1 else n for n in s] if s is not None else [None] * len(dim), strict=True))
+    lengths = [None] * len(dim) if s is None else [None if n == -1 else n for n in s]
+    return list(zip([d % rank for d in dim], lengths, strict=True))
 
 
 def _several(inverse: bool, default: tuple | None):

@@ -96,8 +96,8 @@ def _rewritten(editor: ProgramEditor, node: Node, pairs: dict[Node, Pair]):
             raise NotImplementedError(f'"{op_name(node.target)}" of complex numbers has no rule')
         return rule(emitter, *args, **kwargs)
     except NotImplementedError as error:
-        raise _refused(node, str(error), "write it with sums, products, abs(), exp() and torch.view_as_real of complex numbers, or "
-                       "with real ones") from error
+        raise _refused(node, str(error), "write it with sums, products, abs(), exp() and torch.view_as_real of complex numbers, "
+                       "or with real ones") from error
 
 
 def _map(a, function):
