@@ -5,7 +5,8 @@ within 1e-5 of themselves (`x + 1e-8` is x to it), and some of its rules give ot
 on again unread:
   no_op: `x + 0`, `x - 0`, `x * 1`, `x / 1` with that tolerance;
   broadcast_to_matmul: a batched product between reshapes becomes one product of whole matrices if the shapes allow it;
-  successive_clip, clip_relu, relu_clip, min_max_to_clip: another result for intervals that do not meet, and for NaN;
+  successive_clip, clip_relu, relu_clip: another result where the intervals do not meet; min_max_to_clip: another shape where
+  an end has dimensions;
   redundant_scatter_nd: also of one that adds;
   slice_split: other parts of an odd length; cast_constant_of_shape: the compiler's casts of what no type holds;
   cast_cast: rounds f64 to f16 once instead of twice; fuse_batchnorm: passes/fold_batch_norms.py does it in f64;
