@@ -76,9 +76,8 @@ def _numbers_matched(rule) -> list:
     """Of a rule of onnxscript: what its pattern compares operands with, within 1e-8 and 1e-5 of itself."""
     found = []
     for node in rule._target_pattern:
-        held = [v for v in node.inputs if isinstance(v, pattern.Constant)]
-        held += [a for a in node.attributes.values() if isinstance(a, pattern.AttrConstantPattern)]
-        found += [n for c in held for n in (c.value if isinstance(c.value, (list, tuple)) else [c.value])]
+        held = [v.value for v in node.inputs if isinstance(v, pattern.Constant)]
+        found += [n for v in held for n in (v if isinstance(v, (list, tuple)) else [v])]
     return found
 
 
