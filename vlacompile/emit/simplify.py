@@ -8,7 +8,7 @@ on again unread:
   successive_clip, clip_relu, relu_clip: another result where the intervals do not meet; min_max_to_clip: another shape where
   an end has dimensions;
   redundant_scatter_nd: also of one that adds;
-  slice_split: other parts of an odd length; cast_constant_of_shape: the compiler's casts of what no type holds;
+  slice_split: by its text, other parts of an odd length; cast_constant_of_shape: the compiler's casts of what no type holds;
   cast_cast: rounds f64 to f16 once instead of twice; fuse_batchnorm: passes/fold_batch_norms.py does it in f64;
   remove_optional_bias: -0.0 + 0.0 is 0.0; fuse_pad_into_conv: onnx_stage.py does it.
 """
