@@ -8,19 +8,9 @@ import torch.nn.functional as F
 import vlacompile as vc
 
 
-class Determinant(torch.nn.Module):
-    def forward(self, x):
-        return torch.linalg.det(x.reshape(1, 4, 4) + torch.eye(4))
-
-
 class Bits(torch.nn.Module):
     def forward(self, x):
         return torch.bitwise_and((x * 10).int(), 3).float()
-
-
-class Spectrum(torch.nn.Module):
-    def forward(self, x):
-        return torch.fft.rfft(x).abs()
 
 
 class Resized(torch.nn.Module):

@@ -9,7 +9,7 @@ import re
 import onnx_ir as ir
 import pytest
 
-from tests.rejected_policies import Bits, Determinant, Folded, InBytes, Resized, Spectrum, policy
+from tests.rejected_policies import Bits, Folded, InBytes, Resized, policy
 from vlacompile.capture.export import capture
 from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import BundleCheck, judge
@@ -24,8 +24,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None
                                 reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")
 
 
-CASES = {Determinant: ("Det", "has no Det", "sum of products"), Bits: ("BitwiseAnd", "has no BitwiseAnd", "logical_and"),
-         Spectrum: ("DFT", "has no DFT", "constant matrices"), Resized: ("Resize", "(?i)antialias", "antialias=True"),
+CASES = {Bits: ("BitwiseAnd", "has no BitwiseAnd", "logical_and"), Resized: ("Resize", "(?i)antialias", "antialias=True"),
          Folded: ("Col2Im", "has no Col2Im", "reshape and permute"), InBytes: ("Cast", "UINT8", "bytes to numbers")}
 
 

@@ -13,8 +13,10 @@ from tests import policies
 from vlacompile.capture.export import capture
 from vlacompile.capture.history import frames_of
 from vlacompile.capture.program import execute, program_text
+from vlacompile.emit.translatable import decompositions, is_translated
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.passes.decompose_untranslated import DecomposeUntranslated
 from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
@@ -32,6 +34,8 @@ from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
 from vlacompile.passes.use_engine_types import UseEngineTypes
+from vlacompile.passes.write_complex_as_pairs import WriteComplexAsPairs
+from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.pipeline import FUSED_PASSES, LOOP_PASSES, PASSES
 from vlacompile.policy import Policy, Source
@@ -188,6 +192,28 @@ def _attention(q, m):
     return {"action": torch.nn.functional.scaled_dot_product_attention(q, q, q, m)}
 
 
+class Turn(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("turns", torch.polar(torch.ones(2), torch.tensor([0.5, 1.5])))
+
+    def forward(self, x):
+        return {"action": torch.view_as_real(torch.view_as_complex(x) * self.turns)}
+
+
+class Recur(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w_ih, self.w_hh = torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x, h):
+        return {"action": torch.rnn_tanh_cell(x, h, self.w_ih, self.w_hh)}
+
+
+def _signed(x, y):
+    return {"action": torch.copysign(x, y)}
+
+
 def _example(kind) -> Policy:
     if kind is FoldConstants:
         return Policy("example", Largest().eval(), {"x": Source("observation")}, X)
@@ -196,6 +222,14 @@ def _example(kind) -> Policy:
     if kind is GuardEmptyRows:
         inputs = {"q": torch.randn(1, 2, 4, 8), "m": torch.zeros(1, 1, 4, 4, dtype=torch.bool)}
         return Policy("example", _attention, dict.fromkeys(inputs, Source("observation")), inputs)
+    if kind is WriteComplexAsPairs:
+        return Policy("example", Turn().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 2, 2)})
+    if kind is WriteRecurrencesOut:
+        inputs = {"x": torch.randn(1, 2), "h": torch.randn(1, 3)}
+        return Policy("example", Recur().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
+    if kind is DecomposeUntranslated:
+        inputs = {"x": torch.randn(1, 3), "y": torch.randn(1, 3)}
+        return Policy("example", _signed, dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is SplitLinearOverFeatures:
         inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
         return Policy("example", Features().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
@@ -252,7 +286,8 @@ def test_the_example_of_the_docstring(kind):
         program = find_loop(program).program
     before = _weights_renamed(program_text(program))
     assert before == _documented(kind, "Before")
-    make = (lambda: kind(least_uses=0)) if kind is SplitTokens else kind
+    make = {SplitTokens: lambda: SplitTokens(least_uses=0),
+            DecomposeUntranslated: lambda: DecomposeUntranslated(is_translated, decompositions)}.get(kind, kind)
     result = make().run(program)
     assert _weights_renamed(program_text(result.program)) == _documented(kind, "After")
     assert result.changed and not make().run(result.program).changed

@@ -21,7 +21,8 @@ from vlacompile.capture.program import Program
 from vlacompile.config import shipped
 from vlacompile.emit.build_recipe import with_builds
 from vlacompile.emit.onnx_stage import emit_onnx, externalise
-from vlacompile.emit.tensorrt_support import require_supported
+from vlacompile.emit.tensorrt_support import is_listed, require_supported
+from vlacompile.emit.translatable import decompositions, is_translated, require_translatable
 from vlacompile.emit.tvm_bundle import compile_ahead, twin_of
 from vlacompile.emit.tvm_stage import chosen_stages
 from vlacompile.errors import ConfigError, ParityError
@@ -31,6 +32,7 @@ from vlacompile.fit.planner import Fit, plan_fit
 from vlacompile.frontends.load import load_policy
 from vlacompile.passes.batch_over_loop import BatchOverLoop
 from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.passes.decompose_untranslated import DecomposeUntranslated
 from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
@@ -48,6 +50,8 @@ from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
 from vlacompile.passes.split_tokens import SplitTokens
 from vlacompile.passes.use_engine_types import UseEngineTypes, coarsest
+from vlacompile.passes.write_complex_as_pairs import WriteComplexAsPairs
+from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
 from vlacompile.plan.assemble_guard import with_guards
@@ -73,6 +77,9 @@ from vlacompile.verify.tolerances import tolerance
 
 PASSES = (
     FoldConstants(),
+    WriteComplexAsPairs(),
+    WriteRecurrencesOut(),
+    DecomposeUntranslated(is_translated, decompositions),
     UseEngineTypes(),
     DropIdentities(),
     FillEmpty(),
@@ -137,6 +144,9 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
                                                        spoken if only_instructions else ())
     staging = replace(staging, notes=staging.notes + tuple(t.note for t in texts))
     absent = require_spoken(staging.staged, spoken) if only_instructions else frozenset()
+    ahead = dict.fromkeys(chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent,
+                          "tvm_cuda" if wanted.stages.tvm_device == "gpu" else "tvm")
+    _require_taken(staging.staged, where, absent | ahead.keys(), progress)
     if where.board is not None and not wanted.precision.reduced:
         known = len(spoken) if only_instructions else None
         wanted = replace(wanted, precision=fitting(staging.staged, where, wanted.precision, known))
@@ -146,8 +156,6 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
         frames = golden_precise(frames, precise.staged, policy.outputs, mask_values(staging.staged))
         staging = replace(staging, staged=precise.staged, notes=staging.notes + precise.report)
     emitted = {}
-    ahead = dict.fromkeys(chosen_stages([s.name for s in staging.staged.stages], wanted.stages.tvm) - absent,
-                          "tvm_cuda" if wanted.stages.tvm_device == "gpu" else "tvm")
     stored_in_halves = coarsest(program) != "f32"
     for s in staging.staged.stages:
         if s.name in absent:
@@ -183,6 +191,17 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     return write_bundle(Path(out), bundled, contents, origin, accept)
 
 
+def _require_taken(staged: Staged, target: Target, others: frozenset[str], progress: Progress) -> None:
+    """Raises EmitError for what an older TensorRT does not take, before precision is chosen, which takes long. others: stages
+    that it does not run."""
+    if target.software is None or not is_listed(target.software.tensorrt):
+        return
+    progress(f"look for what TensorRT {target.software.tensorrt} does not take")
+    for s in staged.stages:
+        if s.name not in others:
+            require_supported(s.name, emit_onnx(s, target.backend).model, target.software.tensorrt)
+
+
 def _accept(path: Path, frames: list[Frame], outputs: tuple[str, ...], known: tuple[KnownInstruction, ...],
             stand_in: bool):
     """The parity report of what was written, which keeps every limit. Raises ParityError."""
@@ -208,6 +227,7 @@ def stage_and_prove(policy: Policy, target: Target, recipe: Recipe, progress: Pr
         shortened = program.iterations is not None
         progress("find stages")
         staging = stage(program, target, recipe, policy, progress)
+        require_translatable(staging.staged)
         if shortened and not staging.complete:
             continue
         progress("record golden vectors")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from vlacompile.capture.answers import why_and_fix
-from vlacompile.capture.source_lines import line_text
+from vlacompile.lines import line_text
 from vlacompile.capture.state import KEEP_NOTHING
 from vlacompile.errors import CaptureError
 

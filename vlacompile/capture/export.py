@@ -20,7 +20,8 @@ from vlacompile.capture.iterations import shortened
 from vlacompile.capture.modules import modules_of
 from vlacompile.capture.ops import is_random
 from vlacompile.capture.program import Program, op_name
-from vlacompile.capture.source_lines import line_of, lines_of_all_functions
+from vlacompile.capture.source_lines import lines_of_all_functions
+from vlacompile.lines import line_of
 from vlacompile.capture.to_program import to_program
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy

@@ -191,7 +191,8 @@ def op_name(target) -> str:
 def type_text(val) -> str:
     """"f32[1,50,7]", or a tuple of them."""
     if isinstance(val, torch.Tensor):
-        return f"{TORCH_DTYPES.get(val.dtype) or str(val.dtype).removeprefix('torch.')}[{','.join(str(int(d)) for d in val.shape)}]"
+        kind = f"c{8 * val.element_size()}" if val.is_complex() else TORCH_DTYPES.get(val.dtype)
+        return f"{kind or str(val.dtype).removeprefix('torch.')}[{','.join(str(int(d)) for d in val.shape)}]"
     if isinstance(val, (list, tuple)):
         return "(" + ", ".join(type_text(v) for v in val) + ")"
     return type(val).__name__

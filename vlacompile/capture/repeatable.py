@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from vlacompile.capture.export import capture
-from vlacompile.capture.source_lines import line_text
+from vlacompile.lines import line_text
 from vlacompile.capture.state import KEEP_NOTHING
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy

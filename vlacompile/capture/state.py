@@ -14,7 +14,7 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from vlacompile.capture.source_lines import line_of
+from vlacompile.lines import line_of
 from vlacompile.errors import CaptureError
 
 _ATEN = torch.ops.aten

@@ -13,7 +13,7 @@ from torch.fx import Graph, Node
 
 from vlacompile.capture.concretise import Concretiser, is_symbolic, type_of
 from vlacompile.capture.program import Program, prune, to_meta
-from vlacompile.capture.source_lines import line_of
+from vlacompile.lines import line_of
 from vlacompile.capture.state import require_no_state
 from vlacompile.capture.strides import ByShape
 from vlacompile.capture.weightless import without_content

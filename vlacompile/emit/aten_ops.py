@@ -24,8 +24,23 @@ def _group_norm(x, groups: int, weight=None, bias=None, eps: float = 1e-5, cudnn
     return y if bias is None else op.Add(y, op.Reshape(bias, per_channel))
 
 
-def _numbers(of: tuple, dtype: type):
+def _clamp(x, min: float | None = None, max: float | None = None):
+    """Of numbers with a point between both ends Clip; with one end Max or Min, as ONNX Runtime's (1.32) Clip cuts off
+    infinity where the other end is not given."""
+    if x.dtype.is_integer() and any(isinstance(end, float) for end in (min, max)):
+        x = op.Cast(x, to=ir.DataType.FLOAT)
+    dtype = x.dtype.numpy()
+    if min is not None and max is not None and x.dtype.is_floating_point():
+        return op.Clip(x, _numbers(min, dtype), _numbers(max, dtype))
+    x = x if min is None else op.Max(x, _numbers(min, dtype))
+    return x if max is None else op.Min(x, _numbers(max, dtype))
+
+
+def _numbers(of: tuple | float, dtype: type):
     return op.Constant(value=ir.tensor(np.array(of, dtype)))
 
 
-ATEN = {torch.ops.aten.group_norm.default: _group_norm}
+ATEN = {
+    torch.ops.aten.group_norm.default: _group_norm,
+    torch.ops.aten.clamp.default: _clamp,
+}

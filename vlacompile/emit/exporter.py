@@ -15,6 +15,7 @@ from onnxscript._framework_apis import torch_2_11 as onnxscript_for_torch
 
 from vlacompile.emit.aten_ops import ATEN
 from vlacompile.emit.quantised_ops import QUANTISED
+from vlacompile.emit.simplify import simplify
 
 # torch 2.13 asks for onnxscript's functions at every export, and onnxscript 0.7.2 then parses the source of each: a third of
 # a second, which is most of what a small stage takes.
@@ -24,14 +25,16 @@ _functions = functools.cache(onnxscript_for_torch.get_torchlib_ops)
 def export(module: torch.nn.Module, args: tuple[torch.Tensor, ...], opset: int, inputs: Sequence[str],
            outputs: Sequence[str]) -> ir.Model:
     """inputs, outputs: names of the ports. Raises whatever torch.onnx and its translators raise."""
-    with _quiet(), _listed_once(), torch.no_grad():
-        return torch.onnx.export(module, args, dynamo=True, opset_version=opset, input_names=list(inputs),
-                                 output_names=list(outputs), optimize=True, verbose=False,
-                                 custom_translation_table=ATEN | QUANTISED).model
+    with _quiet(), functions_listed_once(), torch.no_grad():
+        model = torch.onnx.export(module, args, dynamo=True, opset_version=opset, input_names=list(inputs),
+                                  output_names=list(outputs), optimize=False, verbose=False,
+                                  custom_translation_table=ATEN | QUANTISED).model
+        simplify(model)
+    return model
 
 
 @contextlib.contextmanager
-def _listed_once() -> Iterator[None]:
+def functions_listed_once() -> Iterator[None]:
     listing = onnxscript_for_torch.get_torchlib_ops
     onnxscript_for_torch.get_torchlib_ops = _functions
     try:

@@ -3,6 +3,7 @@ the large constants out so that a bundle stores each of them once."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,11 +13,11 @@ import onnx_ir as ir
 import torch
 from torch.fx import GraphModule
 
-from vlacompile.capture.source_lines import source_line
 from vlacompile.emit.exporter import export
 from vlacompile.emit.store_halves import store_halves
 from vlacompile.emit.tensorrt_graph import for_tensorrt
 from vlacompile.errors import EmitError
+from vlacompile.lines import source_line
 from vlacompile.staging.stages import StageGraph
 
 OPSETS = {"onnxruntime": 20, "tensorrt": 21}  # 4-bit integers and blocks of scales are in 21
@@ -30,6 +31,9 @@ OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose":
            "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "BatchNormalization": (1, 2, 3, 4),
            "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,), "DequantizeLinear": (0, 1),
            "Cast": (0,), "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
+
+
+_OP = re.compile(r"torch\.ops\.(\w+\.\w+\.\w+)|op='([\w.]+)', overload='(\w+)'")
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,19 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
     while cause.__cause__ is not None:
         cause = cause.__cause__
     line = next((x.strip() for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
-    node = next((n for n in stage.graph.nodes if n.op == "call_function" and str(n.target) in str(error)), None)
-    trace = (node.meta.get("stack_trace") or "").strip().splitlines() if node is not None else []
-    where = f'stage "{stage.name}"' + (f", {trace[-2].strip()}: {trace[-1].strip()}" if len(trace) > 1 else "")
-    return EmitError("the stage cannot be written as ONNX", where=where, why=f"{type(cause).__name__}: {line}",
+    where = source_line(str(error)) or _line_of_op(stage, str(error))
+    return EmitError("the stage cannot be written as ONNX", where=f'stage "{stage.name}"' + (f", {where}" if where else ""),
+                     why=f"{type(cause).__name__}: {line}",
                      fix="rewrite that line with ops that torch.onnx translates "
                      "(https://docs.pytorch.org/docs/stable/onnx_export.html)")
+
+
+def _line_of_op(stage: StageGraph, text: str) -> str:
+    """The line of the op that an error names, as torch.ops.aten.x.y or as OpOverload(op='aten.x', overload='y')."""
+    named = {a or f"{b}.{c}" for a, b, c in _OP.findall(text)}
+    lines = [source_line(n.meta.get("stack_trace") or "") for n in stage.graph.nodes
+             if n.op == "call_function" and str(n.target) in named]
+    return next((x for x in lines if x), "")
 
 
 def _finish(stage: StageGraph, model: ir.Model, dialect: str, halves: bool) -> OnnxStage:

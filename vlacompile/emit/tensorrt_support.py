@@ -67,9 +67,14 @@ OTHERWISE = ("rewrite that line with ops that TensorRT has "
               "(https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md), or give the stage to another engine")
 
 
+def is_listed(tensorrt: str) -> bool:
+    """Whether the table says what this version takes."""
+    return tuple(int(n) for n in tensorrt.split(".")[:2]) <= LISTED
+
+
 def require_supported(stage: str, model: ir.Model, tensorrt: str) -> None:
     """tensorrt: the version on the board, as "10.3.0". Raises EmitError for the first node that it does not take."""
-    if tuple(int(n) for n in tensorrt.split(".")[:2]) > LISTED:
+    if not is_listed(tensorrt):
         return
     for node in model.graph:
         why = _refusal(node)
