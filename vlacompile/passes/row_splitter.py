@@ -14,8 +14,8 @@ from torch.fx import Node
 
 from vlacompile.capture.program import Program, ProgramEditor
 from vlacompile.passes.attention import Attention, visible_keys
-from vlacompile.passes.row_rules import (Elements, Op, Parts, Value, axes_of, parts_along, picks_of, rank_of, roots_of,
-                                         rule_of, shape_of, values_in, with_roots)
+from vlacompile.passes.row_rules import (Elements, Op, Parts, Value, axes_of, joined, parts_along, picks_of, rank_of,
+                                         roots_of, rule_of, shape_of, values_in, with_roots)
 from vlacompile.staging.dependency import dependencies
 
 _ATEN = torch.ops.aten
@@ -159,7 +159,7 @@ class RowSplitter:
             roots = first.roots if first.axis == axis else roots_of(first)
             done = [self._compute(Op(op.target, rule.args({i: c[k] for i, c in columns.items()}, sizes and sizes[k]),
                                      op.kwargs, op.like)) for k in range(len(rows))]
-            return Parts(rule.result, tuple(done), roots)
+            return joined(rule.result, tuple(done), roots)
         return None
 
     def _picked(self, op: Op, axis: int, rows: list[Value]) -> Parts | Elements | None:
