@@ -17,7 +17,7 @@ from vlacompile.capture.program import Program
 from vlacompile.staging.dependency import dependencies
 from vlacompile.staging.extrapolate import CannotExtrapolate
 from vlacompile.staging.loop_candidates import Candidate, Trace, candidates, trace_of
-from vlacompile.staging.roll_loop import NoLoop, Roll, rebuild, roll, total_of
+from vlacompile.staging.roll_loop import NoLoop, NothingCarried, Roll, rebuild, roll, total_of
 from vlacompile.staging.rolled import RolledLoop
 
 _EFFORT = 136  # candidates as long as the trace that are compared in vain before the search is given up
@@ -101,7 +101,11 @@ def _loops(program: Program, trace: Trace, fewest: int, notes: list[str], taken:
     """Loops in a trace, the longest first. notes: takes why others are none. taken: nodes of the trace that belong to a
     loop already."""
     effort = _EFFORT * len(trace.nodes)
+    apart = [(0, 1)] * len(trace.nodes)  # (end, period) of bodies that read nothing of one another: nor do several of them
     for c in candidates(program, trace, fewest):
+        end, period = apart[c.start]
+        if c.start + c.nodes <= end and c.period % period == 0:
+            continue
         if taken[c.start] or taken[c.start + c.nodes - 1]:  # the longer ones came first: none lies inside of this one
             continue
         effort -= c.nodes
@@ -111,6 +115,8 @@ def _loops(program: Program, trace: Trace, fewest: int, notes: list[str], taken:
             found = roll(trace, c)
         except NoLoop as reason:
             notes.append(_refused(c, reason))
+            if isinstance(reason, NothingCarried):
+                apart[c.start: c.start + c.nodes] = [(c.start + c.nodes, c.period)] * c.nodes
         else:
             yield found
 

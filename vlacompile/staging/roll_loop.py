@@ -31,6 +31,10 @@ class NoLoop(Exception):
         self.loop = loop
 
 
+class NothingCarried(NoLoop):
+    """The bodies read nothing of one another."""
+
+
 @dataclass(frozen=True, eq=False)
 class Roll:
     """A loop that was found. region: its nodes, iteration after iteration.
@@ -58,9 +62,9 @@ def roll(trace: Trace, c: Candidate) -> Roll:
     found = Roll(c, region, {}, {}, {}, {})
     for index, position, operands in _slots(trace, c):
         found.plan[index, position] = _kind(found, place, region[index].name, operands)
-    _check_uses(found, place)
     if not found.carried:
-        raise NoLoop("nothing is carried from one iteration to the next")
+        raise NothingCarried("nothing is carried from one iteration to the next")
+    _check_uses(found, place)
     return found
 
 
