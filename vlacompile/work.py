@@ -31,13 +31,15 @@ class Work:
                 fix="report the lines of the inference function that it may walk over again and again")
 
 
+STEPS = 1000  # per node and row; what is linear takes tens of them, a search for loops in vain hundreds
 _CURRENT: ContextVar[Work | None] = ContextVar("work", default=None)
 
 
 @contextmanager
-def bounded(name: str, limit: int) -> Iterator[Work]:
-    """Inside, what is spent counts as work of `name`."""
-    token = _CURRENT.set(work := Work(name, limit))
+def bounded(name: str, size: int) -> Iterator[Work]:
+    """Inside, what is spent counts as work of `name` on a program of this size. Raises StagingError beyond what is in
+    proportion to it."""
+    token = _CURRENT.set(work := Work(name, STEPS * (100 + size)))
     try:
         yield work
     finally:

@@ -9,6 +9,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from vlacompile.capture.program import Program, ProgramEditor
+from vlacompile.work import spend
 
 _ATEN = torch.ops.aten
 _SCALES = frozenset({_ATEN.mul.Tensor, _ATEN.div.Tensor, _ATEN.mul.Scalar, _ATEN.div.Scalar})
@@ -69,6 +70,7 @@ def _written_out(out: Node) -> Attention | None:
     inner: list[Node] = []
     node, mask, seen_softmax = out.args[0], None, False
     while node.op == "call_function" and len(node.users) == 1:
+        spend()
         inner.insert(0, node)
         if node.target is _ATEN.matmul.default:
             if not seen_softmax:
@@ -97,5 +99,6 @@ def _written_out(out: Node) -> Attention | None:
 
 def _leads_to_product(node: Node) -> bool:
     while node.op == "call_function" and (node.target in _CASTS or node.target in _SCALES):
+        spend()
         node = node.args[0]
     return node.op == "call_function" and node.target is _ATEN.matmul.default

@@ -69,8 +69,14 @@ class Partition:
     def reads(self, group: Group) -> list[Node]:
         """Values (or leaves) that `group` reads and does not compute, in graph order."""
         members = set(self.members(group))
+        spend(1 + len(members))
         needed = {i for m in members for i in m.all_input_nodes if i not in members}
         return sorted(needed, key=self._position.__getitem__)
+
+    @cached_property
+    def rank(self) -> dict[Group, int]:
+        """Places in `order`."""
+        return {g: i for i, g in enumerate(self.order)}
 
     @cached_property
     def _position(self) -> dict[Node, int]:

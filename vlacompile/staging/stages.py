@@ -107,10 +107,10 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
         return f"vision.{last}" if ranks[names[0]] >= 4 else last
 
     bases = [".".join([base(g), *sorted(g.backbones)]) for g in order]
-    used, out = Counter(), {}
+    used, total, out = Counter(), Counter(bases), {}
     for group, name in zip(order, bases, strict=True):
         used[name] += 1
-        out[group] = name if bases.count(name) == 1 else f"{name}.{used[name]}"
+        out[group] = name if total[name] == 1 else f"{name}.{used[name]}"
     return out
 
 
@@ -186,7 +186,7 @@ def _crossing(parts: Partition) -> list[Node]:
         for value in parts.reads(group):
             if parts.homes.get(value):
                 crossing.add(value)
-            while is_delay(value):  # with the whole chain that it is the end of
+            while is_delay(value) and (value not in crossing or value.args[0] not in crossing):  # with its whole chain
                 crossing.add(value)
                 value = value.args[0]
                 if value.op != "placeholder":
@@ -213,7 +213,7 @@ def _value_names(parts: Partition, names: dict[Group, str], crossing: list[Node]
             value_of[node] = frame_name(value_of[before], age)
             continue
         homes = parts.homes.get(node)
-        stage = names[min(homes, key=parts.order.index)] if homes else "constant"
+        stage = names[min(homes, key=parts.rank.__getitem__)] if homes else "constant"
         value_of[node] = f"{stage}.{count[stage]}"
         count[stage] += 1
     return value_of
@@ -259,7 +259,7 @@ class _Builder:
     def _leaves(self, node: Node, group: Group) -> bool:
         """A value that several groups recompute is handed out by none of them unless it is an output."""
         homes = self.parts.homes[node]
-        return min(homes, key=self.parts.order.index) == group
+        return min(homes, key=self.parts.rank.__getitem__) == group
 
     def _placeholder(self, port: Port, val: torch.Tensor) -> Node:
         node = self.graph.placeholder(port.name)
