@@ -211,3 +211,89 @@ def test_an_output_with_the_name_of_an_input_is_refused():
 def test_the_flow_of_the_small_policies_is_traced_whole():
     """Its times are numbers computed from the index, in a plain `range`."""
     assert capture(policies.flow(10)).iterations is None
+
+
+def _same_as_written(observe, **inputs):
+    """The stages of a policy of `noise` and observations; they give what it gives."""
+    sources = {n: vc.Source("step" if n == "noise" else "observation") for n in inputs}
+    policy = vc.Policy("looped", observe, sources, inputs)
+    _, staging, _, _ = stage_and_prove(policy, HOST, EVERY, lambda phase: None)
+    got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
+    assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
+    return staging.staged
+
+
+TERMS = {
+    "a number": lambda obs, i: obs.abs() if i == 0 else 0.1 * i,
+    "an integer": lambda obs, i: 1 if i == 2 else obs * float(i),
+    "of another shape": lambda obs, i: obs.abs() if i == 0 else obs.mean() * float(i),
+    "of another type": lambda obs, i: obs.abs() if i == 0 else (obs > 0.1 * i),
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_term_that_is_something_else_in_some_iterations(term):
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(8, 8).eval().requires_grad_(False)
+
+    def observe(obs, noise):
+        for i in range(4):
+            noise = torch.tanh(linear(noise)) + torch.relu(obs + TERMS[term](obs, i))
+        return {"action": noise[:, None]}
+
+    staged = _same_as_written(observe, obs=torch.randn(1, 8), noise=torch.randn(1, 8))
+    assert [s.iterations for s in staged.stages if s.carries] == [4]
+
+
+def test_parts_of_a_concatenation_that_are_of_other_sizes_in_some_iterations():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(8, 8).eval().requires_grad_(False)
+
+    def observe(obs, noise):
+        for i in range(4):
+            cut = 3 if i == 0 else 5
+            noise = torch.tanh(linear(noise)) + torch.cat([obs[:, :cut].sin(), obs[:, cut:].cos()], 1)
+        return {"action": noise[:, None]}
+
+    _same_as_written(observe, obs=torch.randn(1, 8), noise=torch.randn(1, 8))
+
+
+@pytest.mark.parametrize("read", [lambda m: m.chunk(2, -1), lambda m: m.split([4, 4], -1), lambda m: m.view(1, 2, 4).unbind(1)],
+                         ids=["chunk", "split", "unbind"])
+@pytest.mark.parametrize("ahead", [True, False], ids=["before the loop", "in the loop"])
+def test_modulations_that_are_taken_apart(read, ahead):
+    """adaLN, whose scales and shifts are several results of one op."""
+    torch.manual_seed(0)
+    mix, modulate = torch.nn.Linear(4, 4).eval().requires_grad_(False), torch.nn.Linear(4, 8).eval().requires_grad_(False)
+
+    def observe(obs, noise):
+        parts = [read(modulate(torch.relu(obs + 0.1 * i))) for i in range(4)] if ahead else None
+        for i in range(4):
+            scale, shift = parts[i] if ahead else read(modulate(torch.relu(obs + 0.1 * i)))
+            noise = torch.tanh(mix(noise)) * (1 + scale) + shift
+        return {"action": noise[:, None]}
+
+    staged = _same_as_written(observe, obs=torch.randn(1, 4), noise=torch.randn(1, 4))
+    assert [s.iterations for s in staged.stages if s.carries] == [4]
+
+
+def test_loops_one_after_the_other_and_one_inside_of_another():
+    torch.manual_seed(0)
+    linears = torch.nn.ModuleList([torch.nn.Linear(4, 4) for _ in range(3)]).eval().requires_grad_(False)
+
+    def after(obs):
+        for linear in linears:
+            for _ in range(4):
+                obs = torch.tanh(linear(obs))
+        return {"action": obs[:, None]}
+
+    def inside(obs):
+        for _ in range(4):
+            for _ in range(3):
+                obs = torch.tanh(linears[0](obs))
+            obs = torch.relu(linears[1](obs)) + obs.mean()
+        return {"action": obs[:, None]}
+
+    staged = _same_as_written(after, obs=torch.randn(1, 4))
+    assert [s.iterations for s in staged.stages if s.carries] == [4, 4, 4]
+    _same_as_written(inside, obs=torch.randn(1, 4))

@@ -515,3 +515,22 @@ def test_a_large_linear_in_parts_gives_the_same_outputs(words, numbers, bias):
     parts.args = (list(parts.args[0])[::-1], parts.args[1])  # the control: parts in another order
     wrong = execute(result.program, policy.example_inputs)[0]
     assert wrong["action"].shape == want["action"].shape and not torch.allclose(wrong["action"], want["action"], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.int64])
+def test_an_empty_operand_of_any_rank_leaves_a_concatenation(kind):
+    """`torch.cat([torch.tensor([]), x])`: PyTorch ignores its shape, and counts its type."""
+    empty = torch.tensor([])
+
+    def observe(x, y):
+        joined = torch.cat([torch.cat([empty, x], 1), y], 1)
+        return {"action": torch.tanh(torch.cat([torch.stack([joined, joined]), empty])[0])}
+
+    inputs = {n: torch.randint(0, 9, (1, 2, 3)).to(kind) for n in "xy"}
+    program = capture(Policy("empty", observe, dict.fromkeys(inputs, Source("observation")), inputs))
+    want = observe(**inputs)["action"]
+    for p in PASSES:
+        program = p.run(program).program
+        got = execute(program, inputs)[0]["action"]
+        assert got.dtype == want.dtype and torch.equal(got, want)
+    assert all((0,) != tuple(n.meta["val"].shape) for n in program.graph.nodes if n.op != "output")

@@ -13,11 +13,13 @@ import vlacompile as vc
 from tests.policies import EVERY_STAGE
 from vlacompile.capture.export import capture
 from vlacompile.capture.program import execute
-from vlacompile.passes.attention import attentions_of, known_block, visible_keys
+from vlacompile.passes.attention import attentions_of
+from vlacompile.passes.known_blocks import KnownBlocks
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.passes.split_tokens import SplitTokens
 from vlacompile.pipeline import stage
 from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe
+from vlacompile.staging.dependency import dependencies
 from vlacompile.target import load_target
 
 TEXT, IMAGE, SAMPLE, WIDTH, HEADS, STEPS = 6, 8, 5, 32, 4, 4
@@ -123,14 +125,14 @@ def test_a_part_that_uses_its_weights_too_rarely_stays():
 def test_a_mask_that_an_input_decides_hides_nothing():
     made = policy(CAUSAL, True)
     program = MergeCommonSubexpressions().run(capture(made)).program
-    mask = next(iter(attentions_of(program).values())).mask
+    mask, known = next(iter(attentions_of(program).values())).mask, KnownBlocks(program, dependencies(program))
     sizes = [TEXT, IMAGE, SAMPLE]
-    assert visible_keys(program, mask, (0, TEXT), sizes) == [0]
-    assert visible_keys(program, mask, (TEXT, TEXT + IMAGE), sizes) == [0, 1]
-    assert visible_keys(program, mask, (TEXT + IMAGE, sum(sizes)), sizes) == [0, 1, 2]
-    assert visible_keys(program, mask, (0, TEXT + IMAGE), sizes) == [0, 1]
-    assert known_block(program, mask, (0, TEXT), (0, TEXT)) is None, "the instruction's padding is an input"
-    assert visible_keys(program, None, (0, TEXT), sizes) == [0, 1, 2]
+    assert known.visible_keys(mask, (0, TEXT), sizes) == [0]
+    assert known.visible_keys(mask, (TEXT, TEXT + IMAGE), sizes) == [0, 1]
+    assert known.visible_keys(mask, (TEXT + IMAGE, sum(sizes)), sizes) == [0, 1, 2]
+    assert known.visible_keys(mask, (0, TEXT + IMAGE), sizes) == [0, 1]
+    assert known.block(mask, (0, TEXT), (0, TEXT)) is None, "the instruction's padding is an input"
+    assert known.visible_keys(None, (0, TEXT), sizes) == [0, 1, 2]
 
 
 def test_a_mask_with_one_hole_is_seen_through():
@@ -151,5 +153,5 @@ def test_a_mask_with_one_hole_is_seen_through():
     result = SplitTokens().run(program)
     got = execute(result.program, made.example_inputs)[0]["action"]
     assert torch.allclose(got, holed.infer(**made.example_inputs)["action"], atol=1e-5)
-    mask = next(iter(attentions_of(program).values())).mask
-    assert 2 in visible_keys(program, mask, (TEXT, TEXT + IMAGE), [TEXT, IMAGE, SAMPLE])
+    mask, known = next(iter(attentions_of(program).values())).mask, KnownBlocks(program, dependencies(program))
+    assert 2 in known.visible_keys(mask, (TEXT, TEXT + IMAGE), [TEXT, IMAGE, SAMPLE])

@@ -64,6 +64,7 @@ from vlacompile.staging.choose_form import fuses
 from vlacompile.staging.choose_solver import choose_solver
 from vlacompile.staging.find_loop import find_loop
 from vlacompile.staging.partition import partition
+from vlacompile.staging.rolled import size_of
 from vlacompile.staging.stages import Staged, build_stages
 from vlacompile.target import Target, load_target
 from vlacompile.tokenize.instructions import (KnownInstruction, SpokenText, accept_instructions, compile_instructions,
@@ -74,6 +75,7 @@ from vlacompile.verify.metrics import Metrics
 from vlacompile.verify.record import golden, golden_precise
 from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
+from vlacompile.work import bounded
 
 PASSES = (
     FoldConstants(),
@@ -317,9 +319,12 @@ def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | Non
     if found and fuses(program, target, recipe.loop, recipe.precision):
         program = _rewrite(program, FUSED_PASSES, notes)
     program = _rewrite(program, (OwnOutputs(),), notes)
-    parts = partition(program, minimum)
+    with bounded("partition", size_of(program)):
+        parts = partition(program, minimum)
     notes += [f"merged: {note}" for note in parts.merged]
-    return Staging(build_stages(parts), tuple(notes), complete, written)
+    with bounded("build_stages", size_of(program)):
+        staged = build_stages(parts)
+    return Staging(staged, tuple(notes), complete, written)
 
 
 def _sized(target: Target, recipe: Recipe) -> tuple:
@@ -334,14 +339,16 @@ def _sized(target: Target, recipe: Recipe) -> tuple:
 def _rolled(program: Program, min_flops: int, notes: list[str], sized: tuple = ()) -> tuple[Program, bool]:
     """The program after the passes, its loops rolled up; whether there are any."""
     program = _rewrite(program, (*PASSES, *sized, DelayFrames(min_flops)), notes)
-    loop = find_loop(program)
+    with bounded("find_loop", size_of(program)):
+        loop = find_loop(program)
     notes += [f"loop: {note}" for note in loop.notes]
     return (_rewrite(loop.program, LOOP_PASSES, notes), True) if loop.found else (program, False)
 
 
 def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
     for p in passes:
-        result = p.run(program)
+        with bounded(type(p).__name__, size_of(program)):
+            result = p.run(program)
         program = result.program
         notes += [f"{type(p).__name__}: {note}" for note in result.notes]
     return program

@@ -3,15 +3,14 @@ tags and counters, so that there is no table of op names to keep."""
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+from dataclasses import dataclass
 
 import torch
 from torch.fx import Node
-from torch.fx.node import map_arg
 from torch.utils.flop_counter import FlopCounterMode
-
-from vlacompile.capture.program import to_meta
 
 # Elements up to which an element-wise op is cheaper to repeat than to keep (one 64 KiB f32 tensor).
 CHEAP_ELEMENTS = 16384
@@ -45,12 +44,50 @@ def flops(node: Node) -> int:
     if not isinstance(node.target, torch._ops.OpOverload) or is_free(node) or is_pointwise(node):
         return 0
     if "flops" not in node.meta:  # a function of the shapes, which copies of the node share
-        meta = lambda n: to_meta(n.meta["val"])  # noqa: E731
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), counter:
-            node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta))
-        node.meta["flops"] = counter.get_total_flops()
+        node.meta["flops"] = _attention_flops(node) if node.target is _ATTENTION else _counted(
+            node.target, _frozen(node.args), _frozen(node.kwargs))
     return node.meta["flops"]
+
+
+def _attention_flops(node: Node) -> int:
+    """By shapes: whether an attention has a kernel depends on its mask and on the device."""
+    names = [a.name for a in _ATTENTION._schema.arguments]
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    query, key, value = (tuple(given[n].meta["val"].shape) for n in ("query", "key", "value"))
+    return 2 * math.prod(query) * key[-2] + 2 * math.prod(query[:-1]) * value[-2] * value[-1]
+
+
+def _frozen(arg):
+    """An argument as something to look up: a tensor is its shape, strides and type."""
+    if isinstance(arg, Node):
+        return _frozen(arg.meta["val"])
+    if isinstance(arg, torch.Tensor):
+        return _Shaped(tuple(map(int, arg.shape)), tuple(map(int, arg.stride())), arg.dtype)
+    if isinstance(arg, dict):
+        return tuple((k, _frozen(v)) for k, v in sorted(arg.items()))
+    return tuple(map(_frozen, arg)) if isinstance(arg, (list, tuple)) else arg
+
+
+@dataclass(frozen=True)
+class _Shaped:
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _counted(target, args: tuple, kwargs: tuple) -> int:
+    """What PyTorch's counter says of one op; equal ops of a long graph are counted once."""
+
+    def thawed(arg):
+        if isinstance(arg, _Shaped):
+            return torch.empty_strided(arg.shape, arg.strides, dtype=arg.dtype, device="meta")
+        return [thawed(a) for a in arg] if isinstance(arg, tuple) else arg
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        target(*map(thawed, args), **{k: thawed(v) for k, v in kwargs})
+    return counter.get_total_flops()
 
 
 def is_pointwise(node: Node) -> bool:
@@ -91,6 +128,7 @@ def is_free(node: Node) -> bool:
 
 
 _ATEN = torch.ops.aten
+_ATTENTION = _ATEN.scaled_dot_product_attention.default
 _COPIES = frozenset({_ATEN.clone, _ATEN._to_copy, _ATEN.to, _ATEN.cat, _ATEN.stack, _ATEN.contiguous, _ATEN.reshape,
                      _ATEN._unsafe_view, _ATEN.repeat, _ATEN.flatten, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.zeros_like,
                      _ATEN.ones_like, _ATEN.full_like, _ATEN.new_zeros, _ATEN.new_ones, _ATEN.new_full})

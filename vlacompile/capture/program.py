@@ -16,6 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from vlacompile.policy import TORCH_DTYPES, Source
+from vlacompile.work import spend
 
 
 @dataclass(frozen=True)
@@ -71,13 +72,15 @@ class ProgramEditor:
         self._weights: set[str] = set()
 
     def map(self, old: Node) -> Node:
+        spend()
         return self._map[old]
 
     def map_args(self, args):
-        return map_arg(args, lambda n: self._map[n])
+        return map_arg(args, self.map)
 
     def copy(self, node: Node) -> Node:
-        new = self.graph.node_copy(node, lambda n: self._map[n])
+        spend()
+        new = self.graph.node_copy(node, self.map)
         self._map[node] = new
         return new
 
@@ -85,6 +88,7 @@ class ProgramEditor:
         self._map[old] = new
 
     def emit(self, target, args: tuple, kwargs: dict | None = None, like: Node | None = None, val=None) -> Node:
+        spend()
         name = op_name(target).split(".")[0]
         node = self.graph.create_node("call_function", target, args, kwargs or {}, name=name)
         if like is not None:

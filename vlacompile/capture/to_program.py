@@ -46,9 +46,8 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
         elif node.op == "get_attr" or (node.op == "placeholder" and source is None):
             new = None  # a branch of torch.cond or a torch.Generator: refused where they are read
         elif node.op == "placeholder":
-            taken = set(inputs)
-            name = next(n for k in itertools.count() if (n := _identifier(source) + "_" * bool(k) + str(k or "")) not in taken)
-            new = graph.placeholder(name)
+            name = _identifier(source)
+            new = graph.placeholder(next(n for k in itertools.count() if (n := f"{name}_{k}" if k else name) not in inputs))
             inputs[new.name] = source
             new.meta["val"] = to_meta(node.meta["val"])
         elif node.op == "output":

@@ -9,9 +9,10 @@ import torch
 from torch.fx import Node
 
 from vlacompile.capture.ops import is_pointwise, is_random
-from vlacompile.capture.program import Program, ProgramEditor
+from vlacompile.capture.program import Program, ProgramEditor, type_text
 from vlacompile.passes.result import PassResult
 from vlacompile.staging.rolled import SCALAR_OPS, RolledLoop
+from vlacompile.work import spend
 
 _ATEN = torch.ops.aten
 _VIEWS = frozenset({_ATEN.view, _ATEN.reshape, _ATEN._unsafe_view, _ATEN.unsqueeze, _ATEN.squeeze, _ATEN.flatten})
@@ -32,6 +33,7 @@ class _Batcher:
     def stacked(self, rows: tuple[Node, ...]) -> Node:
         """A new node [K, *shape]: row k is rows[k]."""
         if rows not in self.done:
+            spend(len(rows))
             self.done[rows] = self._whole(rows) or self._computed(rows) or self._plain(rows)
         return self.done[rows]
 
@@ -51,6 +53,7 @@ class _Batcher:
         first = rows[0]
         alike = all(r.op == "call_function" and r.target is first.target and len(r.args) == len(first.args)
                     and r.kwargs == first.kwargs and r.meta["val"].shape == first.meta["val"].shape for r in rows)
+        alike = alike and all(_fit(column) for column in zip(*(r.args for r in rows), strict=True))
         if not alike or len(set(rows)) == 1 or any(isinstance(v, Node) for v in first.kwargs.values()):
             return None
         node = self._piece(rows) if first.target is operator.getitem else self._op(rows)
@@ -127,6 +130,14 @@ class _Batcher:
         shape = list(column[0].meta["val"].shape)
         row = self.editor.emit(_ATEN.unsqueeze.default, (self.editor.map(column[0]), 0))
         return self.editor.emit(_ATEN.expand.default, (row, [len(column), *shape]))
+
+
+def _fit(column: tuple) -> bool:
+    """Whether one operand of every row is a value of the same type, or of every row none."""
+    if any(isinstance(a, (list, tuple)) for a in column):
+        return len({len(a) if isinstance(a, (list, tuple)) else None for a in column}) == 1 and all(
+            _fit(c) for c in zip(*column, strict=True))
+    return len({type_text(a.meta["val"]) if isinstance(a, Node) else None for a in column}) == 1
 
 
 @dataclass(frozen=True)

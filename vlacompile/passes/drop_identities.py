@@ -36,9 +36,19 @@ def _same(node: Node) -> Node | None:
     return None
 
 
+def _read(node: Node) -> list[Node] | None:
+    """The operands of a concatenation without those of shape [0], which PyTorch ignores among others of any rank; None
+    where there is none of these."""
+    if node.op != "call_function" or node.target is not _ATEN.cat.default or node.meta["val"].dim() == 1:
+        return None
+    left = [n for n in node.args[0] if tuple(n.meta["val"].shape) != (0,)]
+    return left if 0 < len(left) < len(node.args[0]) else None
+
+
 @dataclass(frozen=True)
 class DropIdentities:
     """Replace aliases, copies of the same type, overwriting copies, and dropout in eval mode by their input.
+    Operands of shape [0] leave a concatenation of more dimensions (`torch.cat([torch.tensor([]), x])`).
 
     Before:
         %x = source "x" f32[1,4]
@@ -53,12 +63,24 @@ class DropIdentities:
 
     def run(self, program: Program) -> PassResult:
         found = {n: same for n in program.graph.nodes if (same := _same(n)) is not None}
-        if not found:
+        shorter = {n: left for n in program.graph.nodes if (left := _read(n)) is not None}
+        if not found and not shorter:
             return PassResult(program, False)
         editor = ProgramEditor(program)
         for node in program.graph.nodes:
             if node in found:
                 editor.replace(node, editor.map(found[node]))
+            elif node in shorter:
+                editor.replace(node, _joined(editor, node, shorter[node]))
             elif node.op != "output":
                 editor.copy(node)
-        return PassResult(editor.finish(), True, (f"dropped {len(found)} identities",))
+        return PassResult(editor.finish(), True, (f"dropped {len(found) + len(shorter)} identities",))
+
+
+def _joined(editor: ProgramEditor, node: Node, operands: list[Node]) -> Node:
+    new = editor.map(operands[0])
+    if len(operands) > 1:
+        new = editor.emit(node.target, (list(map(editor.map, operands)), *node.args[1:]), like=node)
+    wanted = node.meta["val"].dtype  # what is ignored counts in the type of the result
+    return new if new.meta["val"].dtype == wanted else editor.emit(
+        _ATEN._to_copy.default, (new,), {"dtype": wanted}, like=node)

@@ -10,11 +10,13 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.fx import Node
 
 from vlacompile.capture.ops import is_pointwise, is_random
+from vlacompile.work import spend
 
 _ATEN = torch.ops.aten
 _SAME = frozenset({_ATEN._to_copy, _ATEN.clone, _ATEN.contiguous})
@@ -29,15 +31,51 @@ _REDUCTIONS = frozenset({_ATEN.mean, _ATEN.sum, _ATEN.amax, _ATEN.amin})
 _SPLITS = frozenset({_ATEN.split, _ATEN.split_with_sizes, _ATEN.chunk, _ATEN.unbind})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
     """A value that is the concatenation of `parts` along `axis`; a part is a node or Parts again.
     roots: names of the concatenations that it comes from. A part may be a node that gives a tuple: each element is
-    then a concatenation."""
+    then a concatenation. Parts are shared between values, so that what is asked of one is found out once."""
 
     axis: int
     parts: tuple
     roots: frozenset[str]
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        spend(len(self.parts))
+        shapes = [shape_of(p) for p in self.parts]
+        first = shapes[0]
+        if len(first) <= self.axis:  # one row that was picked: a number
+            return first
+        return *first[: self.axis], sum(s[self.axis] for s in shapes), *first[self.axis + 1:]
+
+    @cached_property
+    def axes(self) -> tuple[int, ...]:
+        spend(len(self.parts))
+        return tuple(dict.fromkeys([self.axis, *(a for p in self.parts for a in axes_of(p))]))
+
+    @cached_property
+    def all_roots(self) -> frozenset[str]:
+        spend(len(self.parts))
+        return self.roots.union(*map(roots_of, self.parts))
+
+    @cached_property
+    def _along(self) -> dict[int, list[Value] | None]:
+        return {self.axis: list(self.parts)}
+
+    def along(self, axis: int) -> list[Value] | None:
+        """As of `parts_along`."""
+        if axis not in self._along:
+            self._along[axis] = self._columns(axis)
+        return self._along[axis]
+
+    def _columns(self, axis: int) -> list[Value] | None:
+        spend(len(self.parts))
+        rows = [parts_along(p, axis) for p in self.parts]
+        if any(r is None for r in rows) or len({tuple(shape_of(p)[axis] for p in r) for r in rows}) != 1:
+            return None
+        return [Parts(self.axis, column, self.roots) for column in zip(*rows, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -51,31 +89,23 @@ class Elements:
 Value = Node | Parts
 
 
-def shape_of(value: Value) -> list[int]:
-    if isinstance(value, Node):
-        return list(value.meta["val"].shape)
-    shape = shape_of(value.parts[0])
-    if len(shape) <= value.axis:  # one row that was picked: a number
-        return shape
-    shape[value.axis] = sum(shape_of(p)[value.axis] for p in value.parts)
-    return shape
+def shape_of(value: Value) -> tuple[int, ...]:
+    return tuple(value.meta["val"].shape) if isinstance(value, Node) else value.shape
 
 
 def rank_of(value: Value) -> int:
     return len(shape_of(value))
 
 
-def axes_of(value: Value) -> list[int]:
+def axes_of(value: Value) -> tuple[int, ...]:
     """Axes along which there are parts, outermost first."""
-    if isinstance(value, Node):
-        return []
-    return list(dict.fromkeys([value.axis, *(a for p in value.parts for a in axes_of(p))]))
+    return () if isinstance(value, Node) else value.axes
 
 
-def roots_of(value: Value) -> frozenset[str]:
+def roots_of(value: Value | Elements) -> frozenset[str]:
     if isinstance(value, Elements):
         return value.roots
-    return frozenset() if isinstance(value, Node) else value.roots.union(*map(roots_of, value.parts))
+    return frozenset() if isinstance(value, Node) else value.all_roots
 
 
 def with_roots(value: Value, roots: frozenset[str]) -> Parts:
@@ -85,16 +115,25 @@ def with_roots(value: Value, roots: frozenset[str]) -> Parts:
     return Parts(value.axis, value.parts, value.roots | roots)
 
 
+def joined(axis: int, parts: tuple, roots: frozenset[str]) -> Parts:
+    """A value as these parts. The one part of one part is that part itself: one more op on a value of one row does not
+    make it deeper."""
+    only = parts[0]
+    if len(parts) == 1 and isinstance(only, Parts) and len(only.parts) == 1:
+        return Parts(axis, only.parts, roots | only.roots)
+    return Parts(axis, parts, roots)
+
+
 def parts_along(value: Value, axis: int) -> list[Value] | None:
     """The parts along `axis`, also where that is not the outermost axis; None where there are none."""
-    if isinstance(value, Node):
-        return None
-    if value.axis == axis:
-        return list(value.parts)
-    rows = [parts_along(p, axis) for p in value.parts]
-    if any(r is None for r in rows) or len({tuple(shape_of(p)[axis] for p in r) for r in rows}) != 1:
-        return None
-    return [Parts(value.axis, column, value.roots) for column in zip(*rows, strict=True)]
+    return None if isinstance(value, Node) else value.along(axis)
+
+
+def parted_alike(value: Value, axis: int, other: Value, other_axis: int) -> bool:
+    """Whether two values have parts of the same sizes along these axes."""
+    one, two = parts_along(value, axis), parts_along(other, other_axis)
+    return one is not None and two is not None and [shape_of(p)[axis] for p in one] == [
+        shape_of(p)[other_axis] for p in two]
 
 
 @dataclass(frozen=True)
@@ -148,13 +187,15 @@ def _first(op: Op, axis: int, result: int | None = None, rest=None) -> Rule:
 
 
 def _elementwise(op: Op, axis: int) -> Rule | None:
-    """Operands are aligned at their last dimension; one of size 1 there is the same for all rows."""
+    """Operands are aligned at their last dimension; one of size 1 there is the same for all rows, unless it has the same
+    parts."""
     tensors = {i: a for i, a in enumerate(op.args) if isinstance(a, (Node, Parts))}
     rank = max(map(rank_of, tensors.values()))
     first = next(i for i, a in tensors.items() if isinstance(a, Parts))
     axis += rank - rank_of(tensors[first])
     own = {i: axis - rank + rank_of(a) for i, a in tensors.items()}
-    divided = {i: d for i, d in own.items() if d >= 0 and shape_of(tensors[i])[d] > 1 or i == first}
+    divided = {i: d for i, d in own.items() if i == first or d >= 0 and (
+        shape_of(tensors[i])[d] > 1 or parted_alike(tensors[i], d, tensors[first], own[first]))}
     return Rule(divided, axis, lambda at, size: tuple(at.get(i, a) for i, a in enumerate(op.args)))
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from itertools import accumulate
 
 import torch
 from torch.fx import Node
 
 from vlacompile.capture.program import Program, ProgramEditor
-from vlacompile.passes.attention import Attention, visible_keys
-from vlacompile.passes.row_rules import (Elements, Op, Parts, Value, axes_of, parts_along, picks_of, rank_of, roots_of,
-                                         rule_of, shape_of, values_in, with_roots)
+from vlacompile.passes.attention import Attention
+from vlacompile.passes.known_blocks import KnownBlocks
+from vlacompile.passes.row_rules import (Elements, Op, Parts, Value, axes_of, joined, parts_along, picks_of, rank_of,
+                                         roots_of, rule_of, shape_of, values_in, with_roots)
 from vlacompile.staging.dependency import dependencies
+from vlacompile.work import spend
 
 _ATEN = torch.ops.aten
 
@@ -28,14 +31,15 @@ class RowSplitter:
 
     def __init__(self, program: Program, roots: Mapping[Node, list[int]], allowed: set[Node] | None = None,
                  attentions: Mapping[Node, Attention] | None = None):
-        self.editor, self.roots, self.program = ProgramEditor(program), roots, program
+        self.editor, self.roots = ProgramEditor(program), roots
         self.attentions = {} if attentions is None else attentions
         self.cuts = attentions is not None
-        inner = {n for a in self.attentions.values() for n in a.inner}
+        inner = {n: a for a in self.attentions.values() for n in a.inner}
         self.values: dict[Node, Parts | Elements] = {}
-        self._whole: dict[int, tuple[Parts, Node]] = {}
+        self._whole: dict[Parts, Node] = {}
         self._fixed: set[Node] = set()  # new nodes that depend on no source
         deps = dependencies(program)
+        self._known = KnownBlocks(program, deps)
         for node in program.graph.nodes:
             if node.op == "output":
                 continue
@@ -44,7 +48,7 @@ class RowSplitter:
             if attention is not None and self._in_rows(attention):
                 self.values[node] = self._attend(attention)
                 continue
-            if permitted and node in inner and self._in_rows(self._of(node)):
+            if permitted and node in inner and self._in_rows(inner[node]):
                 continue  # emitted with the last node of its attention
             value = self._in_parts(node) if permitted else None
             if value is not None:
@@ -73,11 +77,10 @@ class RowSplitter:
     def whole(self, value: Value) -> Node:
         if isinstance(value, Node):
             return value
-        if id(value) not in self._whole:
+        if value not in self._whole:
             parts = [self.whole(p) for p in value.parts]
-            joined = parts[0] if len(parts) == 1 else self.editor.emit(_ATEN.cat.default, (parts, value.axis))
-            self._whole[id(value)] = value, joined
-        return self._whole[id(value)][1]
+            self._whole[value] = parts[0] if len(parts) == 1 else self.editor.emit(_ATEN.cat.default, (parts, value.axis))
+        return self._whole[value]
 
     def _in_parts(self, node: Node) -> Parts | Elements | None:
         if node.op != "call_function":
@@ -139,6 +142,7 @@ class RowSplitter:
             if longer is not None:
                 return longer
         first = next(v for v in values_in(op.args) if isinstance(v, Parts))
+        spend(len(first.parts))
         for axis in axes_of(first):
             rows = parts_along(first, axis)
             if rows is not None and any(isinstance(_tensor(r), torch.Tensor) and len(shape_of(r)) <= axis for r in rows):
@@ -159,7 +163,7 @@ class RowSplitter:
             roots = first.roots if first.axis == axis else roots_of(first)
             done = [self._compute(Op(op.target, rule.args({i: c[k] for i, c in columns.items()}, sizes and sizes[k]),
                                      op.kwargs, op.like)) for k in range(len(rows))]
-            return Parts(rule.result, tuple(done), roots)
+            return joined(rule.result, tuple(done), roots)
         return None
 
     def _picked(self, op: Op, axis: int, rows: list[Value]) -> Parts | Elements | None:
@@ -178,7 +182,7 @@ class RowSplitter:
         if isinstance(value, Node):
             if value not in self._fixed and not self.cuts:
                 return None
-            ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+            ends = list(accumulate(sizes))
             return [self.editor.emit(_ATEN.slice.Tensor, (value, axis, e - s, e))
                     for s, e in zip(sizes, ends, strict=True)]
         rows = parts_along(value, axis)
@@ -192,9 +196,6 @@ class RowSplitter:
             return None
         parts = [p for v in operands for p in (v.parts if isinstance(v, Parts) else (v,))]
         return Parts(axis, tuple(parts), frozenset().union(*map(roots_of, operands)))
-
-    def _of(self, node: Node) -> Attention:
-        return next(a for a in self.attentions.values() if node in a.inner)
 
     def _value(self, node: Node) -> Value:
         return self.values[node] if node in self.values else self.editor.map(node)
@@ -215,7 +216,7 @@ class RowSplitter:
         outs, begin = [], 0
         for part in query.parts:
             end = begin + shape_of(part)[axis]
-            seen = visible_keys(self.program, attention.mask, (begin, end), sizes) if split else [0]
+            seen = self._known.visible_keys(attention.mask, (begin, end), sizes) if split else [0]
             whole = len(seen) == len(sizes)
             k = keys if whole else Parts(along, tuple(columns[j] for j in seen), frozenset())
             v = values if whole else Parts(rank_of(values) - 2, tuple(rows[j] for j in seen), frozenset())
@@ -233,7 +234,7 @@ class RowSplitter:
             node = self.editor.emit(_ATEN.slice.Tensor, (node, rank - 2, *rows))
         if len(seen) == len(sizes) or shape[-1] == 1:
             return node
-        ends = [sum(sizes[: j + 1]) for j in range(len(sizes))]
+        ends = list(accumulate(sizes))
         pieces = [self.editor.emit(_ATEN.slice.Tensor, (node, rank - 1, ends[j] - sizes[j], ends[j])) for j in seen]
         return pieces[0] if len(pieces) == 1 else self.editor.emit(_ATEN.cat.default, (pieces, rank - 1))
 

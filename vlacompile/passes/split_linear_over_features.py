@@ -14,15 +14,18 @@ from vlacompile.capture.ops import is_pointwise, is_random
 from vlacompile.capture.program import Program, ProgramEditor
 from vlacompile.passes.result import PassResult
 from vlacompile.staging.dependency import dependencies
+from vlacompile.work import spend
 
 _ATEN = torch.ops.aten
+_LONGEST = 16  # element-wise ops that are looked through: every Linear behind them does them again
 
 
 def _behind(node: Node) -> tuple[Node, list[Node]]:
     """(the concatenation that `node` is made from, the element-wise ops of one operand between, last first)."""
     through: list[Node] = []
-    while (node.op == "call_function" and is_pointwise(node) and not is_random(node)
+    while (len(through) < _LONGEST and node.op == "call_function" and is_pointwise(node) and not is_random(node)
            and node.all_input_nodes == [node.args[0]]):
+        spend()
         through.append(node)
         node = node.args[0]
     return node, through

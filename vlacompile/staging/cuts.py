@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import networkx as nx
 from torch.fx import Node
 
+from vlacompile.work import spend
+
 
 @dataclass(frozen=True)
 class CutProblem:
@@ -35,12 +37,31 @@ def recomputed_by_consumers(problem: CutProblem) -> set[Node]:
     inside = set(problem.nodes)
     if not any(n in inside for n in problem.consumed):
         return set()
+    near = _near(problem, inside)
+    made = _made(problem, inside, near)
+    return {n for n in problem.nodes if ("in", n) not in made}
+
+
+def _near(problem: CutProblem, inside: set[Node]) -> set[Node]:
+    """What consumers read, and through what could be recomputed for that: only there is anything to decide."""
+    stack, near = [n for n in problem.consumed if n in inside], set()
+    while stack:
+        node = stack.pop()
+        spend()
+        if node not in near:
+            near.add(node)
+            stack += () if node in problem.pinned else [i for i in node.all_input_nodes if i in inside]
+    return near
+
+
+def _made(problem: CutProblem, inside: set[Node], near: set[Node]) -> set[tuple[str, Node]]:
+    """The side of "make" of the smallest cut: ("in", n) where n is computed by the group."""
     # The reversed network: from the consumers ("use") back to what must be computed here ("make").
     # The consumers' side of the first minimum cut found from "use" is the smallest one.
     net = nx.DiGraph()
     net.add_node("use")
     net.add_node("make")
-    for node in problem.nodes:
+    for node in (n for n in problem.nodes if n in near):
         net.add_edge(("out", node), ("in", node), capacity=problem.cost(node))
         if node in problem.pinned:
             net.add_edge(("in", node), "make")
@@ -50,8 +71,12 @@ def recomputed_by_consumers(problem: CutProblem) -> set[Node]:
                     net.add_edge(("in", node), ("out", i))
         if node in problem.consumed:
             net.add_edge("use", ("out", node))
-    _, (use_side, _) = nx.minimum_cut(net, "use", "make")
-    return {n for n in problem.nodes if ("in", n) in use_side}
+    _, (_, made) = nx.minimum_cut(net, "use", "make")
+    for node in problem.nodes:  # what no flow passes through is on the side that it leads to
+        spend(1 + len(node.all_input_nodes))
+        if node not in near and (node in problem.pinned or any(("out", i) in made for i in node.all_input_nodes)):
+            made |= {("in", node), ("out", node)} if problem.cost(node) > 0 else {("in", node)}
+    return made
 
 
 def place(nodes: tuple[Node, ...], group, recomputed: set[Node], homes: dict[Node, frozenset]) -> None:

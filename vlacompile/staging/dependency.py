@@ -6,12 +6,14 @@ from torch.fx import Node
 
 from vlacompile.capture.history import HISTORY, is_delay
 from vlacompile.capture.program import Program
+from vlacompile.work import spend
 
 
 def dependencies(program: Program) -> dict[Node, frozenset[str]]:
     """{node: names of the sources it depends on; HISTORY where earlier observations are among them}."""
     deps: dict[Node, frozenset[str]] = {}
     for node in program.graph.nodes:
+        spend(1 + len(node.all_input_nodes))
         if node.op == "placeholder":
             deps[node] = frozenset({program.inputs[node.name]})
         else:

@@ -6,6 +6,7 @@ placed by cost and stages too small for a launch merge into a consumer.
 
 from __future__ import annotations
 
+import heapq
 import operator
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from vlacompile.capture.program import Program
 from vlacompile.staging.cuts import CutProblem, flow_order, place, recomputed_by_consumers
 from vlacompile.staging.dependency import dependencies
 from vlacompile.staging.rolled import RolledLoop
+from vlacompile.work import spend
 
 # A constant of up to this size is always folded: it costs less to store than to think about.
 FOLD_BYTES = 65536
@@ -67,8 +69,14 @@ class Partition:
     def reads(self, group: Group) -> list[Node]:
         """Values (or leaves) that `group` reads and does not compute, in graph order."""
         members = set(self.members(group))
+        spend(1 + len(members))
         needed = {i for m in members for i in m.all_input_nodes if i not in members}
         return sorted(needed, key=self._position.__getitem__)
+
+    @cached_property
+    def rank(self) -> dict[Group, int]:
+        """Places in `order`."""
+        return {g: i for i, g in enumerate(self.order)}
 
     @cached_property
     def _position(self) -> dict[Node, int]:
@@ -188,51 +196,86 @@ def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
     """Merge A into a consumer B when A is too small for a launch of its own, or when they differ in sources of
     the task alone (a new instruction writes all of them, its tokens and their mask). Both serve the same backbones, and B
     runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage lies between them."""
-    notes: list[str] = []
-    while True:
-        pair = _mergeable(parts, min_stage_flops)
-        if pair is None:
-            return replace(parts, merged=tuple(notes))
-        a, b = pair
-        notes.append(f"{sorted(a.sources)} into {sorted(b.sources)}")
-        homes = {n: frozenset(b if g == a else g for g in h) for n, h in parts.homes.items()}
-        parts = replace(parts, homes=homes, order=tuple(g for g in parts.order if g != a))
+    merger = _Merger(parts, min_stage_flops)
+    pending = list(range(len(merger.order)))  # a heap: the first group that can merge does
+    while pending:
+        a = merger.order[heapq.heappop(pending)]
+        b = None if a in merger.into else merger.consumer_of(a)
+        if b is not None:  # of the others, only what hands something to A, and B itself, may now merge where it could not
+            changed = {*merger.producers[a], b}
+            merger.merge(a, b)
+            for group in changed - {a}:
+                heapq.heappush(pending, merger.place[group])
+    return merger.result()
 
 
-def _mergeable(parts: Partition, min_stage_flops: int) -> tuple[Group, Group] | None:
-    outputs = set(parts.program.output_nodes())
-    readers: dict[Group, set[Group]] = {g: set() for g in parts.order}
-    for g in parts.order:
-        for value in parts.reads(g):
-            for producer in parts.homes.get(value, ()):
-                readers[producer].add(g)
-    updates = {name: source.update for name, source in parts.program.sources.items()}
-    for a in parts.order:
-        if a.loop is not None or outputs & set(parts.members(a)) or _is_delayed(parts, a):
-            continue
-        small = parts.cost_flops(a) < min_stage_flops
-        for b in (g for g in parts.order if g in readers[a] and g.loop is None and g.backbones == a.backbones):
-            task = {n for n in a.sources | b.sources if updates.get(n) == "task"}
-            same_task = bool(a.sources & task and b.sources & task) and a.sources - task == b.sources - task
-            exact = all(b.sources <= c.sources for c in readers[a] - {b}) and not _path_between(a, b, readers)
-            if (small or same_task) and exact:
-                return a, b
-    return None
+class _Merger:
+    """readers, producers: of every group those that are left. into: {merged group: what it became part of}"""
 
+    def __init__(self, parts: Partition, min_stage_flops: int):
+        self.parts, self.minimum, self.order = parts, min_stage_flops, parts.order
+        self.place = {g: i for i, g in enumerate(parts.order)}
+        self.readers: dict[Group, set[Group]] = {g: set() for g in parts.order}
+        self.producers: dict[Group, set[Group]] = {g: set() for g in parts.order}
+        for g in parts.order:
+            for producer in {p for value in parts.reads(g) for p in parts.homes.get(value, ())}:
+                self.readers[producer].add(g)
+                self.producers[g].add(producer)
+        outputs = set(parts.program.output_nodes())
+        self.fixed = {g for g in parts.order if g.loop is not None or any(  # a delay is fed for every observation
+            n in outputs or any(map(is_delay, n.users)) for n in parts.members(g))}
+        self.flops = {g: parts.cost_flops(g) for g in parts.order}
+        self.updates = {name: source.update for name, source in parts.program.sources.items()}
+        self.into: dict[Group, Group] = {}
+        self.notes: list[str] = []
 
-def _is_delayed(parts: Partition, group: Group) -> bool:
-    """True when later observations read what the group computes: it must run for every observation."""
-    return any(is_delay(u) for n in parts.members(group) for u in n.users)
+    def consumer_of(self, a: Group) -> Group | None:
+        """What `a` can merge into."""
+        spend(1 + len(self.readers[a]))
+        if a in self.fixed or not self.readers[a]:
+            return None
+        small = self.flops[a] < self.minimum
+        shared = frozenset.intersection(*(c.sources for c in self.readers[a]))
+        for b in sorted(self.readers[a], key=self.place.__getitem__):
+            if b.loop is None and b.backbones == a.backbones and (small or self._same_task(a, b)) \
+                    and b.sources <= shared and not self._path_between(a, b):
+                return b
+        return None
 
+    def _same_task(self, a: Group, b: Group) -> bool:
+        task = {n for n in a.sources | b.sources if self.updates.get(n) == "task"}
+        return bool(a.sources & task and b.sources & task) and a.sources - task == b.sources - task
 
-def _path_between(a: Group, b: Group, readers: dict[Group, set[Group]]) -> bool:
-    """True when a value of `a` reaches `b` through a third group."""
-    stack, seen = [g for g in readers[a] if g != b], set()
-    while stack:
-        g = stack.pop()
-        if g == b:
-            return True
-        if g not in seen:
-            seen.add(g)
-            stack.extend(readers[g])
-    return False
+    def _path_between(self, a: Group, b: Group) -> bool:
+        """True when a value of `a` reaches `b` through a third group."""
+        stack, seen = [g for g in self.readers[a] if g != b], set()
+        while stack:
+            g = stack.pop()
+            if g == b:
+                return True
+            if g not in seen:
+                spend()
+                seen.add(g)
+                stack.extend(self.readers[g])
+        return False
+
+    def merge(self, a: Group, b: Group) -> None:
+        self.notes.append(f"{sorted(a.sources)} into {sorted(b.sources)}")
+        self.into[a] = b
+        self.flops[b] += self.flops.pop(a)
+        for into, of in ((self.readers, self.producers), (self.producers, self.readers)):
+            for other in into.pop(a) - {b}:
+                of[other].remove(a)
+                of[other].add(b)
+                into[b].add(other)
+        self.readers[b].discard(a)
+        self.producers[b].discard(a)
+
+    def result(self) -> Partition:
+        final: dict[Group, Group] = {}
+        for group in reversed(list(self.into)):  # what it became part of merged later, if at all
+            final[group] = final.get(self.into[group], self.into[group])
+        homes = {n: frozenset(final.get(g, g) for g in h) for n, h in self.parts.homes.items()}
+        left = {g: self.place[g] for g in self.order if g not in final}
+        order = flow_order(left, {(g, r) for g in left for r in self.readers[g]})
+        return replace(self.parts, homes=homes, order=tuple(order), merged=tuple(self.notes))

@@ -8,13 +8,28 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from vlacompile.capture.ops import flops
+from vlacompile.capture.program import Program
 from vlacompile.plan.plan import AS_WRITTEN, Sampling
 
 _ATEN = torch.ops.aten
 # Ops whose second operand may be a number or a 0-d tensor: a number that differs per iteration
 # (a step size) becomes a table.
 SCALAR_OPS = frozenset({_ATEN.mul.Tensor, _ATEN.add.Tensor, _ATEN.sub.Tensor, _ATEN.div.Tensor})
+_JOINS = frozenset({_ATEN.cat.default, _ATEN.stack.default})
 FUSED = "fused"  # key in the meta of the last values of a fused loop: its Sampling
+
+
+def size_of(program: Program) -> int:
+    """Nodes and what they read, times the rows of the widest concatenation: what a pass may take its time over. Of a loop
+    every iteration counts."""
+    size, rows = 0, 1
+    for node in program.graph.nodes:
+        size += 1 + len(node.all_input_nodes)
+        if isinstance(node.target, RolledLoop):
+            size += node.target.iterations * len(node.target.body.nodes)
+        elif node.target in _JOINS:
+            rows = max(rows, len(node.args[0]))
+    return size * rows
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ ports of loop bodies. Must not know backends or byte offsets.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -106,10 +107,10 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
         return f"vision.{last}" if ranks[names[0]] >= 4 else last
 
     bases = [".".join([base(g), *sorted(g.backbones)]) for g in order]
-    used, out = Counter(), {}
+    used, total, out = Counter(), Counter(bases), {}
     for group, name in zip(order, bases, strict=True):
         used[name] += 1
-        out[group] = name if bases.count(name) == 1 else f"{name}.{used[name]}"
+        out[group] = name if total[name] == 1 else f"{name}.{used[name]}"
     return out
 
 
@@ -183,7 +184,7 @@ def _crossing(parts: Partition) -> list[Node]:
         for value in parts.reads(group):
             if parts.homes.get(value):
                 crossing.add(value)
-            while is_delay(value):  # with the whole chain that it is the end of
+            while is_delay(value) and (value not in crossing or value.args[0] not in crossing):  # with its whole chain
                 crossing.add(value)
                 value = value.args[0]
                 if value.op != "placeholder":
@@ -210,7 +211,7 @@ def _value_names(parts: Partition, names: dict[Group, str], crossing: list[Node]
             value_of[node] = frame_name(value_of[before], age)
             continue
         homes = parts.homes.get(node)
-        stage = names[min(homes, key=parts.order.index)] if homes else "constant"
+        stage = names[min(homes, key=parts.rank.__getitem__)] if homes else "constant"
         value_of[node] = f"{stage}.{count[stage]}"
         count[stage] += 1
     return value_of
@@ -228,6 +229,7 @@ class _Builder:
     def build(self, group: Group, name: str) -> StageGraph:
         self.graph, self.nodes, self.constants = Graph(), {}, {}
         self.inputs: list[Port] = []
+        self.names: set[str] = set()
         members = self.parts.members(group)
         loop = group.loop
         reads = self.parts.reads(group)
@@ -248,8 +250,8 @@ class _Builder:
             return self._finish_loop(group, name, loop, members, next_values)
         outs = [n for n in members if n in self.crossing and self._leaves(n, group)]
         self.graph.output(tuple(self.nodes[n] for n in outs))
-        ports = _unique([_port(self.value_of[n]) for n in outs])
-        outputs = tuple(Port(port, self.value_of[n]) for port, n in zip(ports, outs, strict=True))
+        taken: set[str] = set()
+        outputs = tuple(Port(_free(_port(self.value_of[n]), taken), self.value_of[n]) for n in outs)
         sampling = next((n.meta[FUSED] for n in members if FUSED in n.meta), None)
         return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs, sampling=sampling,
                           backbones=tuple(sorted(group.backbones)))
@@ -257,11 +259,11 @@ class _Builder:
     def _leaves(self, node: Node, group: Group) -> bool:
         """A value that several groups recompute is handed out by none of them unless it is an output."""
         homes = self.parts.homes[node]
-        return min(homes, key=self.parts.order.index) == group
+        return min(homes, key=self.parts.rank.__getitem__) == group
 
     def _placeholder(self, port: Port, val: torch.Tensor) -> Node:
         """The port is called as the graph calls it; names of sources that differ in no letter are told apart."""
-        node = self.graph.placeholder(_unique([*(p.name for p in self.inputs), port.name])[-1])
+        node = self.graph.placeholder(_free(port.name, self.names))
         node.meta["val"] = val
         self.inputs.append(replace(port, name=node.name))
         return node
@@ -314,16 +316,11 @@ def _sources(group: Group) -> tuple[str, ...]:
     return tuple(sorted(group.sources - {HISTORY}))
 
 
-def _unique(names: list[str]) -> list[str]:
-    """The same names, later ones that came before with a number."""
-    seen: Counter[str] = Counter()
-    out: list[str] = []
-    for name in names:
-        while (found := name if not seen[name] else f"{name}_{seen[name]}") in out:
-            seen[name] += 1
-        seen[name] += 1
-        out.append(found)
-    return out
+def _free(name: str, taken: set[str]) -> str:
+    """`name`, with a number where it is taken; taken from now on."""
+    found = next(n for k in itertools.count() if (n := f"{name}_{k}" if k else name) not in taken)
+    taken.add(found)
+    return found
 
 
 def _port(value: str) -> str:
