@@ -8,23 +8,21 @@ the better scale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import Interpreter, Node
 
-from vlacompile.capture.history import append, newest_of
+from vlacompile.capture.history import append
 from vlacompile.capture.program import Program, ProgramEditor, as_module
 from vlacompile.plan.plan import Sampling
 from vlacompile.policy import Policy
 from vlacompile.recipe import LoopRecipe
 from vlacompile.staging.action_scale import ActionScale
+from vlacompile.staging.observations import Inputs, calibration
 from vlacompile.staging.resample_loop import SOLVERS, EulerLoop, euler_loop, resample
 from vlacompile.staging.rolled import RolledLoop
-from vlacompile.verify.golden import golden_inputs
-
-Inputs = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,17 +52,6 @@ def choose_solver(program: Program, policy: Policy, recipe: LoopRecipe, trace: C
     if not policy.solvers:
         return _as_written(program, recipe.max_action_error, [], f"{euler}, and the policy brings no other solver")
     return _of_policy(program, policy, observations, recipe.max_action_error, trace, phase)
-
-
-def calibration(policy: Policy, recipe: LoopRecipe) -> list[Inputs]:
-    """The policy's own observations, or generated ones near its example; with noise of their own. Of a history the
-    newest, which fills it."""
-    draw, sources = torch.Generator().manual_seed(0), dict(policy.sources)
-    newest = newest_of(sources, policy.example_inputs)
-    seen = [newest_of(sources, inputs) for inputs in policy.calibration] or [
-        inputs for _, inputs in golden_inputs(sources, newest, recipe.observations, 1)]
-    noise = [n for n, s in sources.items() if s.update == "step" and newest[n].is_floating_point()]
-    return [{**inputs, **{n: torch.randn(newest[n].shape, generator=draw) for n in noise}} for inputs in seen]
 
 
 def _of_policy(program: Program, policy: Policy, observations: Sequence[Inputs], budget: float,
