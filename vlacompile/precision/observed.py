@@ -21,9 +21,11 @@ from vlacompile.staging.observations import calibration, edges
 from vlacompile.staging.run_stages import StageRunner
 from vlacompile.staging.stages import Staged, StageGraph
 
-# How much wider ranges are than what generated observations show. A range that is twice too wide costs one bit; one that is
-# too narrow clips, and nothing bounds what that costs.
-MARGIN = 2.0
+# Ranges are wider than what generated observations show, twice for 8 of them and less for more. A range that is twice too
+# wide costs one bit; one that is too narrow clips, and nothing bounds what that costs.
+MARGIN = 8
+# Of a small policy more are generated than the recipe asks for: so many, as far as all of them together are so much work.
+MOST, CHEAP_FLOPS = 32, 10e9
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Observed:
 
     @property
     def margin(self) -> float:
-        return 1.0 if self.recorded else MARGIN
+        return 1.0 if self.recorded else 1.0 + MARGIN / (len(self.fitted) + len(self.held))
 
 
 def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observed:
@@ -55,7 +57,8 @@ def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observe
     def live(found: Iterable[Inputs]) -> list[Inputs]:
         return [{n: t for n, t in x.items() if n not in known} for x in found]
 
-    seen, (words, at_edges) = live(calibration(policy, recipe)), _split(edges(policy))
+    work = sum(s.flops * s.iterations for s in staged.stages)
+    seen, (words, at_edges) = live(calibration(policy, recipe, min(MOST, int(CHEAP_FLOPS / max(work, 1))))), _split(edges(policy))
     kept = seen if policy.calibration else seen[:1] + _finite(staged, seen[1:])
     sound = [(w, x) for w, x in zip(words, live(at_edges), strict=True) if _finite(staged, [x])]
     notes = [f"left out, as the policy gives no numbers for them: {len(seen) - len(kept)} generated observations"] * (

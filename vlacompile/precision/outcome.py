@@ -62,9 +62,9 @@ def _why(assignment: Assignment, scheme: str, measured: bool) -> str:
     words = []
     if over and measured:
         words += [f"{block} would cost {e:.3g}, allowed {assignment.budget:g}" for e, block in over[:1]]
-        words += [f"{len(over) - 1} further blocks no less"] if len(over) > 1 else []
+        words += [f"{len(over) - 1} more would cost no less"] if len(over) > 1 else []
     elif over:
-        words += [f"{len(over)} blocks would cost too much, by an error that is not measured"]
+        words += [f"{len(over)} block{'s' * (len(over) > 1)} would cost too much, by an error that is not measured"]
     reasons: dict[str, int] = {}
     for d in assignment.decisions:
         if d.scheme != scheme and d.why:

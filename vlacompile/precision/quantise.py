@@ -5,6 +5,7 @@ Owns the choice of scales, rounding and bias correction. Must not know how a sch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from vlacompile.staging.stages import StageGraph
 CALIBRATORS = ("minmax", "percentile", "entropy", "mse")
 ROUNDINGS = ("rtn", "awq", "gptq")
 BLOCKS = (32, 64, 128)
+REACH = 4.0  # edges widen a range so many times at the most: white frames that are far outside clip, others lose two bits
 _SMALLEST = torch.finfo(torch.float32).tiny * 256
 
 
@@ -133,13 +135,13 @@ def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | None
 
 def held_range(seen: Histogram, edges: Histogram | None, method: Method) -> tuple[float, float]:
     """(low, high) that 8 bits are to hold: what was seen, clipped as the calibrator says and widened by the margin, and
-    what comes at the edges, clipped alike."""
-    low, high = _clipped(seen, method)
-    low, high = low * method.margin, high * method.margin
+    what comes at the edges, clipped alike, as far as that leaves what is usual its resolution (REACH)."""
+    low, high = (x * method.margin for x in _clipped(seen, method))
     if edges is None:
         return low, high
     least, most = _clipped(edges, method)
-    return min(low, least), max(high, most)
+    reach = REACH * max(-low, high) or math.inf
+    return min(low, max(least, -reach)), max(high, min(most, reach))
 
 
 def _clipped(seen: Histogram, method: Method) -> tuple[float, float]:

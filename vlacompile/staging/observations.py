@@ -19,12 +19,13 @@ from vlacompile.verify.golden import vary
 Inputs = Mapping[str, torch.Tensor]
 
 
-def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe) -> list[Inputs]:
-    """The policy's own observations, or generated ones; with noise of their own. Of a history the newest, which fills
-    it."""
+def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe, at_least: int = 0) -> list[Inputs]:
+    """The policy's own observations, or generated ones, as many as the recipe says or `at_least`; with noise of their own.
+    Of a history the newest, which fills it."""
     draw, sources = torch.Generator().manual_seed(0), dict(policy.sources)
     newest = newest_of(sources, policy.example_inputs)
-    seen = [newest_of(sources, inputs) for inputs in policy.calibration] or _generated(sources, newest, recipe.observations)
+    seen = [newest_of(sources, inputs) for inputs in policy.calibration] or _generated(
+        sources, newest, max(recipe.observations, at_least))
     return [inputs | _noise(sources, newest, draw) for inputs in seen]
 
 
@@ -34,12 +35,12 @@ def _noise(sources: Mapping[str, Source], newest: Inputs, draw: torch.Generator)
 
 
 def _generated(sources: Mapping[str, Source], example: Inputs, count: int) -> list[dict[str, torch.Tensor]]:
-    """The example; then by turns as far from it as its own numbers are large, and near it, as golden frames are. An
+    """The example, and others as far from it as its own numbers are large; every fourth near it, as golden frames are. An
     instruction stands for two observations."""
     rng = np.random.default_rng(0)
     found = [dict(example)]
     while len(found) < count:
-        change = drawn if len(found) % 2 else vary
+        change = drawn if len(found) % 4 else vary
         live = [n for n, s in sources.items() if s.update != "static" and (s.update != "task" or len(found) % 2 == 0)]
         found.append(found[-1] | {n: change(example[n], rng) for n in live})
     return found
