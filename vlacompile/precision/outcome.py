@@ -45,10 +45,14 @@ def missing(assignment: Assignment, recipe: PrecisionRecipe) -> tuple[str, ...]:
 
 def carried_out(assignment: Assignment, layers: Sequence[Layer], recipe: PrecisionRecipe, measured: bool) \
         -> tuple[Carried, ...]:
-    """Of every scheme that was asked for, or that was chosen."""
+    """Of every scheme that was asked for, or that was chosen; and of "auto" itself, where it has a choice of several."""
     chosen = assignment.schemes
     found = {d.scheme for d in assignment.decisions if d.scheme not in ("fp32", recipe.base)}
     rows = []
+    if recipe.automatic and assignment.tried and len({s for _, s, _ in assignment.tried}) > 1:
+        mine = [x for x in layers if chosen[x.stage][x.node] not in ("fp32", recipe.base)]
+        why = "" if mine else "nothing else gains within what may be lost"
+        rows.append(Carried("auto", "layers", len(mine), len(layers), _bytes(mine), _bytes(layers), why))
     for scheme in dict.fromkeys((*recipe.named, *sorted(found))):
         mine = [x for x in layers if chosen[x.stage][x.node] == scheme]
         rows.append(Carried(scheme, "layers", len(mine), len(layers), _bytes(mine), _bytes(layers),

@@ -129,7 +129,7 @@ def _halved(half: HalfPolicy) -> Carried:
     before, after = sum(s.before for s in half.stages), sum(s.made.weights for s in half.stages)
     kinds = Counter(p.kind for s in half.stages for p in s.pins.values())
     return Carried("fp16", "operations", sum(s.made.nodes for s in half.stages), sum(s.of for s in half.stages),
-                   max(0, 2 * (before - after)), before, "fp32: " + ", ".join(f"{n} {kind}" for kind, n in kinds.most_common()))
+                   max(0, 2 * (before - after)), before, "left in fp32: " + ", ".join(f"{n} by {kind}" for kind, n in kinds.most_common()))
 
 
 def _error(staged: Staged, precise: Staged, observations: Sequence[Inputs]) -> float:
