@@ -17,6 +17,7 @@ from vlacompile.recipe import LoopRecipe, PrecisionRecipe
 from vlacompile.verify.golden import vary
 
 Inputs = Mapping[str, torch.Tensor]
+NEAR = 0.1
 
 
 def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe, at_least: int = 0) -> list[Inputs]:
@@ -35,31 +36,32 @@ def _noise(sources: Mapping[str, Source], newest: Inputs, draw: torch.Generator)
 
 
 def _generated(sources: Mapping[str, Source], example: Inputs, count: int) -> list[dict[str, torch.Tensor]]:
-    """The example, and others as far from it as its own numbers are large; every fourth near it, as golden frames are. An
+    """The example, and others as far from it as its own numbers are large, every fourth near it. An
     instruction stands for two observations."""
     rng = np.random.default_rng(0)
     found = [dict(example)]
     while len(found) < count:
-        change = drawn if len(found) % 4 else vary
+        share = 1.0 if len(found) % 4 else NEAR
         live = [n for n, s in sources.items() if s.update != "static" and (s.update != "task" or len(found) % 2 == 0)]
-        found.append(found[-1] | {n: change(example[n], rng) for n in live})
+        found.append(found[-1] | {n: drawn(example[n], rng, share) for n in live})
     return found
 
 
-def drawn(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Another tensor of the same kind, as far from the example as its numbers are large: every float by its own magnitude,
-    and by what is usual among them where that is more; pixels in another light; the others as `vary` has them."""
+def drawn(example: torch.Tensor, rng: np.random.Generator, share: float = 1.0) -> torch.Tensor:
+    """Another tensor of the same kind, as far from the example as this share of its numbers: every float of its own
+    magnitude, and of what is usual among them where that is more; pixels in another light; the others as `vary` has
+    them."""
     array = example.numpy() if example.dtype != torch.bfloat16 else example.float().numpy()
     if array.dtype.kind == "f":
         size = np.abs(array)
         usual = float(np.median(size)) or float(size.max(initial=0.0)) or 1.0
-        new = array + np.maximum(size, usual) * rng.standard_normal(array.shape)
+        new = array + share * np.maximum(size, usual) * rng.standard_normal(array.shape)
         if array.ndim >= 3:  # of pixels and features the example shows where they end
             new = new.clip(array.min(), array.max())
         return torch.from_numpy(new.astype(array.dtype)).to(example.dtype)
     if array.dtype == np.uint8:
         moved = vary(example, rng).numpy().astype(np.float64)
-        lit = (moved - 127.5) * rng.uniform(0.3, 1.5) + 127.5 + rng.uniform(-64, 64)
+        lit = (moved - 127.5) * (1 + share * rng.uniform(-0.7, 0.5)) + 127.5 + share * rng.uniform(-64, 64)
         return torch.from_numpy(lit.round().clip(0, 255).astype(np.uint8))
     return vary(example, rng)
 
