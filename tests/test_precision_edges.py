@@ -59,7 +59,7 @@ def pictures(count: int, seed: int = 5) -> list[dict[str, torch.Tensor]]:
     draw = torch.Generator().manual_seed(seed)
     found = []
     for _ in range(count):
-        coarse = torch.rand(1, 3, 5, 5, generator=draw) * 0.5 + 0.1
+        coarse = torch.rand(1, 3, 5, 5, generator=draw) * 0.25 + 0.05
         fine = nn.functional.interpolate(coarse, (32, 32), mode="bilinear") + 0.02 * torch.randn(1, 3, 32, 32, generator=draw)
         found.append({"image": (255 * fine.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()})
     return found
@@ -145,12 +145,12 @@ def test_what_the_policy_cannot_deal_with_is_left_out():
 def test_ordinary_inputs_do_not_clip_without_data():
     inputs = states(60, seed=11)
     assert errors_of(mlp(), inputs)[0] < 0.1
-    assert errors_of(mlp(32), inputs)[0] < 0.05
+    assert errors_of(mlp(32), inputs)[0] < 0.1
 
 
 def test_a_margin_is_what_keeps_them_in_range(monkeypatch):
     """Negative control: ranges of near observations alone clip."""
-    monkeypatch.setattr(observed_module, "MARGIN", 0)
+    monkeypatch.setitem(observed_module.MARGIN, "generated", 0.0)
     monkeypatch.setattr(observed_module, "calibration", lambda policy, recipe, at_least: [
         {"state": policy.example_inputs["state"] * (1 + 0.01 * i)} for i in range(8)])
     assert errors_of(mlp(), states(60, seed=11))[0] > 0.1
@@ -160,7 +160,7 @@ def test_a_margin_is_what_keeps_them_in_range(monkeypatch):
 @pytest.mark.parametrize("target", ["orin-nano-8gb", "host"])
 def test_a_white_frame_is_in_range(recorded, target):
     policy, white = eyes(recorded), [{"image": torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)}]
-    assert errors_of(policy, white, target)[1] < 0.03
+    assert errors_of(policy, white, target)[1] < 0.02
     assert errors_of(policy, pictures(24, seed=12), target)[0] < 0.06
 
 
@@ -169,7 +169,7 @@ def test_without_edges_it_is_not(monkeypatch):
     white, ordinary = [{"image": torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)}], pictures(24, seed=12)
     wide = errors_of(eyes(16), ordinary)[0]
     monkeypatch.setattr(observed_module, "edges", lambda policy: [])
-    assert errors_of(eyes(16), white)[1] > 0.04
+    assert errors_of(eyes(16), white)[1] > 0.025
     assert wide < 2 * errors_of(eyes(16), ordinary)[0] + 0.005
 
 
@@ -218,7 +218,7 @@ def test_notes_state_no_error_that_was_not_measured(bundles):
 def test_inspect_says_it(bundles, cli):
     for key, bundle in bundles.items():
         _, out, _ = cli("inspect", bundle.path)
-        assert (f"action error {NOT_MEASURED}\n" in out) == (key in UNCALIBRATED), key
+        assert (f"\naction error {NOT_MEASURED}\n" in out) == (key in UNCALIBRATED), key
         assert "r was asked" in out and "int8: " in out
         _, out, _ = cli("inspect", bundle.path, "--json")
         assert json.loads(out)["provenance"]["precision"]["uncalibrated"] == (key in UNCALIBRATED)
@@ -229,7 +229,7 @@ def test_a_report_says_it(bundles, cli, tmp_path):
         page = tmp_path / f"{key[2]}.html"
         code, _, err = cli("report", bundles[key].path, "-o", page)
         assert code == 0, err
-        assert (f"action error {NOT_MEASURED}" in page.read_text(encoding="utf-8")) == (key in UNCALIBRATED)
+        assert (f"; action error {NOT_MEASURED};" in page.read_text(encoding="utf-8")) == (key in UNCALIBRATED)
 
 
 # who is refused it

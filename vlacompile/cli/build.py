@@ -124,7 +124,7 @@ def _print_precision(console: Console, bundle) -> None:
     lines = [f"{bundle.plan.recipe} was asked", *carried_lines(found), error_lines(found)[0]]
     lines += ["flash and serve refuse it without --uncalibrated"] * is_uncalibrated(bundle)
     for i, line in enumerate(lines):
-        console.print(f"{' ' if i else 'precision':9}{line}", soft_wrap=True)
+        console.print(f"{'' if i else 'precision':9} {line}", soft_wrap=True)
 
 
 def _near(path: Path) -> Path:

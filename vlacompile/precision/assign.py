@@ -59,7 +59,7 @@ def assign(staged: Staged, target: Target, recipe: PrecisionRecipe, observations
            held_out: Sequence[Inputs], rewrite: Rewrite, progress: Callable[[str], None] = lambda phase: None, *,
            owners: Mapping[str, str] | None = None, measured: bool = True) -> Assignment:
     """The cheapest mix of schemes whose actions stay within the recipe's budgets. Where nothing of a scheme comes of it
-    that the recipe names: layer by layer, and of layers that are left alone otherwise, if there are no others.
+    that the recipe names: layer by layer; then small layers too; and if there are no others, those that touch actions.
 
     measured: whether errors on these observations may be called so; they are used in any case. rewrite: (stage, {node: scheme}) -> the stage so computed, runnable in PyTorch. owners: {stage: the stage whose
     integer weights it shares, and with which it is decided} (staging/twins.py); None: all stages share what they hold alike.
@@ -75,7 +75,7 @@ def assign(staged: Staged, target: Target, recipe: PrecisionRecipe, observations
             found = assigner.run()
             if recipe.optional or not missing(found, recipe):
                 return found
-        if assigner.offers(missing(found, recipe)):
+        if lifted and assigner.offers(missing(found, recipe)):  # it could be chosen, and costs too much
             return found
     return found
 

@@ -21,9 +21,10 @@ from vlacompile.staging.observations import calibration, edges
 from vlacompile.staging.run_stages import StageRunner
 from vlacompile.staging.stages import Staged, StageGraph
 
-# Ranges are wider than what generated observations show, twice for 8 of them and less for more. A range that is twice too
-# wide costs one bit; one that is too narrow clips, and nothing bounds what that costs.
-MARGIN = 8
+# Ranges are wider than what n observations show, by MARGIN / n of it: 8 generated ones double it, 64 recorded ones widen it
+# by a sixteenth. A range that is twice too wide costs one bit; one that is too narrow clips, and nothing bounds what that
+# costs.
+MARGIN = {"generated": 8.0, "recorded": 4.0}
 # Of a small policy more are generated than the recipe asks for: so many, as far as all of them together are so much work.
 MOST, CHEAP_FLOPS = 32, 10e9
 
@@ -46,7 +47,7 @@ class Observed:
 
     @property
     def margin(self) -> float:
-        return 1.0 if self.recorded else 1.0 + MARGIN / (len(self.fitted) + len(self.held))
+        return 1.0 + MARGIN["recorded" if self.recorded else "generated"] / len(self.fitted)
 
 
 def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observed:

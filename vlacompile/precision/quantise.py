@@ -38,7 +38,7 @@ class Method:
         numbers weighing as their inputs do, after the stage was rescaled (migrate.py); "gptq": column by column, later
         columns making up for the errors of earlier ones (Frantar et al. 2022), of scales searched in the same way.
     block: numbers along K that share a scale of INT4.
-    margin: how much wider a range of activations is than what was seen: 1 for recorded observations.
+    margin: how much wider a range of activations is than what was seen.
     alpha: how much of the difficulty of INT8 activations migrate.py moves into the weights, 0..1 (Xiao et al. 2022,
         "SmoothQuant", equation 4); None: the one of the least error on the samples, for every value.
     """
