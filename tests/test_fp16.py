@@ -27,6 +27,7 @@ from vlacompile.errors import PrecisionError
 from vlacompile.pipeline import resolve, stage
 from vlacompile.policy import Policy, Source
 from vlacompile.precision.half import HalfLimits, halve
+from vlacompile.precision.influence import influence
 from vlacompile.precision.ops import OPS
 from vlacompile.precision.pins import PinRules, pins_of
 from vlacompile.precision.ranges import scan
@@ -422,6 +423,86 @@ def test_what_the_rules_miss_is_repaired():
     repaired = {n: p for s in half.stages for n, p in s.pins.items() if p.kind == "error"}
     assert "add" in repaired and "sub" in repaired and "% of the error of the stage" in repaired["add"].why
     assert "nodes pinned by the check" in half.lines()[-1]
+
+
+@torch.library.custom_op("tests::doubled", mutates_args=())
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+doubled.register_fake(torch.empty_like)
+
+
+def last_added(y):
+    y = y.clone()
+    y[..., -1] += 2
+    return y
+
+
+def every_second(y):
+    y = y.clone()
+    y[:, 1::2] *= 0.5
+    return y
+
+
+WITHOUT_DERIVATIVE = {
+    "last_added": last_added, "every_second": every_second, "custom": lambda y: doubled(y),
+    "heaviside": lambda y: y * torch.heaviside(y, torch.tensor(0.5)), "floor_divide": lambda y: torch.floor_divide(y, 0.3),
+    "cummax": lambda y: y.cummax(-1)[0], "argsort": lambda y: y.argsort(-1).float(), "floor": lambda y: (8 * y).floor(),
+    "searchsorted": lambda y: torch.searchsorted(torch.linspace(-1, 1, 9), y).float(), "zero_over_zero": lambda y: y + (
+        y / (y - y)).nan_to_num(0.0, 0.0, 0.0)}
+
+
+@pytest.mark.parametrize("name", WITHOUT_DERIVATIVE)
+def test_influence_does_not_need_derivatives(name):
+    """What fp16 does to the first layer reaches the outputs, by slopes or by what is seen when it is done."""
+    draw = torch.Generator().manual_seed(0)
+    first, second = torch.randn(32, 8, generator=draw), torch.randn(12, 32, generator=draw)
+
+    def function(state):
+        return {"action": torch.nn.functional.linear(WITHOUT_DERIVATIVE[name](torch.nn.functional.linear(state, first)), second
+                                                     ).reshape(1, 2, 6)}
+
+    policy = Policy(name, function, {"state": Source("observation")}, {"state": torch.randn(1, 8, generator=draw)})
+    staged = staged_of(policy)
+    stage = staged.stages[0]
+    observations = [{"state": torch.randn(1, 8, generator=draw)} for _ in range(4)]
+    found = influence(staged, stage, observations, frozenset())
+    linear = next(n.name for n in stage.graph.nodes if "linear" in str(n.target))
+    assert all(math.isfinite(v.weights) and math.isfinite(v.result) for v in found.values())
+    steps = name in ("argsort", "floor", "searchsorted")  # a step is taken, or it is not
+    assert steps or found[linear].weights > 0
+
+
+def test_a_step_is_seen_where_it_is_taken():
+    """A sum that fp16 moves across the edge of a floor: no slope says so."""
+    weight = torch.full((4, 8), 1.0)
+    weight[:, 0] = 1.0 - 2.0 ** -13  # rounds to 1 in fp16
+
+    def function(state):
+        return {"action": torch.nn.functional.linear(state, weight).floor().reshape(1, 1, 4)}
+
+    state = torch.zeros(1, 8)
+    state[0, 0] = 1.0
+    staged = staged_of(Policy("edge", function, {"state": Source("observation")}, {"state": state + 0.5}))
+    found = influence(staged, staged.stages[0], [{"state": state}], frozenset())
+    assert max(v.weights for v in found.values()) > 0.5
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # of torch.export, about how nn.GRU keeps its weights
+def test_a_recurrence_in_fp16():
+    torch.manual_seed(0)
+    net, head = torch.nn.GRU(16, 32, batch_first=True).eval(), torch.nn.Linear(32, 7).eval()
+
+    def function(x):
+        return {"action": head(net(x)[0])}
+
+    made = Policy("recurrent", function, {"x": Source("observation")}, {"x": torch.randn(1, 6, 16)})
+    staged = staged_of(made)
+    half = halve(staged, calibration(made, LoopRecipe()), HalfLimits())
+    assert half.action_error < 0.01 and sum(s.made.nodes for s in half.stages) > 0
+    kinds = {str(n.target): n.meta["val"] for s in half.staged.stages for n in s.graph.nodes if n.op == "call_function"}
+    assert all(v.dtype == torch.float16 for t, val in kinds.items() if "gru" in t for v in val)
 
 
 def test_what_cannot_be_reached_is_said():

@@ -8,7 +8,7 @@ import torch
 
 import vlacompile as vc
 from vlacompile.verify.metrics import Metrics, compare
-from vlacompile.verify.tolerances import ROUNDING_SHARE, TWINS, tolerance, within_precision
+from vlacompile.verify.tolerances import ROUNDING_SHARE, TWINS, tolerance, usually, within_precision
 
 MASK = np.array([0.0, -np.inf, 2.0, -np.inf])
 
@@ -47,6 +47,33 @@ def test_a_mask_of_infinities_may_cross_a_stage_boundary(tmp_path):
         session.step()
         kept = [v.name for v in bundle.plan.values if v.type.dtype == "f32" and v.name not in ("image", "action")]
         assert any(np.isinf(session.read(name)).any() for name in kept), "no infinity crosses a boundary"
+
+
+@pytest.mark.parametrize("numbers", [1, 2, 7, 1000])
+def test_few_numbers_are_not_refused_by_chance(numbers):
+    """Two right engines round independently. What a single frame shows of one number is chance; what all show is not. A
+    step of the precision that is ten times as coarse is refused all the same."""
+    draw = np.random.default_rng(0)
+
+    def refused(coarse: float) -> float:
+        bad = 0
+        for _ in range(300):
+            full = draw.standard_normal((6, numbers)).astype(np.float32)
+            ours, other = (full + s * 1e-3 * draw.standard_normal(full.shape).astype(np.float32) for s in (1.0, coarse))
+            pairs = list(zip(ours, full, strict=True))
+            limits = [within_precision(tolerance("f32", "chunk").limit(f), compare(o, f).worst(usually(pairs, f)),
+                                       Metrics(0.0, 0.0, 1.0), numbers) for o, f in pairs]
+            bad += not all(compare(got, o).within(limit) for got, (o, _), limit in zip(other, pairs, limits, strict=True))
+        return bad / 300
+
+    assert refused(1.0) <= 0.02
+    assert refused(10.0) > 0.5
+
+
+def test_integers_and_zeros_usually_do_not_move():
+    zeros, ones = np.zeros(4, np.float32), np.ones(4, np.float32)
+    assert usually([(ones, zeros)], zeros) == usually([(ones.astype(int),) * 2], ones.astype(int)) == Metrics(0.0, 0.0, 1.0)
+    assert usually([(ones * np.inf, ones)], ones) == Metrics(0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("share", [0.99, 1.01])

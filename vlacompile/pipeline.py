@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -119,6 +119,7 @@ class Staging:
     notes: tuple[str, ...]
     complete: bool = True  # False: a loop was traced in part and not found again
     written: Program | None = None  # the program before a loop was given fewer evaluations; None: it was not
+    precision: Mapping | None = None  # what was asked of it and done (precision/outcome.py); None: nothing was
 
 
 def build(source: Policy | str | Path, target: str = "host", recipe: str | None = None, out: str | Path = "policy.vlab",
@@ -156,7 +157,7 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
         precise = set_precision(staging.staged, policy, wanted.precision, where, progress)
         progress("record golden vectors in that precision")
         frames = golden_precise(frames, precise.staged, policy.outputs, mask_values(staging.staged))
-        staging = replace(staging, staged=precise.staged, notes=staging.notes + precise.report)
+        staging = replace(staging, staged=precise.staged, notes=staging.notes + precise.report, precision=precise.facts)
     emitted = {}
     stored_in_halves = coarsest(program) != "f32"
     for s in staging.staged.stages:
@@ -278,7 +279,7 @@ def fitting(staged: Staged, target: Target, recipe: PrecisionRecipe, instruction
     of plan_fit. Raises BudgetError where nothing fits."""
     fit = plan_fit(needs_of(staged, recipe), budget_of(target), instructions=instructions)
     fit.require()
-    return replace(recipe, base="fp16", layers="fp16", rule=tuple(PrecisionRule(*rule) for rule in fit.rules))
+    return replace(recipe, base="fp16", layers="fp16", rule=tuple(PrecisionRule(*rule) for rule in fit.rules), optional=True)
 
 
 def _planned(source: Policy | str | Path, where: Target, recipe: Recipe, weights: bool, progress: Progress) \
@@ -368,6 +369,8 @@ def provenance(policy: Policy, program: Program, target: Target, recipe: Recipe,
         "target": asdict(target),
         "recipe": asdict(recipe),
         "notes": list(staging.notes),
+        "precision": staging.precision,
+        "recorded_observations": len(policy.calibration),
         "staged_parity": {name: asdict(metrics) for name, metrics in parity.items()},
         "versions": {p: importlib.metadata.version(p) for p in packages},
     }

@@ -84,6 +84,8 @@ class PrecisionRecipe:
     """base: "fp32" or "fp16", of everything that is no layer, and of layers that touch actions or are small.
     layers: scheme of all other layers ("fp32", "fp16", "int8", "int4"), or "auto". rule: exceptions, the last that
     matches wins; one that matches no layer is an error.
+    optional: the policy may stay as it is; without it a scheme that is named (of several that "auto" chooses from none is)
+        and of which nothing can be carried out is refused.
     schemes: those that "auto" chooses from, besides the base.
     max_action_error: what actions may lose by all of it, in units of each action dimension's spread over the calibration
         observations, of the worst dimension, after the whole loop; None: anything, of fp16 as much as the
@@ -100,6 +102,7 @@ class PrecisionRecipe:
 
     base: str = "fp32"
     layers: str = "fp32"
+    optional: bool = False
     schemes: tuple[str, ...] = ("fp16", "int8", "int4")
     max_action_error: float | None = None
     max_weight_mb: float | None = None
@@ -119,6 +122,15 @@ class PrecisionRecipe:
     def automatic(self) -> bool:
         """Whether anything is left to the optimiser."""
         return AUTO in (self.layers, *(r.scheme for r in self.rule))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What layers are asked to be in, besides the base. "auto" with one scheme to choose names it; with several it
+        may choose none of them."""
+        offered = tuple(s for s in dict.fromkeys(self.schemes) if s not in ("fp32", self.base))
+        asked = {self.layers, *(r.scheme for r in self.rule)}
+        found = [s for s in SCHEMES if s in asked] + (list(offered) if AUTO in asked and len(offered) == 1 else [])
+        return tuple(s for s in dict.fromkeys(found) if s not in ("fp32", self.base))
 
     @property
     def reduced(self) -> bool:

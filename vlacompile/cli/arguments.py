@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 
+UNCALIBRATED = "also a bundle whose int8 ranges come of generated observations, so that nobody has measured its error"
 STAND_IN = "by ONNX Runtime: a stand-in, not the board"
 
 

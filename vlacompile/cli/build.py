@@ -51,6 +51,7 @@ def add_arguments(parser) -> None:
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.bundle.bundle import check_destination
+    from vlacompile.bundle.calibrated import precision_of
     from vlacompile.frontends.environments import NeedsEnvironment
     from vlacompile.frontends.load import environment_for, parse_sources
     from vlacompile.recipe import load_recipe
@@ -76,7 +77,7 @@ def run(args, terminal: Terminal) -> None:
     document = {
         "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "policy": bundle.plan.name,
         "target": bundle.plan.target, "recipe": bundle.plan.recipe, "stages": stage_rows(bundle.plan),
-        "staged_parity": bundle.manifest["provenance"]["staged_parity"], "parity": bundle.accepted.as_dict(),
+        "precision": precision_of(bundle.manifest["provenance"]), "staged_parity": bundle.manifest["provenance"]["staged_parity"], "parity": bundle.accepted.as_dict(),
         "seconds": times,
     }
     terminal.show(document, lambda console: _print(console, bundle))
@@ -102,6 +103,7 @@ def _print(console: Console, bundle) -> None:
     console.print()
     console.print(stage_table(bundle.plan))
     console.print()
+    _print_precision(console, bundle)
     for v in report.values:
         if v.level == "chunk":
             console.print(f'parity   {v.value}: max_abs {v.worst.max_abs:.2g}, rel L2 {v.worst.rel_l2:.2g}, '
@@ -110,6 +112,19 @@ def _print(console: Console, bundle) -> None:
     if report.stand_in:
         console.print(f"         {STAND_IN}")
     console.print(f"bundle   {_near(bundle.path)}  {megabytes(bundle.bytes)} MB", soft_wrap=True)
+
+
+def _print_precision(console: Console, bundle) -> None:
+    """What was asked and done, and what it costs on the target."""
+    from vlacompile.bundle.calibrated import carried_lines, error_lines, is_uncalibrated, precision_of
+
+    found = precision_of(bundle.manifest["provenance"])
+    if found is None:
+        return
+    lines = [f"{bundle.plan.recipe} was asked", *carried_lines(found), error_lines(found)[0]]
+    lines += ["flash and serve refuse it without --uncalibrated"] * is_uncalibrated(bundle)
+    for i, line in enumerate(lines):
+        console.print(f"{'' if i else 'precision':9} {line}", soft_wrap=True)
 
 
 def _near(path: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.arguments import positive
+from vlacompile.cli.arguments import UNCALIBRATED, positive
 from vlacompile.cli.terminal import Terminal
 from vlacompile.deploy import ROOT
 
@@ -58,6 +58,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--board", metavar="NAME", help="what the device is, where its device tree does not say")
     parser.add_argument("--unit", action="store_true", help="also install a systemd user unit that repeats the self-test")
     parser.add_argument("--keep", type=positive, default=2, metavar="N", help="bundles whose files stay there (default: 2)")
+    parser.add_argument("--uncalibrated", action="store_true", help=UNCALIBRATED)
     parser.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
 
 
@@ -85,15 +86,18 @@ def _options(args, terminal: Terminal):
 
     return Options(args.root, args.ort, args.tensorrt, args.tvm, args.board, Path(args.runtime) if args.runtime else None,
                    Path(args.ort_library) if args.ort_library else None, args.keep,
-                   args.unit, Path(args.ssh_config) if args.ssh_config else None, batch=not terminal.err.is_terminal)
+                   args.unit, Path(args.ssh_config) if args.ssh_config else None, batch=not terminal.err.is_terminal,
+                   uncalibrated=args.uncalibrated)
 
 
 def _flash(args, terminal: Terminal) -> None:
     from vlacompile.bundle.bundle import check_files, read_bundle
+    from vlacompile.bundle.calibrated import require_calibrated
     from vlacompile.deploy.fleet import flash_fleet, read_fleet, require_all
     from vlacompile.deploy.flash import connect, flash
 
     options, bundle = _options(args, terminal), read_bundle(args.bundle)
+    require_calibrated(bundle, args.uncalibrated)
     if args.fleet is None:
         with terminal.phases() as phases:
             phases("check the bundle's files")

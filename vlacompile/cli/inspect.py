@@ -7,6 +7,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from vlacompile.bundle.calibrated import carried_lines, error_lines, precision_of
 from vlacompile.bundle.layout import SCHEMES
 from vlacompile.cli.stages import change_table, stage_table
 from vlacompile.plan.rows import backbone_rows, change_rows, gflop, kept_rows, megabytes, set_rows, stage_rows
@@ -133,12 +134,12 @@ def _decoding(plan) -> str:
     return ", ".join(words)
 
 
-def _loop(name: str, s: Sampling) -> str:
+def _loop(name: str, s: Sampling, recorded: bool = True) -> str:
     engine = "one engine for all" if s.form == "fused" else "one engine run each"
     if s.solver == AS_WRITTEN:
         return f"{name}: {s.iterations} iterations as written, {engine}"
     return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error {s.error:.3g} of a "
-            f"dimension's spread, {s.budget:.3g} allowed")
+            f"dimension's spread{'' if recorded else ' on generated observations'}, {s.budget:.3g} allowed")
 
 
 def _precision_rows(plan) -> list[tuple[str, ...]]:
@@ -182,9 +183,7 @@ def _print(console: Console, plan, document: dict) -> None:
     ):
         console.print(f"\n{title}", style="bold")
         console.print(table)
-    if document["precisions"]:
-        console.print("\nPrecision", style="bold")
-        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), _precision_rows(plan)))
+    _print_precision(console, plan, document)
     if document["compiled"]:
         console.print("\nCompiled ahead of time with TVM", style="bold")
         console.print(_columns(("stage", "machine", "", "schedules", "MB"), [
@@ -196,7 +195,7 @@ def _print(console: Console, plan, document: dict) -> None:
     if loops:
         console.print("\nLoops", style="bold")
         for name, sampling in loops:
-            console.print(_loop(name, sampling))
+            console.print(_loop(name, sampling, document["provenance"].get("recorded_observations", 1) > 0))
     if plan.lanes:
         console.print("\nClocks, from slow to fast", style="bold")
         for i, lane in enumerate(plan.lanes):
@@ -213,6 +212,18 @@ def _print(console: Console, plan, document: dict) -> None:
     console.print("\nAction queue", style="bold")
     console.print(_queue(document["action"]))
     _print_provenance(console, document)
+
+
+def _print_precision(console: Console, plan, document: dict) -> None:
+    found = precision_of(document["provenance"])
+    if found is None and not document["precisions"]:
+        return
+    console.print("\nPrecision", style="bold")
+    if document["precisions"]:
+        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), _precision_rows(plan)))
+    if found is not None:
+        for line in (f"{plan.recipe} was asked", *carried_lines(found), *error_lines(found)):
+            console.print(line, soft_wrap=True)
 
 
 def _print_provenance(console: Console, document: dict) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vlacompile.cli.arguments import positive, thread_count
+from vlacompile.cli.arguments import UNCALIBRATED, positive, thread_count
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "answer the clients of openpi or LeRobot with a bundle"
@@ -61,6 +61,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
                         help="threads of the engine (default: 0, its own choice)")
     parser.add_argument("--backbone", metavar="NAME", help="of a bundle with several (default: the first one)")
+    parser.add_argument("--uncalibrated", action="store_true", help=UNCALIBRATED)
     parser.add_argument("--queue", type=positive, default=8, metavar="N",
                         help="requests that may wait; one more is refused as busy (default: 8)")
     parser.add_argument("--clients", type=positive, default=16, metavar="N", help="connected at once (default: 16)")
@@ -90,7 +91,7 @@ def run(args, terminal: Terminal) -> None:
         from vlacompile.serve.observations import Intake
 
         host = PolicyHost(args.bundle, threads=args.threads, queue_length=args.queue, noise=args.noise, seed=args.seed,
-                          backbone=args.backbone)
+                          backbone=args.backbone, uncalibrated=args.uncalibrated)
         intake = Intake(host.plan, dict(args.names), args.ignore, _instructions(args, host))
     settings = Settings(args.protocol, args.host, args.port, args.http_port, args.max_message, args.clients, args.idle,
                         args.grace, args.fps)

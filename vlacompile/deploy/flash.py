@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlacompile.bundle.bundle import Bundle
+from vlacompile.bundle.calibrated import require_calibrated
 from vlacompile.bundle.layout import COMPILED
 from vlacompile.deploy import ROOT
 from vlacompile.deploy.device import Device, check_board, device_of
@@ -35,7 +36,8 @@ class Options:
     libtvm_*.so).
     runtime: folder of vlart-run here. engine: ONNX Runtime's library for the device, here: it travels along; None: the
     one that is found here, unless `ort` names one there. board: what the device is, where its device tree does not say.
-    keep: bundles whose files stay on the device. config: of ssh. batch: never ask for a password."""
+    keep: bundles whose files stay on the device. config: of ssh. batch: never ask for a password. uncalibrated: also
+    a bundle of which nobody has measured what its precision costs (bundle/calibrated.py)."""
 
     root: str = ROOT
     ort: str | None = None
@@ -48,6 +50,7 @@ class Options:
     unit: bool = False
     config: Path | None = None
     batch: bool = True
+    uncalibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ def connect(host: str, options: Options, *, lock: bool = True) -> Connection:
 
 def flash(bundle: Bundle, connection: Connection, options: Options,
           progress: Callable[[str], None] = lambda text: None) -> Flashed:
-    """Over an open connection, of a bundle whose files were checked. Raises DeployError; then the device runs what it ran
-    before."""
+    """Over an open connection, of a bundle whose files were checked. Raises CalibrationError and DeployError; then the
+    device runs what it ran before."""
+    require_calibrated(bundle, options.uncalibrated)
     return _Flash(bundle, connection, options, progress).run()
 
 

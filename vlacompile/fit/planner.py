@@ -105,7 +105,7 @@ def plan_fit(needs: Needs, budget: Budget, *, instructions: int | None = None, o
     rules = tuple((f"{s.stage}/*", s.scheme) for s in stages if s.scheme != "fp16") if needs.open else ()
     return Fit(needs.policy, budget.name, fits, budget.usable - found.peak, budget.usable, budget.context, needs.values,
                left, found.peak, found.moment, found.build, found.builds, max(0, found.build - budget.usable), stages,
-               tuple(_measures(stages, found, fits)), tuple(advice), needs.open, rules)
+               (*_measures(stages, found, fits), *_costs(stages, needs.open and fits)), tuple(advice), needs.open, rules)
 
 
 def _engines(stages: tuple[StageNeed, ...], instructions: int | None) -> tuple[Engine, ...]:
@@ -183,6 +183,14 @@ def _measures(stages: tuple[StageFit, ...], found: Chosen, fits: bool) -> Iterat
             yield f"{s.stage}: {weight} is split over its outputs into {parts} products, each within one allocation"
         for weight, size in s.whole.items():
             yield f"{s.stage}: {weight} asks {_mb(size)} in one piece, more than is taken to be granted on a busy board"
+
+
+def _costs(stages: tuple[StageFit, ...], chosen: bool) -> Iterator[str]:
+    """Of precisions that memory alone has chosen."""
+    names = [s.stage for s in stages if s.scheme == "int8" and s.stage == s.engine]
+    if chosen and names:
+        yield (f"{', '.join(names)} in int8: the action error is measured by a build with Policy(calibration=...); without "
+               "real observations it is not measured, and `flash` refuses the bundle")
 
 
 def _to_spare(needs: Needs, engines: tuple[Engine, ...], found: Chosen, budget: Budget,

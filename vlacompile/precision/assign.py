@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from vlacompile.errors import BudgetError, ConfigError
-from vlacompile.precision.candidates import Choice, admits, choices
+from vlacompile.precision.candidates import LIFTED, Choice, admits, choices
 from vlacompile.precision.costs import Cost, cost, runs_per_replan
 from vlacompile.precision.decision import Assignment, Decision, Totals
 from vlacompile.precision.knapsack import Limits, Option, Solution, solve, stored_once
 from vlacompile.precision.layers import Layer
+from vlacompile.precision.outcome import missing
 from vlacompile.precision.sensitivity import Inputs, Rewrite, Schemes, Trial
 from vlacompile.recipe import AUTO, PrecisionRecipe
 from vlacompile.staging.stages import Staged
@@ -56,18 +57,33 @@ def split(observations: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:
 
 def assign(staged: Staged, target: Target, recipe: PrecisionRecipe, observations: Sequence[Inputs],
            held_out: Sequence[Inputs], rewrite: Rewrite, progress: Callable[[str], None] = lambda phase: None, *,
-           owners: Mapping[str, str] | None = None) -> Assignment:
-    """The cheapest mix of schemes whose actions stay within the recipe's budgets.
+           owners: Mapping[str, str] | None = None, measured: bool = True) -> Assignment:
+    """The cheapest mix of schemes whose actions stay within the recipe's budgets. Where nothing of a scheme comes of it
+    that the recipe names: layer by layer; then small layers too; and if there are no others, those that touch actions.
 
-    rewrite: (stage, {node: scheme}) -> the stage so computed, runnable in PyTorch. owners: {stage: the stage whose
+    measured: whether errors on these observations may be called so; they are used in any case. rewrite: (stage, {node: scheme}) -> the stage so computed, runnable in PyTorch. owners: {stage: the stage whose
     integer weights it shares, and with which it is decided} (staging/twins.py); None: all stages share what they hold alike.
     Raises ConfigError (rules, a target without rates) and BudgetError.
     """
-    return _Assigner(staged, target, recipe, observations, held_out, rewrite, progress, owners).run()
+    found = None
+    for lifted in LIFTED:
+        for apart in (False, True):
+            assigner = _Assigner(staged, target, recipe, observations, held_out, rewrite, progress, owners, measured,
+                                 lifted, apart)
+            if found is not None and apart and not assigner.divided:
+                continue
+            found = assigner.run()
+            if recipe.optional or not missing(found, recipe):
+                return found
+        if lifted and assigner.offers(missing(found, recipe)):  # it could be chosen, and costs too much
+            return found
+    return found
 
 
 class _Assigner:
-    def __init__(self, staged, target, recipe, observations, held_out, rewrite, progress, owners):
+    def __init__(self, staged, target, recipe, observations, held_out, rewrite, progress, owners, measured=True,
+                 lifted=0, apart=False):
+        self.measured, self.apart = measured, apart
         self.staged, self.target, self.recipe, self.progress, self.owners = staged, target, recipe, progress, owners
         self.rewrite, self.held_out = rewrite, held_out
         self.stages = {s.name: s for s in staged.stages}
@@ -75,7 +91,7 @@ class _Assigner:
         self.timed = recipe.minimise == "latency" or recipe.max_latency_ms is not None
         self.sized = recipe.minimise == "bytes" or recipe.max_weight_mb is not None
         self.costs: dict[tuple[str, str, str], Cost] = {}
-        self.units = self._units(choices(staged, recipe, target.backend))
+        self.units = self._units(choices(staged, recipe, target.backend, lifted))
         self.trial = Trial(staged, observations, rewrite)
         self.own: dict[tuple[int, str], torch.Tensor] = {}  # (unit, option): f64[D]
         self.notes: list[str] = []
@@ -91,12 +107,22 @@ class _Assigner:
 
     # what can be chosen
 
+    @property
+    def divided(self) -> bool:
+        """Whether a choice is left of which layer by layer makes another."""
+        return any(len(u.schemes) > 1 for u in self.units)
+
+    def offers(self, schemes: Iterable[str]) -> bool:
+        """Whether all of them could have been chosen somewhere."""
+        return all(any(s in each for u in self.units for each in u.schemes.values()) for s in schemes)
+
     def _units(self, found: Iterable[Choice]) -> tuple[Unit, ...]:
         grouped: dict[tuple, list[Choice]] = {}
         for c in found:
             owner = (self.owners or {}).get(c.layer.stage, c.layer.stage)
             path = c.layer.group.removeprefix(f"{c.layer.stage}/") if self.recipe.decide == "block" or c.scheme != AUTO else ""
             # layers of a block that two rules leave to the search are decided apart
+            path = c.layer.weight if self.apart and c.scheme == AUTO else path
             key = (owner, path, c.scheme, c.rule if c.scheme == AUTO else c.decided, c.why)
             grouped.setdefault(key, []).append(c)
         return tuple(Unit(tuple(cs), self._schemes(scheme, cs)) for (_, _, scheme, _, _), cs in grouped.items())
@@ -150,8 +176,7 @@ class _Assigner:
             options = []
             for n, name in enumerate(unit.schemes):
                 if n > 0:
-                    block = unit.layers[0].group if self.recipe.decide == "block" else unit.layers[0].stage
-                    self.progress(f"try {block} in {name}")
+                    self.progress(f"try {self._words(unit)} in {name}")
                     self.own[i, name] = self.trial.errors(unit.of(name))
                 squared = zero if n == 0 else tuple((self.own[i, name] ** 2).tolist())
                 options.append(self._option(unit, name, squared))
@@ -184,8 +209,8 @@ class _Assigner:
                 seen[found.options] = error
                 worst = float(error.max())
                 good = worst <= budget
-                self._note(f"internal budget {aim:.4g}: {self.recipe.minimise} {self._amount(found)}, measured error "
-                           f"{worst:.4g} of {budget:g}{'' if good else ', too much'}")
+                self._note(f"internal budget {aim:.4g}: {self.recipe.minimise} {self._amount(found)}, {self._error(worst)} "
+                           f"of {budget:g}{'' if good else ', too much'}")
                 if good and (best is None or found.value < best[0].value):
                     best = found, error
                 if good:
@@ -209,13 +234,16 @@ class _Assigner:
         if found is None:
             return None
         error = self._measure(found)
-        self._note(f"the least error within the other budgets: {float(error.max()):.4g}")
+        self._note(f"the least error within the other budgets: {self._error(float(error.max()))}")
         return (found, error) if float(error.max()) <= self.recipe.max_action_error else None
 
     def _cannot_improve(self, options, found: Solution) -> bool:
         """Whether even an error of any size would buy nothing."""
         free = solve(options, self._limits(1e6, torch.zeros_like(self.trial.scale.spread)), self.recipe.minimise)
         return free is not None and found.value <= free.value * (1 + 1e-9)
+
+    def _error(self, error: float) -> str:
+        return f"measured error {error:.4g}" if self.measured else "an error that is not measured"
 
     def _amount(self, found: Solution) -> str:
         return f"{found.value / 1e3:.3f} ms" if self.recipe.minimise == "latency" else f"{found.value / 1e6:.3f} MB"
@@ -306,7 +334,16 @@ class _Assigner:
                          .errors(self._schemes_of(found)).tolist())
         return Assignment(tuple(decisions), tuple(error.tolist()), held, self.recipe.max_action_error,
                           Totals(_sum(times), sum(d.bytes for d in decisions)),
-                          Totals(_sum(plain_time), sum(plain.values())), tuple(self.notes))
+                          Totals(_sum(plain_time), sum(plain.values())), tuple(self.notes), self._tried())
+
+    def _tried(self) -> tuple[tuple[str, str, float], ...]:
+        return tuple((self._words(self.units[i]), name, float(error.max())) for (i, name), error in self.own.items())
+
+    def _words(self, unit: Unit) -> str:
+        first = unit.layers[0]
+        if self.apart:
+            return f"{first.stage}/{first.weight.replace('__', '.').removesuffix('.weight')}"
+        return first.group if self.recipe.decide == "block" else first.stage
 
     def _error_of(self, unit: int, option: str, scheme: str) -> float | None:
         if scheme == "fp32":

@@ -33,6 +33,8 @@ class InputSamples:
     rows: f32[R,K], drawn from all without repetition; none of a convolution. count: rows in all.
     mean, mean_square, peak: f32[K], exact, per feature or channel; peak of the magnitude.
     taps: of a convolution f32[K,kernel...]: the mean of what each weight is multiplied with, padding included.
+    edges: magnitudes on observations at the edges of what bytes, ids and masks can be, which count for ranges alone: they
+    are possible, not usual. None: there were none.
     """
 
     rows: torch.Tensor
@@ -42,6 +44,7 @@ class InputSamples:
     peak: torch.Tensor
     magnitudes: Histogram
     taps: torch.Tensor | None = None
+    edges: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +127,12 @@ def _content(inputs: Mapping[str, torch.Tensor]) -> tuple:
 
 
 def collect(stage: StageGraph, calls: Iterable[Call], *, layers: Iterable[str] | None = None, rows: int = ROWS,
-            seed: int = 0) -> StageSamples:
+            seed: int = 0, edges: Iterable[Call] = ()) -> StageSamples:
     """Run the stage's graph on its calls and keep what its layers read.
 
     A call that is the same as an earlier one counts once: most observations of an instruction bring no new text.
     layers: node names; None: all linears and convolutions. rows: kept at most of each, fewer where all together
-    would be over BYTES. Deterministic in `seed`. Raises CalibrationError when a layer reads NaN or infinity.
+    would be over BYTES. edges: calls of which ranges alone are kept. Deterministic in `seed`. Raises CalibrationError when a layer reads NaN or infinity.
     """
     calls = tuple({_digest(args): args for args in calls}.values())
     chosen = {x.node for x in layers_of(stage) if x.kind != "embedding"}
@@ -149,6 +152,9 @@ def collect(stage: StageGraph, calls: Iterable[Call], *, layers: Iterable[str] |
     with torch.no_grad():
         for args in calls:
             watch.run(*args)
+        watch.at_edge = True
+        for args in {_digest(args): args for args in edges}.values():
+            watch.run(*args)
     return StageSamples(stage.name, {name: c.result() for name, c in of.items()})
 
 
@@ -167,6 +173,7 @@ class _Watch(Interpreter):
     def __init__(self, module, readers: Mapping[Node, Mapping[object, _Collector]], stage: str):
         super().__init__(module)
         self.readers, self.stage = {n.name: tuple(c.values()) for n, c in readers.items()}, stage
+        self.at_edge = False
 
     def run_node(self, n: Node):
         result = super().run_node(n)
@@ -175,7 +182,10 @@ class _Watch(Interpreter):
                 raise CalibrationError("a layer reads NaN or infinity", where=f'stage "{self.stage}", %{n.name}',
                                        why="the policy computes it from one of the calibration observations",
                                        fix="leave out observations that the policy cannot deal with")
-            collector.add(result)
+            if self.at_edge:
+                collector.reach(result)
+            else:
+                collector.add(result)
         return result
 
 
@@ -186,6 +196,7 @@ class _Collector:
         self.channel, self.count, self.magnitudes = channel, 0, Histogram()
         self.sum, self.squares = torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
         self.peak = torch.zeros(channels)
+        self.edges: Histogram | None = None
         self._made: InputSamples | None = None
 
     def add(self, x: torch.Tensor) -> None:
@@ -198,6 +209,10 @@ class _Collector:
         self.keep(x, flat)
         self.count += len(flat)
 
+    def reach(self, x: torch.Tensor) -> None:
+        self.edges = self.edges or Histogram()
+        self.edges.add(x)
+
     def keep(self, x: torch.Tensor, flat: torch.Tensor) -> None:
         raise NotImplementedError
 
@@ -205,7 +220,7 @@ class _Collector:
         if self._made is None:
             rows, taps = self.kept()
             self._made = InputSamples(rows, self.count, (self.sum / self.count).float(),
-                                      (self.squares / self.count).float(), self.peak, self.magnitudes, taps)
+                                      (self.squares / self.count).float(), self.peak, self.magnitudes, taps, self.edges)
         return self._made
 
     def kept(self) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -1,7 +1,8 @@
 """Which layers a precision is chosen for, and what the recipe's rules say of them. By the graphs alone, by no names.
 
 A layer that touches actions keeps the base precision unless a rule names it: what it rounds reaches the robot, or the
-denoising loop's state, directly. So does one whose weight and work are too small to gain anything.
+denoising loop's state, directly. So does one whose weight and work are too small to gain anything. Where that leaves
+nothing of a policy, and a scheme was named, this is lifted (LIFTED): first of small layers, then of all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SMALL_WEIGHTS, SMALL_FLOPS = 4096, 1_000_000
 # 4-bit blocks lie along the rows of a linear layer or an embedding; no engine has a convolution with them.
 ADMITS = {"linear": ("fp32", "fp16", "int8", "int4"), "conv": ("fp32", "fp16", "int8"),
           "embedding": ("fp32", "fp16", "int8", "int4")}
+
+LIFTED = (0, 1, 2)  # nothing; the protection of small layers; that of layers that touch actions too
 
 Key = tuple[str, str]  # stage, node
 
@@ -46,10 +49,11 @@ class Choice:
     why: str = ""
 
 
-def choices(staged: Staged, recipe: PrecisionRecipe, backend: str = "onnxruntime") -> tuple[Choice, ...]:
-    """One per layer, in the order of the stages. Raises ConfigError for a rule that no layer follows."""
+def choices(staged: Staged, recipe: PrecisionRecipe, backend: str = "onnxruntime", lifted: int = 0) -> tuple[Choice, ...]:
+    """One per layer, in the order of the stages. lifted: one of LIFTED. Raises ConfigError for a rule that no layer
+    follows."""
     layers = [layer for s in staged.stages for layer in layers_of(s)]
-    kept = protected(staged)
+    kept = protected(staged, lifted)
     ruled = _ruled(layers, recipe, backend)
     found = []
     for layer in layers:
@@ -105,8 +109,10 @@ def _near(pattern: str, layers: Sequence[Layer]) -> str:
     return nearest(plain, groups)
 
 
-def protected(staged: Staged) -> dict[Key, str]:
+def protected(staged: Staged, lifted: int = 0) -> dict[Key, str]:
     """{(stage, node): why} of layers that keep the base precision unless a rule names them."""
+    if lifted == LIFTED[-1]:
+        return {}
     touching = _Touching(staged)
     found: dict[Key, str] = {}
     for stage in staged.stages:
@@ -114,7 +120,7 @@ def protected(staged: Staged) -> dict[Key, str]:
         why: dict[str, str] = {}  # by weight: where a layer runs several times, one place decides
         for layer in layers:
             reason = touching.why.get((layer.stage, layer.node))
-            if reason is None and layer.weights < SMALL_WEIGHTS and layer.flops < SMALL_FLOPS:
+            if reason is None and not lifted and layer.weights < SMALL_WEIGHTS and layer.flops < SMALL_FLOPS:
                 reason = "small"
             if reason is not None:
                 why.setdefault(layer.weight, reason)

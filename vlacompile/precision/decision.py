@@ -42,7 +42,8 @@ class Totals:
 class Assignment:
     """error: measured with all decisions together, per action dimension, in units of its spread over the calibration
     observations; held_out: the same on observations that nothing was chosen by, or empty. budget: the recipe's, or None.
-    chosen, fp32: totals of all layers. notes: what the search did."""
+    chosen, fp32: totals of all layers. notes: what the search did. tried: (block, scheme, error of it alone), of all that
+    the search could choose."""
 
     decisions: tuple[Decision, ...]
     error: tuple[float, ...]
@@ -51,6 +52,7 @@ class Assignment:
     chosen: Totals
     fp32: Totals
     notes: tuple[str, ...] = field(default=())
+    tried: tuple[tuple[str, str, float], ...] = field(default=())
 
     @property
     def worst(self) -> float:
@@ -65,11 +67,12 @@ class Assignment:
         return found
 
 
-def marked(staged: Staged, assignment: Assignment) -> Staged:
-    """The same stages with what was decided for their layers, for the plan."""
+def marked(staged: Staged, assignment: Assignment, measured: bool = True) -> Staged:
+    """The same stages with what was decided for their layers, for the plan. measured: whether errors of int8 layers are
+    measurements; the others state none (0)."""
     found: dict[str, list[Precision]] = {}
     for d in assignment.decisions:
-        error, time = as_f32((d.error or 0.0, d.time_us or 0.0))
+        error, time = as_f32((d.error or 0.0 if measured or d.scheme != "int8" else 0.0, d.time_us or 0.0))
         found.setdefault(d.stage, []).append(
             Precision(d.group, d.scheme, d.decided, len(d.nodes), error, time, d.bytes))
     return replace(staged, stages=tuple(replace(s, precisions=tuple(found.get(s.name, ()))) for s in staged.stages))

@@ -158,7 +158,7 @@ class _Repair:
             for m in now:
                 extra[m] = Pin("error", self._why(name, n, m, left_by(n) / (whole or 1.0), error))
             pinned |= now
-            if now and sum(left_by(m) for m in nodes) <= keep * whole:
+            if now and whole and sum(left_by(m) for m in nodes) <= keep * whole:
                 break
         return len(pinned) > before
 

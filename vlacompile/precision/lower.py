@@ -35,6 +35,11 @@ def lower(stage: StageGraph, layers: Mapping[str, QuantisedLayer], dialect: str,
     return _Lowering(stage, layers, dialect, ranges or {}).run()
 
 
+def is_static(kind: str, scheme: str, dialect: str) -> bool:
+    """Whether the ranges of what a layer reads are fixed when it is compiled, and not taken from it when it runs."""
+    return scheme == "int8" and (kind == "conv" or (kind == "linear" and dialect == "tensorrt"))
+
+
 def values_to_range(stage: StageGraph, convolutions: frozenset[str]) -> frozenset[str]:
     """Nodes of which `lower` must know the range, if these are quantised: what they give, and the sums in between."""
     nodes = {n.name: n for n in stage.graph.nodes}

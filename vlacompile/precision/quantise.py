@@ -5,6 +5,7 @@ Owns the choice of scales, rounding and bias correction. Must not know how a sch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ from vlacompile.errors import ConfigError, nearest
 from vlacompile.precision.blocks import block_scales, round_blocks, searched_scales
 from vlacompile.precision.calibrate import InputSamples, StageSamples
 from vlacompile.precision.gptq import gptq, spread_of
+from vlacompile.precision.histogram import Histogram
 from vlacompile.precision.layers import KINDS, LIMITS, Layer, QuantisedLayer, layers_of
 from vlacompile.precision.methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
 from vlacompile.staging.stages import StageGraph
 
+REACH = 4.0  # edges widen a range so many times at the most: white frames that are far outside clip, others lose two bits
 _SMALLEST = torch.finfo(torch.float32).tiny * 256
 
 
@@ -33,6 +36,7 @@ class Method:
         numbers weighing as their inputs do, after the stage was rescaled (migrate.py); "gptq": column by column, later
         columns making up for the errors of earlier ones (Frantar et al. 2022), of scales searched in the same way.
     block: numbers along K that share a scale of INT4.
+    margin: how much wider a range of activations is than what was seen.
     alpha: how much of the difficulty of INT8 activations migrate.py moves into the weights, 0..1 (Xiao et al. 2022,
         "SmoothQuant", equation 4); None: the one of the least error on the samples, for every value.
     """
@@ -43,6 +47,7 @@ class Method:
     int4: str = "rtn"
     block: int = 64
     alpha: float | None = 0.5
+    margin: float = 1.0
 
     def __post_init__(self) -> None:
         for name, known in (("calibrator", CALIBRATORS), ("int4", ROUNDINGS)):
@@ -122,9 +127,24 @@ def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | None
     if method.correct_bias and not isinstance(bias, Node):
         moved = mean_output(layer.kind, weight - found.dequantised(), samples)
         corrected = moved if bias is None else bias + moved
-    peak = samples.magnitudes.threshold(method.calibrator if scheme == "int8" else "minmax", method.percentile)
-    low, high = max(samples.magnitudes.low, -peak), min(samples.magnitudes.high, peak)
-    return QuantisedLayer(scheme, found.q, found.scale, found.block, corrected, low, high)
+    return QuantisedLayer(scheme, found.q, found.scale, found.block, corrected,
+                          *held_range(samples.magnitudes, samples.edges, method))
+
+
+def held_range(seen: Histogram, edges: Histogram | None, method: Method) -> tuple[float, float]:
+    """(low, high) that 8 bits are to hold: what was seen, clipped as the calibrator says and widened by the margin, and
+    what comes at the edges, clipped alike, as far as that leaves what is usual its resolution (REACH)."""
+    low, high = (x * method.margin for x in _clipped(seen, method))
+    if edges is None:
+        return low, high
+    least, most = _clipped(edges, method)
+    reach = REACH * max(-low, high) or math.inf
+    return min(low, max(least, -reach)), max(high, min(most, reach))
+
+
+def _clipped(seen: Histogram, method: Method) -> tuple[float, float]:
+    peak = seen.threshold(method.calibrator, method.percentile)
+    return max(seen.low, -peak), min(seen.high, peak)
 
 
 def _int4(weight: torch.Tensor, samples: InputSamples | None, method: Method, spread: torch.Tensor | None) \

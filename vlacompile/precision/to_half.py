@@ -167,9 +167,13 @@ def with_f32_sums(stage: StageGraph) -> StageGraph:
     """The same numbers from f32 kernels: what multiplies reads fp16 values, adds up in f32 and rounds its result to
     fp16, as tensor cores do. PyTorch's own fp16 kernels on a CPU do the same, up to a hundred times slower."""
     graph, new, constants = Graph(), {}, dict(stage.constants)
+    several: set[Node] = set()  # with results that are rounded one by one, as they are taken
     for node in stage.graph.nodes:
         copy = graph.node_copy(node, new.__getitem__)
         new[node] = copy
+        if node.target is operator.getitem and node.args[0] in several:
+            copy.meta = {**copy.meta, "val": _typed(node.meta["val"], F32)}
+            new[node] = _rounded(graph, copy, node.meta["val"])
         if not (multiplies(node) and tensors(node.meta["val"])[0].dtype == F16):
             continue
         widened = {}
@@ -184,11 +188,19 @@ def with_f32_sums(stage: StageGraph) -> StageGraph:
                 widened[new[n]].meta["val"] = n.meta["val"].to(F32)
         copy.args = map_arg(copy.args, lambda n: widened.get(n, n))
         copy.kwargs = map_arg(copy.kwargs, lambda n: widened.get(n, n))
-        rounded = graph.call_function(_ATEN._to_copy.default, (copy,), {"dtype": F16})
-        rounded.meta["val"] = node.meta["val"]
-        copy.meta = {**copy.meta, "val": node.meta["val"].to(F32)}
-        new[node] = rounded
+        copy.meta = {**copy.meta, "val": _typed(node.meta["val"], F32)}
+        if isinstance(node.meta["val"], torch.Tensor):
+            new[node] = _rounded(graph, copy, node.meta["val"])
+        else:
+            several.add(node)
     live = {n.target for n in graph.nodes if n.op == "get_attr" and n.users}
     for n in [n for n in graph.nodes if n.op == "get_attr" and not n.users]:
         graph.erase_node(n)
     return replace(stage, graph=graph, constants={k: v for k, v in constants.items() if k in live})
+
+
+def _rounded(graph: Graph, node: Node, val: torch.Tensor) -> Node:
+    """The node's result in fp16."""
+    new = graph.call_function(_ATEN._to_copy.default, (node,), {"dtype": F16})
+    new.meta["val"] = val
+    return new

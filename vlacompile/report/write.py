@@ -9,6 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vlacompile.bundle.bundle import Bundle
+from vlacompile.bundle.calibrated import carried_lines, error_lines, precision_of
 from vlacompile.durable import write_file
 from vlacompile.plan.plan import Plan
 from vlacompile.plan.rows import change_rows, depends_text, kept_rows, short_names, stage_rows
@@ -55,7 +56,8 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
         "memory": gather.memory_bars(modelled, targets) if modelled else "",
         "roofline": gather.roofline_of(work, plan, targets[0]) if modelled else "",
         "held_out": gather.held_out_bars(held_out()) if modelled else "", "held_out_rows": held_out(),
-        "precisions": gather.precision_rows(plan), "action_error": _action_error(origin["notes"]),
+        "precisions": gather.precision_rows(plan), "precision_lines": _precision_lines(bundle),
+        "recorded": origin.get("recorded_observations", 1) > 0,
         "parity": parity.values if parity else (), "passed": parity and parity.passed,
         "check": check, "routing": routing and routing_facts(routing),
         "stand_in": any(s.backend == "tensorrt" for s in plan.stages),
@@ -96,9 +98,10 @@ def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:
     return list(groups.items())
 
 
-def _action_error(notes: Sequence[str]) -> list[str]:
-    """What was measured of the whole choice of precisions, in the compiler's words."""
-    return [what for note in notes if "action error" in (what := note.partition(": ")[2]) and "budget" not in what]
+def _precision_lines(bundle: Bundle) -> list[str]:
+    """What was asked of precision, what was done, and what was measured of it, in the compiler's words."""
+    found = precision_of(bundle.manifest["provenance"])
+    return [] if found is None else [f"{bundle.plan.recipe} was asked", *carried_lines(found), *error_lines(found)]
 
 
 def _engine(machine: Mapping) -> str:

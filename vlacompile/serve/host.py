@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from vlacompile.bundle.bundle import one_backbone, read_bundle
+from vlacompile.bundle.calibrated import require_calibrated
 from vlacompile.bundle.layout import NUMPY_DTYPES
 from vlacompile.errors import ConfigError, RuntimeFailure, VlaError
 from vlacompile.plan.action import Ensemble, Realtime
@@ -61,13 +62,16 @@ class PolicyHost:
     """bundle: its directory. threads: of the engine, 0 for its own choice. queue_length: requests that may wait.
     noise: who draws what a policy samples from (sources of class step): "client", or this host, from N(0, 1)
     ("normal") or [0, 1) ("uniform"). seed: of that; every client then draws the same numbers; None: the system's.
-    backbone: of a bundle with several, the one that is served; None: the first.
+    backbone: of a bundle with several, the one that is served; None: the first. uncalibrated: also a bundle of which
+    nobody has measured what its precision costs (bundle/calibrated.py).
     Raises what reading and opening a bundle raises, and ConfigError for a bundle that cannot be served."""
 
     def __init__(self, bundle: str | Path, *, threads: int = 0, queue_length: int = 8, noise: str = "client",
-                 seed: int | None = None, metrics: Metrics | None = None, backbone: str | None = None):
+                 seed: int | None = None, metrics: Metrics | None = None, backbone: str | None = None,
+                 uncalibrated: bool = False):
         assert noise in NOISE and queue_length >= 1
         self.bundle = one_backbone(read_bundle(bundle), backbone)
+        require_calibrated(self.bundle, uncalibrated)
         self.plan = self.bundle.plan
         self.inputs = inputs_of(self.plan)
         self.metrics = metrics or Metrics()

@@ -2,29 +2,26 @@
 
 The error is in action space, after the whole loop and everything behind it: the root mean square difference to the
 chunk as written over all observations and steps of the chunk, in units of that action dimension's standard deviation
-over the same chunks; of the worst dimension. Observations that are near each other spread little: recorded ones make
-the better scale.
+over the same chunks; of the worst dimension. On generated observations it is no measurement, and every note says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import Interpreter, Node
 
-from vlacompile.capture.history import append, newest_of
+from vlacompile.capture.history import append
 from vlacompile.capture.program import Program, ProgramEditor, as_module
 from vlacompile.plan.plan import Sampling
 from vlacompile.policy import Policy
 from vlacompile.recipe import LoopRecipe
 from vlacompile.staging.action_scale import ActionScale
+from vlacompile.staging.observations import Inputs, calibration
 from vlacompile.staging.resample_loop import SOLVERS, EulerLoop, euler_loop, resample
 from vlacompile.staging.rolled import RolledLoop
-from vlacompile.verify.golden import golden_inputs
-
-Inputs = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -48,27 +45,17 @@ def choose_solver(program: Program, policy: Policy, recipe: LoopRecipe, trace: C
     if program.backbones:
         return _as_written(program, recipe.max_action_error, [], "the loops of several backbones are not shortened")
     observations = calibration(policy, recipe)
+    by = "" if policy.calibration else " on generated observations"
     euler = euler_loop(program)
     if not isinstance(euler, str):
-        return _of_flow(program, euler, observations, recipe.max_action_error, phase)
+        return _of_flow(program, euler, observations, recipe.max_action_error, phase, by)
     if not policy.solvers:
         return _as_written(program, recipe.max_action_error, [], f"{euler}, and the policy brings no other solver")
-    return _of_policy(program, policy, observations, recipe.max_action_error, trace, phase)
-
-
-def calibration(policy: Policy, recipe: LoopRecipe) -> list[Inputs]:
-    """The policy's own observations, or generated ones near its example; with noise of their own. Of a history the
-    newest, which fills it."""
-    draw, sources = torch.Generator().manual_seed(0), dict(policy.sources)
-    newest = newest_of(sources, policy.example_inputs)
-    seen = [newest_of(sources, inputs) for inputs in policy.calibration] or [
-        inputs for _, inputs in golden_inputs(sources, newest, recipe.observations, 1)]
-    noise = [n for n, s in sources.items() if s.update == "step" and newest[n].is_floating_point()]
-    return [{**inputs, **{n: torch.randn(newest[n].shape, generator=draw) for n in noise}} for inputs in seen]
+    return _of_policy(program, policy, observations, recipe.max_action_error, trace, phase, by)
 
 
 def _of_policy(program: Program, policy: Policy, observations: Sequence[Inputs], budget: float,
-               trace: Callable[[Policy], Program], phase: Callable[[str], None]) -> SolverChoice:
+               trace: Callable[[Policy], Program], phase: Callable[[str], None], by: str) -> SolverChoice:
     def actions(other: Policy) -> list[torch.Tensor]:
         with torch.no_grad():
             return [other.infer(**{n: append(None, inputs[n], s.history) if s.history > 1 else inputs[n]
@@ -80,7 +67,7 @@ def _of_policy(program: Program, policy: Policy, observations: Sequence[Inputs],
         phase(f"try {evaluations} of {written} evaluations of the loop")
         tried = {name: make(evaluations) for name, make in policy.solvers.items()}
         errors = {name: action_error(actions(other), want) for name, other in tried.items()}
-        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}" for s, e in errors.items()]
+        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}{by}" for s, e in errors.items()]
         best = min(errors, key=errors.__getitem__)
         if errors[best] <= budget:
             how = Sampling("steps", evaluations, best, written, errors[best], budget)
@@ -105,7 +92,7 @@ def _marked(program: Program, how: Sampling | None, budget: float) -> Program:
 
 
 def _of_flow(program: Program, euler: EulerLoop, observations: Sequence[Inputs], budget: float,
-             phase: Callable[[str], None]) -> SolverChoice:
+             phase: Callable[[str], None], by: str) -> SolverChoice:
     runs = [_Run(program, euler.node, inputs) for inputs in observations]
     want = [run.action(run.written) for run in runs]
     written = euler.node.target.iterations
@@ -114,7 +101,7 @@ def _of_flow(program: Program, euler: EulerLoop, observations: Sequence[Inputs],
         phase(f"try {evaluations} of {written} evaluations of the loop")
         tried = {solver: resample(euler, solver, evaluations) for solver in SOLVERS[: 1 if evaluations == 1 else 2]}
         errors = {s: action_error([run.action(t.run(*run.operands)) for run in runs], want) for s, t in tried.items()}
-        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}" for s, e in errors.items()]
+        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}{by}" for s, e in errors.items()]
         best = min(errors, key=errors.__getitem__)
         if errors[best] <= budget:
             how = Sampling("steps", evaluations, best, written, errors[best], budget)

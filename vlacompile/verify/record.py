@@ -25,7 +25,7 @@ from vlacompile.tokenize.instructions import SpokenText
 from vlacompile.verify.frames import Expected, Frame
 from vlacompile.verify.golden import edge_inputs, golden_inputs, spoken_in_turn
 from vlacompile.verify.metrics import Metrics, compare
-from vlacompile.verify.tolerances import beside_policy, tolerance, within_precision
+from vlacompile.verify.tolerances import beside_policy, tolerance, usually, within_precision
 
 DISTURBED_RUNS, LAST_BITS = 5, 1e-6  # relative: what f32 arithmetic in another order comes to differ by
 NEAR = 0.25  # of a limit: from there on it is asked why
@@ -187,10 +187,12 @@ def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...
                 apart = apart.worst(compare(seen(twin[i][name]), mine))
             full = tolerance(dtype_name(want.dtype.str), "stage").limit(want) if name in masks else expected.limit
             moved = compare(mine, want)
-            limit = within_precision(full, moved, apart)
+            others = [(seen(got[k][name]), seen(f.expects[name].array)) for k, f in enumerate(frames)]
+            often = moved.worst(usually(others, want))
+            limit = within_precision(full, often, apart, mine.size)
             expects[name] = Expected(got[i][name], limit)
             if name in outputs:
-                references[name] = Expected(expected.array, beside_policy(limit, moved))
+                references[name] = Expected(expected.array, beside_policy(limit, often))
         found.append(Frame(frame.label, frame.writes, expects, references))
     return found
 

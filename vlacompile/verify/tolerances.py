@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,14 +51,29 @@ def tolerance(dtype: str, level: str) -> Tolerance:
 # (tests/test_quantised_ops.py), but f32 in between is not, and a number that lies between two steps goes the other way;
 # over many layers the two become independent roundings of one function, sqrt(2) of what the precision moved a value by.
 # Where a policy is about to decide one way or the other they are further apart: as far as runs are with every f32 result
-# disturbed, times TWINS. Of the greatest difference more, because single numbers decide it.
-ROUNDING_SHARE, ROUNDING_PEAK, TWINS = 1.5, 2.5, 3.0
+# disturbed, times TWINS. Of the greatest difference more, because single numbers decide it; and of few numbers, whose
+# root mean square is off from the usual one by 1 / sqrt(2 n) of it: FEW standard deviations.
+ROUNDING_SHARE, ROUNDING_PEAK, TWINS, FEW = 1.5, 2.5, 3.0, 4.0
 
 
-def within_precision(limit: Metrics, moved: Metrics, twins: Metrics) -> Metrics:
+def within_precision(limit: Metrics, moved: Metrics, twins: Metrics, numbers: int = 1 << 30) -> Metrics:
     """Limits for a value computed in reduced precision, against the compiler's own computation in it. limit: the same
-    in full precision; moved: by the precision; twins: the worst of disturbed runs."""
-    return _loosened(_loosened(limit, moved, ROUNDING_SHARE, ROUNDING_PEAK), twins, TWINS, TWINS)
+    in full precision; moved: by the precision, usually or here, whichever is more (`usually`); twins: the worst of
+    disturbed runs. numbers: how many the value is."""
+    share = ROUNDING_SHARE * (1 + FEW / math.sqrt(2 * max(numbers, 1)))
+    return _loosened(_loosened(limit, moved, share, max(share, ROUNDING_PEAK)), twins, TWINS, TWINS)
+
+
+def usually(pairs: Sequence[tuple[np.ndarray, np.ndarray]], want: np.ndarray) -> Metrics:
+    """What a precision does to a value beside `want`, if it does there what it did on all golden frames. Of one or two
+    numbers a single frame says nothing: they may have been rounded to where they were. pairs: (in the precision, in full
+    precision), a frame each."""
+    every = [np.concatenate([p[i].ravel() for p in pairs]).astype(np.float64) for i in (0, 1)]
+    if want.dtype.kind != "f" or not all(np.isfinite(x).all() for x in every) or not want.any():
+        return Metrics(0.0, 0.0, 1.0)
+    found, size = every[0] - every[1], float(np.linalg.norm(want.astype(np.float64)))
+    rel = float(np.sqrt((found**2).mean() * want.size)) / size
+    return Metrics(float(np.abs(found).max(initial=0.0)), rel, max(-1.0, 1 - rel**2 / 2))
 
 
 def beside_policy(within: Metrics, moved: Metrics) -> Metrics:
