@@ -14,7 +14,7 @@ from torch.fx import Node
 from vlacompile.bundle.layout import dtype_name
 from vlacompile.capture.history import append, newest_of
 from vlacompile.capture.program import Program, execute
-from vlacompile.errors import ParityError
+from vlacompile.errors import ParityError, PrecisionError
 from vlacompile.passes.use_engine_types import coarsest
 from vlacompile.policy import TORCH_DTYPES, Policy, as_taken
 from vlacompile.precision.masks import saturated
@@ -186,6 +186,11 @@ def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...
             for twin in twins:
                 apart = apart.worst(compare(seen(twin[i][name]), mine))
             full = tolerance(dtype_name(want.dtype.str), "stage").limit(want) if name in masks else expected.limit
+            if not np.isfinite(mine).all() and np.isfinite(want).all():
+                raise PrecisionError(
+                    f'"{name}" is no number in the precision that was chosen', where=f'golden frame "{frame.label}"',
+                    why="it is finite in full precision: what was observed did not come near these inputs",
+                    fix="give Policy(calibration=...) observations like these, or keep the layers before it in fp32 by a rule")
             moved = compare(mine, want)
             others = [(seen(got[k][name]), seen(f.expects[name].array)) for k, f in enumerate(frames)]
             often = moved.worst(usually(others, want))
