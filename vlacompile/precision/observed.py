@@ -25,8 +25,9 @@ from vlacompile.staging.stages import Staged, StageGraph
 # by a sixteenth. A range that is twice too wide costs one bit; one that is too narrow clips, and nothing bounds what that
 # costs.
 MARGIN = {"generated": 8.0, "recorded": 4.0}
-# Of a small policy more are generated than the recipe asks for: so many, as far as all of them together are so much work.
-MOST, CHEAP_FLOPS = 32, 10e9
+# Of a small policy more are generated than the recipe asks for: so many, as far as all of them together are no more work
+# and no more calls.
+MOST, CHEAP_FLOPS, CHEAP_CALLS = 32, 10e9, 10_000
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observe
     def live(found: Iterable[Inputs]) -> list[Inputs]:
         return [{n: t for n, t in x.items() if n not in known} for x in found]
 
-    work = sum(s.flops * s.iterations for s in staged.stages)
-    seen, (words, at_edges) = live(calibration(policy, recipe, min(MOST, int(CHEAP_FLOPS / max(work, 1))))), _split(edges(policy))
+    seen, (words, at_edges) = live(calibration(policy, recipe, _affordable(staged))), _split(edges(policy))
     kept = seen if policy.calibration else seen[:1] + _finite(staged, seen[1:])
     sound = [(w, x) for w, x in zip(words, live(at_edges), strict=True) if _finite(staged, [x])]
     notes = [f"left out, as the policy gives no numbers for them: {len(seen) - len(kept)} generated observations"] * (
@@ -67,6 +67,12 @@ def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observe
     notes += [f"left out, as the policy gives no numbers for it: {w}" for w in words if w not in dict(sound)]
     fitted, held = split(kept)
     return Observed(tuple(fitted), tuple(held), tuple(x for _, x in sound), len(policy.calibration), tuple(notes))
+
+
+def _affordable(staged: Staged) -> int:
+    work = sum(s.flops * s.iterations for s in staged.stages)
+    calls = sum(len(s.graph.nodes) * s.iterations for s in staged.stages)
+    return min(MOST, int(CHEAP_FLOPS / max(work, 1)), CHEAP_CALLS // max(calls, 1))
 
 
 def _split(pairs: Sequence[tuple[str, Inputs]]) -> tuple[list[str], list[Inputs]]:
