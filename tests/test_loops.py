@@ -10,9 +10,12 @@ import vlacompile as vc
 from tests import policies
 from tests.staged_reference import run_staged
 from vlacompile.capture.export import capture
+from vlacompile.capture.program import op_name
 from vlacompile.frontends import samplers
 from vlacompile.pipeline import stage, stage_and_prove
 from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe
+from vlacompile.staging.loop_candidates import Candidate, trace_of
+from vlacompile.staging.roll_loop import NoLoop, roll
 from vlacompile.target import load_target
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
@@ -297,3 +300,20 @@ def test_loops_one_after_the_other_and_one_inside_of_another():
     staged = _same_as_written(after, obs=torch.randn(1, 4))
     assert [s.iterations for s in staged.stages if s.carries] == [4, 4, 4]
     _same_as_written(inside, obs=torch.randn(1, 4))
+
+
+def test_a_result_of_an_op_of_several_outside_of_the_body_is_no_row():
+    def observe(obs, noise):
+        for i in range(3):
+            noise = torch.tanh(noise) * (obs * float(i)).chunk(2, -1)[0]
+        return {"action": noise}
+
+    policy = vc.Policy("several", observe, {"obs": vc.Source("observation"), "noise": vc.Source("step")},
+                       {"obs": torch.randn(1, 1, 8), "noise": torch.randn(1, 1, 4)})
+    names = ("tanh", "getitem", "mul.Tensor")
+    nodes = [n for n in capture(policy).graph.nodes if n.op == "call_function" and op_name(n.target) in names
+             and n.meta["val"].shape[-1] == 4]
+    period = len(nodes) // 3
+    assert any(op_name(n.target) == "getitem" for n in nodes[:period])
+    with pytest.raises(NoLoop, match="op of several"):
+        roll(trace_of(nodes), Candidate(0, period, 3))

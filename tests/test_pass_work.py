@@ -15,7 +15,7 @@ import vlacompile as vc
 from tests.test_split_batched import count
 from vlacompile.capture.export import capture
 from vlacompile.capture.ops import flops
-from vlacompile.capture.program import Program, ProgramEditor
+from vlacompile.capture.program import Program, ProgramEditor, execute
 from vlacompile.passes.delay_frames import DelayFrames
 from vlacompile.passes.result import PassResult
 from vlacompile.pipeline import FUSED_PASSES, LOOP_PASSES, PASSES, _rewrite
@@ -80,7 +80,8 @@ def layers(n: int) -> vc.Policy:
         for i in range(0, 4 * n, 4):
             q, k, v = (linears[i + j](x).view(1, 10, 2, 4).transpose(1, 2) for j in range(3))
             mask = torch.logical_and(mask, pad) if i % 8 else mask | (pad & mask)
-            x = x + linears[i + 3](F.scaled_dot_product_attention(q, k, v, mask[None, None]).transpose(1, 2).reshape(1, 10, 8))
+            seen = F.scaled_dot_product_attention(q, k, v, mask[None, None])
+            x = x + linears[i + 3](seen.transpose(1, 2).reshape(1, 10, 8))
         return {"action": x}
 
     return _policy(observe, {"task": vc.Source("task")}, task=torch.randn(1, 6, 8), image=torch.randn(1, 4, 8),
@@ -294,3 +295,23 @@ def test_an_attention_is_counted_by_its_shapes():
     program = capture(_policy(observe, {}, x=torch.randn(1, 4, 16)))
     counted = [flops(n) for n in program.graph.nodes if n.target is torch.ops.aten.scaled_dot_product_attention.default]
     assert len(set(counted)) == 1 and counted[0] == 2 * 2 * (2 * 4 * 8 * 4)
+
+
+def test_a_deep_condition_of_a_loop_is_batched():
+    """Deeper than calls of Python may be."""
+    linears, mix = _linears(150), _linears(1)[0]
+
+    def observe(state, noise):
+        for i in range(3):
+            condition = state + 0.1 * i
+            for linear in linears:
+                condition = torch.relu(linear(condition))
+            noise = torch.tanh(mix(noise)) * condition
+        return {"action": noise}
+
+    policy = _policy(observe, {"noise": STEP}, state=torch.randn(1, 1, 8), noise=torch.randn(1, 1, 8))
+    rolled = find_loop(_rewrite(capture(policy), PASSES, [])).program
+    program = _rewrite(rolled, LOOP_PASSES, [])
+    assert count(program, "linear") == 150
+    assert torch.allclose(execute(program, policy.example_inputs)[0]["action"],
+                          policy.infer(**policy.example_inputs)["action"], atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ _SPLITS = frozenset({_ATEN.split, _ATEN.chunk, _ATEN.split_with_sizes})
 _ALONG = frozenset({_ATEN.slice, _ATEN.select})  # their second operand is a dimension
 _TRAILING = frozenset({_ATEN.linear, _ATEN.layer_norm})  # act on the last dimensions of their first operand
 _DIFFER = object()  # operands that cannot be put together
+Steps = Generator[tuple[Node, ...], Node, Node | None]  # yields rows, is sent them stacked
 
 
 class _Batcher:
@@ -32,9 +34,23 @@ class _Batcher:
 
     def stacked(self, rows: tuple[Node, ...]) -> Node:
         """A new node [K, *shape]: row k is rows[k]."""
+        asked, node = [self._made(rows)], None  # a stack of its own: conditions may be computed by hundreds of ops
+        while asked:
+            try:
+                wanted = asked[-1].send(node)
+            except StopIteration as made:
+                asked.pop()
+                node = made.value
+            else:
+                node = self.done.get(wanted)
+                if node is None:
+                    asked.append(self._made(wanted))
+        return node
+
+    def _made(self, rows: tuple[Node, ...]) -> Steps:
         if rows not in self.done:
             spend(len(rows))
-            self.done[rows] = self._whole(rows) or self._computed(rows) or self._plain(rows)
+            self.done[rows] = self._whole(rows) or (yield from self._computed(rows)) or self._plain(rows)
         return self.done[rows]
 
     def _plain(self, rows: tuple[Node, ...]) -> Node:
@@ -49,44 +65,48 @@ class _Batcher:
         in_order = all(r.args[:2] == (source, 0) and r.args[2] == k for k, r in enumerate(rows))
         return self.editor.map(source) if in_order and source.meta["val"].shape[0] == len(rows) else None
 
-    def _computed(self, rows: tuple[Node, ...]) -> Node | None:
+    def _computed(self, rows: tuple[Node, ...]) -> Steps:
         first = rows[0]
         alike = all(r.op == "call_function" and r.target is first.target and len(r.args) == len(first.args)
                     and r.kwargs == first.kwargs and r.meta["val"].shape == first.meta["val"].shape for r in rows)
         alike = alike and all(_fit(column) for column in zip(*(r.args for r in rows), strict=True))
         if not alike or len(set(rows)) == 1 or any(isinstance(v, Node) for v in first.kwargs.values()):
             return None
-        node = self._piece(rows) if first.target is operator.getitem else self._op(rows)
+        node = yield from (self._piece(rows) if first.target is operator.getitem else self._op(rows))
         self.batched += node is not None
         return node
 
-    def _op(self, rows: tuple[Node, ...]) -> Node | None:
+    def _op(self, rows: tuple[Node, ...]) -> Steps:
         first = rows[0]
         if not isinstance(first.target, torch._ops.OpOverload):
             return None
         packet, rank = first.target.overloadpacket, first.meta["val"].dim()
         rest_is_shared = all(r.args[1:] == first.args[1:] for r in rows)
         if is_pointwise(first) and not is_random(first):
-            args = [self._operand(c, i, first) for i, c in enumerate(zip(*(r.args for r in rows), strict=True))]
+            args = []
+            for i, column in enumerate(zip(*(r.args for r in rows), strict=True)):
+                args.append((yield from self._operand(column, i, first)))
             if all(a is not _DIFFER for a in args):
                 return self.editor.emit(first.target, tuple(args), dict(first.kwargs), like=first)
         elif packet in _TRAILING and rest_is_shared:
-            x = self.stacked(tuple(r.args[0] for r in rows))
+            x = yield tuple(r.args[0] for r in rows)
             return self.editor.emit(first.target, (x, *self.editor.map_args(first.args[1:])), like=first)
         elif packet in _VIEWS and rest_is_shared:
-            x = self.stacked(tuple(r.args[0] for r in rows))
+            x = yield tuple(r.args[0] for r in rows)
             return self.editor.emit(_ATEN.reshape.default, (x, [len(rows), *first.meta["val"].shape]), like=first)
         elif packet in _ALONG and rest_is_shared:
-            x = self.stacked(tuple(r.args[0] for r in rows))
+            x = yield tuple(r.args[0] for r in rows)
             axis = (first.args[1] if len(first.args) > 1 else 0) % first.args[0].meta["val"].dim()
             return self.editor.emit(first.target, (x, axis + 1, *first.args[2:]), like=first)
         elif first.target is _ATEN.cat.default and rest_is_shared and len({len(r.args[0]) for r in rows}) == 1:
             axis = (first.args[1] if len(first.args) > 1 else 0) % rank
-            parts = [self._full(c) for c in zip(*(r.args[0] for r in rows), strict=True)]
+            parts = []
+            for column in zip(*(r.args[0] for r in rows), strict=True):
+                parts.append((yield from self._full(column)))
             return self.editor.emit(first.target, (parts, axis + 1), like=first)
         return None
 
-    def _piece(self, rows: tuple[Node, ...]) -> Node | None:
+    def _piece(self, rows: tuple[Node, ...]) -> Steps:
         """getitem of a split: the split is done once, one dimension further in."""
         splits, index = tuple(r.args[0] for r in rows), rows[0].args[1]
         first = splits[0]
@@ -98,15 +118,15 @@ class _Batcher:
         if splits not in self.done:
             rank = first.args[0].meta["val"].dim()
             axis = (first.args[2] if len(first.args) > 2 else 0) % rank
-            x = self.stacked(tuple(s.args[0] for s in splits))
+            x = yield tuple(s.args[0] for s in splits)
             self.done[splits] = self.editor.emit(first.target, (x, first.args[1], axis + 1), like=first)
         return self.editor.emit(operator.getitem, (self.done[splits], index), like=rows[0])
 
-    def _operand(self, column: tuple, position: int, first: Node):
+    def _operand(self, column: tuple, position: int, first: Node) -> Steps:
         """One operand of an element-wise op over all rows; numbers that differ become a constant column."""
         rank = first.meta["val"].dim()
         if isinstance(column[0], Node):
-            return self._aligned(column, rank)
+            return (yield from self._aligned(column, rank))
         if len(set(map(repr, column))) == 1:
             return column[0]
         if first.target in SCALAR_OPS and all(isinstance(v, float) for v in column):
@@ -114,19 +134,19 @@ class _Batcher:
             return self.editor.constant(f"{first.name}_{position}_rows", rows)
         return _DIFFER
 
-    def _aligned(self, column: tuple[Node, ...], rank: int) -> Node:
+    def _aligned(self, column: tuple[Node, ...], rank: int) -> Steps:
         """A tensor operand of an element-wise op, so that it broadcasts against [K, *shape]."""
         if len(set(column)) == 1:
             return self.editor.map(column[0])
-        x, shape = self.stacked(column), list(column[0].meta["val"].shape)
+        x, shape = (yield column), list(column[0].meta["val"].shape)
         if len(shape) == rank:
             return x
         return self.editor.emit(_ATEN.reshape.default, (x, [len(column), *[1] * (rank - len(shape)), *shape]))
 
-    def _full(self, column: tuple[Node, ...]) -> Node:
+    def _full(self, column: tuple[Node, ...]) -> Steps:
         """A part of a concatenation, with all its rows."""
         if len(set(column)) > 1:
-            return self.stacked(column)
+            return (yield column)
         shape = list(column[0].meta["val"].shape)
         row = self.editor.emit(_ATEN.unsqueeze.default, (self.editor.map(column[0]), 0))
         return self.editor.emit(_ATEN.expand.default, (row, [len(column), *shape]))

@@ -11,6 +11,7 @@ from vlacompile.capture.ops import flops, is_free, is_random, node_bytes
 from vlacompile.capture.program import Program, ProgramEditor, delay
 from vlacompile.passes.result import PassResult
 from vlacompile.staging.cuts import CutProblem, recomputed_by_consumers
+from vlacompile.work import spend
 
 # Bytes that a frame is kept in, rather than in a computed value that would need a stage of its own: to copy them once
 # per observation costs less than to launch an engine.
@@ -123,18 +124,10 @@ class DelayFrames:
                                               f"{node_bytes(n)} bytes" for n, newest in kept.items()))
 
     def _problem(self, program: Program, delayed: tuple[Node, ...]) -> CutProblem:
-        inside, behind = set(delayed), {}
-        for i, node in enumerate(delayed):  # bit i: delayed[i] is needed for it
-            behind[node] = 1 << i
-            for j in node.all_input_nodes:
-                behind[node] |= behind.get(j, 0)
-        cost = [flops(n) for n in delayed]
+        inside, work = set(delayed), _work_behind(delayed)
 
         def pinned(node: Node) -> bool:
-            if node.op == "placeholder":
-                return True
-            work = sum(c for i, c in enumerate(cost) if c and behind[node] >> i & 1)
-            return not is_free(node) and work >= self.min_flops
+            return node.op == "placeholder" or (not is_free(node) and work[node] >= self.min_flops)
 
         outputs = set(program.output_nodes())
         consumed = {n for n in delayed if n in outputs or any(u not in inside for u in n.users)}
@@ -158,13 +151,14 @@ class DelayFrames:
             done.update(missing)
 
         def chain(node: Node, steps: int) -> Node:
-            if steps == 0:
-                if node not in done:
-                    copy(node)
-                return editor.map(node)
-            if (node, steps) not in chains:
-                chains[node, steps] = editor.emit(delay, (chain(node, steps - 1),), like=node, val=node.meta["val"])
-            return chains[node, steps]
+            if node not in done:
+                copy(node)
+            last = editor.map(node)
+            for k in range(1, steps + 1):
+                if (node, k) not in chains:
+                    chains[node, k] = editor.emit(delay, (last,), like=node, val=node.meta["val"])
+                last = chains[node, k]
+            return last
 
         needed = self._needed(program, delayed)
         for node in nodes:
@@ -188,3 +182,24 @@ class DelayFrames:
                 needed.add(node)
                 stack += () if node in delayed else node.all_input_nodes
         return needed
+
+
+def _work_behind(nodes: tuple[Node, ...]) -> dict[Node, int]:
+    """FLOPs of a value and of all of `nodes` that it is made of, each counted once. What an operand does not share with
+    the one that most is behind is added to it."""
+    work: dict[Node, int] = {}
+    behind: dict[Node, int] = {}  # bit i: nodes[i] is needed for it
+    for i, node in enumerate(nodes):
+        operands = [j for j in node.all_input_nodes if j in work]
+        base = max(operands, key=work.__getitem__, default=None)
+        known = behind[base] if base is not None else 0
+        more = 1 << i
+        for j in operands:
+            more |= behind[j] & ~known
+        behind[node], work[node] = known | more, work[base] if base is not None else 0
+        while more:
+            spend()
+            last = more.bit_length() - 1
+            work[node] += flops(nodes[last])
+            more ^= 1 << last
+    return work

@@ -195,7 +195,8 @@ def _is_loop_table(node: Node) -> bool:
 def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
     """Merge A into a consumer B when A is too small for a launch of its own, or when they differ in sources of
     the task alone (a new instruction writes all of them, its tokens and their mask). Both serve the same backbones, and B
-    runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage lies between them."""
+    runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage lies
+    between them."""
     merger = _Merger(parts, min_stage_flops)
     pending = list(range(len(merger.order)))  # a heap: the first group that can merge does
     while pending:

@@ -152,7 +152,8 @@ def _body_graph(found: Roll) -> Graph:
 
 
 def rebuild(program: Program, rolls: list[Roll]) -> Program:
-    """The program with a loop in the place of every region. Raises CannotExtrapolate, and NoLoop where what a region reads depends on it."""
+    """The program with a loop in the place of every region. Raises CannotExtrapolate, and NoLoop where what a region
+    reads depends on it."""
     owner = {n: r for r in rolls for n in r.region}
     level = _levels(program, owner)
     order = {n: i for i, n in enumerate(program.graph.nodes)}
