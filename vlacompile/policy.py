@@ -268,7 +268,7 @@ class Policy:
     def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The whole original function, a declared loop unrolled; the reference for parity. Inputs may be in the types
         that the bundle takes."""
-        inputs = {n: t.to(self.example_inputs[n].dtype) if n in self.example_inputs else t for n, t in inputs.items()}
+        inputs |= {n: inputs[n].to(t.dtype) for n, t in self.example_inputs.items() if n in inputs and inputs[n].dtype != t.dtype}
         values = named(self.name, self.observe, self.observe(**inputs), self.outputs[0])
         if self.loop is not None:
             values |= self._looped(inputs, values)

@@ -14,6 +14,7 @@ from torch.fx.node import map_arg
 
 from vlacompile.capture.program import infer_val
 from vlacompile.errors import CaptureError
+from vlacompile.lines import line_of
 
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
@@ -63,8 +64,7 @@ def type_of(new: Node, old: Node, policy: str):
     try:
         return infer_val(new)
     except RuntimeError as error:
-        line = next((t.strip() for t in reversed((old.meta.get("stack_trace") or "").splitlines()) if t.strip()), "")
         raise CaptureError(
-            "the values of an input decide a shape or a number", where=f'Policy "{policy}", {line or old.name}',
+            "the values of an input decide a shape or a number", where=f'Policy "{policy}", {line_of(old)}',
             why=f"the graph would differ from one input to the next: {old.name}",
             fix="use fixed shapes and masks there, instead of boolean indices and .item()") from error

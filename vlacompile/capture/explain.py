@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.export import _trace
 
 from vlacompile.capture.answers import why_and_fix
 from vlacompile.lines import line_text
@@ -78,10 +79,14 @@ def _of_assignment(module: torch.nn.Module) -> str:
 
 @contextlib.contextmanager
 def without_dumps() -> Iterator[None]:
-    """The exporter logs whole graphs before it raises; the error says what matters."""
+    """The exporter logs, and torch 2.13 prints, the whole graph before it raises; the error says what matters. What the
+    policy itself prints is shown."""
     kept = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    assert "print" not in vars(_trace), "it is the builtin"
+    _trace.print = lambda *words, **how: None
     try:
         yield
     finally:
+        del _trace.print
         logging.disable(kept)

@@ -20,6 +20,7 @@ from vlacompile.capture.weightless import without_content
 from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy
 
+_INDEXED = frozenset({torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default})
 _RETURNED = (OutputKind.USER_OUTPUT,)
 
 
@@ -64,7 +65,8 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
             continue
         else:
             _require_plain_op(policy.name, node)
-            new = copier.copy(node, mapping.__getitem__)
+            places = _places(node, known, graph, constants)
+            new = copier.copy(node, lambda n: places[n] if n in places else mapping[n])  # noqa: B023  called at once
             new.meta = {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
             val = node.meta.get("val")
             new.meta["val"] = type_of(new, node, policy.name) if is_symbolic(val) else to_meta(val)
@@ -72,6 +74,20 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
     live = {name: s for name, s in policy.sources.items() if s.update != "static"}
     return prune(Program(policy.name, graph, constants, live, inputs, policy.outputs, frozenset(parameters),
                          backbones=dict(policy.backbones)))
+
+
+def _places(node: Node, known: Concretiser, graph: Graph, constants: dict[str, torch.Tensor]) -> dict[Node, Node]:
+    """{mask: the places that it chooses} for an index that is a row of booleans and known: how many they are is known too."""
+    if node.target not in _INDEXED:
+        return {}
+    found = {}
+    for mask in [n for n in node.args[1] if n is not None and n.meta["val"].dtype is torch.bool and n.meta["val"].dim() == 1]:
+        if known.is_known(mask):
+            name = f"places__{mask.name}"
+            constants[name] = known.value(mask).nonzero()[:, 0]
+            found[mask] = graph.get_attr(name)
+            found[mask].meta["val"] = to_meta(constants[name])
+    return found
 
 
 def _returned(exported: torch.export.ExportedProgram, output: Node) -> tuple[Node, ...]:
