@@ -103,7 +103,7 @@ def test_the_language_stage_hands_on_keys_and_values(bundle):
     language = next(s for s in bundle.plan.stages if s.name == "language")
     names = {bundle.plan.values[v].name for v in language.depends}
     assert names == {"observation.language.tokens", "observation.language.attention_mask"}
-    assert len(language.outputs) == 4, "the grounding block and three decoder layers"
+    assert len(language.outputs) == 5, "the grounding block, three decoder layers, and whether there is a word at all"
 
 
 @pytest.mark.parametrize("change", ["instruction", "cameras", "state"])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import vlacompile as vc
-from vlacompile.errors import EmitError, StagingError
+from vlacompile.errors import CaptureError, EmitError, StagingError
 from vlacompile.policy import Policy, Source
 
 
@@ -128,11 +128,11 @@ def test_pivots_of_zero():
     (lambda x: torch.linalg.svdvals(x), "svd"),
     (lambda x: torch.linalg.inv(x.flatten(1)[:, :9, None] * x.flatten(1)[:, None, :9] + 9 * torch.eye(9)), "up to 8 rows"),
     (lambda x: torch.special.erfcx(x), "special_erfcx"),
-    (lambda x: F.gumbel_softmax(x), "make the random numbers an input"),
+    (lambda x: F.gumbel_softmax(x), "make them an input"),
 ], ids=["svd", "rows", "inexact", "random"])
 def test_what_no_engine_computes_is_told_by_its_line(op, words, tmp_path):
     said = []
-    with pytest.raises(EmitError) as error:
+    with pytest.raises((EmitError, CaptureError)) as error:
         vc.build(policy({"odd": op}), recipe="fp16", out=tmp_path / "p.vlab", progress=said.append)
     assert "tests/test_ops.py" in error.value.where and words in str(error.value), str(error.value)
     assert not any("precision" in phase or "golden" in phase for phase in said)

@@ -8,6 +8,7 @@ import torch
 from torch.fx import Node
 
 from vlacompile.capture.program import Program, ProgramEditor
+from vlacompile.errors import StagingError
 from vlacompile.passes.result import PassResult
 from vlacompile.staging.dependency import dependencies
 
@@ -31,6 +32,7 @@ class OwnOutputs:
 
     def run(self, program: Program) -> PassResult:
         outputs, depends = program.output_nodes(), dependencies(program)
+        self._require_own_backbones(program)
         again = [n for i, n in enumerate(outputs) if n in outputs[:i]]
         if not again and all(n.op == "call_function" and depends[n] and n.meta["val"].dim() for n in outputs):
             return PassResult(program, False)
@@ -46,6 +48,13 @@ class OwnOutputs:
             if not node.meta["val"].dim():
                 own[i] = editor.emit(_ATEN.reshape.default, (own.get(i) or editor.map(node), [1]), like=node)
         return PassResult(self._finish(editor, own), True, (f"copied {len(own)} outputs",))
+
+    def _require_own_backbones(self, program: Program) -> None:
+        of: dict[Node, str] = {}
+        for name, node in zip(program.outputs, program.output_nodes(), strict=True):
+            if name in program.backbones.values() and of.setdefault(node, name) != name:
+                raise StagingError(f'"{of[node]}" and "{name}" are the same value', where=f'policy "{program.name}"',
+                                   why="all that leads to them is equal: it is one backbone twice", fix="leave one of them out")
 
     def _handed_out(self, program: Program, editor: ProgramEditor, node: Node) -> Node:
         sources = [n for n in program.graph.nodes if n.op == "placeholder"]

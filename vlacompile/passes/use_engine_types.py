@@ -26,7 +26,7 @@ class UseEngineTypes:
     boards have no f64, and what may be computed in fewer bits is a recipe's to say. Weights keep their numbers. What no
     source reaches is computed in the type that it was written in, and becomes f32 where it is read; results of f64 are
     rounded, and those of 16 bits differ from the policy's own by the roundings that it makes and f32 does not, but for
-    outputs, which are rounded as it does. A source in such a type is one in f32 or i32; in fp16 it stays one.
+    outputs and for what is cast there and back, which are rounded as it does. A source in such a type is one in f32 or i32; in fp16 it stays one.
 
     Before:
         %x = source "x" bf16[1,4]
@@ -52,10 +52,10 @@ class UseEngineTypes:
 
 
 def _rounds(node: Node) -> bool:
-    """Whether it is the rounding of an output, f32 before and after."""
-    back = [u for u in node.users if u.target is _ATEN._to_copy.default and u.meta["val"].dtype is torch.float32]
-    return (node.target is _ATEN._to_copy.default and len(back) == len(node.users) == 1
-            and any(u.op == "output" for u in back[0].users) and node.args[0].meta["val"].dtype is torch.float32)
+    """Whether it is a rounding: a cast of f32 to 16 bits of which nothing is made but f32."""
+    return (node.target in _CASTS and bool(node.users) and node.meta["val"].dtype in (torch.bfloat16, torch.float16)
+            and node.args[0].meta["val"].dtype is torch.float32
+            and all(u.target in _CASTS and u.meta["val"].dtype is torch.float32 for u in node.users))
 
 
 def coarsest(program: Program) -> str:
@@ -143,11 +143,21 @@ class _Widener:
     def _call(self, node: Node) -> None:
         read = lambda args: map_aggregate(map_arg(args, self._read), _wide_dtype)  # noqa: E731
         args, kwargs = read(node.args), dict(read(node.kwargs))
+        if self._rounds(node, args):
+            self.editor.replace(node, self.editor.emit(node.target, (args[0], *node.args[1:]), dict(node.kwargs), like=node))
+            return
         wanted = node.meta["val"].dtype if isinstance(node.meta["val"], torch.Tensor) else None
         if node.target in _CASTS and args[0].meta["val"].dtype is OTHERS.get(wanted, wanted):
             self.editor.replace(node, args[0])
             return
         self.editor.replace(node, self.editor.emit(node.target, args, kwargs, like=node))
+
+    @staticmethod
+    def _rounds(node: Node, args: tuple) -> bool:
+        """A cast of f32 to 16 bits of which nothing is made but a cast back: the policy rounds on purpose."""
+        back = node.users and all(u.target in _CASTS and u.meta["val"].dtype in (torch.float32, torch.float64) for u in node.users)
+        return bool(back and node.target in _CASTS and node.meta["val"].dtype in (torch.bfloat16, torch.float16)
+                    and args[0].meta["val"].dtype is torch.float32 and node.args[0].meta["val"].dtype not in (torch.bfloat16, torch.float16))
 
     def _cast(self, new: Node, like: Node) -> Node:
         return self.editor.emit(_ATEN._to_copy.default, (new,), {"dtype": OTHERS[like.meta["val"].dtype]}, like=like)
