@@ -51,6 +51,8 @@ def drawn(example: torch.Tensor, rng: np.random.Generator, share: float = 1.0) -
     """Another tensor of the same kind, as far from the example as this share of its numbers: every float of its own
     magnitude, and of what is usual among them where that is more; pixels in another light; the others as `vary` has
     them."""
+    if example.dim() == 0:
+        return drawn(example[None], rng, share)[0]
     array = example.numpy() if example.dtype != torch.bfloat16 else example.float().numpy()
     if array.dtype.kind == "f":
         size = np.abs(array)
