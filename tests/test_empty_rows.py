@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -119,3 +121,17 @@ def _no_mask(q, k, v, m):
 def test_no_cost_where_no_row_can_be_empty(tmp_path, attend):
     assert not GuardEmptyRows().run(capture(policy(attend))).changed
     assert worst(lambda: policy(attend), tmp_path / "p.vlab") < 1e-6
+
+
+@pytest.mark.parametrize("rank", [2, 3, 5, 6])
+def test_attention_of_any_rank(tmp_path, rank):
+    lead = (2, 3, 2, 2)[: rank - 2]
+
+    def observe(x, m):
+        q = (x + torch.linspace(0, 1, 24 if rank > 4 else 6)[: math.prod(lead)].reshape(*lead, 1, 1)) if rank > 2 else x
+        y = F.scaled_dot_product_attention(q, q, q.sin(), m if rank < 4 else m.reshape(*[1] * (rank - 2), 4, 4))
+        return {"action": y.reshape(1, -1, 8)}
+
+    make = lambda: Policy("p", observe, dict.fromkeys("xm", Source("observation")),  # noqa: E731
+                          {"x": torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), "m": torch.ones(4, 4, dtype=torch.bool).tril()})
+    assert worst(make, tmp_path / "p.vlab") < 1e-6

@@ -129,6 +129,7 @@ def lines_of(found: dict[str, str]) -> set[str]:
 
 def test_data_dependent_control_flow_names_the_line(fails, tmp_path):
     lines = fails(5, "build", "tests.cli_policies:branching", "-o", "out.vlab")
+    assert set(lines) == {"what", "where", "why", "fix"}, "and no graph of the exporter's"
     assert re.search(r"cli_policies\.py:\d+: if state\.sum\(\) > 0", lines["where"])
     assert not list(tmp_path.iterdir())
 

@@ -22,6 +22,7 @@ from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.passes.fold_constants import FoldConstants
+from vlacompile.passes.four_dimensional_attention import FourDimensionalAttention
 from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
@@ -219,6 +220,9 @@ def _example(kind) -> Policy:
         return Policy("example", Largest().eval(), {"x": Source("observation")}, X)
     if kind is UseEngineTypes:
         return Policy("example", Bf16().eval(), {"x": Source("observation")}, {"x": X["x"].bfloat16()})
+    if kind is FourDimensionalAttention:
+        return Policy("example", lambda x: {"action": torch.nn.functional.scaled_dot_product_attention(x, x, x)},
+                      {"x": Source("observation")}, {"x": torch.randn(1, 5, 4)})
     if kind is GuardEmptyRows:
         inputs = {"q": torch.randn(1, 2, 4, 8), "m": torch.zeros(1, 1, 4, 4, dtype=torch.bool)}
         return Policy("example", _attention, dict.fromkeys(inputs, Source("observation")), inputs)

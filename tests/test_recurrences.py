@@ -11,6 +11,7 @@ import vlacompile as vc
 from vlacompile.capture.export import capture
 from vlacompile.capture.program import execute
 from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
+from vlacompile.errors import CaptureError
 from vlacompile.policy import Policy, Source
 
 
@@ -95,3 +96,17 @@ def test_int8_reaches_the_weights(tmp_path):
     full, small = (sum(f.stat().st_size for f in (vc.build(policy, recipe=r, out=tmp_path / n).path / "stages").iterdir())
                    for r, n in ((None, "f.vlab"), (str(tmp_path / "r.toml"), "i.vlab")))
     assert small < 0.45 * full
+
+
+def test_packed_sequences_are_refused_with_what_to_write(tmp_path):
+    rnn = nn.LSTM(4, 8, batch_first=True).eval()
+
+    def observe(x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return {"action": rnn(packed)[1][0][-1][:, None]}  # packed
+
+    policy = Policy("packed", observe, {"x": Source("observation"), "lengths": Source("observation")},
+                    {"x": torch.randn(1, 5, 4), "lengths": torch.tensor([3])})
+    with pytest.raises(CaptureError, match="as many steps as the value") as raised:
+        vc.build(policy, out=tmp_path / "p.vlab")
+    assert "test_recurrences.py" in raised.value.where and "lengths - 1" in raised.value.fix

@@ -38,6 +38,7 @@ from vlacompile.passes.drop_identities import DropIdentities
 from vlacompile.passes.fill_empty import FillEmpty
 from vlacompile.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.passes.fold_constants import FoldConstants
+from vlacompile.passes.four_dimensional_attention import FourDimensionalAttention
 from vlacompile.passes.fuse_loop import FuseLoop
 from vlacompile.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
@@ -96,6 +97,7 @@ PASSES = (
     CollapseLinearChains(),
     SplitBatched(),
     GuardEmptyRows(),
+    FourDimensionalAttention(),
     MergeCommonSubexpressions(),
 )
 LOOP_PASSES = (

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch.export import _trace
+from torch.nn.utils.rnn import PackedSequence
 
 from vlacompile.capture.answers import why_and_fix
 from vlacompile.lines import line_text
@@ -35,6 +36,12 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
         owner = frame.f_locals.get("self")
         if names.get(id(owner)):
             where = f'Policy "{policy}", module {names[id(owner)]} ({type(owner).__name__})'
+    if _packs(error):
+        return CaptureError(
+            "a packed sequence has as many steps as the value of an input says", where=where + line,
+            why="stages run a fixed number of steps",
+            fix="run the layer over the padded sequence, and take the state at the last step that counts: "
+            "output[torch.arange(1), lengths - 1] (of one direction; what follows it is not read)")
     text = f"{type(error).__name__}: {error}"
     if any(mark in text for mark in _BY_DATA):
         return CaptureError(
@@ -51,6 +58,12 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
             why="PyTorch's exporter does not convert weights that torch.func.vjp or grad has wrapped",
             fix="with torch.enable_grad(): use torch.autograd.grad(outputs, inputs), which is traced")
     return CaptureError("the inference function cannot be traced", where=where + line, **why_and_fix(error))
+
+
+def _packs(error: Exception) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(frame.f_code.co_name == "pack_padded_sequence" or any(isinstance(v, PackedSequence) for v in frame.f_locals.values())
+               for frame in frames)
 
 
 def policys_line(error: Exception) -> str:
