@@ -38,7 +38,7 @@ from vlacompile.passes.use_engine_types import UseEngineTypes
 from vlacompile.passes.write_complex_as_pairs import WriteComplexAsPairs
 from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
 from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
-from vlacompile.pipeline import FUSED_PASSES, LOOP_PASSES, PASSES
+from vlacompile.pipeline import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, PASSES
 from vlacompile.policy import Policy, Source
 from vlacompile.staging.find_loop import find_loop
 
@@ -279,7 +279,7 @@ def _documented(kind, part: str) -> str:
     return textwrap.dedent(block.group(1)).strip()
 
 
-KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), SplitLargeLinears(), OwnOutputs(), *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
+KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), SplitLargeLinears(), *LAST_PASSES, *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)

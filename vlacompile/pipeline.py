@@ -79,7 +79,6 @@ from vlacompile.verify.tolerances import tolerance
 from vlacompile.work import bounded
 
 PASSES = (
-    FoldConstants(),
     WriteComplexAsPairs(),
     WriteRecurrencesOut(),
     DecomposeUntranslated(is_translated, decompositions),
@@ -103,6 +102,10 @@ PASSES = (
 LOOP_PASSES = (
     BatchOverLoop(),
     MergeCommonSubexpressions(),
+)
+LAST_PASSES = (
+    FoldConstants(),
+    OwnOutputs(),
 )
 FUSED_PASSES = (
     FuseLoop(),
@@ -321,7 +324,7 @@ def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | Non
         written, program = (None if choice.sampling is None else program), choice.program
     if found and fuses(program, target, recipe.loop, recipe.precision):
         program = _rewrite(program, FUSED_PASSES, notes)
-    program = _rewrite(program, (OwnOutputs(),), notes)
+    program = _rewrite(program, LAST_PASSES, notes)
     with bounded("partition", size_of(program)):
         parts = partition(program, minimum)
     notes += [f"merged: {note}" for note in parts.merged]

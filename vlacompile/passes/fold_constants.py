@@ -12,6 +12,7 @@ from torch.fx.node import map_arg
 from vlacompile.capture.ops import is_random
 from vlacompile.capture.program import Program, ProgramEditor
 from vlacompile.passes.result import PassResult
+from vlacompile.staging.rolled import RolledLoop
 
 _ATEN = torch.ops.aten
 _WRITES = frozenset({_ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.index_put, _ATEN.copy, _ATEN.fill, _ATEN.scatter,
@@ -20,8 +21,9 @@ _WRITES = frozenset({_ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.index_put,
 
 @dataclass(frozen=True)
 class FoldConstants:
-    """Ops with several results, and elements written into a tensor one after the other, of constants alone. What else no
-    source reaches stays as it is written: loops are found by it, and stages fold it where it is read.
+    """Ops with several results, and elements written into a tensor one after the other, of constants alone: no value between
+    stages is a tuple. What else no source reaches is folded by the stages that read it. After loops are found: what
+    follows from an iteration's number is what they are found by.
 
     Before:
         %x = source "x" f32[1,4]
@@ -62,7 +64,7 @@ class _Fold:
         for n in program.graph.nodes:
             if n.op == "get_attr" and n.target in program.parameters or any(i in self.of_weights for i in n.all_input_nodes):
                 self.of_weights.add(n)
-            if n.op == "get_attr" or (n.op == "call_function" and not is_random(n) and all(i in constant for i in n.all_input_nodes)):
+            if n.op == "get_attr" or (n.op == "call_function" and not is_random(n) and not isinstance(n.target, RolledLoop) and all(i in constant for i in n.all_input_nodes)):
                 constant.add(n)
         several = {n for n in constant if n.op == "call_function" and not isinstance(n.meta["val"], torch.Tensor)}
         written = {n for n in constant if _packet(n) in _WRITES and not any(_packet(u) in _WRITES and u in constant for u in n.users)}
