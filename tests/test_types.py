@@ -177,3 +177,29 @@ def test_the_manifest_says_what_was_computed_in_other_types(tmp_path):
     bundle = vc.build(stored(torch.bfloat16), out=tmp_path / "p.vlab")
     notes = json.loads((bundle.path / "manifest.json").read_text())["provenance"]["notes"]
     assert any("bfloat16" in n for n in notes), notes
+
+
+class Sampler(nn.Module):
+    """Ten steps of a flow under autocast, or with weights in 16 bits; the time is embedded in f64."""
+
+    def __init__(self, dtype: torch.dtype, autocast: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.autocast = nn.Sequential(nn.Linear(6 + 8 + 4, 64), nn.SiLU(), nn.Linear(64, 6)).to(dtype), autocast
+
+    def forward(self, state, noise):
+        x = noise
+        for k in range(10):
+            time = (torch.tensor(k / 10, dtype=torch.float64) * torch.linspace(1, 4, 4, dtype=torch.float64)).sin().float()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
+                row = torch.cat([x, state[:, None].expand(1, 5, 8), time.expand(1, 5, 4)], -1)
+                x = x + 0.1 * self.net(row.to(self.net[0].weight.dtype)).float()
+        return {"action": x}
+
+
+@pytest.mark.parametrize(("dtype", "autocast"), [(torch.bfloat16, False), (torch.float32, True)], ids=str)
+def test_loops_are_found_whatever_they_are_computed_in(tmp_path, dtype, autocast):
+    inputs = {"state": torch.randn(1, 8, generator=torch.Generator().manual_seed(1)), "noise": torch.zeros(1, 5, 6)}
+    make = lambda: Policy("sampler", Sampler(dtype, autocast).eval(), {"state": OBSERVED, "noise": Source("step")}, inputs)  # noqa: E731
+    assert worst(make, tmp_path / "p.vlab", draws=1) < 2e-2
+    assert [s.sampling.iterations for s in vc.load(tmp_path / "p.vlab").plan.stages if s.sampling] == [10]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import torch
 from torch.fx import Node
 from torch.fx.node import map_aggregate, map_arg
 
-from vlacompile.capture.program import Program, ProgramEditor
+from vlacompile.capture.program import Program, ProgramEditor, op_name
 from vlacompile.passes.result import PassResult
 from vlacompile.policy import TAKEN_AS, as_taken
 from vlacompile.staging.stages import fold
@@ -126,12 +127,13 @@ class _Widener:
         return self.wide[node]
 
     def _widened(self, node: Node) -> Node:
-        weight = node
+        weight, way = node, []
         while weight.op == "call_function" and weight.target in _MOVES:
+            way.append(f"{op_name(weight.target)}{weight.args[1:]}{weight.kwargs}")
             weight = weight.args[0]
-        if weight.op == "get_attr":  # a weight, or one in another type or shape: its own numbers
+        if weight.op == "get_attr":  # a weight, or one in another type or shape: its own numbers, once for all iterations
             own = node.op == "get_attr" and all(u in self.live for u in node.users)
-            name = node.target if own else f"{weight.target}__{node.name}__wide"
+            name = node.target if own else f"{weight.target}__{zlib.crc32(' '.join(way).encode()):08x}__wide"
             return self.editor.weight(name, lambda: self._numbers(node))
         return self._cast(self._as_written(node), node)
 
