@@ -63,7 +63,7 @@ class PartOfABuffer(Base):
 class Queue(Base):
     def forward(self, state):
         if not self.queue:
-            self.queue.extend(self.lin(state).reshape(2, 6))
+            self.queue.extend(self.lin(state).reshape(2, 6))  # kept
         return {"action": self.queue.popleft().reshape(1, 1, 6)}  # kept
 
 
@@ -75,7 +75,23 @@ class Counting(Base):
         return self.action(state * self.count)
 
 
-@pytest.mark.parametrize("kind", [Average, Assigned, Attribute, PartOfABuffer, Queue, Counting], ids=lambda k: k.__name__)
+class InstructionOnce(Base):
+    """The first instruction is encoded, and all later ones are taken for it."""
+
+    def forward(self, state):
+        if self.cached is None:
+            self.cached = state.tanh()  # kept
+        return self.action(state + self.cached)
+
+
+class ScaleOnce(Base):
+    def forward(self, state):
+        if self.cached is None:
+            self.cached = float(state.abs().max())  # kept
+        return self.action(state / self.cached)
+
+
+@pytest.mark.parametrize("kind", [Average, Assigned, Attribute, PartOfABuffer, Queue, Counting, InstructionOnce, ScaleOnce], ids=lambda k: k.__name__)
 def test_state_is_refused_with_its_line(tmp_path, kind):
     policy = Policy("p", kind().eval(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})
     with pytest.raises(CaptureError) as raised:
@@ -118,6 +134,43 @@ class Lazy(Base):
 def test_what_does_not_outlast_a_call_is_a_value(tmp_path, kind):
     make = lambda: Policy("p", kind().eval(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})  # noqa: E731
     assert worst(make, tmp_path / "p.vlab") < 1e-6
+
+
+def _in_a_closure():
+    seen, lin = [], nn.Linear(8, 12).eval()
+
+    def observe(state):
+        seen.append(state)  # kept
+        return {"action": lin(torch.stack(seen).mean(0)).reshape(1, 2, 6)}
+    return observe
+
+
+def _in_a_variable():
+    last, lin = torch.zeros(1, 8), nn.Linear(8, 12).eval()
+
+    def observe(state):
+        nonlocal last
+        last = 0.5 * last + state  # kept
+        return {"action": lin(last).reshape(1, 2, 6)}
+    return observe
+
+
+_SEEN = {}
+
+
+def _in_a_global():
+    def observe(state):
+        _SEEN.setdefault("first", state * 1.0)  # kept
+        return {"action": (state - _SEEN["first"])[:, None]}
+    return observe
+
+
+@pytest.mark.parametrize("make", [_in_a_closure, _in_a_variable, _in_a_global], ids=lambda f: f.__name__)
+def test_state_beside_modules_is_refused_with_its_line(tmp_path, make):
+    policy = Policy("p", make(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})
+    with pytest.raises(CaptureError) as raised:
+        vc.build(policy, out=tmp_path / "p.vlab")
+    assert "# kept" in raised.value.where, str(raised.value)
 
 
 def _drawn(state):

@@ -125,9 +125,9 @@ def test_a_number_is_handed_out_with_one_dimension(tmp_path):
 
 
 def test_names_that_differ_in_no_letter(tmp_path):
-    make = lambda: Policy("names", lambda **k: {"action": k["a.b"] - 2 * k["a_b"] + k["input"]},  # noqa: E731
-                          dict.fromkeys(("a.b", "a_b", "input"), OBSERVED),
-                          {n: torch.full((1, 2, 3), float(i)) for i, n in enumerate(("a.b", "a_b", "input"))})
+    names = ("a.b", "a_b", "input", "class", "0", "None", "lambda", "linear", "max")
+    make = lambda: Policy("names", lambda **k: {"action": k["a.b"] - 2 * k["a_b"] + sum(k[n] for n in names[2:])},  # noqa: E731
+                          dict.fromkeys(names, OBSERVED), {n: torch.full((1, 2, 3), float(i)) for i, n in enumerate(names)})
     assert worst(make, tmp_path / "p.vlab") < 1e-6
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlacompile.capture.answers import check_call
 from vlacompile.capture.explain import policys_line
+from vlacompile.capture.held import Held
 from vlacompile.capture.modules import modules_of
 from vlacompile.capture.repeatable import call, require_repeatable
 from vlacompile.errors import SourceError, VlaError
@@ -11,7 +12,8 @@ from vlacompile.policy import Policy
 
 
 def check_calls(policy: Policy) -> None:
-    """Two calls with the example inputs. Raises SourceError where PyTorch itself fails, CaptureError where they differ."""
+    """A few calls with the example inputs and others. Raises SourceError where PyTorch itself fails, CaptureError where they differ."""
+    held = Held(modules_of(policy.observe, policy.step), (policy.observe, policy.step))
     try:
         first = call(policy)
     except VlaError:
@@ -25,4 +27,4 @@ def check_calls(policy: Policy) -> None:
             "the inference function fails with its own example inputs", where=f'Policy "{policy.name}"' + (f", {line}" if line else ""),
             why=f"{type(error).__name__}: {text}".rstrip(": "),
             fix="call policy.infer(**policy.example_inputs) in Python, and mend the function or the examples") from error
-    require_repeatable(policy, first, modules_of(policy.observe, policy.step))
+    require_repeatable(policy, first, held)

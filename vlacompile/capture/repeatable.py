@@ -1,6 +1,6 @@
-"""A call that is repeated must give the same: otherwise the function keeps something, or draws random numbers.
+"""A call must give the same whatever calls were made before it.
 
-Finds the policy's line where what its modules hold changes. Must not know graphs.
+Finds the policy's line where what it holds changes. Must not know graphs.
 """
 
 from __future__ import annotations
@@ -12,39 +12,76 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import nn
 
 from vlacompile.capture.export import capture
-from vlacompile.lines import line_text
+from vlacompile.capture.held import Held
 from vlacompile.capture.state import KEEP_NOTHING
 from vlacompile.errors import CaptureError
+from vlacompile.lines import line_text
 from vlacompile.policy import Policy
 
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
 LAST_BITS = 1e-5  # of the largest number
-_MANY = 64  # elements of a container that are compared
 
 
-def call(policy: Policy) -> dict[str, torch.Tensor]:
-    """What the inference function returns for the example inputs, into which it may write."""
+def call(policy: Policy, inputs: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """What the inference function returns, for the example inputs where none are given; it may write into them."""
     with torch.no_grad():
-        return policy.infer(**{n: t.detach().clone() for n, t in policy.example_inputs.items()})
+        return policy.infer(**{n: t.detach().clone() for n, t in (policy.example_inputs if inputs is None else inputs).items()})
 
 
-def require_repeatable(policy: Policy, first: Mapping[str, torch.Tensor], modules: Mapping[str, nn.Module]) -> None:
-    """first: what an earlier call gave. Raises CaptureError where another one gives something else."""
-    again = call(policy)
-    other = next((n for n in policy.outputs if not _same(again[n], first[n])), None)
-    if other is None:
-        return
-    line = line_that_changes(policy, modules)
+def require_repeatable(policy: Policy, first: Mapping[str, torch.Tensor], held: Held) -> None:
+    """first: what an earlier call gave. held: saved before it. Raises CaptureError where another call gives something else, or does so
+    after a call with else after a call with other inputs."""
+    left = held.changed()
+    other = _that_differs(policy, call(policy), first)
+    if other is not None:
+        raise _differs(policy, other, held)
+    if left and _hears_of_others(policy, first, held):
+        held.restore()
+        line = _line_that_changes(policy, held)
+        raise CaptureError(
+            "the inference function keeps what it computed from its inputs", where=_where(policy, line),
+            why="a call gives something else after one with other inputs", fix=KEEP_NOTHING)
+
+
+def _hears_of_others(policy: Policy, first: Mapping[str, torch.Tensor], held: Held) -> bool:
+    """Whether a call gives something else where the one before it was with other inputs, from the beginning."""
+    held.restore()
+    try:
+        call(policy, {n: t if policy.sources[n].update == "static" else _other(t) for n, t in policy.example_inputs.items()})
+        found = _that_differs(policy, call(policy), first) is not None
+    except Exception:  # noqa: BLE001  whatever the policy raises: other inputs than its example may be none
+        found = False
+    held.restore()
+    call(policy)
+    return found
+
+
+def _that_differs(policy: Policy, one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> str | None:
+    return next((n for n in policy.outputs if not _same(one[n], other[n])), None)
+
+
+def _other(example: torch.Tensor) -> torch.Tensor:
+    if example.is_floating_point():
+        return example * 0.5 + 0.25
+    return example.reshape(-1).roll(1).reshape(example.shape)
+
+
+def _differs(policy: Policy, output: str, held: Held) -> CaptureError:
+    held.save()
+    line = _line_that_changes(policy, held)
     if not line:
         capture(policy, whole=True)  # names the line that draws random numbers
-    raise CaptureError(
-        f'two calls with the same inputs give another "{other}"', where=f'Policy "{policy.name}"' + (f", {line}" if line else ""),
-        why="that line changes what the policy's modules hold, which the next call reads" if line else
-        "the function draws random numbers, or keeps something from one call to the next",
-        fix=KEEP_NOTHING if line else "make the random numbers an input: vlacompile.Source(\"step\"), as the noise of a sampler")
+    return CaptureError(
+        f'two calls with the same inputs give another "{output}"', where=_where(policy, line),
+        why="that line changes what the next call reads" if line else
+        "the function draws random numbers outside PyTorch, or keeps something where only it knows",
+        fix=KEEP_NOTHING if line else f'random numbers: make them an input, vlacompile.Source("step"). State: {KEEP_NOTHING}')
+
+
+def _where(policy: Policy, line: str) -> str:
+    return f'Policy "{policy.name}"' + (f", {line}" if line else "")
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -55,24 +92,15 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((a - b).abs().max() <= LAST_BITS * a.abs().max()) if a.numel() else True
 
 
-def line_that_changes(policy: Policy, modules: Mapping[str, nn.Module]) -> str:
-    """The first line in a call that changes what a module holds beside its weights; "" where none does."""
-    every = [m for top in modules.values() for m in top.modules()]
-    before = [_contents(vars(m)) for m in every]
-    call(policy)
-    changing = [m for m, old in zip(every, before, strict=True) if _contents(vars(m)) != old]
-    return _watched(policy, changing) if changing else ""
-
-
-def _watched(policy: Policy, changing: list[nn.Module]) -> str:
-    held = [_contents(vars(m)) for m in changing]
+def _line_that_changes(policy: Policy, held: Held) -> str:
+    """The first line in a call that changes what is held; "" where none does."""
     last, found = ("", 0), ""
 
     def look(frame: FrameType, event: str, argument):
         nonlocal last, found
         if found or frame.f_code.co_filename.startswith(_LIBRARIES):
             return None  # of a library's code, the policy's line that called it counts
-        if last[0] and [_contents(vars(m)) for m in changing] != held:
+        if last[0] and held.changed():
             found = line_text(*last, linecache.getline(*last))
             return None
         last = frame.f_code.co_filename, frame.f_lineno
@@ -85,16 +113,3 @@ def _watched(policy: Policy, changing: list[nn.Module]) -> str:
     finally:
         sys.settrace(old)
     return found
-
-
-def _contents(value, depth: int = 0):
-    """What tells whether `value` was changed or written into."""
-    if isinstance(value, torch.Tensor):
-        return id(value), None if value.is_inference() else value._version
-    if isinstance(value, (int, float, str, bool, type(None))):
-        return value
-    if isinstance(value, Mapping) and depth < 4:
-        return tuple((str(k), _contents(v, depth + 1)) for k, v in list(value.items())[:_MANY] if k not in ("_modules", "_parameters"))
-    if hasattr(value, "__len__") and hasattr(value, "__iter__") and depth < 4:
-        return len(value), tuple(_contents(v, depth + 1) for v in list(value)[:_MANY])
-    return id(value)

@@ -6,6 +6,7 @@ Owns the reading of the export's signature. Must not know how it was traced.
 from __future__ import annotations
 
 import itertools
+import keyword
 
 import torch
 from torch.export.graph_signature import InputKind, OutputKind
@@ -140,7 +141,8 @@ def _require_plain_op(policy: str, node: Node) -> None:
 
 
 def _identifier(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
+    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else f"source_{plain}"
 
 
 def constant_name(target: str) -> str:

@@ -61,7 +61,7 @@ def drawn(example: torch.Tensor, rng: np.random.Generator, share: float = 1.0) -
         if array.ndim >= 3:  # of pixels and features the example shows where they end
             new = new.clip(array.min(), array.max())
         return torch.from_numpy(new.astype(array.dtype)).to(example.dtype)
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 and array.ndim >= 3:
         moved = vary(example, rng).numpy().astype(np.float64)
         lit = (moved - 127.5) * (1 + share * rng.uniform(-0.7, 0.5)) + 127.5 + share * rng.uniform(-64, 64)
         return torch.from_numpy(lit.round().clip(0, 255).astype(np.uint8))
@@ -75,7 +75,7 @@ def edges(policy: Policy) -> list[tuple[str, Inputs]]:
     sources = dict(policy.sources)
     first = newest_of(sources, (*policy.calibration, policy.example_inputs)[0])
     live = {n: t for n, t in first.items() if sources[n].update != "static"}
-    frames = [n for n, t in live.items() if t.dtype == torch.uint8]
+    frames = [n for n, t in live.items() if t.dtype == torch.uint8 and t.dim() >= 3]
     rest = {} if policy.calibration else {n: t for n, t in live.items() if not t.is_floating_point() and n not in frames}
     masks = [n for n, t in rest.items() if t.dtype == torch.bool]
     ids = [n for n in rest if n not in masks]

@@ -7,6 +7,7 @@ ports of loop bodies. Must not know backends or byte offsets.
 from __future__ import annotations
 
 import itertools
+import keyword
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -325,4 +326,5 @@ def _free(name: str, taken: set[str]) -> str:
 
 def _port(value: str) -> str:
     """A value's name as an identifier."""
-    return "".join(c if c.isalnum() else "_" for c in value.replace("@", "__ago_"))
+    plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in value.replace("@", "__ago_"))
+    return plain if plain.isidentifier() and not keyword.iskeyword(plain) else f"value_{plain}"

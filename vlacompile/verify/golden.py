@@ -48,7 +48,8 @@ def edge_inputs(sources: Mapping[str, Source], example: Mapping[str, torch.Tenso
 
 
 def edge(example: torch.Tensor, k: int) -> torch.Tensor:
-    """The k-th of EDGES tensors like `example`. Indices and numbers stay within the example's range, bytes within theirs."""
+    """The k-th of EDGES tensors like `example`. Indices and numbers stay within the example's range; the bytes of
+    frames within theirs."""
     if example.dtype is torch.bool:
         none = torch.zeros_like(example)
         first, last = none.clone(), none.clone()
@@ -57,7 +58,7 @@ def edge(example: torch.Tensor, k: int) -> torch.Tensor:
         return (none, ~none, first, last)[k]
     if not example.numel():
         return example.clone()
-    low, high = (0, 255) if example.dtype is torch.uint8 else (example.min().item(), example.max().item())
+    low, high = (0, 255) if example.dtype is torch.uint8 and example.dim() >= 3 else (example.min().item(), example.max().item())
     middle = example.reshape(-1)[0].item()
     zero = 0 if low <= 0 <= high or example.is_floating_point() else low
     return torch.full_like(example, (zero, high, low, middle)[k])
@@ -77,17 +78,16 @@ def spoken_in_turn(frames: list[tuple[str, dict[str, torch.Tensor]]], spoken: Se
 
 def vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Another tensor of the same kind, near enough to be an input of the same policy: floats are disturbed,
-    byte images shifted and made noisy, integers permuted (ids stay in their range), booleans kept."""
+    byte images shifted and made noisy, other integers permuted (ids stay in their range), booleans kept."""
     if example.dim() == 0:
         return vary(example[None], rng)[0]
     array = example.numpy()
     if array.dtype.kind == "f":
         spread = float(array.std()) or 1.0
         return torch.from_numpy((array + 0.1 * spread * rng.standard_normal(array.shape)).astype(array.dtype))
-    if array.dtype == np.uint8:
-        shifted = np.roll(array, rng.integers(1, 9, array.ndim), range(array.ndim)) if array.ndim < 3 else np.roll(
-            array, rng.integers(1, 9, 2), (-3, -2))
+    if array.dtype == np.uint8 and array.ndim >= 3:
+        shifted = np.roll(array, rng.integers(1, 9, 2), (-3, -2))
         return torch.from_numpy(np.clip(shifted + rng.integers(-8, 9, array.shape), 0, 255).astype(np.uint8))
-    if array.dtype.kind == "i":
+    if array.dtype.kind in "iu":
         return torch.from_numpy(rng.permutation(array.ravel()).reshape(array.shape))
     return example

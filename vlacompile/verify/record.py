@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Node
 
 from vlacompile.bundle.layout import dtype_name
 from vlacompile.capture.history import append, newest_of
 from vlacompile.capture.program import Program, execute
-from vlacompile.errors import ParityError, PrecisionError
+from vlacompile.capture.state import KEEP_NOTHING
+from vlacompile.errors import CaptureError, ParityError, PrecisionError
 from vlacompile.passes.use_engine_types import coarsest
 from vlacompile.policy import TORCH_DTYPES, Policy, as_taken
 from vlacompile.precision.masks import saturated
@@ -105,6 +107,8 @@ class _Recorder:
         for inputs in candidates:
             try:
                 found = self._original(inputs)
+            except CaptureError:
+                raise
             except Exception:  # noqa: BLE001  whatever the policy raises, such an edge is no input of it
                 continue
             if all(bool(torch.isfinite(t).all()) for t in found.values() if t.is_floating_point()):
@@ -119,7 +123,7 @@ class _Recorder:
         self._as_traced(label, inputs, original)
         for name, tensor in proved.items():
             kind = self.coarse if self.coarse and tensor.is_floating_point() else TORCH_DTYPES[tensor.dtype]
-            got = compare(tensor.numpy(), original[name].numpy())
+            got = compare(tensor.detach().numpy(), original[name].numpy())
             self.parity[name] = got.worst(self.parity.get(name, got))
             limit = tolerance(kind, "chunk").limit(original[name].numpy())
             if picky and self.written is None and kind == "f32" and got.max_abs > NEAR * limit.max_abs and \
@@ -131,7 +135,7 @@ class _Recorder:
             name = self.values_of[node]
             level = "chunk" if name in self.policy.outputs else "stage"
             exact = level == "chunk" and self.written is None and self.coarse is None
-            want = (original[name] if exact else tensor).contiguous().numpy()
+            want = (original[name] if exact else tensor).detach().contiguous().numpy()
             expects[name] = Expected(want, tolerance(TORCH_DTYPES[tensor.dtype], level).limit(want))
         self.frames.append(Frame(label, written, expects))
 
@@ -156,6 +160,10 @@ class _Recorder:
 
 def _handed_out(output: torch.Tensor) -> torch.Tensor:
     """An output of the policy as a bundle has it: a number as [1], floating point in f32."""
+    if isinstance(output, FakeTensor):
+        raise CaptureError("the inference function keeps state", where="what it returns after it was traced",
+                           why="it reads a value that tracing left in a global or in an object of its own", fix=KEEP_NOTHING)
+    output = output.detach()
     wide = output.float() if output.is_floating_point() else as_taken(output)
     return (wide.reshape(1) if wide.dim() == 0 else wide).contiguous()
 
