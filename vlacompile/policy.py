@@ -163,6 +163,9 @@ class Policy:
                 why="every source needs one example tensor, and the other way round",
                 fix="give the same keys to both",
             )
+        if all(s.update == "static" for s in self.sources.values()):
+            raise SourceError("the policy has no input", where=where, why="what depends on nothing is one chunk of numbers",
+                              fix='declare what the robot writes as sources, as {"state": vlacompile.Source("observation")}')
         for name, tensor in self.example_inputs.items():
             declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

@@ -17,9 +17,10 @@ from vlacompile.passes.written_ops import WRITTEN
 
 _ATEN = torch.ops.aten
 _TABLE = WRITTEN | LINALG
-# Written out although there is ONNX: TensorRT has no Det, several results cannot be computed beforehand, and PyTorch has no
-# shapes for quantisation that is tried out.
-_ALWAYS = frozenset({_ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing,
+# Written out although there is ONNX: TensorRT has no Det, several results cannot be computed beforehand, PyTorch has no
+# shapes for quantisation that is tried out, and onnxscript 0.7.2 takes exponentials of what it has not shifted.
+_ALWAYS = frozenset({_ATEN.log_sigmoid.default, _ATEN.logaddexp.default, _ATEN.logaddexp2.default,
+                     _ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing,
                      _ATEN.fake_quantize_per_tensor_affine.default, _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
 
 

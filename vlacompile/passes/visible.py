@@ -89,8 +89,10 @@ class Visible:
         if node.target in _SCALES:
             scaled = [n for n in node.args if isinstance(n, Node) and n.meta["val"].dim()]
             return self.of(scaled[0]) if len(scaled) == 1 else None
-        if node.target in _KEEPS:
-            return self.of(node.args[0])
+        if node.target in _KEEPS:  # a condition that becomes a number hides nothing: it is 0 or 1
+            return None if node.args[0].meta["val"].dtype is torch.bool else self.of(node.args[0])
+        if node.target is _ATEN.log.default:
+            return self.editor.emit(_ATEN.ne.Scalar, (self.editor.map(node.args[0]), 0), like=node)
         if node.target is _ATEN.cat.default:
             return self._of_parts(node)
         if is_view(node) and len(node.all_input_nodes) == 1:

@@ -216,7 +216,25 @@ def pdist(x: Tensor, p: float = 2.0) -> Tensor:
     return cdist(x, x, p, 2)[rows, columns]
 
 
+def log_sigmoid(x: Tensor) -> Tensor:
+    return x.clamp(max=0) - torch.log1p(torch.exp(-x.abs()))
+
+
+def logaddexp(one: Tensor, other: Tensor) -> Tensor:
+    """Shifted by the larger; equal infinities have no difference."""
+    apart = torch.where(one == other, 0.0, (one - other).abs())
+    return torch.maximum(one, other) + torch.log1p(torch.exp(-apart))
+
+
+def logaddexp2(one: Tensor, other: Tensor) -> Tensor:
+    apart = torch.where(one == other, 0.0, (one - other).abs())
+    return torch.maximum(one, other) + torch.log2(1 + torch.exp2(-apart))
+
+
 WRITTEN = {
+    _ATEN.log_sigmoid.default: log_sigmoid,
+    _ATEN.logaddexp.default: logaddexp,
+    _ATEN.logaddexp2.default: logaddexp2,
     _ATEN.rrelu.default: rrelu,
     _ATEN.sort.stable: sort,
     _ATEN.scatter.reduce: scatter,

@@ -15,7 +15,7 @@ from torch.fx import Node
 from vlacompile.capture.ops import flops, is_pointwise
 from vlacompile.precision.half_call import lost_number
 from vlacompile.precision.masks import mask_values, masks
-from vlacompile.precision.op_kinds import (LARGEST, ROUNDOFF, behind, counts_from_integers, decides, is_attention,
+from vlacompile.precision.op_kinds import (LARGEST, ROUNDOFF, SMALLEST_NORMAL, behind, counts_from_integers, decides, is_attention,
                                            is_f32, is_glue, is_norm, is_periodic, is_reduction, is_root, is_softmax,
                                            known, moves, multiplies, packet, squares)
 from vlacompile.precision.ranges import NodeRange, Ranges
@@ -57,6 +57,8 @@ class PinRules:
     cheap: float = 0.05
 
 
+_DIVIDES = frozenset({torch.ops.aten.div, torch.ops.aten.reciprocal, torch.ops.aten.rsqrt, torch.ops.aten.log})
+_SMALL_STAYS = frozenset({torch.ops.aten.sqrt, torch.ops.aten.clamp, torch.ops.aten.clamp_min, torch.ops.aten.maximum})
 Pins = Mapping[str, Pin]  # node name ->
 
 
@@ -114,11 +116,22 @@ class _Pinner:
         number = lost_number(node, node.name in self.masked)
         if number is not None:
             self.pin(node, "number", f"fp16 does not hold its argument {number:g}")
+            if abs(number) < SMALLEST_NORMAL:
+                self._divided_by(node, f"divides by {node.name}, which {number:g} keeps from being 0")
         if row.partial * rules.margin > LARGEST:
             self.pin(node, "accumulation", f"partial sums up to {row.partial:.3g}, of {row.terms or 'all'} terms")
         if is_reduction(node) and row.terms * ROUNDOFF > rules.accumulation:
             self.pin(node, "accumulation", f"adds {row.terms} terms: an fp16 sum of as many may be off by "
                      f"{min(1.0, row.terms * ROUNDOFF):.0%}")
+
+    def _divided_by(self, node: Node, why: str) -> None:
+        """What is guarded by a number that fp16 has not is divided in FP32: on inputs of zeros it is all that is left."""
+        for user in node.users:
+            if moves(user) or packet(user) in _SMALL_STAYS:
+                self.pin(user, "reads", why)
+                self._divided_by(user, why)
+            elif packet(user) in _DIVIDES:
+                self.pin(user, "reads", why)
 
     def _unstorable(self, node: Node) -> tuple[str, str] | None:
         row = self.rows.get(node.name)

@@ -14,9 +14,10 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from vlacompile.capture.program import infer_val
 from vlacompile.precision.half_call import can_be_half, half_arguments
 from vlacompile.precision.masks import masks, saturated
-from vlacompile.precision.op_kinds import MASKED, is_cast, is_f32, multiplies, packet, tensors
+from vlacompile.precision.op_kinds import MASKED, is_attention, is_cast, is_f32, multiplies, packet, tensors
 from vlacompile.staging.stages import StageGraph
 
 _ATEN = torch.ops.aten
@@ -38,6 +39,7 @@ class _Halver:
         self.graph = Graph()
         self.made: dict[Node, Node] = {}  # old node -> the new one, whatever its dtype
         self.cast: dict[tuple[Node, torch.dtype], Node] = {}  # old node, dtype -> the new one of that dtype
+        self.empty: dict[Node, Node] = {}  # a mask -> rows of which it hides all
         self.hidden: dict[Node, Node] = {}  # a mask in fp16 -> where it hides
         self.constants: dict[str, torch.Tensor] = {}
         self.wide = _read_in_f32(stage, self._halves)
@@ -73,6 +75,7 @@ class _Halver:
             return
         if half:
             args, kwargs = half_arguments(node, args, kwargs, node.name in self.masked)
+            args = self._even_rows(node, args)
         self._make(node, args, kwargs, _typed(node.meta["val"], F16) if half else node.meta["val"])
         if half and packet(node) is _ATEN.add and node.name in self.masked:
             self._hide(node, args)
@@ -94,6 +97,28 @@ class _Halver:
                                       name=f"{node.name}_hidden")
         kept.meta = dict(whole.meta)
         self.made[node] = kept
+
+    def _even_rows(self, node: Node, args: tuple) -> tuple:
+        """A row of nothing but masked logits is one of equal ones in f32, whose mask is so large that nothing is left of a
+        logit beside it: in fp16 its query is zero, which makes them equal beside any mask."""
+        mask = node.args[3] if is_attention(node) and len(node.args) > 3 else None
+        if not isinstance(mask, Node) or mask.name not in self.masked:
+            return args
+        if mask.op == "get_attr" and bool((self.stage.constants[mask.target] > MASKED / 2).any(-1).all()):
+            return args
+        if mask not in self.empty:
+            shown = self._bool(_ATEN.gt.Scalar, (args[3], MASKED / 2), f"{mask.name}_shows")
+            some = self._bool(_ATEN.any.dim, (shown, -1, True), f"{mask.name}_rows")
+            self.empty[mask] = self._bool(_ATEN.logical_not.default, (some,), f"{mask.name}_empty")
+        query = self.graph.create_node("call_function", _ATEN.masked_fill.Scalar, (args[0], self.empty[mask], 0.0),
+                                       name=f"{node.name}_query")
+        query.meta = {"val": args[0].meta["val"]}
+        return (query, *args[1:])
+
+    def _bool(self, target, args: tuple, name: str) -> Node:
+        new = self.graph.create_node("call_function", target, args, name=name)
+        new.meta["val"] = infer_val(new)
+        return new
 
     def _make(self, node: Node, args: tuple, kwargs: dict, val) -> None:
         new = self.graph.create_node("call_function", node.target, args, kwargs, name=node.name)
