@@ -65,7 +65,15 @@ def _concatenated(q, k, v, m):
     return F.scaled_dot_product_attention(q, k, v, m)
 
 
-MAY_BE_EMPTY = (_bool, _float, _where_and_bias, _causal_too, _causal_floats, _and_causal, _written_out, _added, _isnan, _concatenated)
+def _log(q, k, v, m):
+    return F.scaled_dot_product_attention(q, k, v, m.float().log())
+
+
+def _log_written_out(q, k, v, m):
+    return torch.nan_to_num((q @ k.transpose(-1, -2) + m.float().log()).softmax(-1)) @ v
+
+
+MAY_BE_EMPTY = (_log, _log_written_out, _bool, _float, _where_and_bias, _causal_too, _causal_floats, _and_causal, _written_out, _added, _isnan, _concatenated)
 
 
 class Attends(nn.Module):
@@ -117,7 +125,27 @@ def _no_mask(q, k, v, m):
     return F.scaled_dot_product_attention(q, k, v, is_causal=True) * m.any()
 
 
-@pytest.mark.parametrize("attend", (_constant, _state_is_seen, _finite, _no_mask), ids=lambda f: f.__name__.strip("_"))
+def _bonus(q, k, v, m):
+    """A condition that becomes a number hides nothing."""
+    return F.scaled_dot_product_attention(q, k, v, m.float())
+
+
+def _bert(q, k, v, m):
+    return (q @ k.transpose(-1, -2) + (~m).float() * -1e9).softmax(-1) @ v
+
+
+def _transformers(q, k, v, m):
+    return F.scaled_dot_product_attention(q * 4, k, v, (1 - m.float()) * torch.finfo(torch.float32).min)
+
+
+@pytest.mark.parametrize("attend", (_bonus, _bert, _transformers, _finite), ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize(("target", "recipe"), [("host", "fp16"), ("orin-nano-8gb", None)], ids=lambda x: x or "as-it-is")
+def test_masks_of_finite_numbers(tmp_path, attend, target, recipe):
+    """A row of nothing but -3.4e38 is the mean of all values, in fp16 too, which has no such number."""
+    assert worst(lambda: policy(attend), tmp_path / "p.vlab", target=target, recipe=recipe) < 1e-2
+
+
+@pytest.mark.parametrize("attend", (_constant, _state_is_seen, _finite, _no_mask, _bonus, _bert, _transformers), ids=lambda f: f.__name__.strip("_"))
 def test_no_cost_where_no_row_can_be_empty(tmp_path, attend):
     assert not GuardEmptyRows().run(capture(policy(attend))).changed
     assert worst(lambda: policy(attend), tmp_path / "p.vlab") < 1e-6

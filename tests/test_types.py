@@ -203,3 +203,27 @@ def test_loops_are_found_whatever_they_are_computed_in(tmp_path, dtype, autocast
     make = lambda: Policy("sampler", Sampler(dtype, autocast).eval(), {"state": OBSERVED, "noise": Source("step")}, inputs)  # noqa: E731
     assert worst(make, tmp_path / "p.vlab", draws=1) < 2e-2
     assert [s.sampling.iterations for s in vc.load(tmp_path / "p.vlab").plan.stages if s.sampling] == [10]
+
+
+EPS = {"normalize": lambda x: nn.functional.normalize(x, dim=-1), "std": lambda x: (x - x.mean()) / (x.std() + 1e-8),
+       "clamp": lambda x: x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12), "sum": lambda x: x.abs() / (x.abs().sum() + 1e-9),
+       "logsigmoid": lambda x: nn.functional.logsigmoid(x * 100) * 1e-2,
+       "logaddexp": lambda x: torch.logaddexp(x * 100, -x * 90) * 1e-2}
+
+
+@pytest.mark.parametrize("op", EPS)
+@pytest.mark.parametrize(("target", "limit"), [("host", 1e-6), ("orin-nano-8gb", 1e-2)])
+def test_what_a_tiny_number_guards(tmp_path, op, target, limit):
+    """Zeros are an input too: a robot that stands still, a camera that is black."""
+    torch.manual_seed(0)
+    head = nn.Linear(8, 6).eval()
+    make = lambda: Policy("eps", lambda x: {"action": head(EPS[op](x))[:, None]}, {"x": OBSERVED},  # noqa: E731
+                          {"x": torch.randn(1, 8, generator=torch.Generator().manual_seed(3))})
+    bundle, zeros = tmp_path / "p.vlab", torch.zeros(1, 8)
+    vc.build(make(), target=target, out=bundle)
+    with vc.Session(bundle, stand_in=target != "host") as session:
+        for x in (zeros, make().example_inputs["x"], make().example_inputs["x"] * 1e-3):
+            session.write("x", x)
+            session.step()
+            want = make().infer(x=x)["action"].detach()
+            assert (torch.from_numpy(session.read("action")) - want).abs().max() < limit * max(1.0, float(want.abs().max()))
