@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,3 +90,19 @@ def test_a_fault_that_only_an_edge_shows_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ParityError) as raised:
         vc.build(masked(), out=tmp_path / "p.vlab")
     assert "edges 1 of 4" in str(raised.value)
+
+
+def test_a_bundle_that_was_not_written_is_not_pointed_to(tmp_path, monkeypatch):
+    import vlacompile.pipeline as pipeline
+
+    honest = pipeline.emit_onnx
+
+    def emit(stage, dialect="onnxruntime", halves=False):
+        return honest(replace(stage, constants={n: t * 1.01 if t.is_floating_point() else t for n, t in stage.constants.items()}),
+                      dialect, halves)
+
+    monkeypatch.setattr(pipeline, "emit_onnx", emit)
+    with pytest.raises(ParityError) as raised:
+        vc.build(masked(), out=tmp_path / "mine.vlab")
+    assert raised.value.where.startswith("mine.vlab, frame") and "not written" in raised.value.fix
+    assert not list(tmp_path.iterdir())

@@ -189,7 +189,7 @@ def build(source: Policy | str | Path, target: str = "host", recipe: str | None 
     progress("replay it through libvlart")
 
     def accept(path: Path):
-        return _accept(path, frames, policy.outputs, known, where.board is not None)
+        return _accept(path, frames, policy.outputs, known, where.board is not None, Path(out).name)
 
     origin = provenance(policy, program, where, wanted, staging, parity) | {"tvm": compiled.reports}
     if compiled.twins:  # this machine cannot run the target's
@@ -211,9 +211,9 @@ def _require_taken(staged: Staged, target: Target, others: frozenset[str], progr
 
 
 def _accept(path: Path, frames: list[Frame], outputs: tuple[str, ...], known: tuple[KnownInstruction, ...],
-            stand_in: bool):
-    """The parity report of what was written, which keeps every limit. Raises ParityError."""
-    report = replay(path, frames, outputs, stand_in=stand_in).require()
+            stand_in: bool, name: str):
+    """The parity report of what was written, which keeps every limit. name: of the bundle. Raises ParityError."""
+    report = replay(path, frames, outputs, stand_in=stand_in).require(building=name)
 
     def limit_of(name: str, want) -> Metrics:
         recorded = frames[0].expects.get(name)
