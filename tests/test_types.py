@@ -227,3 +227,16 @@ def test_what_a_tiny_number_guards(tmp_path, op, target, limit):
             session.step()
             want = make().infer(x=x)["action"].detach()
             assert (torch.from_numpy(session.read("action")) - want).abs().max() < limit * max(1.0, float(want.abs().max()))
+
+
+def test_tokens_of_nothing(tmp_path):
+    """An empty list of cameras, in reduced precision too."""
+    torch.manual_seed(0)
+    words, lin, norm, head = (m.eval() for m in (nn.Embedding(50, 32), nn.Linear(8, 32), nn.LayerNorm(32), nn.Linear(32, 6)))
+
+    def observe(tokens, state):
+        return {"action": head(torch.cat([norm(lin(state[:, None])), norm(words(tokens[:, :0]))], 1)[:, -1])[:, None]}
+
+    make = lambda: Policy("p", observe, {"tokens": Source("task"), "state": OBSERVED},  # noqa: E731
+                          {"tokens": torch.arange(10)[None], "state": torch.linspace(-1, 1, 8)[None]})
+    assert worst(make, tmp_path / "p.vlab", target="orin-nano-8gb") < 1e-2

@@ -37,18 +37,18 @@ def _same(node: Node) -> Node | None:
 
 
 def _read(node: Node) -> list[Node] | None:
-    """The operands of a concatenation without those of shape [0], which PyTorch ignores among others of any rank; None
-    where there is none of these."""
-    if node.op != "call_function" or node.target is not _ATEN.cat.default or node.meta["val"].dim() == 1:
+    """The operands of a concatenation without those that add nothing to it (PyTorch ignores those of shape [0] among others
+    of any rank); None where there is none of these."""
+    if node.op != "call_function" or node.target is not _ATEN.cat.default or not node.meta["val"].numel():
         return None
-    left = [n for n in node.args[0] if tuple(n.meta["val"].shape) != (0,)]
+    left = [n for n in node.args[0] if n.meta["val"].numel()]
     return left if 0 < len(left) < len(node.args[0]) else None
 
 
 @dataclass(frozen=True)
 class DropIdentities:
     """Replace aliases, copies of the same type, overwriting copies, and dropout in eval mode by their input.
-    Operands of shape [0] leave a concatenation of more dimensions (`torch.cat([torch.tensor([]), x])`).
+    Operands without elements leave a concatenation (`torch.cat([torch.tensor([]), x])`, the tokens of no camera).
 
     Before:
         %x = source "x" f32[1,4]
