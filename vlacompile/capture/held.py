@@ -77,6 +77,11 @@ class Held:
     def changed(self) -> bool:
         return self.marks() != self.before
 
+    def narrow(self) -> None:
+        """Looks from now on at what was changed since it was saved, and at nothing else."""
+        kept = [i for i, (new, old) in enumerate(zip(self.marks(), self.before, strict=True)) if new != old]
+        self.places, self.saved, self.before = ([of[i] for i in kept] for of in (self.places, self.saved, self.before))
+
     def restore(self) -> None:
         for (place, names), saved in zip(self.places, self.saved, strict=True):
             for k, _ in self._items(place, names):
