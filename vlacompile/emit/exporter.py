@@ -25,7 +25,7 @@ _functions = functools.cache(onnxscript_for_torch.get_torchlib_ops)
 def export(module: torch.nn.Module, args: tuple[torch.Tensor, ...], opset: int, inputs: Sequence[str],
            outputs: Sequence[str]) -> ir.Model:
     """inputs, outputs: names of the ports. Raises whatever torch.onnx and its translators raise."""
-    with _quiet(), functions_listed_once(), torch.no_grad():
+    with quietly(), functions_listed_once(), torch.no_grad():
         model = torch.onnx.export(module, args, dynamo=True, opset_version=opset, input_names=list(inputs),
                                   output_names=list(outputs), optimize=False, verbose=False,
                                   custom_translation_table=ATEN | QUANTISED).model
@@ -44,7 +44,7 @@ def functions_listed_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """The exporter prints progress and logs; its errors come as exceptions."""
     loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [x.level for x in loggers]

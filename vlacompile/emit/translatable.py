@@ -12,7 +12,7 @@ from torch.onnx._internal.exporter import _decomp, _registration
 from vlacompile.capture.ops import is_random
 from vlacompile.capture.program import op_name
 from vlacompile.emit.aten_ops import ATEN
-from vlacompile.emit.exporter import functions_listed_once
+from vlacompile.emit.exporter import functions_listed_once, quietly
 from vlacompile.emit.quantised_ops import QUANTISED
 from vlacompile.errors import EmitError
 from vlacompile.lines import source_line
@@ -28,7 +28,7 @@ _INEXACT = frozenset({torch.ops.aten.special_erfcx.default})
 
 @functools.cache
 def _registry() -> _registration.ONNXRegistry:
-    with functions_listed_once():
+    with quietly(), functions_listed_once():
         registry = _registration.ONNXRegistry().from_torchlib(_OPSET)
     for target, function in (ATEN | QUANTISED).items():
         registry.register_op(target, function)
