@@ -23,10 +23,10 @@ from torch import nn
 
 import vlacompile as vc
 from benchmarks.emulator import BUILD, CPU, ROOT, Emulator, emulator, engine_library
-from vlacompile.profile import machine
-from vlacompile.bundle.bundle import GOLDEN_FILE, read_bundle
+from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle
 from vlacompile.cli.progress import Phases
 from vlacompile.errors import ParityError, VlaError
+from vlacompile.profile import machine
 from vlacompile.runtime.library import onnxruntime_library
 from vlacompile.runtime.session import Session
 from vlacompile.verify.frames import Expected, Frame, frames_bytes, read_frames

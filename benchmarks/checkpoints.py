@@ -36,7 +36,7 @@ def observations(sources: dict, example: dict, count: int) -> list[dict]:
     """The example, then everything but the task anew, every time."""
     import numpy as np
 
-    from vlacompile.verify.golden import vary
+    from vlacompile.policy.sample_inputs import vary
 
     rng = np.random.default_rng(3)
     fast = [n for n, s in sources.items() if s.update not in ("static", "task")]
@@ -49,12 +49,12 @@ def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
 
     import vlacompile as vc
     from benchmarks.engines import OnnxRuntime
-    from vlacompile.profile import machine
     from tests.lerobot.checkpoints import sized, write
-    from vlacompile.capture.export import capture
-    from vlacompile.capture.history import append, newest_of
-    from vlacompile.capture.ops import flops
+    from vlacompile.compiler.capture.export import capture
+    from vlacompile.compiler.capture.history import append, newest_of
+    from vlacompile.compiler.graph.ops import flops
     from vlacompile.frontends.lerobot.read import read_policy
+    from vlacompile.profile import machine
 
     torch.set_num_threads(1)
     folder = WORK / (f"{kind}-tiny" if tiny else kind)

@@ -17,7 +17,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.emit.tvm_stage import PACKAGES
+from vlacompile.compiler.emit.tvm.stage import PACKAGES
 from vlacompile.errors import RuntimeFailure
 
 ROOT = Path(__file__).resolve().parents[1]

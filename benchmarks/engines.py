@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from vlacompile.policy import Policy
+    from vlacompile.policy.policy import Policy
 
 Inputs = dict[str, np.ndarray]
 

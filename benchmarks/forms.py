@@ -2,7 +2,7 @@
 
     python -m benchmarks.forms [--record]
 
-Writes build/bench/forms.json (--record: profiles/host/forms.json): what `staging/choose_form.py` decides by.
+Writes build/bench/forms.json (--record: profiles/host/forms.json): what `compiler/staging/choose_form.py` decides by.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from statistics import median
 import torch
 
 import vlacompile as vc
-from vlacompile.profile import machine
 from tests.policies import Flow, flow_inputs
+from vlacompile.profile import machine
 
 WIDTHS, REPEATS = (8, 32, 64, 128, 256), 200
 RECIPE = 'name = "{form}"\ndescription = "one form"\n[loop]\nform = "{form}"\n'

@@ -30,10 +30,10 @@ def measure(kind: str, ticks: int, every: int) -> dict:
     import vlacompile as vc
     from benchmarks.checkpoints import stacked
     from tests.lerobot.checkpoints import write
-    from vlacompile.capture.history import append, newest_of
+    from vlacompile.compiler.capture.history import append, newest_of
     from vlacompile.frontends.lerobot.read import read_policy
-    from vlacompile.policy import Source
-    from vlacompile.verify.golden import golden_inputs
+    from vlacompile.policy.policy import Source
+    from vlacompile.policy.sample_inputs import golden_inputs
 
     torch.set_num_threads(1)
     folder = WORK / kind

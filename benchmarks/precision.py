@@ -30,18 +30,18 @@ import onnxruntime
 import torch
 
 import vlacompile as vc
-from vlacompile.profile import machine
 from examples.libero_goal import policy as members
-from vlacompile.emit.onnx_stage import emit_onnx
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
+from vlacompile.compiler.precision.assign.assign import split
+from vlacompile.compiler.precision.assign.set_precision import set_precision
+from vlacompile.compiler.staging.choose_solver import action_error, calibration
+from vlacompile.compiler.staging.run_stages import StageRunner
+from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.frontends.load import load_policy
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import resolve, stage_and_prove
-from vlacompile.precision.assign import split
-from vlacompile.precision.set_precision import set_precision
-from vlacompile.recipe import load_recipe
-from vlacompile.staging.choose_solver import action_error, calibration
-from vlacompile.staging.run_stages import StageRunner
-from vlacompile.staging.stages import StageGraph
-from vlacompile.target import load_target
+from vlacompile.profile import machine
+from vlacompile.recipe.recipe import load_recipe
 
 MEMBERS = ("light", "heavy")
 MODES = ("fp32", "fp16", "int8", "int4", "auto")

@@ -19,14 +19,14 @@ from torch.fx import Graph
 from examples.libero_goal import recordings
 from examples.libero_goal.encoders import tokenize
 from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS
+from vlacompile.compiler.precision.quantise.calibrate import Call, collect, record_calls
+from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, layers_of
+from vlacompile.compiler.precision.quantise.quantise import Method, quantise_stage
+from vlacompile.compiler.precision.quantise.smoothing import migrate
+from vlacompile.compiler.staging.run_stages import stage_module
+from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.frontends.load import load_policy
 from vlacompile.pipeline import capture, load_recipe, load_target, resolve, stage
-from vlacompile.precision.calibrate import Call, collect, record_calls
-from vlacompile.precision.layers import QuantisedLayer, layers_of
-from vlacompile.precision.migrate import migrate
-from vlacompile.precision.quantise import Method, quantise_stage
-from vlacompile.staging.run_stages import stage_module
-from vlacompile.staging.stages import StageGraph
 
 # label: (scheme, method, whether values are rescaled first)
 WAYS = {

@@ -18,7 +18,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
@@ -190,7 +189,7 @@ def fit(rows: list[dict], scheme: str) -> dict[str, float]:
 
 
 def predicted(row: dict, rates: dict[str, float]) -> float:
-    """As vlacompile/precision/costs.py."""
+    """As vlacompile/compiler/precision/assign/layer_costs.py."""
     compute, read = row["mflop"] * 1e3 / rates[f"{row['kind']}_gflops"], row["bytes"] / rates["gbps"] / 1e3
     return rates["call_us"] + max(compute, read)
 

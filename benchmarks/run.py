@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.engines import ENGINES
-from vlacompile.profile import machine
 from examples.demo import VLART_RUN
+from vlacompile.profile import machine
 from vlacompile.runtime.library import onnxruntime_library
 
 PROFILES = Path("profiles/host")

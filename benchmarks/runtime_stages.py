@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 
 class Nothing(nn.Module):

@@ -105,8 +105,8 @@ def _prepare_tvm(folder: Path, trials: int) -> None:
     """The ONNX file through TVM, as a recipe's stages.tvm has it compiled: for x86-64-v3 where this is one."""
     import onnx_ir as ir
 
-    from vlacompile.emit.onnx_stage import OnnxStage
-    from vlacompile.emit.tvm_stage import compile_tvm
+    from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
+    from vlacompile.compiler.emit.tvm.stage import compile_tvm
 
     (folder / "tvm.json").write_text(json.dumps({"runtime": str(tvm_libraries()["tvm_library"])}), encoding="utf-8")
     for name, count in (("TVM", 0), ("TVM searched", trials)):

@@ -62,7 +62,7 @@ def recorded(bundle, member: str) -> tuple[list[dict], list[dict]]:
     """(messages of openpi's client, what a session is written) of every recorded observation."""
     from examples.libero_goal import recordings
     from examples.libero_goal.policy import inputs_of
-    from vlacompile.serve.texts import own_instructions
+    from vlacompile.serve.tokenized_texts import own_instructions
 
     read = own_instructions(bundle)
     if read is None:
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help=f"write {' or '.join(map(str, RECORDS.values()))}")
     arguments = parser.parse_args()
 
-    from vlacompile.bundle.bundle import GOLDEN_FILE, read_bundle
+    from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle
     from vlacompile.profile.machine import describe
     from vlacompile.serve.messages import pack
     from vlacompile.verify.frames import read_frames

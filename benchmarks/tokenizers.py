@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from examples.libero_goal.encoders import LANGUAGE_ENCODERS
 from examples.libero_goal.train import INSTRUCTIONS
 from vlacompile.runtime.tokenizer import RuntimeTokenizer
-from vlacompile.tokenize.binary import tokenizer_bytes
-from vlacompile.tokenize.read import read_tokenizer
+from vlacompile.tokenize.read_tokenizer_json import read_tokenizer
+from vlacompile.tokenize.table import tokenizer_bytes
 
 ROUNDS = 200
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import vlacompile as vc
 from examples.libero_goal.policy import light
-from vlacompile.bundle.bundle import read_bundle
+from vlacompile.bundle.directory import read_bundle
 from vlacompile.profile import machine
 from vlacompile.runtime.library import onnxruntime_library, tvm_libraries
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlacompile.bundle.plan.stage_rows import depends_text
 from vlacompile.cli.progress import Phases
-from vlacompile.plan.rows import depends_text
 from vlacompile.errors import RuntimeFailure, SourceError, VlaError
 
 ROOT = Path(__file__).parents[1]
@@ -68,8 +68,9 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
         import torch
 
         import vlacompile as vc
+        from examples.libero_goal import policy as pair
+        from examples.libero_goal import recordings
         from vlacompile.profile import machine
-        from examples.libero_goal import policy as pair, recordings
 
         if not recordings.FILE.is_file():
             raise SourceError("the recorded episodes are missing", where=str(recordings.FILE.relative_to(ROOT)),

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from vlacompile.frontends.environments import ENVIRONMENTS
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 
 class Tiny(nn.Module):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vlacompile.emit import tvm_stage
-from vlacompile.emit.onnx_stage import OnnxStage
+from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
+from vlacompile.compiler.emit.tvm import stage as tvm_stage
 
 SOURCES = Path(__file__).parents[1] / "runtime_c" / "tests"
 # Each library of CUDA that TVM's is linked with, and the version that its symbols have there.
@@ -21,7 +21,7 @@ DOUBLES = {"libcuda.so.1": None, "libcudart.so.13": "libcudart.so.13"}
 COMPILE = """
 import json, sys
 from pathlib import Path
-from vlacompile.emit import tvm_worker
+from vlacompile.compiler.emit.tvm import worker as tvm_worker
 request = json.loads(Path(sys.argv[1]).read_text())
 built, _ = tvm_worker.compiled(request)
 built.export_library(request["out"])

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 import vlacompile as vc
-from vlacompile.policy import Policy, as_taken
-from vlacompile.verify.golden import EDGES, edge
+from vlacompile.policy.policy import Policy, as_taken
+from vlacompile.policy.sample_inputs import EDGES, edge
 
 
 def worst(make: Callable[[], Policy], out: Path, *, target: str = "host", recipe: str | None = None, draws: int = 3,

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from vlacompile.policy import Policy
+from vlacompile.policy.policy import Policy
 
 
 class _Positional(torch.nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 
 class LateFusion(nn.Module):

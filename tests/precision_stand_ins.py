@@ -9,9 +9,9 @@ from dataclasses import replace
 import torch
 from torch.fx import Graph
 
-from vlacompile.precision.layers import KINDS, LIMITS, QuantisedLayer
-from vlacompile.precision.sensitivity import Numerics
-from vlacompile.staging.stages import StageGraph
+from vlacompile.compiler.precision.assign.sensitivity import Numerics
+from vlacompile.compiler.precision.quantise.layers import KINDS, LIMITS, QuantisedLayer
+from vlacompile.compiler.staging.stages import StageGraph
 
 BLOCK = 32
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.capture.export import capture
-from vlacompile.precision.calibrate import Call
-from vlacompile.staging.run_stages import stage_module
-from vlacompile.staging.stages import Port, StageGraph
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.precision.quantise.calibrate import Call
+from vlacompile.compiler.staging.run_stages import stage_module
+from vlacompile.compiler.staging.stages import Port, StageGraph
 
 
 def as_stage(module: nn.Module, **example: torch.Tensor) -> StageGraph:

@@ -16,8 +16,8 @@ from torch import nn
 
 import vlacompile as vc
 from vlacompile.serve.access import Access
-from vlacompile.serve.host import PolicyHost
 from vlacompile.serve.observations import Intake
+from vlacompile.serve.policy_host import PolicyHost
 
 
 class Sampling(nn.Module):

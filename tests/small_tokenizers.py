@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
-from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
-                        trainers)
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from vlacompile.tokenize.corpus import INSTRUCTIONS, LANGUAGES
-from vlacompile.tokenize.read import EXPRESSIONS
+from vlacompile.tokenize.read_tokenizer_json import EXPRESSIONS
 
 TEXTS = [*INSTRUCTIONS, *LANGUAGES] * 3
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]

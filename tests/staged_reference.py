@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.fx import GraphModule
 
-from vlacompile.staging.stages import Staged, StageGraph
+from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 
 def run_staged(staged: Staged, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from benchmarks import aarch64, emulator
-from vlacompile.bundle.bundle import GOLDEN_FILE
+from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.errors import RuntimeFailure
 from vlacompile.verify.frames import Expected, Frame, frames_bytes, read_frames
 from vlacompile.verify.metrics import Metrics

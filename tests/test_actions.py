@@ -14,24 +14,25 @@ from hypothesis import strategies as st
 from torch import nn
 
 import vlacompile as vc
-from vlacompile import decoding as dec
-from vlacompile.bundle import layout
-from vlacompile.capture.export import capture
+from vlacompile import vocabulary
+from vlacompile.bundle.format import layout
+from vlacompile.bundle.plan import action as pa
+from vlacompile.bundle.plan.action_text import action_lines, parse_consumption, parse_decode_step
+from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.plan import Action, Plan, TensorType, Value
+from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
+from vlacompile.compiler.assemble.assemble_action import action_of
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.staging.stages import Staged
 from vlacompile.errors import BundleError, ConfigError, ParityError, RuntimeFailure, SourceError
-from vlacompile.plan import action as pa
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import resolve, stage
-from vlacompile.plan.action_text import action_lines, parse_consumption, parse_decode_step
-from vlacompile.plan.assemble_action import action_of
-from vlacompile.plan.binary import plan_bytes, read_plan
-from vlacompile.plan.plan import Action, Plan, TensorType, Value
-from vlacompile.plan.text import parse_plan, plan_text
-from vlacompile.policy import Policy, Source
-from vlacompile.recipe import load_recipe
-from vlacompile.staging.stages import Staged
-from vlacompile.target import load_target
-from vlacompile.verify.actions import ActionReference
-from vlacompile.verify import golden as golden_frames
+from vlacompile.policy import action_decoding as dec
+from vlacompile.policy import sample_inputs as golden_frames
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.recipe.recipe import load_recipe
+from vlacompile.verify.reference_actions import ActionReference
 
 H, D = 5, 3
 LOW, HIGH = (-1.0, 0.0, -4.0), (1.0, 0.5, 4.0)
@@ -338,14 +339,14 @@ STEPS = st.one_of(
         pa.Lookup, INTEGERS, st.sampled_from((1, -1)), st.sampled_from(("clip", "zero", "refuse")),
         st.tuples(*[INTEGERS] * n), st.tuples(*[INTEGERS] * n))),
     st.builds(pa.Pieces, INTEGERS, st.sampled_from((1, -1)), st.sampled_from(("refuse", "skip")), INTEGERS,
-              st.sampled_from(sorted(layout.SYMBOLS)), st.integers(-2**40, 2**40), st.none() | INTEGERS,
-              st.sampled_from(sorted(layout.LENGTHS))),
+              st.sampled_from(sorted(vocabulary.SYMBOLS)), st.integers(-2**40, 2**40), st.none() | INTEGERS,
+              st.sampled_from(sorted(vocabulary.LENGTHS))),
     st.builds(pa.Basis, INTEGERS),
     st.integers(1, 4).flatmap(lambda n: st.builds(pa.Affine, st.tuples(*[FLOATS] * n), st.tuples(*[FLOATS] * n))),
     st.integers(1, 4).flatmap(lambda n: st.builds(pa.Delta, INTEGERS, st.tuples(*[st.none() | INTEGERS] * n))))
 CONSUMPTIONS = st.one_of(
     st.builds(pa.Ensemble, FLOATS),
-    st.builds(pa.Realtime, INTEGERS, st.sampled_from(sorted(layout.SCHEDULES)), INTEGERS, *[st.none() | INTEGERS] * 3))
+    st.builds(pa.Realtime, INTEGERS, st.sampled_from(sorted(vocabulary.SCHEDULES)), INTEGERS, *[st.none() | INTEGERS] * 3))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
 from vlacompile.errors import CaptureError
 
 

@@ -17,21 +17,20 @@ from torch import nn
 import vlacompile as vc
 from tests import policies
 from tests import test_text as text
-from vlacompile.bundle.bundle import write_bundle
+from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.stage_rows import backbone_rows
+from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
 from vlacompile.errors import ConfigError, RuntimeFailure, SourceError
 from vlacompile.frontends.load import parse_sources
-from vlacompile.plan.binary import plan_bytes, read_plan
-from vlacompile.plan.rows import backbone_rows
-from vlacompile.plan.text import parse_plan, plan_text
-from vlacompile.routing.binary import table_bytes
-from vlacompile.routing.costs import Cost
+from vlacompile.routing.backbone_costs import Cost
 from vlacompile.routing.fit import fit_table
 from vlacompile.routing.logs import Episode
 from vlacompile.routing.table import Rule
+from vlacompile.routing.table_binary import table_bytes
 from vlacompile.runtime.library import libvlart
-from vlacompile.serve.host import PolicyHost
-from vlacompile.serve.texts import own_instructions
+from vlacompile.serve.policy_host import PolicyHost
+from vlacompile.serve.tokenized_texts import own_instructions
 
 TOKENS, MASK, STATE = "observation.language.tokens", "observation.language.attention_mask", "observation.state"
 BASE = "observation.images.base"

@@ -12,9 +12,10 @@ import vlacompile as vc
 from tests import policies
 from tests.runtime_c.running import BUILD, make, run_tool
 from tests.runtime_c.tensorrt import Board, lock
-from tests.test_text import KNOWN, MASK, TOKENS, act, ids_of, inputs as text_inputs, tokenizer
+from tests.test_text import KNOWN, MASK, TOKENS, act, ids_of, tokenizer
+from tests.test_text import inputs as text_inputs
+from vlacompile.bundle.plan.arena import TENSORRT_ALIGN
 from vlacompile.errors import RuntimeFailure
-from vlacompile.plan.memory import TENSORRT_ALIGN
 
 
 @pytest.fixture(scope="module", params=["late_fusion", "flow"])

@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 
 from tests import policies
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.precision.assign.layer_costs import cost
+from vlacompile.compiler.precision.assign.set_precision import set_precision
+from vlacompile.compiler.precision.quantise.layers import layers_of
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.precision.costs import cost
-from vlacompile.precision.layers import layers_of
-from vlacompile.precision.set_precision import set_precision
 from vlacompile.profile.published import PUBLISHED, SCALES, band, check, held_out
-from vlacompile.recipe import PrecisionRecipe, PrecisionRule, load_recipe
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
+
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda r: r.name)
 def test_published_latency(row):

@@ -12,8 +12,8 @@ import subprocess
 import pytest
 
 from vlacompile.profile import measure as measuring
+from vlacompile.profile.jetson_sensors import Reading, course, read_sensors
 from vlacompile.profile.measure import MOST_READINGS, measure, read_of
-from vlacompile.profile.sensors import Reading, course, read_sensors
 
 FILES = {"sys/class/devfreq/17000000.gpu/cur_freq": "624750000\n", "sys/kernel/debug/bpmp/debug/clk/emc/rate": "2133000000",
          "sys/class/thermal/thermal_zone0/type": "gpu-thermal\n", "sys/class/thermal/thermal_zone0/temp": "51250",

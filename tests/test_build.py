@@ -14,9 +14,9 @@ import torch
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.bundle.bundle import GOLDEN_FILE
+from vlacompile.bundle.directory import GOLDEN_FILE
+from vlacompile.bundle.plan.text import parse_plan
 from vlacompile.errors import BundleError, CaptureError, ConfigError, ParityError, RuntimeFailure, SourceError
-from vlacompile.plan.text import parse_plan
 from vlacompile.verify.frames import Expected, read_frames
 from vlacompile.verify.replay import replay
 
@@ -108,8 +108,8 @@ def test_a_stale_instruction_fails_the_gate(late_fusion_bundle):
 def test_a_perturbed_weight_fails_the_gate(late_fusion_bundle, tmp_path):
     """Negative control: one weight changed by 1 % of the largest; libvlart would refuse the checksum, so
     the plan is written anew around it."""
-    from vlacompile.bundle.bundle import with_files
-    from vlacompile.plan.binary import plan_bytes
+    from vlacompile.bundle.directory import with_files
+    from vlacompile.bundle.plan.binary import plan_bytes
 
     path = tmp_path / "perturbed.vlab"
     shutil.copytree(late_fusion_bundle.path, path)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import PythonKeyTracer
 
-from vlacompile.capture.export import capture
-from vlacompile.capture.modules import modules_of
-from vlacompile.capture.program import execute
-from vlacompile.emit.onnx_stage import source_line
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.capture.modules import modules_of
+from vlacompile.compiler.emit.onnx.onnx_stage import source_line
+from vlacompile.compiler.graph.program import execute
 from vlacompile.errors import CaptureError
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 
 class Positions(torch.nn.Module):

@@ -18,16 +18,16 @@ from onnx import TensorProto, helper
 import vlacompile as vc
 from tests import policies
 from tests.small_onnx import product, scalar, weight, write
-from vlacompile.bundle.bundle import write_bundle
+from vlacompile.bundle.directory import write_bundle
+from vlacompile.bundle.plan.plan import Build
 from vlacompile.check import compile as compiling
 from vlacompile.check.compile import Refusal, compile_stage
 from vlacompile.check.rtx_log import read_log
 from vlacompile.check.tensorrt import BundleCheck, check_bundle, judge
 from vlacompile.cli.main import main
-from vlacompile.emit.onnx_stage import source_line
-from vlacompile.emit.tensorrt_graph import cast_bytes_first, dequantise_to_half, own_dequantisations
+from vlacompile.compiler.emit.onnx.for_tensorrt import cast_bytes_first, dequantise_to_half, own_dequantisations
+from vlacompile.compiler.emit.onnx.onnx_stage import source_line
 from vlacompile.errors import EmitError, ParityError, RuntimeFailure
-from vlacompile.plan.plan import Build
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,
                                     reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")

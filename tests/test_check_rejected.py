@@ -10,15 +10,15 @@ import onnx_ir as ir
 import pytest
 
 from tests.rejected_policies import Bits, Folded, InBytes, Resized, policy
-from vlacompile.capture.export import capture
 from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import BundleCheck, judge
-from vlacompile.emit.build_recipe import build_of
-from vlacompile.emit.onnx_stage import emit_onnx
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
+from vlacompile.compiler.emit.tensorrt.build_recipe import build_of
 from vlacompile.errors import EmitError
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.recipe import load_recipe
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import load_recipe
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,
                                 reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")

@@ -11,12 +11,12 @@ import torch
 import vlacompile as vc
 from tests import policies
 from tests.test_loops import HOST, SAMPLERS, denoising, spaced
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.staging.choose_solver import action_error, calibration
+from vlacompile.compiler.staging.resample_loop import coefficients, kept_iterations
 from vlacompile.frontends import samplers
 from vlacompile.pipeline import stage_and_prove
-from vlacompile.recipe import LoopRecipe, Recipe, load_recipe
-from vlacompile.staging.choose_solver import action_error, calibration
-from vlacompile.staging.resample_loop import coefficients, kept_iterations
+from vlacompile.recipe.recipe import LoopRecipe, Recipe, load_recipe
 
 
 def chosen(policy: vc.Policy, budget: float, form: str = "steps"):

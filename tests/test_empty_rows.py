@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.live import worst
-from vlacompile.capture.export import capture
-from vlacompile.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.policy import Policy, Source
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
+from vlacompile.policy.policy import Policy, Source
 
 LIMITS = {("host", None): 1e-6, ("host", "fp16"): 1e-2, ("orin-nano-8gb", None): 1e-2}
 INF = float("-inf")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vlacompile.bundle import layout
+from vlacompile.bundle.format import layout
 from vlacompile.cli import targets
 from vlacompile.cli.main import main
 from vlacompile.errors import ParityError

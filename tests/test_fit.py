@@ -13,16 +13,16 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from vlacompile.capture.export import capture
-from vlacompile.cli.fit import print_fit
+from vlacompile.cli.fit_table import print_fit
 from vlacompile.cli.main import main
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.fit.choose import LOSS, Engine, Loading, choose, measure
+from vlacompile.compiler.fit.engine_memory import Budget, build_peak
+from vlacompile.compiler.fit.liveness import live_peak
+from vlacompile.compiler.fit.planner import plan_fit
+from vlacompile.compiler.fit.stage_needs import Needs, Piece, StageNeed
 from vlacompile.errors import BudgetError
-from vlacompile.fit.choose import LOSS, Engine, Loading, choose, measure
-from vlacompile.fit.liveness import live_peak
-from vlacompile.fit.memory import Budget, build_peak
-from vlacompile.fit.needs import Needs, Piece, StageNeed
-from vlacompile.fit.planner import plan_fit
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 FREE = ("fp16", "int8", "int4")
 BITS = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.625}  # bytes per weight

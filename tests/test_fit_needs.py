@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from vlacompile.capture.export import capture
-from vlacompile.capture.weightless import weightless
-from vlacompile.emit.onnx_stage import emit_onnx
-from vlacompile.fit.needs import needs_of
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.capture.weightless import weightless
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
+from vlacompile.compiler.fit.stage_needs import needs_of
+from vlacompile.compiler.precision.assign.set_precision import set_precision
+from vlacompile.compiler.staging.identical_stages import twins_of
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import plan_on_board, stage
-from vlacompile.policy import Policy, Source
-from vlacompile.precision.set_precision import set_precision
-from vlacompile.recipe import PrecisionRecipe, PrecisionRule, load_recipe
-from vlacompile.staging.twins import twins_of
-from vlacompile.target import load_target
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
 
 NANO = load_target("orin-nano-8gb")
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from vlacompile.fit.memory import ENGINE_BYTES, WORKSPACE_BYTES, budget_of
-from vlacompile.fit.needs import Needs, StageNeed
-from vlacompile.fit.planner import Fit, plan_fit
-from vlacompile.precision.costs import weight_bytes
-from vlacompile.precision.layers import Layer
-from vlacompile.target import load_target
+from vlacompile.compiler.fit.engine_memory import ENGINE_BYTES, WORKSPACE_BYTES, budget_of
+from vlacompile.compiler.fit.planner import Fit, plan_fit
+from vlacompile.compiler.fit.stage_needs import Needs, StageNeed
+from vlacompile.compiler.precision.assign.layer_costs import weight_bytes
+from vlacompile.compiler.precision.quantise.layers import Layer
+from vlacompile.hardware.target import load_target
 
 BOARDS = {n: budget_of(load_target(n)) for n in ("orin-nano-4gb", "orin-nano-8gb", "orin-nx-8gb", "orin-nx-16gb")}
 NANO, NX16 = BOARDS["orin-nano-8gb"], BOARDS["orin-nx-16gb"]

@@ -21,22 +21,22 @@ from torch.fx import GraphModule, Interpreter, Node
 from examples.libero_goal import policy as libero
 from examples.libero_goal import recordings
 from tests import policies
-from vlacompile.capture.export import capture
-from vlacompile.emit.onnx_stage import emit_onnx
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
+from vlacompile.compiler.precision.fp16.convert import HalfLimits, halve
+from vlacompile.compiler.precision.fp16.error_attribution import influence
+from vlacompile.compiler.precision.fp16.keep_fp32 import PinRules, pins_of
+from vlacompile.compiler.precision.fp16.range_scan import scan
+from vlacompile.compiler.precision.fp16.rewrite import to_half, with_f32_sums
+from vlacompile.compiler.precision.quantise.ops import OPS
+from vlacompile.compiler.staging.choose_solver import calibration
+from vlacompile.compiler.staging.run_stages import StageRunner
+from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.errors import PrecisionError
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import resolve, stage
-from vlacompile.policy import Policy, Source
-from vlacompile.precision.half import HalfLimits, halve
-from vlacompile.precision.influence import influence
-from vlacompile.precision.ops import OPS
-from vlacompile.precision.pins import PinRules, pins_of
-from vlacompile.precision.ranges import scan
-from vlacompile.precision.to_half import to_half, with_f32_sums
-from vlacompile.recipe import LoopRecipe, load_recipe
-from vlacompile.staging.choose_solver import calibration
-from vlacompile.staging.run_stages import StageRunner
-from vlacompile.staging.stages import Staged, StageGraph
-from vlacompile.target import load_target
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.recipe.recipe import LoopRecipe, load_recipe
 
 ATEN = torch.ops.aten
 # Of ONNX Runtime against FP32 from the same inputs, relative L2. PyTorch may be as far from it as HalfLimits.stage;
@@ -279,7 +279,7 @@ def test_rows_of_hidden_keys_are_equal_whoever_adds(monkeypatch):
         return [errors(staged, stages, observations, how) for how in (None, LogitsInFull)]
 
     assert max(both()) < 2e-3
-    monkeypatch.setattr("vlacompile.precision.to_half._Halver._hide", lambda *_: None)
+    monkeypatch.setattr("vlacompile.compiler.precision.fp16.rewrite._Halver._hide", lambda *_: None)
     assert min(both()) > 1e-2
 
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.bundle.bundle import GOLDEN_FILE
+from vlacompile.bundle.directory import GOLDEN_FILE
+from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.errors import ParityError
-from vlacompile.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.passes.result import PassResult
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.policy.sample_inputs import EDGES, edge, edge_inputs
 from vlacompile.verify.frames import read_frames
-from vlacompile.verify.golden import EDGES, edge, edge_inputs
 
 SOURCES = {"mask": Source("task"), "tokens": Source("task"), "frame": Source("observation"), "state": Source("observation"),
            "gain": Source("observation")}

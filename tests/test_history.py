@@ -10,15 +10,15 @@ import torch
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.capture.export import capture
-from vlacompile.capture.history import append, frames_of
-from vlacompile.capture.program import execute
+from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.plan import Delay, History
+from vlacompile.bundle.plan.text import parse_plan, plan_text
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.capture.history import append, frames_of
+from vlacompile.compiler.graph.program import execute
+from vlacompile.compiler.passes.delay_frames import DelayFrames
 from vlacompile.errors import SourceError
-from vlacompile.passes.delay_frames import DelayFrames
-from vlacompile.plan.binary import plan_bytes, read_plan
-from vlacompile.plan.plan import Delay, History
-from vlacompile.plan.text import parse_plan, plan_text
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 from vlacompile.verify.frames import read_frames
 from vlacompile.verify.replay import replay, verify
 
@@ -191,8 +191,8 @@ def test_a_history_has_its_length_in_dimension_one():
 
 
 def test_inspect_shows_what_is_remembered(remember, capsys):
+    from vlacompile.bundle.plan.stage_rows import change_rows, kept_rows
     from vlacompile.cli.main import main
-    from vlacompile.plan.rows import change_rows, kept_rows
 
     plan = remember[1].plan
     runs = {r["source"]: r["runs"] for r in change_rows(plan)}

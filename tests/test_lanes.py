@@ -14,11 +14,11 @@ import torch
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.bundle.bundle import write_bundle
+from vlacompile.bundle.directory import write_bundle
+from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
 from vlacompile.errors import ConfigError, RuntimeFailure
-from vlacompile.plan.binary import plan_bytes, read_plan
-from vlacompile.plan.text import parse_plan, plan_text
 from vlacompile.runtime.library import libvlart
 
 SLOW, FAST = ("tokens", "wide"), ("touch", "state")

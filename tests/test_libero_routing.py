@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from examples.libero_goal import routed
-from vlacompile.routing.costs import read_profile
+from vlacompile.routing.backbone_costs import read_profile
 from vlacompile.routing.decide import decide
 from vlacompile.routing.fit import by_table, replayed
 from vlacompile.routing.logs import of_states

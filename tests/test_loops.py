@@ -9,14 +9,14 @@ import torch
 import vlacompile as vc
 from tests import policies
 from tests.staged_reference import run_staged
-from vlacompile.capture.export import capture
-from vlacompile.capture.program import op_name
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.graph.program import op_name
+from vlacompile.compiler.staging.loop_candidates import Candidate, trace_of
+from vlacompile.compiler.staging.roll_loop import NoLoop, roll
 from vlacompile.frontends import samplers
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage, stage_and_prove
-from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe
-from vlacompile.staging.loop_candidates import Candidate, trace_of
-from vlacompile.staging.roll_loop import NoLoop, roll
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 

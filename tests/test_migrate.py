@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.quantised_stages import Block, as_stage, layer_norm, run
-from vlacompile.precision import migrate as module
-from vlacompile.precision.calibrate import collect
-from vlacompile.precision.divisors import divide
-from vlacompile.precision.layers import layers_of
-from vlacompile.precision.migrate import migrate, tied
-from vlacompile.precision.quantise import Method, quantise_stage
-from vlacompile.staging.stages import StageGraph
+from vlacompile.compiler.precision.quantise import smoothing as module
+from vlacompile.compiler.precision.quantise.calibrate import collect
+from vlacompile.compiler.precision.quantise.layers import layers_of
+from vlacompile.compiler.precision.quantise.quantise import Method, quantise_stage
+from vlacompile.compiler.precision.quantise.scale_propagation import divide
+from vlacompile.compiler.precision.quantise.smoothing import migrate, tied
+from vlacompile.compiler.staging.stages import StageGraph
 
 
 def draw(seed: int) -> torch.Generator:

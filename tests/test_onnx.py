@@ -14,12 +14,12 @@ import vlacompile as vc
 from tests import policies
 from tests.onnx_models import export, original
 from tests.test_errors_cli import fails, working_directory  # noqa: F401, fixtures
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.errors import ParityError
 from vlacompile.frontends.load import load_policy
 from vlacompile.frontends.onnx import elementwise
 from vlacompile.frontends.onnx.ops import TABLE, Op
-from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 

@@ -13,17 +13,17 @@ from torch import nn
 
 import vlacompile as vc
 from tests.test_split_batched import count
-from vlacompile.capture.export import capture
-from vlacompile.capture.ops import flops
-from vlacompile.capture.program import Program, ProgramEditor, execute
-from vlacompile.passes.delay_frames import DelayFrames
-from vlacompile.passes.result import PassResult
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.graph.ops import flops
+from vlacompile.compiler.graph.program import Program, ProgramEditor, execute
+from vlacompile.compiler.graph.rolled_loop import size_of
+from vlacompile.compiler.graph.work_bound import bounded, spend
+from vlacompile.compiler.passes.delay_frames import DelayFrames
+from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.staging.find_loop import find_loop
+from vlacompile.compiler.staging.partition import is_loop, partition
+from vlacompile.compiler.staging.stages import build_stages
 from vlacompile.pipeline import FUSED_PASSES, LOOP_PASSES, PASSES, _rewrite
-from vlacompile.staging.find_loop import find_loop
-from vlacompile.staging.partition import is_loop, partition
-from vlacompile.staging.rolled import size_of
-from vlacompile.staging.stages import build_stages
-from vlacompile.work import bounded, spend
 
 OBSERVED, STEP = vc.Source("observation"), vc.Source("step")
 FASTER = 1.15  # 2.3 times the work on a graph of twice the size

@@ -10,37 +10,37 @@ import pytest
 import torch
 
 from tests import policies
-from vlacompile.capture.export import capture
-from vlacompile.capture.history import frames_of
-from vlacompile.capture.program import execute, program_text
-from vlacompile.emit.translatable import decompositions, is_translated
-from vlacompile.passes.batch_over_loop import BatchOverLoop
-from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
-from vlacompile.passes.decompose_untranslated import DecomposeUntranslated
-from vlacompile.passes.delay_frames import DelayFrames
-from vlacompile.passes.drop_identities import DropIdentities
-from vlacompile.passes.fill_empty import FillEmpty
-from vlacompile.passes.fold_batch_norms import FoldBatchNorms
-from vlacompile.passes.fold_constants import FoldConstants
-from vlacompile.passes.four_dimensional_attention import FourDimensionalAttention
-from vlacompile.passes.fuse_loop import FuseLoop
-from vlacompile.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.passes.narrow_linears import NarrowLinears
-from vlacompile.passes.own_outputs import OwnOutputs
-from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
-from vlacompile.passes.split_batched import SplitBatched
-from vlacompile.passes.split_large_linears import SplitLargeLinears
-from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
-from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
-from vlacompile.passes.split_tokens import SplitTokens
-from vlacompile.passes.use_engine_types import UseEngineTypes
-from vlacompile.passes.write_complex_as_pairs import WriteComplexAsPairs
-from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
-from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.capture.history import frames_of
+from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
+from vlacompile.compiler.graph.program import execute, program_text
+from vlacompile.compiler.passes.batch_over_loop import BatchOverLoop
+from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.compiler.passes.decompose_untranslated import DecomposeUntranslated
+from vlacompile.compiler.passes.delay_frames import DelayFrames
+from vlacompile.compiler.passes.drop_identities import DropIdentities
+from vlacompile.compiler.passes.fill_empty import FillEmpty
+from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
+from vlacompile.compiler.passes.fold_constants import FoldConstants
+from vlacompile.compiler.passes.four_dimensional_attention import FourDimensionalAttention
+from vlacompile.compiler.passes.fuse_loop import FuseLoop
+from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
+from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.compiler.passes.narrow_linears import NarrowLinears
+from vlacompile.compiler.passes.own_outputs import OwnOutputs
+from vlacompile.compiler.passes.read_parts_of_concat import ReadPartsOfConcat
+from vlacompile.compiler.passes.split_batched import SplitBatched
+from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
+from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
+from vlacompile.compiler.passes.split_linear_over_features import SplitLinearOverFeatures
+from vlacompile.compiler.passes.split_tokens import SplitTokens
+from vlacompile.compiler.passes.use_engine_types import UseEngineTypes
+from vlacompile.compiler.passes.write_complex_as_pairs import WriteComplexAsPairs
+from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
+from vlacompile.compiler.passes.write_scatters_as_concat import WriteScattersAsConcat
+from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.pipeline import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, PASSES
-from vlacompile.policy import Policy, Source
-from vlacompile.staging.find_loop import find_loop
+from vlacompile.policy.policy import Policy, Source
 
 X = {"x": torch.randn(1, 4)}
 

@@ -12,43 +12,59 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlacompile.bundle import layout
-from vlacompile.bundle.header import c_header
+from vlacompile import vocabulary
+from vlacompile.bundle.format import layout
+from vlacompile.bundle.format.header import c_header
+from vlacompile.bundle.plan.arena import arena_offsets
+from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.guard import Guard
+from vlacompile.bundle.plan.plan import (
+    Action,
+    Binding,
+    Build,
+    BuildBoard,
+    Carry,
+    File,
+    Initializer,
+    Plan,
+    Precision,
+    Sampling,
+    SourceInput,
+    Stage,
+    TensorType,
+    Value,
+    Weight,
+)
+from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.errors import BundleError
-from vlacompile.plan.binary import plan_bytes, read_plan
-from vlacompile.plan.guard import Guard
-from vlacompile.plan.memory import arena_offsets
-from vlacompile.plan.plan import (Action, Binding, Build, BuildBoard, Carry, File, Initializer, Plan, Precision, Sampling,
-                                  SourceInput, Stage, TensorType, Value, Weight)
-from vlacompile.plan.text import parse_plan, plan_text
 from vlacompile.verify.frames import Expected, Frame, frames_bytes, read_frames
 from vlacompile.verify.metrics import Metrics
 
 NAMES = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=12)
 SMALL = st.integers(0, 10**6)
-TYPES = st.builds(TensorType, st.sampled_from(sorted(layout.DTYPES)),
+TYPES = st.builds(TensorType, st.sampled_from(sorted(vocabulary.DTYPES)),
                   st.lists(st.integers(1, 64), max_size=4).map(tuple))
 FLOATS = st.floats(-1e6, 1e6, width=32).map(lambda x: float(f"{x:.9g}")).map(lambda x: float(np.float32(x)))
 
 
-samplings = st.none() | st.builds(Sampling, st.sampled_from(sorted(layout.LOOP_FORMS)), st.integers(1, 9), NAMES,
+samplings = st.none() | st.builds(Sampling, st.sampled_from(sorted(vocabulary.LOOP_FORMS)), st.integers(1, 9), NAMES,
                                   st.integers(1, 100), FLOATS.map(abs), FLOATS.map(abs))
 
 
-precisions = st.lists(st.builds(Precision, NAMES, st.sampled_from(sorted(layout.SCHEMES)),
-                                st.sampled_from(sorted(layout.DECIDERS)), st.integers(1, 9), FLOATS.map(abs),
+precisions = st.lists(st.builds(Precision, NAMES, st.sampled_from(sorted(vocabulary.SCHEMES)),
+                                st.sampled_from(sorted(vocabulary.DECIDERS)), st.integers(1, 9), FLOATS.map(abs),
                                 FLOATS.map(abs), st.integers(0, 2**40)), max_size=3).map(tuple)
 
 
 BIG = st.integers(0, 2**40)
-FLAGS = st.sets(st.sampled_from(sorted(layout.BUILD_FLAGS))).map(lambda s: tuple(f for f in layout.BUILD_FLAGS if f in s))
+FLAGS = st.sets(st.sampled_from(sorted(vocabulary.BUILD_FLAGS))).map(lambda s: tuple(f for f in vocabulary.BUILD_FLAGS if f in s))
 builds = st.none() | st.builds(Build, FLAGS, st.integers(0, 5), st.integers(0, 7), BIG, BIG, BIG, BIG, BIG, SMALL, SMALL,
                                SMALL)
 boards = st.none() | st.builds(BuildBoard, NAMES, st.integers(50, 130), NAMES, NAMES, NAMES, NAMES)
 
 
 RANGE = st.lists(FLOATS, max_size=3).map(tuple)
-guards = st.builds(Guard, st.just(0), RANGE, RANGE, st.sampled_from(sorted(layout.GUARD_RULES)), st.booleans(),
+guards = st.builds(Guard, st.just(0), RANGE, RANGE, st.sampled_from(sorted(vocabulary.GUARD_RULES)), st.booleans(),
                    BIG).map(lambda g: (g,)) | st.just(())
 
 
@@ -62,7 +78,7 @@ def plans(draw) -> Plan:
     weights = tuple(Weight(f"w{i}", t, None, i * 64) for i, t in enumerate(draw(st.lists(TYPES, max_size=3))))
     pick = lambda: rnd.randrange(len(values))  # noqa: E731
     stages = tuple(
-        Stage(draw(NAMES), draw(st.sampled_from(sorted(layout.BACKENDS))), draw(st.none() | st.just(0)),
+        Stage(draw(NAMES), draw(st.sampled_from(sorted(vocabulary.BACKENDS))), draw(st.none() | st.just(0)),
               draw(st.integers(1, 9)), (0,), (Binding("in", pick()), Binding("row", pick(), "row")),
               (Binding("out", pick(), "carry"),),
               tuple(Initializer(f"i{k}", k) for k in range(len(weights))), (Carry(pick(), pick(), pick(), 0, 0),),
@@ -71,7 +87,7 @@ def plans(draw) -> Plan:
     bounds = draw(st.lists(FLOATS, max_size=3).map(tuple))
     action = draw(st.none() | st.just(Action(1, 50, 10, 3, draw(SMALL), bounds, bounds)))
     files = (File("stages/a.onnx", "stage", draw(SMALL), draw(st.integers(0, 2**32 - 1))),)
-    source = SourceInput(0, draw(st.sampled_from(sorted(layout.UPDATES))), draw(st.sampled_from([0.0, 0.5, 30.0])))
+    source = SourceInput(0, draw(st.sampled_from(sorted(vocabulary.UPDATES))), draw(st.sampled_from([0.0, 0.5, 30.0])))
     return Plan(draw(NAMES), "host", draw(NAMES), arena, files, weights, values, (source,), stages, action,
                 board=draw(boards), guards=draw(guards))
 
@@ -168,4 +184,4 @@ def test_frames_round_trip(tmp_path):
 def test_the_generated_header_is_current():
     header = Path(__file__).parents[1] / "runtime_c" / "include" / "vlart" / "vlart_layout.h"
     assert header.read_text(encoding="utf-8") == c_header(), \
-        "run: python -m vlacompile.bundle.header > runtime_c/include/vlart/vlart_layout.h"
+        "run: python -m vlacompile.bundle.format.header > runtime_c/include/vlart/vlart_layout.h"

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from tests import policies
-from vlacompile.capture.export import capture
-from vlacompile.capture.weightless import weightless
 from vlacompile.cli.main import main
-from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.capture.weightless import weightless
+from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import plan, stage
-from vlacompile.policy import Policy, Source
-from vlacompile.recipe import load_recipe
-from vlacompile.target import load_target
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.recipe.recipe import load_recipe
 
 
 def distinct(policy: Policy) -> Policy:

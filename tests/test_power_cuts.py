@@ -44,8 +44,8 @@ def test_what_is_not_synced_is_seen_to_be_lost(shim, tmp_path, writer):
 
 
 def test_everything_that_the_compiler_keeps_is_written_so():
-    """By vlacompile.durable: write_bytes and write_text are for scratch files alone."""
-    scratch = {"durable.py", "emit/tvm_stage.py", "emit/tvm_tuning.py", "emit/tvm_worker.py", "check/worker.py"}
+    """By vlacompile.files.atomic: write_bytes and write_text are for scratch files alone."""
+    scratch = {"files/atomic.py", "compiler/emit/tvm/stage.py", "compiler/emit/tvm/tuning.py", "compiler/emit/tvm/worker.py", "check/worker.py"}
     package = ROOT / "vlacompile"
     found = set()
     for path in package.rglob("*.py"):
@@ -53,23 +53,23 @@ def test_everything_that_the_compiler_keeps_is_written_so():
             name = node.func.attr if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
             if name in ("write_bytes",) or (name == "write_text" and not path.match("runtime/*")):
                 found.add(str(path.relative_to(package)))
-    assert found <= scratch, f"written without vlacompile.durable: {sorted(found - scratch)}"
+    assert found <= scratch, f"written without vlacompile.files.atomic: {sorted(found - scratch)}"
 
 
 def test_a_file_system_that_cannot_exchange(monkeypatch, tmp_path):
     """Then in three steps, and back where the second fails."""
-    from vlacompile import durable
+    from vlacompile.files import atomic
 
     class Libc:
         def __init__(self, *_, **__):
             pass
 
-    monkeypatch.setattr(durable.ctypes, "CDLL", Libc)
+    monkeypatch.setattr(atomic.ctypes, "CDLL", Libc)
     old, new = tmp_path / "it", tmp_path / "new"
-    durable.write_tree(old, {"a": b"old"})
-    durable.write_tree(new, {"a": b"new"})
-    durable.put_tree(new, old)
+    atomic.write_tree(old, {"a": b"old"})
+    atomic.write_tree(new, {"a": b"new"})
+    atomic.put_tree(new, old)
     assert (old / "a").read_bytes() == b"new" and (new / "a").read_bytes() == b"old"
     with pytest.raises(OSError):
-        durable.put_tree(tmp_path / "none", old)
+        atomic.put_tree(tmp_path / "none", old)
     assert (old / "a").read_bytes() == b"new"

@@ -11,17 +11,17 @@ import torch
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.bundle.bundle import GOLDEN_FILE
+from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.cli.main import main
+from vlacompile.compiler.precision.assign import set_precision as module
+from vlacompile.compiler.precision.assign.set_precision import set_precision
+from vlacompile.compiler.precision.fp16.convert import HalfLimits
+from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.errors import BudgetError, CalibrationError, ConfigError, ParityError
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import resolve, stage_and_prove
-from vlacompile.policy import Policy, Source
-from vlacompile.precision import set_precision as module
-from vlacompile.precision.half import HalfLimits
-from vlacompile.precision.set_precision import set_precision
-from vlacompile.recipe import PrecisionRecipe, PrecisionRule, load_recipe
-from vlacompile.staging.run_stages import StageRunner
-from vlacompile.target import load_target
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
 from vlacompile.verify.frames import read_frames
 
 SMALL = """

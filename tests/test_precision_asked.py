@@ -10,7 +10,7 @@ from torch import nn
 
 import vlacompile as vc
 from vlacompile.errors import BudgetError, PrecisionError
-from vlacompile.recipe import PrecisionRecipe, PrecisionRule, load_recipe
+from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
 
 
 class Mlp(nn.Module):

@@ -13,22 +13,22 @@ from torch import nn
 import vlacompile as vc
 from tests import policies
 from tests.precision_stand_ins import NUMERICS, round_to_nearest
-from vlacompile.capture.export import capture
+from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.inspect import _precision_rows
-from vlacompile.emit.onnx_stage import emit_onnx
+from vlacompile.compiler.assemble.assemble import assemble
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
+from vlacompile.compiler.precision.assign.assign import assign, split
+from vlacompile.compiler.precision.assign.decision import marked, table
+from vlacompile.compiler.precision.assign.layer_costs import cost, runs_per_replan, weight_bytes
+from vlacompile.compiler.precision.assign.sensitivity import Trial, in_half, reached, remembered
+from vlacompile.compiler.precision.quantise.layers import layers_of
+from vlacompile.compiler.staging.choose_solver import calibration
+from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.errors import BudgetError, ConfigError
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.plan.assemble import assemble
-from vlacompile.plan.text import parse_plan, plan_text
-from vlacompile.precision.assign import assign, split
-from vlacompile.precision.costs import cost, runs_per_replan, weight_bytes
-from vlacompile.precision.decision import marked, table
-from vlacompile.precision.layers import layers_of
-from vlacompile.precision.sensitivity import Trial, in_half, reached, remembered
-from vlacompile.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
-from vlacompile.staging.choose_solver import calibration
-from vlacompile.staging.run_stages import StageRunner
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
 
 HOST = load_target("host")
 AUTO = PrecisionRecipe(layers="auto", max_action_error=0.05)

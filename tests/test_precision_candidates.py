@@ -10,13 +10,13 @@ from torch import nn
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.precision.assign.candidates import admits, choices, protected
+from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.errors import ConfigError
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.precision.candidates import admits, choices, protected
-from vlacompile.precision.layers import layers_of
-from vlacompile.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
 
 INT8 = PrecisionRecipe(layers="int8")
 

@@ -12,18 +12,18 @@ from torch import nn
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.bundle.bundle import read_bundle
-from vlacompile.bundle.calibrated import NOT_MEASURED, is_uncalibrated, require_calibrated
+from vlacompile.bundle.directory import read_bundle
+from vlacompile.bundle.precision_record import NOT_MEASURED, is_uncalibrated, require_calibrated
+from vlacompile.compiler.precision.assign import measured_by as observed_module
+from vlacompile.compiler.precision.assign.measured_by import observed
+from vlacompile.compiler.precision.assign.set_precision import set_precision
+from vlacompile.compiler.staging.observations import calibration, edges
+from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.errors import CalibrationError
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import resolve, stage_and_prove
-from vlacompile.precision import observed as observed_module
-from vlacompile.precision.observed import observed
-from vlacompile.precision.set_precision import set_precision
-from vlacompile.recipe import PrecisionRecipe, load_recipe
-from vlacompile.serve.host import PolicyHost
-from vlacompile.staging.observations import calibration, edges
-from vlacompile.staging.run_stages import StageRunner
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import PrecisionRecipe, load_recipe
+from vlacompile.serve.policy_host import PolicyHost
 
 INT8 = PrecisionRecipe(layers="auto", schemes=("int8",), max_action_error=0.3, minimise="bytes")
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlacompile.precision.knapsack import Limits, Option, solve, stored_once
+from vlacompile.compiler.precision.assign.knapsack import Limits, Option, solve, stored_once
 
 DIMENSIONS = 2
 numbers = st.integers(0, 20).map(float)

@@ -9,11 +9,12 @@ import torch
 
 import vlacompile as vc
 from vlacompile.cli.listing import _flat
-from vlacompile.config import shipped
+from vlacompile.compiler.precision.quantise import histogram, quantise
+from vlacompile.compiler.precision.quantise.quantise import Method
 from vlacompile.errors import ConfigError
-from vlacompile.precision import histogram, methods, quantise
-from vlacompile.precision.quantise import Method
-from vlacompile.recipe import PrecisionRule, load_recipe
+from vlacompile.files.toml import shipped
+from vlacompile.recipe import quantisation_methods as methods
+from vlacompile.recipe.recipe import PrecisionRule, load_recipe
 
 
 @pytest.fixture

@@ -12,15 +12,26 @@ from pathlib import Path
 import onnx
 import pytest
 
-from vlacompile.bundle.bundle import GOLDEN_FILE
+from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.errors import BundleError, ConfigError
-from vlacompile.profile.measure import (ROUND, SIGNIFICANT, Profile, Series, compare_profiles, measure, measure_together,
-                                        place_of, read_of, read_profile, write_profile)
-from vlacompile.profile.model import ENGINE_SCRATCH_BYTES, IDLE_WATTS, WhatIf, model, watts
+from vlacompile.hardware.target import load_target
+from vlacompile.profile.jetson_sensors import Reading
+from vlacompile.profile.kernel_work import work_of
+from vlacompile.profile.measure import (
+    ROUND,
+    SIGNIFICANT,
+    Profile,
+    Series,
+    compare_profiles,
+    measure,
+    measure_together,
+    place_of,
+    read_of,
+    read_profile,
+    write_profile,
+)
 from vlacompile.profile.published import ENGINE_KERNELS, ENGINE_WEIGHTS, band, bands, watts_held_out
-from vlacompile.profile.sensors import Reading
-from vlacompile.profile.work import work_of
-from vlacompile.target import load_target
+from vlacompile.profile.roofline import ENGINE_SCRATCH_BYTES, IDLE_WATTS, WhatIf, model, watts
 from vlacompile.verify.frames import read_frames
 
 ROOT = Path(__file__).parents[1]

@@ -12,21 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import vlacompile as vc
 from tests import policies
 from tests.quantised_stages import as_stage
+from vlacompile.compiler.capture.history import newest_of
+from vlacompile.compiler.precision.quantise.blocks import SHRINKS, block_scales, round_blocks, searched_scales
+from vlacompile.compiler.precision.quantise.calibrate import check_observations, collect, record_calls
+from vlacompile.compiler.precision.quantise.gptq import gptq, spread_of
+from vlacompile.compiler.precision.quantise.histogram import BINS, LEVELS, Histogram
+from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, dequantise, layers_of
+from vlacompile.compiler.precision.quantise.quantise import Method, mean_output, quantise_stage, round_rows, row_scales
+from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
 from vlacompile.errors import CalibrationError, ConfigError
-from vlacompile.capture.history import newest_of
 from vlacompile.pipeline import capture, load_target, stage
-from vlacompile.precision.blocks import SHRINKS, block_scales, round_blocks, searched_scales
-from vlacompile.precision.calibrate import check_observations, collect, record_calls
-from vlacompile.precision.gptq import gptq, spread_of
-from vlacompile.precision.histogram import BINS, LEVELS, Histogram
-from vlacompile.precision.layers import QuantisedLayer, dequantise, layers_of
-from vlacompile.precision.quantise import Method, mean_output, quantise_stage, round_rows, row_scales
-from vlacompile.recipe import load_recipe
-from vlacompile.staging.run_stages import StageRunner, stage_module
-from vlacompile.verify.golden import golden_inputs
+from vlacompile.policy.sample_inputs import golden_inputs
+from vlacompile.recipe.recipe import load_recipe
 
 
 def draw(seed: int) -> torch.Generator:
@@ -299,7 +298,7 @@ def test_gptq_is_optimal_brain_quantisation(monkeypatch):
     x += 0.3 * torch.randn(300, 72, generator=g)
     scale = block_scales(w, 32)
     given = iter(scale.T)
-    monkeypatch.setattr("vlacompile.precision.gptq.searched_scales", lambda *_: next(given)[:, None])
+    monkeypatch.setattr("vlacompile.compiler.precision.quantise.gptq.searched_scales", lambda *_: next(given)[:, None])
     q, found = gptq(w, spread_of(x), torch.ones(72), 32)
     hessian = (x.double().T @ x.double()).numpy()
     hessian += 0.01 * np.diag(hessian).mean() * np.eye(72)

@@ -14,14 +14,14 @@ import pytest
 import torch
 from torch.fx import Graph
 
-from vlacompile.capture.program import infer_val
-from vlacompile.emit.onnx_stage import emit_onnx
-from vlacompile.precision.layers import QuantisedLayer, layers_of
-from vlacompile.precision.lower import lower, step_of, values_to_range
-from vlacompile.precision.ops import OPS, pack_int4, unpack_int4
-from vlacompile.precision.quantise import round_rows, row_scales
-from vlacompile.staging.run_stages import stage_module
-from vlacompile.staging.stages import Port, StageGraph
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
+from vlacompile.compiler.graph.program import infer_val
+from vlacompile.compiler.precision.quantise.insert_quantised_ops import lower, step_of, values_to_range
+from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, layers_of
+from vlacompile.compiler.precision.quantise.ops import OPS, pack_int4, unpack_int4
+from vlacompile.compiler.precision.quantise.quantise import round_rows, row_scales
+from vlacompile.compiler.staging.run_stages import stage_module
+from vlacompile.compiler.staging.stages import Port, StageGraph
 
 _ATEN = torch.ops.aten
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.capture.export import capture
-from vlacompile.capture.program import execute
-from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.graph.program import execute
+from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
 from vlacompile.errors import CaptureError
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 
 class Several(nn.Module):

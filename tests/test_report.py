@@ -9,20 +9,32 @@ from html.parser import HTMLParser
 import pytest
 from scipy import stats
 
-from vlacompile.bundle.bundle import GOLDEN_FILE
+from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.cli.main import main
+from vlacompile.hardware.target import load_target
+from vlacompile.profile.kernel_work import work_of
 from vlacompile.profile.measure import Series, measure
-from vlacompile.profile.model import model
 from vlacompile.profile.published import bands
-from vlacompile.profile.work import work_of
-from vlacompile.report.figures import (BROAD, NARROW, Arrow, Bar, Box, Point, Segment, at_both_widths, bars, graph, roofline,
-                                       ticks)
-from vlacompile.report.gather import Times, pace
+from vlacompile.profile.roofline import model
+from vlacompile.report.facts import Times, pace
+from vlacompile.report.figures import (
+    BROAD,
+    NARROW,
+    Arrow,
+    Bar,
+    Box,
+    Point,
+    Segment,
+    at_both_widths,
+    bars,
+    graph,
+    roofline,
+    ticks,
+)
+from vlacompile.report.page import page as page_of
 from vlacompile.report.posteriors import HEIGHT, MOST, WIDTH, routing_facts
-from vlacompile.report.write import page as page_of
 from vlacompile.routing.decide import Place, decide_at
 from vlacompile.routing.table import Backbone, Evidence, Prior, Route, RoutingTable, Rule, Space, table_text
-from vlacompile.target import load_target
 from vlacompile.verify.frames import Expected, read_frames
 from vlacompile.verify.replay import replay
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from vlacompile.bundle.layout import ROUTING_MAGIC
+from vlacompile.bundle.format.layout import ROUTING_MAGIC
 from vlacompile.cli.main import main
 
 STOVE, PLATE = "turn on the stove", "put the bowl on the plate"

@@ -10,13 +10,14 @@ from fractions import Fraction
 import mpmath as mp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import special
 
 from vlacompile.errors import ConfigError
-from vlacompile.routing.beta import (LEAST, MOST, probability_exact, probability_monte_carlo, probability_not_worse)
+from vlacompile.routing.backbone_costs import Cost, parse_cost, read_profile
+from vlacompile.routing.beta import LEAST, MOST, probability_exact, probability_monte_carlo, probability_not_worse
 from vlacompile.routing.clusters import cluster, spaces
-from vlacompile.routing.costs import Cost, parse_cost, read_profile
 from vlacompile.routing.decide import Place, decide, decide_at, locate, posterior, with_outcome
 from vlacompile.routing.fit import by_table, choose_rule, fit_table, paired, replayed
 from vlacompile.routing.logs import Episode, of_states, parse_states, read_logs

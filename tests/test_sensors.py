@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import vlacompile as vc
+from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.errors import ConfigError, RuntimeFailure
-from vlacompile.plan.binary import plan_bytes, read_plan
-from vlacompile.plan.text import parse_plan, plan_text
 
 RECIPE = """name = "r"
 description = "r"

@@ -14,11 +14,11 @@ import torch
 
 import vlacompile as vc
 from tests import policies
-from tests.lerobot_messages import RemotePolicyConfig, Robot, TimedObservation, pickled, unpickled
+from tests.lerobot_messages import RemotePolicyConfig, Robot, pickled
 from tests.serving import Loop, Running, certify, episode_of, in_process
 from vlacompile.serve.access import Access, decide_access
-from vlacompile.serve.host import PolicyHost
 from vlacompile.serve.observations import Intake
+from vlacompile.serve.policy_host import PolicyHost
 
 grpc = pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
 

@@ -14,7 +14,7 @@ from examples.libero_goal.policy import IMAGES, STATE, light
 from tests.serving import websocket_server
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.serve.refusal import Refusal
-from vlacompile.serve.texts import own_instructions
+from vlacompile.serve.tokenized_texts import own_instructions
 
 pytest.importorskip("openpi_client", reason="openpi's client: pip install --no-deps openpi-client==0.1.2")
 pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")

@@ -97,7 +97,7 @@ def test_the_real_client_gets_the_actions_of_a_session_of_ones_own(late_fusion_b
 
 def test_recorded_frames_through_the_real_client(sampling_bundle):
     """The bundle's golden frames, noise and all."""
-    from vlacompile.bundle.bundle import GOLDEN_FILE
+    from vlacompile.bundle.directory import GOLDEN_FILE
     from vlacompile.verify.frames import read_frames
 
     frames = read_frames(sampling_bundle.path / GOLDEN_FILE)

@@ -7,9 +7,9 @@ import torch
 from onnxscript.rewriter import _pattern_ir as pattern
 from onnxscript.rewriter.rules.common import _no_op
 
-from vlacompile.emit.simplify import RULES
+from vlacompile.compiler.emit.onnx.simplify import RULES
 from vlacompile.pipeline import build
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 from vlacompile.runtime.session import Session
 
 SMALL = (1e-8, 1e-9, 1e-30, 1e-42, -0.0, 0.0)

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.capture.export import capture
-from vlacompile.capture.history import append, frames_of
-from vlacompile.capture.program import execute, op_name
-from vlacompile.passes.drop_identities import DropIdentities
-from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.passes.split_batched import SplitBatched
-from vlacompile.policy import Policy, Source
-from vlacompile.staging.dependency import dependencies
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.capture.history import append, frames_of
+from vlacompile.compiler.graph.dependency import dependencies
+from vlacompile.compiler.graph.program import execute, op_name
+from vlacompile.compiler.passes.drop_identities import DropIdentities
+from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.compiler.passes.split_batched import SplitBatched
+from vlacompile.policy.policy import Policy, Source
 
 OBSERVED = Source("observation")
 

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 
 import vlacompile as vc
 from tests.policies import EVERY_STAGE
-from vlacompile.capture.export import capture
-from vlacompile.capture.program import execute
-from vlacompile.passes.attention import attentions_of
-from vlacompile.passes.known_blocks import KnownBlocks
-from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.passes.split_tokens import SplitTokens
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.graph.dependency import dependencies
+from vlacompile.compiler.graph.program import execute
+from vlacompile.compiler.passes.attention import attentions_of
+from vlacompile.compiler.passes.known_blocks import KnownBlocks
+from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.compiler.passes.split_tokens import SplitTokens
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe
-from vlacompile.staging.dependency import dependencies
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
 
 TEXT, IMAGE, SAMPLE, WIDTH, HEADS, STEPS = 6, 8, 5, 32, 4, 4
 HOST = load_target("host")

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests import policies
 from tests.staged_reference import run_staged
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.policy import Loop, Policy, Source
-from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe, load_recipe
-from vlacompile.target import load_target
+from vlacompile.policy.policy import Loop, Policy, Source
+from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe, load_recipe
 
 HOST = load_target("host")
 EVERY = Recipe("every-stage", "", StagesRecipe(min_flops=0), loop=LoopRecipe(form="steps"))

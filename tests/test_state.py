@@ -10,9 +10,9 @@ from torch import nn
 
 import vlacompile as vc
 from tests.live import worst
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
 from vlacompile.errors import CaptureError, SourceError
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 
 class Base(nn.Module):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from vlacompile.board import sources_of
 from vlacompile.cli.main import main
-from vlacompile.config import shipped
 from vlacompile.errors import ConfigError
-from vlacompile.recipe import load_recipe
-from vlacompile.target import load_target, modes_of
+from vlacompile.files.toml import shipped
+from vlacompile.hardware.board import sources_of
+from vlacompile.hardware.target import load_target, modes_of
+from vlacompile.recipe.recipe import load_recipe
 
 BOARDS = [name for name in shipped("targets") if modes_of(name)]
 NANO = Path("targets/orin-nano-8gb.toml")

@@ -16,17 +16,17 @@ from onnx import TensorProto, helper
 
 from tests import policies
 from tests.small_onnx import weight, write
-from vlacompile.capture.export import capture
+from vlacompile.bundle.plan.plan import Build
 from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import judge
-from vlacompile.emit.attentions import fused_attentions
-from vlacompile.emit.build_recipe import ENGINE_BYTES, code_bytes, int4_products
-from vlacompile.emit.join_attentions import join_attentions
-from vlacompile.emit.tensorrt_graph import count_in_numbers, flat_rows, several_blocks
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.emit.onnx.for_tensorrt import count_in_numbers, flat_rows, several_blocks
+from vlacompile.compiler.emit.onnx.fused_attention import fused_attentions
+from vlacompile.compiler.emit.onnx.merge_attentions import join_attentions
+from vlacompile.compiler.emit.tensorrt.build_recipe import ENGINE_BYTES, code_bytes, int4_products
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.plan.plan import Build
-from vlacompile.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, load_recipe
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, load_recipe
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,
                                     reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")

@@ -12,8 +12,9 @@ from torch import nn
 
 import vlacompile as vc
 from tests import rejected_policies as rejected
-from vlacompile.emit import exporter, tensorrt_support
-from vlacompile.emit.tensorrt_support import REWRITES, require_supported
+from vlacompile.compiler.emit.onnx import exporter
+from vlacompile.compiler.emit.tensorrt import support as tensorrt_support
+from vlacompile.compiler.emit.tensorrt.support import REWRITES, require_supported
 from vlacompile.errors import EmitError
 
 

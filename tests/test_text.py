@@ -14,13 +14,13 @@ import torch
 import vlacompile as vc
 from tests import policies
 from tests.small_tokenizers import byte_bpe
+from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
+from vlacompile.compiler.staging.known_instructions import compile_instructions
 from vlacompile.errors import ConfigError, ParityError, RuntimeFailure, SourceError
-from vlacompile.plan.binary import plan_bytes, read_plan
-from vlacompile.plan.text import parse_plan, plan_text
+from vlacompile.policy.text import read_instructions
 from vlacompile.runtime.library import libvlart
-from vlacompile.tokenize.instructions import compile_instructions
-from vlacompile.tokenize.text import read_instructions
 
 TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
 
@@ -144,7 +144,7 @@ def test_a_tokenizer_that_is_not_supported_stops_the_build(tmp_path):
 
 
 def test_the_recipe_may_leave_tokenising_to_the_host(tmp_path):
-    from vlacompile.recipe import load_recipe
+    from vlacompile.recipe.recipe import load_recipe
 
     (tmp_path / "host.toml").write_text('name = "x"\ndescription = "x"\n[text]\ntokenize = "host"\n')
     original = byte_bpe()

@@ -14,12 +14,13 @@ from tokenizers import models
 
 from tests.small_tokenizers import KINDS, byte_bpe, gemma_like, word_piece
 from vlacompile.errors import ParityError, RuntimeFailure, SourceError
+from vlacompile.policy.text import Fit
 from vlacompile.runtime.tokenizer import RuntimeTokenizer
-from vlacompile.tokenize.binary import tokenizer_bytes
-from vlacompile.tokenize.check import check_tokenizer, compare_ids
 from vlacompile.tokenize.corpus import characters, corpus
-from vlacompile.tokenize.read import read_tokenizer
-from vlacompile.tokenize.tokenizer import Bpe, Fit, Tokenizer
+from vlacompile.tokenize.read_tokenizer_json import read_tokenizer
+from vlacompile.tokenize.table import tokenizer_bytes
+from vlacompile.tokenize.tokenizer import Bpe, Tokenizer
+from vlacompile.tokenize.verify_table import check_tokenizer, compare_ids
 
 
 @cache

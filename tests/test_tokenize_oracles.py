@@ -12,9 +12,9 @@ import pytest
 
 from tests.small_tokenizers import KINDS, TEXTS, byte_bpe
 from vlacompile.runtime.tokenizer import RuntimeTokenizer
-from vlacompile.tokenize.binary import tokenizer_bytes
 from vlacompile.tokenize.corpus import INSTRUCTIONS, LANGUAGES, ODD
-from vlacompile.tokenize.read import read_tokenizer
+from vlacompile.tokenize.read_tokenizer_json import read_tokenizer
+from vlacompile.tokenize.table import tokenizer_bytes
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="SentencePiece is an oracle only")
 

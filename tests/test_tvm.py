@@ -17,18 +17,18 @@ import pytest
 import vlacompile as vc
 from benchmarks import emulator
 from tests import policies
-from vlacompile.bundle.bundle import GOLDEN_FILE, read_bundle, stage_path, write_bundle
+from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle, stage_path, write_bundle
 from vlacompile.cli.main import main
-from vlacompile.emit import tvm_stage
-from vlacompile.emit.onnx_stage import emit_onnx
+from vlacompile.compiler.assemble.assemble import WEIGHTS_FILE, assemble
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
+from vlacompile.compiler.emit.tvm import stage as tvm_stage
 from vlacompile.errors import ConfigError, EmitError, RuntimeFailure
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import resolve, stage_and_prove
-from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
-from vlacompile.recipe import load_recipe
-from vlacompile.report.compiled import compiled_rows, kernel_rows
-from vlacompile.report.write import page
+from vlacompile.recipe.recipe import load_recipe
+from vlacompile.report.page import page
+from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
 from vlacompile.runtime.session import Session
-from vlacompile.target import load_target
 from vlacompile.verify.frames import frames_bytes
 
 needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="pip install 'vlacompile[tvm]'")
@@ -213,7 +213,7 @@ def test_what_a_search_found_is_kept_and_used_again(tmp_path, recipe):
     (lambda d: gzip.compress(json.dumps(json.loads(gzip.decompress(d)) | {"machine": "riscv64"}).encode()), "another"),
     (lambda d: gzip.compress(json.dumps(json.loads(gzip.decompress(d)) | {"tvm": "0.1"}).encode()), "another")])
 def test_a_file_of_schedules_that_is_none_is_refused(tmp_path, damage, why):
-    from vlacompile.emit.tvm_schedules import schedules_of
+    from vlacompile.compiler.emit.tvm.schedules import schedules_of
 
     good = gzip.compress(json.dumps({"tvm": "1", "machine": "x86_64", "workloads": [], "records": []}).encode())
     (tmp_path / "s.json.gz").write_bytes(good)

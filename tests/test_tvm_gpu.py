@@ -17,17 +17,17 @@ import pytest
 import vlacompile as vc
 from tests import policies
 from tests.cuda_kernels import Double, double
-from vlacompile.bundle.bundle import GOLDEN_FILE, read_bundle, stage_path, write_bundle
+from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle, stage_path, write_bundle
 from vlacompile.cli.main import main
-from vlacompile.emit import tvm_stage
-from vlacompile.emit.onnx_stage import emit_onnx, externalise
+from vlacompile.compiler.assemble.assemble import WEIGHTS_FILE, assemble
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx, externalise
+from vlacompile.compiler.emit.tvm import stage as tvm_stage
 from vlacompile.errors import ConfigError, RuntimeFailure
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import resolve, stage_and_prove
-from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
-from vlacompile.recipe import load_recipe
+from vlacompile.recipe.recipe import load_recipe
 from vlacompile.runtime.library import onnxruntime_library, tvm_libraries
 from vlacompile.runtime.session import Session
-from vlacompile.target import load_target
 from vlacompile.verify.frames import frames_bytes
 
 ROOT = Path(__file__).parents[1]

@@ -9,15 +9,15 @@ from torch import nn
 
 import vlacompile as vc
 from tests import policies
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.precision.assign.assign import assign
+from vlacompile.compiler.precision.assign.set_precision import set_precision
+from vlacompile.compiler.staging.choose_solver import calibration
+from vlacompile.compiler.staging.identical_stages import with_one_graph
+from vlacompile.compiler.staging.run_stages import StageRunner
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import stage
-from vlacompile.precision.assign import assign
-from vlacompile.precision.set_precision import set_precision
-from vlacompile.staging.twins import with_one_graph
-from vlacompile.recipe import PrecisionRecipe, StagesRecipe, load_recipe
-from vlacompile.staging.choose_solver import calibration
-from vlacompile.staging.run_stages import StageRunner
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import PrecisionRecipe, StagesRecipe, load_recipe
 
 HOST = load_target("host")
 

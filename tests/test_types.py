@@ -10,10 +10,10 @@ from torch import nn
 
 import vlacompile as vc
 from tests.live import worst
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.passes.use_engine_types import coarsest
 from vlacompile.errors import ParityError
-from vlacompile.passes.use_engine_types import coarsest
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 

@@ -13,34 +13,34 @@ from vlacompile import verify as _verify_package  # noqa: F401  now: importing i
 from vlacompile.errors import VlaError
 
 if TYPE_CHECKING:
-    from vlacompile.bundle.bundle import Bundle, read_bundle as load
-    from vlacompile.capture.iterations import iterations
-    from vlacompile.join import join
+    from vlacompile.bundle.directory import Bundle
+    from vlacompile.bundle.directory import read_bundle as load
     from vlacompile.pipeline import build
-    from vlacompile.policy import Loop, Policy, Source
+    from vlacompile.policy.iterations import iterations
+    from vlacompile.policy.join_backbones import join
+    from vlacompile.policy.policy import Loop, Policy, Source
+    from vlacompile.policy.text import Fit, Text
     from vlacompile.runtime.async_session import AsyncSession
     from vlacompile.runtime.lanes import Lanes
     from vlacompile.runtime.routed import RoutedSession
     from vlacompile.runtime.session import Session
-    from vlacompile.tokenize.text import Text
-    from vlacompile.tokenize.tokenizer import Fit
     from vlacompile.verify.replay import verify
 
 _HOMES = {
     "AsyncSession": ("vlacompile.runtime.async_session", "AsyncSession"),
-    "Bundle": ("vlacompile.bundle.bundle", "Bundle"),
+    "Bundle": ("vlacompile.bundle.directory", "Bundle"),
     "Lanes": ("vlacompile.runtime.lanes", "Lanes"),
     "Fit": ("vlacompile.tokenize.tokenizer", "Fit"),
-    "Loop": ("vlacompile.policy", "Loop"),
-    "Policy": ("vlacompile.policy", "Policy"),
+    "Loop": ("vlacompile.policy.policy", "Loop"),
+    "Policy": ("vlacompile.policy.policy", "Policy"),
     "RoutedSession": ("vlacompile.runtime.routed", "RoutedSession"),
     "Session": ("vlacompile.runtime.session", "Session"),
-    "Source": ("vlacompile.policy", "Source"),
-    "Text": ("vlacompile.tokenize.text", "Text"),
-    "join": ("vlacompile.join", "join"),
-    "iterations": ("vlacompile.capture.iterations", "iterations"),
+    "Source": ("vlacompile.policy.policy", "Source"),
+    "Text": ("vlacompile.policy.text", "Text"),
+    "join": ("vlacompile.policy.join_backbones", "join"),
+    "iterations": ("vlacompile.policy.iterations", "iterations"),
     "build": ("vlacompile.pipeline", "build"),
-    "load": ("vlacompile.bundle.bundle", "read_bundle"),
+    "load": ("vlacompile.bundle.directory", "read_bundle"),
     "verify": ("vlacompile.verify.replay", "verify"),
 }
 

@@ -38,6 +38,12 @@ class ConfigError(VlaError):
     exit_code = 3
 
 
+class UsageError(ConfigError):
+    """The command line itself is wrong."""
+
+    exit_code = 2
+
+
 class SourceError(VlaError):
     """The policy or checkpoint cannot be read or is of no known kind."""
 

@@ -11,72 +11,78 @@ from pathlib import Path
 
 import torch
 
-from vlacompile.board import MIB
-from vlacompile.bundle.bundle import (GOLDEN_FILE, Bundle, check_destination, stage_path, tokenizer_path,
-                                      write_bundle)
-from vlacompile.bundle.layout import dtype_name
-from vlacompile.capture.export import capture
-from vlacompile.capture.first_calls import check_calls
-from vlacompile.capture.program import Program
-from vlacompile.config import shipped
-from vlacompile.emit.build_recipe import with_builds
-from vlacompile.emit.onnx_stage import emit_onnx, externalise
-from vlacompile.emit.tensorrt_support import is_listed, require_supported
-from vlacompile.emit.translatable import decompositions, is_translated, require_translatable
-from vlacompile.emit.tvm_bundle import compile_ahead, twin_of
-from vlacompile.emit.tvm_stage import chosen_stages
+from vlacompile.bundle.directory import GOLDEN_FILE, Bundle, check_destination, stage_path, tokenizer_path, write_bundle
+from vlacompile.compiler.assemble.assemble import WEIGHTS_FILE, assemble
+from vlacompile.compiler.assemble.assemble_guard import with_guards
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.capture.first_calls import check_calls
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx, externalise
+from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated, require_translatable
+from vlacompile.compiler.emit.tensorrt.build_recipe import with_builds
+from vlacompile.compiler.emit.tensorrt.support import is_listed, require_supported
+from vlacompile.compiler.emit.tvm.bundle import compile_ahead, twin_of
+from vlacompile.compiler.emit.tvm.stage import chosen_stages
+from vlacompile.compiler.fit.engine_memory import budget_of
+from vlacompile.compiler.fit.planner import Fit, plan_fit
+from vlacompile.compiler.fit.stage_needs import needs_of
+from vlacompile.compiler.golden import golden, golden_precise
+from vlacompile.compiler.graph.program import Program
+from vlacompile.compiler.graph.rolled_loop import size_of
+from vlacompile.compiler.graph.work_bound import bounded
+from vlacompile.compiler.passes.batch_over_loop import BatchOverLoop
+from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.compiler.passes.decompose_untranslated import DecomposeUntranslated
+from vlacompile.compiler.passes.delay_frames import DelayFrames
+from vlacompile.compiler.passes.drop_identities import DropIdentities
+from vlacompile.compiler.passes.fill_empty import FillEmpty
+from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
+from vlacompile.compiler.passes.fold_constants import FoldConstants
+from vlacompile.compiler.passes.four_dimensional_attention import FourDimensionalAttention
+from vlacompile.compiler.passes.fuse_loop import FuseLoop
+from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
+from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.compiler.passes.narrow_linears import NarrowLinears
+from vlacompile.compiler.passes.own_outputs import OwnOutputs
+from vlacompile.compiler.passes.read_parts_of_concat import ReadPartsOfConcat
+from vlacompile.compiler.passes.split_batched import SplitBatched
+from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
+from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
+from vlacompile.compiler.passes.split_linear_over_features import SplitLinearOverFeatures
+from vlacompile.compiler.passes.split_tokens import SplitTokens
+from vlacompile.compiler.passes.use_engine_types import UseEngineTypes, coarsest
+from vlacompile.compiler.passes.write_complex_as_pairs import WriteComplexAsPairs
+from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
+from vlacompile.compiler.passes.write_scatters_as_concat import WriteScattersAsConcat
+from vlacompile.compiler.precision.assign.set_precision import set_precision
+from vlacompile.compiler.precision.fp16.attention_masks import mask_values
+from vlacompile.compiler.staging.choose_form import fuses
+from vlacompile.compiler.staging.choose_solver import choose_solver
+from vlacompile.compiler.staging.find_loop import find_loop
+from vlacompile.compiler.staging.known_instructions import (
+    KnownInstruction,
+    SpokenText,
+    accept_instructions,
+    compile_instructions,
+    require_spoken,
+    tokenize,
+)
+from vlacompile.compiler.staging.partition import partition
+from vlacompile.compiler.staging.stage_account import Account, account
+from vlacompile.compiler.staging.stages import Staged, build_stages
 from vlacompile.errors import ConfigError, ParityError
-from vlacompile.fit.memory import budget_of
-from vlacompile.fit.needs import needs_of
-from vlacompile.fit.planner import Fit, plan_fit
+from vlacompile.files.toml import shipped
 from vlacompile.frontends.load import load_policy
-from vlacompile.passes.batch_over_loop import BatchOverLoop
-from vlacompile.passes.collapse_linear_chains import CollapseLinearChains
-from vlacompile.passes.decompose_untranslated import DecomposeUntranslated
-from vlacompile.passes.delay_frames import DelayFrames
-from vlacompile.passes.drop_identities import DropIdentities
-from vlacompile.passes.fill_empty import FillEmpty
-from vlacompile.passes.fold_batch_norms import FoldBatchNorms
-from vlacompile.passes.fold_constants import FoldConstants
-from vlacompile.passes.four_dimensional_attention import FourDimensionalAttention
-from vlacompile.passes.fuse_loop import FuseLoop
-from vlacompile.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.passes.narrow_linears import NarrowLinears
-from vlacompile.passes.own_outputs import OwnOutputs
-from vlacompile.passes.read_parts_of_concat import ReadPartsOfConcat
-from vlacompile.passes.split_batched import SplitBatched
-from vlacompile.passes.split_large_linears import SplitLargeLinears
-from vlacompile.passes.split_linear_over_concat import SplitLinearOverConcat
-from vlacompile.passes.split_linear_over_features import SplitLinearOverFeatures
-from vlacompile.passes.split_tokens import SplitTokens
-from vlacompile.passes.use_engine_types import UseEngineTypes, coarsest
-from vlacompile.passes.write_complex_as_pairs import WriteComplexAsPairs
-from vlacompile.passes.write_recurrences_out import WriteRecurrencesOut
-from vlacompile.passes.write_scatters_as_concat import WriteScattersAsConcat
-from vlacompile.plan.assemble import WEIGHTS_FILE, assemble
-from vlacompile.plan.assemble_guard import with_guards
-from vlacompile.policy import Policy
-from vlacompile.precision.masks import mask_values
-from vlacompile.precision.set_precision import set_precision
-from vlacompile.recipe import PrecisionRecipe, PrecisionRule, Recipe, load_recipe
-from vlacompile.staging.account import Account, account
-from vlacompile.staging.choose_form import fuses
-from vlacompile.staging.choose_solver import choose_solver
-from vlacompile.staging.find_loop import find_loop
-from vlacompile.staging.partition import partition
-from vlacompile.staging.rolled import size_of
-from vlacompile.staging.stages import Staged, build_stages
-from vlacompile.target import Target, load_target
-from vlacompile.tokenize.instructions import (KnownInstruction, SpokenText, accept_instructions, compile_instructions,
-                                              require_spoken, tokenize)
-from vlacompile.tokenize.text import check_instructions, compile_text
+from vlacompile.hardware.board import MIB
+from vlacompile.hardware.target import Target, load_target
+from vlacompile.policy.policy import Policy
+from vlacompile.policy.text import check_instructions
+from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, Recipe, load_recipe
+from vlacompile.tokenize.compile_text import compile_text
 from vlacompile.verify.frames import Frame, frames_bytes
 from vlacompile.verify.metrics import Metrics
-from vlacompile.verify.record import golden, golden_precise
 from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
-from vlacompile.work import bounded
+from vlacompile.vocabulary import dtype_name
 
 PASSES = (
     WriteComplexAsPairs(),
@@ -124,7 +130,7 @@ class Staging:
     notes: tuple[str, ...]
     complete: bool = True  # False: a loop was traced in part and not found again
     written: Program | None = None  # the program before a loop was given fewer evaluations; None: it was not
-    precision: Mapping | None = None  # what was asked of it and done (precision/outcome.py); None: nothing was
+    precision: Mapping | None = None  # what was asked of it and done (compiler/precision/assign/outcome.py); None: nothing was
 
 
 def build(source: Policy | str | Path, target: str = "host", recipe: str | None = None, out: str | Path = "policy.vlab",

@@ -25,16 +25,26 @@ from tqdm import tqdm
 
 import vlacompile as vc
 from examples.libero_goal.encoders import MiniLM, tokenize
-from examples.libero_goal.evaluate import (RESULTS, RUNS, STEP_LIMIT, WORK, load, mcnemar, parse_states, play,
-                                           result_file)
+from examples.libero_goal.evaluate import (
+    RESULTS,
+    RUNS,
+    STEP_LIMIT,
+    WORK,
+    load,
+    mcnemar,
+    parse_states,
+    play,
+    result_file,
+)
 from examples.libero_goal.expert import TASKS
 from examples.libero_goal.policy import IMAGES, STATE
-from vlacompile.routing.binary import table_bytes
-from vlacompile.routing.costs import Cost, read_profile
+from vlacompile.files.atomic import write_whole
+from vlacompile.routing.backbone_costs import Cost, read_profile
 from vlacompile.routing.fit import Outcome, best, by_table, choose_rule, fit_table, replayed
-from vlacompile.routing.logs import Episode, of_states, parse_states as states_of, read_logs
+from vlacompile.routing.logs import Episode, of_states, read_logs
+from vlacompile.routing.logs import parse_states as states_of
 from vlacompile.routing.table import RoutingTable, table_text
-from vlacompile.write import write_whole
+from vlacompile.routing.table_binary import table_bytes
 
 MEMBERS = ("light", "heavy")
 PROFILE = Path("profiles/host/demo.json")

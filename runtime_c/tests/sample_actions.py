@@ -7,7 +7,7 @@ import numpy as np
 from onnx import helper
 from sample_bundles import NONE, Bundle
 
-from vlacompile.bundle import layout
+from vlacompile import vocabulary
 
 NAMES = {"f32": np.float32, "i32": np.int32, "i64": np.int64}
 
@@ -46,10 +46,10 @@ class Relay:
                **fields) -> Relay:
         plan = self.bundle.plan
         count = len(plan.records.get("decodes", []))
-        words = {"outside": layout.OUTSIDES, "symbols": layout.SYMBOLS, "length": layout.LENGTHS}
+        words = {"outside": vocabulary.OUTSIDES, "symbols": vocabulary.SYMBOLS, "length": vocabulary.LENGTHS}
         fields = {k: words[k][v] if k in words else v for k, v in fields.items()}
         row = {"outside": 0, "symbols": 0, "length": 0, "direction": 1, "offset": 0, "stop": -1} | fields
-        plan.add("decodes", kind=layout.DECODE_KINDS[kind],
+        plan.add("decodes", kind=vocabulary.DECODE_KINDS[kind],
                  table=NONE if table is None else self.bundle.weight(f"decode{count}", table),
                  value=NONE if value is None else self.bundle.values[value],
                  float_begin=plan.scalars("floats", list(floats)), float_count=len(floats),
@@ -75,16 +75,16 @@ class Relay:
     def consume(self, kind: str, **fields) -> Relay:
         row = {"decay": 0.0, "delay": 0, "schedule": "linear", "horizon": 0, "previous": NONE, "weights": NONE,
                "chunk": NONE} | fields
-        row["schedule"] = layout.SCHEDULES.get(row["schedule"], row["schedule"])
+        row["schedule"] = vocabulary.SCHEDULES.get(row["schedule"], row["schedule"])
         row |= {k: self.bundle.values[row[k]] for k in ("previous", "weights", "chunk") if isinstance(row[k], str)}
-        self.bundle.plan.add("consumption", consume=layout.CONSUMES[kind], **row)
+        self.bundle.plan.add("consumption", consume=vocabulary.CONSUMES[kind], **row)
         return self
 
 
     def guard(self, source: int, low=(), high=(), outside: str = "count", max_age_us: int = 0, **fields) -> Relay:
         """In the order of sources."""
         floats = self.bundle.plan.scalars
-        self.bundle.plan.add("guards", source=source, outside=layout.GUARD_RULES[outside], low_count=len(low),
+        self.bundle.plan.add("guards", source=source, outside=vocabulary.GUARD_RULES[outside], low_count=len(low),
                              low_begin=floats("floats", list(low)), high_count=len(high),
                              high_begin=floats("floats", list(high)), max_age_us=max_age_us,
                              **{"not_finite": 0, **fields})

@@ -1,6 +1,6 @@
 """Small bundles written record by record, for the tests of libvlart.
 
-Owns its own writer on purpose: it knows `vlacompile.bundle.layout` and nothing else of the
+Owns its own writer on purpose: it knows `vlacompile.bundle.format.layout` and nothing else of the
 compiler, so that a mistake in the compiler's writer cannot hide one in the reader.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from vlacompile.bundle import layout
+from vlacompile import vocabulary
+from vlacompile.bundle.format import layout
 
 NONE = layout.NONE
 DTYPES = {np.dtype(np.float32): "f32", np.dtype(np.uint8): "u8", np.dtype(np.int64): "i64", np.dtype(np.bool_): "bool",
@@ -125,23 +126,23 @@ class Bundle:
         return self.plan.records["policy"][0]
 
     def value(self, name: str, dtype: str, dims, weight: int = NONE) -> int:
-        count = int(np.prod(dims, dtype=np.int64)) * layout.DTYPE_BYTES[dtype]
+        count = int(np.prod(dims, dtype=np.int64)) * vocabulary.DTYPE_BYTES[dtype]
         offset = 0
         if weight == NONE:
             offset, self.arena_bytes = self.arena_bytes, layout.align_up(self.arena_bytes + count)
         self.values[name] = self.plan.add(
-            "values", name=self.plan.string(name), dtype=layout.DTYPES[dtype], rank=len(dims),
-            storage=layout.STORAGES["arena" if weight == NONE else "weight"], dims=padded(dims), bytes=count,
+            "values", name=self.plan.string(name), dtype=vocabulary.DTYPES[dtype], rank=len(dims),
+            storage=vocabulary.STORAGES["arena" if weight == NONE else "weight"], dims=padded(dims), bytes=count,
             offset=offset, weight=weight)
         return self.values[name]
 
     def source(self, name: str, dtype: str, dims, update: str, clock_hz: float = 0.0) -> int:
-        return self.plan.add("sources", value=self.value(name, dtype, dims), update=layout.UPDATES[update],
+        return self.plan.add("sources", value=self.value(name, dtype, dims), update=vocabulary.UPDATES[update],
                              clock_hz=clock_hz)
 
     def weight(self, name: str, array: np.ndarray) -> int:
         self.weights += b"\0" * (-len(self.weights) % layout.ALIGN)
-        index = self.plan.add("weights", name=self.plan.string(name), file=0, dtype=layout.DTYPES[DTYPES[array.dtype]],
+        index = self.plan.add("weights", name=self.plan.string(name), file=0, dtype=vocabulary.DTYPES[DTYPES[array.dtype]],
                               rank=array.ndim, dims=padded(array.shape), offset=len(self.weights), bytes=array.nbytes)
         self.weights += array.tobytes()
         return index
@@ -151,13 +152,13 @@ class Bundle:
         path = f"stages/{name}.onnx"
         self.files[path] = self._onnx(name, nodes, inputs, outputs, weights)
         bind = [self.plan.add("bindings", port=self.plan.string(p), value=self.values[v],
-                              mode=layout.BINDING_MODES[m]) for p, v, m in (*inputs, *outputs)]
+                              mode=vocabulary.BINDING_MODES[m]) for p, v, m in (*inputs, *outputs)]
         init = [self.plan.add("initializers", port=self.plan.string(p), weight=w) for p, w in weights]
         by_value = {(v, m): b for (p, v, m), b in zip((*inputs, *outputs), bind, strict=True)}
         carry = [self.plan.add("carries", initial=self.values[i], result=self.values[r], scratch=self.values[s],
                                input=by_value[i, "carry"], output=by_value[r, "carry"]) for i, r, s in carries]
         return self.plan.add(
-            "stages", name=self.plan.string(name), backend=layout.BACKENDS["onnxruntime"], artefact=len(self.files),
+            "stages", name=self.plan.string(name), backend=vocabulary.BACKENDS["onnxruntime"], artefact=len(self.files),
             iterations=iterations, dep_begin=self.plan.scalars("indices", depends), dep_count=len(depends),
             input_begin=bind[0], input_count=len(inputs), output_begin=bind[len(inputs)], output_count=len(outputs),
             initializer_begin=init[0] if init else 0, initializer_count=len(init),
@@ -172,7 +173,7 @@ class Bundle:
     def delay(self, given: str, name: str) -> None:
         """A value `name` that holds what `given` was one observation ago."""
         row = self.plan.records["values"][self.values[given]]
-        kind = next(k for k, v in layout.DTYPES.items() if v == row["dtype"])
+        kind = next(k for k, v in vocabulary.DTYPES.items() if v == row["dtype"])
         self.plan.add("delays", input=self.values[given], output=self.value(name, kind, row["dims"][: row["rank"]]))
 
     def _onnx(self, name, nodes, inputs, outputs, weights) -> bytes:
@@ -207,7 +208,7 @@ class Bundle:
         def tensors(arrays):
             begin = len(g.records.get("tensors", []))
             for name, array in arrays.items():
-                g.add("tensors", name=g.string(name), dtype=layout.DTYPES[DTYPES[array.dtype]], rank=array.ndim,
+                g.add("tensors", name=g.string(name), dtype=vocabulary.DTYPES[DTYPES[array.dtype]], rank=array.ndim,
                       dims=padded(array.shape), offset=g.add_blob(array.tobytes()), bytes=array.nbytes,
                       max_abs=max_abs, rel_l2=rel_l2, cosine=cosine)
             return begin, len(arrays)
@@ -227,7 +228,7 @@ class Bundle:
         for path, data in files.items():
             kind = {"weights.bin": "weights", "golden.bin": "golden"}.get(
                 Path(path).name, "tokenizer" if path.startswith("tokenizers/") else "stage")
-            plan.add("files", path=plan.string(path), kind=layout.FILE_KINDS[kind], crc32=zlib.crc32(data),
+            plan.add("files", path=plan.string(path), kind=vocabulary.FILE_KINDS[kind], crc32=zlib.crc32(data),
                      bytes=len(data))
         return plan
 
@@ -337,13 +338,13 @@ class Flow:
         ], [0, 1], [("memory", "memory", "whole"), ("t", "table", "row"), ("x", "noise", "carry")],
             [("next", "sample", "carry"), ("velocity", "trace", "row")], [("w", mix)], iterations,
             [("noise", "sample", "sample.scratch")])
-        b.plan.add("samplings", stage=1, form=layout.LOOP_FORMS["steps"], iterations=iterations, written=10,
+        b.plan.add("samplings", stage=1, form=vocabulary.LOOP_FORMS["steps"], iterations=iterations, written=10,
                    solver=b.plan.string("euler"), error=0.25, budget=0.5)
         for stage, group, scheme, decider, error, time_us in (
                 (0, "prefix/encoder", "int8", "optimiser", 0.125, 1.5), (1, "denoise/mix.0", "int4", "rule", 0.0, 0.0),
                 (1, 'denoise/"mix" 1', "fp32", "default", 0.0, 0.1)):
-            b.plan.add("precisions", stage=stage, group=b.plan.string(group), scheme=layout.SCHEMES[scheme],
-                       decider=layout.DECIDERS[decider], layers=2, error=error, time_us=time_us, reserved=0, bytes=36)
+            b.plan.add("precisions", stage=stage, group=b.plan.string(group), scheme=vocabulary.SCHEMES[scheme],
+                       decider=vocabulary.DECIDERS[decider], layers=2, error=error, time_us=time_us, reserved=0, bytes=36)
         b.action("sample", self.h)
 
     def on_board(self) -> "Flow":
@@ -352,7 +353,7 @@ class Flow:
         text = {"name": "orin-nano-8gb", "jetpack": "6.2", "l4t": "36.4.3", "tensorrt": "10.3", "timing_cache": "timing.cache"}
         plan.add("board", compute_capability=87, **{k: plan.string(v) for k, v in text.items()})
         for stage, flags, int8, int4 in ((0, 3, 1, 0), (1, 0, 0, 1)):
-            plan.records["stages"][stage].update(backend=layout.BACKENDS["tensorrt"])
+            plan.records["stages"][stage].update(backend=vocabulary.BACKENDS["tensorrt"])
             plan.add("builds", stage=stage, flags=flags, level=3, aux_streams=stage, int8_gemms=int8, int4_dequants=int4,
                      attentions=2, workspace_bytes=1 << 29, weight_bytes=36, engine_bytes_min=20,
                      engine_bytes_max=8_000_000_000, activation_bytes=1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlacompile.routing.binary import table_bytes
+from vlacompile.routing.table_binary import table_bytes
 from vlacompile.routing.table import Backbone, Evidence, Prior, Route, RoutingTable, Rule, Space
 
 

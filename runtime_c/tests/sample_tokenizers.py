@@ -6,9 +6,10 @@ import numpy as np
 from onnx import helper
 from sample_bundles import NONE, Bundle, Container
 
-from vlacompile.bundle import layout
+from vlacompile import vocabulary
+from vlacompile.bundle.format import layout
 
-STEP, ACTION, CLASS = layout.TEXT_STEPS, layout.SPAN_ACTIONS, layout.CHAR_CLASSES
+STEP, ACTION, CLASS = vocabulary.TEXT_STEPS, vocabulary.SPAN_ACTIONS, vocabulary.CHAR_CLASSES
 BLANKS = [(9, 10), (32, 32)]
 
 
@@ -68,7 +69,7 @@ class Table(Container):
 
 def word_piece() -> Table:
     """Lower case, no accents, blanks around ideographs."""
-    table = Table(model=layout.TOKEN_MODELS["wordpiece"], token_count=12, unknown=1, longest_word=8, normalise=4,
+    table = Table(model=vocabulary.TOKEN_MODELS["wordpiece"], token_count=12, unknown=1, longest_word=8, normalise=4,
                   transform=0, split=1)
     table.entries("word", {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "put": 4, "pu": 5, "it": 6, "字": 7, "!": 8,
                            "e": 9})
@@ -98,7 +99,7 @@ WORD_PIECE = {  # text: ids
 
 def byte_pairs() -> Table:
     """Bytes merged in words; a mark stands for a blank at the start."""
-    table = Table(model=layout.TOKEN_MODELS["bpe"], token_count=262, normalise=1, transform=1, split=3, pad=261,
+    table = Table(model=vocabulary.TOKEN_MODELS["bpe"], token_count=262, normalise=1, transform=1, split=3, pad=261,
                   truncate=NONE, pad_side=1)
     table.entries("word", {"go": 258})
     table.entries("letter", {"ß": 259})
@@ -107,12 +108,12 @@ def byte_pairs() -> Table:
     table.close_entries()
     table.ids("byte", list(range(256)))
     table.step("replace", find="--", put="-")
-    table.step("prepend", put=" ", option=layout.PREPEND_RULES["missing"])
-    table.step("cut", find="|", option=layout.CUT_RULES["previous"])
+    table.step("prepend", put=" ", option=vocabulary.PREPEND_RULES["missing"])
+    table.step("cut", find="|", option=vocabulary.CUT_RULES["previous"])
     classes = [(9, 10, CLASS["space"], 0), (32, 32, CLASS["space"], 0), (ord("0"), ord("9"), CLASS["number"], 0),
                (ord("a"), ord("z"), CLASS["letter"], 0)]
     table.step("cut_digits", [(ord("0"), ord("9"), CLASS["number"], 0)], option=1)
-    table.step("cut_words", classes, option=layout.WORD_RULES["qwen2"])
+    table.step("cut_words", classes, option=vocabulary.WORD_RULES["qwen2"])
     table.record["ending"], table.record["ending_bytes"] = table.text("\n")
     return table.finish({(97, 98): 256, (32, 256): 257})
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from sample_bundles import DTYPES
 
-from vlacompile.bundle import layout
+from vlacompile import vocabulary
 
-NUMPY = {layout.DTYPES[name]: dtype for dtype, name in DTYPES.items()}
+NUMPY = {vocabulary.DTYPES[name]: dtype for dtype, name in DTYPES.items()}
 
 
 class Struct(c.Structure):
@@ -117,7 +117,7 @@ class Policy:
         array = np.asarray(array, order="C")
         dims = (U64 * max(1, array.ndim))(*array.shape)
         self.tick("vlart_session_write", self.find("source", name), array.ctypes.data_as(c.c_void_p),
-                  c.c_size_t(array.nbytes), layout.DTYPES[DTYPES[array.dtype]], array.ndim, dims)
+                  c.c_size_t(array.nbytes), vocabulary.DTYPES[DTYPES[array.dtype]], array.ndim, dims)
 
     def step(self, deadline_us: int | None = None) -> None:
         if deadline_us is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.deploy.sshd import Sshd
-from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle, read_bundle, write_bundle
+from vlacompile.bundle.directory import GOLDEN_FILE, Bundle, read_bundle, write_bundle
 from vlacompile.cli.main import main
 from vlacompile.verify.frames import Expected, frames_bytes, read_frames
 

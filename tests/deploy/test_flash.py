@@ -329,8 +329,8 @@ def test_boards_and_jetpacks_are_told_apart():
 
 
 def test_every_module_is_a_target():
-    from vlacompile.config import shipped
     from vlacompile.deploy.device import JETPACKS, MODULES
+    from vlacompile.files.toml import shipped
 
     assert set(MODULES.values()) <= set(shipped("targets")) and set(JETPACKS.values()) <= set(shipped("targets/software"))
 

@@ -19,8 +19,14 @@ class Policy(nn.Module):
     def __init__(self, layers: int):
         super().__init__()
         with quiet():
-            from transformers import (Dinov2WithRegistersConfig, Dinov2WithRegistersModel, LlamaConfig, LlamaModel,
-                                      SiglipVisionConfig, SiglipVisionModel)
+            from transformers import (
+                Dinov2WithRegistersConfig,
+                Dinov2WithRegistersModel,
+                LlamaConfig,
+                LlamaModel,
+                SiglipVisionConfig,
+                SiglipVisionModel,
+            )
             from transformers.initialization import no_init_weights
 
         with no_init_weights():  # their content is not asked for

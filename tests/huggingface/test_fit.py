@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.huggingface.openvla_sized import make
-from vlacompile.capture.weightless import weightless
+from vlacompile.compiler.capture.weightless import weightless
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.pipeline import plan_on_board
 

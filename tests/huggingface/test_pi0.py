@@ -17,7 +17,6 @@ from vlacompile.frontends.quiet import quiet
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 
-
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["huggingface"].is_here(),
                                 reason="needs the environment huggingface: make test-huggingface")
 STATE_DIM, ACTION_DIM, SIDE, PATCH, IMAGE_TOKEN = 7, 7, 32, 16, 500

@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from vlacompile.capture.weightless import weightless
+from vlacompile.compiler.capture.weightless import weightless
 from vlacompile.frontends.lerobot import groot as frontend_groot
 from vlacompile.frontends.lerobot import openpi
 from vlacompile.frontends.lerobot.importing import lerobot_importable
@@ -79,8 +79,13 @@ def trained_tokenizer(special: list[str]):
 def backbone(folder: Path, real: bool) -> str:
     """SmolVLM2-500M's configuration, or a tiny one, with its processor and a tokenizer trained here: what the hub
     would send, without weights."""
-    from transformers import (PreTrainedTokenizerFast, SmolVLMConfig, SmolVLMImageProcessor, SmolVLMProcessor,
-                              SmolVLMVideoProcessor)
+    from transformers import (
+        PreTrainedTokenizerFast,
+        SmolVLMConfig,
+        SmolVLMImageProcessor,
+        SmolVLMProcessor,
+        SmolVLMVideoProcessor,
+    )
 
     text = {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 100000, "max_position_embeddings": 8192,
             "pad_token_id": 2}

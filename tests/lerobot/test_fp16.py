@@ -6,11 +6,11 @@ import pytest
 
 from tests.lerobot.checkpoints import sized, write
 from tests.test_fp16 import staged_of, through_onnx
+from vlacompile.compiler.precision.fp16.convert import halve
+from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.load import load_policy
-from vlacompile.precision.half import halve
-from vlacompile.recipe import LoopRecipe
-from vlacompile.staging.choose_solver import calibration
+from vlacompile.recipe.recipe import LoopRecipe
 
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")

@@ -8,15 +8,15 @@ import pytest
 
 from tests.lerobot.checkpoints import sized, write
 from tests.lerobot.test_parity import pytestmark  # noqa: F401  needs the environment lerobot
-from vlacompile.capture.export import capture
+from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.graph.rolled_loop import RolledLoop
+from vlacompile.compiler.passes.split_tokens import SplitTokens
+from vlacompile.compiler.staging.find_loop import find_loop
+from vlacompile.compiler.staging.stage_account import account
 from vlacompile.frontends.load import load_policy
-from vlacompile.passes.split_tokens import SplitTokens
+from vlacompile.hardware.target import load_target
 from vlacompile.pipeline import LOOP_PASSES, PASSES, stage
-from vlacompile.recipe import LoopRecipe, Recipe, StagesRecipe
-from vlacompile.staging.account import account
-from vlacompile.staging.find_loop import find_loop
-from vlacompile.staging.rolled import RolledLoop
-from vlacompile.target import load_target
+from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
 
 STEPWISE = Recipe("steps", "", StagesRecipe(min_flops=0), loop=LoopRecipe(form="steps"))
 

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import onnx
-
-from tests.runtime_c.running import BUILD, ort_path, run_tool
-from vlacompile.bundle import layout
-
 from sample_bundles import Bundle  # noqa: E402
 from vlart_ctypes import Policy  # noqa: E402
+
+from tests.runtime_c.running import BUILD, ort_path, run_tool
+from vlacompile import vocabulary
 
 LOCK = "engines/lock.json"
 
@@ -31,7 +30,7 @@ def for_tensorrt(bundle: Bundle, stages: set[str] | None = None, **build) -> Bun
         name = text(bundle, row["name"])
         if stages is not None and name not in stages:
             continue
-        row["backend"] = layout.BACKENDS["tensorrt"]
+        row["backend"] = vocabulary.BACKENDS["tensorrt"]
         bundle.plan.add("builds", stage=i, **recipe)
         path = f"stages/{name}.onnx"
         model = onnx.ModelProto.FromString(bundle.files[path])

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from tests.runtime_c.running import run_tool
-
 from sample_actions import Relay, idct  # noqa: E402
 from vlart_ctypes import Failure, Policy  # noqa: E402
+
+from tests.runtime_c.running import run_tool
 
 ORIGINALS = json.loads((Path(__file__).parents[1] / "golden/lerobot_chunk_consumption.json").read_text())
 STATE = np.array([[0.5, -1, 2, 100]], np.float32)
@@ -166,7 +165,7 @@ def bpe():
 
 
 def fast_relay(bpe, length="exact", tokens: int = 40, **fields) -> Relay:
-    from vlacompile.decoding import byte_pieces
+    from vlacompile.policy.action_decoding import byte_pieces
 
     return Relay("fast", "i64", (1, tokens), (T, D)).pieces(
         byte_pieces(bpe.to_str()), symbols="utf8", offset=MIN_TOKEN, length=length, **{"stop": 5000, **fields}) \
@@ -180,7 +179,7 @@ def padded(ids: list[int], to: int = 40, stop: int = 5000) -> np.ndarray:
 
 def test_every_token_has_the_bytes_of_the_library(bpe):
     """Id by id; a token that is no whole character is compared within a pair that is."""
-    from vlacompile.decoding import byte_pieces
+    from vlacompile.policy.action_decoding import byte_pieces
 
     pieces = byte_pieces(bpe.to_str())
     assert len(pieces) == bpe.get_vocab_size() and max(map(len, pieces)) > 4
@@ -220,7 +219,7 @@ def test_fast_round_trip(lib, ort, tmp_path, bpe):
 
 def test_fast_is_lerobots(lib, ort, tmp_path):
     """Committed outputs of decode_actions_with_fast: right, too short and too long sequences, relaxed."""
-    from vlacompile.decoding import byte_pieces
+    from vlacompile.policy.action_decoding import byte_pieces
 
     case = ORIGINALS["fast"]
     outputs = np.array(case["actions"])
@@ -237,7 +236,7 @@ def test_fast_is_lerobots(lib, ort, tmp_path):
 
 def test_a_character_may_span_tokens(lib, ort, tmp_path, bpe):
     """The two bytes of a zero as two tokens."""
-    from vlacompile.decoding import byte_pieces
+    from vlacompile.policy.action_decoding import byte_pieces
 
     pieces = byte_pieces(bpe.to_str())
     single = {p[0]: i for i, p in enumerate(pieces) if len(p) == 1}
@@ -440,8 +439,9 @@ def test_run_decodes_and_tells_what_it_refuses(lib, ort, tmp_path):
 
 def test_dump_prints_it_as_the_compiler_does(lib, tmp_path):
     from sample_actions import samples
-    from vlacompile.plan.binary import read_plan
-    from vlacompile.plan.text import parse_plan, plan_text
+
+    from vlacompile.bundle.plan.binary import read_plan
+    from vlacompile.bundle.plan.text import parse_plan, plan_text
 
     for name, relay in samples().items():
         root = relay.bundle.write(tmp_path / name)

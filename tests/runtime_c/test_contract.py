@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.runtime_c.running import BUILD, RUNTIME, make
-from vlacompile.bundle.header import c_header
+from vlacompile.bundle.format.header import c_header
 
 
 def test_layout_header_is_current():

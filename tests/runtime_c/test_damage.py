@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-
-from tests.runtime_c.running import assert_outputs
-from vlacompile.bundle import layout
-
 from plan_damage import ACTIONS, BOARD, GUARDS, STRUCTURE  # noqa: E402
 from sample_actions import Relay, samples  # noqa: E402
 from sample_bundles import Bundle, Flow, Reactive, sealed  # noqa: E402
 from vlart_ctypes import BundleInfo, Failure, Policy  # noqa: E402
+
+from tests.runtime_c.running import assert_outputs
+from vlacompile import vocabulary
+from vlacompile.bundle.format import layout
 
 
 def test_damaged_files_are_named(lib, tmp_path):
@@ -142,7 +142,7 @@ def test_the_first_minor_version_is_read(lib, ort, tmp_path):
     plan.names = tuple(n for n in plan.names if n not in ("decodes", "consumption"))
     (root / "plan.bin").write_bytes(plan.to_bytes())
     with Policy(lib, root).start(ort) as policy:
-        assert policy.info("vlart_bundle_info", BundleInfo, policy.bundle).consume == layout.CONSUMES["queue"]
+        assert policy.info("vlart_bundle_info", BundleInfo, policy.bundle).consume == vocabulary.CONSUMES["queue"]
         policy.run(flow.inputs())
         assert_outputs(policy, flow.reference(flow.inputs()))
 

@@ -6,13 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from plan_damage import change  # noqa: E402
+from sample_bundles import Recall  # noqa: E402
+from vlart_ctypes import Failure, Policy, SourceInfo  # noqa: E402
 
 from tests.runtime_c.running import TOLERANCE, assert_outputs, run_tool
-from vlacompile.bundle import layout
-
-from plan_damage import change  # noqa: E402
-from sample_bundles import Recall, padded  # noqa: E402
-from vlart_ctypes import Failure, Policy, SourceInfo  # noqa: E402
+from vlacompile import vocabulary
 
 
 @pytest.fixture
@@ -119,7 +118,7 @@ def test_sources_say_how_many_frames_the_policy_sees(started):
 # Values: gain 0, image 1, state 2, feature 3, feature@1 4, feature@2 5, state@1 6, action 7. Delays: 3->4, 4->5, 2->6.
 RULES = {
     "a delay's types differ": (change("delays", 0, input=1), "differ in shape"),
-    "a delay's dtypes differ": (change("values", 6, dtype=layout.DTYPES["i32"]), "differ in shape"),
+    "a delay's dtypes differ": (change("values", 6, dtype=vocabulary.DTYPES["i32"]), "differ in shape"),
     "a delayed value does not exist": (change("delays", 0, output=99), "does not exist"),
     "a delay writes a source": (change("delays", 0, output=2), "has another writer"),
     "a delay is its own input": (change("delays", 0, input=4), "has another writer"),
@@ -175,8 +174,8 @@ def test_tools_replay_episodes(lib, ort, tmp_path):
 
 
 def test_dump_is_the_compilers_text(lib, tmp_path):
-    from vlacompile.plan.binary import read_plan
-    from vlacompile.plan.text import parse_plan, plan_text
+    from vlacompile.bundle.plan.binary import read_plan
+    from vlacompile.bundle.plan.text import parse_plan, plan_text
 
     root = Recall().bundle.write(tmp_path)
     plan = read_plan(root / "plan.bin")

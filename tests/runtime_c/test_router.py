@@ -10,21 +10,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sample_bundles import sealed  # noqa: E402
+from sample_routing import sample_table  # noqa: E402
 
 from tests.runtime_c.running import BUILD, ROOT
 from tests.test_routing import COSTS, TEXTS, episodes
-from vlacompile.bundle import layout
+from vlacompile.bundle.format import layout
 from vlacompile.errors import RuntimeFailure
 from vlacompile.routing.beta import probability_not_worse
-from vlacompile.routing.binary import table_bytes
 from vlacompile.routing.decide import decide, with_outcome
 from vlacompile.routing.fit import fit_table
 from vlacompile.routing.table import Rule
+from vlacompile.routing.table_binary import table_bytes
 from vlacompile.runtime import library
 from vlacompile.runtime.router import Router
-
-from sample_bundles import sealed  # noqa: E402
-from sample_routing import sample_table  # noqa: E402
 
 UNLISTED = ("place the bowl on a plate", "turn off the stove now", "open a drawer", "wipe the table", "größer 3 çà")
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
-
-from tests.runtime_c.running import BUILD, TOLERANCE, assert_outputs
-from vlacompile.bundle import layout
-
 from sample_bundles import Bundle, Flow, Reactive, padded  # noqa: E402
 from vlart_ctypes import BundleInfo, Failure, Library, Policy, SourceInfo, StageInfo, ValueInfo  # noqa: E402
+
+from tests.runtime_c.running import BUILD, TOLERANCE, assert_outputs
+from vlacompile import vocabulary
 
 
 def test_reactive_results(lib, ort, tmp_path):
@@ -170,7 +169,7 @@ def test_introspection(lib, tmp_path):
         assert (info.chunk_steps, info.execute_steps, info.action_dim, info.deadline_us) == (4, 3, 3, 50000)
         assert (info.low[:3], info.high[:3]) == ([-1, -2, -3], [1, 2, 3])
         source = policy.info("vlart_bundle_source", SourceInfo, policy.bundle, policy.find("source", "image"))
-        assert (source.update, source.clock_hz) == (layout.UPDATES["observation"], 20.0)
+        assert (source.update, source.clock_hz) == (vocabulary.UPDATES["observation"], 20.0)
         value = policy.info("vlart_bundle_value", ValueInfo, policy.bundle, source.value)
         assert (value.name, value.rank, value.dims[:2], value.bytes) == (b"image", 2, [4, 6], 24)
         stage = policy.info("vlart_bundle_stage", StageInfo, policy.bundle, policy.find("stage", "fusion"))
@@ -203,9 +202,9 @@ def one_input_more(b: Bundle) -> None:
     (lambda b: b.plan.records["bindings"][0].update(port=b.plan.string("other")), 'input "ids".*the plan does not'),
     (lambda b: b.plan.records["values"][b.values["text"]].update(dims=padded((2, 4)), rank=2),
      'output "text".*dimension 0 is 1 in the engine, 2 in the plan'),
-    (lambda b: b.plan.records["values"][b.values["image"]].update(dtype=layout.DTYPES["i8"]),
+    (lambda b: b.plan.records["values"][b.values["image"]].update(dtype=vocabulary.DTYPES["i8"]),
      'input "pixels".*element type 2'),
-    (lambda b: b.plan.records["weights"][1].update(dtype=layout.DTYPES["i32"]), "ONNX Runtime reports an error"),
+    (lambda b: b.plan.records["weights"][1].update(dtype=vocabulary.DTYPES["i32"]), "ONNX Runtime reports an error"),
 ])
 def test_engine_ports_must_be_the_plans(lib, ort, tmp_path, change, match):
     reactive = Reactive()

@@ -7,16 +7,15 @@ import re
 import subprocess
 
 import pytest
-
-from tests.runtime_c.running import BUILD, make
-from vlacompile.bundle import layout
-from vlacompile.errors import VlaError
-from vlacompile.plan.binary import read_plan
-from vlacompile.verify.frames import read_frames
-
 from sample_bundles import Flow  # noqa: E402
 from sample_tokenizers import spoken  # noqa: E402
 from vlart_ctypes import Failure, Policy  # noqa: E402
+
+from tests.runtime_c.running import BUILD, make
+from vlacompile.bundle.format import layout
+from vlacompile.bundle.plan.binary import read_plan
+from vlacompile.errors import VlaError
+from vlacompile.verify.frames import read_frames
 
 # {kind of file: (its sections, samples that hold something of each between them)}
 KINDS = {

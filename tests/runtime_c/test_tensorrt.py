@@ -9,14 +9,12 @@ import zlib
 import numpy as np
 import pytest
 from onnx import helper
+from sample_bundles import Bundle, Flow, Reactive, Recall  # noqa: E402
+from vlart_ctypes import Failure, Policy  # noqa: E402
 
 from tests.runtime_c.running import BUILD, assert_outputs, run_tool
 from tests.runtime_c.tensorrt import LOCK, Board, built, for_tensorrt, lock, refused, start
 from tests.runtime_c.test_tools import with_golden
-
-from sample_bundles import Bundle, Flow, Reactive, Recall  # noqa: E402
-from vlart_ctypes import Failure, Policy  # noqa: E402
-
 
 # ---- what an engine must be to a session: the cases of test_running, on this engine ------------------------------
 

@@ -9,13 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from sample_bundles import Flow, Reactive  # noqa: E402
 
 from tests.runtime_c.nvidia_double import LIBRARIES, Software, compile_backend, compile_double
 from tests.runtime_c.running import RUNTIME, run_tool
 from tests.runtime_c.tensorrt import Board, for_tensorrt, lock, refused
 from tests.runtime_c.test_tools import with_golden
-
-from sample_bundles import Flow, Reactive  # noqa: E402
 
 CROSS = "aarch64-linux-gnu-"
 needs_clang = pytest.mark.skipif(shutil.which("clang") is None, reason="apt-get install clang")

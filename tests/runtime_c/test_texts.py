@@ -12,11 +12,11 @@ from plan_damage import change, rename
 from sample_bundles import NONE
 from vlart_ctypes import Failure, Policy
 
-from vlacompile.bundle import layout
+from vlacompile import vocabulary
 from vlacompile.errors import RuntimeFailure
 from vlacompile.runtime.tokenizer import RuntimeTokenizer
 
-ONE = layout.TEXT_STEPS
+ONE = vocabulary.TEXT_STEPS
 
 
 @pytest.mark.parametrize("name", samples.TABLES)
@@ -122,7 +122,7 @@ PLAN_RULES = {
     "a mask that does not exist": (change("texts", 0, mask=70), "does not exist"),
     "a mask that is the tokens": (change("texts", 0, mask=0), "another text's"),
     "tokens that are none": (change("texts", 0, tokens=1, mask=NONE), "not i32 or i64"),
-    "a mask that is none": (change("values", 1, dtype=layout.DTYPES["u8"]), "not bool|shape"),
+    "a mask that is none": (change("values", 1, dtype=vocabulary.DTYPES["u8"]), "not bool|shape"),
     "no text at all": (change("texts", 0, max_bytes=0), "longest text"),
     "a text beyond all bounds": (change("texts", 0, max_bytes=(1 << 20) + 1), "longest text"),
     "an instruction that is no string": (change("instructions", 0, text=1 << 20), "outside the strings"),

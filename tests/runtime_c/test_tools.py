@@ -8,15 +8,14 @@ import zlib
 
 import numpy as np
 import pytest
-
-from tests.runtime_c.running import BUILD, TOLERANCE, make, run_tool
-from vlacompile.bundle import layout
-from vlacompile.plan.binary import read_plan
-from vlacompile.plan.text import plan_text
-
 from plan_damage import FRAMES  # noqa: E402
 from sample_actions import samples  # noqa: E402
 from sample_bundles import NONE, Bundle, Flow, Reactive  # noqa: E402
+
+from tests.runtime_c.running import BUILD, TOLERANCE, make, run_tool
+from vlacompile.bundle.format import layout
+from vlacompile.bundle.plan.binary import read_plan
+from vlacompile.bundle.plan.text import plan_text
 
 
 def with_golden(policy, **tolerance) -> Bundle:
@@ -211,8 +210,8 @@ def test_dump_skips_checksums_but_not_sizes(lib, tmp_path):
 
 
 def test_dump_is_the_compilers_text(lib, tmp_path):
-    binary = pytest.importorskip("vlacompile.plan.binary")
-    from vlacompile.plan.text import plan_text
+    binary = pytest.importorskip("vlacompile.bundle.plan.binary")
+    from vlacompile.bundle.plan.text import plan_text
 
     for name, policy in (("a", Reactive(low=(-1,) * 3, high=(1,) * 3)), ("b", Flow(3))):
         root = policy.bundle.write(tmp_path / name)

@@ -12,13 +12,12 @@ import subprocess
 import zlib
 
 import pytest
+from sample_bundles import Flow, Reactive, Recall  # noqa: E402
+from vlart_ctypes import Failure  # noqa: E402
 
 from tests.runtime_c.running import BUILD, make, ort_path, run_tool
 from tests.runtime_c.tensorrt import LOCK, built, for_tensorrt, lock, refused, start
 from tests.runtime_c.test_tools import with_golden
-
-from sample_bundles import Flow, Reactive, Recall  # noqa: E402
-from vlart_ctypes import Failure  # noqa: E402
 
 
 def test_the_lock_says_what_was_built(board, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from vlacompile.check.compile import Refusal
-from vlacompile.emit.tensorrt_support import BYTES, OTHERWISE, REWRITES
+from vlacompile.compiler.emit.tensorrt.support import BYTES, OTHERWISE, REWRITES
 
 # What the compiler says, in part -> what to do about it. The first that fits.
 _BY_WORDS = (

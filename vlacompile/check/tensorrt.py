@@ -13,14 +13,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vlacompile.bundle.bundle import Bundle, check_files, read_bundle
+from vlacompile.bundle.directory import Bundle, check_files, read_bundle
+from vlacompile.bundle.plan.plan import Build, Stage
 from vlacompile.check.advice import advice, origin
 from vlacompile.check.compile import Attempt, compile_stage, require_compiler
 from vlacompile.check.rtx_log import Compiled, Kernel
-from vlacompile.emit.attentions import fused_attentions
-from vlacompile.emit.build_recipe import WEIGHTS_SLACK, int4_products, int8_products
+from vlacompile.compiler.emit.onnx.fused_attention import fused_attentions
+from vlacompile.compiler.emit.tensorrt.build_recipe import WEIGHTS_SLACK, int4_products, int8_products
 from vlacompile.errors import BundleError, EmitError
-from vlacompile.plan.plan import Build, Stage
 
 LABEL = ("accepted by NVIDIA's TensorRT-RTX parser and ahead-of-time compiler for SM86; not run on a board")
 WEIGHTS_ALLOWANCE = 512 * 1024  # bytes of padding and of what the compiler computes beforehand, whatever the stage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from vlacompile.vocabulary import SCHEMES
 
 UNCALIBRATED = "also a bundle whose int8 ranges come of generated observations, so that nobody has measured its error"
 STAND_IN = "by ONNX Runtime: a stand-in, not the board"
@@ -31,3 +32,21 @@ def _whole(text: str, least: int) -> int:
     if number < least:
         raise argparse.ArgumentTypeError(f'"{text}" is not a whole number of at least {least}')
     return number
+
+
+def add_what_if(parser) -> None:
+    parser.add_argument("--target", "-t", action="append", default=[], metavar="T",
+                        help="a board and mode, as orin-nano-8gb@15w; may be repeated")
+    parser.add_argument("--precision", choices=SCHEMES, help="of all layers, instead of what was built")
+    parser.add_argument("--iterations", type=positive, metavar="K", help="of denoising loops, instead of what was built")
+    parser.add_argument("--cameras", type=positive, metavar="N",
+                        help="instead of what was built; stages that read several images are not changed")
+    parser.add_argument("--execute", type=positive, metavar="H",
+                        help="actions that are executed per chunk, instead of what was built")
+
+
+def what_if(args):
+    """The question that add_what_if's arguments ask."""
+    from vlacompile.profile.roofline import WhatIf
+
+    return WhatIf(args.precision, args.iterations, args.cameras, args.execute)

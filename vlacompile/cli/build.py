@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from vlacompile.bundle.plan.stage_rows import megabytes, stage_rows
 from vlacompile.cli.arguments import STAND_IN
-from vlacompile.cli.stages import stage_table
-from vlacompile.plan.rows import megabytes, stage_rows
+from vlacompile.cli.stage_tables import stage_table
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "compile a policy into a bundle"
@@ -50,13 +50,13 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.bundle import check_destination
-    from vlacompile.bundle.calibrated import precision_of
+    from vlacompile.bundle.directory import check_destination
+    from vlacompile.bundle.precision_record import precision_of
     from vlacompile.frontends.environments import NeedsEnvironment
     from vlacompile.frontends.load import environment_for, parse_sources
-    from vlacompile.recipe import load_recipe
+    from vlacompile.hardware.target import load_target
+    from vlacompile.recipe.recipe import load_recipe
     from vlacompile.runtime.library import libvlart, onnxruntime_library
-    from vlacompile.target import load_target
 
     # What would stop the build at its end is refused before anything slow begins.
     load_recipe(args.recipe, load_target(args.target))
@@ -86,7 +86,7 @@ def run(args, terminal: Terminal) -> None:
 def _build(source, args, terminal: Terminal):
     """The bundle, and the seconds of each phase."""
     from vlacompile.frontends.load import load_policy
-    from vlacompile.tokenize.text import read_instructions
+    from vlacompile.policy.text import read_instructions
 
     instructions = read_instructions(args.instructions) if args.instructions else ()
     with terminal.phases() as phases, phases.asides():
@@ -116,7 +116,7 @@ def _print(console: Console, bundle) -> None:
 
 def _print_precision(console: Console, bundle) -> None:
     """What was asked and done, and what it costs on the target."""
-    from vlacompile.bundle.calibrated import carried_lines, error_lines, is_uncalibrated, precision_of
+    from vlacompile.bundle.precision_record import carried_lines, error_lines, is_uncalibrated, precision_of
 
     found = precision_of(bundle.manifest["provenance"])
     if found is None:

@@ -63,7 +63,7 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.cli.main import UsageError
+    from vlacompile.errors import UsageError
 
     asked = [args.bundle is not None, args.status is not None, args.rollback is not None]
     if sum(asked) != 1 or (args.bundle and (args.host is None) == (args.fleet is None)) or len(args.rollback or ()) > 2:
@@ -91,10 +91,10 @@ def _options(args, terminal: Terminal):
 
 
 def _flash(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.bundle import check_files, read_bundle
-    from vlacompile.bundle.calibrated import require_calibrated
-    from vlacompile.deploy.fleet import flash_fleet, read_fleet, require_all
+    from vlacompile.bundle.directory import check_files, read_bundle
+    from vlacompile.bundle.precision_record import require_calibrated
     from vlacompile.deploy.flash import connect, flash
+    from vlacompile.deploy.fleet import flash_fleet, read_fleet, require_all
 
     options, bundle = _options(args, terminal), read_bundle(args.bundle)
     require_calibrated(bundle, args.uncalibrated)

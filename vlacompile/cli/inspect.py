@@ -7,15 +7,23 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.bundle.calibrated import carried_lines, error_lines, precision_of
-from vlacompile.bundle.layout import SCHEMES
-from vlacompile.cli.stages import change_table, stage_table
-from vlacompile.plan.rows import backbone_rows, change_rows, gflop, kept_rows, megabytes, set_rows, stage_rows
+from vlacompile.bundle.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
+from vlacompile.bundle.plan.plan import AS_WRITTEN, Sampling
+from vlacompile.bundle.plan.stage_rows import (
+    backbone_rows,
+    change_rows,
+    gflop,
+    kept_rows,
+    megabytes,
+    set_rows,
+    stage_rows,
+)
+from vlacompile.bundle.precision_record import carried_lines, error_lines, precision_of
+from vlacompile.cli.stage_tables import change_table, stage_table
 from vlacompile.cli.terminal import Terminal
 from vlacompile.errors import BundleError
-from vlacompile.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
-from vlacompile.plan.plan import AS_WRITTEN, Sampling
-from vlacompile.report.compiled import compiled_rows, kernel_rows
+from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
+from vlacompile.vocabulary import SCHEMES
 
 SUMMARY = "show the stages of a bundle and what each depends on"
 DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what
@@ -38,8 +46,8 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.bundle import read_bundle
-    from vlacompile.plan.text import plan_text
+    from vlacompile.bundle.directory import read_bundle
+    from vlacompile.bundle.plan.text import plan_text
 
     bundle = read_bundle(args.bundle)
     plan = bundle.plan
@@ -71,7 +79,7 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _commands(bundle) -> list[str]:
-    from vlacompile.emit.trtexec import commands
+    from vlacompile.compiler.emit.tensorrt.trtexec import commands
 
     found = commands(bundle.plan)
     if not found:

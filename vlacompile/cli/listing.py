@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlacompile.cli.terminal import Terminal
-from vlacompile.config import shipped
+from vlacompile.files.toml import shipped
 
 
 def add_name(parser, kind: str) -> None:

@@ -12,10 +12,24 @@ import signal
 import sys
 import traceback
 
-from vlacompile.cli import (build, check, flash, frontends, inspect, plan, profile, recipes, report, route, run, serve,
-                            targets, verify)
+from vlacompile.cli import (
+    build,
+    check,
+    flash,
+    frontends,
+    inspect,
+    plan,
+    profile,
+    recipes,
+    report,
+    route,
+    run,
+    serve,
+    targets,
+    verify,
+)
 from vlacompile.cli.terminal import Terminal
-from vlacompile.errors import ConfigError, VlaError, nearest
+from vlacompile.errors import UsageError, VlaError, nearest
 
 VERBS = {module.__name__.rpartition(".")[2]: module for module in (
     build, plan, inspect, verify, check, run, serve, flash, profile, report, route, targets, recipes, frontends)}
@@ -33,12 +47,6 @@ exit codes:
   0 done  2 wrong usage  3 target or recipe  4 policy source  5 tracing
   6 staging  7 emission  8 bundle  9 runtime  10 parity  11 precision
   12 device  130 interrupted  1 anything else"""
-
-
-class UsageError(ConfigError):
-    """The command line itself is wrong."""
-
-    exit_code = 2
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,9 +7,9 @@ import subprocess
 from rich.console import Console
 from rich.table import Table
 
+from vlacompile.bundle.plan.stage_rows import gflop, megabytes, percent, short_names
 from vlacompile.cli.arguments import positive
-from vlacompile.cli.fit import print_fit
-from vlacompile.plan.rows import gflop, megabytes, percent, short_names
+from vlacompile.cli.fit_table import print_fit
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "show the stages of a policy without building it"
@@ -44,8 +44,8 @@ def add_arguments(parser) -> None:
 def run(args, terminal: Terminal) -> None:
     from vlacompile.errors import ConfigError
     from vlacompile.frontends.load import environment_for, parse_sources
-    from vlacompile.recipe import load_recipe
-    from vlacompile.target import load_target
+    from vlacompile.hardware.target import load_target
+    from vlacompile.recipe.recipe import load_recipe
 
     # What is wrong with the arguments is said before anything slow begins.
     target, fit = load_target(args.target), None

@@ -9,8 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.bundle.layout import SCHEMES
-from vlacompile.cli.arguments import positive, thread_count
+from vlacompile.cli.arguments import add_what_if, positive, thread_count, what_if
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "say how long a bundle takes: modelled for boards, measured here"
@@ -53,19 +52,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--compare", nargs=2, metavar="FILE", help="two files that -o wrote")
 
 
-def add_what_if(parser) -> None:
-    parser.add_argument("--target", "-t", action="append", default=[], metavar="T",
-                        help="a board and mode, as orin-nano-8gb@15w; may be repeated")
-    parser.add_argument("--precision", choices=SCHEMES, help="of all layers, instead of what was built")
-    parser.add_argument("--iterations", type=positive, metavar="K", help="of denoising loops, instead of what was built")
-    parser.add_argument("--cameras", type=positive, metavar="N",
-                        help="instead of what was built; stages that read several images are not changed")
-    parser.add_argument("--execute", type=positive, metavar="H",
-                        help="actions that are executed per chunk, instead of what was built")
-
-
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.cli.main import UsageError
+    from vlacompile.errors import UsageError
 
     if args.compare:
         _compare(args, terminal)
@@ -75,12 +63,13 @@ def run(args, terminal: Terminal) -> None:
         raise UsageError("nothing to say" if args.bundle else "no bundle is named", where="vlacompile profile",
                          why="it models a bundle for boards, measures it here, or compares two measurements",
                          fix="add --target BOARD, --measure, or --compare FILE FILE")
-    from vlacompile.bundle.bundle import one_backbone, read_bundle
+    from vlacompile.bundle.directory import one_backbone, read_bundle
+    from vlacompile.profile.modelled_bundle import modelled_for
 
     bundles = [one_backbone(read_bundle(b), args.backbone) for b in args.bundle]
     _check_out(args, bundles, measure)
     documents: list[dict] = [{"bundle": str(b.path), "hash": b.hash} for b in bundles]
-    found = [modelled_for(b, args) for b in bundles] if args.target else []
+    found = [modelled_for(b, args.target, what_if(args)) for b in bundles] if args.target else []
     for document, f in zip(documents, found, strict=False):
         document["modelled"] = [as_document(m) for m in f["boards"]] + [as_document(m) for m in f["else"].values()]
         document["band"], document["bands"] = f["bands"].time, asdict(f["bands"])
@@ -119,52 +108,6 @@ def _check_out(args, bundles, measure: bool) -> None:
 
 def _is_folder(out: str) -> bool:
     return out.endswith("/") or Path(out).is_dir()
-
-
-def modelled_for(bundle, args) -> dict:
-    """boards: as asked, one per target; else: {words: what would be otherwise} for the first; bands: how far off."""
-    from dataclasses import replace
-
-    from vlacompile.profile.model import WhatIf, model
-    from vlacompile.profile.published import bands
-    from vlacompile.profile.work import work_of
-    from vlacompile.target import load_target, modes_of
-
-    work, question = work_of(bundle), WhatIf(args.precision, args.iterations, args.cameras, args.execute)
-    targets = [load_target(t) for t in args.target]
-    boards = [model(bundle.plan, work, t, question) for t in targets]
-    first, otherwise = targets[0], {}
-    if args.precision is None:
-        schemes = [s for s in SCHEMES if first.rates is not None and getattr(first.rates, s) is not None]
-        otherwise |= {f"all {s}": model(bundle.plan, work, first, replace(question, precision=s)) for s in schemes}
-    if first.board is not None:
-        name, _, software = first.name.partition("@")
-        software = software.partition("+")[2]
-        for mode in modes_of(name):
-            if mode.name != first.power.name:
-                other = load_target(f"{name}@{mode.name}+{software}")
-                otherwise[f"mode {mode.name}"] = model(bundle.plan, work, other, question)
-    otherwise |= {words: model(bundle.plan, work, first, q) for words, q in _neighbours(bundle.plan, question)}
-    return {"boards": boards, "else": otherwise, "bands": bands(), "targets": targets, "question": question}
-
-
-def _neighbours(plan, question):
-    """(words, question) of what lies beside what was asked: half the steps of loops, a camera more, other h."""
-    from dataclasses import replace
-
-    from vlacompile.profile.model import camera_count
-
-    steps = max((s.iterations for s in plan.stages), default=1)
-    if question.iterations is None and steps > 1:
-        yield f"K = {max(1, steps // 2)} iterations", replace(question, iterations=max(1, steps // 2))
-    if question.cameras is None and (cameras := camera_count(plan)):
-        for count in (cameras - 1, cameras + 1):
-            if count:
-                yield f"{count} camera{'s' if count > 1 else ''}", replace(question, cameras=count)
-    if question.execute is None and plan.action is not None:
-        h, most = plan.action.execute_steps, plan.action.chunk_steps
-        for other in sorted({max(1, h // 2), min(most, 2 * h), most} - {h}):
-            yield f"h = {other} of {most} actions", replace(question, execute=other)
 
 
 def as_document(m) -> dict:

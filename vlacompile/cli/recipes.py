@@ -20,6 +20,6 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.recipe import load_recipe
+    from vlacompile.recipe.recipe import load_recipe
 
     show("recipes", load_recipe, args.name, terminal)

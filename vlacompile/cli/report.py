@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from vlacompile.cli.profile import add_what_if, modelled_for
+from vlacompile.cli.arguments import add_what_if, what_if
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "write one page about a bundle: stages, times, memory, precision, parity"
@@ -40,7 +40,7 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.bundle import GOLDEN_FILE, one_backbone, read_bundle
+    from vlacompile.bundle.directory import GOLDEN_FILE, one_backbone, read_bundle
     from vlacompile.errors import ConfigError, RuntimeFailure
     from vlacompile.profile.measure import read_of
 
@@ -58,10 +58,11 @@ def run(args, terminal: Terminal) -> None:
     routing = read_table(args.routing) if args.routing else None
     with terminal.phases() as phases:
         phases("model it on boards")
-        from vlacompile.profile.work import work_of
-        from vlacompile.report.write import page, write_page
+        from vlacompile.profile.kernel_work import work_of
+        from vlacompile.profile.modelled_bundle import modelled_for
+        from vlacompile.report.page import page, write_page
 
-        found, parity = modelled_for(bundle, args), None
+        found, parity = modelled_for(bundle, args.target, what_if(args)), None
         if not args.no_replay:
             phases("replay the golden frames")
             from vlacompile.verify.frames import read_frames

@@ -67,11 +67,11 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _fit(args, terminal: Terminal) -> None:
-    from vlacompile.routing.binary import table_bytes
+    from vlacompile.files.atomic import write_whole
     from vlacompile.routing.fit import choose_rule, fit_table
     from vlacompile.routing.logs import of_states, parse_states, read_logs
     from vlacompile.routing.table import Rule, table_text
-    from vlacompile.write import write_whole
+    from vlacompile.routing.table_binary import table_bytes
 
     if args.output is None or not args.output.endswith(".json"):
         raise ConfigError("it is not said where the table goes", where="vlacompile route fit",
@@ -114,7 +114,7 @@ def _fit(args, terminal: Terminal) -> None:
 
 
 def _costs(args, names: tuple[str, ...]) -> dict:
-    from vlacompile.routing.costs import parse_cost, read_profile
+    from vlacompile.routing.backbone_costs import parse_cost, read_profile
 
     given = dict(parse_cost(c) for c in args.cost)
     odd = [n for n in given if n not in names]

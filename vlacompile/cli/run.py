@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlacompile.bundle.plan.stage_rows import depends_text
 from vlacompile.cli.arguments import STAND_IN, add_stand_in, positive, thread_count
-from vlacompile.plan.rows import depends_text
 from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "run a bundle over recorded frames"
@@ -37,7 +37,7 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.bundle import GOLDEN_FILE, read_bundle
+    from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle
 
     bundle = read_bundle(args.bundle)
     with terminal.phases() as phases:

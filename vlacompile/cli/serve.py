@@ -87,8 +87,8 @@ def run(args, terminal: Terminal) -> None:
     access = decide_access(args.host, args.api_key_file, args.no_auth, args.tls_cert, args.tls_key)
     with terminal.phases() as phases:
         phases("open the bundle")
-        from vlacompile.serve.host import PolicyHost
         from vlacompile.serve.observations import Intake
+        from vlacompile.serve.policy_host import PolicyHost
 
         host = PolicyHost(args.bundle, threads=args.threads, queue_length=args.queue, noise=args.noise, seed=args.seed,
                           backbone=args.backbone, uncalibrated=args.uncalibrated)
@@ -108,7 +108,7 @@ def run(args, terminal: Terminal) -> None:
 
 def _instructions(args, host):
     if args.instructions is None:
-        from vlacompile.serve.texts import own_instructions
+        from vlacompile.serve.tokenized_texts import own_instructions
 
         return own_instructions(host.bundle)
     from vlacompile.frontends.lerobot.instructions import read_instructions

@@ -29,8 +29,8 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.config import shipped
-    from vlacompile.target import SOFTWARE, load_target, modes_of
+    from vlacompile.files.toml import shipped
+    from vlacompile.hardware.target import SOFTWARE, load_target, modes_of
 
     if args.name is not None:
         target = load_target(args.name)

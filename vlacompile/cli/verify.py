@@ -29,7 +29,7 @@ def add_arguments(parser) -> None:
 def run(args, terminal: Terminal) -> None:
     with terminal.phases() as phases:
         phases("check the files")
-        from vlacompile.bundle.bundle import check_files, read_bundle
+        from vlacompile.bundle.directory import check_files, read_bundle
 
         check_files(read_bundle(args.bundle))
         phases("replay the golden frames")

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vlacompile.config import shipped
 from vlacompile.errors import DeployError
+from vlacompile.files.toml import shipped
 
 # Part numbers in a device tree's `compatible`, and the target of that module. p3767-0005 is the module of the Orin Nano
 # developer kit (jetson-gpio pull request 119, Adafruit_Python_PlatformDetect pull request 379).

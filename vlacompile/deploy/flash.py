@@ -12,15 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.bundle.bundle import Bundle
-from vlacompile.bundle.calibrated import require_calibrated
-from vlacompile.bundle.layout import COMPILED
+from vlacompile.bundle.directory import Bundle
+from vlacompile.bundle.precision_record import require_calibrated
 from vlacompile.deploy import ROOT
 from vlacompile.deploy.device import Device, check_board, device_of
-from vlacompile.deploy.payload import (Piece, check_stages, engine_for, how_to_get_engine, identity, pieces_of,
-                                       programs_for)
+from vlacompile.deploy.payload import (
+    Piece,
+    check_stages,
+    engine_for,
+    how_to_get_engine,
+    identity,
+    pieces_of,
+    programs_for,
+)
 from vlacompile.deploy.ssh import Connection, Refused
 from vlacompile.errors import DeployError
+from vlacompile.vocabulary import COMPILED
 
 SPARE_BYTES = 64 << 20  # left free on the device, beside what is sent
 EVERY_S = 2.0  # between two words about progress
@@ -37,7 +44,7 @@ class Options:
     runtime: folder of vlart-run here. engine: ONNX Runtime's library for the device, here: it travels along; None: the
     one that is found here, unless `ort` names one there. board: what the device is, where its device tree does not say.
     keep: bundles whose files stay on the device. config: of ssh. batch: never ask for a password. uncalibrated: also
-    a bundle of which nobody has measured what its precision costs (bundle/calibrated.py)."""
+    a bundle of which nobody has measured what its precision costs (bundle/precision_record.py)."""
 
     root: str = ROOT
     ort: str | None = None

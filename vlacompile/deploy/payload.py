@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.bundle.bundle import MANIFEST_FILE, Bundle
+from vlacompile.bundle.directory import MANIFEST_FILE, Bundle
 from vlacompile.errors import BundleError, DeployError, RuntimeFailure
 from vlacompile.runtime.library import onnxruntime_library
 

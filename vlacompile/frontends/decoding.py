@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from vlacompile.capture.iterations import iterations
+from vlacompile.policy.iterations import iterations
 
 # (embeddings [1,q,d], mask f32 [1,1,q,kv] to be added to the scores, positions [1,q], cache) -> hidden [1,q,d]
 Decoder = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, "SlotCache"], torch.Tensor]

@@ -14,7 +14,7 @@ from vlacompile.errors import SourceError, VlaError
 from vlacompile.frontends.environments import ENVIRONMENTS, Environment
 
 if TYPE_CHECKING:
-    from vlacompile.policy import Policy
+    from vlacompile.policy.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ def load_policy(source: Policy | str | Path | Several, weights: bool = True) -> 
     """Several are joined (join.py). weights: False gives a policy whose weights have no content, and reads none. Raises
     SourceError for what cannot be read or is of no known kind."""
     if isinstance(source, Mapping):
-        from vlacompile.join import join
+        from vlacompile.policy.join_backbones import join
 
         return join({name: load_policy(s, weights) for name, s in source.items()})
     if not isinstance(source, (str, Path)):
         return source
     if not weights:
-        from vlacompile.capture.weightless import weightless
+        from vlacompile.compiler.capture.weightless import weightless
 
         with weightless():
             return _load(str(source), weights)
@@ -113,7 +113,7 @@ def _load(text: str, weights: bool) -> Policy:
 
 
 def _from_factory(text: str) -> Policy:
-    from vlacompile.policy import Policy  # here: a wrong path is refused without importing PyTorch
+    from vlacompile.policy.policy import Policy  # here: a wrong path is refused without importing PyTorch
 
     module_name, _, factory_name = text.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:

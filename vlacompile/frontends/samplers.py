@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from vlacompile.capture.iterations import iterations
 from vlacompile.errors import SourceError
+from vlacompile.policy.iterations import iterations
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Columns of a sampler's coefficients: clean = CLEAN_OF_SAMPLE * sample + CLEAN_OF_OUTPUT * output, bounded;

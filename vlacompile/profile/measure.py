@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from vlacompile.bundle.bundle import GOLDEN_FILE, Bundle
-from vlacompile.durable import write_file
+from vlacompile.bundle.directory import GOLDEN_FILE, Bundle
 from vlacompile.errors import BundleError
+from vlacompile.files.atomic import write_file
 from vlacompile.profile import machine
-from vlacompile.profile.sensors import Reading, course, read_sensors
+from vlacompile.profile.jetson_sensors import Reading, course, read_sensors
 from vlacompile.runtime.session import RECORDED, Session
 from vlacompile.verify.frames import Frame, read_frames
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlacompile.profile.model import BYTES_PER_WEIGHT, IDLE_WATTS, WATTS_PER_SM_MHZ, stage_us
-from vlacompile.profile.work import Kernel
-from vlacompile.target import load_target
+from vlacompile.hardware.target import load_target
+from vlacompile.profile.kernel_work import Kernel
+from vlacompile.profile.roofline import BYTES_PER_WEIGHT, IDLE_WATTS, WATTS_PER_SM_MHZ, stage_us
 
 
 @dataclass(frozen=True)

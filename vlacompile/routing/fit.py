@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vlacompile.errors import ConfigError
+from vlacompile.routing.backbone_costs import Cost
 from vlacompile.routing.clusters import spaces
-from vlacompile.routing.costs import Cost
 from vlacompile.routing.decide import decide
 from vlacompile.routing.logs import Episode
 from vlacompile.routing.table import Backbone, Evidence, Prior, Route, RoutingTable, Rule

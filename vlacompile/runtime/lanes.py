@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlacompile.bundle.plan.plan import Plan
 from vlacompile.errors import ConfigError, RuntimeFailure, nearest
-from vlacompile.plan.plan import Plan
 from vlacompile.runtime.library import Diag, LaneInfo, check
 from vlacompile.runtime.session import CONTROL, Session
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.bundle.layout import NONE
+from vlacompile.bundle.format.layout import NONE
 from vlacompile.runtime.library import Diag, RouterDecision, RouterInfo, RouterOptions, check, libvlart
 
 BY = ("text", "embedding", "words", "nothing")

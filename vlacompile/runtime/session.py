@@ -9,14 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from vlacompile.bundle.layout import DTYPES, NUMPY_DTYPES, dtype_name
+from vlacompile.bundle.plan.binary import read_plan
+from vlacompile.bundle.plan.plan import Plan
 from vlacompile.errors import BundleError, ConfigError, RuntimeFailure, nearest
-from vlacompile.plan.binary import read_plan
-from vlacompile.plan.plan import Plan
-from vlacompile.runtime.library import (Diag, OpenOptions, QueueInfo, SensorInfo, SensorOptions, SessionOptions, StageStats,
-                                        Totals, check, libvlart, onnxruntime_library, tvm_libraries)
-
-
+from vlacompile.runtime.library import (
+    Diag,
+    OpenOptions,
+    QueueInfo,
+    SensorInfo,
+    SensorOptions,
+    SessionOptions,
+    StageStats,
+    Totals,
+    check,
+    libvlart,
+    onnxruntime_library,
+    tvm_libraries,
+)
+from vlacompile.vocabulary import DTYPES, NUMPY_DTYPES, dtype_name
 
 CONTROL, _CONTROL = "", 0xFFFFFFFF  # the stages of no lane, in Python and in vlart_lanes.h
 _ALL = 0xFFFFFFFF  # VLART_BACKBONE_ALL

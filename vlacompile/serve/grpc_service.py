@@ -22,9 +22,9 @@ import numpy as np
 
 from vlacompile.errors import ConfigError, RuntimeFailure
 from vlacompile.serve.access import Access
-from vlacompile.serve.host import Client, PolicyHost
 from vlacompile.serve.observations import INSTRUCTION, Intake
 from vlacompile.serve.pickled import HELPERS, Record, read_pickle, timed_actions
+from vlacompile.serve.policy_host import Client, PolicyHost
 from vlacompile.serve.refusal import Refusal
 from vlacompile.serve.transport_messages import Actions, Empty, Observation, PolicySetup
 

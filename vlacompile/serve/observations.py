@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from vlacompile.bundle.layout import NUMPY_DTYPES
+from vlacompile.bundle.plan.action import Realtime
+from vlacompile.bundle.plan.plan import Plan
 from vlacompile.errors import ConfigError, nearest
-from vlacompile.plan.action import Realtime
-from vlacompile.plan.plan import Plan
 from vlacompile.serve.refusal import Refusal
+from vlacompile.vocabulary import NUMPY_DTYPES
 
 MAX_DEPTH = 4  # of nested dictionaries
 INSTRUCTION = ("prompt", "task")  # what openpi's and LeRobot's clients call the text
@@ -28,8 +28,8 @@ class Input:
     """A source as the client sees it. dims: with the leading 1 that a client may leave out."""
 
     name: str
-    update: str  # a key of layout.UPDATES
-    dtype: str  # a key of layout.DTYPES
+    update: str  # a key of vocabulary.UPDATES
+    dtype: str  # a key of vocabulary.DTYPES
     dims: tuple[int, ...]
 
     def text(self) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from vlacompile.errors import ConfigError
 from vlacompile.serve.access import Access
-from vlacompile.serve.host import PolicyHost
 from vlacompile.serve.observations import Intake
+from vlacompile.serve.policy_host import PolicyHost
 
 NEEDED = {"openpi": ("websockets", "msgpack"), "lerobot": ("websockets", "msgpack", "grpc")}
 PORTS = {"openpi": 8000, "lerobot": 8080}
@@ -74,7 +74,7 @@ async def run_server(host: PolicyHost, intake: Intake, access: Access, settings:
             where = _place(*await server.listen(settings.address, port, tls))
             url, http_url = f"ws{secure}://{where}", f"http{secure}://{where}"
         else:
-            from vlacompile.serve.grpc_service import GrpcServer, GrpcLimits
+            from vlacompile.serve.grpc_service import GrpcLimits, GrpcServer
 
             server = GrpcServer(host, intake, access, GrpcLimits(
                 settings.message_bytes or GrpcLimits.message_bytes, settings.clients, settings.idle_s),

@@ -22,10 +22,10 @@ from websockets.http11 import Request, Response
 
 from vlacompile.errors import RuntimeFailure
 from vlacompile.serve.access import Access
-from vlacompile.serve.host import PolicyHost
 from vlacompile.serve.messages import pack, unpack
 from vlacompile.serve.metrics import CONTENT_TYPE
 from vlacompile.serve.observations import Intake
+from vlacompile.serve.policy_host import PolicyHost
 from vlacompile.serve.refusal import Refusal
 
 GOING_AWAY, UNSUPPORTED, INVALID, TOO_BIG, TRY_AGAIN = 1001, 1003, 1007, 1009, 1013  # RFC 6455 and its registry

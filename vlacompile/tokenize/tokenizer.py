@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vlacompile.policy.text import Fit
+
 
 @dataclass(frozen=True)
 class Span:
-    """Code points first..last. action: of a "map" step a key of layout.SPAN_ACTIONS; of an "order" or "compose" step
-    the combining class; of a cut the sum of layout.CHAR_CLASSES. argument: what is added, or the code points."""
+    """Code points first..last. action: of a "map" step a key of vocabulary.SPAN_ACTIONS; of an "order" or "compose" step
+    the combining class; of a cut the sum of vocabulary.CHAR_CLASSES. argument: what is added, or the code points."""
 
     first: int
     last: int
@@ -22,7 +24,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Step:
-    """kind: a key of layout.TEXT_STEPS. option: as layout.STEP says."""
+    """kind: a key of vocabulary.TEXT_STEPS. option: as layout.STEP says."""
 
     kind: str
     spans: tuple[Span, ...] = field(default=(), repr=False)
@@ -61,16 +63,6 @@ class Bpe:
     words: dict[bytes, int]
     merges: tuple[tuple[int, int, int], ...] = field(repr=False)
     fuse_unknown: bool
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How ids come to a fixed length. pad: the id that fills up, on `pad_side`. truncate: the side that is cut off, or
-    None: a text with too many ids is refused. Sides are keys of layout.TEXT_SIDES."""
-
-    pad: int = 0
-    pad_side: str = "right"
-    truncate: str | None = None
 
 
 @dataclass(frozen=True)

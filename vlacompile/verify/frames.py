@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vlacompile.bundle import layout
-from vlacompile.bundle.sections import SectionReader, SectionWriter
+from vlacompile import vocabulary
+from vlacompile.bundle.format import layout
+from vlacompile.bundle.format.sections import SectionReader, SectionWriter
 from vlacompile.verify.metrics import Metrics
 
 
@@ -41,9 +42,9 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
         offset = stored.get((raw,))
         if offset is None:
             offset = stored[(raw,)] = w.blob(raw)
-        dtype = layout.dtype_name(array.dtype.str)
+        dtype = vocabulary.dtype_name(array.dtype.str)
         assert dtype is not None, array.dtype
-        w.add("tensors", name=w.string(name), dtype=layout.DTYPES[dtype], rank=array.ndim, reserved=0,
+        w.add("tensors", name=w.string(name), dtype=vocabulary.DTYPES[dtype], rank=array.ndim, reserved=0,
               dims=tuple(array.shape) + (1,) * (layout.MAX_RANK - array.ndim), offset=offset, bytes=array.nbytes,
               max_abs=limit.max_abs, rel_l2=limit.rel_l2, cosine=limit.cosine, reserved2=0.0)
 
@@ -66,11 +67,11 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
 def read_frames(path: Path) -> list[Frame]:
     """Raises BundleError when the file is damaged."""
     r = SectionReader(path, layout.FRAMES_MAGIC)
-    blob, names = r.raw("blob"), {v: k for k, v in layout.DTYPES.items()}
+    blob, names = r.raw("blob"), {v: k for k, v in vocabulary.DTYPES.items()}
     tensors = []
     for row in r.rows("tensors"):
         raw = blob[row["offset"]: row["offset"] + row["bytes"]]
-        array = np.frombuffer(raw, layout.NUMPY_DTYPES[names[row["dtype"]]]).reshape(row["dims"][: row["rank"]])
+        array = np.frombuffer(raw, vocabulary.NUMPY_DTYPES[names[row["dtype"]]]).reshape(row["dims"][: row["rank"]])
         tensors.append((r.string(row["name"]), array, Metrics(row["max_abs"], row["rel_l2"], row["cosine"])))
 
     references: dict[int, list[tuple]] = defaultdict(list)

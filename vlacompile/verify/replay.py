@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vlacompile.bundle.bundle import GOLDEN_FILE, check_files, read_bundle
+from vlacompile.bundle.directory import GOLDEN_FILE, check_files, read_bundle
 from vlacompile.errors import ParityError, RuntimeFailure
 from vlacompile.runtime.session import RECORDED, Session
-from vlacompile.verify.actions import ActionReference, NotDecoded
 from vlacompile.verify.frames import Frame, read_frames
 from vlacompile.verify.metrics import Metrics, compare
+from vlacompile.verify.reference_actions import ActionReference, NotDecoded
 from vlacompile.verify.tolerances import tolerance
 
 

@@ -1,4 +1,4 @@
-/* Generated from vlacompile/bundle/layout.py by `python -m vlacompile.bundle.header`. Do not edit. */
+/* Generated from vlacompile/bundle/format/layout.py by `python -m vlacompile.bundle.format.header`. Do not edit. */
 #ifndef VLART_LAYOUT_H
 #define VLART_LAYOUT_H
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vlacompile.frontends.huggingface.backbones import vision_backbone
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 FRAME, TOKENS = "frame", "tokens"
 

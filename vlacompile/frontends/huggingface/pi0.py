@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from vlacompile.frontends.huggingface.read import Checkpoint, Family, statistics
-from vlacompile.policy import Policy, Source
+from vlacompile.policy.policy import Policy, Source
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")  # openpi's names
 TEXT_LENGTH = 48  # tokens of the prompt's text, padded on the right

@@ -18,7 +18,7 @@ from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.huggingface import backbones
 from vlacompile.frontends.lerobot.files import read_json
 from vlacompile.frontends.quiet import quiet
-from vlacompile.policy import Policy
+from vlacompile.policy.policy import Policy
 
 PROCESSOR = "processor_config.json"
 

@@ -11,8 +11,15 @@ from pathlib import Path
 
 from vlacompile.errors import SourceError, nearest
 from vlacompile.frontends.lerobot.files import ADAPTER, HOST_STEPS, POSTPROCESSOR, PREPROCESSOR, WEIGHTS, read_json
-from vlacompile.frontends.lerobot.statistics import (NORMALISE, UNNORMALISE, Feature, Normalisation, check_steps,
-                                                     from_processors, from_weights)
+from vlacompile.frontends.lerobot.statistics import (
+    NORMALISE,
+    UNNORMALISE,
+    Feature,
+    Normalisation,
+    check_steps,
+    from_processors,
+    from_weights,
+)
 from vlacompile.frontends.lerobot.versions import check_version
 
 RENAME, TOKENIZE = "rename_observations_processor", "tokenizer_processor"

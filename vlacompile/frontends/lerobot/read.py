@@ -19,9 +19,8 @@ from vlacompile.frontends.lerobot.files import PREPROCESSOR, WEIGHTS, read_json,
 from vlacompile.frontends.lerobot.importing import lerobot_importable
 from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
 from vlacompile.frontends.lerobot.statistics import NORMALISE, UNNORMALISE
-from vlacompile.policy import Policy, Source
-from vlacompile.tokenize.text import Text
-from vlacompile.tokenize.tokenizer import Fit
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.policy.text import Fit, Text
 
 NOISE, NOISE_OF_STEPS = "noise", "noise.steps"  # the first sample; what is added after each step
 STATE = "observation.state"

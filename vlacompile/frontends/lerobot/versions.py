@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlacompile.errors import SourceError
-from vlacompile.frontends.lerobot.files import (POSTPROCESSOR, PREPROCESSOR, TRAINING, WEIGHTS, names_of_tensors)
+from vlacompile.frontends.lerobot.files import POSTPROCESSOR, PREPROCESSOR, TRAINING, WEIGHTS, names_of_tensors
 
 OURS = "0.4.4"
 CONFIG = "config.json"

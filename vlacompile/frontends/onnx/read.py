@@ -14,8 +14,8 @@ from onnx_ir.passes.common import InlinePass
 from vlacompile.errors import ParityError, SourceError, nearest
 from vlacompile.frontends.onnx.sidecar import Sidecar, examples_of, inputs_of, read_sidecar, sources_of
 from vlacompile.frontends.onnx.translate import OnnxModule, check_ops, nodes_of, translate
-from vlacompile.policy import TORCH_DTYPES, Policy, Source
-from vlacompile.verify.golden import golden_inputs
+from vlacompile.policy.policy import TORCH_DTYPES, Policy, Source
+from vlacompile.policy.sample_inputs import golden_inputs
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 

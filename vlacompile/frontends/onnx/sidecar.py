@@ -27,11 +27,11 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from vlacompile.bundle.layout import UPDATES
-from vlacompile.config import from_table
 from vlacompile.errors import ConfigError, SourceError, nearest
+from vlacompile.files.toml import from_table
 from vlacompile.frontends.onnx.elementwise import TYPES
-from vlacompile.policy import Source
+from vlacompile.policy.policy import Source
+from vlacompile.vocabulary import UPDATES
 
 METADATA = "vlacompile.sources"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.types import FeatureType, NormalizationMode, PolicyFeature
 
-from vlacompile.bundle.bundle import one_backbone, read_bundle
+from vlacompile.bundle.directory import one_backbone, read_bundle
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.serve.observations import Input, inputs_of
 

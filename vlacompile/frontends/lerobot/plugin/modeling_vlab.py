@@ -15,14 +15,14 @@ import torch
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 
-from vlacompile.bundle.bundle import one_backbone, read_bundle
+from vlacompile.bundle.directory import one_backbone, read_bundle
+from vlacompile.bundle.plan.action import Ensemble
 from vlacompile.errors import ConfigError, SourceError
 from vlacompile.frontends.lerobot.instructions import read_instructions
 from vlacompile.frontends.lerobot.plugin.configuration_vlab import VlabConfig
-from vlacompile.plan.action import Ensemble
 from vlacompile.runtime.session import Session
 from vlacompile.serve.observations import Input, fit, inputs_of
-from vlacompile.serve.texts import own_instructions
+from vlacompile.serve.tokenized_texts import own_instructions
 
 
 class VlabPolicy(PreTrainedPolicy):

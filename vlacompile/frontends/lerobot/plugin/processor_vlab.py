@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lerobot.processor import (AddBatchDimensionProcessorStep, DeviceProcessorStep, PolicyProcessorPipeline,
-                               RenameObservationsProcessorStep)
+from lerobot.processor import (
+    AddBatchDimensionProcessorStep,
+    DeviceProcessorStep,
+    PolicyProcessorPipeline,
+    RenameObservationsProcessorStep,
+)
 from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
 from lerobot.utils.constants import POLICY_POSTPROCESSOR_DEFAULT_NAME, POLICY_PREPROCESSOR_DEFAULT_NAME
 

@@ -1,0 +1,175 @@
+"""The one definition of the binary layout that the compiler writes and libvlart reads.
+
+Owns: sections, magic numbers, format version (enumerations: `vocabulary.py`); the fields of the records are in `records_*.py`, a file per
+kind of file. The C header `runtime_c/include/vlart/vlart_layout.h` is generated from here (`python -m
+vlacompile.bundle.format.header`) and a test says that it is current. Knows nothing of plans.
+
+Evolution: fields are only added at the tail of a record (readers honour the stored
+stride), section and enumeration ids are never reused, a change of meaning raises
+FORMAT_MAJOR, an addition raises FORMAT_MINOR.
+"""
+
+from __future__ import annotations
+
+from vlacompile import vocabulary
+from vlacompile.bundle.format.record import Record, record
+from vlacompile.bundle.format.records_frames import FRAME, REFERENCE, TENSOR
+from vlacompile.bundle.format.records_plan import (
+    BINDING,
+    BOARD,
+    BUILD,
+    CARRY,
+    CHUNK,
+    CONSUMPTION,
+    DECODE,
+    DELAY,
+    FILE,
+    GUARD,
+    HISTORY,
+    INITIALIZER,
+    INSTRUCTION,
+    LANE,
+    POLICY,
+    PRECISION,
+    SAMPLING,
+    SOURCE,
+    STAGE,
+    STORED,
+    TEXT,
+    VALUE,
+    WEIGHT,
+)
+from vlacompile.bundle.format.records_routing import BACKBONE, EVIDENCE, ROUTE, ROUTER
+from vlacompile.bundle.format.records_tokenizer import ADDED, COMPOSITION, SPAN, STEP, TOKENIZER
+
+FORMAT_MAJOR = 1
+FORMAT_MINOR = 6
+
+PLAN_MAGIC = b"VLABPLAN"
+FRAMES_MAGIC = b"VLABFRAM"
+ROUTING_MAGIC = b"VLABROUT"
+TOKENIZER_MAGIC = b"VLABTOKN"
+
+ALIGN = 64  # bytes; sections, arena values and weights start at multiples of this
+MAX_RANK = 8
+NONE = 0xFFFFFFFF  # an absent index
+
+HEADER = record(
+    "header",
+    "First record of plan.bin and of a frames file.",
+    ("magic", "u32[2]", "PLAN_MAGIC or FRAMES_MAGIC"),
+    ("version_major", "u32", "a reader refuses another major version"),
+    ("version_minor", "u32", "a reader accepts any minor version"),
+    ("file_bytes", "u64", "size of the whole file"),
+    ("section_count", "u32", "section records follow the header directly"),
+    ("payload_crc32", "u32", "CRC-32 (IEEE 802.3) of every byte after the header"),
+    ("reserved", "u32[7]", "zero"),
+    ("header_crc32", "u32", "CRC-32 of the bytes of the header before this field"),
+)
+
+SECTION = record(
+    "section",
+    "Where the records of one kind are.",
+    ("id", "u32", "a section id"),
+    ("stride", "u32", "bytes from one record to the next; at least the size known to the reader"),
+    ("count", "u32", "number of records (bytes for stride 1)"),
+    ("reserved", "u32", "zero"),
+    ("offset", "u64", "from the start of the file, a multiple of ALIGN"),
+    ("bytes", "u64", "stride * count"),
+)
+
+# Section ids: id -> (name, record or None for raw bytes / scalars, stride of raw sections).
+SECTIONS: dict[int, tuple[str, Record | None, int]] = {
+    1: ("strings", None, 1),  # NUL-terminated UTF-8; a string field is a byte offset into it
+    2: ("indices", None, 4),  # u32
+    3: ("floats", None, 4),  # f32
+    4: ("policy", POLICY, 0),
+    5: ("files", FILE, 0),
+    6: ("values", VALUE, 0),
+    7: ("sources", SOURCE, 0),
+    8: ("weights", WEIGHT, 0),
+    9: ("stages", STAGE, 0),
+    10: ("bindings", BINDING, 0),
+    11: ("initializers", INITIALIZER, 0),
+    12: ("carries", CARRY, 0),
+    13: ("delays", DELAY, 0),
+    14: ("histories", HISTORY, 0),
+    15: ("lanes", LANE, 0),
+    16: ("samplings", SAMPLING, 0),
+    17: ("precisions", PRECISION, 0),
+    18: ("builds", BUILD, 0),
+    19: ("board", BOARD, 0),
+    20: ("frames", FRAME, 0),
+    21: ("tensors", TENSOR, 0),
+    22: ("blob", None, 1),
+    23: ("references", REFERENCE, 0),
+    30: ("decodes", DECODE, 0),
+    31: ("consumption", CONSUMPTION, 0),
+    34: ("router", ROUTER, 0),
+    35: ("backbones", BACKBONE, 0),
+    36: ("routes", ROUTE, 0),
+    37: ("evidence", EVIDENCE, 0),
+    40: ("tokenizer", TOKENIZER, 0),
+    41: ("steps", STEP, 0),
+    42: ("spans", SPAN, 0),
+    43: ("added", ADDED, 0),
+    44: ("compositions", COMPOSITION, 0),
+    45: ("entry_begins", None, 4),  # u32: entry i is blob bytes [i, i + 1); ascending in every range of entries
+    46: ("entry_ids", None, 4),  # u32
+    47: ("merge_rows", None, 4),  # u32 [token_count + 1]: the merges of a left token
+    48: ("merge_rights", None, 4),  # u32: the right token, ascending in a row
+    49: ("merge_ranks", None, 4),  # u32: the lowest is merged first
+    50: ("merge_ids", None, 4),  # u32: what the two become
+    51: ("texts", TEXT, 0),
+    52: ("instructions", INSTRUCTION, 0),
+    53: ("stored", STORED, 0),
+    60: ("guards", GUARD, 0),
+    61: ("chunks", CHUNK, 0),
+}
+SECTION_ID = {name: sid for sid, (name, _, _) in SECTIONS.items()}
+
+PLAN_SECTIONS = ("strings", "indices", "floats", "policy", "files", "values", "sources", "weights",
+                 "stages", "bindings", "initializers", "carries", "delays", "histories", "samplings",
+                 "precisions", "builds", "board", "decodes", "consumption", "texts", "instructions",
+                 "stored", "lanes", "guards", "chunks")
+TOKENIZER_SECTIONS = ("indices", "blob", "tokenizer", "steps", "spans", "added", "compositions", "entry_begins",
+                      "entry_ids", "merge_rows", "merge_rights", "merge_ranks", "merge_ids")
+FRAMES_SECTIONS = ("strings", "frames", "tensors", "references", "blob")
+ROUTING_SECTIONS = ("strings", "floats", "router", "backbones", "routes", "evidence")
+
+ENUMS = {
+    "dtype": vocabulary.DTYPES,
+    "update": vocabulary.UPDATES,
+    "backend": vocabulary.BACKENDS,
+    "storage": vocabulary.STORAGES,
+    "binding_mode": vocabulary.BINDING_MODES,
+    "loop_form": vocabulary.LOOP_FORMS,
+    "scheme": vocabulary.SCHEMES,
+    "decider": vocabulary.DECIDERS,
+    "build_flag": vocabulary.BUILD_FLAGS,
+    "file_kind": vocabulary.FILE_KINDS,
+    "decode_kind": vocabulary.DECODE_KINDS,
+    "outside": vocabulary.OUTSIDES,
+    "symbols": vocabulary.SYMBOLS,
+    "length": vocabulary.LENGTHS,
+    "consume": vocabulary.CONSUMES,
+    "schedule": vocabulary.SCHEDULES,
+    "token_model": vocabulary.TOKEN_MODELS,
+    "text_step": vocabulary.TEXT_STEPS,
+    "span_action": vocabulary.SPAN_ACTIONS,
+    "prepend_rule": vocabulary.PREPEND_RULES,
+    "cut_rule": vocabulary.CUT_RULES,
+    "word_rule": vocabulary.WORD_RULES,
+    "char_class": vocabulary.CHAR_CLASSES,
+    "text_side": vocabulary.TEXT_SIDES,
+    "guard_rule": vocabulary.GUARD_RULES,
+}
+RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, DELAY, HISTORY,
+           SAMPLING, PRECISION, BUILD, BOARD, FRAME, TENSOR, REFERENCE, DECODE, CONSUMPTION, ROUTER, BACKBONE, ROUTE, EVIDENCE,
+           TOKENIZER, STEP, SPAN, ADDED, COMPOSITION, TEXT, INSTRUCTION, STORED, LANE, GUARD, CHUNK)
+
+assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
+
+
+def align_up(offset: int, to: int = ALIGN) -> int:
+    return (offset + to - 1) // to * to

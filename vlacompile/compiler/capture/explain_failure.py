@@ -1,0 +1,105 @@
+"""Why the exporter failed, in the policy's own terms: where, what it means, what to write instead.
+
+Must not know graphs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import linecache
+import logging
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.export import _trace
+from torch.nn.utils.rnn import PackedSequence
+
+from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
+from vlacompile.errors import CaptureError
+from vlacompile.policy.function_call import why_and_fix
+from vlacompile.policy.source_lines import line_text
+
+_NOT_THE_POLICYS = (str(Path(inspect.getsourcefile(torch)).parent), str(Path(__file__).parents[2]), "<")
+_BY_DATA = ("data-dependent", "DataDependent", "unbacked", "_local_scalar_dense", "Could not guard", "Could not extract specialized")
+_STATE = ("is mutated in the forward method", "were assigned during export", "missing nn_module_stack", "leaked")
+
+
+def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureError:
+    """module: what was exported."""
+    names = {id(m): name for name, m in module.named_modules()}
+    where, line = f'Policy "{policy}"', policys_line(error)
+    line = f", {line}" if line else ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if names.get(id(owner)):
+            where = f'Policy "{policy}", module {names[id(owner)]} ({type(owner).__name__})'
+    if _packs(error):
+        return CaptureError(
+            "a packed sequence has as many steps as the value of an input says", where=where + line,
+            why="stages run a fixed number of steps",
+            fix="run the layer over the padded sequence, and take the state at the last step that counts: "
+            "output[torch.arange(1), lengths - 1] (of one direction; what follows it is not read)")
+    text = f"{type(error).__name__}: {error}"
+    if any(mark in text for mark in _BY_DATA):
+        return CaptureError(
+            "the value of an input decides what is computed", where=where + line,
+            why="control flow, a shape or a Python number comes from a tensor that is known on the robot alone",
+            fix="compute every case and choose with torch.where, keep shapes fixed with masks, and index with tensors")
+    if any(mark in text for mark in _STATE):
+        return CaptureError(
+            "the inference function keeps state", where=where + (line or _of_assignment(module)),
+            why="it writes into what its modules hold, which the next call would read", fix=KEEP_NOTHING)
+    if "functorch" in text:
+        return CaptureError(
+            "a transform of torch.func cannot be traced", where=where + line,
+            why="PyTorch's exporter does not convert weights that torch.func.vjp or grad has wrapped",
+            fix="with torch.enable_grad(): use torch.autograd.grad(outputs, inputs), which is traced")
+    return CaptureError("the inference function cannot be traced", where=where + line, **why_and_fix(error))
+
+
+def _packs(error: Exception) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(frame.f_code.co_name == "pack_padded_sequence" or any(isinstance(v, PackedSequence) for v in frame.f_locals.values())
+               for frame in frames)
+
+
+def policys_line(error: Exception) -> str:
+    """The innermost line of the policy's own code that the error came through; "" where there is none."""
+    line = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        if not file.startswith(_NOT_THE_POLICYS):
+            line = line_text(file, number, linecache.getline(file, number))
+    return line
+
+
+def _of_assignment(module: torch.nn.Module) -> str:
+    """The line that assigns to a buffer by name, where the exporter says only that one was assigned."""
+    for owner in module.modules():
+        for name in owner._buffers:
+            try:
+                lines, first = inspect.getsourcelines(type(owner).forward)
+            except (OSError, TypeError):
+                continue
+            for i, text in enumerate(lines):
+                if text.strip().startswith(f"self.{name} ="):
+                    return f", {line_text(inspect.getsourcefile(type(owner)), first + i, text)}"
+    return ""
+
+
+@contextlib.contextmanager
+def without_dumps() -> Iterator[None]:
+    """The exporter logs, and torch 2.13 prints, the whole graph before it raises; the error says what matters. What the
+    policy itself prints is shown."""
+    kept = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    assert "print" not in vars(_trace), "it is the builtin"
+    _trace.print = lambda *words, **how: None
+    try:
+        yield
+    finally:
+        del _trace.print
+        logging.disable(kept)

@@ -1,0 +1,69 @@
+"""Ops that read memory layouts, as what they mean for values: a value has a shape and numbers, and no strides."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Graph, Node
+from torch.fx.node import map_arg
+
+from vlacompile.compiler.graph.program import infer_val, to_meta
+
+_ATEN = torch.ops.aten
+# The same numbers in another shape, wherever the operand has them.
+_RESHAPES = frozenset({_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN._reshape_alias.default})
+_FORMATS = frozenset({"memory_format", "layout", "pin_memory"})
+
+
+class ByShape:
+    """Copies traced calls into `graph` so that they mean the same for operands of any layout. constants: receives the
+    tensors that a copied call needs besides."""
+
+    def __init__(self, graph: Graph, constants: dict[str, torch.Tensor]):
+        self.graph, self.constants = graph, constants
+
+    def copy(self, node: Node, operand) -> Node:
+        """operand: traced node -> what stands for it. Only the traced node knows the strides of what it reads."""
+        args, kwargs = map_arg(node.args, operand), dict(map_arg(node.kwargs, operand))
+        if node.target in _RESHAPES:
+            return self._call(node, _ATEN.reshape.default, args[:2])
+        if node.target is _ATEN.as_strided.default:
+            return self._gathered(node, args[0])
+        if node.target is _ATEN.contiguous.default:
+            return self._call(node, _ATEN.clone.default, args[:1])
+        if any(k in _FORMATS for k in kwargs):
+            kwargs = {k: v for k, v in kwargs.items() if k not in _FORMATS}
+        return self._call(node, node.target, args, kwargs)
+
+    def _call(self, node: Node, target, args: tuple, kwargs: dict | None = None) -> Node:
+        return self.graph.create_node("call_function", target, args, kwargs or {}, name=node.name)
+
+    def _gathered(self, node: Node, base: Node) -> Node:
+        """as_strided: its elements by their positions among the elements of the operand."""
+        index = positions(node.args[0].meta["val"], *node.args[1:])
+        name = f"positions__{node.name}"
+        self.constants[name] = index.flatten()
+        where = self.graph.get_attr(name)
+        where.meta["val"] = to_meta(self.constants[name])
+        flat = self._typed(self.graph.call_function(_ATEN.reshape.default, (base, [-1])))
+        picked = self._typed(self.graph.call_function(_ATEN.index_select.default, (flat, 0, where)))
+        return self._call(node, _ATEN.reshape.default, (picked, list(index.shape)))
+
+    @staticmethod
+    def _typed(node: Node) -> Node:
+        node.meta["val"] = infer_val(node)
+        return node
+
+
+def positions(base: torch.Tensor, size, stride, offset: int | None = None) -> torch.Tensor:
+    """i64[size]: of every element of as_strided(base, size, stride, offset) its position in base.flatten().
+    Raises RuntimeError for one that is no element of `base`."""
+    begin = int(base.storage_offset())
+    offset = begin if offset is None else int(offset)
+    extent = lambda sizes, strides: sum((int(n) - 1) * int(s) for n, s in zip(sizes, strides, strict=True)) + 1  # noqa: E731
+    held = torch.full((max(begin + extent(base.shape, base.stride()), offset + extent(size, stride)),), -1)
+    elements = torch.arange(base.numel()).reshape(tuple(base.shape))
+    held.as_strided(tuple(base.shape), base.stride(), begin).copy_(elements)
+    found = held.as_strided(tuple(size), tuple(stride), offset).clone()
+    if bool((found < 0).any()):
+        raise RuntimeError("as_strided reads memory that is no element of its operand")
+    return found

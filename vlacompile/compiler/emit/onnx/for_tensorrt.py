@@ -1,0 +1,231 @@
+"""What TensorRT wants of an ONNX graph beyond what the ops mean: rewrites of a translated stage, in place.
+
+Each says what the compiler does without it, and with which version that was seen.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+
+from vlacompile.compiler.emit.onnx.merge_attentions import join_attentions
+
+_F16 = ir.DataType.FLOAT16
+# Ops that only move what they read.
+_MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Split", "Identity",
+                    "Flatten", "Tile"})
+
+
+def for_tensorrt(model: ir.Model) -> None:
+    """All rewrites, in the order in which they apply."""
+    cast_bytes_first(model)
+    dequantise_to_half(model)
+    own_dequantisations(model)
+    several_blocks(model)
+    flat_rows(model)
+    count_in_numbers(model)
+    join_attentions(model)
+    for value in [v for v in model.graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
+        del model.graph.initializers[value.name]  # scales that are there in fp16 now
+
+
+def cast_bytes_first(model: ir.Model) -> None:
+    """u8 inputs become numbers before anything moves them: TensorRT (RTX 1.7.1) knows u8 at the border alone, and
+    refuses a Transpose of it ("has type UInt8 but must have type ...")."""
+    for value in model.graph.inputs:
+        if value.dtype == ir.DataType.UINT8:
+            moved = _moved(value)
+            if moved is not None:
+                _cast(model, value, moved)
+
+
+def _moved(value: ir.Value) -> list[ir.Value] | None:
+    """What ops that only move give of a u8 value, itself not among them; None where something else computes with it
+    but a Cast."""
+    found, todo = [], [value]
+    while todo:
+        for node, i in todo.pop().uses():
+            if node.op_type == "Cast":
+                continue
+            if node.op_type not in _MOVES or (i > 0 and node.op_type != "Concat"):
+                return None
+            if node.outputs[0] not in found:
+                found += node.outputs
+                todo += node.outputs
+    return None if any(v.is_graph_output() for v in (value, *found)) else found
+
+
+def _cast(model: ir.Model, value: ir.Value, moved: list[ir.Value]) -> None:
+    casts = [n for v in (value, *moved) for n, _ in v.uses() if n.op_type == "Cast"]
+    kinds = {ir.DataType(n.attributes.get_int("to")) for n in casts}
+    kind = kinds.pop() if len(kinds) == 1 else ir.DataType.FLOAT16  # holds 0..255 exactly
+    uses = list(value.uses())
+    cast = _converted(value, kind, f"{value.name}_numbers")
+    for node, i in uses:
+        node.replace_input_with(i, cast.outputs[0])
+    first = next(n for n in model.graph if any(n is u for u, _ in uses))
+    model.graph.insert_before(first, cast)
+    for v in moved:
+        v.dtype = kind
+    for n in casts:
+        if n.attributes.get_int("to") == kind and not n.outputs[0].is_graph_output():
+            _drop(model, n)
+
+
+def _drop(model: ir.Model, node: ir.Node) -> None:
+    ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
+    model.graph.remove(node, safe=True)
+
+
+def dequantise_to_half(model: ir.Model) -> None:
+    """A Cast to fp16 behind a DequantizeLinear becomes the type of its scale, which says what it gives: products fuse a
+    dequantisation that they read directly, and no other. Scales that fp16 does not hold exactly stay."""
+    for node in [n for n in model.graph if n.op_type == "DequantizeLinear"]:
+        casts = [u for u, _ in node.outputs[0].uses() if u.op_type == "Cast" and u.attributes.get_int("to") == _F16
+                 and not u.outputs[0].is_graph_output()]
+        scale = ir.convenience.get_const_tensor(node.inputs[1])
+        if not casts or scale is None or scale.dtype != ir.DataType.FLOAT:
+            continue
+        half = scale.numpy().astype(np.float16)
+        if (half.astype(np.float32) != scale.numpy()).any():
+            continue
+        if len(casts) < len(node.outputs[0].uses()):  # somebody wants it in f32 too
+            node = _beside(model, node)
+        node.replace_input_with(1, _constant(model, f"{node.inputs[1].name}__f16", half))
+        node.outputs[0].dtype = _F16
+        for cast in casts:
+            ir.convenience.replace_all_uses_with(cast.outputs[0], node.outputs[0])
+            model.graph.remove(cast, safe=True)
+
+
+def _beside(model: ir.Model, node: ir.Node) -> ir.Node:
+    own = ir.Node(node.domain, node.op_type, list(node.inputs), list(node.attributes.values()), name=f"{node.name}__f16")
+    own.doc_string = node.doc_string
+    out, old = own.outputs[0], node.outputs[0]
+    out.name, out.shape, out.type = f"{old.name}__f16", old.shape, _own_type(old)
+    model.graph.insert_after(node, own)
+    return own
+
+
+def _own_type(value: ir.Value) -> ir.TensorType | None:
+    """A type is changed in place: two values with one would change together."""
+    return None if value.dtype is None else ir.TensorType(value.dtype)
+
+
+def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    if name not in model.graph.initializers:
+        tensor = ir.tensor(array, name=name)
+        model.graph.register_initializer(ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype),
+                                                  const_value=tensor))
+    return model.graph.initializers[name]
+
+
+def own_dequantisations(model: ir.Model) -> None:
+    """Every product that reads a weight which others read too, in 4 or 8 bits, gets a DequantizeLinear of its own, and own
+    copies of the numbers and their scales: with one for several (an unrolled loop), TensorRT-RTX 1.7.1 ends in a
+    segmentation fault (8 bits) or an internal error (4 bits), or computes the wide weight once and keeps it. Equal
+    copies are stored once, in the bundle and in the engine."""
+    for node in [n for n in model.graph if n.op_type == "DequantizeLinear" and n.inputs[0].is_initializer()]:
+        uses = list(node.outputs[0].uses())
+        for k, (user, i) in enumerate(uses[1:], 1):
+            inputs = [None if v is None else _copy(model, v, k) for v in node.inputs]
+            own = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()), name=f"{node.name}__{k}",
+                          metadata_props=dict(node.metadata_props))
+            own.doc_string = node.doc_string
+            out, old = own.outputs[0], node.outputs[0]
+            out.name, out.shape, out.type = f"{old.name}__{k}", old.shape, _own_type(old)
+            model.graph.insert_after(node, own)
+            user.replace_input_with(i, out)
+
+
+def _copy(model: ir.Model, value: ir.Value, k: int) -> ir.Value:
+    name = f"{value.name}__{k}"
+    if name not in model.graph.initializers:
+        tensor = value.const_value
+        copy = ir.Value(name=name, shape=value.shape, type=value.type, const_value=tensor)
+        model.graph.register_initializer(copy)
+    return model.graph.initializers[name]
+
+
+def several_blocks(model: ir.Model) -> None:
+    """A block of 4-bit numbers that spans its whole dimension becomes two with the same scale, which are the same numbers:
+    TensorRT-RTX 1.7.1 fuses a dequantisation of several blocks into the product that reads it, and none of one block."""
+    for node in [n for n in model.graph if n.op_type == "DequantizeLinear" and n.attributes.get_int("block_size", 0)]:
+        axis, block, scale = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size"), node.inputs[1]
+        if scale.const_value.shape[axis] > 1 or block % 2 or node.inputs[0].shape[axis] <= block // 2:
+            continue
+        node.replace_input_with(1, _constant(model, f"{scale.name}__halves_{axis}", np.repeat(scale.const_value.numpy(), 2, axis)))
+        node.attributes["block_size"] = ir.AttrInt64("block_size", block // 2)
+
+
+def flat_rows(model: ir.Model) -> None:
+    """What a product with a 4-bit weight reads becomes a matrix, reshaped once for all that read it. TensorRT-RTX 1.7.1
+    makes a batched product of one with more dimensions where something only moved its rows there (heads, put beside
+    each other again), or one product of it and of others with wide weights that read the same; it fuses the
+    dequantisation in neither."""
+    flat: dict[ir.Value, ir.Value] = {}
+    for node in [n for n in model.graph if n.op_type == "MatMul"]:
+        x, y, weight = node.inputs[0], node.outputs[0], node.inputs[1].producer()
+        if weight is None or weight.op_type != "DequantizeLinear" or weight.inputs[0].dtype != ir.DataType.INT4 \
+                or len(x.shape) < 3 or len(weight.outputs[0].shape) != 2:
+            continue
+        rows, back = math.prod(x.shape[:-1]), _reshaped(model, y, tuple(y.shape), f"{node.name}__back")
+        if x not in flat:
+            reshape = _reshaped(model, x, (rows, x.shape[-1]), f"{node.name}__rows")
+            model.graph.insert_before(node, reshape)
+            flat[x] = reshape.outputs[0]
+        node.replace_input_with(0, flat[x])
+        y.shape = ir.Shape((rows, y.shape[-1]))
+        ir.convenience.replace_all_uses_with(y, back.outputs[0], replace_graph_outputs=True)
+        back.replace_input_with(0, y)
+        model.graph.insert_after(node, back)
+        if back.outputs[0].is_graph_output():  # a port keeps its name
+            y.name, back.outputs[0].name = f"{node.name}__flat", y.name
+
+
+def _reshaped(model: ir.Model, value: ir.Value, shape: tuple[int, ...], name: str) -> ir.Node:
+    node = ir.node("Reshape", [value, _constant(model, f"{name}_shape", np.array(shape, np.int64))], name=name)
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = name, ir.Shape(shape), value.dtype
+    return node
+
+
+def count_in_numbers(model: ir.Model) -> None:
+    """Running sums of integers are taken over f32 where no sum can reach 2^24, so that they are the same: TensorRT 10.3
+    documents CumSum of floating-point numbers alone."""
+    for node in [n for n in model.graph if n.op_type == "CumSum" and n.inputs[0].dtype in (ir.DataType.INT32, ir.DataType.INT64)]:
+        x, y = node.inputs[0], node.outputs[0]
+        largest = _largest(x)
+        if largest is None or largest * max(x.shape) >= 1 << 24:
+            continue
+        kind, shape = x.dtype, y.shape
+        numbers = _converted(x, ir.DataType.FLOAT, f"{node.name}__numbers")
+        back = _converted(y, kind, f"{node.name}__counts")
+        model.graph.insert_before(node, numbers)
+        node.replace_input_with(0, numbers.outputs[0])
+        y.dtype, back.outputs[0].shape = ir.DataType.FLOAT, shape
+        ir.convenience.replace_all_uses_with(y, back.outputs[0], replace_graph_outputs=True)
+        back.replace_input_with(0, y)
+        model.graph.insert_after(node, back)
+        if back.outputs[0].is_graph_output():  # a port keeps its name
+            y.name, back.outputs[0].name = f"{node.name}__summed", y.name
+
+
+def _largest(value: ir.Value) -> int | None:
+    """What no number of it exceeds, in size; None where that is not known."""
+    if value.dtype == ir.DataType.BOOL:
+        return 1
+    if value.const_value is not None:
+        return int(np.abs(value.const_value.numpy()).max(initial=0))
+    node = value.producer()
+    if node is None or node.op_type not in _MOVES | {"Cast"}:
+        return None
+    read = [_largest(v) for v in (node.inputs if node.op_type == "Concat" else node.inputs[:1])]
+    return None if None in read else max(read)
+
+
+def _converted(value: ir.Value, kind: ir.DataType, name: str) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": kind}, name=name)
+    node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = name, value.shape, kind
+    return node

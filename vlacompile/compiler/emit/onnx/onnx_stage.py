@@ -1,0 +1,184 @@
+"""Stage -> ONNX: `torch.onnx` translates the ops, this file fixes names, strips provenance and takes
+the large constants out so that a bundle stores each of them once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch.fx import GraphModule
+
+from vlacompile.compiler.emit.onnx.exporter import export
+from vlacompile.compiler.emit.onnx.for_tensorrt import for_tensorrt
+from vlacompile.compiler.emit.onnx.store_fp16 import store_halves
+from vlacompile.compiler.staging.stages import StageGraph
+from vlacompile.errors import EmitError
+from vlacompile.policy.source_lines import source_line
+
+OPSETS = {"onnxruntime": 20, "tensorrt": 21}  # 4-bit integers and blocks of scales are in 21
+IR_VERSION = 10
+# Constants below this size stay inside the ONNX file: shape arithmetic needs them there.
+EXTERNAL_BYTES = 1024
+# The operands that are stored outside: weights, and what cuts packed ones. ONNX Runtime 1.32 may transpose any other
+# constant in place (where it moves a Transpose past a Concat or an Add) and then reads the one that libvlart hands over
+# as if it had been transposed.
+OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,),
+           "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "BatchNormalization": (1, 2, 3, 4),
+           "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,), "DequantizeLinear": (0, 1),
+           "Cast": (0,), "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
+
+
+_OP = re.compile(r"torch\.ops\.(\w+\.\w+\.\w+)|op='([\w.]+)', overload='(\w+)'")
+
+
+@dataclass(frozen=True)
+class OnnxStage:
+    """model: without the large constants. initializers: {name in the model: tensor}, to be stored
+    outside; `externalise` says where before the model is serialised. own: those that the engine reads for itself."""
+
+    name: str
+    model: ir.Model
+    initializers: dict[str, np.ndarray]
+    own: frozenset[str] = frozenset()
+
+
+def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", halves: bool = False) -> OnnxStage:
+    """Translate one stage for the engine that `dialect` names. halves: as `store_halves`. Raises EmitError naming the stage and the op that has no
+    translation."""
+    root = torch.nn.Module()
+    for name, tensor in stage.constants.items():
+        root.register_buffer(name, tensor)
+    module = GraphModule(root, stage.graph)
+    val = {n.name: n.meta["val"] for n in stage.graph.nodes if n.op == "placeholder"}
+    args = tuple(torch.zeros(tuple(val[p.name].shape), dtype=val[p.name].dtype) for p in stage.inputs)
+    outputs = [p.name if p.name not in val else f"{p.name}_out" for p in stage.outputs]
+    try:
+        model = export(module, args, OPSETS[dialect], [p.name for p in stage.inputs], outputs)
+    except Exception as error:  # torch.onnx raises its own and its translators' errors
+        raise _explain(stage, error) from error
+    return _finish(stage, model, dialect, halves)
+
+
+def _explain(stage: StageGraph, error: Exception) -> EmitError:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    line = next((x.strip() for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
+    where = source_line(str(error)) or _line_of_op(stage, str(error))
+    return EmitError("the stage cannot be written as ONNX", where=f'stage "{stage.name}"' + (f", {where}" if where else ""),
+                     why=f"{type(cause).__name__}: {line}",
+                     fix="rewrite that line with ops that torch.onnx translates "
+                     "(https://docs.pytorch.org/docs/stable/onnx_export.html)")
+
+
+def _line_of_op(stage: StageGraph, text: str) -> str:
+    """The line of the op that an error names, as torch.ops.aten.x.y or as OpOverload(op='aten.x', overload='y')."""
+    named = {a or f"{b}.{c}" for a, b, c in _OP.findall(text)}
+    lines = [source_line(n.meta.get("stack_trace") or "") for n in stage.graph.nodes
+             if n.op == "call_function" and str(n.target) in named]
+    return next((x for x in lines if x), "")
+
+
+def _finish(stage: StageGraph, model: ir.Model, dialect: str, halves: bool) -> OnnxStage:
+    model.ir_version = IR_VERSION
+    origins = {n: source_line(n.metadata_props.get("pkg.torch.onnx.stack_trace", "")) for n in model.graph}
+    _strip(model)
+    if dialect == "tensorrt":
+        for node, line in origins.items():
+            node.doc_string = line or None
+    _four_bits(model)
+    _pad_in_convolutions(model)
+    if dialect == "tensorrt":
+        for_tensorrt(model)
+    if halves:
+        store_halves(model)
+    given = [v.name for v in model.graph.inputs]
+    assert given == [p.name for p in stage.inputs], f"{stage.name}: ports {given}"
+    initializers = {}
+    for name, value in list(model.graph.initializers.items()):
+        array = value.const_value.numpy()
+        if array.nbytes >= EXTERNAL_BYTES and all(i in OUTSIDE.get(node.op_type, ()) for node, i in value.uses()):
+            four = value.const_value.dtype == ir.DataType.INT4  # which NumPy has not: as the file holds them
+            packed = np.frombuffer(value.const_value.tobytes(), np.uint8).copy() if four else array
+            initializers[name] = np.ascontiguousarray(packed)
+    own = _four_bit(model, initializers)
+    own |= {n for n in initializers if any(_feeds_convolution(node) for node, _ in model.graph.initializers[n].uses())}
+    return OnnxStage(stage.name, model, initializers, frozenset(own))
+
+
+def _four_bit(model: ir.Model, names: Iterable[str]) -> set[str]:
+    """The plan has no 4-bit integers: an engine that wants them reads them itself."""
+    return {n for n in names if model.graph.initializers[n].const_value.dtype == ir.DataType.INT4}
+
+
+def _feeds_convolution(node: ir.Node) -> bool:
+    """ONNX Runtime 1.32 cannot share the packed weights of its quantised convolutions between sessions, and refuses them
+    when they are handed over."""
+    return node.op_type == "DequantizeLinear" and any(n.op_type == "Conv" for n, _ in node.outputs[0].uses())
+
+
+def _four_bits(model: ir.Model) -> None:
+    """PyTorch has no 4-bit integers: what is scaled in blocks was held in 8."""
+    for node in model.graph:
+        if node.op_type == "DequantizeLinear" and node.attributes.get_int("block_size", 0):
+            value = node.inputs[0]
+            packed = ir.tensor(value.const_value.numpy().astype(ml_dtypes.int4), name=value.name)
+            value.const_value, value.dtype = packed, packed.dtype
+
+
+def _pad_in_convolutions(model: ir.Model) -> None:
+    """Zeros that are added around a convolution's input become its padding, which PyTorch's cannot be where it is more
+    on one side: between quantised layers, engines do not see that by themselves."""
+    for conv in [n for n in model.graph if n.op_type == "Conv"]:
+        pad = conv.inputs[0].producer()
+        if pad is None or pad.op_type != "Pad" or len(conv.inputs[0].uses()) != 1 or len(pad.inputs) > 3:
+            continue
+        known = [None if v is None else ir.convenience.get_const_tensor(v) for v in pad.inputs[1:]]
+        if pad.attributes.get_string("mode", "constant") != "constant" or known[0] is None or (
+                len(known) > 1 and (known[1] is None or known[1].numpy().any())):
+            continue
+        before, after = np.split(known[0].numpy(), 2)
+        own = conv.attributes.get_ints("pads", [0] * 2 * (len(before) - 2))
+        if before[:2].any() or after[:2].any() or conv.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+            continue
+        pads = [int(a + b) for a, b in zip(own, (*before[2:], *after[2:]), strict=True)]
+        conv.attributes["pads"] = ir.AttrInt64s("pads", pads)
+        conv.replace_input_with(0, pad.inputs[0])
+        model.graph.remove(pad, safe=True)
+
+
+def _strip(model: ir.Model) -> None:
+    """Remove what names the machine or the run, so that equal inputs give equal bytes."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.producer_name, model.producer_version = "vlacompile", None
+    for holder in (model.graph, *model.functions.values()):
+        holder.metadata_props.clear()
+        holder.doc_string = None
+        for value in (*holder.inputs, *holder.outputs):
+            value.metadata_props.clear()
+            value.doc_string = None
+        for node in holder:
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def externalise(stage: OnnxStage, file_name: str, offsets: dict[str, int]) -> bytes:
+    """Serialise with the large constants at `offsets` (bytes) of `file_name`, which lies beside it."""
+    for name, array in stage.initializers.items():
+        value = stage.model.graph.initializers[name]
+        value.const_value = ir.ExternalTensor(
+            location=file_name, offset=offsets[name], length=array.nbytes, dtype=value.const_value.dtype,
+            shape=value.const_value.shape, name=name, base_dir="")
+    return ir.to_proto(stage.model).SerializeToString(deterministic=True)

@@ -1,0 +1,86 @@
+"""Which ATen ops become ONNX, known before anything is emitted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch.fx import Node
+from torch.onnx._internal.exporter import _decomp, _registration
+
+from vlacompile.compiler.emit.onnx.aten_ops import ATEN
+from vlacompile.compiler.emit.onnx.exporter import functions_listed_once, quietly
+from vlacompile.compiler.emit.onnx.quantised_ops import QUANTISED
+from vlacompile.compiler.graph.ops import is_random
+from vlacompile.compiler.graph.program import op_name
+from vlacompile.compiler.passes.inline_graph import signature, trace
+from vlacompile.compiler.passes.linalg_decompositions import ROWS
+from vlacompile.compiler.staging.stages import Staged
+from vlacompile.errors import EmitError
+from vlacompile.policy.source_lines import source_line
+
+# Of the tables that torch 2.13 chooses from, that of the smallest opset that a dialect has.
+_OPSET = 20
+# What is translated to a function that cancels what the op is to keep: of erfcx(5), to exp(25) times 1 - erf(5).
+_INEXACT = frozenset({torch.ops.aten.special_erfcx.default})
+
+
+@functools.cache
+def _registry() -> _registration.ONNXRegistry:
+    with quietly(), functions_listed_once():
+        registry = _registration.ONNXRegistry().from_torchlib(_OPSET)
+    for target, function in (ATEN | QUANTISED).items():
+        registry.register_op(target, function)
+    return registry
+
+
+def is_translated(target) -> bool:
+    """Whether there is ONNX for this op itself. What is no op of a library is the compiler's own affair."""
+    return not isinstance(target, torch._ops.OpOverload) or (target not in _INEXACT and _registry().is_registered(target))
+
+
+@functools.cache
+def decompositions() -> dict[torch._ops.OpOverload, Callable]:
+    """{op: PyTorch's function of other ops for it}, as torch.onnx applies them to what it does not translate."""
+    known = set(_decomp.get_onnx_implemented_overloads(_registry()))
+    return {target: function for target, function in _decomp.create_onnx_friendly_decomposition_table(known).items()
+            if not is_translated(target) and target not in _INEXACT}
+
+
+def require_translatable(staged: Staged) -> None:
+    """Raises EmitError for the first op that no engine can be given, with the line that it comes from."""
+    seen: set[str] = set()
+    for stage in staged.stages:
+        for node in stage.graph.nodes:
+            if node.op != "call_function":
+                continue
+            if is_random(node):
+                raise _refusal(stage.name, node, op_name(node.target))
+            if is_translated(node.target) or signature(node) in seen:
+                continue
+            seen.add(signature(node))
+            graph = trace(node, decompositions().get(node.target, node.target), decompositions())
+            inside = [node] if graph is None else [n for n in graph.nodes if n.op == "call_function"]
+            lost = [n for n in inside if not is_translated(n.target)]
+            if lost:
+                raise _refusal(stage.name, node, op_name(lost[0].target))
+
+
+_OUTSIDE = "compute it outside the policy and make what it gives an input"
+_FIXES = {
+    "svd": f"of fixed matrices it is computed beforehand; of others, {_OUTSIDE}",
+    "eig": f"of fixed matrices it is computed beforehand; of others, {_OUTSIDE}",
+    "linalg": f"matrices of up to {ROWS} rows have an inverse, a solution, a determinant and a Cholesky factor here; of larger "
+              f"ones, {_OUTSIDE}",
+}
+
+
+def _refusal(stage: str, node: Node, lost: str) -> EmitError:
+    line = source_line(node.meta.get("stack_trace") or "")
+    name = op_name(node.target)
+    fix = next((f for word, f in _FIXES.items() if word in lost or word in name), "rewrite that line with other ops")
+    why = f'there is no ONNX for "{lost}"' + ("" if lost == name else f', which "{name}" consists of')
+    if is_random(node):
+        why, fix = f'"{name}" draws random numbers', "make the random numbers an input of the policy"
+    return EmitError(f'no engine computes "{name}"', where=f'stage "{stage}"' + (f", {line}" if line else ""), why=why, fix=fix)

@@ -1,0 +1,74 @@
+"""The stages of a bundle that TVM compiles ahead of time: for the target's processor or its GPU, and for this processor
+where that is another, so that they can be replayed here."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from vlacompile.bundle.directory import stage_path
+from vlacompile.bundle.plan.plan import Plan
+from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
+from vlacompile.compiler.emit.tvm.schedules import schedules_of
+from vlacompile.compiler.emit.tvm.stage import PACKAGES, TvmStage, compile_tvm
+from vlacompile.errors import ConfigError
+from vlacompile.hardware.target import Target
+from vlacompile.recipe.recipe import StagesRecipe
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """files: {path in the bundle: bytes}. twins: the same for this machine's processor; empty where they are for it
+    already. notes: what was searched, and what was compiled and not run. reports: {stage: {machine: what its compiler
+    said}}, for the manifest: the same for the same build."""
+
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    twins: dict[str, bytes] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
+    reports: dict[str, dict[str, dict]] = field(default_factory=dict, repr=False)
+
+
+def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe: str | None, target: Target,
+                  progress: Callable[[str], None]) -> Compiled:
+    """recipe: its name or path, whose folder holds the schedules. Raises ConfigError for a search on another processor
+    than the target's, and EmitError where TVM refuses a stage."""
+    here = platform.machine()
+    if wanted.tvm_trials and target.processor != here:
+        raise ConfigError("schedules cannot be searched for another processor", where=f'target "{target.name}"',
+                          why=f"candidates are timed on this machine, which is {here}, not {target.processor}",
+                          fix="build on such a machine once, and give its file as stages.tvm_schedules without tvm_trials")
+    if not stages:
+        return Compiled()
+    schedules = schedules_of(wanted.tvm_schedules, recipe, target.processor, PACKAGES["apache-tvm"])
+    machine = target.processor if wanted.tvm_device == "cpu" else f"sm_{target.board.gpu.compute_capability}"
+    files, twins, notes, reports = {}, {}, [], {}
+    for name, stage in stages.items():
+        progress(f"compile {name} with TVM for {machine}" + (f" ({wanted.tvm_trials} trials)" if wanted.tvm_trials else ""))
+        made = compile_tvm(stage, machine, host=target.processor, trials=wanted.tvm_trials, seed=wanted.tvm_seed,
+                           known=schedules.lines)
+        files[stage_path(name, "tvm")] = made.library
+        found = made.report["schedules"]
+        if found is None:
+            notes.append(f"TVM: {name}: TVM's own schedules")
+        else:
+            schedules.keep(found)
+            notes.append(f"TVM: {name}: searched schedules for {found['found']} of {found['kernels']} kernels")
+        if machine != here:
+            twins[stage_path(name, "tvm")] = compile_tvm(stage, here).library
+            notes.append(f"TVM: {name}: compiled for {machine}; what was replayed is the same compiled for {here}")
+        reports[name] = {machine: reported(made, run=machine == here)}
+    return Compiled(files, twins, tuple(notes), reports)
+
+
+def twin_of(plan: Plan) -> Plan:
+    """The plan with what is for a GPU on this processor."""
+    return replace(plan, stages=tuple(replace(s, backend="tvm") if s.backend == "tvm_cuda" else s for s in plan.stages))
+
+
+def reported(made: TvmStage, run: bool) -> dict:
+    """What of a compiler's report is the same in every build: not how many candidates were tried (none, once they are
+    found), and not the schedules, which have a file. run: whether the golden frames are replayed with this code."""
+    found = made.report["schedules"]
+    return made.report | {"bytes": len(made.library), "run": run,
+                          "schedules": found and {key: found[key] for key in ("kernels", "found")}}

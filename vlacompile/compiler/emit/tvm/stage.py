@@ -1,0 +1,166 @@
+"""Stage -> shared object, compiled ahead of time by TVM: needs neither the board nor a vendor's builder.
+
+Owns which machines there are, what has to be installed for each, and the process that compiles. Which stages are
+compiled so is the recipe's choice (`stages.tvm`): without tuning TVM's code for CPUs is hundreds of times slower than
+ONNX Runtime's, so it is for what an engine rejects and for small heads.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import onnx_ir as ir
+
+from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
+from vlacompile.errors import ConfigError, EmitError, nearest
+
+MACHINES = ("x86_64", "aarch64", "sm_87")  # processors, and the GPU of Jetson Orin
+# With tvm-ffi 0.1.15, which TVM 0.27 would take, saving a module crashes.
+PACKAGES = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+CROSS_COMPILER = "aarch64-linux-gnu-g++"
+CUDA = Path("/usr/local/cuda")
+# The container of NVIDIA's device code, which TVM keeps as data: magic number; then u16 version, u16 bytes of the
+# header, u64 bytes of what follows it.
+FATBIN = bytes.fromhex("50ed55ba")
+
+
+@dataclass(frozen=True)
+class TvmStage:
+    """library: bytes of the shared object, weights inside. report: what the compiler says; for a GPU the resources of
+    every kernel."""
+
+    name: str
+    machine: str
+    library: bytes
+    report: dict
+
+
+def chosen_stages(names: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
+    """The stages that any of the recipe's patterns names. Raises ConfigError where one names none."""
+    for pattern in patterns:
+        if not any(fnmatchcase(n, pattern) for n in names):
+            raise ConfigError(f'stages.tvm has "{pattern}", which is no stage', where="the recipe",
+                              why=nearest(pattern, names), fix="`vlacompile plan` lists the stages of a policy")
+    return frozenset(n for n in names if any(fnmatchcase(n, p) for p in patterns))
+
+
+def require_tvm() -> None:
+    """Raises EmitError unless the packages are installed in the versions that are known to work."""
+    for package, version in PACKAGES.items():
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found = "not installed"
+        if found != version:
+            raise EmitError("the recipe gives stages to TVM, which is not there", where="this Python environment",
+                            why=f"{package} is {found}, {version} is needed",
+                            fix="pip install 'vlacompile[tvm]', or take stages.tvm out of the recipe")
+
+
+def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aarch64", trials: int = 0, seed: int = 0,
+                known: dict | None = None) -> TvmStage:
+    """machine: one of MACHINES; None: this one. host: the processor that launches what runs on a GPU. known: schedules
+    that were found before (tvm_tuning.scheduled). trials: candidates that are built and timed for the kernels without
+    one; 0: those keep TVM's own. Raises EmitError when something is missing or TVM refuses a node."""
+    machine = machine or platform.machine()
+    assert machine in MACHINES, machine
+    processor = host if machine == "sm_87" else machine
+    require_tvm()
+    compiler = None if processor == platform.machine() else _tool(CROSS_COMPILER, "apt-get install g++-aarch64-linux-gnu")
+    with tempfile.TemporaryDirectory() as folder:
+        model, out, request = (Path(folder) / n for n in ("model.onnx", "stage.so", "request.json"))
+        model.write_bytes(ir.to_proto(stage.model).SerializeToString(deterministic=True))
+        request.write_text(json.dumps({"model": str(model), "machine": machine, "host": processor, "compiler": compiler,
+                                       "out": str(out), "trials": trials, "seed": seed,
+                                       "schedules": known or {"workloads": [], "records": []}}), encoding="utf-8")
+        command = [sys.executable, "-m", "vlacompile.compiler.emit.tvm.worker", str(request)]
+        done = subprocess.run(command, capture_output=True, text=True,
+                              env=_environment(Path(folder)) if machine == "sm_87" else None)
+        if done.returncode or not out.is_file():
+            raise _refused(stage, done)
+        report = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
+        if machine == "sm_87":
+            report["resources"] = gpu_resources(out)
+        return TvmStage(stage.name, machine, out.read_bytes(), report)
+
+
+def _refused(stage: OnnxStage, done: subprocess.CompletedProcess) -> EmitError:
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    why = next((line for line in reversed(said) if re.match(r"\w*(Error|Exception)\b|.*not supported", line)),
+               said[-1] if said else f"the compiler ended with status {done.returncode}")
+    return EmitError("TVM does not compile the stage", where=f'stage "{stage.name}"', why=why,
+                     fix="take the stage out of stages.tvm; ONNX Runtime's own quantised layers are none of TVM's")
+
+
+def _tool(name: str, advice: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise EmitError(f"{name} is missing", where="this machine", why="TVM's code is linked with it", fix=advice)
+    return found
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """That of a process in which TVM writes machine code of a GPU although there is none: it calls nvcc, and loads its
+    CUDA runtime beside a driver library that only has the names."""
+    nvcc = _tool(str(CUDA / "bin" / "nvcc"), "install NVIDIA's CUDA toolkit 13.0")
+    import importlib.util
+
+    runtime = Path(importlib.util.find_spec("tvm").origin).parent / "lib" / "libtvm_runtime_cuda.so"
+    names = subprocess.run(["nm", "-D", "--undefined-only", runtime], capture_output=True, text=True, check=True).stdout
+    source = folder / "driver.c"
+    source.write_text("".join(f"int {n}(void) {{ return 100; }}\n"  # CUDA_ERROR_NO_DEVICE
+                              for n in sorted(set(re.findall(r" U (cu[A-Z]\w*)", names)))), encoding="utf-8")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", folder / "libcuda.so.1", source],
+                   check=True)
+    libraries = [str(folder), *(str(p) for p in (CUDA / "lib64", CUDA / "lib") if p.is_dir())]
+    return os.environ | {"TVM_CUDA_COMPILE_MODE": "nvcc", "LD_LIBRARY_PATH": ":".join(libraries),
+                         "PATH": f"{Path(nvcc).parent}:{os.environ['PATH']}"}
+
+
+def gpu_resources(library: Path) -> dict[str, dict[str, int]]:
+    """{kernel: {"REG": registers per thread, "STACK", "SHARED", ...: bytes}} of the machine code for sm_87 inside.
+    Raises EmitError where there is none: then TVM has written source code for a compiler on the board."""
+    tool, found, code = _cuobjdump(), {}, library.with_suffix(".fatbin")
+    for container in machine_code(library.read_bytes()):
+        code.write_bytes(container)
+        done = subprocess.run([tool, "-arch", "sm_87", "-res-usage", code], capture_output=True, text=True)
+        for kernel, usage in re.findall(r"Function (\S+?):\s*\n\s*(REG:.*)", done.stdout + done.stderr):
+            found[kernel] = {k: int(v) for k, v in re.findall(r"([A-Z]+(?:\[\d+\])?):(\d+)", usage)}
+    if not found:
+        raise EmitError("there is no machine code for the GPU in a compiled stage", where=library.name,
+                        why="cuobjdump finds no kernel for sm_87 in it", fix="check that nvcc runs and knows sm_87")
+    return found
+
+
+def machine_code(library: bytes) -> list[bytes]:
+    """The containers of a GPU's code in a compiled stage."""
+    found = []
+    for at in (m.start() for m in re.finditer(re.escape(FATBIN), library)):
+        header, size = struct.unpack_from("<HQ", library, at + 6)
+        found.append(library[at: at + header + size])
+    return found
+
+
+@functools.cache
+def _cuobjdump() -> str:
+    places = [shutil.which("cuobjdump"), CUDA / "bin" / "cuobjdump"]
+    places += [p for p in Path(sys.prefix).glob("lib/python3*/site-packages/nvidia/*/bin/cuobjdump")]
+    found = next((str(p) for p in places if p and Path(p).is_file()), None)
+    if found is None:
+        raise EmitError("cuobjdump is missing", where="this machine", why="it says what is in a compiled stage",
+                        fix="pip install nvidia-cuda-cuobjdump==13.2.51")
+    return found

@@ -1,0 +1,64 @@
+"""Compiles one ONNX file with TVM, in a process of its own: `python -m vlacompile.compiler.emit.tvm.worker REQUEST.json`.
+
+The compiler behind it keeps global state, reads its environment when it is loaded and can crash; its caller
+(`tvm_stage.py`) must survive all that. Must not know of stages or bundles.
+
+The request: {"model": path, "machine": a key of TARGETS, "host": that of the processor which launches it, "compiler": C++
+compiler or null, "out": path, "trials": number of candidates, "seed": number, "schedules": {"workloads": lines, "records":
+lines} found before}. What it writes beside the library is a JSON report, with the schedules where there are any.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+# "mcpu" is the least that a machine of the kind has: x86-64-v3 is AVX2 and FMA; Jetson Orin has Cortex-A78AE cores, and
+# an integrated GPU of compute capability 8.7.
+TARGETS = {
+    "x86_64": {"kind": "llvm", "mcpu": "x86-64-v3"},
+    "aarch64": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a78"},
+    "sm_87": {"kind": "cuda", "arch": "sm_87", "max_threads_per_block": 1024, "max_shared_memory_per_block": 49152,
+              "thread_warp_size": 32},
+}
+
+
+def main() -> None:
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    import tvm
+    from tvm.support import cc
+
+    built, searched = compiled(request)
+    how = {"fcompile": cc.cross_compiler(request["compiler"])} if request["compiler"] else {}
+    built.export_library(request["out"], **how)
+    report = {"tvm": tvm.__version__, "target": TARGETS[request["machine"]], "schedules": searched}
+    Path(request["out"] + ".json").write_text(json.dumps(report), encoding="utf-8")
+
+
+def compiled(request: dict):
+    """(what TVM makes of the model, the schedules or None)"""
+    import onnx
+    import tvm
+    from tvm.relax.frontend.onnx import from_onnx
+
+    machine, host = TARGETS[request["machine"]], TARGETS[request["host"]]
+    module = from_onnx(onnx.load(request["model"]), keep_params_in_input=False)
+    target = tvm.target.Target(machine, host=None if host == machine else host)
+    known, searched = request["schedules"], None
+    if known["records"] or request["trials"]:
+        from vlacompile.compiler.emit.tvm import tuning as tvm_tuning
+
+        # How many cores it may use is part of what schedules are found for.
+        target = tvm.target.Target(machine | {"num-cores": 1})
+        module = tvm_tuning.lowered(module, target)
+        with tempfile.TemporaryDirectory() as folder:
+            module, searched = tvm_tuning.scheduled(module, target, known, request["trials"], request["seed"],
+                                                    Path(folder))
+    with target:  # what calls nvcc asks for the current target
+        return tvm.compile(module, target=target), searched
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What an engine takes beside its weights, and what a board has. Bytes in, bytes out.
+
+The constants were measured with TensorRT-RTX 1.7.1 on x86-64 without a GPU, over engines of 8 to 2800 MB; on a Jetson
+they are taken to hold. Must not know stages or graphs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlacompile.hardware.board import MIB
+from vlacompile.hardware.target import Target
+
+# An engine is its packed weights and 1-8 MB of plan.
+ENGINE_BYTES = 8_000_000
+# Activation memory of an engine that has next to none: a fixed workspace of its GEMMs.
+WORKSPACE_BYTES = 8_200_000
+# Peak resident memory of a build: parsed weights, the builder's copy and the plan. 172 MB of weights: 791; 1260: 4500;
+# 2817: 8600 (fp16); 767: 2515 (int8); 799: 2700 (int4).
+BUILD_BYTES, BUILD_FACTOR = 280_000_000, 3.0
+
+
+def build_peak(weights: int) -> int:
+    """Of building one engine with so many bytes of weights, without what CUDA itself takes."""
+    return int(BUILD_BYTES + BUILD_FACTOR * weights)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """usable: bytes that the board has for us. context: of them, a process with CUDA and TensorRT and no engine.
+    contiguous: the largest piece. swap: that builds may use beside `usable`; running never does."""
+
+    name: str
+    usable: int
+    context: int
+    contiguous: int
+    swap: int = 0
+
+
+def budget_of(target: Target, swap: int = 0) -> Budget:
+    """Of a target with a board."""
+    assert target.board is not None and target.software is not None
+    memory = target.board.memory
+    context = int(target.software.context_mb * 1e6)
+    return Budget(target.name, memory.usable_bytes, context, memory.contiguous_mib * MIB, swap)

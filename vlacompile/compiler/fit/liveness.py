@@ -1,0 +1,58 @@
+"""How many bytes of intermediate values a stage holds at once: an upper bound for what an engine plans."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Graph, Node
+
+from vlacompile.compiler.graph.ops import is_view
+
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+
+
+def live_peak(graph: Graph, half: bool) -> int:
+    """Peak over the nodes in order. Inputs, outputs and constants are somebody else's; a view shares what it views.
+    half: f32 values will be computed in fp16. Attention in fp16 is fused; in fp32 its scores lie in memory."""
+    outputs = {root(n) for n in graph.output_node().all_input_nodes}
+    last: dict[Node, int] = {}
+    nodes = list(graph.nodes)
+    for i, node in enumerate(nodes):
+        for n in node.all_input_nodes:
+            last[root(n)] = i
+    live, peak, ends = 0, 0, {}
+    for node, i in last.items():
+        ends.setdefault(i, []).append(node)
+    for i, node in enumerate(nodes):
+        own = node.op == "call_function" and root(node) is node and node not in outputs
+        live += _bytes(node, half) if own else 0
+        peak = max(peak, live + (0 if half else _scores(node)))
+        live -= sum(_bytes(n, half) for n in ends.get(i, ()) if n.op == "call_function" and n not in outputs)
+    return peak
+
+
+def root(node: Node) -> Node:
+    """The node whose memory this one is a view of; itself where it is none."""
+    while node.op == "call_function" and (is_view(node) or node.target.__name__ == "getitem"):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def value_bytes(val, half: bool) -> int:
+    """Of a tensor or a tuple of them."""
+    if isinstance(val, (list, tuple)):
+        return sum(value_bytes(v, half) for v in val)
+    if not isinstance(val, torch.Tensor):
+        return 0
+    return val.numel() * (2 if half and val.dtype == torch.float32 else val.element_size())
+
+
+def _bytes(node: Node, half: bool) -> int:
+    return value_bytes(node.meta.get("val"), half)
+
+
+def _scores(node: Node) -> int:
+    """Of an attention without a fused kernel, f32[heads,rows,columns]."""
+    if node.target is not _ATTENTION or node.meta["val"].dtype != torch.float32:
+        return 0
+    q, k = (n.meta["val"].shape for n in node.args[:2])
+    return q[:-1].numel() * k[-2] * 4

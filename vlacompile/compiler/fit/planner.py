@@ -1,0 +1,240 @@
+"""Whether a policy fits a board, and how: precision per stage, what is loaded when, what would make it fit.
+
+Owns the order in which measures are tried: first those that lose nothing (mapping files, letting the language encoder
+leave), then precision as late as needed, then swap for building, then loading engines for every replan. Action error is
+not weighed here: that is what the precision assignment does, within what is left open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from vlacompile.compiler.fit.choose import Chosen, Engine, Loading, choose, measure, smallest
+from vlacompile.compiler.fit.engine_memory import Budget, build_peak
+from vlacompile.compiler.fit.stage_needs import Needs, Piece, StageNeed
+from vlacompile.errors import BudgetError
+
+ENDLESS = 1 << 50  # bytes of swap: as much as is asked for
+
+
+@dataclass(frozen=True)
+class StageFit:
+    """scheme: as planned; fixed: whether the recipe leaves no other. engine: whose engine it runs; sizes of an engine
+    are said once, at its owner. residency: of choose.RESIDENCIES. build: peak bytes of building it.
+    split: {weight: parts}; whole: {weight: bytes} of tables that are no product, and larger than what is granted in one
+    piece is taken to be."""
+
+    stage: str
+    engine: str
+    scheme: str
+    fixed: bool
+    residency: str
+    weights: int
+    activations: int
+    outputs: int
+    build: int
+    split: Mapping[str, int]
+    whole: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """fits: running fits into memory, and building into memory and swap. spare: bytes, below zero where it does not.
+    build, swap: bytes of the largest build, and what of it memory does not hold. values: what crosses between stages;
+    library: kept results of further instructions. measures: what the plan does; advice: what would help further.
+    open: the recipe says nothing of precision, which is chosen here; rules: (layers, scheme) of a recipe that says so.
+    modelled: nothing was run on a board."""
+
+    policy: str
+    board: str
+    fits: bool
+    spare: int
+    usable: int
+    context: int
+    values: int
+    library: int
+    peak: int
+    moment: str
+    build: int
+    builds: str
+    swap: int
+    stages: tuple[StageFit, ...]
+    measures: tuple[str, ...]
+    advice: tuple[str, ...]
+    open: bool
+    rules: tuple[tuple[str, str], ...]
+    modelled: bool = True
+
+    def as_dict(self) -> dict:
+        return asdict(self) | {"verdict": self.verdict}
+
+    @property
+    def verdict(self) -> str:
+        if not self.fits:
+            return f"does not fit, {_mb(-self.spare)} short"
+        return f"fits, {_mb(self.spare)} spare" + (f", with {_mb(self.swap)} of swap to build" if self.swap else "")
+
+    def require(self) -> None:
+        """Raises BudgetError where it does not fit."""
+        if self.fits:
+            return
+        biggest = max(self.stages, key=lambda s: s.weights + s.activations)
+        raise BudgetError(
+            f'policy "{self.policy}" does not fit', where=f'target "{self.board}", {_mb(self.usable)} usable',
+            why=f"{self.moment} takes {_mb(self.peak)} at the least; the largest stage is {biggest.stage}, "
+                f"{_mb(biggest.weights + biggest.activations)} in {biggest.scheme}",
+            fix="; ".join(self.advice) or "choose a board with more memory, or a smaller policy",
+            reachable={"memory_mb": self.peak / 1e6})
+
+
+def plan_fit(needs: Needs, budget: Budget, *, instructions: int | None = None, others: Iterable[Budget] = ()) -> Fit:
+    """instructions: how many are known beforehand, whose language stages then leave the board; None: any may come.
+    others: boards to name where this one is too small."""
+    engines = _engines(needs.stages, instructions)
+    found = _first(engines, budget, needs.values, instructions)
+    fits = found is not None
+    if found is None:
+        found = _least(engines, budget, needs.values, instructions)
+    residency = {e.name: found.loading.of(e) for e in engines}
+    stages = tuple(_stage_fit(s, needs.open, found, residency[s.engine or s.name], budget) for s in needs.stages)
+    left = sum(e.outputs for e in engines if found.loading.of(e) == "library")
+    advice = _to_spare(needs, engines, found, budget, instructions) if fits else \
+        _to_fit(needs, found, budget, instructions, others)
+    rules = tuple((f"{s.stage}/*", s.scheme) for s in stages if s.scheme != "fp16") if needs.open else ()
+    return Fit(needs.policy, budget.name, fits, budget.usable - found.peak, budget.usable, budget.context, needs.values,
+               left, found.peak, found.moment, found.build, found.builds, max(0, found.build - budget.usable), stages,
+               (*_measures(stages, found, fits), *_costs(stages, needs.open and fits)), tuple(advice), needs.open, rules)
+
+
+def _engines(stages: tuple[StageNeed, ...], instructions: int | None) -> tuple[Engine, ...]:
+    """One per engine; it may leave only if all stages that run it may, and its results stay: of one instruction among
+    the values, of every further one in the library."""
+    owned: dict[str, list[StageNeed]] = {}
+    for s in stages:
+        owned.setdefault(s.engine or s.name, []).append(s)
+    further = max(0, (instructions or 1) - 1)
+    return tuple(Engine(name, users[0].numbers, users[0].weights, users[0].activations, all(u.task_only for u in users),
+                        further * sum(u.outputs for u in users)) for name, users in owned.items())
+
+
+def _first(engines: tuple[Engine, ...], budget: Budget, base: int, instructions: int | None) -> Chosen | None:
+    """Of the first group of ways that holds any, the one that loses least."""
+    for ways, swap in _ways(engines, instructions):
+        room = replace(budget, swap=ENDLESS) if swap else budget
+        found = [c for w in ways if (c := choose(engines, room, base, w)) is not None]
+        if found:
+            return min(found, key=lambda c: c.loss)
+    return None
+
+
+def _ways(engines: tuple[Engine, ...], instructions: int | None) -> list[tuple[list[Loading], bool]]:
+    """(ways to load, whether building may take any swap): groups in the order in which they are wanted."""
+    tasks = ["resident", "per task"] if any(e.task_only for e in engines) else ["resident"]
+    tasks = tasks if instructions is None else ["library"]
+    resident = [Loading(mapped, task, "resident") for task in tasks for mapped in (False, True)]
+    replan = [Loading(True, tasks[-1] if tasks[-1] != "resident" else "per replan", "per replan")]
+    return [(ways, swap) for ways in (resident, replan) for swap in (False, True)]
+
+
+def _least(engines: tuple[Engine, ...], budget: Budget, base: int, instructions: int | None) -> Chosen:
+    """What comes nearest, in the smallest precisions."""
+    schemes = {e.name: smallest(e) for e in engines}
+    ways = [w for group, _ in _ways(engines, instructions) for w in group]
+    return min((measure(engines, schemes, budget, base, w) for w in ways), key=lambda c: c.peak)
+
+
+def _stage_fit(need: StageNeed, free: bool, found: Chosen, residency: str, budget: Budget) -> StageFit:
+    engine = need.engine or need.name
+    scheme, owner = found.schemes[engine], engine == need.name
+    leaves = residency == "library"
+    large = {p: p.bytes[scheme] for p in need.pieces if owner and not leaves and p.bytes[scheme] > budget.contiguous}
+    split = {_path(p): math.ceil(size / budget.contiguous) for p, size in large.items() if p.split}
+    whole = {_path(p): size for p, size in large.items() if not p.split}
+    weights = need.weights[scheme] if owner else 0
+    return StageFit(need.name, engine, scheme, not free and len(need.schemes) == 1, residency, weights,
+                    need.activations[scheme] if owner else 0, need.outputs,
+                    budget.context + build_peak(weights) if owner and not leaves else 0, split, whole)
+
+
+def _path(piece: Piece) -> str:
+    return piece.weight.replace("__", ".")
+
+
+def _measures(stages: tuple[StageFit, ...], found: Chosen, fits: bool) -> Iterator[str]:
+    """What the plan does beside loading everything."""
+    if not fits:
+        return
+    if found.loading.mapped:
+        yield "plan files are mapped, not read into a buffer"
+    for residency, text in (("per task", "loaded for a new instruction, and left before the others are loaded"),
+                            ("library", "leaves the board: its results are computed beforehand"),
+                            ("per replan", "loaded one after the other, for every replan")):
+        names = [s.stage for s in stages if s.residency == residency and s.stage == s.engine]
+        if names:
+            yield f"{', '.join(names)}: {text}"
+    for owner in dict.fromkeys(s.engine for s in stages):
+        twins = [s.stage for s in stages if s.engine == owner != s.stage]
+        if twins:
+            yield f"{', '.join(twins)}: run by the engine of {owner}, which has the same weights"
+    for s in stages:
+        for weight, parts in s.split.items():
+            yield f"{s.stage}: {weight} is split over its outputs into {parts} products, each within one allocation"
+        for weight, size in s.whole.items():
+            yield f"{s.stage}: {weight} asks {_mb(size)} in one piece, more than is taken to be granted on a busy board"
+
+
+def _costs(stages: tuple[StageFit, ...], chosen: bool) -> Iterator[str]:
+    """Of precisions that memory alone has chosen."""
+    names = [s.stage for s in stages if s.scheme == "int8" and s.stage == s.engine]
+    if chosen and names:
+        yield (f"{', '.join(names)} in int8: the action error is measured by a build with Policy(calibration=...); without "
+               "real observations it is not measured, and `flash` refuses the bundle")
+
+
+def _to_spare(needs: Needs, engines: tuple[Engine, ...], found: Chosen, budget: Budget,
+              instructions: int | None) -> Iterator[str]:
+    """Of what fits: what would lose less, or leave more."""
+    freed = sum(e.resident(found.schemes[e.name]) for e in engines if e.task_only)
+    if instructions is None and freed:
+        yield f"with known instructions (--instructions N) the language stages leave: {_mb(freed)}"
+    if not found.loading.mapped:
+        mapped = measure(engines, found.schemes, budget, needs.values, replace(found.loading, mapped=True))
+        if mapped.peak < found.peak:
+            yield f"plan files that are mapped and not read spare another {_mb(found.peak - mapped.peak)}"
+    better = _with_swap(engines, found, budget, needs.values, instructions)
+    if better is not None:
+        changed = [f"{n} in {s}" for n, s in better.schemes.items() if s != found.schemes[n]]
+        yield f"with {_mb(better.build - budget.usable)} of swap to build: {', '.join(changed)}"
+
+
+def _with_swap(engines: tuple[Engine, ...], found: Chosen, budget: Budget, base: int,
+               instructions: int | None) -> Chosen | None:
+    """What loses less with the least swap that lets anything lose less."""
+    builds = {budget.context + build_peak(w) for e in engines for w in e.weights.values()}
+    for most in sorted(x for x in builds if x > budget.usable + budget.swap and found.loss > 0):
+        calm = _first(engines, replace(budget, swap=most - budget.usable), base, instructions)
+        if calm is not None and calm.loss < found.loss:
+            return calm
+    return None
+
+
+def _to_fit(needs: Needs, found: Chosen, budget: Budget, instructions: int | None,
+            others: Iterable[Budget]) -> Iterator[str]:
+    """Of what does not: what would."""
+    if instructions is None and any(s.task_only for s in needs.stages):
+        known = plan_fit(needs, budget, instructions=1)
+        if known.fits:
+            yield "with known instructions (--instructions N) it fits"
+    fixed = [s for s in needs.stages if len(s.schemes) == 1 and s.schemes[0] != "int4"]
+    if fixed:
+        big = max(fixed, key=lambda s: s.weights[s.schemes[0]])
+        yield f'the recipe fixes {big.name} in {big.schemes[0]}: leave it to "auto"'
+    larger = [b.name for b in others if plan_fit(needs, b, instructions=instructions).fits]
+    yield f"it fits {larger[0]}" if larger else "it fits no board that is known"
+    yield f"{_mb(found.peak - budget.usable)} less of weights or activations"
+
+
+def _mb(size: float) -> str:
+    return f"{size / 1e6:.0f} MB"

@@ -1,0 +1,125 @@
+"""What each stage asks of a board in each precision that it may have, by shapes alone: no weight is read.
+
+Owns the way from staged graphs and a recipe to `StageNeed`. Must not know boards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from vlacompile.bundle.plan.arena import arena_offsets
+from vlacompile.compiler.fit.liveness import live_peak, value_bytes
+from vlacompile.compiler.precision.assign.candidates import Choice, admits, choices
+from vlacompile.compiler.precision.assign.layer_costs import weight_bytes
+from vlacompile.compiler.staging.identical_stages import twins_of
+from vlacompile.compiler.staging.stages import Staged, StageGraph
+from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+
+ORDER = ("fp32", "fp16", "int8", "int4")  # by what they lose
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A weight that is a single tensor. split: whether a layer with it can be computed in parts."""
+
+    weight: str
+    shape: tuple[int, ...]
+    split: bool
+    bytes: Mapping[str, int] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class StageNeed:
+    """weights: bytes in an engine, activations: bytes at once, both per scheme that the stage may have, in the order of
+    what they lose. numbers: of its weights. task_only: depends on the task alone. outputs: bytes that it hands on.
+    engine: the first of the stages that are one engine. pieces: its largest weights."""
+
+    name: str
+    numbers: int
+    weights: Mapping[str, int]
+    activations: Mapping[str, int]
+    task_only: bool = False
+    outputs: int = 0
+    engine: str = ""
+    pieces: tuple[Piece, ...] = field(default=())
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        return tuple(self.weights)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """values: bytes of all that crosses between stages, as a board's engines take it. open: the recipe says nothing of precision, so that it is
+    chosen here."""
+
+    policy: str
+    stages: tuple[StageNeed, ...]
+    values: int
+    open: bool
+
+
+def needs_of(staged: Staged, recipe: PrecisionRecipe) -> Needs:
+    """Raises ConfigError for rules that no layer follows."""
+    silent = not recipe.reduced
+    wanted = leaving_open(recipe) if silent else recipe
+    chosen: dict[str, list[Choice]] = {}
+    for c in choices(staged, wanted, "tensorrt"):
+        chosen.setdefault(c.layer.stage, []).append(c)
+    owners = twins_of(staged.stages)
+    stages = tuple(_need(s, staged, chosen.get(s.name, []), wanted, owners[s.name]) for s in staged.stages)
+    placed = [t for n, t in staged.types.items() if n not in staged.constants]
+    placed += [staged.types[c.result] for s in staged.stages for c in s.carries]
+    tables = sum(value_bytes(t, False) for t in staged.constants.values())
+    return Needs(staged.program.name, stages, arena_offsets(placed, "tensorrt")[1] + tables, silent)
+
+
+def leaving_open(recipe: PrecisionRecipe) -> PrecisionRecipe:
+    """fp16, and less wherever it is needed."""
+    return replace(recipe, base="fp16", layers=AUTO, schemes=("int8", "int4"))
+
+
+def _need(stage: StageGraph, staged: Staged, found: list[Choice], recipe: PrecisionRecipe, engine: str) -> StageNeed:
+    schemes = _schemes(found, recipe)
+    updates = {staged.program.sources[n].update for n in stage.sources}
+    layers = {c.layer.weight: c.layer for c in found}
+    half = recipe.base == "fp16"
+    pieces = tuple(Piece(n, x.shape, x.kind == "linear", {s: _stored(found, recipe, s)[n] for s in schemes})
+                   for n, x in layers.items() if x.weights > 1 << 24)
+    return StageNeed(
+        stage.name, sum(t.numel() for t in stage.constants.values()),
+        {s: _weights(stage, found, recipe, s) for s in schemes},
+        {s: live_peak(stage.graph, half or s == "fp16") for s in schemes}, updates <= {"task", "static"},
+        sum(staged.types[p.value].bytes for p in stage.outputs), engine, pieces)
+
+
+def _schemes(found: list[Choice], recipe: PrecisionRecipe) -> tuple[str, ...]:
+    """What the stage as a whole may be called: those that the recipe leaves, or the one that it fixes for most."""
+    if any(c.scheme == AUTO for c in found):
+        offered = {recipe.base, *recipe.schemes}
+        return tuple(s for s in ORDER if s in offered and not (s == "fp32" and "fp16" in offered))
+    numbers: dict[str, int] = {}
+    for c in found:
+        numbers[c.scheme] = numbers.get(c.scheme, 0) + c.layer.weights
+    return (max(numbers, key=numbers.__getitem__) if numbers else recipe.base,)
+
+
+def _stored(found: list[Choice], recipe: PrecisionRecipe, scheme: str) -> dict[str, int]:
+    """{weight: bytes}; one that several layers read is stored as the widest of them asks."""
+    sizes: dict[str, int] = {}
+    for c in found:
+        x = c.layer
+        own = c.scheme if c.scheme != AUTO else scheme if scheme in admits(x, "tensorrt") else _otherwise(recipe)
+        sizes[x.weight] = max(sizes.get(x.weight, 0), weight_bytes(x, own, recipe.block))
+    return sizes
+
+
+def _otherwise(recipe: PrecisionRecipe) -> str:
+    """Of a layer that has not the scheme of its stage."""
+    return "int8" if "int8" in recipe.schemes else recipe.base
+
+
+def _weights(stage: StageGraph, found: list[Choice], recipe: PrecisionRecipe, scheme: str) -> int:
+    sizes = _stored(found, recipe, scheme)
+    return sum(sizes[n] if n in sizes else value_bytes(t, recipe.base == "fp16") for n, t in stage.constants.items())

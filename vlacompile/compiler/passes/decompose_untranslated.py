@@ -1,0 +1,102 @@
+"""Writes ops that have no ONNX with ops that have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Graph, Node
+
+from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
+from vlacompile.compiler.passes.decompositions import WRITTEN
+from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.inline_graph import Parts, inline, signature, trace
+from vlacompile.compiler.passes.linalg_decompositions import LINALG
+
+_ATEN = torch.ops.aten
+_TABLE = WRITTEN | LINALG
+# Written out although there is ONNX: TensorRT has no Det, several results cannot be computed beforehand, PyTorch has no
+# shapes for quantisation that is tried out, and onnxscript 0.7.2 takes exponentials of what it has not shifted.
+_ALWAYS = frozenset({_ATEN.log_sigmoid.default, _ATEN.logaddexp.default, _ATEN.logaddexp2.default,
+                     _ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing,
+                     _ATEN.fake_quantize_per_tensor_affine.default, _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
+
+
+def _is_left(node: Node, translated: Callable) -> bool:
+    if node.op != "call_function":
+        return True
+    if node.target is _ATEN.scatter_reduce.two:  # onnxscript 0.7.2 divides no mean, and a maximum has no -inf
+        return node.args[4] != "mean" and node.kwargs.get("include_self", True)
+    return translated(node.target) and node.target not in _ALWAYS
+
+
+@dataclass(frozen=True)
+class DecomposeUntranslated:
+    """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for it, or
+    from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that.
+
+    translated: whether an op has ONNX. decompositions: gives {op: function}, those that the emitter applies by itself.
+
+    Before:
+        %x = source "x" f32[1,3]
+        %y = source "y" f32[1,3]
+        %copysign = copysign.Tensor(%x, %y) f32[1,3]
+        return action=%copysign
+    After:
+        %x = source "x" f32[1,3]
+        %y = source "y" f32[1,3]
+        %lt = lt.Scalar(%y, 0) bool[1,3]
+        %eq = eq.Scalar(%y, 0) bool[1,3]
+        %reciprocal = reciprocal(%y) f32[1,3]
+        %lt_1 = lt.Scalar(%reciprocal, 0) bool[1,3]
+        %bitwise_and = bitwise_and.Tensor(%eq, %lt_1) bool[1,3]
+        %bitwise_or = bitwise_or.Tensor(%lt, %bitwise_and) bool[1,3]
+        %abs_1 = abs(%x) f32[1,3]
+        %neg = neg(%abs_1) f32[1,3]
+        %abs_2 = abs(%x) f32[1,3]
+        %where = where.self(%bitwise_or, %neg, %abs_2) f32[1,3]
+        return action=%where
+    """
+
+    translated: Callable[[torch._ops.OpOverload], bool]
+    decompositions: Callable[[], Mapping[torch._ops.OpOverload, Callable]] = dict
+
+    def run(self, program: Program) -> PassResult:
+        editor, count = ProgramEditor(program), Counter()
+        parts = Parts(editor)
+        graphs: dict[str, Graph | None] = {}  # by what an op does, whatever it reads
+        for node in program.graph.nodes:
+            if node.op == "output":
+                continue
+            if parts.is_part(node):
+                parts.take(node)
+                continue
+            if _is_left(node, self.translated):
+                editor.copy(node)
+                continue
+            key = signature(node)
+            if key not in graphs:
+                graphs[key] = self._graph(node)
+            if graphs[key] is None:
+                editor.copy(node)
+                continue
+            parts.replace(node, inline(editor, node, graphs[key]))
+            count[op_name(node.target)] += 1
+        notes = tuple(f"wrote {n} of {name} with other ops" for name, n in sorted(count.items()))
+        return PassResult(editor.finish(), True, notes) if count else PassResult(program, False)
+
+    def _graph(self, node: Node) -> Graph | None:
+        """What to put in the place of `node`; None: it stays."""
+        emitters = self.decompositions()
+        if node.target not in _TABLE:
+            alone = trace(node, emitters.get(node.target, node.target), emitters)
+            if alone is not None and self._all_known(alone):
+                return None
+        table = {**emitters, **{t: f for t, f in _TABLE.items() if t in _ALWAYS or not self.translated(t)}}
+        found = trace(node, _TABLE.get(node.target) or table.get(node.target, node.target), table)
+        return found if found is not None and self._all_known(found) else None
+
+    def _all_known(self, graph: Graph) -> bool:
+        return all(n.op != "call_function" or self.translated(n.target) for n in graph.nodes)

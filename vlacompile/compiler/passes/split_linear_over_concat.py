@@ -1,0 +1,72 @@
+"""Splits a Linear over concatenated tokens, so that each part runs at the rate of its own sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from vlacompile.compiler.graph.dependency import dependencies
+from vlacompile.compiler.graph.program import Program, ProgramEditor
+from vlacompile.compiler.passes.graph_pass import PassResult
+
+_ATEN = torch.ops.aten
+
+
+def _concatenated(node: Node) -> tuple[list[Node], int] | None:
+    """(parts, axis) when `node` is a Linear over a concatenation along an axis before the last."""
+    if node.op != "call_function" or node.target is not _ATEN.linear.default:
+        return None
+    cat = node.args[0]
+    if cat.op != "call_function" or cat.target is not _ATEN.cat.default:
+        return None
+    if any(p.meta["val"].dtype != cat.meta["val"].dtype for p in cat.args[0]):  # cat converts, Linear would not
+        return None
+    rank = cat.meta["val"].dim()
+    axis = (cat.args[1] if len(cat.args) > 1 else 0) % rank
+    return (list(cat.args[0]), axis) if axis != rank - 1 else None
+
+
+@dataclass(frozen=True)
+class SplitLinearOverConcat:
+    """linear(cat([a, b], tokens)) becomes cat([linear(a), linear(b)], tokens) when a and b depend on
+    different sources: keys and values of cached language tokens are then cached too. Exact: a Linear
+    acts on each token alone.
+
+    Before:
+        %a = source "a" f32[1,2,4]
+        %b = source "b" f32[1,3,4]
+        %w = weight "w" f32[4,4]
+        %cat = cat([%a, %b], 1) f32[1,5,4]
+        %linear = linear(%cat, %w) f32[1,5,4]
+        return action=%linear
+    After:
+        %a = source "a" f32[1,2,4]
+        %b = source "b" f32[1,3,4]
+        %w = weight "w" f32[4,4]
+        %linear = linear(%a, %w) f32[1,2,4]
+        %linear_1 = linear(%b, %w) f32[1,3,4]
+        %cat_1 = cat([%linear, %linear_1], 1) f32[1,5,4]
+        return action=%cat_1
+    """
+
+    def run(self, program: Program) -> PassResult:
+        deps = dependencies(program)
+        editor, notes = ProgramEditor(program), []
+        for node in program.graph.nodes:
+            if node.op == "output":
+                continue
+            split = _concatenated(node)
+            if split is None or len({deps[p] for p in split[0]}) == 1:
+                if split is not None:
+                    notes.append(f"{node.name}: kept, all parts depend on the same sources")
+                editor.copy(node)
+                continue
+            parts, axis = split
+            rest = editor.map_args(tuple(node.args[1:]))
+            outs = [editor.emit(node.target, (editor.map(p), *rest), like=node) for p in parts]
+            editor.replace(node, editor.emit(_ATEN.cat.default, (outs, axis), like=node))
+            notes.append(f"{node.name}: split into {len(parts)}")
+        changed = any(note.endswith(tuple("0123456789")) for note in notes)
+        return PassResult(editor.finish(), True, tuple(notes)) if changed else PassResult(program, False, tuple(notes))

@@ -1,0 +1,204 @@
+"""Which layers a precision is chosen for, and what the recipe's rules say of them. By the graphs alone, by no names.
+
+A layer that touches actions keeps the base precision unless a rule names it: what it rounds reaches the robot, or the
+denoising loop's state, directly. So does one whose weight and work are too small to gain anything. Where that leaves
+nothing of a policy, and a scheme was named, this is lifted (LIFTED): first of small layers, then of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch.fx import Node
+
+from vlacompile.compiler.precision.quantise.layers import KINDS, Layer, layers_of
+from vlacompile.compiler.staging.stages import Staged, StageGraph
+from vlacompile.errors import ConfigError, nearest
+from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.vocabulary import SCHEMES
+
+# A layer with fewer weights and less work than this gains nothing: 4096 weights are 16 KB, 1 MFLOP is some 5 us.
+SMALL_WEIGHTS, SMALL_FLOPS = 4096, 1_000_000
+# 4-bit blocks lie along the rows of a linear layer or an embedding; no engine has a convolution with them.
+ADMITS = {"linear": ("fp32", "fp16", "int8", "int4"), "conv": ("fp32", "fp16", "int8"),
+          "embedding": ("fp32", "fp16", "int8", "int4")}
+
+LIFTED = (0, 1, 2)  # nothing; the protection of small layers; that of layers that touch actions too
+
+Key = tuple[str, str]  # stage, node
+
+
+def admits(layer: Layer, backend: str) -> tuple[str, ...]:
+    """The schemes that a layer can be in. TensorRT (RTX 1.7.1 for SM86) has no kernel for a depthwise convolution in int8:
+    it stores a weight per pixel, 3 MB for 66 KB in an encoder of 128 pixels."""
+    found = ADMITS[layer.kind]
+    return tuple(s for s in found if s != "int8") if layer.depthwise and backend == "tensorrt" else found
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to happen to one layer. scheme: a scheme, or "auto". decided: "rule" or "default" (vocabulary.DECIDERS).
+    rule: number of the rule, from 1; 0: none. why: of a layer that keeps the base, in words."""
+
+    layer: Layer
+    scheme: str
+    decided: str
+    rule: int = 0
+    why: str = ""
+
+
+def choices(staged: Staged, recipe: PrecisionRecipe, backend: str = "onnxruntime", lifted: int = 0) -> tuple[Choice, ...]:
+    """One per layer, in the order of the stages. lifted: one of LIFTED. Raises ConfigError for a rule that no layer
+    follows."""
+    layers = [layer for s in staged.stages for layer in layers_of(s)]
+    kept = protected(staged, lifted)
+    ruled = _ruled(layers, recipe, backend)
+    found = []
+    for layer in layers:
+        key = (layer.stage, layer.node)
+        rule, why = 0, ""
+        if key in ruled:
+            rule, decided = ruled[key], "rule"
+            scheme = recipe.rule[rule - 1].scheme
+        elif key in kept:
+            scheme, decided, why = recipe.base, "default", kept[key]
+        else:
+            scheme, decided = recipe.layers, "default"
+        if scheme != AUTO and scheme not in admits(layer, backend):
+            scheme, decided, rule, why = recipe.base, "default", 0, f"{_a(layer)} has no {scheme}"
+        found.append(Choice(layer, scheme, decided, rule, why))
+    return tuple(found)
+
+
+def _a(layer: Layer) -> str:
+    conv = "a depthwise convolution" if layer.depthwise else "a convolution"
+    return {"linear": "a linear layer", "conv": conv, "embedding": "an embedding"}[layer.kind]
+
+
+def names_of(layer: Layer) -> tuple[str, str, str]:
+    """What a rule's pattern may match: the block with its stage, the weight with its stage, the weight."""
+    weight = layer.weight.replace("__", ".")
+    return layer.group, f"{layer.stage}/{weight}", weight
+
+
+def _ruled(layers: Sequence[Layer], recipe: PrecisionRecipe, backend: str) -> dict[Key, int]:
+    """{(stage, node): number of the last rule that matches}"""
+    found: dict[Key, int] = {}
+    for i, rule in enumerate(recipe.rule, 1):
+        matching = [x for x in layers if any(fnmatchcase(n, rule.layers) for n in names_of(x))]
+        able = [x for x in matching if rule.scheme == AUTO or rule.scheme in admits(x, backend)]
+        if not able:
+            where = f"precision.rule {i} of {len(recipe.rule)}"
+            if matching:
+                raise ConfigError(f'"{rule.layers}" cannot be {rule.scheme}', where=where,
+                                  why=f"it matches {_a(matching[0])}, as {matching[0].group}, and nothing else",
+                                  fix=f"choose one of {', '.join(admits(matching[0], backend))}")
+            raise ConfigError(f'"{rule.layers}" matches no layer', where=where, why=_near(rule.layers, layers),
+                              fix="`vlacompile plan SOURCE` shows the stages; patterns are as file names', with * and ?")
+        found |= {(x.stage, x.node): i for x in able}
+    return found
+
+
+def _near(pattern: str, layers: Sequence[Layer]) -> str:
+    groups = {x.group for x in layers}
+    plain = pattern.replace("*", "")
+    if len(groups) > 6 and nearest(plain, groups).startswith("known"):
+        return f"{len(groups)} are known, among them: {', '.join(sorted(groups)[:4])}"
+    return nearest(plain, groups)
+
+
+def protected(staged: Staged, lifted: int = 0) -> dict[Key, str]:
+    """{(stage, node): why} of layers that keep the base precision unless a rule names them."""
+    if lifted == LIFTED[-1]:
+        return {}
+    touching = _Touching(staged)
+    found: dict[Key, str] = {}
+    for stage in staged.stages:
+        layers = layers_of(stage)
+        why: dict[str, str] = {}  # by weight: where a layer runs several times, one place decides
+        for layer in layers:
+            reason = touching.why.get((layer.stage, layer.node))
+            if reason is None and not lifted and layer.weights < SMALL_WEIGHTS and layer.flops < SMALL_FLOPS:
+                reason = "small"
+            if reason is not None:
+                why.setdefault(layer.weight, reason)
+        found |= {(x.stage, x.node): why[x.weight] for x in layers if x.weight in why}
+    return found
+
+
+class _Touching:
+    """Layers with no other layer between them and an action: the noise that a loop starts from, its carried state, or
+    an action. Values cross stages, loops and histories, so both directions run to a fixed point."""
+
+    def __init__(self, staged: Staged):
+        self.staged = staged
+        self.weights = {s.name: _weight_of(s) for s in staged.stages}
+        self.why: dict[Key, str] = {}
+        sources = staged.program.sources
+        self.behind = {n for n, s in sources.items() if s.update == "step"}  # values with no layer since the noise
+        self.before = set(staged.program.actions)  # values with no layer until the action
+        size = -1
+        while size != (size := len(self.behind) + len(self.before)):
+            for stage in reversed(staged.stages):
+                self._backward(stage)
+            for stage in staged.stages:
+                self._forward(stage)
+            for value, delayed in staged.delays:
+                self.behind |= {delayed} if value in self.behind else set()
+                self.before |= {value} if delayed in self.before else set()
+
+    def _forward(self, stage: StageGraph) -> None:
+        reached: set[Node] = set()
+        carried, weights = {c.input: c for c in stage.carries}, self.weights[stage.name]
+        for i, (node, port) in enumerate(zip(_placeholders(stage), stage.inputs, strict=True)):
+            if i in carried:  # a state that becomes the action is one from its first iteration on
+                c = carried[i]
+                hit = c.initial in self.behind or c.result in self.behind or c.result in self.before
+            else:
+                hit = port.value in self.behind
+            reached |= {node} if hit else set()
+        for node in stage.graph.nodes:
+            if node.op != "call_function" or not any(n in reached for n in node.all_input_nodes):
+                continue
+            if node in weights:
+                self.why.setdefault((stage.name, node.name), "reads noise or a loop's state")
+            else:
+                reached.add(node)
+        self.behind |= {p.value for p, n in zip(stage.outputs, _outputs(stage), strict=True) if n in reached}
+
+    def _backward(self, stage: StageGraph) -> None:
+        ports = dict(zip(_placeholders(stage), stage.inputs, strict=True))
+        nodes, weights = _outputs(stage), self.weights[stage.name]
+        inputs = list(ports)
+        for _ in range(1 + len(stage.carries)):  # a carried value is also what the next iteration reads
+            reached = {n for p, n in zip(stage.outputs, nodes, strict=True) if p.value in self.before}
+            reached |= {nodes[c.output] for c in stage.carries if inputs[c.input] in reached}
+            for node in reversed(stage.graph.nodes):
+                if node not in reached or node.op != "call_function":
+                    continue
+                if node in weights:
+                    self.why.setdefault((stage.name, node.name), "writes actions or a loop's state")
+                else:
+                    reached |= set(node.all_input_nodes)
+            for c in stage.carries:
+                if inputs[c.input] in reached:
+                    self.before |= {c.initial, c.result}
+            self.before |= {p.value for n, p in ports.items() if n in reached and p.mode != "carry"}
+
+
+def _placeholders(stage: StageGraph) -> list[Node]:
+    return [n for n in stage.graph.nodes if n.op == "placeholder"]
+
+
+def _outputs(stage: StageGraph) -> tuple[Node, ...]:
+    return tuple(stage.graph.output_node().args[0])
+
+
+def _weight_of(stage: StageGraph) -> Mapping[Node, Layer]:
+    layers = {x.node: x for x in layers_of(stage)}
+    return {n: layers[n.name] for n in stage.graph.nodes if n.name in layers}
+
+
+assert set(ADMITS) == {kind for kind, _ in KINDS.values()} and all(set(s) <= set(SCHEMES) for s in ADMITS.values())

@@ -1,0 +1,258 @@
+"""Stages in fp32 -> stages in the precision that the recipe wants, for the engine of the target, and what that costs
+in actions.
+
+Owns the order: what layers read on calibration observations (calibrate.py), rescaling (migrate.py), rounding
+(quantise.py), rendering (lower.py), choosing (assign.py). Must not know how any of them works.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.fx import Interpreter
+
+from vlacompile.bundle.precision_record import carried_lines, error_lines
+from vlacompile.compiler.precision.assign.assign import assign
+from vlacompile.compiler.precision.assign.decision import Assignment, marked
+from vlacompile.compiler.precision.assign.measured_by import observed
+from vlacompile.compiler.precision.assign.outcome import Carried, carried_out, facts, require_carried_out, static_layers
+from vlacompile.compiler.precision.assign.sensitivity import Inputs, Rewrite, Schemes, Trial, in_half
+from vlacompile.compiler.precision.fp16.convert import HalfLimits, HalfPolicy, halve
+from vlacompile.compiler.precision.fp16.keep_fp32 import Pin
+from vlacompile.compiler.precision.fp16.rewrite import to_half
+from vlacompile.compiler.precision.quantise.calibrate import Call, StageSamples, collect, pooled, record_calls
+from vlacompile.compiler.precision.quantise.histogram import Histogram
+from vlacompile.compiler.precision.quantise.insert_quantised_ops import (
+    DIALECTS,
+    Ranges,
+    is_static,
+    lower,
+    values_to_range,
+)
+from vlacompile.compiler.precision.quantise.layers import KINDS, LIMITS, QuantisedLayer, layers_of
+from vlacompile.compiler.precision.quantise.quantise import Method, held_range, quantise_stage
+from vlacompile.compiler.precision.quantise.smoothing import migrate
+from vlacompile.compiler.staging.choose_solver import action_error
+from vlacompile.compiler.staging.identical_stages import as_twin, with_one_graph
+from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
+from vlacompile.compiler.staging.stages import Staged, StageGraph
+from vlacompile.errors import BudgetError
+from vlacompile.hardware.target import Target
+from vlacompile.policy.policy import Policy
+from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.verify.metrics import compare
+
+
+@dataclass(frozen=True)
+class Precise:
+    """staged: as the target's engine computes it. error, held_out: of the action, on the observations that it was
+    calibrated on and on others. simulated: {dialect: action error of the same choice on the others, where there are any,
+    layers alone}. facts: of outcome.facts. notes: what stays in fp32, what was rescaled."""
+
+    staged: Staged
+    assignment: Assignment
+    error: float
+    held_out: float
+    simulated: Mapping[str, float]
+    facts: Mapping
+    notes: tuple[str, ...]
+
+    @property
+    def report(self) -> tuple[str, ...]:
+        lines = [*carried_lines(self.facts), *error_lines(self.facts), *self.assignment.notes, *self.notes]
+        return tuple(f"precision: {line}" for line in lines)
+
+
+def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, target: Target,
+                  progress: Callable[[str], None]) -> Precise:
+    """Raises CalibrationError, ConfigError, BudgetError or PrecisionError."""
+    progress("read calibration observations")
+    seen = observed(staged, policy, recipe)
+    staged, owners = with_one_graph(staged)
+    firsts = {s.name: s for s in staged.stages if owners[s.name] == s.name}
+    calls = pooled(record_calls(staged, seen.fitted), owners)
+    at_edges = pooled(record_calls(staged, seen.edges, at_least=0), owners)
+    method = Method(recipe.calibrator, recipe.percentile, recipe.correct_bias, recipe.int4_method, recipe.block,
+                    recipe.smooth, seen.margin)
+    quantise = _Quantiser(firsts, owners, calls, at_edges, method, progress)
+    rewriters = {d: _rewriter(quantise, d) for d in DIALECTS}
+    mine = rewriters[target.backend]
+    measured = bool(seen.recorded) or not _may_be_static(recipe, staged, target.backend)
+    assignment = assign(staged, target, recipe, seen.deciding, seen.held, mine, progress, owners=owners, measured=measured)
+    layers = [x for s in staged.stages for x in layers_of(s)]
+    carried = carried_out(assignment, layers, recipe, measured)
+    require_carried_out(carried, assignment, recipe, policy.name, bool(seen.recorded))
+    schemes = assignment.schemes
+    progress("simulate other engines")
+    simulated = {d: max(Trial(staged, seen.held or seen.fitted, r).errors(schemes).tolist()) for d, r in rewriters.items()}
+    integer = {s.name: mine(s, _integer(schemes.get(s.name, {}))) for s in staged.stages}
+    precise, said, halves = _with_halves(staged, integer, schemes, recipe, seen.deciding, progress)
+    require_carried_out(halves, assignment, recipe, policy.name, bool(seen.recorded))
+    errors = [_error(staged, precise, x) if x else None for x in (seen.deciding, seen.held)]
+    limit = recipe.max_action_error
+    if limit is not None and errors[0] > limit:
+        raise BudgetError("the precisions do not fit the budgets", where=f'policy "{policy.name}", recipe [precision]',
+                          why=f"fp16 adds to what was chosen: error {limit:g} asked, {errors[0]:.4g} reachable",
+                          fix='allow a larger max_action_error, or base = "fp32"', reachable={"max_action_error": errors[0]})
+    told = facts((*halves, *carried), recorded=seen.recorded, generated=0 if seen.recorded else len(seen.fitted) + len(seen.held),
+                 static={d: static_layers(assignment, layers, d) for d in DIALECTS}, dialect=target.backend,
+                 errors=tuple(errors), simulated=simulated, budget=limit)
+    return Precise(marked(precise, assignment, not told["uncalibrated"]), assignment, errors[0], errors[1] or 0.0, simulated,
+                   told, (*seen.notes, *said, *quantise.said(schemes)))
+
+
+def _may_be_static(recipe: PrecisionRecipe, staged: Staged, dialect: str) -> bool:
+    """Whether any layer could come to be rounded to ranges that are fixed."""
+    asked = {recipe.layers, *(r.scheme for r in recipe.rule)}
+    scheme = "int8" if "int8" in asked or (AUTO in asked and "int8" in recipe.schemes) else ""
+    return any(is_static(x.kind, scheme, dialect) for s in staged.stages for x in layers_of(s))
+
+
+def _with_halves(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
+                 observations: Sequence[Inputs], progress: Callable[[str], None]) \
+        -> tuple[Staged, tuple[str, ...], tuple[Carried, ...]]:
+    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what was pinned and why; how much). Where the recipe
+    sets no budget, fp16 may move the action by as much as the integer layers themselves do: a last bit of fp16 turns many
+    numbers to their next step, and no pin but FP32 everywhere would turn them back (as `HalfLimits.quantised` for stages)."""
+    lowered = replace(staged, stages=tuple(integer[s.name] for s in staged.stages))
+    if recipe.base == "fp16":
+        ruled = Pin("recipe", "a rule says fp32")
+        keep = {s: {n: ruled for n, scheme in of.items() if scheme == "fp32"} for s, of in schemes.items()}
+        action = recipe.max_action_error or max(HalfLimits.action, _error(staged, lowered, observations))
+        half = halve(lowered, observations, HalfLimits(action=action), progress, keep)
+        return half.staged, tuple(half.lines()), (_halved(half),)
+    halves = {s: {n for n, scheme in of.items() if scheme == "fp16"} for s, of in schemes.items()}
+    stages = tuple(to_half(s, {n.name for n in s.graph.nodes} - halves[s.name]) if halves.get(s.name) else s
+                   for s in lowered.stages)
+    return replace(lowered, stages=stages), (), ()
+
+
+def _halved(half: HalfPolicy) -> Carried:
+    """Constants that are stored in both dtypes save nothing."""
+    before, after = sum(s.before for s in half.stages), sum(s.made.weights for s in half.stages)
+    kinds = Counter(p.kind for s in half.stages for p in s.pins.values())
+    return Carried("fp16", "operations", sum(s.made.nodes for s in half.stages), sum(s.of for s in half.stages),
+                   max(0, 2 * (before - after)), before, "left in fp32: " + ", ".join(f"{n} by {kind}" for kind, n in kinds.most_common()))
+
+
+def _error(staged: Staged, precise: Staged, observations: Sequence[Inputs]) -> float:
+    action, a, b = staged.program.action_in, StageRunner(precise), StageRunner(staged)
+    return action_error([action(a.run(x)) for x in observations], [action(b.run(x)) for x in observations])
+
+
+Quantised = tuple[StageGraph, dict[str, QuantisedLayer], Ranges]
+
+
+def run_calls(stage: StageGraph, calls: Sequence[Call]) -> list[torch.Tensor]:
+    """Per output, what it is over all calls."""
+    module = stage_module(stage)
+    with torch.no_grad():
+        results = [module(*args) for args in calls]
+    return [torch.stack(values).flatten() for values in zip(*results, strict=True)]
+
+
+class _Quantiser:
+    """(stage, {node: "int8" | "int4"}) -> the stage, rescaled, its quantised layers, and the ranges between
+    convolutions. The same arguments are worked on once, of twins too."""
+
+    def __init__(self, firsts: Mapping[str, StageGraph], owners: Mapping[str, str], calls: Mapping[str, Sequence[Call]],
+                 edges: Mapping[str, Sequence[Call]], method: Method, progress: Callable[[str], None]):
+        self.firsts, self.owners, self.calls, self.method, self.progress = firsts, owners, calls, method, progress
+        self.edges = edges
+        self.samples: dict[str, StageSamples] = {}
+        self.smoothing: dict[str, Method | None] = {}
+        self.done: dict[tuple, Quantised] = {}
+        self.notes: dict[tuple, tuple[str, ...]] = {}
+
+    def __call__(self, stage: StageGraph, schemes: Mapping[str, str]) -> Quantised:
+        first = self.firsts[self.owners[stage.name]]
+        key = first.name, tuple(sorted(schemes.items()))
+        if key not in self.done:
+            if first.name not in self.samples:
+                self.samples[first.name] = collect(first, self.calls[first.name], edges=self.edges[first.name])
+                self.smoothing[first.name] = self._best_smoothing(first)
+            self.done[key], self.notes[key] = self._quantised(first, schemes, self.smoothing[first.name])
+        written, layers, ranges = self.done[key]
+        return as_twin(written, stage), layers, ranges
+
+    def _quantised(self, stage: StageGraph, schemes: Mapping[str, str], smoothing: Method | None) \
+            -> tuple[Quantised, tuple[str, ...]]:
+        samples, notes = self.samples[stage.name], ()
+        if smoothing is not None:
+            migrated = migrate(stage, samples, schemes, smoothing, self.progress)
+            notes = tuple(f"{stage.name}: {line}" for line in migrated.notes)
+            if migrated.stage is not stage:
+                stage, samples = migrated.stage, collect(migrated.stage, self.calls[stage.name], layers=schemes,
+                                                         edges=self.edges[stage.name])
+        layers = quantise_stage(stage, samples, schemes, self.method, self.progress)
+        return (stage, layers, self._ranges(stage, layers)), notes
+
+    def _best_smoothing(self, stage: StageGraph) -> Method | None:
+        """None, the recipe's alpha, or the best alpha per value: what moves the stage's outputs least when all its layers
+        are in int8. Smoothing makes the rounding of activations smaller and that of weights larger, and which of them
+        counts is not seen in one layer."""
+        schemes = {x.node: "int8" for x in layers_of(stage) if x.kind == "linear"}
+        if not self.method.alpha or not schemes:
+            return None
+        want = run_calls(stage, self.calls[stage.name])
+        errors = {}
+        for smoothing in (None, self.method, replace(self.method, alpha=None)):
+            written, layers, ranges = self._quantised(stage, schemes, smoothing)[0]
+            got = run_calls(lower(written, layers, "onnxruntime", ranges), self.calls[stage.name])
+            errors[smoothing] = max(compare(a.numpy(), b.numpy()).rel_l2 for a, b in zip(got, want, strict=True))
+        return min(errors, key=errors.__getitem__)
+
+    def said(self, schemes: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+        """Notes on these stages alone."""
+        keys = dict.fromkeys((self.owners[s], tuple(sorted(_integer(of).items()))) for s, of in schemes.items())
+        return tuple(line for key in keys for line in self.notes.get(key, ()))
+
+    def _ranges(self, stage: StageGraph, layers: Mapping[str, QuantisedLayer]) -> Ranges:
+        """Of what quantised convolutions give, over all calls."""
+        kinds = {n.name: KINDS[n.target][0] for n in stage.graph.nodes if n.target in KINDS}
+        between = values_to_range(stage, frozenset(n for n in layers if kinds[n] == "conv"))
+        if not between:
+            return {}
+        seen, edges = (self._watched(stage, between, calls[stage.name]) for calls in (self.calls, self.edges))
+        return {n: held_range(seen[n], edges.get(n), self.method) for n in between}
+
+    def _watched(self, stage: StageGraph, nodes: frozenset[str], calls: Sequence[Call]) -> dict[str, Histogram]:
+        found = {n: Histogram() for n in nodes} if calls else {}
+        watch = _Watch(stage_module(stage), found)
+        with torch.no_grad():
+            for args in calls:
+                watch.run(*args)
+        return found
+
+
+def _integer(schemes: Mapping[str, str]) -> dict[str, str]:
+    return {n: s for n, s in schemes.items() if s in LIMITS}
+
+
+def _rewriter(quantise: _Quantiser, dialect: str) -> Rewrite:
+    """(stage, {node: scheme}) -> the stage as that engine computes it."""
+
+    def rewrite(stage: StageGraph, schemes: Mapping[str, str]) -> StageGraph:
+        half = frozenset(n for n, s in schemes.items() if s == "fp16")
+        integer = _integer(schemes)
+        if integer:
+            written, layers, ranges = quantise(stage, integer)
+            stage = lower(written, layers, dialect, ranges)
+        return in_half(stage, half) if half else stage
+
+    return rewrite
+
+
+class _Watch(Interpreter):
+    def __init__(self, module, seen: Mapping[str, Histogram]):
+        super().__init__(module)
+        self.seen = seen
+
+    def run_node(self, n):
+        result = super().run_node(n)
+        if n.name in self.seen:
+            self.seen[n.name].add(result)
+        return result

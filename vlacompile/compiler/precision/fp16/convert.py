@@ -1,0 +1,250 @@
+"""A policy in fp16, checked: the stages are converted, run against FP32, and repaired until they are near enough.
+
+Owns the loop around `scan`, `pins_of` and `to_half`, and what is reported of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch.fx import Node
+
+from vlacompile.compiler.precision.fp16.attention_masks import mask_values, masks
+from vlacompile.compiler.precision.fp16.error_attribution import Influence, influence
+from vlacompile.compiler.precision.fp16.keep_fp32 import Pin, PinRules, pins_of
+from vlacompile.compiler.precision.fp16.op_kinds import MASKED, is_f32, moves, rounds_to_int8
+from vlacompile.compiler.precision.fp16.range_scan import scan
+from vlacompile.compiler.precision.fp16.rewrite import Conversion, conversion, to_half, with_f32_sums
+from vlacompile.compiler.staging.choose_solver import action_error
+from vlacompile.compiler.staging.run_stages import StageRunner, Values
+from vlacompile.compiler.staging.stages import Staged, StageGraph
+from vlacompile.errors import PrecisionError
+
+Inputs = Mapping[str, torch.Tensor]
+AIM = 0.9  # of what is allowed: less would pin more than is needed, more would need more rounds
+
+
+@dataclass(frozen=True)
+class HalfLimits:
+    """stage: largest relative L2 error of a stage's outputs, computed from FP32 inputs, over all observations together.
+    quantised: the same of a stage that rounds activations to 8 bits, beside that stage in FP32: a last bit of fp16 may
+    move a number to the next of 255 steps, by as much as the 8 bits themselves were allowed to cost. action: largest
+    action error (`choose_solver.action_error`) with all stages in fp16. rounds: how often nodes are pinned and the
+    stages run again."""
+
+    stage: float = 1e-2
+    quantised: float = 3e-2
+    action: float = 1e-2
+    rounds: int = 10
+    pins: PinRules = field(default_factory=PinRules)
+
+    def of(self, stage: StageGraph) -> float:
+        return self.quantised if any(rounds_to_int8(n) for n in stage.graph.nodes) else self.stage
+
+
+@dataclass(frozen=True)
+class HalfStage:
+    """pins: {node: Pin} of what stays FP32. of: how many nodes could be in fp16. before: bytes of constants in FP32.
+    error: relative L2 of its outputs, from FP32 inputs."""
+
+    name: str
+    pins: Mapping[str, Pin]
+    made: Conversion
+    of: int
+    before: int
+    error: float
+
+    def lines(self) -> list[str]:
+        """For a report: the stage, then a line per reason with one node as the example."""
+        lines = [f"{self.name}: {self.made.nodes} of {self.of} nodes in fp16, weights {_size(self.before)} -> "
+                 f"{_size(self.made.weights)}, error {self.error:.2g}"]
+        count = Counter(p.kind for p in self.pins.values())
+        for kind, n in count.most_common():
+            name, pin = next((name, p) for name, p in self.pins.items() if p.kind == kind)
+            lines.append(f"  FP32, {kind}: {n} ({name}: {pin.why})")
+        if self.made.twice:
+            lines.append(f"  in both dtypes: {', '.join(self.made.twice)}")
+        return lines
+
+
+@dataclass(frozen=True)
+class HalfPolicy:
+    """staged: with converted stages. repaired: how many nodes the check pinned."""
+
+    staged: Staged
+    stages: tuple[HalfStage, ...]
+    action_error: float
+    limits: HalfLimits
+    repaired: int
+
+    def lines(self) -> list[str]:
+        lines = [line for s in self.stages for line in s.lines()]
+        return [*lines, f"action error {self.action_error:.2g} of the spread (limit {self.limits.action:g}); "
+                f"{self.repaired} nodes pinned by the check"]
+
+
+def halve(staged: Staged, observations: Sequence[Inputs], limits: HalfLimits = HalfLimits(),
+          phase: Callable[[str], None] = lambda name: None, keep: Mapping[str, Mapping[str, Pin]] | None = None) -> HalfPolicy:
+    """The stages in fp16, within `limits` on `observations` (`choose_solver.calibration`). keep: {stage: nodes that stay
+    FP32 whatever the scan says}.
+
+    Raises PrecisionError, with the best that was reached, when so many rounds of repair are not enough.
+    """
+    phase("scan the ranges of all values")
+    ranges = scan(staged, observations, limits.pins.margin)
+    check = _Check(staged, observations)
+    repair = _Repair(staged, observations)
+    extra: dict[str, dict[str, Pin]] = {s.name: dict((keep or {}).get(s.name, {})) for s in staged.stages}
+    given = sum(len(e) for e in extra.values())
+    allowed = {s.name: limits.of(s) for s in staged.stages}
+    best, best_errors = math.inf, {}
+    for round_ in range(limits.rounds + 1):
+        phase("check fp16 against FP32" + (f", repair {round_}" if round_ else ""))
+        pins = pins_of(staged, ranges, limits.pins, extra)
+        stages = _converted(staged, pins)
+        errors, action = check.measure(stages, pins)
+        if action <= limits.action and all(e <= allowed[n] for n, e in errors.items()):
+            return _result(staged, stages, pins, errors, action, limits, sum(len(e) for e in extra.values()) - given)
+        if action <= best:
+            best, best_errors = action, errors
+        shares = {n: (AIM * allowed[n] / e) ** 2 for n, e in errors.items() if not e <= allowed[n]}
+        shares = shares or check.share_to_keep(stages, action, AIM * limits.action)
+        if not any([repair.pin_worst(n, pins[n], extra[n], share, errors[n]) for n, share in shares.items()]):
+            break
+    worst = max(best_errors, key=lambda n: best_errors[n] / allowed[n])
+    raise PrecisionError(
+        "the policy cannot be put into fp16 within what may be lost",
+        where=f'stage "{worst}"',
+        why=f"best reached: action error {best:.3g} (limit {limits.action:g}), its own error {best_errors[worst]:.3g} "
+            f"(limit {allowed[worst]:g}); the check pinned {sum(len(e) for e in extra.values()) - given} nodes",
+        fix="allow a larger error or more rounds of repair, or leave the policy in FP32")
+
+
+def _converted(staged: Staged, pins: Mapping[str, Mapping[str, Pin]]) -> tuple[StageGraph, ...]:
+    values = mask_values(staged)
+    return tuple(to_half(s, pins[s.name], masks(s, values)) for s in staged.stages)
+
+
+class _Repair:
+    """Pins what causes most of the error of a stage."""
+
+    def __init__(self, staged: Staged, observations: Sequence[Inputs]):
+        self.staged, self.observations = staged, observations
+        self.sources: dict[str, dict[str, Influence]] = {}  # of stages that needed repair; pins do not change them
+
+    def pin_worst(self, name: str, pins: Mapping[str, Pin], extra: dict[str, Pin], keep: float, error: float) -> bool:
+        """Pin nodes until what is left causes `keep` of the squared error. What a node gives is stored in FP32 only
+        when what reads it is FP32 as well, so these are pinned with it. False: nothing was left to pin."""
+        stage = next(s for s in self.staged.stages if s.name == name)
+        if name not in self.sources:
+            masked = masks(stage, mask_values(self.staged))
+            self.sources[name] = influence(self.staged, stage, self.observations, masked)
+        sources = self.sources[name]
+        nodes = {n.name: n for n in stage.graph.nodes if n.name in sources}
+        readers = {n: frozenset(u.name for u in _readers(node)) for n, node in nodes.items()}
+        pinned = {n for n in nodes if n in pins or nodes[n].op == "placeholder"}
+
+        def left_by(n: str) -> float:
+            stored = n not in pinned or not readers[n] <= pinned
+            return (0.0 if n in pinned else sources[n].weights) + (sources[n].result if stored else 0.0)
+
+        whole, before = sum(left_by(n) for n in nodes), len(pinned)
+        for n in sorted(nodes, key=lambda n: -left_by(n)):
+            now = {m for m in (n, *readers[n]) if m in nodes} - pinned
+            for m in now:
+                extra[m] = Pin("error", self._why(name, n, m, left_by(n) / (whole or 1.0), error))
+            pinned |= now
+            if now and whole and sum(left_by(m) for m in nodes) <= keep * whole:
+                break
+        return len(pinned) > before
+
+    def _why(self, stage: str, source: str, node: str, share: float, error: float) -> str:
+        how = "its weights and result cause" if node == source else f"reads {source}, which causes"
+        return f"{how} {share:.0%} of the error of the stage ({error:.2g})"
+
+
+def _readers(node: Node) -> list[Node]:
+    """What computes with the numbers that a node gives, wherever they were moved."""
+    found: list[Node] = []
+    for user in node.users:
+        found += _readers(user) if moves(user) else [user] if user.op == "call_function" and is_f32(user) else []
+    return found
+
+
+class _Check:
+    """FP32 values of every observation, computed once, and how far other stages are from them."""
+
+    def __init__(self, staged: Staged, observations: Sequence[Inputs]):
+        self.staged, self.observations = staged, observations
+        self.masks = mask_values(staged)
+        runner = StageRunner(staged)
+        kept = {p.value for s in staged.stages for p in s.outputs}
+        self.want: list[Values] = []
+        for inputs in observations:
+            values = runner.run(inputs)
+            self.want.append({n: t for n, t in values.items() if n in kept})
+        self.action = staged.program.action_in
+        self.measured: dict[str, tuple[frozenset[str], float]] = {}
+
+    def measure(self, stages: Sequence[StageGraph], pins: Mapping[str, Mapping[str, Pin]]) \
+            -> tuple[dict[str, float], float]:
+        """({stage: relative L2 from FP32 inputs}, action error from end to end)."""
+        runner = StageRunner(replace(self.staged, stages=tuple(with_f32_sums(s) for s in stages)))
+        for s in stages:
+            key = frozenset(pins[s.name])
+            if s.name not in self.measured or self.measured[s.name][0] != key:
+                self.measured[s.name] = key, self._stage_error(runner, s)
+        errors = {s.name: self.measured[s.name][1] for s in stages}
+        got = [self.action(runner.run(inputs)) for inputs in self.observations]
+        return errors, self._action_error(got)
+
+    def share_to_keep(self, stages: Sequence[StageGraph], action: float, aim: float) -> dict[str, float]:
+        """The stage that costs most in the action when it alone is converted, and how much of its squared error it may
+        keep for the action error to come from `action` to `aim`, were errors independent; a sixteenth at least."""
+        cost = {}
+        for tried in stages:
+            mixed = tuple(with_f32_sums(tried) if s.name == tried.name else s for s in self.staged.stages)
+            runner = StageRunner(replace(self.staged, stages=mixed))
+            cost[tried.name] = self._action_error([self.action(runner.run(inputs)) for inputs in self.observations])
+        worst = max(cost, key=cost.__getitem__)
+        if not math.isfinite(action) or not cost[worst]:
+            return {worst: 0.0}
+        return {worst: max(1.0 - (action ** 2 - aim ** 2) / cost[worst] ** 2, 1.0 / 16)}
+
+    def _action_error(self, got: list[torch.Tensor]) -> float:
+        error = action_error(got, [self.action(values) for values in self.want])
+        return math.inf if math.isnan(error) else error
+
+    def _stage_error(self, runner: StageRunner, stage: StageGraph) -> float:
+        outputs = [p.value for p in stage.outputs]
+        off, size = dict.fromkeys(outputs, 0.0), dict.fromkeys(outputs, 0.0)
+        for inputs, want in zip(self.observations, self.want, strict=True):
+            got = runner.run(inputs, known={n: t for n, t in want.items() if n not in outputs})
+            for name in outputs:
+                a, b = (self._comparable(name, t) for t in (got[name], want[name]))
+                off[name] += float((a - b).square().sum())
+                size[name] += float(b.square().sum())
+        relative = [math.sqrt(off[n] / size[n]) if size[n] else (math.inf if off[n] else 0.0) for n in outputs]
+        return math.inf if any(math.isnan(r) for r in relative) else max(relative)
+
+    def _comparable(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        value = value.double()
+        return value.clamp(min=MASKED / 2) if name in self.masks else value
+
+
+def _result(staged: Staged, stages: tuple[StageGraph, ...], pins: Mapping[str, Mapping[str, Pin]],
+            errors: Mapping[str, float], action: float, limits: HalfLimits, repaired: int) -> HalfPolicy:
+    rows = tuple(
+        HalfStage(s.name, pins[s.name], conversion(h),
+                  of=sum(n.op == "call_function" and is_f32(n) for n in s.graph.nodes),
+                  before=sum(t.numel() * t.element_size() for t in s.constants.values()), error=errors[s.name])
+        for s, h in zip(staged.stages, stages, strict=True))
+    return HalfPolicy(replace(staged, stages=stages), rows, action, limits, repaired)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"

@@ -1,0 +1,312 @@
+"""Which nodes stay FP32 when a policy is put into fp16, each with the reason.
+
+Reasons are of two kinds: what the range scan measured, and what a node is for (norms, accumulators of a loop,
+positions, the last steps to an action). Must not know how a graph is rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from vlacompile.compiler.graph.ops import flops, is_pointwise
+from vlacompile.compiler.graph.rolled_loop import FUSED
+from vlacompile.compiler.precision.fp16.attention_masks import mask_values, masks
+from vlacompile.compiler.precision.fp16.fp16_kernels import lost_number
+from vlacompile.compiler.precision.fp16.op_kinds import (
+    LARGEST,
+    ROUNDOFF,
+    SMALLEST_NORMAL,
+    behind,
+    counts_from_integers,
+    decides,
+    is_attention,
+    is_f32,
+    is_glue,
+    is_norm,
+    is_periodic,
+    is_reduction,
+    is_root,
+    is_softmax,
+    known,
+    moves,
+    multiplies,
+    packet,
+    squares,
+)
+from vlacompile.compiler.precision.fp16.range_scan import NodeRange, Ranges
+from vlacompile.compiler.staging.stages import Staged, StageGraph
+
+KINDS = frozenset({
+    "unknown", "overflow", "underflow", "number", "accumulation", "rounding",  # what the scan measured
+    "logits", "norm", "accumulator", "action", "position", "decision",  # what the node is for
+    "reads", "between", "error",  # what its neighbours are; what the check of the whole found
+    "recipe"})  # what was asked for
+
+
+@dataclass(frozen=True)
+class Pin:
+    """kind: one of KINDS. why: for a person, with the number that decided."""
+
+    kind: str
+    why: str
+
+    def __post_init__(self) -> None:
+        assert self.kind in KINDS, self.kind
+
+
+@dataclass(frozen=True)
+class PinRules:
+    """margin: values of other observations may be this much larger or smaller than those of the scan.
+    stored, local: largest relative error (by energy) of storing a value, and of computing one node alone, in fp16;
+    rounding alone gives 2e-4 to 6e-4. accumulation: largest relative error that adding numbers one after the other in
+    fp16 can have, terms * 2^-11. logit: largest relative error of a softmax by the rounding of its logits.
+    cheap: largest share of a stage's work that the last products before an action or a carried value may be to stay
+    FP32."""
+
+    margin: float = 4.0
+    stored: float = 1e-3
+    local: float = 5e-3
+    accumulation: float = 0.1
+    logit: float = 0.1
+    cheap: float = 0.05
+
+
+_DIVIDES = frozenset({torch.ops.aten.div, torch.ops.aten.reciprocal, torch.ops.aten.rsqrt, torch.ops.aten.log})
+_SMALL_STAYS = frozenset({torch.ops.aten.sqrt, torch.ops.aten.clamp, torch.ops.aten.clamp_min, torch.ops.aten.maximum})
+Pins = Mapping[str, Pin]  # node name ->
+
+
+def pins_of(staged: Staged, ranges: Ranges, rules: PinRules = PinRules(),
+            extra: Mapping[str, Pins] | None = None) -> dict[str, dict[str, Pin]]:
+    """{stage: {node: Pin}}. ranges: of `scan` over the same stages with the same margin. extra: pins that something
+    else decided; what follows from them is pinned too."""
+    values = mask_values(staged)
+    return {s.name: _Pinner(s, ranges[s.name], masks(s, values), rules, frozenset(staged.program.outputs)).find(
+        (extra or {}).get(s.name, {})) for s in staged.stages}
+
+
+class _Pinner:
+    """The pins of one stage; the first reason that is found stays."""
+
+    def __init__(self, stage: StageGraph, rows: Mapping[str, NodeRange], masked: frozenset[str], rules: PinRules,
+                 actions: frozenset[str]):
+        self.stage, self.rows, self.masked, self.rules, self.actions = stage, rows, masked, rules, actions
+        self.pins: dict[str, Pin] = {}
+        self.nodes = [n for n in stage.graph.nodes if n.op == "call_function"]
+
+    def find(self, extra: Pins) -> dict[str, Pin]:
+        for node in self.nodes:
+            self._norm(node)
+        for node in self.nodes:
+            if is_f32(node):
+                self._measured(node)
+        for node in self.nodes:
+            self._logits(node)
+            self._position(node)
+        self._accumulators()
+        self._actions()
+        for name, pin in extra.items():
+            self.pins.setdefault(name, pin)
+        self._readers()
+        for node in self.nodes:
+            if is_f32(node):
+                self._rounding(node)
+        self._between()
+        return self.pins
+
+    def pin(self, node: Node, kind: str, why: str) -> None:
+        if node.op == "call_function" and is_f32(node):
+            self.pins.setdefault(node.name, Pin(kind, why))
+
+    def _measured(self, node: Node) -> None:
+        row, rules = self.rows[node.name], self.rules
+        if not known(node) or not row.kernel:
+            self.pin(node, "unknown", "no fp16 kernel of this op is known")
+            return
+        if is_norm(node):
+            return self.pin(node, "norm", f"adds up squares to {row.partial:.3g}")
+        if bad := self._unstorable(node):
+            self.pin(node, *bad)
+        number = lost_number(node, node.name in self.masked)
+        if number is not None:
+            self.pin(node, "number", f"fp16 does not hold its argument {number:g}")
+            if abs(number) < SMALLEST_NORMAL:
+                self._divided_by(node, f"divides by {node.name}, which {number:g} keeps from being 0")
+        if row.partial * rules.margin > LARGEST:
+            self.pin(node, "accumulation", f"partial sums up to {row.partial:.3g}, of {row.terms or 'all'} terms")
+        if is_reduction(node) and row.terms * ROUNDOFF > rules.accumulation:
+            self.pin(node, "accumulation", f"adds {row.terms} terms: an fp16 sum of as many may be off by "
+                     f"{min(1.0, row.terms * ROUNDOFF):.0%}")
+
+    def _divided_by(self, node: Node, why: str) -> None:
+        """What is guarded by a number that fp16 has not is divided in FP32: on inputs of zeros it is all that is left."""
+        for user in node.users:
+            if moves(user) or packet(user) in _SMALL_STAYS:
+                self.pin(user, "reads", why)
+                self._divided_by(user, why)
+            elif packet(user) in _DIVIDES:
+                self.pin(user, "reads", why)
+
+    def _unstorable(self, node: Node) -> tuple[str, str] | None:
+        row = self.rows.get(node.name)
+        if row is None:
+            return None
+        if row.largest * self.rules.margin > LARGEST:
+            return "overflow", (f"values up to {row.largest:.3g}; fp16 ends at {LARGEST:.0f}, "
+                                f"margin {self.rules.margin:g}")
+        if node.op == "call_function" and row.stored_error > self.rules.stored:
+            return "underflow", (f"values down to {row.smallest:.2g}: {row.flushed / row.energy:.2g} of its energy "
+                                 f"becomes 0, {row.subnormal / row.energy:.2g} subnormal")
+        return None
+
+    def _norm(self, node: Node) -> None:
+        """A norm that is written out: a reduction of squares, a root, and what it scales."""
+        square = node.args[0] if node.args else None
+        if is_reduction(node) and squares(square):
+            small = [m for m in _ahead(node, lambda m: is_pointwise(m) and _size(m) == _size(node))]
+            if not any(is_root(m) for m in small):
+                return
+            why = f"a norm that is written out: squares up to {self.rows[square.name].largest:.3g}"
+            centred = [n for n in square.all_input_nodes if packet(n) is torch.ops.aten.sub
+                       and any(is_reduction(i) for i in n.all_input_nodes)]
+            means = [i for n in centred for i in n.all_input_nodes if is_reduction(i)]
+            scaled = [u for m in small for u in m.users if is_pointwise(u) and _size(u) > _size(m)]
+            for n in (*means, *centred, square, node, *small, *scaled):
+                self.pin(n, "norm", why)
+
+    def _logits(self, node: Node) -> None:
+        row = self.rows.get(node.name)
+        if not (is_softmax(node) or is_attention(node)) or row is None:
+            return
+        if row.logit * ROUNDOFF <= self.rules.logit and not row.breaks:
+            return
+        why = f"logits up to {row.logit:.3g} at the top of a row: fp16 is off by {row.logit * ROUNDOFF:.2g} there"
+        self.pin(node, "logits", why)
+        if is_softmax(node):
+            for n in behind([node.args[0]], is_glue):
+                self.pin(n, "logits", why)
+                for m in n.all_input_nodes:
+                    if multiplies(m):
+                        self.pin(m, "logits", why)
+            if multiplies(node.args[0]):
+                self.pin(node.args[0], "logits", why)
+
+    def _position(self, node: Node) -> None:
+        if is_periodic(node):
+            for n in behind([node], lambda n: n.op == "call_function" and not (multiplies(n) and _weighs(n))):
+                self.pin(n, "position", f"an angle, for {node.name}")
+        elif counts_from_integers(node):
+            self.pin(node, "position", "whole numbers, of which fp16 holds those up to 2048")
+        elif decides(node):
+            self.pin(node, "decision", "rounds to a whole number")
+            for n in behind(node.all_input_nodes, is_glue):
+                self.pin(n, "decision", f"decides {node.name}")
+
+    def _accumulators(self) -> None:
+        """From the next carried value back to the carried one: errors there add up over the iterations."""
+        outputs = self.stage.graph.output_node().args[0]
+        carried = [outputs[c.output] for c in self.stage.carries]
+        fused = [n for n in self.nodes if FUSED in n.meta]
+        self._ends([*carried, *fused], "accumulator", "updates what the loop carries: errors add up over iterations")
+
+    def _actions(self) -> None:
+        outputs = self.stage.graph.output_node().args[0]
+        ends = [n for p, n in zip(self.stage.outputs, outputs, strict=True) if p.value in self.actions]
+        self._ends(ends, "action", "the last steps to the action: errors there are the robot's")
+
+    def _ends(self, ends: list[Node], kind: str, why: str) -> None:
+        """What is done to values before they leave, and the products that they come from where these cost nothing."""
+        steps = behind(ends, is_glue)
+        for n in steps:
+            self.pin(n, kind, why)
+        products = {i for n in (*steps, *ends) for i in (n, *n.all_input_nodes) if multiplies(i)}
+        if sum(flops(n) for n in products) <= self.rules.cheap * self.stage.flops:
+            for n in products:
+                self.pin(n, kind, f"{why}; {flops(n) / self.stage.flops:.1%} of the stage's work")
+
+    def _readers(self) -> None:
+        """What reads a value that overflows in fp16 must read it in FP32."""
+        for node in self.stage.graph.nodes:
+            bad = is_f32(node) and node.name not in self.masked and self._unstorable(node)
+            if bad and bad[0] == "overflow":
+                for user in node.users:
+                    self.pin(user, "reads", f"reads {node.name}: {bad[1]}")
+
+    def _rounding(self, node: Node) -> None:
+        """What nothing above explains: numbers that cancel, or that the op makes much of."""
+        error = self.rows[node.name].local_error
+        if not is_softmax(node) and not is_attention(node) and error > self.rules.local:
+            self.pin(node, "rounding", f"alone in fp16 it is off by {error:.2g} of its result")
+
+    def _between(self) -> None:
+        """Glue among FP32 nodes alone would be cast there and back for nothing, or lose what they keep."""
+        why = "nothing but FP32 around it"
+        for part in _parts(self.nodes, lambda n: n.name not in self.pins and is_f32(n)):
+            if not any(multiplies(n) or _looks_up(n) for n in part) and all(self._is_wide(n) for n in _around(part)):
+                for n in part:
+                    self.pin(n, "between", why)
+        wide: dict[Node, bool] = {}
+        for n in self.stage.graph.nodes:
+            reads = [i for i in n.all_input_nodes if is_f32(i) and i.op != "get_attr"]
+            wide[n] = n.name in self.pins or n.op == "placeholder" or (moves(n) and any(wide[i] for i in reads))
+        for n in reversed(self.nodes):
+            if wide[n] and moves(n) and any(u.name in self.pins for u in n.users):
+                self.pin(n, "between", "an FP32 node reads it from another")
+
+    def _is_wide(self, node: Node) -> bool:
+        return node.op != "call_function" or not is_f32(node) or node.name in self.pins
+
+
+def _looks_up(node: Node) -> bool:
+    """A table of weights, which fp16 makes half as large."""
+    return packet(node) is torch.ops.aten.embedding
+
+
+def _weighs(node: Node) -> bool:
+    """A product over more than one number: the outer product of positions and frequencies is none."""
+    left = node.args[0].meta["val"]
+    return left.shape[-1] != 1
+
+
+def _size(node: Node) -> int:
+    val = node.meta["val"]
+    return val.numel() if isinstance(val, torch.Tensor) else 0
+
+
+def _ahead(start: Node, into: Callable[[Node], bool]) -> list[Node]:
+    found: dict[Node, None] = {}
+    stack = list(start.users)
+    while stack:
+        node = stack.pop()
+        if node not in found and node.op == "call_function" and into(node):
+            found[node] = None
+            stack.extend(node.users)
+    return list(found)
+
+
+def _parts(nodes: list[Node], member: Callable[[Node], bool]) -> list[list[Node]]:
+    """Connected parts of the graph that is left of `nodes`."""
+    left, parts = {n for n in nodes if member(n)}, []
+    for start in nodes:
+        if start not in left:
+            continue
+        part, stack = [], [start]
+        left.discard(start)
+        while stack:
+            n = stack.pop()
+            part.append(n)
+            for m in (*n.all_input_nodes, *n.users):
+                if m in left:
+                    left.discard(m)
+                    stack.append(m)
+        parts.append(part)
+    return parts
+
+
+def _around(part: list[Node]) -> list[Node]:
+    inside = set(part)
+    return [m for n in part for m in (*n.all_input_nodes, *n.users) if m not in inside]

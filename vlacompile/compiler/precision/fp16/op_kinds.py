@@ -1,0 +1,150 @@
+"""What an op does to the precision of its data: moves it, multiplies and adds long rows of it, normalises it, decides
+by it. The numbers of fp16. Must not know ranges or pins.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch.fx import Node
+
+from vlacompile.compiler.graph.ops import flops, is_pointwise, is_view
+from vlacompile.compiler.precision.quantise.ops import OPS
+
+LARGEST = 65504.0  # of fp16
+ROUNDOFF = 2.0 ** -11  # largest relative error of rounding to fp16, above SMALLEST_NORMAL
+SMALLEST_NORMAL = 2.0 ** -14
+# What a masked logit becomes in fp16. Three of them added are still finite, and exp(MASKED - logit) is 0 for every
+# logit that is not pinned.
+MASKED = -(2.0 ** 14)
+
+_ATEN = torch.ops.aten
+_MOVES = frozenset({
+    _ATEN.clone, _ATEN.cat, _ATEN.stack, _ATEN.contiguous, _ATEN.reshape, _ATEN._unsafe_view, _ATEN.repeat,
+    _ATEN.flatten, _ATEN.pad, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.index_select, _ATEN.gather, _ATEN.index,
+    _ATEN.flip, _ATEN.roll, _ATEN.embedding, _ATEN.split, _ATEN.split_with_sizes, _ATEN.chunk, _ATEN.unbind,
+    _ATEN.tile, _ATEN.repeat_interleave})
+# A batch norm is none: what it scales by is known.
+_NORMS = frozenset({
+    _ATEN.layer_norm, _ATEN.native_layer_norm, _ATEN.group_norm, _ATEN.native_group_norm, _ATEN.instance_norm,
+    _ATEN.rms_norm, _ATEN.linalg_vector_norm, _ATEN.norm,
+    _ATEN.cosine_similarity, _ATEN.var, _ATEN.std, _ATEN.var_mean, _ATEN.std_mean})
+_REDUCTIONS = frozenset({
+    _ATEN.sum, _ATEN.mean, _ATEN.cumsum, _ATEN.avg_pool1d, _ATEN.avg_pool2d, _ATEN.adaptive_avg_pool1d,
+    _ATEN.adaptive_avg_pool2d, _ATEN._adaptive_avg_pool2d, _ATEN.prod, _ATEN.cumprod, _ATEN.logsumexp})
+_ROUNDING = frozenset({
+    _ATEN.floor, _ATEN.ceil, _ATEN.round, _ATEN.trunc, _ATEN.frac, _ATEN.remainder, _ATEN.fmod, _ATEN.sign,
+    _ATEN.floor_divide, _ATEN.bucketize, _ATEN.searchsorted})
+_PERIODIC = frozenset({_ATEN.sin, _ATEN.cos, _ATEN.tan})
+_SOFTMAX = frozenset({_ATEN.softmax, _ATEN._softmax, _ATEN.log_softmax, _ATEN._log_softmax})
+_SQUARES = frozenset({_ATEN.square, _ATEN.pow, _ATEN.mul})
+_ROOTS = frozenset({_ATEN.rsqrt, _ATEN.sqrt, _ATEN.pow, _ATEN.reciprocal})
+
+
+def packet(node: Node):
+    return node.target.overloadpacket if isinstance(node.target, torch._ops.OpOverload) else None
+
+
+def tensors(val) -> tuple[torch.Tensor, ...]:
+    """The tensors of a value that may be one or a tuple of them."""
+    if isinstance(val, torch.Tensor):
+        return (val,)
+    return tuple(v for v in val if isinstance(v, torch.Tensor)) if isinstance(val, (list, tuple)) else ()
+
+
+def is_f32(node: Node) -> bool:
+    """True when all that the node gives is f32: such a node can be computed in fp16."""
+    vals = tensors(node.meta.get("val"))
+    return bool(vals) and all(v.dtype == torch.float32 for v in vals)
+
+
+def moves(node: Node) -> bool:
+    """True when the op gives the numbers that it reads, elsewhere."""
+    if node.target is operator.getitem:
+        return True
+    return node.op == "call_function" and (packet(node) in _MOVES or is_view(node))
+
+
+def known(node: Node) -> bool:
+    """Only of PyTorch's own ops do we know what they do to numbers."""
+    target = node.target
+    return target is operator.getitem or (isinstance(target, torch._ops.OpOverload) and target.namespace == "aten")
+
+
+def multiplies(node: Node) -> bool:
+    """Products and sums over long rows: what fp16 makes faster."""
+    return node.op == "call_function" and not moves(node) and flops(node) > 0
+
+
+def rounds_to_int8(node: Node) -> bool:
+    """True for the ops that round activations to 8 bits."""
+    return packet(node) in (OPS.quantise_dequantise, OPS.linear_int8, OPS.conv_int8, OPS.add_int8)
+
+
+def is_attention(node: Node) -> bool:
+    return packet(node) is _ATEN.scaled_dot_product_attention
+
+
+def is_softmax(node: Node) -> bool:
+    return packet(node) in _SOFTMAX
+
+
+def is_norm(node: Node) -> bool:
+    return packet(node) in _NORMS
+
+
+def is_reduction(node: Node) -> bool:
+    return packet(node) in _REDUCTIONS
+
+
+def is_periodic(node: Node) -> bool:
+    return packet(node) in _PERIODIC
+
+
+def is_cast(node: Node) -> bool:
+    return packet(node) in (_ATEN._to_copy, _ATEN.to)
+
+
+def counts_from_integers(node: Node) -> bool:
+    """A cast of indices or positions (images are bytes, and exact in fp16), or a row of counted numbers."""
+    if packet(node) is _ATEN.arange:
+        return True
+    return is_cast(node) and node.args[0].meta["val"].dtype in (torch.int32, torch.int64)
+
+
+def decides(node: Node) -> bool:
+    """True when a float becomes an integer, a boolean or a whole number: a small error there is none or a large one."""
+    if node.op != "call_function" or moves(node):
+        return False
+    reads = any(v.dtype == torch.float32 for n in node.all_input_nodes for v in tensors(n.meta["val"]))
+    return reads and (packet(node) in _ROUNDING or not is_f32(node))
+
+
+def squares(node: Node) -> bool:
+    if packet(node) not in _SQUARES:
+        return False
+    if packet(node) is _ATEN.pow:
+        return node.args[1] == 2
+    return packet(node) is _ATEN.square or (len(node.args) == 2 and node.args[0] is node.args[1])
+
+
+def is_root(node: Node) -> bool:
+    return packet(node) in _ROOTS and (packet(node) is not _ATEN.pow or node.args[1] in (0.5, -0.5))
+
+
+def behind(starts, into) -> list[Node]:
+    """`starts` and what they are computed from, as far as `into(node)` says."""
+    found: dict[Node, None] = {}
+    stack = list(starts)
+    while stack:
+        node = stack.pop()
+        if node not in found and into(node):
+            found[node] = None
+            stack.extend(node.all_input_nodes)
+    return list(found)
+
+
+def is_glue(node: Node) -> bool:
+    """Element-wise or moving: costs memory traffic alone, and carries errors as they are."""
+    return node.op == "call_function" and is_f32(node) and (moves(node) or is_pointwise(node) or is_cast(node))

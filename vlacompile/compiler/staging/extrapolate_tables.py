@@ -1,0 +1,54 @@
+"""The later rows of a loop's tables, when only its first iterations were traced.
+
+Two rows that follow one another show what changes: the index at which a tensor is read (`schedule[k]`). Everything
+else in what computes them must be the same; then row k is the same computation with the index k.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from vlacompile.compiler.graph.program import ProgramEditor
+
+_ATEN = torch.ops.aten
+
+
+class CannotExtrapolate(Exception):
+    """Why the rows do not follow from one another."""
+
+
+class Extrapolator:
+    """Emits the rows that follow two consecutive ones."""
+
+    def __init__(self, editor: ProgramEditor):
+        self.editor = editor
+        self.done: dict[tuple, object] = {}
+
+    def row(self, a, b, ahead: int):
+        """What stands `ahead` iterations after `b`, where `a` stood one before it; a new node or a number."""
+        if a is b or (not isinstance(a, Node) and repr(a) == repr(b)):
+            return map_arg(b, self.editor.map)
+        if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+            return type(b)(self.row(x, y, ahead) for x, y in zip(a, b, strict=True))
+        if not isinstance(a, Node) or not isinstance(b, Node):
+            raise CannotExtrapolate(f"{a} and {b} are numbers; read them from a tensor by the index, as schedule[k]")
+        key = (a, b, ahead)
+        if key not in self.done:
+            self.done[key] = self._node(a, b, ahead)
+        return self.done[key]
+
+    def _node(self, a: Node, b: Node, ahead: int) -> Node:
+        if a.op != "call_function" or b.op != "call_function" or a.target is not b.target or len(a.args) != len(b.args):
+            raise CannotExtrapolate(f"{a.name} and {b.name} are computed differently")
+        if a.target is _ATEN.select.int and a.args[:2] == b.args[:2] and b.args[2] == a.args[2] + 1:
+            tensor, axis, index = b.args
+            rows = tensor.meta["val"].shape[axis]
+            if index + ahead >= rows:
+                raise CannotExtrapolate(f"{tensor.name} has {rows} rows, and row {index + ahead} is wanted")
+            return self.editor.emit(b.target, (self.editor.map(tensor), axis, index + ahead), like=b)
+        if a.kwargs != b.kwargs:
+            raise CannotExtrapolate(f"{a.name} and {b.name} have different options")
+        args = tuple(self.row(x, y, ahead) for x, y in zip(a.args, b.args, strict=True))
+        return self.editor.emit(b.target, args, dict(b.kwargs), like=b)

@@ -1,0 +1,93 @@
+"""Observations that something is decided by: recorded ones, or generated ones where the policy brings none; and the edges
+of what is known without any: bytes, ids and masks.
+
+Must not know what is decided. What is generated is no measurement: `Policy.calibration` says which of them they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from vlacompile.compiler.capture.history import newest_of
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.policy.sample_inputs import vary
+from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe
+
+Inputs = Mapping[str, torch.Tensor]
+NEAR = 0.1
+
+
+def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe, at_least: int = 0) -> list[Inputs]:
+    """The policy's own observations, or generated ones, as many as the recipe says or `at_least`; with noise of their own.
+    Of a history the newest, which fills it."""
+    draw, sources = torch.Generator().manual_seed(0), dict(policy.sources)
+    newest = newest_of(sources, policy.example_inputs)
+    seen = [newest_of(sources, inputs) for inputs in policy.calibration] or _generated(
+        sources, newest, max(recipe.observations, at_least))
+    return [inputs | _noise(sources, newest, draw) for inputs in seen]
+
+
+def _noise(sources: Mapping[str, Source], newest: Inputs, draw: torch.Generator) -> dict[str, torch.Tensor]:
+    return {n: torch.randn(newest[n].shape, generator=draw) for n, s in sources.items()
+            if s.update == "step" and newest[n].is_floating_point()}
+
+
+def _generated(sources: Mapping[str, Source], example: Inputs, count: int) -> list[dict[str, torch.Tensor]]:
+    """The example, and others as far from it as its own numbers are large, every fourth near it. An
+    instruction stands for two observations."""
+    rng = np.random.default_rng(0)
+    found = [dict(example)]
+    while len(found) < count:
+        share = 1.0 if len(found) % 4 else NEAR
+        live = [n for n, s in sources.items() if s.update != "static" and (s.update != "task" or len(found) % 2 == 0)]
+        found.append(found[-1] | {n: drawn(example[n], rng, share) for n in live})
+    return found
+
+
+def drawn(example: torch.Tensor, rng: np.random.Generator, share: float = 1.0) -> torch.Tensor:
+    """Another tensor of the same kind, as far from the example as this share of its numbers: every float of its own
+    magnitude, and of what is usual among them where that is more; pixels in another light; the others as `vary` has
+    them."""
+    if example.dim() == 0:
+        return drawn(example[None], rng, share)[0]
+    array = example.numpy() if example.dtype != torch.bfloat16 else example.float().numpy()
+    if array.dtype.kind == "f":
+        size = np.abs(array)
+        usual = float(np.median(size)) or float(size.max(initial=0.0)) or 1.0
+        new = array + share * np.maximum(size, usual) * rng.standard_normal(array.shape)
+        if array.ndim >= 3:  # of pixels and features the example shows where they end
+            new = new.clip(array.min(), array.max())
+        return torch.from_numpy(new.astype(array.dtype)).to(example.dtype)
+    if array.dtype == np.uint8 and array.ndim >= 3:
+        moved = vary(example, rng).numpy().astype(np.float64)
+        lit = (moved - 127.5) * (1 + share * rng.uniform(-0.7, 0.5)) + 127.5 + share * rng.uniform(-64, 64)
+        return torch.from_numpy(lit.round().clip(0, 255).astype(np.uint8))
+    return vary(example, rng)
+
+
+def edges(policy: Policy) -> list[tuple[str, Inputs]]:
+    """[(what is at its edge, inputs)]: black and white frames; where nothing is recorded also the first and the last id
+    that the example shows to be one, and masks of everything and of the first place alone. All else as in the first
+    observation."""
+    sources = dict(policy.sources)
+    first = newest_of(sources, (*policy.calibration, policy.example_inputs)[0])
+    live = {n: t for n, t in first.items() if sources[n].update != "static"}
+    frames = [n for n, t in live.items() if t.dtype == torch.uint8 and t.dim() >= 3]
+    rest = {} if policy.calibration else {n: t for n, t in live.items() if not t.is_floating_point() and n not in frames}
+    masks = [n for n, t in rest.items() if t.dtype == torch.bool]
+    ids = [n for n in rest if n not in masks]
+    # 0 is an id wherever none is below it; how long a table is we do not know, but it has what the example names
+    low = {n: torch.zeros_like(live[n]) for n in frames} | {n: torch.full_like(live[n], min(0, int(live[n].min()))) for n in ids}
+    high = {n: torch.full_like(live[n], 255) for n in frames} | {n: torch.full_like(live[n], int(live[n].max())) for n in ids}
+    every = {n: torch.ones_like(live[n]) for n in masks}
+    alone = {n: torch.zeros_like(live[n]) for n in masks}
+    for t in alone.values():
+        t[..., :1] = True
+    found = [("the lowest bytes and ids", low | every), ("the highest bytes and ids", high | every)] if low or every else []
+    found += [("masks of the first place alone", alone)] if alone else []
+    draw = torch.Generator().manual_seed(1)
+    return [(words, first | changed | _noise(sources, first, draw)) for words, changed in found]
+

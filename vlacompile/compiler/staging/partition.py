@@ -1,0 +1,282 @@
+"""Program -> groups of values, one per dependency set: which value is computed in which stage.
+
+A stage is the set of values with one dependency set (and one side of every loop, and for the same backbones). Cuts are then
+placed by cost and stages too small for a launch merge into a consumer.
+"""
+
+from __future__ import annotations
+
+import heapq
+import operator
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from torch.fx import Node
+
+from vlacompile.compiler.graph.delay import is_delay, root_of
+from vlacompile.compiler.graph.dependency import dependencies
+from vlacompile.compiler.graph.minimum_cut import CutProblem, flow_order, place, recomputed_by_consumers
+from vlacompile.compiler.graph.ops import flops, is_free, is_view, node_bytes
+from vlacompile.compiler.graph.program import Program
+from vlacompile.compiler.graph.rolled_loop import RolledLoop
+from vlacompile.compiler.graph.work_bound import spend
+
+# A constant of up to this size is always folded: it costs less to store than to think about.
+FOLD_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Group:
+    """sources: the dependency set; empty for constants. after: loops that the values depend on.
+    loop: the loop node when the group is a loop. backbones: those that it serves; empty: all."""
+
+    sources: frozenset[str]
+    after: frozenset[Node] = field(default=frozenset())
+    loop: Node | None = None
+    backbones: frozenset[str] = field(default=frozenset())
+
+    @property
+    def is_constant(self) -> bool:
+        return not self.sources
+
+
+@dataclass(frozen=True)
+class Partition:
+    """homes: {value: groups that compute it}; a source or constant leaf has none.
+    order: the groups in execution order, without the constants.
+    folded: values of the constant group that are computed now and stored.
+    merged: one note per stage that was merged."""
+
+    program: Program
+    homes: dict[Node, frozenset[Group]]
+    order: tuple[Group, ...]
+    folded: frozenset[Node]
+    merged: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def _members(self) -> dict[Group, list[Node]]:
+        table: dict[Group, list[Node]] = {g: [] for g in self.order}
+        for node in self.program.graph.nodes:
+            for group in self.homes.get(node, ()):
+                table[group].append(node)
+        return table
+
+    def members(self, group: Group) -> list[Node]:
+        """Values that `group` computes, in graph order."""
+        return self._members[group]
+
+    def reads(self, group: Group) -> list[Node]:
+        """Values (or leaves) that `group` reads and does not compute, in graph order."""
+        members = set(self.members(group))
+        spend(1 + len(members))
+        needed = {i for m in members for i in m.all_input_nodes if i not in members}
+        return sorted(needed, key=self._position.__getitem__)
+
+    @cached_property
+    def rank(self) -> dict[Group, int]:
+        """Places in `order`."""
+        return {g: i for i, g in enumerate(self.order)}
+
+    @cached_property
+    def _position(self) -> dict[Node, int]:
+        return {n: i for i, n in enumerate(self.program.graph.nodes)}
+
+    def cost_flops(self, group: Group) -> int:
+        return sum(flops(n) for n in self.members(group))
+
+
+def is_loop(node: Node) -> bool:
+    return isinstance(node.target, RolledLoop)
+
+
+def is_loop_result(node: Node) -> bool:
+    return node.target is operator.getitem and is_loop(node.args[0])
+
+
+def partition(program: Program, min_stage_flops: int) -> Partition:
+    """Divide `program`; stages below `min_stage_flops` merge into a consumer where that is exact."""
+    groups = _groups(program)
+    members: dict[Group, list[Node]] = defaultdict(list)
+    for node, group in groups.items():
+        members[group].append(node)
+    position = {g: i for i, g in enumerate(members)}
+    edges = {(groups[i], g) for n, g in groups.items() for i in map(root_of, n.all_input_nodes) if i in groups}
+    order = flow_order(position, edges)
+
+    homes: dict[Node, frozenset[Group]] = {}
+    outputs, feeding = set(program.output_nodes()), _feeding_loops(program)
+    for group in reversed(order):
+        nodes = tuple(members[group])
+        consumed = {n for n in nodes if n in outputs or any(is_delay(u) or homes.get(u, frozenset()) - {group}
+                                                            for u in n.users)}
+        place(nodes, group, recomputed_by_consumers(_problem(group, nodes, consumed, outputs, feeding)), homes)
+
+    constant = Group(frozenset())
+    folded = frozenset(
+        n for n in members.get(constant, ()) if n.op == "call_function" and homes[n] == {constant}
+        and (n in outputs or any(homes[u] - {constant} for u in n.users if u in homes)))
+    for n in members.get(constant, ()):
+        homes[n] -= {constant}
+    placed = tuple(g for g in order if not g.is_constant and any(g in h for h in homes.values()))
+    return _merge_small(Partition(program, homes, placed, folded), min_stage_flops)
+
+
+def _groups(program: Program) -> dict[Node, Group]:
+    """The group of every op and constant; sources have none."""
+    deps, serves = dependencies(program), _backbones(program)
+    after: dict[Node, frozenset[Node]] = {}
+    groups: dict[Node, Group] = {}
+    for node in program.graph.nodes:
+        if node.op in ("placeholder", "output"):
+            after[node] = frozenset()
+            continue
+        after[node] = frozenset().union(*(after[i] for i in node.all_input_nodes))
+        if is_delay(node):  # no stage computes it: the runtime keeps it
+            continue
+        if is_loop(node):
+            groups[node] = Group(deps[node], after[node], node, serves[node])
+            after[node] |= {node}
+        elif is_loop_result(node):
+            groups[node] = groups[node.args[0]]
+        elif deps[node]:
+            groups[node] = Group(deps[node], after[node], None, serves[node])
+        else:
+            groups[node] = Group(frozenset())
+    return groups
+
+
+def _backbones(program: Program) -> dict[Node, frozenset[str]]:
+    """Of every value the backbones whose output it reaches; empty: all of them."""
+    every = frozenset(program.backbones)
+    of = {name: backbone for backbone, name in program.backbones.items()}
+    own = {node: of[name] for name, node in zip(program.outputs, program.output_nodes(), strict=True) if name in of}
+    reaches: dict[Node, frozenset[str]] = {}
+    for node in reversed(program.graph.nodes):
+        reaches[node] = frozenset().union(*(reaches[u] for u in node.users)) | ({own[node]} if node in own else set())
+    return {node: frozenset() if names == every else names for node, names in reaches.items()}
+
+
+def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs: set[Node],
+             feeding: set[Node]) -> CutProblem:
+    def pinned(node: Node) -> bool:
+        if any(is_delay(u) for u in node.users):
+            return True
+        if node in outputs or is_loop(node) or is_loop_result(node) or _is_loop_table(node):
+            return True
+        if node.op == "get_attr" or not is_free(node):
+            return True
+        # What a loop reads would be recomputed in every iteration: only views may move in there.
+        return node in feeding and not (is_view(node) or node.target is operator.getitem)
+
+    def cost(node: Node) -> int:
+        size = node_bytes(node)
+        if not group.is_constant:
+            return size
+        return 0 if size <= FOLD_BYTES else size
+
+    return CutProblem(nodes, consumed, {n for n in nodes if pinned(n)}, cost)
+
+
+def _feeding_loops(program: Program) -> set[Node]:
+    """Values that a loop reads, directly or through ops that would be recomputed with it."""
+    feeding: set[Node] = set()
+    for node in reversed(program.graph.nodes):
+        if any(is_loop(u) or (u in feeding and is_free(u)) for u in node.users):
+            feeding.add(node)
+    return feeding
+
+
+def _is_loop_table(node: Node) -> bool:
+    """Carried values and tables are values of the plan: the runtime binds them per iteration."""
+    return any(is_loop(u) and any(node in operands for operands in u.args[:2]) for u in node.users)
+
+
+def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
+    """Merge A into a consumer B when A is too small for a launch of its own, or when they differ in sources of
+    the task alone (a new instruction writes all of them, its tokens and their mask). Both serve the same backbones, and B
+    runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage lies
+    between them."""
+    merger = _Merger(parts, min_stage_flops)
+    pending = list(range(len(merger.order)))  # a heap: the first group that can merge does
+    while pending:
+        a = merger.order[heapq.heappop(pending)]
+        b = None if a in merger.into else merger.consumer_of(a)
+        if b is not None:  # of the others, only what hands something to A, and B itself, may now merge where it could not
+            changed = {*merger.producers[a], b}
+            merger.merge(a, b)
+            for group in changed - {a}:
+                heapq.heappush(pending, merger.place[group])
+    return merger.result()
+
+
+class _Merger:
+    """readers, producers: of every group those that are left. into: {merged group: what it became part of}"""
+
+    def __init__(self, parts: Partition, min_stage_flops: int):
+        self.parts, self.minimum, self.order = parts, min_stage_flops, parts.order
+        self.place = {g: i for i, g in enumerate(parts.order)}
+        self.readers: dict[Group, set[Group]] = {g: set() for g in parts.order}
+        self.producers: dict[Group, set[Group]] = {g: set() for g in parts.order}
+        for g in parts.order:
+            for producer in {p for value in parts.reads(g) for p in parts.homes.get(value, ())}:
+                self.readers[producer].add(g)
+                self.producers[g].add(producer)
+        outputs = set(parts.program.output_nodes())
+        self.fixed = {g for g in parts.order if g.loop is not None or any(  # a delay is fed for every observation
+            n in outputs or any(map(is_delay, n.users)) for n in parts.members(g))}
+        self.flops = {g: parts.cost_flops(g) for g in parts.order}
+        self.updates = {name: source.update for name, source in parts.program.sources.items()}
+        self.into: dict[Group, Group] = {}
+        self.notes: list[str] = []
+
+    def consumer_of(self, a: Group) -> Group | None:
+        """What `a` can merge into."""
+        spend(1 + len(self.readers[a]))
+        if a in self.fixed or not self.readers[a]:
+            return None
+        small = self.flops[a] < self.minimum
+        shared = frozenset.intersection(*(c.sources for c in self.readers[a]))
+        for b in sorted(self.readers[a], key=self.place.__getitem__):
+            if b.loop is None and b.backbones == a.backbones and (small or self._same_task(a, b)) \
+                    and b.sources <= shared and not self._path_between(a, b):
+                return b
+        return None
+
+    def _same_task(self, a: Group, b: Group) -> bool:
+        task = {n for n in a.sources | b.sources if self.updates.get(n) == "task"}
+        return bool(a.sources & task and b.sources & task) and a.sources - task == b.sources - task
+
+    def _path_between(self, a: Group, b: Group) -> bool:
+        """True when a value of `a` reaches `b` through a third group."""
+        stack, seen = [g for g in self.readers[a] if g != b], set()
+        while stack:
+            g = stack.pop()
+            if g == b:
+                return True
+            if g not in seen:
+                spend()
+                seen.add(g)
+                stack.extend(self.readers[g])
+        return False
+
+    def merge(self, a: Group, b: Group) -> None:
+        self.notes.append(f"{sorted(a.sources)} into {sorted(b.sources)}")
+        self.into[a] = b
+        self.flops[b] += self.flops.pop(a)
+        for into, of in ((self.readers, self.producers), (self.producers, self.readers)):
+            for other in into.pop(a) - {b}:
+                of[other].remove(a)
+                of[other].add(b)
+                into[b].add(other)
+        self.readers[b].discard(a)
+        self.producers[b].discard(a)
+
+    def result(self) -> Partition:
+        final: dict[Group, Group] = {}
+        for group in reversed(list(self.into)):  # what it became part of merged later, if at all
+            final[group] = final.get(self.into[group], self.into[group])
+        homes = {n: frozenset(final.get(g, g) for g in h) for n, h in self.parts.homes.items()}
+        left = {g: self.place[g] for g in self.order if g not in final}
+        order = flow_order(left, {(g, r) for g in left for r in self.readers[g]})
+        return replace(self.parts, homes=homes, order=tuple(order), merged=tuple(self.notes))

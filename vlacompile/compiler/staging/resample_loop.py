@@ -1,0 +1,221 @@
+"""A loop that integrates a flow by Euler's method, integrated with fewer evaluations.
+
+The body of such a loop adds dt times a velocity to what is carried; that form is recognised, whatever computes the
+velocity. Fewer evaluations are made at some of the loop's own times, so that every row of its tables that is kept is
+one that it was trained with. Between them the flow is followed by Euler's method, or by the Adams-Bashforth method of
+second order with unequal steps (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, III.5), which
+uses the velocity of the evaluation before and costs nothing more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+from vlacompile.compiler.graph.dependency import dependencies
+from vlacompile.compiler.graph.fold import fold
+from vlacompile.compiler.graph.program import Program, ProgramEditor, infer_val
+from vlacompile.compiler.graph.rolled_loop import RolledLoop
+
+_ATEN = torch.ops.aten
+SOLVERS = ("euler", "adams-bashforth-2")
+
+
+@dataclass(frozen=True)
+class EulerLoop:
+    """node: the loop. velocity: node of its body. steps: dt of every iteration."""
+
+    node: Node
+    velocity: Node
+    steps: tuple[float, ...]
+
+
+def euler_loop(program: Program) -> EulerLoop | str:
+    """The one loop of `program` as an integration by Euler's method, or why it is none."""
+    loops = [n for n in program.graph.nodes if isinstance(n.target, RolledLoop)]
+    if len(loops) != 1:
+        return f"there are {len(loops)} loops"
+    loop: RolledLoop = loops[0].target
+    if loop.carried != 1:
+        return f"{loop.carried} values are carried"
+    carry, following = loop.placeholders()[0], loop.next_values()[0]
+    added = _term_added(following, carry)
+    if added is None:
+        return "the next sample is not the sample plus something"
+    varying = _reached_from(carry, loop.body)
+    for velocity, dt in _factors(added):
+        if velocity in varying and not (isinstance(dt, Node) and dt in varying):
+            steps = _constant_per_iteration(program, loops[0], dt)
+            return EulerLoop(loops[0], velocity, steps) if steps is not None else "the step size depends on an input"
+    return "what is added is no velocity times a step size"
+
+
+def _term_added(node: Node, carry: Node) -> Node | None:
+    if node.target is not _ATEN.add.Tensor or node.kwargs or carry not in node.args:
+        return None
+    return node.args[1] if node.args[0] is carry else node.args[0]
+
+
+def _factors(node: Node) -> list[tuple[Node, object]]:
+    """(velocity, dt), either way round."""
+    if not isinstance(node, Node) or node.target is not _ATEN.mul.Tensor:
+        return [(node, 1.0)] if isinstance(node, Node) else []
+    a, b = node.args
+    return [(x, y) for x, y in ((a, b), (b, a)) if isinstance(x, Node)]
+
+
+def _reached_from(start: Node, graph: Graph) -> set[Node]:
+    reached = {start}
+    for node in graph.nodes:
+        if any(i in reached for i in node.all_input_nodes):
+            reached.add(node)
+    return reached
+
+
+def _constant_per_iteration(program: Program, node: Node, dt) -> tuple[float, ...] | None:
+    """The value of `dt`, a number or a node of the body, in every iteration; None where it is not known now."""
+    loop: RolledLoop = node.target
+    if not isinstance(dt, Node):
+        return (float(dt),) * loop.iterations
+    needed, stack = set(), [dt]
+    while stack:
+        n = stack.pop()
+        if n not in needed:
+            needed.add(n)
+            stack.extend(n.all_input_nodes)
+    ports = dict(zip(loop.placeholders(), (*node.args[0], *node.args[1], *node.args[2]), strict=True))
+    deps = dependencies(program)
+    read = [p for p in loop.placeholders() if p in needed]
+    if dt.meta["val"].numel() != 1 or any(deps[ports[p]] for p in read):
+        return None
+    graph, copied = Graph(), {}
+    for n in loop.body.nodes:
+        if n in needed:
+            copied[n] = graph.node_copy(n, lambda m: copied[m])
+    graph.output(copied[dt])
+    known = {p: program.constants[ports[p].target] if ports[p].op == "get_attr" else
+             fold(program, frozenset({ports[p]}))[ports[p]] for p in read}
+    tables = set(loop.placeholders()[loop.carried: loop.carried + loop.tables])
+    module = GraphModule(torch.nn.Module(), graph)
+    return tuple(float(module(*(known[p][k] if p in tables else known[p] for p in read))) for k in range(loop.iterations))
+
+
+def kept_iterations(written: int, evaluations: int) -> list[int]:
+    """Which of the loop's iterations are evaluated: the first, and others evenly."""
+    return [i * written // evaluations for i in range(evaluations)]
+
+
+def coefficients(steps: tuple[float, ...], kept: list[int], solver: str) -> list[tuple[float, float]]:
+    """Per evaluation: factor of its velocity and of that of the evaluation before."""
+    at = [sum(steps[:i]) for i in (*kept, len(steps))]
+    widths = [b - a for a, b in zip(at, at[1:], strict=False)]
+    rows = []
+    for i, h in enumerate(widths):
+        past = h * h / (2 * widths[i - 1]) if solver == "adams-bashforth-2" and i else 0.0
+        rows.append((h + past, -past))
+    return rows
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """A loop with other evaluations, and how its operands follow from those of the loop as written.
+
+    kept: rows of the tables. tables, invariants: positions of those that are still read. added: further tables,
+    [evaluations] each. started: shapes of further carried values, which start at zero.
+    """
+
+    loop: RolledLoop
+    kept: tuple[int, ...]
+    tables: tuple[int, ...]
+    invariants: tuple[int, ...]
+    added: tuple[torch.Tensor, ...]
+    started: tuple[tuple[int, ...], ...]
+
+    def run(self, carried: tuple, tables: tuple, invariants: tuple) -> tuple:
+        """The carried values after the last evaluation, in PyTorch, from the operands of the loop as written."""
+        rows = torch.tensor(self.kept)
+        return self.loop((*carried, *(torch.zeros(s) for s in self.started)),
+                         (*(tables[i].index_select(0, rows) for i in self.tables), *self.added),
+                         tuple(invariants[i] for i in self.invariants))
+
+    def put_into(self, program: Program, old: Node) -> Program:
+        """`program` with this in the place of the loop node `old`."""
+        editor = ProgramEditor(program)
+        for node in program.graph.nodes:
+            if node.op == "output":
+                continue
+            editor.replace(node, self._emit(editor, old)) if node is old else editor.copy(node)
+        return editor.finish()
+
+    def _emit(self, editor: ProgramEditor, old: Node) -> Node:
+        carried, tables, invariants = old.args
+        rows = [editor.map(tables[i]) for i in self.tables]
+        if len(self.kept) < old.target.iterations:
+            index = editor.constant("kept_iterations", torch.tensor(self.kept))
+            rows = [editor.emit(_ATEN.index_select.default, (t, 0, index)) for t in rows]
+        rows += [editor.constant(f"solver_{i}", t) for i, t in enumerate(self.added)]
+        starts = [editor.constant(f"solver_start_{i}", torch.zeros(s)) for i, s in enumerate(self.started)]
+        val = old.meta["val"] + tuple(torch.empty(s, device="meta") for s in self.started)
+        operands = ((*map(editor.map, carried), *starts), tuple(rows), tuple(editor.map(invariants[i]) for i in self.invariants))
+        return editor.emit(self.loop, operands, like=old, val=val)
+
+
+def resample(euler: EulerLoop, solver: str, evaluations: int) -> Resampling:
+    """The same flow with so many evaluations of the velocity."""
+    loop: RolledLoop = euler.node.target
+    kept = kept_iterations(loop.iterations, evaluations)
+    rows = coefficients(euler.steps, kept, solver)
+    two = any(past for _, past in rows)
+    body, read = _body(loop, euler, two)
+    tables = tuple(i for i in range(loop.tables) if ("table", i) in read)
+    invariants = tuple(i for i in range(len(euler.node.args[2])) if ("invariant", i) in read)
+    added = tuple(torch.tensor([r[i] for r in rows]) for i in range(1 + two))
+    new = replace(loop, body=body, iterations=evaluations, carried=1 + two, tables=len(tables) + len(added))
+    started = (tuple(euler.velocity.meta["val"].shape),) if two else ()
+    return Resampling(new, tuple(kept), tables, invariants, added, started)
+
+
+def _body(loop: RolledLoop, euler: EulerLoop, two: bool) -> tuple[Graph, set[tuple[str, int]]]:
+    """The body with another last sum, and the ports that it reads."""
+    graph, copied = Graph(), {}
+    old = loop.placeholders()
+    ports = {p: ("table", i) for i, p in enumerate(old[loop.carried: loop.carried + loop.tables])}
+    ports |= {p: ("invariant", i) for i, p in enumerate(old[loop.carried + loop.tables:])}
+    needed, stack = set(), [euler.velocity]
+    while stack:
+        n = stack.pop()
+        if n not in needed:
+            needed.add(n)
+            stack.extend(n.all_input_nodes)
+
+    def port(name: str, val: torch.Tensor) -> Node:
+        node = graph.placeholder(name)
+        node.meta["val"] = val
+        return node
+
+    def op(target, *args: Node) -> Node:
+        node = graph.call_function(target, args)
+        node.meta["val"] = infer_val(node)
+        return node
+
+    velocity_val, number = euler.velocity.meta["val"], torch.empty((), device="meta")
+    sample = copied[old[0]] = port("carry_0", old[0].meta["val"])
+    before = port("carry_1", velocity_val) if two else None
+    for p in (p for p, (kind, _) in ports.items() if kind == "table" and p in needed):
+        copied[p] = port(p.name, p.meta["val"])
+    now, past = port("solver_now", number), port("solver_before", number) if two else None
+    for p in (p for p, (kind, _) in ports.items() if kind == "invariant" and p in needed):
+        copied[p] = port(p.name, p.meta["val"])
+    for n in loop.body.nodes:
+        if n.op == "call_function" and n in needed:
+            copied[n] = graph.node_copy(n, lambda m: copied[m])
+
+    velocity = copied[euler.velocity]
+    change = op(_ATEN.mul.Tensor, velocity, now)
+    if before is not None and past is not None:
+        change = op(_ATEN.add.Tensor, change, op(_ATEN.mul.Tensor, before, past))
+    following = op(_ATEN.add.Tensor, sample, change)
+    graph.output((following, velocity) if two else (following,))
+    return graph, {kind for p, kind in ports.items() if p in needed}

@@ -1,0 +1,92 @@
+"""Files that survive a cut of power: what was there before, or what was written, whole.
+
+Owns the order of writing, syncing and renaming. Must not know what is written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+from vlacompile.errors import ConfigError
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def sync(path: Path) -> None:
+    """What a file or directory holds is on the medium. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """In one step: written beside, synced, renamed. Raises OSError; what was at `path` then stays."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """As write_file, for a path that a user chose. Raises ConfigError; what was at `path` then stays."""
+    try:
+        write_file(Path(path), data)
+    except OSError as error:
+        raise ConfigError("the file cannot be written", where=str(path), why=str(error.strerror),
+                          fix="choose another path") from error
+
+
+def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
+    """{relative path: content} into a new folder, all of it on the medium. Raises OSError."""
+    folder.mkdir(parents=True)
+    for relative, data in contents.items():
+        path = folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    for below in (p for p in folder.rglob("*") if p.is_dir()):
+        sync(below)
+    sync(folder)
+
+
+def put_tree(new: Path, out: Path) -> None:
+    """A synced folder in place of another, or of nothing. What was at `out` is at `new` afterwards. Raises OSError."""
+    if out.exists():
+        _exchange(new, out)
+    else:
+        new.rename(out)
+    sync(out.parent)
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """In one step where the system can (renameat2); else in three, between which a cut leaves `b` beside its place."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        if libc.renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in _UNSUPPORTED:
+            raise OSError(code, os.strerror(code), str(b))
+    aside = b.with_name(f"{b.name}.old{os.getpid()}")
+    b.rename(aside)
+    try:
+        a.rename(b)
+    except OSError:
+        aside.rename(b)
+        raise
+    aside.rename(a)

@@ -1,0 +1,134 @@
+"""Targets: where a bundle will run. `targets/*.toml` -> frozen dataclasses; every fact has a source.
+
+A board's file holds its facts and power modes; NAME@MODE+SOFTWARE chooses one of them and one of
+`targets/software/*.toml`. Its rates and launch costs follow from these (board_rates.py).
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import re
+from dataclasses import asdict, dataclass, field
+
+from vlacompile.errors import ConfigError, nearest
+from vlacompile.files.toml import load_toml, shipped
+from vlacompile.hardware.board import Board, Mode, Software, check_board
+from vlacompile.hardware.board_cost_model import modelled_launch, modelled_rates
+from vlacompile.hardware.cost_model import Launch, Rates, SchemeRates
+from vlacompile.vocabulary import BACKENDS, SCHEMES
+
+SOFTWARE = "targets/software"
+PROCESSORS = ("x86_64", "aarch64")
+ENGINES = ("onnxruntime", "tensorrt")  # others run what a recipe gives them
+__all__ = ["Launch", "Rates", "SchemeRates", "Target", "load_target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """board, power, software: of a board; None of a machine that has no facts of its own. power: the mode it runs in.
+    processor: "x86_64" or "aarch64"."""
+
+    name: str
+    description: str
+    backend: str
+    launch: Launch
+    rates: Rates | None = None
+    board: Board | None = None
+    power: Mode | None = None
+    software: Software | None = None
+    processor: str = platform.machine()
+
+
+@dataclass(frozen=True)
+class _File:
+    """As a target is written. A board has modes, and neither launch nor rates. processor: None is that of this machine,
+    and aarch64 of a board."""
+
+    name: str
+    description: str
+    backend: str
+    launch: Launch | None = None
+    rates: Rates | None = None
+    board: Board | None = None
+    mode: tuple[Mode, ...] = field(default=())
+    default_mode: str | None = None
+    default_software: str | None = None
+    processor: str | None = None
+
+
+_SELECTION = re.compile(r"(?P<file>.*?)(?:@(?P<mode>[^@+/\\]+))?(?:\+(?P<software>[^@+/\\]+))?")
+
+
+def load_target(name_or_path: str) -> Target:
+    """A shipped target by name, or a .toml file; of a board also NAME@MODE, NAME+SOFTWARE or NAME@MODE+SOFTWARE, as
+    "orin-nano-8gb@15w+jetpack-7.2". Raises ConfigError."""
+    chosen = _SELECTION.fullmatch(name_or_path)
+    assert chosen is not None, "every string matches"
+    file = load_toml(_File, chosen["file"], "targets", "target")
+    where = f'target "{file.name}"'
+    known = [name for name in BACKENDS if name in ENGINES]
+    if file.backend not in known:
+        raise ConfigError(f'backend "{file.backend}" does not exist', where=where,
+                          why=nearest(file.backend, known), fix="choose one of the known backends")
+    if file.board is not None:
+        return _on_board(file, file.board, chosen["mode"], chosen["software"], where)
+    if chosen["mode"] or chosen["software"]:
+        raise ConfigError(f'"{name_or_path}" has no modes to choose from', where=where,
+                          why="only a board has power modes and software", fix=f'write "{chosen["file"]}"')
+    odd = [k for k in ("mode", "default_mode", "default_software") if getattr(file, k)]
+    if odd or file.launch is None:
+        raise ConfigError(f'key "{odd[0]}" belongs to a board' if odd else 'key "launch" is missing', where=where,
+                          why="there is no [board]", fix="describe the board, or remove it" if odd else "add [launch]")
+    _check_rates(file.rates, where)
+    if file.processor not in (None, *PROCESSORS):
+        raise ConfigError(f'processor "{file.processor}" does not exist', where=where,
+                          why=nearest(file.processor, PROCESSORS), fix=f"choose one of: {', '.join(PROCESSORS)}")
+    return Target(file.name, file.description, file.backend, file.launch, file.rates,
+                  processor=file.processor or platform.machine())
+
+
+def modes_of(name: str) -> tuple[Mode, ...]:
+    """All power modes of a target; none where it is no board."""
+    return load_toml(_File, name, "targets", "target").mode
+
+
+def _on_board(file: _File, board: Board, mode: str | None, software: str | None, where: str) -> Target:
+    if file.launch is not None or file.rates is not None:
+        raise ConfigError("a board with [launch] or [rates]", where=where, why="a board's follow from its facts",
+                          fix="remove them")
+    check_board(board, file.mode, where)
+    modes = {m.name: m for m in file.mode}
+    for key, name in (("mode", mode or file.default_mode), ("software", software or file.default_software)):
+        if name is None:
+            raise ConfigError(f'key "default_{key}" is missing', where=where, why=f"no {key} was chosen either",
+                              fix=f'add it, or choose one as "{file.name}@{file.mode[0].name}+jetpack-6.2"')
+    name = mode or file.default_mode
+    if name not in modes:
+        raise ConfigError(f'no mode is called "{name}"', where=where, why=nearest(name, modes),
+                          fix=f"choose one of: {', '.join(modes)}")
+    power = modes[name]
+    found = _software(software or file.default_software, where)
+    return Target(f"{file.name}@{power.name}+{found.name}", file.description, file.backend,
+                  modelled_launch(board, power), modelled_rates(board, power), board, power, found, "aarch64")
+
+
+def _software(name: str, where: str) -> Software:
+    known = shipped(SOFTWARE)
+    if name not in known:
+        raise ConfigError(f'no software is called "{name}"', where=where, why=nearest(name, known),
+                          fix=f"choose one of: {', '.join(known)}")
+    found = load_toml(Software, str(known[name]), SOFTWARE)
+    if not 0 < found.context_mb < math.inf or not found.source.strip() or not found.context_source.strip():
+        raise ConfigError(f"context_mb = {found.context_mb}, or a source is empty", where=str(known[name]),
+                          why="every fact is positive and has a source", fix="correct the file")
+    return found
+
+
+def _check_rates(rates: Rates | None, where: str) -> None:
+    for scheme in SCHEMES:
+        found = getattr(rates, scheme, None)
+        for key, rate in asdict(found).items() if found else ():
+            if rate is not None and not (0 < rate < math.inf or rate == 0 and key == "call_us"):
+                raise ConfigError(f"rates.{scheme}.{key} = {rate}", where=where,
+                                  why="a rate is positive and finite", fix="measure it, or leave the key away")

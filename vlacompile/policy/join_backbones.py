@@ -1,0 +1,116 @@
+"""Several policies -> one, of which a session runs one backbone at a time and shares what they have in common.
+
+Owns which inputs are the same one. That equal work is done once and stored once follows from the passes, and which
+stage serves which backbone from the graph (compiler/staging/partition.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import torch
+
+from vlacompile.errors import SourceError, nearest
+from vlacompile.policy.policy import Policy
+
+MOST = 4  # backbones of a bundle, and of a router's table: VLART_MAX_BACKBONES
+
+
+def join(backbones: Mapping[str, Policy], name: str | None = None, *, apart: Collection[str] = ()) -> Policy:
+    """One policy of several: its output `<backbone>.<output>` is that backbone's action chunk.
+
+    backbones: {name: policy}, the default first. Inputs of one name, type and shape are one input, unless they are
+    filled from texts by different tokenizers, or are named in `apart`: these become `<backbone>.<input>`. name: of the
+    policy; None: theirs, joined by "+".
+    Raises SourceError where the policies give actions of different kinds, or would be driven differently.
+    """
+    where = f"vlacompile.join({', '.join(backbones)})"
+    _check(backbones, where)
+    inputs = {n: p.sources for n, p in backbones.items()}
+    for one in apart:
+        known = {s for sources in inputs.values() for s in sources}
+        if one not in known:
+            raise SourceError(f'no input is called "{one}"', where=f"{where}, apart", why=nearest(one, known),
+                              fix="name inputs that mean different things to the backbones")
+    own = _own_names(backbones, frozenset(apart), where)
+    sources, examples, texts = {}, {}, {}
+    for n, p in backbones.items():
+        sources |= {own[n][s]: source for s, source in p.sources.items()}
+        examples = {own[n][s]: t for s, t in p.example_inputs.items()} | examples
+        for s, text in p.texts.items():
+            texts[own[n][s]] = text if text.mask is None else replace(text, mask=own[n][text.mask])
+    functions = {n: p.observe for n, p in backbones.items()}
+    outputs = {n: p.outputs[0] for n, p in backbones.items()}
+    names = {n: f"{n}.{outputs[n]}" for n in backbones}
+
+    def observe(**given: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {names[n]: function(**{s: given[o] for s, o in own[n].items()})[outputs[n]]
+                for n, function in functions.items()}
+
+    first = next(iter(backbones.values()))
+    return Policy(name or "+".join(p.name for p in backbones.values()), observe, sources, examples,
+                  outputs=tuple(names.values()), execute=first.execute, ensemble=first.ensemble,
+                  calibration=_calibration(backbones, own, where), decoder=first.decoder,
+                  texts=texts, backbones=names)
+
+
+def _check(backbones: Mapping[str, Policy], where: str) -> None:
+    if not 2 <= len(backbones) <= MOST or not all(n and n.replace("_", "a").isalnum() for n in backbones):
+        raise SourceError(f"{len(backbones)} backbones cannot be joined", where=where,
+                          why=f"it takes 2 to {MOST}, named with letters, digits and underscores",
+                          fix="join({'light': one, 'heavy': another})")
+    first = next(iter(backbones.values()))
+    for n, p in backbones.items():
+        for what in ("execute", "ensemble", "decoder"):
+            if getattr(p, what) != getattr(first, what):
+                raise SourceError(f'the actions of "{n}" are not driven as the first backbone\'s', where=where,
+                                  why=f"{what}: {getattr(p, what)!r} is not {getattr(first, what)!r}",
+                                  fix="backbones share the action queue: give all of them the same, or compile them apart")
+        reason = ("it has a declared loop: write it inside observe" if p.loop is not None else
+                  f"it keeps {len(p.outputs)} outputs, one can become actions" if len(p.outputs) != 1 else
+                  "inputs of it are filled from its last chunk" if p.guidance is not None else
+                  "it is joined already" if p.backbones else None)
+        if reason is not None:
+            raise SourceError(f'"{n}" cannot be joined', where=where, why=reason, fix="give a policy of one function")
+
+
+def _own_names(backbones: Mapping[str, Policy], apart: frozenset[str], where: str) -> dict[str, dict[str, str]]:
+    """{backbone: {its input: the joined policy's}}"""
+    users: dict[str, list[str]] = {}
+    for n, p in backbones.items():
+        for s in p.sources:
+            users.setdefault(s, []).append(n)
+    split = set(apart)
+    for s, names in users.items():
+        policies = [backbones[n] for n in names]
+        texts = {(t.tokenizer, t.mask, t.fit, t.ending) if (t := p.texts.get(s)) else None for p in policies}
+        if len(texts) > 1:
+            split |= {s, *(t.mask for p in policies if (t := p.texts.get(s)) and t.mask is not None)}
+    for s, names in users.items():
+        kinds = {n: (backbones[n].sources[s], tuple(backbones[n].example_inputs[s].shape), backbones[n].example_inputs[s].dtype)
+                 for n in names}
+        if s not in split and len(set(kinds.values())) > 1:
+            a, b = next((x, y) for x in kinds for y in kinds if kinds[x] != kinds[y])
+            raise SourceError(f'"{s}" is one thing to "{a}" and another to "{b}"', where=where,
+                              why=f"{kinds[a]} is not {kinds[b]}", fix=f'make them the same, or join(..., apart=("{s}",))')
+    return {n: {s: f"{n}.{s}" if s in split and len(users[s]) > 1 else s for s in p.sources} for n, p in backbones.items()}
+
+
+def _calibration(backbones: Mapping[str, Policy], own: Mapping[str, Mapping[str, str]], where: str) -> tuple[dict, ...]:
+    """Their observations side by side: of one time, one each. None where none has any."""
+    counts = {n: len(p.calibration) for n, p in backbones.items()}
+    if len(set(counts.values())) > 1:
+        raise SourceError("the backbones were given different recorded observations", where=where,
+                          why=", ".join(f"{n}: {c}" for n, c in counts.items()), fix="give all of them the same, or none")
+    joined = []
+    for i in range(next(iter(counts.values()))):
+        row: dict[str, torch.Tensor] = {}
+        for n, p in backbones.items():
+            for s, tensor in p.calibration[i].items():
+                known = row.setdefault(own[n][s], tensor)
+                if known is not tensor and not torch.equal(known, tensor):
+                    raise SourceError(f'observation {i} of "{n}" is another one', where=f"{where}, calibration",
+                                      why=f'"{s}" differs', fix="give the backbones the same observations, in one order")
+        joined.append(row)
+    return tuple(joined)

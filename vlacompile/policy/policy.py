@@ -1,0 +1,296 @@
+"""What a frontend hands to the compiler: an inference function and its declared inputs.
+
+Owns `Source`, `Loop` and `Policy` and their validation. Must not know model families,
+graphs or backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+
+import torch
+
+from vlacompile.errors import CaptureError, SourceError, nearest
+from vlacompile.policy import type_checks as declared
+from vlacompile.policy.action_decoding import Decoder, Guidance
+from vlacompile.policy.function_call import check_call, named, tensors
+from vlacompile.policy.iterations import iterations
+from vlacompile.policy.text import Text
+from vlacompile.vocabulary import DTYPES, UPDATES
+
+TORCH_DTYPES: dict[torch.dtype, str] = {
+    torch.float32: "f32",
+    torch.uint8: "u8",
+    torch.int8: "i8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.bool: "bool",
+    torch.float16: "f16",
+    torch.float64: "f64",
+    torch.bfloat16: "bf16",
+}
+assert set(TORCH_DTYPES.values()) == set(DTYPES)
+# Types that no engine takes, and the one that the bundle takes instead: whoever writes the source converts.
+TAKEN_AS: dict[torch.dtype, torch.dtype] = {
+    torch.bfloat16: torch.float32,
+    torch.float64: torch.float32,
+    torch.uint16: torch.int32,
+    torch.int16: torch.int32,
+    torch.int8: torch.int32,
+}
+
+
+def as_taken(tensor: torch.Tensor) -> torch.Tensor:
+    """A source's content, or an output, in the type that the bundle has for it."""
+    return tensor.to(TAKEN_AS[tensor.dtype]) if tensor.dtype in TAKEN_AS else tensor
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input of a policy and how often it changes.
+
+    update: "static" (known when compiling: its example value is folded in), "task" (per
+        instruction), "observation" (per replan, as camera frames), "step" (per loop, as the
+        noise that a denoising loop starts from), "tick" (per control tick).
+    clock: nominal rate in Hz, or None when it is not periodic.
+    history: how many observations the policy sees. With n > 1 the inference function takes [1,n,...], oldest first;
+        the robot writes the newest alone, [1,...]. All histories of a policy advance together, once per
+        step (or observe) before which at least one of them was written; the first observation fills them.
+    """
+
+    update: str
+    clock: float | None = None
+    history: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.update, str) or self.update not in UPDATES:
+            raise SourceError(
+                f'"{self.update}" is not an update class',
+                where="vlacompile.Source(update=...)",
+                why=nearest(str(self.update), UPDATES),
+                fix="choose how often this input changes",
+            )
+        declared.whole(self.history, 1, "vlacompile.Source(history=...)", "give the number of observations that the policy "
+                       "sees")
+        if self.history > 1 and self.update not in ("observation", "tick"):
+            raise SourceError(
+                f"a history of {self.history} of a source that changes per {self.update}",
+                where="vlacompile.Source(history=...)",
+                why="a history holds at least one observation, of a source that is observed",
+                fix='use update="observation" and the number of observations that the policy sees',
+            )
+        if self.clock is not None:
+            declared.positive(self.clock, "vlacompile.Source(clock=...)", "give a rate in Hz, or None for an input that is "
+                              "not periodic")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A declared loop, for a policy whose `step` is a function of its own.
+
+    iterations: how often `step` runs per replan.
+    carry: {argument of `step`: input or observe output that it starts from}. `step` returns a dict
+        with the same keys (the next values); after the last iteration they are policy outputs.
+    index: name of the argument of `step` that receives the iteration 0, 1, ... as an int, or None.
+    """
+
+    iterations: int
+    carry: Mapping[str, str]
+    index: str | None = None
+
+    def __post_init__(self) -> None:
+        declared.whole(self.iterations, 1, "vlacompile.Loop(iterations=...)", "give how often the step runs")
+        fix = 'give {argument of step: what it starts from}, as {"action": "noise"}'
+        declared.mapping(self.carry, "vlacompile.Loop(carry=...)", str, fix)
+        declared.instance(self.index, str, "vlacompile.Loop(index=...)", "give the name of the argument, or None")
+        if not self.carry:
+            declared.refuse("nothing is carried", "vlacompile.Loop(carry=...)", "every iteration would do the same", fix)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An inference function with named inputs.
+
+    observe: callable(**inputs) -> dict of tensors. It takes raw inputs (uint8 frames, joint state,
+        token ids) and returns robot actions: pre- and post-processing belong inside. A nn.Module, a
+        bound method, or a closure over modules. A list of n tensors [1,...] of one shape, as one action
+        per step, is the output [1,n,...].
+    sources: {input name: Source}; the names are the keyword arguments of `observe`.
+    example_inputs: {input name: tensor}; their shapes and dtypes are the compiled ones.
+    step, loop: only for a loop that is declared rather than written inside `observe`.
+    execute: how many actions of a chunk are executed per replan, unless the recipe says otherwise; None: all.
+    ensemble: decay of the temporal ensembling that the policy is meant to be driven with (see the recipe's
+        action.decay), unless the recipe says how many actions are executed; None: a queue.
+    calibration: recorded inputs as example_inputs, for what is decided by measuring; empty: some are generated.
+    solvers: {name: evaluations -> this policy with another sampler}, for a denoising loop that the compiler does not
+        know how to shorten by its graph; the inputs are among those of this policy.
+    outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
+        is [1, H, action_dim], or when `decoder` says how it becomes actions.
+    decoder: what the runtime does with the first output: tokens to actions, actions relative to the state.
+    texts: {source of token ids: how the runtime makes them of a text}; without it the host writes the ids.
+    guidance: sources that the runtime fills from the last chunk (real-time chunking inside the function).
+    backbones: {name: output} of policies that were joined (see join.py), of which a session runs one at a time; the
+        first is the default. Empty: the policy is one.
+    Raises SourceError when names, shapes or types do not fit together.
+    """
+
+    name: str
+    observe: Callable[..., Mapping[str, torch.Tensor]]
+    sources: Mapping[str, Source]
+    example_inputs: Mapping[str, torch.Tensor]
+    step: Callable[..., Mapping[str, torch.Tensor]] | None = None
+    loop: Loop | None = None
+    outputs: tuple[str, ...] = field(default=("action",))
+    execute: int | None = None
+    ensemble: float | None = None
+    calibration: tuple[Mapping[str, torch.Tensor], ...] = field(default=())
+    solvers: Mapping[str, Callable[[int], Policy]] = field(default_factory=dict)
+    decoder: Decoder | None = None
+    guidance: Guidance | None = None
+    texts: Mapping[str, Text] = field(default_factory=dict)
+    backbones: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f'Policy "{self.name}"'
+        self._check_types(where)
+        if set(self.sources) != set(self.example_inputs):
+            odd = sorted(set(self.sources) ^ set(self.example_inputs))
+            raise SourceError(
+                f"sources and example_inputs name different inputs: {', '.join(odd)}",
+                where=where,
+                why="every source needs one example tensor, and the other way round",
+                fix="give the same keys to both",
+            )
+        if all(s.update == "static" for s in self.sources.values()):
+            raise SourceError("the policy has no input", where=where, why="what depends on nothing is one chunk of numbers",
+                              fix='declare what the robot writes as sources, as {"state": vlacompile.Source("observation")}')
+        for name, tensor in self.example_inputs.items():
+            declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise SourceError(
+                    f'example input "{name}" holds NaN or infinity',
+                    where=where,
+                    why="examples are also the golden inputs, and the runtime refuses such values",
+                    fix="give a recorded or generated observation",
+                )
+        for i, inputs in enumerate(self.calibration):
+            odd = [n for n, t in self.example_inputs.items() if n not in inputs
+                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape or inputs[n].dtype != t.dtype]
+            if odd:
+                raise SourceError(
+                    f'calibration observation {i} does not fit: "{odd[0]}"',
+                    where=where,
+                    why="it is missing, or has another shape or dtype than the example",
+                    fix="give every input as in example_inputs",
+                )
+        for name, source in self.sources.items():
+            shape = tuple(self.example_inputs[name].shape)
+            if source.history > 1 and shape[:2] != (1, source.history):
+                raise SourceError(
+                    f'example input "{name}" is not a history of {source.history} observations',
+                    where=where,
+                    why=f"it has shape {list(shape)}, not [1,{source.history},...]",
+                    fix="stack the observations, oldest first, along dimension 1",
+                )
+        for name, text in self.texts.items():
+            self._check_text(name, text)
+        if (self.step is None) != (self.loop is None):
+            raise SourceError(
+                "step and loop are given one without the other",
+                where=where,
+                why="a declared loop is a step function and its iteration count and carry",
+                fix="give both, or write the loop inside observe and give neither",
+            )
+        both = [n for n in self.outputs if n in self.sources]
+        if both:
+            raise SourceError(
+                f'"{both[0]}" names an input and an output',
+                where=where,
+                why="every value of a bundle has a name of its own",
+                fix="return the tensor by another name",
+            )
+        if self.backbones and (len(self.backbones) < 2 or tuple(self.backbones.values()) != tuple(self.outputs)):
+            raise SourceError(
+                f"backbones name {', '.join(self.backbones.values())}",
+                where=where,
+                why=f"each of two or more has an output of its own, in their order; outputs are {', '.join(self.outputs)}",
+                fix="use vlacompile.join(), which sets both",
+            )
+        if not self.outputs:
+            raise SourceError(
+                "outputs is empty",
+                where=where,
+                why="a policy without outputs computes nothing",
+                fix='name at least one returned tensor, as outputs=("action",)',
+            )
+
+    def _check_types(self, where: str) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            declared.refuse(f"{self.name!r} is no name", "vlacompile.Policy(name=...)", "bundles are listed by it",
+                            "give a string that is not empty")
+        declared.function(self.observe, f"{where}, observe")
+        if self.step is not None:
+            declared.function(self.step, f"{where}, step")
+        declared.mapping(self.sources, f"{where}, sources", Source, 'give {"image": vlacompile.Source("observation"), ...}')
+        declared.mapping(self.example_inputs, f"{where}, example_inputs", None, "give a tensor for every source")
+        declared.names(self.outputs, f"{where}, outputs")
+        declared.instance(self.loop, Loop, f"{where}, loop", "give a vlacompile.Loop(...)")
+        if self.execute is not None:
+            declared.whole(self.execute, 1, f"{where}, execute", "give how many actions of a chunk are executed, or None")
+        declared.instance(self.ensemble, Real, f"{where}, ensemble", "give the decay, as 0.01, or None")
+        declared.instance(self.decoder, Decoder, f"{where}, decoder", "give a vlacompile.policy.action_decoding.Decoder, or None")
+        declared.instance(self.guidance, Guidance, f"{where}, guidance", "give a vlacompile.policy.action_decoding.Guidance, or None")
+        declared.mapping(self.texts, f"{where}, texts", Text, "give {source of tokens: vlacompile.policy.text.Text(...)}")
+        declared.instance(self.calibration, (tuple, list), f"{where}, calibration", "give a tuple of observations")
+        for i, inputs in enumerate(self.calibration):
+            declared.mapping(inputs, f"{where}, calibration observation {i}", None, "give inputs as in example_inputs")
+        # what asks for a gradient cannot be read as an array; a policy that runs has no use for it
+        examples = {n: t.detach() if isinstance(t, torch.Tensor) else t for n, t in self.example_inputs.items()}
+        object.__setattr__(self, "example_inputs", examples)
+        object.__setattr__(self, "outputs", tuple(self.outputs))
+        object.__setattr__(self, "calibration", tuple(
+            {n: t.detach() if isinstance(t, torch.Tensor) else t for n, t in x.items()} for x in self.calibration))
+
+    def _check_text(self, name: str, text: Text) -> None:
+        for which, dtypes in ((name, (torch.int64, torch.int32)), (text.mask, (torch.bool,))):
+            example = self.example_inputs.get(which) if which is not None else None
+            fits = example is not None and example.dtype in dtypes and example.dim() == 2 and example.shape[0] == 1
+            fits = fits and example.shape == self.example_inputs[name].shape and self.sources[which].history == 1
+            if which is not None and not fits:
+                shape = None if example is None else ",".join(map(str, example.shape))
+                raise SourceError(
+                    f'"{which}" cannot be filled from a text',
+                    where=f'Policy "{self.name}", texts["{name}"]',
+                    why="no such source" if example is None else
+                    f"it is {TORCH_DTYPES[example.dtype]}[{shape}], not {TORCH_DTYPES[dtypes[0]]}[1,L] without a history",
+                    fix="name a source of token ids [1,L], i64 or i32, and a mask of the same shape, bool",
+                )
+
+    def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The whole original function, a declared loop unrolled; the reference for parity. Inputs may be in the types
+        that the bundle takes."""
+        inputs |= {n: inputs[n].to(t.dtype) for n, t in self.example_inputs.items() if n in inputs and inputs[n].dtype != t.dtype}
+        values = named(self.name, self.observe, self.observe(**inputs), self.outputs[0])
+        if self.loop is not None:
+            values |= self._looped(inputs, values)
+        return values | tensors(self.name, self.observe if self.step is None else self.step, values, self.outputs)
+
+    def _looped(self, inputs: Mapping[str, torch.Tensor], values: dict) -> dict[str, torch.Tensor]:
+        known, carry = {**inputs, **values}, {}
+        for name, start in self.loop.carry.items():
+            if start not in known:
+                raise CaptureError(f'the loop starts "{name}" from "{start}", which is not there',
+                                   where=f'Policy "{self.name}", loop.carry', why=nearest(start, known),
+                                   fix="name an input, or what observe returns")
+            carry[name] = known[start]
+        for k in iterations(self.loop.iterations):
+            index = {self.loop.index: k} if self.loop.index else {}
+            try:
+                answer = self.step(**values, **carry, **index)
+            except TypeError:
+                check_call(self.name, self.step, [*values, *carry, *index], "the loop's step")
+                raise
+            carry = named(self.name, self.step, answer, next(iter(self.loop.carry)))
+        return carry

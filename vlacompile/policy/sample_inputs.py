@@ -1,0 +1,93 @@
+"""Inputs that golden frames are recorded for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from vlacompile.policy.policy import Source
+
+
+def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], count: int,
+                  seed: int) -> list[tuple[str, dict[str, torch.Tensor]]]:
+    """Inputs that exercise every cache: first the example; then everything but the task anew; then one
+    source at a time; the rest all anew. [(label, {name: tensor})], deterministic in `seed`."""
+    rng = np.random.default_rng(seed)
+    live = [n for n, s in sources.items() if s.update != "static"]
+    fast = [n for n in live if sources[n].update != "task"]
+    frames = [("example", dict(example))]
+    plans = [("observations changed", fast), ("task changed", [n for n in live if n not in fast])]
+    plans += [(f"{name} changed", [name]) for name in fast]
+    while len(frames) < count:
+        label, changed = plans[len(frames) - 1] if len(frames) <= len(plans) else ("all changed", live)
+        inputs = dict(frames[-1][1])
+        inputs |= {n: vary(example[n], rng) for n in changed}
+        frames.append((label, inputs))
+    return frames
+
+
+EDGES = 4  # frames, which all sources share
+
+
+def edge_inputs(sources: Mapping[str, Source], example: Mapping[str, torch.Tensor]) \
+        -> list[tuple[str, list[dict[str, torch.Tensor]]]]:
+    """Inputs at the edges of what sources may hold: nothing, everything and one element of a mask; zeros, equal numbers, and
+    the range's ends elsewhere. [(label, the edges of all sources, then of fewer for a function that fails there: without
+    indices, without masks, without both)]."""
+    live = [n for n, s in sources.items() if s.update != "static"]
+    masks = {n for n in live if example[n].dtype is torch.bool}
+    indices = {n for n in live if not example[n].is_floating_point() and example[n].dtype not in (torch.bool, torch.uint8)}
+    found = []
+    for k in range(EDGES):
+        edges = {n: edge(example[n], k) for n in live}
+        kept = [edges, *({n: t for n, t in edges.items() if n not in out} for out in (indices, masks, indices | masks) if out)]
+        found.append((f"edges {k + 1} of {EDGES}", [{**example, **e} for e in kept if e]))
+    return found
+
+
+def edge(example: torch.Tensor, k: int) -> torch.Tensor:
+    """The k-th of EDGES tensors like `example`. Indices and numbers stay within the example's range; the bytes of
+    frames within theirs."""
+    if example.dtype is torch.bool:
+        none = torch.zeros_like(example)
+        first, last = none.clone(), none.clone()
+        if example.numel():
+            first.view(-1)[0], last.view(-1)[-1] = True, True
+        return (none, ~none, first, last)[k]
+    if not example.numel():
+        return example.clone()
+    low, high = (0, 255) if example.dtype is torch.uint8 and example.dim() >= 3 else (example.min().item(), example.max().item())
+    middle = example.reshape(-1)[0].item()
+    zero = 0 if low <= 0 <= high or example.is_floating_point() else low
+    return torch.full_like(example, (zero, high, low, middle)[k])
+
+
+def spoken_in_turn(frames: list[tuple[str, dict[str, torch.Tensor]]], spoken: Sequence[Mapping[str, np.ndarray]],
+                   ) -> list[tuple[str, dict[str, torch.Tensor]]]:
+    """The same frames with the known texts for theirs: the next one wherever their text changes. spoken: {source of
+    tokens or of their mask: array}; none: the frames as they are."""
+    found, turn = [], -1
+    for i, (label, inputs) in enumerate(frames):
+        turn += i == 0 or any(not torch.equal(inputs[n], frames[i - 1][1][n]) for n in (spoken[0] if spoken else ()))
+        own = spoken[turn % len(spoken)] if spoken else {}
+        found.append((label, inputs | {n: torch.from_numpy(a) for n, a in own.items()}))
+    return found
+
+
+def vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Another tensor of the same kind, near enough to be an input of the same policy: floats are disturbed,
+    byte images shifted and made noisy, other integers permuted (ids stay in their range), booleans kept."""
+    if example.dim() == 0:
+        return vary(example[None], rng)[0]
+    array = example.numpy()
+    if array.dtype.kind == "f":
+        spread = float(array.std()) or 1.0
+        return torch.from_numpy((array + 0.1 * spread * rng.standard_normal(array.shape)).astype(array.dtype))
+    if array.dtype == np.uint8 and array.ndim >= 3:
+        shifted = np.roll(array, rng.integers(1, 9, 2), (-3, -2))
+        return torch.from_numpy(np.clip(shifted + rng.integers(-8, 9, array.shape), 0, 255).astype(np.uint8))
+    if array.dtype.kind in "iu":
+        return torch.from_numpy(rng.permutation(array.ravel()).reshape(array.shape))
+    return example

@@ -1,0 +1,206 @@
+"""What the stages of a bundle have to do, kernel by kernel, read from their ONNX graphs.
+
+Owns shapes -> operations and bytes. Knows no machine: `model.py` makes times of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx
+from onnx import TensorProto
+
+from vlacompile.bundle.directory import Bundle
+from vlacompile.bundle.plan.plan import Stage
+from vlacompile.errors import BundleError
+from vlacompile.vocabulary import COMPILED
+
+SCHEME_OF = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8", TensorProto.UINT8: "int8",
+             TensorProto.INT4: "int4", TensorProto.UINT4: "int4"}
+BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
+# What only renames or rescales a weight on its way into a product.
+CARRIES_WEIGHT = ("DequantizeLinear", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity")
+CUTS = ("Slice", "Split")
+PRODUCTS = ("MatMul", "Gemm", "DynamicQuantizeMatMul", "MatMulNBits")
+# Shape arithmetic and views: no kernel of an engine.
+VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", "Split", "Slice", "Transpose", "Concat",
+         "DequantizeLinear", "QuantizeLinear")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One product. kind: linear, conv, depthwise, attention (of two activations) or embedding. rows: how often each
+    weight is used. operations: 2 per multiply-add. weights, stored: numbers and bytes, with scales, that one call reads.
+    moved: bytes of activations read and written."""
+
+    name: str
+    kind: str
+    scheme: str
+    rows: int
+    operations: int
+    stored: int
+    moved: int
+    weights: int
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """One run of a stage's engine; a loop's body runs `iterations` times. small: other kernels, as norms and sums, that
+    an engine may fuse into the products. constants: bytes that the engine holds. live: most bytes of activations that are
+    alive at once."""
+
+    stage: str
+    iterations: int
+    kernels: tuple[Kernel, ...]
+    small: int
+    constants: int
+    live: int
+
+    def of(self, field: str) -> int:
+        """The sum of a field over all kernels and iterations."""
+        return self.iterations * sum(getattr(k, field) for k in self.kernels)
+
+
+def work_of(bundle: Bundle) -> tuple[StageWork, ...]:
+    """Of every stage, in the plan's order. Of a stage that is no ONNX file (TVM's), the plan's own totals;
+    one that is looked up does nothing.
+    Raises BundleError where a stage cannot be read."""
+    plan, found = bundle.plan, []
+    for stage in plan.stages:
+        if stage.backend == "library":
+            found.append(StageWork(stage.name, stage.iterations, (), 0, 0, 0))
+            continue
+        if stage.backend in COMPILED or stage.artefact is None:
+            found.append(_from_plan(stage))
+            continue
+        path = bundle.path / plan.files[stage.artefact].path
+        try:
+            model = onnx.load(path, load_external_data=False)
+        except Exception as error:  # protobuf's errors have no common class
+            raise BundleError("a stage cannot be read", where=str(path), why=f"{type(error).__name__}: {error}",
+                              fix="build the bundle again") from error
+        found.append(_Reader(model).work(stage))
+    return tuple(found)
+
+
+def _from_plan(stage: Stage) -> StageWork:
+    kernel = Kernel(stage.name, "linear", "fp32", 1, stage.flops, stage.weight_bytes, 0, stage.weight_bytes // 4)
+    return StageWork(stage.name, stage.iterations, (kernel,), 0, stage.weight_bytes, 0)
+
+
+class _Reader:
+    """One stage's graph: types of all values, which of them are weights, and what the products are."""
+
+    def __init__(self, model: onnx.ModelProto):
+        self.nodes = list(model.graph.node)
+        self.types: dict[str, tuple[int, tuple[int, ...]]] = {}
+        for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+            tensor = value.type.tensor_type
+            self.types[value.name] = tensor.elem_type, tuple(d.dim_value for d in tensor.shape.dim)
+        self.weights = {i.name: (i.data_type, tuple(i.dims)) for i in model.graph.initializer}
+        self.types |= self.weights
+        self.makers = {name: node for node in self.nodes for name in node.output}
+        self.ends = {v.name for v in (*model.graph.input, *model.graph.output)}
+
+    def work(self, stage: Stage) -> StageWork:
+        kernels = [k for n in self.nodes if (k := self._kernel(n)) is not None]
+        small = sum(n.op_type not in (*PRODUCTS, "Conv", "Gather", "GatherBlockQuantized", *VIEWS) for n in self.nodes)
+        return StageWork(stage.name, stage.iterations, tuple(kernels), small, sum(map(self._bytes, self.weights)), self._live())
+
+    def _kernel(self, node: onnx.NodeProto) -> Kernel | None:
+        if node.op_type in ("Gather", "GatherBlockQuantized"):
+            weight = self._weight(node.input[0])
+            return None if weight is None or len(weight[1]) < 2 else self._made(node, "embedding", weight, 0)
+        if node.op_type == "Conv":
+            return self._conv(node)
+        if node.op_type not in PRODUCTS:
+            return None
+        out, left = self._dims(node.output[0]), self._dims(node.input[0])
+        turned = any(a.name == "transA" and a.i for a in node.attribute)
+        operations = 2 * math.prod(out) * left[-2 if turned else -1]
+        weight = self._weight(node.input[1])
+        if weight is None or self._weight(node.input[0]) is not None:
+            return self._made(node, "attention", None, operations)
+        return self._made(node, "linear", weight, operations, math.prod(out[:-1]))
+
+    def _shape(self, node: onnx.NodeProto, weight: tuple[int, tuple[int, ...]]) -> tuple[int, ...]:
+        if node.op_type == "MatMulNBits":  # stored in packed blocks
+            sizes = {a.name: a.i for a in node.attribute}
+            return sizes["N"], sizes["K"]
+        return weight[1][-2:]
+
+    def _conv(self, node: onnx.NodeProto) -> Kernel:
+        weight = self._weight(node.input[1])
+        if weight is None:
+            raise BundleError("a convolution whose weight is computed", where=f'node "{node.name}"',
+                              why="what it costs is not modelled", fix="profile the bundle by measuring it")
+        out, inner = self._dims(node.output[0]), weight[1][1:]
+        depthwise = weight[1][1] == 1 and self._dims(node.input[0])[1] > 1
+        rows = math.prod(out) // max(out[1], 1)
+        return self._made(node, "depthwise" if depthwise else "conv", weight, 2 * math.prod(out) * math.prod(inner), rows)
+
+    def _made(self, node: onnx.NodeProto, kind: str, weight, operations: int, rows: int = 1) -> Kernel:
+        activations = [n for n in (*node.input, node.output[0]) if n and self._weight(n) is None]
+        moved = sum(self._bytes(n) for n in activations)
+        if weight is None:
+            scheme, numbers, stored = SCHEME_OF.get(self.types[node.output[0]][0], "fp32"), 0, 0
+        else:
+            scheme = "int4" if node.op_type in ("MatMulNBits", "GatherBlockQuantized") else SCHEME_OF.get(weight[0], "fp32")
+            numbers = math.prod(self._shape(node, weight)) if kind == "linear" else math.prod(weight[1])
+            stored = self._stored(node)
+        if kind == "embedding":  # the rows that are copied
+            numbers *= 2 if node.op_type == "GatherBlockQuantized" and weight[0] == TensorProto.UINT8 else 1
+            of = max(weight[1][0], 1)
+            rows = min(of, math.prod(self._dims(node.output[0])[:-1]))
+            stored, numbers = stored * rows // of, numbers * rows // of
+        return Kernel(node.name or node.output[0], kind, scheme, rows, operations, stored, moved, numbers)
+
+    def _stored(self, node: onnx.NodeProto) -> int:
+        """Bytes of weights, scales and biases behind the node's operands; of one that is cut, the node's piece."""
+
+        def walk(name: str, share: float) -> float:
+            if name in self.weights:
+                return share * self._bytes(name)
+            if self._weight(name) is None:
+                return 0.0
+            maker = self.makers[name]
+            if maker.op_type in CUTS:
+                share *= math.prod(self._dims(name)) / math.prod(self._dims(maker.input[0]))
+                return walk(maker.input[0], share)
+            return sum(walk(n, share) for n in maker.input)
+
+        return int(sum(walk(n, 1.0) for n in dict.fromkeys(node.input)))
+
+    def _weight(self, name: str) -> tuple[int, tuple[int, ...]] | None:
+        """(type, dims as they reach the product) of the constant behind a value; None: it is an activation."""
+        at = name
+        while at not in self.weights:
+            maker = self.makers.get(at)
+            if maker is None or maker.op_type not in CARRIES_WEIGHT:
+                return None
+            at = maker.input[0]
+        return self.weights[at][0], self._dims(name)
+
+    def _dims(self, name: str) -> tuple[int, ...]:
+        return self.types[name][1]
+
+    def _bytes(self, name: str) -> int:
+        code, dims = self.types.get(name, (TensorProto.FLOAT, ()))
+        bits = BITS.get(code) or 8 * onnx.helper.tensor_dtype_to_np_dtype(code).itemsize
+        return math.ceil(math.prod(dims) * bits / 8)
+
+    def _live(self) -> int:
+        """Of values between nodes, in the order of the nodes; what a view shares is counted once too often."""
+        last = {name: i for i, node in enumerate(self.nodes) for name in node.input}
+        ends: dict[int, list[str]] = {}
+        for name, i in last.items():
+            ends.setdefault(i, []).append(name)
+        alive, peak = 0, 0
+        inner = {n for node in self.nodes for n in node.output if n in last and n not in self.ends
+                 and self._weight(n) is None and node.op_type not in ("Reshape", "Squeeze", "Unsqueeze", "Identity")}
+        for i, node in enumerate(self.nodes):
+            alive += sum(self._bytes(n) for n in node.output if n in inner)
+            peak = max(peak, alive)
+            alive -= sum(self._bytes(n) for n in ends.get(i, ()) if n in inner)
+        return peak

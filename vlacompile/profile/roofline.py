@@ -1,0 +1,202 @@
+"""What a bundle would take on a target: a roofline with launch costs over its kernels. Modelled, never measured.
+
+time of a kernel = call + max(operations / rate, weight bytes / bandwidth), by the target's rates; a stage adds one
+launch. Norms, sums and softmax have no term of their own: they are in `call`, as in the figures it was taken from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from vlacompile.bundle.plan.plan import Plan
+from vlacompile.errors import ConfigError
+from vlacompile.hardware.target import Target
+from vlacompile.profile.kernel_work import Kernel, StageWork
+
+# Of a weight, in blocks of 64 with f32 scales for int4.
+BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5625}
+# Orin Nano 8 GB, in a public log of an LPCV course (L4T 36.4.7): 3.6-3.7 W idle, 8.20 W while an FP32 network runs at
+# 612 MHz on 8 SMs. Held out, from the same log: 11.62 W at 918 MHz, 6.15 W for FP16 at 413 MHz (tests/test_profile.py).
+IDLE_WATTS, WATTS_PER_SM_MHZ = 3.65, (8.20 - 3.65) / (8 * 612)
+ENERGY_BOARDS = ("orin-nano-8gb",)  # where that holds
+# What an engine asks for beside its activations: every one of profiles/rtx has 8.2 to 10.4 MB, the smallest too.
+ENGINE_SCRATCH_BYTES = 8 << 20
+CHANGING = ("observation", "step", "tick")
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """What is asked instead of what was built. precision: of all layers; iterations: of loops; cameras: how many;
+    execute: actions of a chunk that are executed before the next replan (h). None: as built."""
+
+    precision: str | None = None
+    iterations: int | None = None
+    cameras: int | None = None
+    execute: int | None = None
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """us of one run with all its iterations. compute, bandwidth: by what bounds each kernel. every: it runs for every
+    observation. weights, live: bytes. operations, products: of all iterations; how many kernels an engine launches for
+    its products is in published.py. read: bytes of weights that all products read."""
+
+    stage: str
+    iterations: int
+    compute: float
+    bandwidth: float
+    launch: float
+    every: bool
+    weights: int
+    live: int
+    operations: int
+    products: int
+    read: int
+    times: float = 1.0  # how often it stands for itself; of a camera's stage when the number of cameras is changed
+
+    @property
+    def total(self) -> float:
+        return self.times * (self.compute + self.bandwidth + self.launch)
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """us and bytes. same: a replan whose instruction is the old one; new: the first after another. memory: weights of
+    all engines, most activations of one and its scratch, values between stages; what CUDA takes is not in it. watts:
+    None: not known. execute: actions that a replan is good for; 0: the policy gives none."""
+
+    target: str
+    stages: tuple[StageTime, ...]
+    arena: int
+    watts: float | None
+    execute: int = 0
+    scratch: int = 0
+
+    @property
+    def same(self) -> float:
+        return sum(s.total for s in self.stages if s.every)
+
+    @property
+    def new(self) -> float:
+        return sum(s.total for s in self.stages)
+
+    @property
+    def actions_per_s(self) -> float | None:
+        """At most, replan after replan."""
+        return 1e6 * self.execute / self.same if self.execute and self.same else None
+
+    @property
+    def memory(self) -> int:
+        return self.arena + self.weights + self.activations
+
+    @property
+    def weights(self) -> int:
+        """A camera more is an engine more, with weights of its own."""
+        return sum(int(s.times * s.weights) for s in self.stages)
+
+    @property
+    def activations(self) -> int:
+        return max((s.live for s in self.stages), default=0) + self.scratch
+
+    @property
+    def joules(self) -> float | None:
+        """Of one replan, the whole module's."""
+        return None if self.watts is None else self.watts * self.same / 1e6
+
+
+def model(plan: Plan, work: Sequence[StageWork], target: Target, question: WhatIf = WhatIf()) -> Modelled:
+    """Raises ConfigError where the target has no rate for a kernel."""
+    updates = {s.value: s.update for s in plan.sources}
+    cameras = {s.name for s in plan.stages if _sees(plan, s.depends)}
+    back, times = plan.looking_back(), 1.0
+    if question.cameras is not None:
+        if not cameras:
+            raise ConfigError("no stage is a camera's alone", where=f'bundle "{plan.name}"',
+                              why="every stage reads more than one image, or none", fix="leave the number of cameras open")
+        times = question.cameras / camera_count(plan)
+    rows = []
+    for stage, w in zip(plan.stages, work, strict=True):
+        if question.iterations is not None and w.iterations > 1:
+            w = replace(w, iterations=question.iterations)
+        if question.precision is not None:
+            w = _in_precision(w, question.precision)
+        every = stage.name in back or any(updates[d] in CHANGING for d in stage.depends)
+        compute, bandwidth, calls = stage_us(w.kernels, target, f'stage "{w.stage}"')
+        rows.append(StageTime(w.stage, w.iterations, w.iterations * compute, w.iterations * bandwidth,
+                              w.iterations * calls + target.launch.overhead_us, every,
+                              w.constants, w.live, w.of("operations"), w.iterations * len(w.kernels), w.of("stored"),
+                              times if stage.name in cameras else 1.0))
+    return Modelled(target.name, tuple(rows), plan.arena_bytes, watts(target), _executed(plan, question),
+                    0 if target.board is None else ENGINE_SCRATCH_BYTES)
+
+
+def _executed(plan: Plan, question: WhatIf) -> int:
+    """Raises ConfigError for more than a chunk has."""
+    if question.execute is None:
+        return plan.action.execute_steps if plan.action else 0
+    if plan.action is None or question.execute > plan.action.chunk_steps:
+        raise ConfigError(f"{question.execute} actions cannot be executed per chunk", where=f'bundle "{plan.name}"',
+                          why=f"a chunk has {plan.action.chunk_steps}" if plan.action else "the policy gives no actions",
+                          fix="ask for fewer, or leave --execute out")
+    return question.execute
+
+
+def camera_count(plan: Plan) -> int:
+    """Images that have a stage of their own."""
+    return len({d for s in plan.stages if _sees(plan, s.depends) for d in s.depends})
+
+
+def stage_us(kernels: Iterable[Kernel], target: Target, where: str = "") -> tuple[float, float, float]:
+    """us of one iteration: (kernels bound by arithmetic, by bandwidth, calls). Raises ConfigError."""
+    compute = bandwidth = calls = 0.0
+    for k in kernels:
+        rates = getattr(target.rates, k.scheme, None)
+        rate = None if rates is None else {"linear": rates.linear_gflops, "attention": rates.linear_gflops,
+                                           "embedding": rates.linear_gflops, "conv": rates.conv_gflops,
+                                           "depthwise": rates.depthwise_gflops}[k.kind]
+        if rate is None:
+            raise ConfigError(f"times are unknown in {k.scheme}", where=f'target "{target.name}", {where}',
+                              why=f"its rates have nothing for a product of kind {k.kind}",
+                              fix="choose a board (`vlacompile targets`), or add the rates to the target")
+        if k.kind == "attention":  # fused with what is around it
+            compute += k.operations / rate / 1e3
+            continue
+        arithmetic, memory = k.operations / rate / 1e3, k.stored / rates.gbps / 1e3
+        calls += rates.call_us
+        if arithmetic >= memory:
+            compute += arithmetic
+        else:
+            bandwidth += memory
+    return compute, bandwidth, calls
+
+
+def _in_precision(w: StageWork, scheme: str) -> StageWork:
+    kernels = tuple(in_precision(k, scheme) for k in w.kernels)
+    before, after = (sum(k.stored for k in ks) for ks in (w.kernels, kernels))
+    halved = scheme != "fp32" and all(k.scheme == "fp32" for k in w.kernels if k.kind == "attention")
+    return replace(w, kernels=kernels, constants=int(w.constants * after / before) if before else w.constants,
+                   live=w.live // 2 if halved else w.live)
+
+
+def in_precision(kernel: Kernel, scheme: str) -> Kernel:
+    """The same product in another scheme; what has no 4-bit kernel becomes fp16, and so does attention beside int8."""
+    if kernel.kind == "attention":
+        return replace(kernel, scheme="fp32" if scheme == "fp32" else "fp16")
+    if scheme == "int4" and kernel.kind not in ("linear", "embedding"):
+        scheme = "fp16"
+    return replace(kernel, scheme=scheme, stored=int(kernel.weights * BYTES_PER_WEIGHT[scheme]))
+
+
+def watts(target: Target) -> float | None:
+    """Of the whole module while its GPU is busy."""
+    if target.power is None or not target.name.startswith(ENERGY_BOARDS):
+        return None
+    return IDLE_WATTS + WATTS_PER_SM_MHZ * target.power.sms * target.power.gpu_mhz
+
+
+def _sees(plan: Plan, depends: Sequence[int]) -> bool:
+    """It depends on one image and nothing else that changes with the observation."""
+    images = [d for d in depends if 3 in (plan.values[d].type.dims[-1:] + plan.values[d].type.dims[-3:-2])
+              and len(plan.values[d].type.dims) >= 3]
+    return len(images) == 1 == len(depends)

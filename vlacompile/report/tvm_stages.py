@@ -1,0 +1,43 @@
+"""What TVM said of the stages that it compiled, as rows: for `vlacompile inspect` and the report.
+
+Reads the manifest's provenance alone, in which `compiler/emit/tvm/bundle.py` has put it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TAKEN = {"registers": "REG", "shared": "SHARED", "stack": "STACK"}  # by cuobjdump's names
+
+
+def compiled_rows(provenance: Mapping) -> list[dict]:
+    """A row per stage and machine: whether it was run, its schedules, bytes. Of a GPU also how many kernels it has, and
+    the most that any of them takes; None where there is no GPU."""
+    rows = []
+    for stage, machine, report in _reports(provenance):
+        kernels = list(report.get("resources", {}).values())
+        rows.append({"stage": stage, "machine": machine, "run": "replayed" if report["run"] else "compiled, not run",
+                     "schedules": _schedules(report["schedules"]), "bytes": report["bytes"],
+                     "kernels": len(kernels) or None}
+                    | {key: max((k[name] for k in kernels), default=None) for key, name in TAKEN.items()})
+    return rows
+
+
+def kernel_rows(provenance: Mapping) -> list[dict]:
+    """A row per GPU kernel, the most registers first. registers: per thread; shared, stack, constant: bytes."""
+    rows = [{"stage": stage, "machine": machine, "kernel": kernel}
+            | {key: taken[name] for key, name in TAKEN.items()}
+            | {"constant": sum(v for name, v in taken.items() if name.startswith("CONSTANT"))}
+            for stage, machine, report in _reports(provenance) for kernel, taken in report.get("resources", {}).items()]
+    return sorted(rows, key=lambda r: -r["registers"])
+
+
+def _reports(provenance: Mapping):
+    """(stage, machine, report); none of a bundle that was built before there were any."""
+    for stage, machines in provenance.get("tvm", {}).items():
+        for machine, report in machines.items():
+            yield stage, machine, report
+
+
+def _schedules(found: Mapping | None) -> str:
+    return "TVM's own" if found is None else f"searched for {found['found']} of {found['kernels']} kernels"

@@ -1,0 +1,45 @@
+"""A bundle's own tokenizer as the server's: text -> the arrays of its token source and mask.
+
+Owns what becomes of "prompt" and "task" where a bundle carries a tokenizer. Must not know protocols or sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+
+from vlacompile.bundle.directory import Bundle
+from vlacompile.errors import RuntimeFailure
+from vlacompile.runtime.tokenizer import RuntimeTokenizer
+from vlacompile.serve.refusal import Refusal
+from vlacompile.vocabulary import NUMPY_DTYPES
+
+KEPT = 64  # texts whose ids are remembered: a robot's client repeats its task with every observation
+
+Instructions = Callable[[str], dict[str, np.ndarray]]
+
+
+def own_instructions(bundle: Bundle) -> Instructions | None:
+    """text -> {token source: ids [1,L], mask source: bool [1,L]}, by libvlart's tokenizer and the bundle's table; what
+    it gives raises Refusal for a text that does not fit. None: the bundle has no tokenizer, or several texts."""
+    plan = bundle.plan
+    if len(plan.texts) != 1 or plan.texts[0].tokenizer is None:
+        return None
+    text = plan.texts[0]
+    table = (bundle.path / plan.files[text.tokenizer].path).read_bytes()
+    tokenizer, tokens = RuntimeTokenizer(table, text.max_bytes), plan.values[text.tokens]
+    dtype, length = NUMPY_DTYPES[tokens.type.dtype], tokens.type.dims[-1]
+
+    @lru_cache(KEPT)
+    def read(instruction: str) -> dict[str, np.ndarray]:
+        try:
+            ids, mask = tokenizer.fill(instruction, length)
+        except RuntimeFailure as failure:
+            raise Refusal("the instruction cannot be taken", where=f'source "{tokens.name}"', why=failure.why,
+                          fix=failure.fix) from failure
+        found = {tokens.name: ids[None].astype(dtype)}
+        return found if text.mask is None else {**found, plan.values[text.mask].name: mask[None]}
+
+    return lambda instruction: dict(read(instruction))
