@@ -1,0 +1,129 @@
+"""Who imports whom among the packages of vlacompile: read off the sources, with the place of every import.
+
+`python -m tests.house.layers [ROOT]` prints how many packages there are, which imports run upward and which packages
+import each other in a cycle.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import networkx as nx
+
+ROOT = Path(__file__).parents[2]
+
+# From the bottom up: a package imports only what stands before it. A name without files of its own (`compiler`) is its
+# modules alone, its folders stand for themselves; of `frontends` the folders belong to it.
+LAYERS = (
+    "errors", "vocabulary",
+    "files",
+    "policy",
+    "hardware",
+    "recipe",
+    "bundle/format", "bundle/plan", "bundle",
+    "runtime",
+    "tokenize",
+    "verify",
+    "serve", "deploy",
+    "compiler/graph", "compiler/capture", "compiler/passes", "compiler/staging",
+    "compiler/precision/quantise", "compiler/precision/fp16", "compiler/precision/assign",
+    "compiler/fit",
+    "compiler/emit/onnx", "compiler/emit/tensorrt", "compiler/emit/tvm",
+    "compiler/assemble",
+    "compiler",
+    "check",
+    "frontends",
+    "routing", "profile", "report",
+    "pipeline",
+    "cli",
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement's one name. file: relative to the root; importer, imported: modules, as "bundle/plan/text"."""
+
+    file: str
+    line: int
+    importer: str
+    imported: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.importer} imports {self.imported}"
+
+
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """{"bundle/plan/text": path} of the package's modules; a package's __init__ is the package's own name."""
+    package = root / "vlacompile"
+    found = {path.relative_to(package).with_suffix("").as_posix(): path for path in sorted(package.rglob("*.py"))}
+    return {name.removesuffix("/__init__"): path for name, path in found.items() if name != "__init__"}
+
+
+def imports(root: Path = ROOT) -> list[Import]:
+    """Every import of one of the package's modules by another, those inside functions too."""
+    known, found = modules(root), []
+    for importer, path in known.items():
+        file = path.relative_to(root).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), file)):
+            found += [Import(file, node.lineno, importer, of) for of in _imported(node, known) if of != importer]
+    return found
+
+
+def _imported(node: ast.AST, known: dict[str, Path]) -> list[str]:
+    if isinstance(node, ast.Import):
+        names = [a.name for a in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        names = [f"{node.module}.{a.name}" for a in node.names]
+    else:
+        return []
+    found = []
+    for name in names:
+        parts = name.split(".")
+        if parts[0] == "vlacompile":
+            longest = ("/".join(parts[1:end]) for end in range(len(parts), 1, -1))
+            found += [m for m in longest if m in known][:1]
+    return found
+
+
+def layer_of(module: str, layers: tuple[str, ...] = LAYERS) -> str:
+    """The package that a module belongs to. Raises KeyError where no layer is its."""
+    parts = module.split("/")
+    for end in range(len(parts), 0, -1):
+        if (name := "/".join(parts[:end])) in layers:
+            return name
+    raise KeyError(f"{module} belongs to no layer: tests/house/layers.py lists them")
+
+
+def upward(found: list[Import], layers: tuple[str, ...] = LAYERS) -> list[Import]:
+    """Imports of what stands above the importer."""
+    rank = {name: i for i, name in enumerate(layers)}
+    return [i for i in found if rank[layer_of(i.imported, layers)] > rank[layer_of(i.importer, layers)]]
+
+
+def cycles(found: list[Import], package_of) -> list[set[str]]:
+    """Sets of packages that import each other, directly or through others."""
+    graph = nx.DiGraph((package_of(i.importer), package_of(i.imported)) for i in found)
+    return [c for c in nx.strongly_connected_components(graph) if len(c) > 1]
+
+
+def folder_of(module: str) -> str:
+    """The package of a module by its folder alone, for trees that have other layers."""
+    return module.rpartition("/")[0] or module
+
+
+def main(root: Path) -> None:
+    found, known = imports(root), modules(root)
+    try:
+        ranked = f"{len(upward(found))} run upward"
+    except KeyError:
+        ranked = "its layers are not those of tests/house/layers.py"
+    circles = cycles(found, folder_of)
+    print(f"{len({folder_of(m) for m in known if '/' in m})} packages, {len(known)} modules, {len(found)} imports, {ranked}")
+    print(f"{len(circles)} cycles" + "".join(f"\n  {len(c)} packages: {', '.join(sorted(c))}" for c in circles))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
