@@ -14,16 +14,20 @@ from torch import nn
 import vlacompile as vc
 from tests.test_split_batched import count
 from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program, ProgramEditor, execute
 from vlacompile.compiler.graph.rolled_loop import size_of
 from vlacompile.compiler.graph.work_bound import bounded, spend
 from vlacompile.compiler.passes.delay_frames import DelayFrames
 from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LOOP_PASSES, graph_passes
+from vlacompile.compiler.passes.pass_manager import run_passes
 from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.compiler.staging.partition import is_loop, partition
 from vlacompile.compiler.staging.stages import build_stages
-from vlacompile.pipeline import FUSED_PASSES, LOOP_PASSES, PASSES, _rewrite
+
+PASSES = graph_passes(is_translated, decompositions)
 
 OBSERVED, STEP = vc.Source("observation"), vc.Source("step")
 FASTER = 1.15  # 2.3 times the work on a graph of twice the size
@@ -259,7 +263,7 @@ def test_a_pass_that_does_not_end_says_its_name(endless):
 
     program = capture(_policy(observe, {}, x=torch.randn(1, 1, 4)))
     with pytest.raises(vc.VlaError, match=f"{type(endless).__name__} does not come to an end") as raised:
-        _rewrite(program, (endless,), [])
+        run_passes(program, (endless,))
     assert len(str(raised.value).splitlines()) == 4
 
 
@@ -279,7 +283,7 @@ def test_cameras_of_a_stack_are_apart_at_any_depth(skip):
         return {"action": torch.cat(seen, 1)[:, None]}
 
     policy = _policy(observe, {}, a=torch.randn(1, 3, 8, 8), b=torch.randn(1, 3, 8, 8))
-    program = _rewrite(capture(policy), PASSES, [])
+    program = run_passes(capture(policy), PASSES)[0]
     staged = build_stages(partition(program, 0))
     assert count(program, "conv2d") == 64
     assert {s.sources for s in staged.stages if sum(flops(n) for n in s.graph.nodes)} >= {("a",), ("b",)}
@@ -310,8 +314,8 @@ def test_a_deep_condition_of_a_loop_is_batched():
         return {"action": noise}
 
     policy = _policy(observe, {"noise": STEP}, state=torch.randn(1, 1, 8), noise=torch.randn(1, 1, 8))
-    rolled = find_loop(_rewrite(capture(policy), PASSES, [])).program
-    program = _rewrite(rolled, LOOP_PASSES, [])
+    rolled = find_loop(run_passes(capture(policy), PASSES)[0]).program
+    program = run_passes(rolled, LOOP_PASSES)[0]
     assert count(program, "linear") == 150
     assert torch.allclose(execute(program, policy.example_inputs)[0]["action"],
                           policy.infer(**policy.example_inputs)["action"], atol=1e-5)

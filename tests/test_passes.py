@@ -28,6 +28,7 @@ from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.compiler.passes.narrow_linears import NarrowLinears
 from vlacompile.compiler.passes.own_outputs import OwnOutputs
+from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, graph_passes
 from vlacompile.compiler.passes.read_parts_of_concat import ReadPartsOfConcat
 from vlacompile.compiler.passes.split_batched import SplitBatched
 from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
@@ -39,8 +40,9 @@ from vlacompile.compiler.passes.write_complex_as_pairs import WriteComplexAsPair
 from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
 from vlacompile.compiler.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.compiler.staging.find_loop import find_loop
-from vlacompile.pipeline import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, PASSES
 from vlacompile.policy.policy import Policy, Source
+
+PASSES = graph_passes(is_translated, decompositions)
 
 X = {"x": torch.randn(1, 4)}
 

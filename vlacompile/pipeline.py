@@ -29,30 +29,11 @@ from vlacompile.compiler.golden import golden, golden_precise
 from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.graph.rolled_loop import size_of
 from vlacompile.compiler.graph.work_bound import bounded
-from vlacompile.compiler.passes.batch_over_loop import BatchOverLoop
-from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChains
-from vlacompile.compiler.passes.decompose_untranslated import DecomposeUntranslated
 from vlacompile.compiler.passes.delay_frames import DelayFrames
-from vlacompile.compiler.passes.drop_identities import DropIdentities
-from vlacompile.compiler.passes.fill_empty import FillEmpty
-from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
-from vlacompile.compiler.passes.fold_constants import FoldConstants
-from vlacompile.compiler.passes.four_dimensional_attention import FourDimensionalAttention
-from vlacompile.compiler.passes.fuse_loop import FuseLoop
-from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.compiler.passes.narrow_linears import NarrowLinears
-from vlacompile.compiler.passes.own_outputs import OwnOutputs
-from vlacompile.compiler.passes.read_parts_of_concat import ReadPartsOfConcat
-from vlacompile.compiler.passes.split_batched import SplitBatched
+from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, graph_passes
+from vlacompile.compiler.passes.pass_manager import run_passes
 from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
-from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
-from vlacompile.compiler.passes.split_linear_over_features import SplitLinearOverFeatures
-from vlacompile.compiler.passes.split_tokens import SplitTokens
-from vlacompile.compiler.passes.use_engine_types import UseEngineTypes, coarsest
-from vlacompile.compiler.passes.write_complex_as_pairs import WriteComplexAsPairs
-from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
-from vlacompile.compiler.passes.write_scatters_as_concat import WriteScattersAsConcat
+from vlacompile.compiler.passes.use_engine_types import coarsest
 from vlacompile.compiler.precision.assign.set_precision import set_precision
 from vlacompile.compiler.precision.fp16.attention_masks import mask_values
 from vlacompile.compiler.staging.choose_form import fuses
@@ -83,41 +64,6 @@ from vlacompile.verify.metrics import Metrics
 from vlacompile.verify.replay import replay
 from vlacompile.verify.tolerances import tolerance
 from vlacompile.vocabulary import dtype_name
-
-PASSES = (
-    WriteComplexAsPairs(),
-    WriteRecurrencesOut(),
-    DecomposeUntranslated(is_translated, decompositions),
-    UseEngineTypes(),
-    DropIdentities(),
-    FillEmpty(),
-    WriteScattersAsConcat(),
-    ReadPartsOfConcat(),
-    FoldBatchNorms(),
-    MergeCommonSubexpressions(),
-    SplitTokens(),
-    SplitLinearOverConcat(),
-    SplitLinearOverFeatures(),
-    NarrowLinears(),
-    CollapseLinearChains(),
-    SplitBatched(),
-    GuardEmptyRows(),
-    FourDimensionalAttention(),
-    MergeCommonSubexpressions(),
-)
-LOOP_PASSES = (
-    BatchOverLoop(),
-    MergeCommonSubexpressions(),
-)
-LAST_PASSES = (
-    FoldConstants(),
-    OwnOutputs(),
-)
-FUSED_PASSES = (
-    FuseLoop(),
-    MergeCommonSubexpressions(),
-)
-
 
 Progress = Callable[[str], None]
 
@@ -350,7 +296,7 @@ def _sized(target: Target, recipe: Recipe) -> tuple:
 
 def _rolled(program: Program, min_flops: int, notes: list[str], sized: tuple = ()) -> tuple[Program, bool]:
     """The program after the passes, its loops rolled up; whether there are any."""
-    program = _rewrite(program, (*PASSES, *sized, DelayFrames(min_flops)), notes)
+    program = _rewrite(program, (*graph_passes(is_translated, decompositions), *sized, DelayFrames(min_flops)), notes)
     with bounded("find_loop", size_of(program)):
         loop = find_loop(program)
     notes += [f"loop: {note}" for note in loop.notes]
@@ -358,11 +304,8 @@ def _rolled(program: Program, min_flops: int, notes: list[str], sized: tuple = (
 
 
 def _rewrite(program: Program, passes: tuple, notes: list[str]) -> Program:
-    for p in passes:
-        with bounded(type(p).__name__, size_of(program)):
-            result = p.run(program)
-        program = result.program
-        notes += [f"{type(p).__name__}: {note}" for note in result.notes]
+    program, done = run_passes(program, passes)
+    notes += done
     return program
 
 

@@ -9,13 +9,15 @@ import pytest
 from tests.lerobot.checkpoints import sized, write
 from tests.lerobot.test_parity import pytestmark  # noqa: F401  needs the environment lerobot
 from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
+from vlacompile.compiler.passes.pass_list import LOOP_PASSES, graph_passes
 from vlacompile.compiler.passes.split_tokens import SplitTokens
 from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.compiler.staging.stage_account import account
 from vlacompile.frontends.load import load_policy
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import LOOP_PASSES, PASSES, stage
+from vlacompile.pipeline import stage
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
 
 STEPWISE = Recipe("steps", "", StagesRecipe(min_flops=0), loop=LoopRecipe(form="steps"))
@@ -58,7 +60,7 @@ def test_the_state_token_leaves_the_loop_where_that_pays(least_uses, tokens, tmp
     policy = write("pi0", tmp_path / "p")
     with sized("pi0", real=False):
         program = capture(load_policy(tmp_path / "p"))
-    for p in PASSES:
+    for p in graph_passes(is_translated, decompositions):
         program = (SplitTokens(least_uses) if isinstance(p, SplitTokens) else p).run(program).program
     found = find_loop(program)
     for p in LOOP_PASSES:
