@@ -48,18 +48,18 @@ test: setup $(STAMP)-lerobot runtime ## every test that needs no simulator, in C
 	@$(MAKE) --no-print-directory test-lerobot test-huggingface
 
 test-tvm: setup $(STAMP)-tvm runtime ## stages compiled ahead of time by TVM, here, emulated and for a GPU
-	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' -rs tests/test_tvm.py tests/test_tvm_gpu.py
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' -rs tests/compiler/emit/tvm
 
 test-lerobot test-huggingface: test-%: $(STAMP)-% runtime ## compiled checkpoints against LeRobot / transformers themselves
-	@$(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest $(WORKERS) tests/$*
+	@$(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest $(WORKERS) tests/environments/$*
 
 test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (gigabytes, minutes)
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
 	@$(MAKE) --no-print-directory test
-	@$(PYTEST_ENV) $(BIN)/python -m pytest -m full -rs tests/test_aarch64.py tests/test_wheel.py tests/test_check.py tests/test_check_matrix.py tests/deploy
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m full -rs tests/runtime_c/test_aarch64.py tests/house tests/check tests/deploy
 	@$(MAKE) --no-print-directory test-tvm
 	@for of in lerobot huggingface; do \
-	  $(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $$of) -m pytest -m full tests/$$of; done
+	  $(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $$of) -m pytest -m full tests/environments/$$of; done
 
 nvidia-headers: setup ## TensorRT's public headers, 10.3 and 10.16: tests on doubles of NVIDIA's libraries run with them
 	@$(BIN)/python -m tests.runtime_c.nvidia_headers

@@ -49,7 +49,7 @@ def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
 
     import vlacompile as vc
     from benchmarks.engines import OnnxRuntime
-    from tests.lerobot.checkpoints import sized, write
+    from tests.environments.lerobot.checkpoints import sized, write
     from vlacompile.compiler.capture.export import capture
     from vlacompile.compiler.capture.history import append, newest_of
     from vlacompile.compiler.graph.ops import flops

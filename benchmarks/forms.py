@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 import vlacompile as vc
-from tests.policies import Flow, flow_inputs
+from tests.samples.policies import Flow, flow_inputs
 from vlacompile.profile import machine
 
 WIDTHS, REPEATS = (8, 32, 64, 128, 256), 200

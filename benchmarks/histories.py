@@ -29,7 +29,7 @@ def measure(kind: str, ticks: int, every: int) -> dict:
 
     import vlacompile as vc
     from benchmarks.checkpoints import stacked
-    from tests.lerobot.checkpoints import write
+    from tests.environments.lerobot.checkpoints import write
     from vlacompile.compiler.capture.history import append, newest_of
     from vlacompile.frontends.lerobot.read import read_policy
     from vlacompile.policy.policy import Source

@@ -22,7 +22,7 @@ KINDS = ("groot", "pi0", "pi05", "smolvla")
 
 
 def plan(kind: str, board: str | None = None) -> dict:
-    from tests.lerobot.checkpoints import sized, write
+    from tests.environments.lerobot.checkpoints import sized, write
     from vlacompile import pipeline
 
     folder = WORK / kind / "pretrained_model"

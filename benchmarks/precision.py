@@ -96,7 +96,7 @@ def measure_modes(member: str, folder: Path) -> dict:
 
 
 def _written(kind: str, folder: Path) -> Path:
-    from tests.lerobot.checkpoints import write
+    from tests.environments.lerobot.checkpoints import write
 
     source = (folder / "pretrained_model").absolute()
     if not source.is_dir():
@@ -108,7 +108,7 @@ def _sized(member: str):
     """A LeRobot policy's backbone at its real size; nothing of a member's."""
     if member in MEMBERS:
         return nullcontext()
-    from tests.lerobot.checkpoints import sized
+    from tests.environments.lerobot.checkpoints import sized
 
     return sized(member, real=True)
 

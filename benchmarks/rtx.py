@@ -51,7 +51,7 @@ if kind in {pair!r}:
     vc.build(source, target={target!r}, recipe=recipe, out=out)
 else:
     from pathlib import Path
-    from tests.lerobot.checkpoints import sized, write
+    from tests.environments.lerobot.checkpoints import sized, write
     if not Path(source, "config.json").is_file():
         write(kind, Path(source), real)
     with sized(kind, real):

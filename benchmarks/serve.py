@@ -9,7 +9,7 @@ and a connection of its own, one request after the other without a pause: the mo
 client replays the recorded LIBERO-Goal episodes (--member: the instruction as text), a frames file, or the bundle's
 golden frames; each action chunk is compared with the one that a session in this process gave. "in process" is that
 session's own step, written and read the same way. LeRobot's own client is a control loop with an environment of its
-own: of its protocol, clients here make the four calls with the same messages (tests/lerobot_messages.py).
+own: of its protocol, clients here make the four calls with the same messages (tests/serve/lerobot_messages.py).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def lerobot_messages(messages: list[dict]) -> tuple[list[bytes], object]:
     """(pickled observations as LeRobot's client sends them, the policy set-up before the first)."""
     from examples.libero_goal import lerobot_robot
     from examples.libero_goal.policy import IMAGES, STATE
-    from tests.lerobot_messages import RemotePolicyConfig, TimedObservation, pickled
+    from tests.serve.lerobot_messages import RemotePolicyConfig, TimedObservation, pickled
 
     side, joints = lerobot_robot.SIZE, lerobot_robot.JOINTS
     features = {"observation.state": {"dtype": "float32", "shape": (len(joints),), "names": list(joints)}}
@@ -134,7 +134,7 @@ def lerobot_client(url: str, messages: tuple[list[bytes], object], want: list[np
     """As `client`. Answers are read after the load: that takes a lock, and is the robot's own time."""
     import grpc
 
-    from tests.lerobot_messages import Robot
+    from tests.serve.lerobot_messages import Robot
 
     (observations, setup), rows, answers = messages, [], []
     with grpc.insecure_channel(url, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -155,7 +155,7 @@ def lerobot_client(url: str, messages: tuple[list[bytes], object], want: list[np
 
 
 def same_actions(answer: bytes, want: np.ndarray) -> bool:
-    from tests.lerobot_messages import unpickled
+    from tests.serve.lerobot_messages import unpickled
 
     with READING:
         return np.array_equal(np.stack([np.asarray(a.action) for a in unpickled(answer)]), want)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vlacompile as vc
-from tests import policies
+from tests.samples import policies
 from vlacompile.cli.main import main
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -3,7 +3,7 @@
 // over when all its threads are. What kernels may use is what is here: indices, barriers, shuffles, memory of
 // a block, and single precision.
 //
-// `__shared__` becomes `static` in the text (tests/cuda_kernels.py): only one block runs at a time.
+// `__shared__` becomes `static` in the text (tests/compiler/emit/tvm/cuda_kernels.py): only one block runs at a time.
 #ifndef VLART_CUDA_THREADS_H
 #define VLART_CUDA_THREADS_H
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import vlacompile as vc
-from tests import policies
+from tests.samples import policies
 from tests.deploy import board as boards
 from tests.deploy.sshd import AS_IT_IS
 from vlacompile.deploy.device import check_board, device_of

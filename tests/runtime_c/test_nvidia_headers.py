@@ -50,6 +50,6 @@ def test_what_cannot_be_had_is_told(repository, tmp_path, there):
 def test_versions_are_those_that_the_tests_name():
     from tests.runtime_c.test_tensorrt_libraries import VERSIONS
 
-    known = json.loads((Path(__file__).parents[1] / "trtexec_options.json").read_text(encoding="utf-8"))["commits"]
+    known = json.loads((Path(__file__).parents[1] / "compiler/emit/tensorrt/trtexec_options.json").read_text(encoding="utf-8"))["commits"]
     assert [w.software for w in nvidia_headers.WANTED] == VERSIONS
     assert {w.software.tensorrt: w.sources[0][1] for w in nvidia_headers.WANTED} == known

@@ -14,7 +14,7 @@ from sample_bundles import sealed  # noqa: E402
 from sample_routing import sample_table  # noqa: E402
 
 from tests.runtime_c.running import BUILD, ROOT
-from tests.test_routing import COSTS, TEXTS, episodes
+from tests.routing.test_routing import COSTS, TEXTS, episodes
 from vlacompile.bundle.format import layout
 from vlacompile.errors import RuntimeFailure
 from vlacompile.routing.beta import probability_not_worse

@@ -17,7 +17,8 @@ from vlacompile.profile.kernel_work import Kernel, StageWork
 # Of a weight, in blocks of 64 with f32 scales for int4.
 BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5625}
 # Orin Nano 8 GB, in a public log of an LPCV course (L4T 36.4.7): 3.6-3.7 W idle, 8.20 W while an FP32 network runs at
-# 612 MHz on 8 SMs. Held out, from the same log: 11.62 W at 918 MHz, 6.15 W for FP16 at 413 MHz (tests/test_profile.py).
+# 612 MHz on 8 SMs. Held out, from the same log: 11.62 W at 918 MHz, 6.15 W for FP16 at 413 MHz
+# (tests/profile/test_profile.py).
 IDLE_WATTS, WATTS_PER_SM_MHZ = 3.65, (8.20 - 3.65) / (8 * 612)
 ENERGY_BOARDS = ("orin-nano-8gb",)  # where that holds
 # What an engine asks for beside its activations: every one of profiles/rtx has 8.2 to 10.4 MB, the smallest too.

@@ -35,7 +35,8 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("f32", "chunk"): Tolerance(1e-4, 1e-5, 1e-4, 0.99999),
     ("f32", "action"): Tolerance(1e-5, 1e-5, 1e-5, 0.99999),
     # What a policy gives that computes in 16 bits, beside its stages, which compute the same in f32: roundings of 2^-9 and
-    # 2^-12 at every op, which add up over its depth. Tests measure it per depth (tests/test_types.py).
+    # 2^-12 at every op, which add up over its depth. Measured per depth in
+    # tests/compiler/passes/test_use_engine_types.py.
     ("bf16", "chunk"): Tolerance(1e-3, 0.1, 0.1, 0.995),
     ("f16", "chunk"): Tolerance(2e-4, 0.02, 0.02, 0.9998),
     ("exact", "stage"): Tolerance(0.0, 0.0, 0.0, 1.0),
@@ -48,8 +49,8 @@ def tolerance(dtype: str, level: str) -> Tolerance:
 
 
 # How far two right engines in reduced precision may be apart. Every quantised op is the same to the last bit
-# (tests/test_quantised_ops.py), but f32 in between is not, and a number that lies between two steps goes the other way;
-# over many layers the two become independent roundings of one function, sqrt(2) of what the precision moved a value by.
+# (tests/compiler/precision/quantise/test_ops.py), but f32 in between is not, and a number that lies between two steps
+# goes the other way; over many layers the two become independent roundings of one function, sqrt(2) of what the precision moved a value by.
 # Where a policy is about to decide one way or the other they are further apart: as far as runs are with every f32 result
 # disturbed, times TWINS. Of the greatest difference more, because single numbers decide it; and of few numbers, whose
 # root mean square is off from the usual one by 1 / sqrt(2 n) of it: FEW standard deviations.

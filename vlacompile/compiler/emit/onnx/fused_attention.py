@@ -1,6 +1,6 @@
 """Which attentions of an ONNX graph TensorRT makes one kernel of: a softmax between two products, however it is written.
 
-Found by trial with TensorRT-RTX 1.7.1 for SM86 (tests/test_check.py tries the limits). Must not know its log.
+Found by trial with TensorRT-RTX 1.7.1 for SM86 (tests/check/test_tensorrt.py tries the limits). Must not know its log.
 """
 
 from __future__ import annotations

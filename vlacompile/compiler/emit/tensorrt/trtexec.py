@@ -1,7 +1,7 @@
 """A plan's `build` record as one command line of JetPack's trtexec, run in the bundle's directory on the board.
 
-All of these flags are in TensorRT 10.3 and 10.16 (tests/trtexec_options.json, from its sources); 11 takes no other network
-than a strongly typed one and needs no flag for it.
+All of these flags are in TensorRT 10.3 and 10.16 (tests/compiler/emit/tensorrt/trtexec_options.json, from its
+sources); 11 takes no other network than a strongly typed one and needs no flag for it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,475 @@
+"""Layers as INT8 and INT4: rounding against a float64 reference, ranges, GPTQ, bias correction, bad observations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.samples import policies
+from tests.compiler.precision.quantise.quantised_stages import as_stage
+from vlacompile.compiler.capture.history import newest_of
+from vlacompile.compiler.precision.quantise.blocks import SHRINKS, block_scales, round_blocks, searched_scales
+from vlacompile.compiler.precision.quantise.calibrate import check_observations, collect, record_calls
+from vlacompile.compiler.precision.quantise.gptq import gptq, spread_of
+from vlacompile.compiler.precision.quantise.histogram import BINS, LEVELS, Histogram
+from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, dequantise, layers_of
+from vlacompile.compiler.precision.quantise.quantise import Method, mean_output, quantise_stage, round_rows, row_scales
+from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
+from vlacompile.errors import CalibrationError, ConfigError
+from vlacompile.pipeline import capture, load_target, stage
+from vlacompile.policy.sample_inputs import golden_inputs
+from vlacompile.recipe.recipe import load_recipe
+
+
+def draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# Rounding, against float64 on the definition
+
+@st.composite
+def matrices(draw_from, columns=st.integers(1, 200)):
+    n, k = draw_from(st.integers(1, 6)), draw_from(columns)
+    w = torch.randn(n, k, generator=draw(draw_from(st.integers(0, 2**31))))
+    w *= 10.0 ** draw_from(st.integers(-30, 30))
+    w *= torch.logspace(0, draw_from(st.integers(0, 3)), n)[:, None]  # rows of different size
+    if draw_from(st.booleans()):
+        w[draw_from(st.integers(0, n - 1))] = 0
+    return w
+
+
+def rounded_well(weight: torch.Tensor, layer: QuantisedLayer, lowest: int, highest: int) -> bool:
+    """Every number is within half a step, of the scale of its own row or block, of what is stored for it."""
+    w, q, scale = (t.numpy().astype(np.float64) for t in (weight, layer.q, layer.scale))
+    rows, columns = np.indices(w.shape)[:2]
+    own = scale[rows] if layer.block == 0 else scale[rows, columns // layer.block]
+    in_range = bool(((q >= lowest) & (q <= highest)).all())
+    return in_range and bool((np.abs(w - q * own) <= own * (0.5 + 1e-5)).all())
+
+
+@given(matrices())
+def test_int8_rows_are_within_half_a_step(w):
+    scale = row_scales(w)
+    layer = QuantisedLayer("int8", round_rows(w, scale), scale)
+    assert rounded_well(w, layer, -127, 127)
+    np.testing.assert_array_equal(layer.dequantised().numpy(),
+                                  (layer.q.numpy().astype(np.float64) * scale.numpy()[:, None]).astype(np.float32))
+    again = layer.dequantised()
+    np.testing.assert_array_equal(round_rows(again, row_scales(again)), layer.q)  # idempotent
+    assert (layer.q.abs().amax(1)[w.abs().amax(1) > 1e-30] == 127).all()  # every row uses its range
+
+
+@given(matrices(), st.sampled_from([32, 64, 128]))
+def test_int4_blocks_are_within_half_a_step_tails_included(w, block):
+    scale = block_scales(w, block)
+    layer = QuantisedLayer("int4", round_blocks(w, scale, block), scale, block)
+    assert scale.shape == (w.shape[0], -(-w.shape[1] // block)) and (scale > 0).all()
+    assert rounded_well(w, layer, -8, 7)
+    np.testing.assert_array_equal(round_blocks(layer.dequantised(), scale, block), layer.q)
+
+
+@given(matrices(st.integers(65, 200)), st.sampled_from(["rows swapped", "blocks shifted", "scale too small", "offset"]))
+def test_the_same_checks_fail_for_wrong_layers(w, wrong):
+    w = w / w.abs().amax().clamp(min=1e-30) + torch.linspace(0.2, 2, w.shape[1])  # blocks and rows differ, none is zero
+    w = torch.cat([w, w * 3])
+    scale8, scale4 = row_scales(w), block_scales(w, 64)
+    good8 = QuantisedLayer("int8", round_rows(w, scale8), scale8)
+    good4 = QuantisedLayer("int4", round_blocks(w, scale4, 64), scale4, 64)
+    assert rounded_well(w, good8, -127, 127) and rounded_well(w, good4, -8, 7)
+    bad8, bad4 = {
+        "rows swapped": (replace(good8, scale=scale8.flip(0)), replace(good4, scale=scale4.flip(0))),
+        "blocks shifted": (replace(good8, scale=scale8 * 3), replace(good4, scale=scale4.roll(1, 1))),
+        "scale too small": (replace(good8, scale=scale8 / 2), replace(good4, scale=scale4 / 2)),
+        "offset": (replace(good8, q=good8.q + 1), replace(good4, q=good4.q + 8)),  # a zero point left out
+    }[wrong]
+    assert not rounded_well(w, bad8, -127, 127) and not rounded_well(w, bad4, -8, 7)
+
+
+def test_a_scale_per_column_is_another_layer():
+    """The negative control of the axis: it has the right shape where the weight is square."""
+    w = torch.randn(64, 64, generator=draw(0)) * torch.logspace(0, 2, 64)[:, None]
+    scale = row_scales(w.T.contiguous())
+    assert not rounded_well(w, QuantisedLayer("int8", round_rows(w, scale), scale), -127, 127)
+
+
+def test_sixteen_values_err_less_than_fifteen():
+    """Blocks whose furthest number is negative get a scale of an eighth of it."""
+    w = torch.randn(256, 1024, generator=draw(0))
+    symmetric = w.unflatten(1, (-1, 64)).abs().amax(-1) / 7
+    scale = block_scales(w, 64)
+    error = lambda s: float((dequantise(round_blocks(w, s, 64), s, 64) - w).square().mean())  # noqa: E731
+    assert (scale <= symmetric * (1 + 1e-6)).all()
+    assert error(scale) < 0.95 * error(symmetric)
+
+
+@given(matrices(st.integers(1, 150)), st.sampled_from([32, 64]))
+def test_searched_scales_never_err_more(w, block):
+    importance = torch.rand(w.shape[1], generator=draw(1)) + 0.1
+    w = w / w.abs().amax().clamp(min=1e-30)
+    error = lambda s: ((dequantise(round_blocks(w, s, block), s, block) - w).square() * importance).sum()  # noqa: E731
+    assert error(searched_scales(w, block, importance)) <= error(block_scales(w, block)) * (1 + 1e-5)
+    assert SHRINKS[0] == 1
+
+
+# Ranges
+
+@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=60), st.integers(1, 10),
+       st.integers(0, 9))
+def test_a_histogram_is_the_same_however_the_values_come(values, pieces, seed):
+    x = torch.tensor(values, dtype=torch.float32)
+    whole, parts = Histogram(), Histogram()
+    whole.add(x)
+    for piece in x[torch.randperm(len(x), generator=draw(seed))].tensor_split(pieces):
+        if len(piece):
+            parts.add(piece)
+    np.testing.assert_array_equal(whole.counts, parts.counts)
+    assert (whole.end, whole.low, whole.high) == (parts.end, parts.low, parts.high)
+    assert whole.counts.sum() == len(x) and (whole.low, whole.high) == (float(x.min()), float(x.max()))
+
+
+def clipped_error(x: torch.Tensor, peak: float) -> float:
+    scale = peak / LEVELS
+    return float(((x / scale).round().clamp(-LEVELS, LEVELS) * scale - x).double().square().mean())
+
+
+DISTRIBUTIONS = {
+    "normal": lambda g: torch.randn(100_000, generator=g),
+    "heavy tails": lambda g: torch.distributions.StudentT(3.0).sample((100_000,)),
+    "relu": lambda g: torch.randn(100_000, generator=g).relu(),
+    "few far out": lambda g: torch.cat([torch.randn(100_000, generator=g), torch.full((3,), 40.0)]),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_mse_range_is_the_best_there_is(name):
+    torch.manual_seed(0)
+    x = DISTRIBUTIONS[name](draw(0))
+    h = Histogram()
+    h.add(x)
+    best = min(clipped_error(x, h.peak * i / 400) for i in range(1, 401))
+    assert clipped_error(x, h.threshold("mse")) <= 1.02 * best
+    assert h.threshold("minmax") == float(x.abs().max())
+
+
+@pytest.mark.parametrize("calibrator", ["percentile", "entropy", "mse"])
+def test_ranges_that_clip_outliers_err_less_at_the_output(calibrator):
+    """A layer that reads one number far out, of little weight in its output."""
+    g = draw(0)
+    x = torch.randn(8000, 64, generator=g)
+    x[77, 0] = 60.0
+    w = torch.randn(32, 64, generator=g)
+    w[:, 0] *= 0.01
+    h = Histogram()
+    h.add(x)
+
+    def error(peak: float) -> float:
+        scale = peak / LEVELS
+        return float((((x / scale).round().clamp(-LEVELS, LEVELS) * scale - x) @ w.T).square().mean())
+
+    options = {"percentile": 99.9} if calibrator == "percentile" else {}
+    assert error(h.threshold(calibrator, **options)) < 0.7 * error(h.threshold("minmax"))
+
+
+def test_a_percentile_is_a_bin_of_the_true_one():
+    x = torch.randn(50_000, generator=draw(3))
+    h = Histogram()
+    h.add(x)
+    for percentile in (90.0, 99.0, 99.99, 100.0):
+        want = float(np.percentile(x.abs().numpy(), percentile, method="inverted_cdf"))
+        assert want <= h.threshold("percentile", percentile) + 1e-6
+        assert h.threshold("percentile", percentile) <= want + h.end / BINS
+    zeros = Histogram()
+    zeros.add(torch.zeros(5))
+    assert all(zeros.threshold(c) == 0 for c in ("minmax", "percentile", "entropy", "mse"))
+
+
+# What is kept of calibration
+
+class Convolutions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, 2, padding=1), nn.Conv2d(8, 12, 3, padding=2, dilation=2, groups=4)
+        self.c, self.d = nn.Conv1d(12, 6, 5, stride=2, padding=1, bias=False), nn.Linear(6, 4)
+
+    def forward(self, image):
+        x = self.b(F.relu(self.a(image))).flatten(2)
+        return self.d(self.c(x).transpose(1, 2))
+
+
+@pytest.fixture(scope="module")
+def convolutions():
+    torch.manual_seed(0)
+    found = as_stage(Convolutions(), image=torch.rand(1, 3, 20, 20))
+    return found, tuple((torch.rand(1, 3, 20, 20, generator=draw(i)),) for i in range(6))
+
+
+def layer_io(graph, calls) -> dict[str, list[tuple]]:
+    """{layer: [(arguments, result)]} by running the graph, without the code under test."""
+    seen: dict[str, list[tuple]] = {}
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, n):
+            result = super().run_node(n)
+            if n.name in names:
+                seen.setdefault(n.name, []).append((self.fetch_args_kwargs_from_env(n)[0], result))
+            return result
+
+    names = {x.node for x in layers_of(graph)}
+    root = nn.Module()
+    for name, tensor in graph.constants.items():
+        root.register_buffer(name, tensor)
+    for call in calls:
+        with torch.no_grad():
+            Watch(torch.fx.GraphModule(root, graph.graph), garbage_collect_values=False).run(*call)
+    return seen
+
+
+def test_bias_correction_takes_the_mean_error_out(convolutions):
+    """Of linears and of convolutions of every kind, padding included; without it the mean error is there."""
+    graph, calls = convolutions
+    samples, schemes = collect(graph, calls), {x.node: "int8" for x in layers_of(graph)}
+    coarse = {x.node: replace(q, scale=q.scale * 16, q=(q.q / 16).round().to(torch.int8)) for x, q in zip(
+        layers_of(graph), quantise_stage(graph, samples, schemes, Method()).values(), strict=True)}
+    for layer in layers_of(graph):
+        io = layer_io(graph, calls)[layer.node]
+        weight = graph.constants[layer.weight]
+        off = weight - coarse[layer.node].dequantised()
+        op = next(n.target for n in graph.graph.nodes if n.name == layer.node)
+        wrong = torch.cat([(op(a[0], off, None, *a[3:])) for a, _ in io]).double()
+        wrong = wrong.movedim(1, -1).flatten(0, -2) if layer.kind == "conv" else wrong.flatten(0, -2)
+        correction = mean_output(layer.kind, off, samples.inputs[layer.node]).double()
+        assert wrong.mean(0).abs().max() > 1e-3
+        assert (wrong.mean(0) - correction).abs().max() < 1e-6
+        assert (wrong.mean(0) - correction.roll(1)).abs().max() > 1e-3  # the control: of other channels
+
+
+def test_biases_are_corrected_where_asked(convolutions):
+    graph, calls = convolutions
+    samples, schemes = collect(graph, calls), {x.node: "int8" for x in layers_of(graph)}
+    with_, without = (quantise_stage(graph, samples, schemes, Method(correct_bias=c)) for c in (True, False))
+    assert all(q.bias is None for q in without.values()) and all(q.bias is not None for q in with_.values())
+    for x in layers_of(graph):
+        assert torch.equal(with_[x.node].q, without[x.node].q)
+
+
+def test_statistics_are_exact_and_rows_are_rows(convolutions):
+    graph, calls = convolutions
+    name = next(x.node for x in layers_of(graph) if x.kind == "linear")
+    x = torch.cat([a[0] for a, _ in layer_io(graph, calls)[name]]).flatten(0, -2)
+    found = collect(graph, calls, rows=50).inputs[name]
+    assert found.count == len(x) and found.rows.shape == (50, 6)
+    torch.testing.assert_close(found.mean, x.mean(0), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.mean_square, x.square().mean(0), atol=1e-6, rtol=1e-5)
+    assert torch.equal(found.peak, x.abs().amax(0))
+    assert (found.magnitudes.low, found.magnitudes.high) == (float(x.min()), float(x.max()))
+    places = [int((x == row).all(1).nonzero()[0]) for row in found.rows]
+    assert places == sorted(set(places))
+    again = collect(graph, calls, rows=50).inputs[name]
+    assert torch.equal(found.rows, again.rows)
+    assert not torch.equal(found.rows, collect(graph, calls, rows=50, seed=1).inputs[name].rows)
+    assert torch.equal(collect(graph, calls).inputs[name].rows, x)  # all, where there is room
+    assert torch.equal(collect(graph, [*calls, calls[0]]).inputs[name].rows, x)  # a repeated call is nothing new
+
+
+# GPTQ
+
+def obs_reference(w: np.ndarray, hessian: np.ndarray, scale: np.ndarray, block: int) -> np.ndarray:
+    """Optimal brain quantisation in the order of columns, by the inverse Hessian of the columns that are left."""
+    w, q = w.astype(np.float64).copy(), np.zeros(w.shape)
+    for i in range(w.shape[1]):
+        inverse = np.linalg.inv(hessian[i:, i:])
+        s = scale[:, i // block]
+        q[:, i] = np.clip(np.rint(w[:, i] / s), -8, 7)
+        w[:, i:] -= np.outer((w[:, i] - q[:, i] * s) / inverse[0, 0], inverse[0])
+    return q
+
+
+def test_gptq_is_optimal_brain_quantisation(monkeypatch):
+    """With scales that are given; every integer, for a K that no block divides."""
+    g = draw(0)
+    w, x = torch.randn(16, 72, generator=g), torch.randn(300, 24, generator=g) @ torch.randn(24, 72, generator=g)
+    x += 0.3 * torch.randn(300, 72, generator=g)
+    scale = block_scales(w, 32)
+    given = iter(scale.T)
+    monkeypatch.setattr("vlacompile.compiler.precision.quantise.gptq.searched_scales", lambda *_: next(given)[:, None])
+    q, found = gptq(w, spread_of(x), torch.ones(72), 32)
+    hessian = (x.double().T @ x.double()).numpy()
+    hessian += 0.01 * np.diag(hessian).mean() * np.eye(72)
+    want = obs_reference(w.numpy(), hessian, scale.numpy(), 32)
+    assert torch.equal(found, scale)
+    assert (q.numpy() == want).mean() > 0.99 and np.abs(q.numpy() - want).max() <= 1  # ties fall either way in fp32
+
+
+@pytest.mark.parametrize("k", [64, 100, 20])
+def test_gptq_errs_less_than_rounding_where_inputs_are_correlated(k):
+    g = draw(1)
+    w = torch.randn(48, k, generator=g)
+    x = torch.randn(1000, k // 4, generator=g) @ torch.randn(k // 4, k, generator=g)
+    x += 0.2 * torch.randn(1000, k, generator=g)
+    other = torch.randn(1000, k // 4, generator=g) @ torch.randn(k // 4, k, generator=g)
+    error = lambda q, s, rows: float((rows @ (w - dequantise(q, s, 32)).T).square().mean())  # noqa: E731
+    scale = block_scales(w, 32)
+    rtn = (round_blocks(w, scale, 32), scale)
+    fitted, misfitted = (gptq(w, spread_of(rows), rows.square().mean(0), 32) for rows in (x, other))
+    assert error(*fitted, x) < 0.4 * error(*rtn, x)
+    assert error(*misfitted, x) > error(*fitted, x) * 1.5  # the control: the Hessian of other inputs
+
+
+def test_gptq_of_features_that_are_never_read_and_of_few_rows():
+    w, x = torch.randn(8, 40, generator=draw(0)), torch.randn(5, 40, generator=draw(1))
+    x[:, 10:20] = 0
+    q, scale = gptq(w, spread_of(x), x.square().mean(0), 32)
+    assert torch.isfinite(scale).all() and (scale > 0).all() and q.min() >= -8 and q.max() <= 7
+    nothing = torch.zeros(5, 40)
+    assert torch.equal(spread_of(nothing), torch.eye(40))
+    assert torch.isfinite(gptq(w, spread_of(nothing), nothing[0], 32)[1]).all()
+
+
+def test_searched_scales_know_what_is_read_much():
+    """AWQ's clipping: outlier weights of columns that are hardly read are given up."""
+    g = draw(2)
+    w, x = torch.randn(32, 64, generator=g), torch.randn(500, 64, generator=g)
+    w[:, 3] *= 4
+    x[:, 3] *= 0.01
+    error = lambda s: float((x @ (w - dequantise(round_blocks(w, s, 64), s, 64)).T).square().mean())  # noqa: E731
+    assert error(searched_scales(w, 64, x.square().mean(0))) < 0.6 * error(block_scales(w, 64))
+
+
+# Stages
+
+@pytest.fixture(scope="module", params=["flow", "late_fusion", "two_cameras", "remember"])
+def staged(request):
+    policy = getattr(policies, request.param)()
+    found = stage(capture(policy, False), load_target("host"), load_recipe(None), policy).staged
+    newest = newest_of(policy.sources, policy.example_inputs)
+    return found, [x for _, x in golden_inputs(dict(policy.sources), newest, 6, 0)]
+
+
+def test_calls_are_what_the_stages_are_run_with(staged):
+    found, observations = staged
+    calls = record_calls(found, observations)
+    for s in found.stages:
+        assert len(calls[s.name]) == len(observations) * s.iterations
+        assert all(len(args) == len(s.inputs) for args in calls[s.name])
+    last = StageRunner(found).run(observations[-1])
+    for s in found.stages:
+        with torch.no_grad():
+            outputs = stage_module(s)(*calls[s.name][-1])
+        assert all(torch.equal(t, last[p.value]) for p, t in zip(s.outputs, outputs, strict=True))
+
+
+@pytest.mark.parametrize("method", [Method(), Method("mse", int4="awq", block=32),
+                                    Method("entropy", int4="gptq", block=128)], ids=lambda m: m.int4)
+def test_every_layer_of_a_stage(staged, method):
+    found, observations = staged
+    calls, told = record_calls(found, observations), []
+    for s in found.stages:
+        samples = collect(s, calls[s.name])
+        for scheme in ("int8", "int4"):
+            schemes = {x.node: scheme for x in layers_of(s) if scheme == "int8" or x.kind != "conv"}
+            done = quantise_stage(s, samples, schemes, method, told.append)
+            assert set(done) == set(schemes)
+            for x in layers_of(s):
+                if x.node not in done:
+                    continue
+                q, weight = done[x.node], s.constants[x.weight]
+                assert q.q.shape == weight.shape and q.q.dtype == torch.int8 and q.scheme == scheme
+                assert (q.dequantised() - weight).norm() < 0.35 * weight.norm()
+                if x.kind != "embedding":
+                    m = samples.inputs[x.node].magnitudes
+                    assert m.low <= q.low <= q.high <= m.high
+                    assert q.bias.shape == weight.shape[:1]
+            again = quantise_stage(s, collect(s, calls[s.name]), schemes, method)
+            for name, q in done.items():
+                assert torch.equal(q.q, again[name].q) and torch.equal(q.scale, again[name].scale)
+                assert (q.low, q.high) == (again[name].low, again[name].high)
+    assert told
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 150), st.integers(1, 40), st.sampled_from([32, 64, 128]), st.sampled_from(["rtn", "awq", "gptq"]))
+def test_int4_of_any_size(k, n, block, rounding):
+    """Layers narrower than a block, and tails."""
+    g = draw(k * 100 + n)
+    w, x = torch.randn(n, k, generator=g), torch.randn(64, k, generator=g)
+    if rounding == "gptq":
+        q, scale = gptq(w, spread_of(x), x.square().mean(0), block)
+    else:
+        scale = block_scales(w, block) if rounding == "rtn" else searched_scales(w, block, x.square().mean(0))
+        q = round_blocks(w, scale, block)
+    layer = QuantisedLayer("int4", q, scale, block)
+    assert scale.shape == (n, -(-k // block)) and layer.dequantised().shape == w.shape
+    assert float((x @ (w - layer.dequantised()).T).norm() / (x @ w.T).norm()) < 0.25
+
+
+# What is refused
+
+@pytest.fixture(scope="module")
+def flow():
+    policy = policies.flow()
+    return policy, stage(capture(policy, False), load_target("host"), load_recipe(None), policy).staged
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda x: {**x, "image": x["image"][:, :16]}, r'"image" does not fit.*u8\[1, 16, 32, 3\].*u8\[1, 32, 32, 3\]'),
+    (lambda x: {**x, "state": x["state"].double()}, r'"state" does not fit.*f64\[1, 9\].*f32\[1, 9\]'),
+    (lambda x: {**x, "state": torch.full((1, 9), float("nan"))}, r'"state" holds NaN or infinity.*9 of 9'),
+    (lambda x: {**x, "noise": torch.full((1, 10, 7), float("inf"))}, r'"noise" holds NaN or infinity'),
+    (lambda x: {k: v for k, v in x.items() if k != "tokens"}, r'"tokens" does not fit.*missing'),
+    (lambda x: {**x, "sate": x["state"]}, r'"sate" is no input.*did you mean "state"'),
+    (lambda x: {**x, "state": [0.0] * 9}, r'"state" does not fit.*a list'),
+])
+def test_observations_that_do_not_fit(flow, change, says):
+    policy, found = flow
+    good = [x for _, x in golden_inputs(dict(policy.sources), policy.example_inputs, 4, 0)]
+    check_observations(found, good, 4)
+    with pytest.raises(CalibrationError, match=f"(?s){says}") as error:
+        record_calls(found, [*good[:2], change(good[2])])
+    assert "observation 2" in error.value.where and error.value.fix and error.value.exit_code == 11
+
+
+def test_too_few_observations_and_the_same_one_often(flow):
+    policy, found = flow
+    noise = [{**policy.example_inputs, "noise": torch.randn(1, 10, 7)} for _ in range(5)]
+    for observations in ([], [policy.example_inputs], noise):
+        with pytest.raises(CalibrationError, match="(0|1) different calibration observations"):
+            record_calls(found, observations)
+
+
+def test_layers_that_compute_nan_name_the_place():
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.a(torch.log(x))
+
+    graph = as_stage(Root(), x=torch.ones(1, 4))
+    with pytest.raises(CalibrationError, match=r"(?s)reads NaN or infinity.*%log"):
+        collect(graph, [(torch.ones(1, 4),), (-torch.ones(1, 4),)])
+
+
+@pytest.mark.parametrize(("schemes", "says"), [
+    ({"linear_9": "int8"}, "not a layer"), ({"linear": "int3"}, "not a scheme"),
+    ({"conv2d": "int4"}, "a convolution in int4")])
+def test_schemes_that_do_not_fit(convolutions, schemes, says):
+    graph, calls = convolutions
+    with pytest.raises(ConfigError, match=says):
+        quantise_stage(graph, collect(graph, calls), schemes, Method())
+    with pytest.raises(ConfigError, match="no samples"):
+        quantise_stage(graph, collect(graph, calls, layers=["conv2d"]), {"linear": "int8"}, Method())
+
+
+@pytest.mark.parametrize("options", [{"calibrator": "max"}, {"int4": "nf4"}, {"block": 48}, {"percentile": 0.9999},
+                                     {"alpha": 2.0}])
+def test_methods_that_are_none(options):
+    with pytest.raises(ConfigError):
+        Method(**options)

@@ -1,0 +1,199 @@
+"""A control loop that never waits: an action that a chunk gives for tick t is the one that it predicted for tick t."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import vlacompile as vc
+from tests.samples import policies
+from vlacompile.errors import ConfigError, RuntimeFailure
+
+H, EXECUTE = 16, 8
+
+
+class Counting(nn.Module):
+    """Action k of a chunk is state + k, after work that takes a while and changes nothing."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(width))
+        self.steps = nn.Buffer(torch.arange(H, dtype=torch.float32).reshape(1, H, 1))
+
+    def forward(self, tokens, state):
+        x = state.repeat(1, self.weight.shape[0] // state.shape[1])
+        for _ in range(6):
+            x = x @ self.weight
+        return {"action": x[:, None, :2] + self.steps + tokens[:, :1, None].float()}
+
+
+def built(folder, consume: str = "queue", width: int = 1024) -> vc.Bundle:
+    policy = vc.Policy("counting", Counting(width).eval(), {"tokens": vc.Source("task"), "state": vc.Source("observation")},
+                       {"tokens": torch.zeros(1, 2, dtype=torch.int64), "state": torch.tensor([[3.0, 3.0]])})
+    more = {"queue": f"execute = {EXECUTE}", "realtime": f"execute = {EXECUTE}\ndelay = 2", "ensemble": ""}[consume]
+    (folder / "r.toml").write_text(f'name = "r"\ndescription = "r"\n[action]\nconsume = "{consume}"\n{more}\n')
+    return vc.build(policy, recipe=str(folder / "r.toml"), out=folder / f"{consume}.vlab")
+
+
+@pytest.fixture(scope="module", params=["queue", "realtime", "ensemble"])
+def bundle(request, tmp_path_factory) -> vc.Bundle:
+    return built(tmp_path_factory.mktemp("async"), request.param)
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory) -> vc.Bundle:
+    return built(tmp_path_factory.mktemp("async"), "queue", 64)
+
+
+def drive(session: vc.AsyncSession, ticks: int, offset: float = 0.0, period: float = 2e-4) -> list[tuple[int, str, np.ndarray]]:
+    """[(tick, status, action)]; the state is the tick, so that an action is too."""
+    found, following = [], time.perf_counter()
+    for tick in range(ticks):
+        if session.info().due:
+            session.write("state", np.full((1, 2), tick + offset, np.float32))
+            session.request()
+        try:
+            popped = session.pop()
+            found.append((tick, popped.status, popped.action))
+        except RuntimeFailure as error:
+            assert error.status == "QUEUE_EMPTY" and not found
+        following += period
+        time.sleep(max(0.0, following - time.perf_counter()))
+    return found
+
+
+def test_an_action_is_for_the_tick_that_it_was_predicted_for(bundle):
+    with vc.AsyncSession(bundle.path, lead_ticks=2) as session:
+        session.write("tokens", np.zeros((1, 2), np.int64))
+        found = drive(session, 1500)
+        info = session.info()
+    good = [(t, a) for t, status, a in found if status != "SAFE_ACTION"]
+    assert info.chunks > 20 and len(good) > 300 and info.tick == 1500
+    assert all(np.array_equal(a, np.full(2, t, np.float32)) for t, a in good)
+    assert info.safe_actions == len(found) - len(good)
+
+
+def test_an_observation_of_another_tick_shows(bundle):
+    """The same loop with a state that is one tick ahead is off by one: the test above can fail."""
+    with vc.AsyncSession(bundle.path) as session:
+        session.write("tokens", np.zeros((1, 2), np.int64))
+        good = [(t, a) for t, status, a in drive(session, 200, offset=1.0) if status != "SAFE_ACTION"]
+    assert good and all(np.array_equal(a, np.full(2, t + 1, np.float32)) for t, a in good)
+
+
+def test_what_is_late_is_dropped_and_then_the_last_action_is_held(queue):
+    session = vc.AsyncSession(queue.path)
+    session.write("tokens", np.zeros((1, 2), np.int64))
+    session.write("state", np.full((1, 2), 0, np.float32))
+    session.request()
+    for _ in range(5):  # nobody computes yet
+        with pytest.raises(RuntimeFailure, match="no action to execute"):
+            session.pop()
+    session.start()
+    while session.info().busy:
+        time.sleep(1e-3)
+    assert session.info().late_ticks == 5 and session.info().remaining == H - 5
+    assert [float(session.pop().action[0]) for _ in range(H - 5)] == list(range(5, H))
+    held = [session.pop() for _ in range(3)]
+    assert all(p.status == "SAFE_ACTION" and p.action[0] == H - 1 for p in held)
+    session.close()
+    session.close()
+    with pytest.raises(RuntimeFailure, match="closed"):
+        session.pop()
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3, 7])
+def test_a_stated_delay(bundle, delay):
+    """Without a worker, answered so many ticks after each request: every tick that a chunk answers is right."""
+    session = vc.AsyncSession(bundle.path, safe="zero")
+    session.write("tokens", np.zeros((1, 2), np.int64))
+    answered, asked, late = 0, None, set()
+    for tick in range(100):
+        if asked is None and session.info().due:
+            session.write("state", np.full((1, 2), tick, np.float32))
+            session.request()
+            asked = tick
+        if asked is not None and tick - asked == delay:
+            session.answer()
+            asked = None
+            late.add(session.info().late_ticks)
+        popped = session.pop()
+        if popped.status != "SAFE_ACTION":
+            assert popped.action[0] == tick
+            answered += 1
+    assert late == {delay} and answered == 100 - delay
+    session.close()
+
+
+@pytest.mark.parametrize("safe, want", [("zero", [0.0, 0.0]), (np.array([0.5, -0.5]), [0.5, -0.5])])
+def test_declared_safe_actions(queue, safe, want):
+    with vc.AsyncSession(queue.path, safe=safe) as session:
+        assert session.pop().status == "SAFE_ACTION" and session.pop().action.tolist() == want
+
+
+def test_another_instruction_is_never_answered_by_the_last_one(queue):
+    """Actions of an instruction carry its number; after a cancel with "drop" none of an earlier one comes."""
+    with vc.AsyncSession(queue.path, safe="zero") as session:
+        for task in range(40):
+            session.cancel("drop")
+            session.write("tokens", np.full((1, 2), 1000 * (task + 1), np.int64))
+            session.write("state", np.zeros((1, 2), np.float32))
+            session.request()
+            for _ in range(10):
+                popped = session.pop()
+                assert popped.status == "SAFE_ACTION" or int(popped.action[0]) // 1000 == task + 1
+                time.sleep(2e-4)
+        assert session.info().chunks > 0
+
+
+def test_the_interpreter_is_free_while_a_chunk_is_computed(bundle):
+    """Another Python thread counts on while the worker is inside libvlart."""
+    counted, stop = [0], threading.Event()
+
+    def count():
+        while not stop.is_set():
+            counted[0] += 1
+    with vc.AsyncSession(bundle.path) as session:
+        session.write("tokens", np.zeros((1, 2), np.int64))
+        other = threading.Thread(target=count)
+        other.start()
+        meanwhile = 0
+        for i in range(50):
+            session.write("state", np.full((1, 2), i, np.float32))
+            session.request()
+            before = counted[0]
+            while session.info().busy:
+                time.sleep(1e-4)
+            meanwhile += counted[0] - before
+        stop.set()
+        other.join()
+    assert meanwhile > 1000
+
+
+def test_bad_input(queue, tmp_path):
+    with pytest.raises(ConfigError, match="no safe action"):
+        vc.AsyncSession(queue.path, safe="stop")
+    with pytest.raises(ConfigError, match="shape"):
+        vc.AsyncSession(queue.path, safe=np.zeros(3))
+    with pytest.raises(RuntimeFailure, match="safe action is not finite|not finite|disagree|not agree"):
+        vc.AsyncSession(queue.path, safe=np.array([np.nan, 0.0]))
+    with vc.AsyncSession(queue.path) as session:
+        with pytest.raises(RuntimeFailure, match="not finite"):
+            session.write("state", np.full((1, 2), np.inf, np.float32))
+        with pytest.raises(RuntimeFailure, match="wrong shape"):
+            session.write("state", np.zeros((1, 3), np.float32))
+        with pytest.raises(RuntimeFailure, match="no source is called"):
+            session.write("stat", np.zeros((1, 2), np.float32))
+        with pytest.raises(ConfigError, match="cannot be cancelled"):
+            session.cancel("now")
+        session.request()  # tokens were never written
+        while session.info().busy:
+            time.sleep(1e-3)
+        assert session.info().failures == 1
+    with pytest.raises(RuntimeFailure, match="looks back"):
+        vc.AsyncSession(vc.build(policies.remember(), out=tmp_path / "r.vlab").path)

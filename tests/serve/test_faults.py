@@ -1,0 +1,256 @@
+"""Faults that single requests do not show: many half-open connections, floods of nonsense, a session that dies, a queue
+that is full over gRPC; what a server holds afterwards is what it held before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vlacompile as vc
+from tests.samples import policies
+from tests.serve.serving import episode_of, in_process, websocket_server
+from vlacompile.serve.observations import Intake
+from vlacompile.serve.refusal import Refusal
+
+pytest.importorskip("msgpack", reason="the server needs it: pip install 'vlacompile[serve]'")
+pytest.importorskip("websockets", reason="the server needs it: pip install 'vlacompile[serve]'")
+
+from websockets.exceptions import ConnectionClosed  # noqa: E402
+from websockets.sync.client import connect  # noqa: E402
+
+from vlacompile.serve.messages import pack, unpack  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> vc.Bundle:
+    return vc.build(policies.late_fusion(), out=tmp_path_factory.mktemp("serve") / "late_fusion.vlab")
+
+
+@pytest.fixture(scope="module")
+def observation() -> dict[str, np.ndarray]:
+    return episode_of(policies.late_fusion(), 1)[0]
+
+
+def url(place, path: str) -> str:
+    return f"http://127.0.0.1:{place[1]}{path}"
+
+
+def answered(place, observation) -> np.ndarray:
+    with connect(f"ws://127.0.0.1:{place[1]}", compression=None, max_size=None) as socket_:
+        socket_.recv()
+        socket_.send(pack(observation))
+        return unpack(socket_.recv(20))["actions"]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def settles(condition, seconds: float = 15.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_a_hundred_half_open_connections_do_not_keep_a_robot_out(bundle, observation):
+    """None of them ever finishes its opening; they count as no clients and are closed in time."""
+    want = in_process(bundle, [observation])[0]
+    beginnings = (b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\nHost")
+    with websocket_server(bundle, limits={"clients": 2, "handshake_s": 1.0}) as running:
+        before = descriptors()
+        with contextlib.ExitStack() as stack:
+            for i in range(100):
+                silent = stack.enter_context(socket.create_connection(running.place))
+                silent.sendall(beginnings[i % 4])
+            assert np.array_equal(answered(running.place, observation), want)
+            assert settles(lambda: descriptors() <= before + 105)  # the server's ends are closed, ours are still open
+        assert settles(lambda: descriptors() <= before + 2)
+        assert running.host.healthy() and running.host.metrics.value("clients") == 0
+
+
+def test_what_a_server_holds_after_a_flood_of_nonsense(bundle, observation):
+    """Malformed, oversize and cut-off connections, in turn: no descriptor, thread or client stays."""
+    want, good = in_process(bundle, [observation])[0], pack(observation)
+    with websocket_server(bundle) as running:
+        answered(running.place, observation)
+        descriptors_before, threads_before = descriptors(), threading.active_count()
+        for i in range(60):
+            with contextlib.suppress(ConnectionClosed, ConnectionError):
+                with connect(f"ws://127.0.0.1:{running.place[1]}", compression=None, max_size=None) as socket_:
+                    socket_.recv()
+                    socket_.send((b"\xc1" * 50, bytes(5_000_000), good[:-5], "text")[i % 4])
+                    if i % 8 < 4:
+                        socket_.recv(10)
+                    else:
+                        socket_.socket.close()  # without a word
+        assert settles(lambda: running.host.metrics.value("clients") == 0)
+        assert settles(lambda: descriptors() <= descriptors_before + 3), "descriptors are left"
+        assert settles(lambda: threading.active_count() <= threads_before + 1), "threads are left"
+        assert np.array_equal(answered(running.place, observation), want)
+        assert running.host.metrics.value("requests", "malformed") >= 20
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_session_that_dies_is_told_to_everybody(bundle, observation):
+    """A mistake of ours in the session's thread: who waits is refused, who asks is refused, health says 503."""
+    with websocket_server(bundle) as running, contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(connect(f"ws://127.0.0.1:{running.place[1]}", compression=None, max_size=None))
+                         for _ in range(2))
+        first.recv(), second.recv()
+        entered, release = threading.Event(), threading.Event()
+
+        def broken(session, job):
+            entered.set()
+            assert release.wait(20)
+            raise ZeroDivisionError("a mistake")
+
+        running.host._answer = broken
+        first.send(pack(observation))
+        assert entered.wait(10)
+        second.send(pack(observation))
+        assert settles(lambda: running.host.metrics.value("queue") == 1)
+        release.set()
+        assert "the server ends" in first.recv(10) and "its session failed" in second.recv(10)
+        running.host._thread.join(10)
+        with pytest.raises(urllib.error.HTTPError, match="503") as unwell:
+            urllib.request.urlopen(url(running.place, "/healthz"))
+        unwell.value.close()
+        second.send(pack(observation))
+        assert "the server ends" in second.recv(10)
+
+
+def test_a_full_queue_over_grpc(bundle):
+    pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
+    from tests.serve.test_grpc_service import FULL, as_robot, episode, grpc_server, refused, robot
+
+    known = vc.build(_without_instruction(), out=bundle.path.with_name("known.vlab"))
+    frame = episode(1)[0]
+    with grpc_server(known, queue_length=1) as running, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(robot(running)) for _ in range(3)]
+        for client in clients:
+            client.ready()
+            client.send(as_robot(frame))
+        entered, release, answer = threading.Event(), threading.Event(), running.host._answer
+
+        def slow(session, job):
+            entered.set()
+            assert release.wait(20)
+            return answer(session, job)
+
+        running.host._answer = slow
+        got: list = []
+        threads = []
+        for number, client in enumerate(clients[:2]):
+            threads.append(threading.Thread(target=lambda c=client: got.append(c.get())))
+            threads[-1].start()
+            assert entered.wait(10) if number == 0 else settles(lambda: running.host.metrics.value("queue") == 1)
+        refused(clients[2].get, FULL, "the server is busy")
+        release.set()
+        [t.join(20) for t in threads]
+        assert len(got) == 2 and all(len(actions) == 10 for actions in got)
+        clients[2].send(as_robot(frame))
+        assert len(clients[2].get()) == 10
+
+
+def _without_instruction() -> vc.Policy:
+    whole = policies.late_fusion()
+    sources = {n: vc.Source("static") if "language" in n else s for n, s in whole.sources.items()}
+    return vc.Policy("late_fusion", whole.observe, sources, whole.example_inputs)
+
+
+def test_a_grpc_port_takes_no_nonsense(bundle):
+    """Bytes of another protocol, half a preface and silence: a robot is served beside them."""
+    pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
+    from tests.serve.test_grpc_service import as_robot, episode, grpc_server, robot
+
+    known = vc.build(_without_instruction(), out=bundle.path.with_name("known2.vlab"))
+    with grpc_server(known) as running, contextlib.ExitStack() as stack:
+        place = ("127.0.0.1", running.place[1])
+        for beginning in (b"", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n\r\n", os.urandom(2000)) * 5:
+            silent = stack.enter_context(socket.create_connection(place))
+            with contextlib.suppress(ConnectionError):
+                silent.sendall(beginning)
+        with robot(running) as client:
+            client.ready()
+            client.send(as_robot(episode(1)[0]))
+            assert len(client.get()) == 10 and running.host.healthy()
+
+
+def test_health_and_metrics_beside_grpc(bundle, tmp_path):
+    """The verb's --http-port: health for everybody, metrics for those with the key, no websocket."""
+    import json
+    import subprocess
+    import sys
+
+    pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
+    (tmp_path / "key").write_text("a-key-of-some-length")
+    command = [sys.executable, "-m", "vlacompile.cli.main", "serve", bundle.path, "--protocol", "lerobot", "--port", "0",
+               "--http-port", "0", "--api-key-file", tmp_path / "key", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        base = json.loads(process.stdout.readline())["http_url"]
+        assert urllib.request.urlopen(f"{base}/healthz").read() == b"ok\n"
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(f"{base}/metrics")
+        refused.value.close()
+        keyed = {"Authorization": "Bearer a-key-of-some-length"}
+        text = urllib.request.urlopen(urllib.request.Request(f"{base}/metrics", headers=keyed)).read().decode()
+        assert "vlacompile_queue_limit 8" in text and 'outcome="wrong_key"} 1' in text
+        with pytest.raises(urllib.error.HTTPError, match="404") as absent:
+            urllib.request.urlopen(urllib.request.Request(f"{base}/", headers=keyed))
+        absent.value.close()
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        process.stdout.close()
+
+
+leaves = (st.none() | st.booleans() | st.integers(-2**63, 2**63) | st.floats() | st.text(max_size=20)
+          | st.binary(max_size=40))
+plain = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
+    st.text(max_size=8) | st.integers(), inner, max_size=4), max_leaves=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_refused(data):
+    try:
+        unpack(data)
+    except Refusal as refusal:
+        assert refusal.kind == "malformed"
+
+
+@pytest.fixture(scope="module")
+def intake(bundle) -> Intake:
+    return Intake(bundle.plan)
+
+
+@pytest.mark.parametrize("key", ["observation.state", "observation.images.base", "observation.language.tokens", "else"])
+def test_any_value_is_an_array_of_the_plan_or_refused(intake, key):
+    """Whatever a message holds: either exactly the dtype and shape that the session takes, finite, or a refusal."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(plain | st.builds(np.zeros, st.lists(st.integers(0, 4), max_size=4).map(tuple),
+                             st.sampled_from(["f4", "f8", "u1", "i8", "?", "f2", "M8[s]", "U3", "c8"])))
+    def check(value):
+        try:
+            found = intake.read({key: value})
+        except Refusal:
+            return
+        for name, array in found.items():
+            source = intake.inputs[name]
+            assert array.shape == source.dims and array.flags.c_contiguous
+            assert array.dtype.kind not in "fc" or np.isfinite(array).all()
+
+    check()

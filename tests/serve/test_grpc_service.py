@@ -1,0 +1,266 @@
+"""LeRobot's protocol without LeRobot: a client of the same messages, well-behaved and not. The real client is in
+tests/environments/lerobot/test_serve_client.py."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import vlacompile as vc
+from tests.samples import policies
+from tests.serve.lerobot_messages import RemotePolicyConfig, Robot, pickled
+from tests.serve.serving import Loop, Running, certify, episode_of, in_process
+from vlacompile.serve.access import Access, decide_access
+from vlacompile.serve.observations import Intake
+from vlacompile.serve.policy_host import PolicyHost
+
+grpc = pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
+
+from vlacompile.serve.grpc_service import GrpcLimits, GrpcServer  # noqa: E402
+from vlacompile.serve.transport_messages import Empty, Observation  # noqa: E402
+
+JOINTS = [f"joint_{i}.pos" for i in range(9)]
+FEATURES = {"observation.state": {"dtype": "float32", "shape": (9,), "names": JOINTS},
+            **{f"observation.images.{camera}": {"dtype": "image", "shape": (32, 32, 3), "names": list("hwc")}
+               for camera in ("base", "wrist")}}
+INSTRUCTIONS = RemotePolicyConfig("act", "somewhere", FEATURES, 10)
+KEY = "a-key-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> vc.Bundle:
+    """Two cameras and a state, the instruction known."""
+    whole = policies.late_fusion()
+    sources = {n: vc.Source("static") if "language" in n else s for n, s in whole.sources.items()}
+    policy = vc.Policy("late_fusion", whole.observe, sources, whole.example_inputs)
+    return vc.build(policy, out=tmp_path_factory.mktemp("serve") / "late_fusion.vlab")
+
+
+@contextlib.contextmanager
+def grpc_server(bundle: vc.Bundle, *, access=Access(), limits=GrpcLimits(), wait_s=0.2,
+                **host_settings) -> Iterator[Running]:
+    host, loop = PolicyHost(bundle.path, threads=1, **host_settings), Loop()
+    try:
+        async def listen():
+            server = GrpcServer(host, Intake(host.plan), access, limits, wait_s=wait_s)
+            return server, await server.listen("127.0.0.1", 0)
+
+        running = Running(*(lambda pair: (pair[0], host, loop, pair[1]))(loop.run(listen())))
+        yield running
+        if not running.ended:
+            running.end()
+    finally:
+        host.stop(10)
+        loop.close()
+
+
+@contextlib.contextmanager
+def robot(running: Running, **options) -> Iterator[Robot]:
+    """A connection of its own: channels of one process to one address share one otherwise, and with it their name."""
+    with grpc.insecure_channel(f"127.0.0.1:{running.place[1]}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield Robot(channel, INSTRUCTIONS, **options)
+
+
+def as_robot(observation: dict[str, np.ndarray]) -> dict:
+    """What a robot's get_observation gives: numbers by name, pictures by camera, and the client's task."""
+    state = observation["observation.state"][0]
+    return {**{n: float(x) for n, x in zip(JOINTS, state, strict=True)},
+            **{c: observation[f"observation.images.{c}"][0] for c in ("base", "wrist")}, "task": "pick it up"}
+
+
+def episode(length: int = 4, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    whole = episode_of(policies.late_fusion(), length, seed)
+    return [{k: v for k, v in o.items() if "language" not in k} for o in whole]
+
+
+def refused(call, code, words: str) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    assert error.value.code() == code and words in error.value.details(), error.value
+
+
+INVALID, BEFORE, FULL = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INVALID_ARGUMENT,
+                         grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def test_an_episode_gives_the_actions_of_a_session_of_ones_own(bundle):
+    want = in_process(bundle, episode())
+    with grpc_server(bundle) as running, robot(running) as client:
+        client.ready()
+        for step, (observation, chunk) in enumerate(zip(episode(), want, strict=True)):
+            client.send(as_robot(observation), step)
+            actions = client.get()
+            assert [a.timestep for a in actions] == list(range(step, step + 10)) and actions[0].timestamp == 100.0
+            assert np.array_equal(torch.stack([a.action for a in actions]).numpy(), chunk)
+        assert client.get() is None  # nothing new
+    assert not np.array_equal(want[0], want[1])
+
+
+def test_the_newest_observation_is_answered_and_as_many_actions_as_asked_for(bundle):
+    observations = episode()
+    with grpc_server(bundle) as running, robot(running) as client:
+        client.ready(RemotePolicyConfig("act", "x", FEATURES, 3))
+        for step, observation in enumerate(observations):
+            client.send(as_robot(observation), step)
+        actions = client.get()
+    want = in_process(bundle, observations[-1:])[0][:3]
+    assert actions[0].timestep == 3 and np.array_equal(torch.stack([a.action for a in actions]).numpy(), want)
+
+
+def test_two_robots_do_not_see_each_other(bundle):
+    episodes = [episode(seed=1), episode(seed=2)]
+    want = [in_process(bundle, e) for e in episodes]
+    with grpc_server(bundle) as running, robot(running) as a, robot(running) as b:
+        a.ready(), b.ready()
+        for step in range(4):
+            for client, e in ((a, episodes[0]), (b, episodes[1])):
+                client.send(as_robot(e[step]), step)
+            for client, w in ((b, want[1]), (a, want[0])):
+                assert np.array_equal(torch.stack([x.action for x in client.get()]).numpy(), w[step])
+
+
+def test_a_larger_picture_is_resized_as_lerobots_server_does(bundle):
+    """torch's bilinear interpolation of bytes, not antialiased: the call in LeRobot's helpers.py."""
+    observation = episode(1)[0]
+    large = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    planes = torch.from_numpy(large).permute(2, 0, 1)[None]
+    small = torch.nn.functional.interpolate(planes, size=(32, 32), mode="bilinear", align_corners=False)
+    small = small[0].permute(1, 2, 0).numpy()
+    with grpc_server(bundle) as running, robot(running) as client:
+        client.ready()
+        client.send(as_robot(observation) | {"base": large})
+        got = torch.stack([a.action for a in client.get()]).numpy()
+    assert np.array_equal(got, in_process(bundle, [{**observation, "observation.images.base": small[None]}])[0])
+
+
+def test_what_does_not_fit_is_refused_and_the_robot_may_go_on(bundle):
+    good = as_robot(episode(1)[0])
+    with grpc_server(bundle) as running, robot(running) as client:
+        refused(lambda: client.send(good), INVALID, "Ready comes first")
+        client._ready(Empty())
+        refused(lambda: client.send(good), INVALID, "SendPolicyInstructions comes first")
+        few = {k: v for k, v in FEATURES.items() if "wrist" not in k}
+        refused(lambda: client.ready(RemotePolicyConfig("act", "x", few, 10)), INVALID,
+                'the robot has no "observation.images.wrist"')
+        other = {**FEATURES, "observation.images.top": FEATURES["observation.images.base"]}
+        refused(lambda: client.ready(RemotePolicyConfig("act", "x", other, 10)), INVALID, "did you mean")
+        client.ready()
+        refused(lambda: client.send({k: v for k, v in good.items() if k != "joint_3.pos"}), INVALID, "joint_3.pos")
+        refused(lambda: client.send({**good, "joint_3.pos": float("nan")}), INVALID, "not finite")
+        refused(lambda: client.send({**good, "base": good["base"].astype(np.float32)}), INVALID, "it is float32")
+        refused(lambda: client.send({**good, "base": good["base"][..., 0]}), INVALID, "another shape")
+        refused(lambda: client.send(pickled(INSTRUCTIONS)), INVALID, "is no TimedObservation")
+        refused(lambda: client.send(b"no pickle"), INVALID, "cannot be read as data")
+        client.send(good)
+        assert len(client.get()) == 10 and running.host.healthy()
+
+
+class Calls:
+    def __reduce__(self):
+        import os
+
+        return os._exit, (3,)
+
+
+def test_a_pickle_that_would_run_is_refused(bundle):
+    with grpc_server(bundle) as running, robot(running) as client:
+        client.ready()
+        refused(lambda: client.setup(pickled(Calls())), INVALID, "it names posix._exit")
+        refused(lambda: client.send({"task": Calls()}), INVALID, "it names posix._exit")
+
+
+def test_sizes_parts_and_slow_robots(bundle):
+    limits = GrpcLimits(message_bytes=20_000, part_bytes=8_000, send_s=0.3)
+    with grpc_server(bundle, limits=limits) as running, robot(running) as client:
+        client.ready()
+        client.send(as_robot(episode(1)[0]))
+        refused(lambda: client.send(bytes(30_000)), INVALID, "more than 20000 bytes")
+        refused(lambda: client.send(bytes(19_000), part=12_000), FULL, "")  # gRPC's own limit of a part
+        refused(lambda: client._send(iter([Observation(transfer_state=9, data=b"x")])), INVALID, "a part of no kind")
+        refused(lambda: client._send(iter([Observation(transfer_state=1, data=b"x")])), INVALID, "has no end")
+
+        def dribble():
+            yield Observation(transfer_state=1, data=b"x")
+            time.sleep(1)
+
+        refused(lambda: client._send(dribble(), timeout=10), INVALID, "did not arrive in time")
+
+
+def test_keys_and_tls(bundle, tmp_path):
+    (tmp_path / "key").write_text(KEY)
+    certificate, private = tmp_path / "c.pem", tmp_path / "k.pem"
+    certify(certificate, private)
+    access = decide_access("127.0.0.1", str(tmp_path / "key"), False, str(certificate), str(private))
+    trust = grpc.ssl_channel_credentials(certificate.read_bytes())
+    name = (("grpc.ssl_target_name_override", "localhost"),)
+    with grpc_server(bundle, access=access) as running:
+        place = f"127.0.0.1:{running.place[1]}"
+        with grpc.secure_channel(place, trust, name) as channel:
+            for metadata in (None, (("authorization", "Api-Key wrong-key-wrong-key"),)):
+                refused(Robot(channel, INSTRUCTIONS, metadata).ready, grpc.StatusCode.UNAUTHENTICATED, "a key is needed")
+            Robot(channel, INSTRUCTIONS, (("authorization", f"Api-Key {KEY}"),)).ready()
+        with robot(running) as plain:
+            refused(plain.ready, grpc.StatusCode.UNAVAILABLE, "")
+
+
+def test_as_many_robots_as_may(bundle):
+    limits = GrpcLimits(clients=1, idle_s=0.5)
+    with grpc_server(bundle, limits=limits) as running, robot(running) as a, robot(running) as b:
+        a.ready()
+        refused(b.ready, FULL, "too many clients")
+        time.sleep(0.6)
+        b.ready()  # the first was silent too long
+        refused(lambda: a.send(as_robot(episode(1)[0])), BEFORE, "Ready comes first")
+
+
+def test_robots_that_left_do_not_keep_one_out(bundle):
+    """Connections that called Ready and went, as a program does that is started again and again: gRPC does not
+    say that they have gone. One that asks for actions all the while stays."""
+    want = in_process(bundle, episode(1))[0]
+    with grpc_server(bundle, limits=GrpcLimits(clients=3, idle_s=300), wait_s=1.0) as running, robot(running) as alive:
+        alive.ready()
+        for _ in range(2):
+            with robot(running) as gone:
+                gone.ready()
+        with robot(running) as late:
+            refused(late.ready, FULL, "too many clients")
+            for _ in range(3):  # longer than two calls of GetActions
+                assert alive.get() is None
+            late.ready()
+            for client in (alive, late):
+                client.send(as_robot(episode(1)[0]))
+                assert np.array_equal(torch.stack([a.action for a in client.get()]).numpy(), want)
+
+
+def test_ending_answers_what_is_being_answered(bundle):
+    observation = episode(1)[0]
+    with grpc_server(bundle) as running, robot(running) as client:
+        client.ready()
+        client.send(as_robot(observation))
+        entered, release, answer = threading.Event(), threading.Event(), running.host._answer
+
+        def slow(session, job):
+            entered.set()
+            assert release.wait(20)
+            return answer(session, job)
+
+        running.host._answer = slow
+        got = []
+        waiting = threading.Thread(target=lambda: got.append(client.get()))
+        waiting.start()
+        assert entered.wait(10)
+        closing = running.loop.start(running.server.close())
+        time.sleep(0.1)
+        assert not closing.done()
+        release.set()
+        waiting.join(10)
+        closing.result(10)
+        assert np.array_equal(torch.stack([a.action for a in got[0]]).numpy(), in_process(bundle, [observation])[0])
+        assert running.host.stop(10)
+        running.ended = True
