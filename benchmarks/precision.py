@@ -37,9 +37,11 @@ from vlacompile.compiler.precision.assign.set_precision import set_precision
 from vlacompile.compiler.staging.choose_solver import action_error, calibration
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import StageGraph
-from vlacompile.frontends.load import load_policy
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import resolve, stage_and_prove
+from vlacompile.phases.load_policy import load_policy
+from vlacompile.phases.phase import Phase
+from vlacompile.phases.read_inputs import Inputs, resolve
+from vlacompile.pipeline import until
 from vlacompile.profile import machine
 from vlacompile.recipe.recipe import load_recipe
 
@@ -161,7 +163,8 @@ def _memory(bundle: Path) -> float:
 def measure_stages(member: str, folder: Path) -> dict:
     policy = load_policy(f"examples.libero_goal.policy:{member}")
     target = load_target("host")
-    staged = stage_and_prove(policy, target, resolve(load_recipe("libero-goal"), policy), lambda phase: None)[1].staged
+    inputs = Inputs(policy, target, resolve(load_recipe("libero-goal"), policy))
+    staged = until(Phase.VERIFY_STAGING, inputs).staging.staged
     fitted, held = split(calibration(policy, load_recipe(None).precision))
     runner = StageRunner(staged)
     values = [runner.run(x) for x in (*fitted, *held)]

@@ -19,14 +19,18 @@ from torch.fx import Graph
 from examples.libero_goal import recordings
 from examples.libero_goal.encoders import tokenize
 from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS
+from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.precision.quantise.calibrate import Call, collect, record_calls
 from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, layers_of
 from vlacompile.compiler.precision.quantise.quantise import Method, quantise_stage
 from vlacompile.compiler.precision.quantise.smoothing import migrate
 from vlacompile.compiler.staging.run_stages import stage_module
 from vlacompile.compiler.staging.stages import StageGraph
-from vlacompile.frontends.load import load_policy
-from vlacompile.pipeline import capture, load_recipe, load_target, resolve, stage
+from vlacompile.hardware.target import load_target
+from vlacompile.phases.find_stages import stage
+from vlacompile.phases.load_policy import load_policy
+from vlacompile.phases.read_inputs import resolve
+from vlacompile.recipe.recipe import load_recipe
 
 # label: (scheme, method, whether values are rescaled first)
 WAYS = {

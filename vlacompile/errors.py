@@ -11,6 +11,7 @@ class VlaError(Exception):
     """Base of every error that vlacompile raises on purpose."""
 
     exit_code = 1
+    phase: str | None = None  # of the build that it ended, as `vlacompile build --stop-after` names it
 
     def __init__(self, what: str, *, where: str, why: str, fix: str):
         super().__init__(what)
@@ -29,7 +30,7 @@ class VlaError(Exception):
             "where": self.where,
             "why": self.why,
             "fix": self.fix,
-        }
+        } | ({} if self.phase is None else {"phase": str(self.phase)})
 
 
 class ConfigError(VlaError):

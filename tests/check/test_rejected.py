@@ -17,7 +17,7 @@ from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.emit.tensorrt.build_recipe import build_of
 from vlacompile.errors import EmitError
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import load_recipe
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,

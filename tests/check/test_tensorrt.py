@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 import vlacompile as vc
 from tests.samples import policies
 from tests.samples.small_onnx import product, scalar, weight, write
-from vlacompile.bundle.directory import write_bundle
+from vlacompile.bundle.directory import with_files, write_bundle
 from vlacompile.bundle.plan.plan import Build
 from vlacompile.check import compile as compiling
 from vlacompile.check.compile import Refusal, compile_stage
@@ -86,7 +86,7 @@ def _rewritten(bundle: vc.Bundle, out: Path, change) -> vc.Bundle:
     weights = bytearray(contents["stages/weights.bin"])
     change(weights)
     contents["stages/weights.bin"] = bytes(weights)
-    return write_bundle(out, bundle.plan, contents, bundle.manifest["provenance"], lambda path: None)
+    return write_bundle(out, with_files(bundle.plan, contents), contents, bundle.manifest["provenance"], lambda path: None)
 
 
 def test_the_stand_in_fails_where_a_weight_is_wrong(on_board, tmp_path, capsys):

@@ -213,7 +213,7 @@ def parity_failure(*_, **__):
 
 
 def test_failed_parity_leaves_nothing(fails, tmp_path, monkeypatch):
-    monkeypatch.setattr("vlacompile.pipeline.replay", parity_failure)
+    monkeypatch.setattr("vlacompile.phases.publish.replay", parity_failure)
     fails(10, "build", TINY, "-o", "out.vlab")
     assert not list(tmp_path.iterdir())
 
@@ -225,7 +225,7 @@ def interrupt(*_, **__):
 def test_interrupted_build_leaves_the_old_bundle(capsys, tmp_path, monkeypatch, late_fusion_bundle):
     old = Path(shutil.copytree(late_fusion_bundle.path, tmp_path / "out.vlab"))
     before = {p: p.read_bytes() for p in old.rglob("*") if p.is_file()}
-    monkeypatch.setattr("vlacompile.pipeline.replay", interrupt)
+    monkeypatch.setattr("vlacompile.phases.publish.replay", interrupt)
     assert main(["build", TINY, "-o", "out.vlab"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in old.rglob("*") if p.is_file()} == before

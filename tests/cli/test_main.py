@@ -77,7 +77,7 @@ def test_build_prints_progress_then_one_table(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("build", TINY, "-o", "here.vlab")
     assert code == 0 and (tmp_path / "here.vlab" / "plan.bin").is_file()
-    for phase in ("load the policy", "trace the inference function", "find stages", "replay it through libvlart"):
+    for phase in ("read-inputs: load the policy", "capture: trace the inference function", "find-stages: rewrite", "publish: replay"):
         assert phase in err
     assert "stage" in out and "depends on" in out and "parity   action: max_abs" in out
     assert "bundle   here.vlab" in out
@@ -104,10 +104,10 @@ def test_build_names_the_bundle_after_the_policy(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("build", TINY, "--json")
     document = json.loads(out)
-    assert code == 0 and "find stages" in err
+    assert code == 0 and "find-stages: " in err
     assert (tmp_path / "tiny.vlab" / "plan.bin").is_file() and document["bundle"] == str(tmp_path / "tiny.vlab")
     assert document["parity"]["passed"] and document["stages"][0]["flops"] > 0
-    assert set(document["seconds"]) >= {"load the policy", "find stages"}
+    assert set(document["seconds"]) >= {"read-inputs: load the policy", "publish: replay it through libvlart"}
 
 
 def test_inspect_text(cli, late_fusion_bundle, golden):

@@ -93,15 +93,15 @@ def test_a_fault_that_only_an_edge_shows_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_bundle_that_was_not_written_is_not_pointed_to(tmp_path, monkeypatch):
-    import vlacompile.pipeline as pipeline
+    from vlacompile.phases import emit as phase
 
-    honest = pipeline.emit_onnx
+    honest = phase.emit_onnx
 
     def emit(stage, dialect="onnxruntime", halves=False):
         return honest(replace(stage, constants={n: t * 1.01 if t.is_floating_point() else t for n, t in stage.constants.items()}),
                       dialect, halves)
 
-    monkeypatch.setattr(pipeline, "emit_onnx", emit)
+    monkeypatch.setattr(phase, "emit_onnx", emit)
     with pytest.raises(ParityError) as raised:
         vc.build(masked(), out=tmp_path / "mine.vlab")
     assert raised.value.where.startswith("mine.vlab, frame") and "not written" in raised.value.fix

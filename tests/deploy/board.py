@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.deploy.sshd import Sshd
-from vlacompile.bundle.directory import GOLDEN_FILE, Bundle, read_bundle, write_bundle
+from vlacompile.bundle.directory import GOLDEN_FILE, Bundle, read_bundle, with_files, write_bundle
 from vlacompile.cli.main import main
 from vlacompile.verify.frames import Expected, frames_bytes, read_frames
 
@@ -134,4 +134,4 @@ def for_target(bundle: Bundle, out: Path, target: str, backend: str = "onnxrunti
 
 def _rewritten(bundle: Bundle, out: Path, changed: dict[str, bytes]) -> Bundle:
     contents = {f.path: (bundle.path / f.path).read_bytes() for f in bundle.plan.files}
-    return write_bundle(out, bundle.plan, contents | changed, bundle.manifest["provenance"], lambda path: None)
+    return write_bundle(out, with_files(bundle.plan, contents | changed), contents | changed, bundle.manifest["provenance"], lambda path: None)

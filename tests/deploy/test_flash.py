@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.deploy import board as boards
 from tests.deploy.sshd import AS_IT_IS
+from tests.samples import policies
 from vlacompile.deploy.device import check_board, device_of
 from vlacompile.deploy.flash import Options, connect
 from vlacompile.deploy.payload import engine_for, pieces_of

@@ -36,6 +36,7 @@ LAYERS = (
     "compiler",
     "check",
     "frontends",
+    "phases",
     "routing", "profile", "report",
     "pipeline",
     "cli",

@@ -14,7 +14,8 @@ from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.capture.weightless import weightless
 from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import plan, stage
+from vlacompile.phases.find_stages import stage
+from vlacompile.pipeline import plan
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import load_recipe
 

@@ -27,7 +27,8 @@ from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.staging.stages import Staged
 from vlacompile.errors import BundleError, ConfigError, ParityError, RuntimeFailure, SourceError
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import resolve, stage
+from vlacompile.phases.find_stages import stage
+from vlacompile.phases.read_inputs import resolve
 from vlacompile.policy import action_decoding as dec
 from vlacompile.policy import sample_inputs as golden_frames
 from vlacompile.policy.policy import Policy, Source

@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.policy import test_text as text
+from tests.samples import policies
 from vlacompile.bundle.plan.binary import plan_bytes, read_plan
 from vlacompile.bundle.plan.stage_rows import backbone_rows
 from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
 from vlacompile.errors import ConfigError, RuntimeFailure, SourceError
-from vlacompile.frontends.load import parse_sources
+from vlacompile.phases.load_policy import parse_sources
 from vlacompile.routing.backbone_costs import Cost
 from vlacompile.routing.fit import fit_table
 from vlacompile.routing.logs import Episode

@@ -12,7 +12,7 @@ from vlacompile.compiler.precision.assign.layer_costs import cost
 from vlacompile.compiler.precision.assign.set_precision import set_precision
 from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.profile.published import PUBLISHED, SCALES, band, check, held_out
 from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
 

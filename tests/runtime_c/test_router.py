@@ -13,8 +13,8 @@ import pytest
 from sample_bundles import sealed  # noqa: E402
 from sample_routing import sample_table  # noqa: E402
 
-from tests.runtime_c.running import BUILD, ROOT
 from tests.routing.test_routing import COSTS, TEXTS, episodes
+from tests.runtime_c.running import BUILD, ROOT
 from vlacompile.bundle.format import layout
 from vlacompile.errors import RuntimeFailure
 from vlacompile.routing.beta import probability_not_worse

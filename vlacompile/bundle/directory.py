@@ -28,7 +28,8 @@ PLAN_FILE = "plan.bin"
 TEXT_FILE = "plan.txt"
 MANIFEST_FILE = "manifest.json"
 GOLDEN_FILE = "golden/golden.bin"
-_KINDS = {"stages/weights.bin": "weights", GOLDEN_FILE: "golden"}
+WEIGHTS_FILE = "stages/weights.bin"
+_KINDS = {WEIGHTS_FILE: "weights", GOLDEN_FILE: "golden"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,10 @@ class Bundle:
     plan: Plan
     manifest: dict
     accepted: object = None
+
+    def text(self) -> str:
+        """The plan, as plan.txt says it."""
+        return plan_text(self.plan)
 
     @property
     def bytes(self) -> int:
@@ -65,12 +70,17 @@ def one_backbone(bundle: Bundle, name: str | None) -> Bundle:
     return replace(bundle, plan=bundle.plan.of_backbone(name or names[0]))
 
 
+def file_table(contents: Mapping[str, bytes], texts: int = 0) -> tuple[File, ...]:
+    """The plan's files. texts: how many tokenizers it has."""
+    kinds = {tokenizer_path(i): "tokenizer" for i in range(texts)} | _KINDS
+    return tuple(File(p, kinds.get(p, "stage"), len(data), zlib.crc32(data)) for p, data in contents.items())
+
+
 def with_files(plan: Plan, contents: Mapping[str, bytes]) -> Plan:
-    """`plan` with its file table, and with artefacts and weights pointing into it."""
-    kinds = {tokenizer_path(i): "tokenizer" for i in range(len(plan.texts))} | _KINDS
-    files = tuple(File(p, kinds.get(p, "stage"), len(data), zlib.crc32(data)) for p, data in contents.items())
+    """The plan of a bundle with other contents: its file table anew, and its artefacts and weights pointing into it."""
+    files = file_table(contents, len(plan.texts))
     place = {f.path: i for i, f in enumerate(files)}
-    weights = tuple(replace(w, file=place["stages/weights.bin"]) for w in plan.weights)
+    weights = tuple(replace(w, file=place[WEIGHTS_FILE]) for w in plan.weights)
     stages = tuple(replace(s, artefact=place.get(stage_path(s.name, s.backend))) for s in plan.stages)
     texts = tuple(replace(t, tokenizer=place[tokenizer_path(i)]) for i, t in enumerate(plan.texts))
     return replace(plan, files=files, weights=weights, stages=stages, texts=texts)
@@ -96,12 +106,12 @@ def write_bundle(out: Path, plan: Plan, contents: Mapping[str, bytes], provenanc
                  accept: Callable[[Path], object]) -> Bundle:
     """Write into a temporary sibling, let `accept` replay it, then put it in place of `out`.
 
-    Whatever goes wrong, a cut of power too, `out` is either the old bundle, whole, or the new one. Raises BundleError
-    when `out` exists and is not a bundle.
+    plan: with the file table of `contents`. Whatever goes wrong, a cut of power too, `out` is either the old bundle,
+    whole, or the new one. Raises BundleError when `out` exists and is not a bundle.
     """
+    assert plan.files == file_table(contents, len(plan.texts)), "the plan's files are other files"
     out = Path(os.path.abspath(out))
     check_destination(out)
-    plan = with_files(plan, contents)
     every = {**contents, PLAN_FILE: plan_bytes(plan), TEXT_FILE: plan_text(plan).encode()}
     manifest = {
         "name": plan.name,

@@ -11,7 +11,10 @@ from vlacompile.bundle.plan.stage_rows import megabytes, stage_rows
 from vlacompile.cli.arguments import STAND_IN
 from vlacompile.cli.stage_tables import stage_table
 from vlacompile.cli.terminal import Terminal
+from vlacompile.phases.phase import Phase
 
+PHASES = tuple(str(p) for p in Phase)
+LAST = str(Phase.PUBLISH)
 SUMMARY = "compile a policy into a bundle"
 DESCRIPTION = """Compile a policy into a bundle.
 
@@ -30,6 +33,7 @@ EPILOG = """examples:
   vlacompile build policy.onnx
   vlacompile build light=SOURCE heavy=SOURCE -o pair.vlab
   vlacompile build pi0_dir --instructions tasks.txt --only-instructions
+  vlacompile build my_robot.policy:make --stop-after find-stages
   vlacompile build outputs/train/act/checkpoints/last/pretrained_model
 
 next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
@@ -44,58 +48,69 @@ def add_arguments(parser) -> None:
                         help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
     parser.add_argument("--out", "-o", metavar="OUT", help="the bundle to write (default: the policy's name + .vlab)")
     parser.add_argument("--instructions", metavar="FILE",
-                        help="texts that are known beforehand, one per line: what they come to is stored in the bundle")
+                        help="texts that are known beforehand, one per line: what the stages compute of them is stored in the bundle")
     parser.add_argument("--only-instructions", action="store_true",
                         help="no other text will come: the stages of the text alone leave the bundle")
+    parser.add_argument("--stop-after", choices=PHASES, default=LAST, metavar="PHASE",
+                        help="write no bundle: print what this phase gives, as text: " + ", ".join(PHASES[:-1]))
 
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.bundle.directory import check_destination
     from vlacompile.bundle.precision_record import precision_of
     from vlacompile.frontends.environments import NeedsEnvironment
-    from vlacompile.frontends.load import environment_for, parse_sources
     from vlacompile.hardware.target import load_target
+    from vlacompile.phases.load_policy import check_source, environment_for, parse_sources
     from vlacompile.recipe.recipe import load_recipe
     from vlacompile.runtime.library import libvlart, onnxruntime_library
 
     # What would stop the build at its end is refused before anything slow begins.
     load_recipe(args.recipe, load_target(args.target))
-    libvlart(), onnxruntime_library()
+    if args.stop_after == LAST:
+        libvlart(), onnxruntime_library()
     if args.out is not None:
         check_destination(Path(args.out))
     source = parse_sources(args.source)
+    check_source(source)
     environment = environment_for(source)
     if environment is None or not environment.is_installed():
         try:
-            bundle, times = _build(source, args, terminal)
+            made, times = _build(source, args, terminal)
         except NeedsEnvironment as error:  # a factory asked for it
             environment = error.environment
             if not environment.is_installed():
                 raise
     if environment is not None and environment.is_installed():
         raise SystemExit(subprocess.call([environment.python, "-m", "vlacompile.cli.main", *args.argv]))
+    if args.stop_after != LAST:
+        text = made.text()
+        terminal.show({"phase": args.stop_after, "text": text, "seconds": times},
+                      lambda console: console.out(text, end="", highlight=False))
+        return
+    bundle = made
     document = {
         "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "policy": bundle.plan.name,
         "target": bundle.plan.target, "recipe": bundle.plan.recipe, "stages": stage_rows(bundle.plan),
-        "precision": precision_of(bundle.manifest["provenance"]), "staged_parity": bundle.manifest["provenance"]["staged_parity"], "parity": bundle.accepted.as_dict(),
+        "precision": precision_of(bundle.manifest["provenance"]),
+        "staged_parity": bundle.manifest["provenance"]["staged_parity"], "parity": bundle.accepted.as_dict(),
         "seconds": times,
     }
     terminal.show(document, lambda console: _print(console, bundle))
 
 
 def _build(source, args, terminal: Terminal):
-    """The bundle, and the seconds of each phase."""
-    from vlacompile.frontends.load import load_policy
+    """What the last phase gives, and the seconds of each line of progress."""
     from vlacompile.policy.text import read_instructions
 
     instructions = read_instructions(args.instructions) if args.instructions else ()
     with terminal.phases() as phases, phases.asides():
-        phases("load the policy")
-        policy = load_policy(source)
-        from vlacompile.pipeline import build
+        phases("load the compiler")
+        from vlacompile.phases.read_inputs import read_inputs
+        from vlacompile.pipeline import until
 
-        return build(policy, target=args.target, recipe=args.recipe, out=args.out or f"{policy.name}.vlab",
-                     instructions=instructions, only_instructions=args.only_instructions, progress=phases), phases.times
+        inputs = read_inputs(source, args.target, args.recipe, args.out, instructions=instructions,
+                             only_instructions=args.only_instructions, progress=phases)
+        return until(Phase(args.stop_after), inputs, phases), phases.times
 
 
 def _print(console: Console, bundle) -> None:

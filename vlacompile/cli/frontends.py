@@ -29,7 +29,7 @@ def add_arguments(parser) -> None:
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.frontends.environments import ENVIRONMENTS
-    from vlacompile.frontends.load import FRONTENDS
+    from vlacompile.phases.load_policy import FRONTENDS
 
     if args.install is not None:
         if args.install not in ENVIRONMENTS:

@@ -43,8 +43,8 @@ def add_arguments(parser) -> None:
 
 def run(args, terminal: Terminal) -> None:
     from vlacompile.errors import ConfigError
-    from vlacompile.frontends.load import environment_for, parse_sources
     from vlacompile.hardware.target import load_target
+    from vlacompile.phases.load_policy import check_source, environment_for, parse_sources
     from vlacompile.recipe.recipe import load_recipe
 
     # What is wrong with the arguments is said before anything slow begins.
@@ -54,6 +54,7 @@ def run(args, terminal: Terminal) -> None:
         raise ConfigError("--instructions and --swap are for a board", where=f'target "{target.name}"',
                           why="it has no memory to plan for", fix="choose a board: `vlacompile targets`")
     source = parse_sources(args.source)
+    check_source(source)
     environment = environment_for(source, weights=not args.no_weights)
     if environment is not None and environment.is_installed():
         raise SystemExit(subprocess.call([environment.python, "-m", "vlacompile.cli.main", *args.argv]))

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-WIDTH = 44  # columns of a phase's name
+WIDTH = 52  # columns of a line's name
 
 
 class Phases:
-    """Call it with the name of each phase as it begins; a context manager ends the last one.
+    """Call it with what is being done as it begins ("phase: what"); a context manager ends the last one.
 
-    On a terminal the running phase is a live line; elsewhere a plain line per phase.
-    times: {phase: seconds}.
+    On a terminal the running line is live; elsewhere each is printed as it begins.
+    times: {line: seconds}.
     """
 
     def __init__(self, console: Console):

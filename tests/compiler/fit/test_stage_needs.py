@@ -15,7 +15,8 @@ from vlacompile.compiler.fit.stage_needs import needs_of
 from vlacompile.compiler.precision.assign.set_precision import set_precision
 from vlacompile.compiler.staging.identical_stages import twins_of
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import plan_on_board, stage
+from vlacompile.phases.find_stages import stage
+from vlacompile.pipeline import plan_on_board
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
 

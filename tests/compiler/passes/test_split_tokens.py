@@ -19,7 +19,7 @@ from vlacompile.compiler.passes.known_blocks import KnownBlocks
 from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
 from vlacompile.compiler.passes.split_tokens import SplitTokens
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
 
 TEXT, IMAGE, SAMPLE, WIDTH, HEADS, STEPS = 6, 8, 5, 32, 4, 4

@@ -11,6 +11,7 @@ import torch
 
 import vlacompile as vc
 from tests.samples import policies
+from tests.samples.staging import verified
 from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.cli.main import main
 from vlacompile.compiler.precision.assign import set_precision as module
@@ -19,7 +20,7 @@ from vlacompile.compiler.precision.fp16.convert import HalfLimits
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.errors import BudgetError, CalibrationError, ConfigError, ParityError
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import resolve, stage_and_prove
+from vlacompile.phases.read_inputs import resolve
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
 from vlacompile.verify.frames import read_frames
@@ -39,7 +40,7 @@ def recipe(tmp_path, body: str, name: str = "r"):
 
 def staged_of(policy: Policy):
     wanted, where = resolve(load_recipe(None), policy), load_target("host")
-    return stage_and_prove(policy, where, wanted, lambda phase: None)[1].staged
+    return verified(policy, where, wanted).staging.staged
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +82,9 @@ def test_full_precision_has_no_references(bundles):
 @pytest.mark.parametrize("spoil", ["scales", "axis", "numbers"])
 def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
     """What is emitted is not what was recorded: the replay through libvlart must say so."""
-    import vlacompile.pipeline as pipeline
+    from vlacompile.phases import emit as phase
 
-    honest = pipeline.emit_onnx
+    honest = phase.emit_onnx
 
     def emit(stage, dialect="onnxruntime", halves=False):
         constants = dict(stage.constants)
@@ -96,7 +97,7 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
                 constants[name] = tensor.roll(1, 0)
         return honest(replace(stage, constants=constants), dialect, halves)
 
-    monkeypatch.setattr(pipeline, "emit_onnx", emit)
+    monkeypatch.setattr(phase, "emit_onnx", emit)
     with pytest.raises(ParityError):
         vc.build(policies.flow(), recipe=recipe(tmp_path, "[precision]\n" + SMALL.format("int8")), out=tmp_path / "p.vlab")
     assert not (tmp_path / "p.vlab").exists()

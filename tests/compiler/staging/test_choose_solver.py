@@ -9,19 +9,19 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.compiler.staging.test_roll_loop import HOST, SAMPLERS, denoising, spaced
+from tests.samples import policies
+from tests.samples.staging import verified
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.staging.choose_solver import action_error, calibration
 from vlacompile.compiler.staging.resample_loop import coefficients, kept_iterations
 from vlacompile.frontends import samplers
-from vlacompile.pipeline import stage_and_prove
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, load_recipe
 
 
 def chosen(policy: vc.Policy, budget: float, form: str = "steps"):
     recipe = Recipe("budget", "", loop=LoopRecipe(max_action_error=budget, form=form))
-    _, staging, _, _ = stage_and_prove(policy, HOST, recipe, lambda phase: None)
+    staging = verified(policy, HOST, recipe).staging
     return staging, next(s.sampling for s in staging.staged.stages if s.sampling is not None)
 
 
@@ -146,7 +146,7 @@ def test_the_launch_cost_decides_the_form():
     assert small.form == "fused"
     slow = replace(HOST, launch=replace(HOST.launch, overhead_us=0.01))
     recipe = load_recipe(None)
-    _, staging, _, _ = stage_and_prove(policies.flow(4), slow, recipe, lambda phase: None)
+    staging = verified(policies.flow(4), slow, recipe).staging
     assert next(s.sampling for s in staging.staged.stages if s.sampling is not None).form == "steps"
 
 

@@ -16,7 +16,7 @@ from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.compiler.staging.identical_stages import with_one_graph
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import PrecisionRecipe, StagesRecipe, load_recipe
 
 HOST = load_target("host")

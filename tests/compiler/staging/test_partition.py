@@ -11,7 +11,7 @@ from tests.samples import policies
 from tests.samples.staged_reference import run_staged
 from vlacompile.compiler.capture.export import capture
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.policy.policy import Loop, Policy, Source
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe, load_recipe
 

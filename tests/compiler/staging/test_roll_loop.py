@@ -9,13 +9,14 @@ import torch
 import vlacompile as vc
 from tests.samples import policies
 from tests.samples.staged_reference import run_staged
+from tests.samples.staging import verified
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.graph.program import op_name
 from vlacompile.compiler.staging.loop_candidates import Candidate, trace_of
 from vlacompile.compiler.staging.roll_loop import NoLoop, roll
 from vlacompile.frontends import samplers
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage, stage_and_prove
+from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
@@ -79,11 +80,11 @@ def denoising(sampler: samplers.Sampler, guidance: float | None = None) -> vc.Po
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_is_one_loop_with_its_schedule_in_tables(name, guidance):
     policy, count = denoising(SAMPLERS[name], guidance), len(SAMPLERS[name].rows)
-    program, staging, _, _ = stage_and_prove(policy, HOST, EVERY, lambda phase: None)
+    staging = verified(policy, HOST, EVERY).staging
     step = next(s for s in staging.staged.stages if s.name == "step")
     assert step.iterations == count
     assert len(step.carries) == (2 if "dpm-solver" in name else 1)  # the clean estimate of the step before
-    assert (program.iterations == count) == (count > 4), "long loops are traced in part"
+    assert (staging.program.iterations == count) == (count > 4), "long loops are traced in part"
     assert not any("time" in n for s in staging.staged.stages for n in s.constants), "the time network is folded"
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     want = policy.infer(**policy.example_inputs)["action"]
@@ -132,8 +133,8 @@ FALLBACKS = {
 def test_what_does_not_follow_from_three_iterations_is_traced_whole(why):
     policy, said = _looped(FALLBACKS[why]), []
     assert capture(policy).iterations == 12
-    program, staging, _, _ = stage_and_prove(policy, HOST, EVERY, said.append)
-    assert program.iterations is None and "trace the inference function whole" in said
+    staging = verified(policy, HOST, EVERY, said.append).staging
+    assert staging.program.iterations is None and "capture: trace the inference function whole" in said
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
 
@@ -157,8 +158,8 @@ def test_a_first_iteration_of_its_own_stays_in_front():
 
     policy = vc.Policy("peeled", observe, {"state": vc.Source("observation"), "noise": vc.Source("step")},
                        {"state": torch.randn(1, 3, 4), "noise": torch.randn(1, 3, 4)})
-    program, staging, _, _ = stage_and_prove(policy, HOST, EVERY, lambda phase: None)
-    assert program.iterations == 12
+    staging = verified(policy, HOST, EVERY).staging
+    assert staging.program.iterations == 12
     step = next(s for s in staging.staged.stages if s.name == "step")
     assert step.iterations == 11
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
@@ -220,7 +221,7 @@ def _same_as_written(observe, **inputs):
     """The stages of a policy of `noise` and observations; they give what it gives."""
     sources = {n: vc.Source("step" if n == "noise" else "observation") for n in inputs}
     policy = vc.Policy("looped", observe, sources, inputs)
-    _, staging, _, _ = stage_and_prove(policy, HOST, EVERY, lambda phase: None)
+    staging = verified(policy, HOST, EVERY).staging
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
     return staging.staged

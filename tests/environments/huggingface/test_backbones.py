@@ -21,8 +21,8 @@ from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.huggingface.backbones import TEXT, VISION, text_backbone, vision_backbone
 from vlacompile.frontends.huggingface.factory import factory
 from vlacompile.frontends.huggingface.images import ImageSettings, Preparation, image_settings
-from vlacompile.frontends.load import load_policy
 from vlacompile.frontends.quiet import quiet
+from vlacompile.phases.load_policy import load_policy
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 

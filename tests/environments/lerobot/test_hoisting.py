@@ -15,9 +15,9 @@ from vlacompile.compiler.passes.pass_list import LOOP_PASSES, graph_passes
 from vlacompile.compiler.passes.split_tokens import SplitTokens
 from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.compiler.staging.stage_account import account
-from vlacompile.frontends.load import load_policy
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
+from vlacompile.phases.load_policy import load_policy
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
 
 STEPWISE = Recipe("steps", "", StagesRecipe(min_flops=0), loop=LoopRecipe(form="steps"))

@@ -9,7 +9,7 @@ import vlacompile as vc
 from tests.environments.lerobot.checkpoints import write
 from tests.samples.onnx_models import export, original
 from vlacompile.frontends.environments import ENVIRONMENTS
-from vlacompile.frontends.load import load_policy
+from vlacompile.phases.load_policy import load_policy
 from vlacompile.verify.metrics import compare
 from vlacompile.verify.tolerances import tolerance
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.environments.lerobot import checkpoints
+from tests.samples import policies
 from tests.serve.serving import episode_of, in_process
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot import importing

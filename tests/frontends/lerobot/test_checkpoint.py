@@ -14,7 +14,7 @@ from vlacompile.frontends.lerobot.checkpoint import read_checkpoint
 from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
 from vlacompile.frontends.lerobot.read import open_checkpoint
 from vlacompile.frontends.lerobot.statistics import Normalisation
-from vlacompile.frontends.load import load_policy
+from vlacompile.phases.load_policy import load_policy
 
 FEATURES = {"observation.images.top": {"type": "VISUAL", "shape": [3, 8, 8]},
             "observation.state": {"type": "STATE", "shape": [2]}}

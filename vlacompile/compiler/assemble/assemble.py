@@ -1,4 +1,4 @@
-"""Staged policy + emitted stages -> Plan and the bytes of its weights.
+"""Staged policy + emitted stages -> the plan, made once, and the bytes of every file that it names.
 
 Owns numbering, weight deduplication and the arena. Must not write files.
 """
@@ -6,18 +6,20 @@ Owns numbering, weight deduplication and the arena. Must not write files.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import torch
 
+from vlacompile.bundle.directory import GOLDEN_FILE, WEIGHTS_FILE, file_table, stage_path, tokenizer_path
 from vlacompile.bundle.format.layout import align_up
 from vlacompile.bundle.plan.arena import arena_offsets
 from vlacompile.bundle.plan.plan import (
     Backbone,
     Binding,
+    Build,
     Carry,
     Delay,
     History,
@@ -35,7 +37,9 @@ from vlacompile.bundle.plan.plan import (
     as_f32,
 )
 from vlacompile.compiler.assemble.assemble_action import action_of
-from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
+from vlacompile.compiler.assemble.assemble_guard import guards_of
+from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage, externalise
+from vlacompile.compiler.emit.tensorrt.build_recipe import board_of, build_of
 from vlacompile.compiler.passes.merge_common_subexpressions import content_key
 from vlacompile.compiler.staging.known_instructions import KnownInstruction
 from vlacompile.compiler.staging.stages import Staged, StageGraph
@@ -45,8 +49,7 @@ from vlacompile.policy.action_decoding import Decoder, Guidance
 from vlacompile.policy.policy import TORCH_DTYPES
 from vlacompile.recipe.recipe import LaneRecipe, Recipe
 from vlacompile.tokenize.compile_text import CompiledText
-
-WEIGHTS_FILE = "stages/weights.bin"
+from vlacompile.vocabulary import COMPILED
 
 
 @dataclass
@@ -71,45 +74,77 @@ class _WeightStore:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a bundle is made of beside the staged policy. engines: {stage: backend}; the target's where it names none.
+    compiled: files of TVM, which hold their stages' weights. decoder, guidance, calibration: the policy's. texts: their
+    tables. known: instructions compiled in advance. golden: content of the golden frames' file."""
+
+    engines: Mapping[str, str] = field(default_factory=dict)
+    compiled: Mapping[str, bytes] = field(default_factory=dict)
+    decoder: Decoder | None = None
+    guidance: Guidance | None = None
+    calibration: tuple[Mapping, ...] = ()
+    texts: tuple[CompiledText, ...] = ()
+    known: tuple[KnownInstruction, ...] = ()
+    golden: bytes | None = None
+
+
+@dataclass(frozen=True)
 class Assembly:
-    """plan: without files. weights: content of WEIGHTS_FILE. offsets: {stage: {initializer: byte offset}}."""
+    """plan: of the bundle. contents: {path in the bundle: bytes} of every file that the plan names."""
 
     plan: Plan
-    weights: bytes
-    offsets: Mapping[str, Mapping[str, int]]
+    contents: Mapping[str, bytes]
 
 
 def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, recipe: Recipe,
-             decoder: Decoder | None = None, guidance: Guidance | None = None,
-             compiled: Mapping[str, str] = MappingProxyType({}), texts: tuple[CompiledText, ...] = (),
-             known: tuple[KnownInstruction, ...] = (), absent: frozenset[str] = frozenset()) -> Assembly:
-    """compiled: {stage: backend} of those whose artefacts hold their weights, TVM's; none of theirs goes to WEIGHTS_FILE. absent:
-    stages of which only what they make of `known` is kept."""
+             parts: Parts = Parts()) -> Assembly:
+    """Raises ConfigError where what the recipe wants of lanes, actions or guards does not fit the policy."""
+    engines = {s.name: parts.engines.get(s.name, target.backend) for s in staged.stages}
     store = _WeightStore([], bytearray(), {})
-    constant_weight = {n: store.add(n, t.detach().contiguous().numpy()) for n, t in staged.constants.items()}
+    constants = {n: store.add(n, t.detach().contiguous().numpy()) for n, t in staged.constants.items()}
+    inside = {*COMPILED, "library"}  # no engine is handed these stages' weights
     stored = {
-        s.name: tuple(Initializer(port, store.add(f"{s.name}/{port}", array))
-                      for port, array in emitted[s.name].initializers.items()) if s.name not in {*compiled, *absent} else ()
+        s.name: () if engines[s.name] in inside else tuple(
+            Initializer(port, store.add(f"{s.name}/{port}", array)) for port, array in emitted[s.name].initializers.items())
         for s in staged.stages}
-    backends = {**compiled, **dict.fromkeys(absent, "library")}
-    values, index, arena_bytes = _values(staged, constant_weight, target.backend)
+    values, index, arena_bytes = _values(staged, constants, target.backend)
     sources = tuple(SourceInput(index[n], s.update, as_f32([s.clock or 0.0])[0])
                     for n, s in staged.program.sources.items())
-    stages = tuple(_stage(s, index, backends.get(s.name, target.backend), stored[s.name],
-                          frozenset() if s.name in absent else emitted[s.name].own, store.rows) for s in staged.stages)
-    action = action_of(staged, index, recipe.action, store.add, decoder, guidance)
+    action = action_of(staged, index, recipe.action, store.add, parts.decoder, parts.guidance)
     instructions = tuple(Instruction(k.text, index[k.source], tuple(
         (index[n], store.add(f"instruction{i}/{n}", array)) for n, array in k.values.items()))
-        for i, k in enumerate(known))
-    plan = Plan(staged.program.name, target.name, recipe.name, arena_bytes, (), tuple(store.rows), values, sources,
-                stages, action, tuple(Delay(index[a], index[b]) for a, b in staged.delays),
-                tuple(History(index[n], s.history) for n, s in staged.program.sources.items() if s.history > 1),
-                tuple(TextInput(index[t.tokens], None if t.mask is None else index[t.mask], None, t.max_bytes)
-                      for t in texts), instructions, lanes=lanes_of(staged, index, recipe.lane),
-                backbones=tuple(Backbone(n, index[v]) for n, v in staged.program.backbones.items()))
+        for i, k in enumerate(parts.known))
+    builds = {} if target.board is None else {s.name: build_of(s, emitted[s.name]) for s in staged.stages
+                                              if engines[s.name] == "tensorrt"}
+    contents = _contents(emitted, engines, stored, store, parts)
+    files = file_table(contents, len(parts.texts))
+    place = {f.path: i for i, f in enumerate(files)}
+    stages = tuple(_stage(s, index, engines[s.name], stored[s.name], emitted.get(s.name), store.rows, place, builds.get(s.name))
+                   for s in staged.stages)
+    plan = Plan(
+        staged.program.name, target.name, recipe.name, arena_bytes, files,
+        tuple(replace(w, file=place[WEIGHTS_FILE]) for w in store.rows), values, sources, stages, action,
+        delays=tuple(Delay(index[a], index[b]) for a, b in staged.delays),
+        histories=tuple(History(index[n], s.history) for n, s in staged.program.sources.items() if s.history > 1),
+        texts=tuple(TextInput(index[t.tokens], None if t.mask is None else index[t.mask], place[tokenizer_path(i)], t.max_bytes)
+                    for i, t in enumerate(parts.texts)),
+        instructions=instructions, lanes=lanes_of(staged, index, recipe.lane),
+        board=None if target.board is None else board_of(target),
+        guards=guards_of(sources, values, action, recipe.safety, parts.calibration),
+        backbones=tuple(Backbone(n, index[v]) for n, v in staged.program.backbones.items()))
     plan.check()
+    return Assembly(plan, contents)
+
+
+def _contents(emitted: Mapping[str, OnnxStage], engines: Mapping[str, str], stored: Mapping[str, tuple[Initializer, ...]],
+              store: _WeightStore, parts: Parts) -> dict[str, bytes]:
     offsets = {name: {i.port: store.rows[i.weight].offset for i in rows} for name, rows in stored.items()}
-    return Assembly(plan, bytes(store.data), offsets)
+    contents = {stage_path(n): externalise(e, Path(WEIGHTS_FILE).name, offsets[n]) for n, e in emitted.items()
+                if engines[n] not in COMPILED}
+    contents |= {tokenizer_path(i): t.table for i, t in enumerate(parts.texts)}
+    contents |= {**parts.compiled, WEIGHTS_FILE: bytes(store.data)}
+    return contents if parts.golden is None else contents | {GOLDEN_FILE: parts.golden}
 
 
 def lanes_of(staged: Staged, index: Mapping[str, int], wanted: tuple[LaneRecipe, ...]) -> tuple[Lane, ...]:
@@ -153,17 +188,18 @@ def _values(staged: Staged, constant_weight: dict[str, int], backend: str) \
     return values, {v.name: i for i, v in enumerate(values)}, arena_bytes
 
 
-def _stage(s: StageGraph, index: dict[str, int], backend: str, stored: tuple[Initializer, ...], own: frozenset[str],
-           weights: list[Weight]) -> Stage:
+def _stage(s: StageGraph, index: dict[str, int], backend: str, stored: tuple[Initializer, ...], emitted: OnnxStage | None,
+           weights: list[Weight], place: Mapping[str, int], build: Build | None) -> Stage:
+    own = frozenset() if emitted is None else emitted.own
     return Stage(
-        s.name, backend, None, s.iterations, tuple(sorted(index[n] for n in s.sources)),
+        s.name, backend, place.get(stage_path(s.name, backend)), s.iterations, tuple(sorted(index[n] for n in s.sources)),
         tuple(Binding(p.name, index[p.value], p.mode) for p in s.inputs),
         tuple(Binding(p.name, index[p.value], p.mode) for p in s.outputs),
         tuple(i for i in stored if i.port not in own),
         tuple(Carry(index[c.initial], index[c.result], index[f"{c.result}.scratch"], c.input, c.output)
               for c in s.carries),
-        0 if backend == "library" else s.flops, sum(weights[i].type.bytes for i in sorted({i.weight for i in stored})), _rounded(s.sampling),
-        s.precisions)
+        0 if backend == "library" else s.flops, sum(weights[i].type.bytes for i in sorted({i.weight for i in stored})),
+        _rounded(s.sampling), s.precisions, build)
 
 
 def _rounded(sampling: Sampling | None) -> Sampling | None:

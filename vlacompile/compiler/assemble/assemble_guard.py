@@ -7,23 +7,23 @@ that is libvlart's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from vlacompile.bundle.plan.action import Realtime
 from vlacompile.bundle.plan.guard import Guard
-from vlacompile.bundle.plan.plan import Plan, SourceInput, as_f32
+from vlacompile.bundle.plan.plan import Action, SourceInput, Value, as_f32
 from vlacompile.errors import ConfigError
 from vlacompile.recipe.recipe import SafetyRecipe, SafetyRule
 
 LIVE = ("observation", "tick")
 
 
-def with_guards(plan: Plan, wanted: SafetyRecipe, calibration: tuple[Mapping, ...]) -> Plan:
+def guards_of(sources: tuple[SourceInput, ...], values: tuple[Value, ...], action: Action | None, wanted: SafetyRecipe,
+              calibration: tuple[Mapping, ...]) -> tuple[Guard, ...]:
     """calibration: recorded inputs, {source: tensor}. Raises ConfigError where a rule fits no source or its shape."""
-    names = plan.source_names()
+    names = [values[s.value].name for s in sources]
     for rule in wanted.source:
         if not any(fnmatchcase(n, rule.name) for n in names):
             raise ConfigError(f'safety.source "{rule.name}" matches no source', where="recipe, [[safety.source]]",
@@ -33,17 +33,19 @@ def with_guards(plan: Plan, wanted: SafetyRecipe, calibration: tuple[Mapping, ..
                           why="the policy brings no recorded observations",
                           fix="give Policy(calibration=...), or the ranges in [[safety.source]]")
     guards = []
-    for source, name in zip(plan.sources, names, strict=True):
+    for source, name in zip(sources, names, strict=True):
         rules = [r for r in wanted.source if fnmatchcase(name, r.name)]
-        guard = _guard(plan, source, name, wanted, rules[-1] if rules else SafetyRule(name), calibration)
+        rule = rules[-1] if rules else SafetyRule(name)
+        age_us = round(1000 * _age_ms(action, source, name, wanted, rule))
+        guard = _guard(source, values[source.value], wanted, rule, age_us, calibration)
         if guard != Guard(source.value, outside=guard.outside):
             guards.append(guard)
-    return replace(plan, guards=tuple(guards))
+    return tuple(guards)
 
 
-def _guard(plan: Plan, source: SourceInput, name: str, wanted: SafetyRecipe, rule: SafetyRule,
+def _guard(source: SourceInput, value: Value, wanted: SafetyRecipe, rule: SafetyRule, age_us: int,
            calibration: tuple[Mapping, ...]) -> Guard:
-    kind, live = plan.values[source.value].type, source.update in LIVE
+    name, kind, live = value.name, value.type, source.update in LIVE
     low, high = as_f32(rule.low), as_f32(rule.high)
     if not low and wanted.ranges == "calibration" and live and kind.dtype == "f32":
         low, high = _seen(name, calibration, wanted.margin)
@@ -52,12 +54,11 @@ def _guard(plan: Plan, source: SourceInput, name: str, wanted: SafetyRecipe, rul
         raise ConfigError(f'safety.source "{rule.name}" has {len(low)} bounds', where=f'recipe, source "{name}" {kind}',
                           why="a range is of f32 numbers: one for all of them, or one per element of the last axis",
                           fix=f"give 1 or {last} numbers to low and to high")
-    return Guard(source.value, low, high, rule.outside or wanted.outside, rule.not_finite,
-                 round(1000 * _age_ms(plan, source, name, wanted, rule)))
+    return Guard(source.value, low, high, rule.outside or wanted.outside, rule.not_finite, age_us)
 
 
-def _age_ms(plan: Plan, source: SourceInput, name: str, wanted: SafetyRecipe, rule: SafetyRule) -> float:
-    consume = plan.action.consume if plan.action else None
+def _age_ms(action: Action | None, source: SourceInput, name: str, wanted: SafetyRecipe, rule: SafetyRule) -> float:
+    consume = action.consume if action else None
     if isinstance(consume, Realtime) and source.value in (consume.previous, consume.weights):
         if rule.max_age_ms:
             raise ConfigError(f'safety.source "{name}" has an age', where="recipe, [[safety.source]]",

@@ -200,25 +200,31 @@ def type_text(val) -> str:
 
 def program_text(program: Program) -> str:
     """One line per node; what pass docstrings and golden tests show."""
-
-    def arg(a) -> str:
-        if isinstance(a, Node):
-            return f"%{a.name}"
-        if isinstance(a, (list, tuple)):
-            return "[" + ", ".join(arg(x) for x in a) + "]"
-        if isinstance(a, (torch.dtype, torch.device, torch.memory_format, torch.layout)):
-            return str(a).replace("torch.", "")
-        return repr(a)
-
-    lines = []
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            lines.append(f'%{node.name} = source "{program.inputs[node.name]}" {type_text(node.meta["val"])}')
-        elif node.op == "get_attr":
-            kind = "weight" if node.target in program.parameters else "constant"
-            lines.append(f'%{node.name} = {kind} "{node.target}" {type_text(program.constants[node.target])}')
-        elif node.op == "call_function":
-            args = [arg(a) for a in node.args] + [f"{k}={arg(v)}" for k, v in node.kwargs.items()]
-            lines.append(f"%{node.name} = {op_name(node.target)}({', '.join(args)}) {type_text(node.meta['val'])}")
+    sources = [f'%{n.name} = source "{program.inputs[n.name]}" {type_text(n.meta["val"])}'
+               for n in program.graph.nodes if n.op == "placeholder"]
     outs = [f"{name}=%{n.name}" for name, n in zip(program.outputs, program.output_nodes(), strict=True)]
-    return "\n".join([*lines, "return " + ", ".join(outs)]) + "\n"
+    lines = graph_lines(program.graph, program.constants, program.parameters)
+    return "\n".join([*sources, *lines, "return " + ", ".join(outs)]) + "\n"
+
+
+def graph_lines(graph: Graph, constants: Mapping[str, torch.Tensor], parameters: frozenset[str] = frozenset()) -> list[str]:
+    """A line per constant and per op, in order. parameters: constants that are weights of the model as it was given."""
+    lines = []
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            kind = "weight" if node.target in parameters else "constant"
+            lines.append(f'%{node.name} = {kind} "{node.target}" {type_text(constants[node.target])}')
+        elif node.op == "call_function":
+            args = [_arg_text(a) for a in node.args] + [f"{k}={_arg_text(v)}" for k, v in node.kwargs.items()]
+            lines.append(f"%{node.name} = {op_name(node.target)}({', '.join(args)}) {type_text(node.meta['val'])}")
+    return lines
+
+
+def _arg_text(a) -> str:
+    if isinstance(a, Node):
+        return f"%{a.name}"
+    if isinstance(a, (list, tuple)):
+        return "[" + ", ".join(_arg_text(x) for x in a) + "]"
+    if isinstance(a, (torch.dtype, torch.device, torch.memory_format, torch.layout)):
+        return str(a).replace("torch.", "")
+    return repr(a)

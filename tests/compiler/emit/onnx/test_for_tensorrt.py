@@ -25,7 +25,7 @@ from vlacompile.compiler.emit.onnx.fused_attention import fused_attentions
 from vlacompile.compiler.emit.onnx.merge_attentions import join_attentions
 from vlacompile.compiler.emit.tensorrt.build_recipe import ENGINE_BYTES, code_bytes, int4_products
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, load_recipe
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,

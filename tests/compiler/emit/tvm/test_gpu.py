@@ -15,16 +15,17 @@ import numpy as np
 import pytest
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.compiler.emit.tvm.cuda_kernels import Double, double
-from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle, stage_path, write_bundle
+from tests.samples import policies
+from tests.samples.staging import verified
+from vlacompile.bundle.directory import read_bundle, stage_path, with_files, write_bundle
 from vlacompile.cli.main import main
-from vlacompile.compiler.assemble.assemble import WEIGHTS_FILE, assemble
-from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx, externalise
+from vlacompile.compiler.assemble.assemble import Parts, assemble
+from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.emit.tvm import stage as tvm_stage
 from vlacompile.errors import ConfigError, RuntimeFailure
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import resolve, stage_and_prove
+from vlacompile.phases.read_inputs import resolve
 from vlacompile.recipe.recipe import load_recipe
 from vlacompile.runtime.library import onnxruntime_library, tvm_libraries
 from vlacompile.runtime.session import Session
@@ -68,15 +69,14 @@ class Built:
 
 def built(policy: vc.Policy, stages: tuple[str, ...], folder: Path) -> Built:
     wanted, where = resolve(load_recipe(recipe_for(folder, "")), policy), load_target("host")
-    _, staging, frames, _ = stage_and_prove(policy, where, wanted, lambda phase: None)
+    found = verified(policy, where, wanted)
+    staging, frames = found.staging, list(found.frames)
     emitted = {s.name: emit_onnx(s) for s in staging.staged.stages}
     made = double({n: emitted[n] for n in stages}, folder)
-    assembly = assemble(staging.staged, emitted, where, wanted, compiled=dict.fromkeys(stages, "tvm_cuda"))
-    files = {stage_path(n): externalise(e, Path(WEIGHTS_FILE).name, assembly.offsets[n]) for n, e in emitted.items()
-             if n not in stages}
-    files |= {stage_path(n, "tvm_cuda"): library for n, library in made.libraries.items()}
-    files |= {WEIGHTS_FILE: assembly.weights, GOLDEN_FILE: frames_bytes(frames)}
-    out = write_bundle(folder / "gpu.vlab", assembly.plan, files, {"outputs": ["action"]}, lambda path: None)
+    libraries = {stage_path(n, "tvm_cuda"): library for n, library in made.libraries.items()}
+    assembly = assemble(staging.staged, emitted, where, wanted,
+                        Parts(dict.fromkeys(stages, "tvm_cuda"), libraries, golden=frames_bytes(frames)))
+    out = write_bundle(folder / "gpu.vlab", assembly.plan, assembly.contents, {"outputs": ["action"]}, lambda path: None)
     return Built(out.path, made)
 
 
@@ -115,7 +115,7 @@ def test_a_wrong_weight_shows(bundle, tmp_path):
     plausible = np.flatnonzero((np.abs(numbers) > 1e-3) & (np.abs(numbers) < 1))
     numbers[plausible[len(plausible) // 2]] += 1.0
     files[path] = numbers.tobytes() + files[path][len(files[path]) // 4 * 4:]
-    out = write_bundle(tmp_path / "b.vlab", plan, files, {"outputs": ["action"]}, lambda path: None)
+    out = write_bundle(tmp_path / "b.vlab", with_files(plan, files), files, {"outputs": ["action"]}, lambda path: None)
     done = replay(bundle, out.path)
     assert done.returncode == 1 and json.loads(done.stdout)["status"] == "SELF_TEST_FAILED"
 

@@ -17,14 +17,15 @@ import pytest
 import vlacompile as vc
 from benchmarks import emulator
 from tests.samples import policies
-from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle, stage_path, write_bundle
+from tests.samples.staging import verified
+from vlacompile.bundle.directory import GOLDEN_FILE, WEIGHTS_FILE, read_bundle, stage_path, with_files, write_bundle
 from vlacompile.cli.main import main
-from vlacompile.compiler.assemble.assemble import WEIGHTS_FILE, assemble
+from vlacompile.compiler.assemble.assemble import Parts, assemble
 from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.emit.tvm import stage as tvm_stage
 from vlacompile.errors import ConfigError, EmitError, RuntimeFailure
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import resolve, stage_and_prove
+from vlacompile.phases.read_inputs import resolve
 from vlacompile.recipe.recipe import load_recipe
 from vlacompile.report.page import page
 from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
@@ -45,11 +46,13 @@ def recipe(tmp_path_factory) -> str:
 def contents_for(policy: vc.Policy, recipe: str, machine: str):
     """(plan, files, frames) of a bundle whose stages are compiled for a machine."""
     wanted, where = resolve(load_recipe(recipe), policy), load_target("host")
-    _, staging, frames, _ = stage_and_prove(policy, where, wanted, lambda phase: None)
+    found = verified(policy, where, wanted)
+    staging, frames = found.staging, list(found.frames)
     emitted = {s.name: emit_onnx(s) for s in staging.staged.stages}
-    assembly = assemble(staging.staged, emitted, where, wanted, compiled=dict.fromkeys(emitted, "tvm"))
     files = {stage_path(n, "tvm"): tvm_stage.compile_tvm(e, machine).library for n, e in emitted.items()}
-    return assembly.plan, files | {WEIGHTS_FILE: assembly.weights, GOLDEN_FILE: frames_bytes(frames)}, frames
+    made = assemble(staging.staged, emitted, where, wanted,
+                    Parts(dict.fromkeys(emitted, "tvm"), files, golden=frames_bytes(frames)))
+    return made.plan, made.contents, frames
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ def test_libvlart_says_where_the_libraries_come_from(late_fusion_bundle, tmp_pat
         replace(s, backend="tvm", initializers=()) for s in late_fusion_bundle.plan.stages))
     files = {stage_path(s.name, "tvm"): b"no library" for s in plan.stages}
     files |= {f: (late_fusion_bundle.path / f).read_bytes() for f in (WEIGHTS_FILE, GOLDEN_FILE)}
-    out = write_bundle(tmp_path / "b.vlab", plan, files, {"outputs": ["action"]}, lambda path: None)
+    out = write_bundle(tmp_path / "b.vlab", with_files(plan, files), files, {"outputs": ["action"]}, lambda path: None)
     absent = tmp_path / "libtvm_ffi.so"
     monkeypatch.setattr("vlacompile.runtime.session.tvm_libraries", lambda:
                         dict.fromkeys(("tvm_ffi_library", "tvm_library", "tvm_cuda_library"), absent))
@@ -129,7 +132,7 @@ def test_a_file_that_is_not_the_stage_is_refused_when_it_is_loaded(bundle, late_
     files[state] = {"other": files[stage_path("vision.base", "tvm")], "short": good[:5000],
                     "machine": good[:18] + machine + good[20:], "headers": good[:56] + b"\xff\xff" + good[58:],
                     "onnx": (late_fusion_bundle.path / stage_path("state")).read_bytes()}[wrong]
-    out = write_bundle(tmp_path / "b.vlab", bundle.plan, files, bundle.manifest["provenance"], lambda path: None)
+    out = write_bundle(tmp_path / "b.vlab", with_files(bundle.plan, files), files, bundle.manifest["provenance"], lambda path: None)
     with pytest.raises(RuntimeFailure) as error:
         Session(out.path)
     assert error.value.status == "BACKEND_FAILED" and '"state"' in error.value.where and why in str(error.value)
@@ -145,7 +148,7 @@ def test_a_wrong_weight_shows(bundle, tmp_path):
     assert len(plausible) > 100
     arrays[plausible[len(plausible) // 2]] += 1.0
     files[state] = arrays.tobytes() + files[state][len(files[state]) // 4 * 4:]
-    out = write_bundle(tmp_path / "b.vlab", bundle.plan, files, bundle.manifest["provenance"], lambda path: None)
+    out = write_bundle(tmp_path / "b.vlab", with_files(bundle.plan, files), files, bundle.manifest["provenance"], lambda path: None)
     assert not vc.verify(out.path).passed
 
 
@@ -174,7 +177,7 @@ def test_compiled_for_aarch64_it_gives_the_golden_vectors_emulated(recipe, tmp_p
     def replay(path: Path) -> None:
         reports.append(machine.replay(path, library, "--self-test", "--tvm-ffi", ffi, "--tvm", runtime))
 
-    write_bundle(tmp_path / "a.vlab", plan, files, {"outputs": ["action"]}, replay)
+    write_bundle(tmp_path / "a.vlab", with_files(plan, files), files, {"outputs": ["action"]}, replay)
     assert reports[0]["status"] == "OK", reports[0]
     assert {v["name"] for v in reports[0]["values"]} == {n for f in frames for n in f.expects}
     assert max(v["rel_l2"] for v in reports[0]["values"]) < 1e-6

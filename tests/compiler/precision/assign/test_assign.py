@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.compiler.precision.assign.stand_ins import NUMERICS, round_to_nearest
+from tests.samples import policies
 from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.inspect import _precision_rows
 from vlacompile.compiler.assemble.assemble import assemble
@@ -27,7 +27,7 @@ from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.errors import BudgetError, ConfigError
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
 
 HOST = load_target("host")

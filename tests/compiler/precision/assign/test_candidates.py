@@ -15,7 +15,7 @@ from vlacompile.compiler.precision.assign.candidates import admits, choices, pro
 from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.errors import ConfigError
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import stage
+from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
 
 INT8 = PrecisionRecipe(layers="int8")

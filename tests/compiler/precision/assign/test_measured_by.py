@@ -12,6 +12,7 @@ from torch import nn
 
 import vlacompile as vc
 from tests.samples import policies
+from tests.samples.staging import verified
 from vlacompile.bundle.directory import read_bundle
 from vlacompile.bundle.precision_record import NOT_MEASURED, is_uncalibrated, require_calibrated
 from vlacompile.compiler.precision.assign import measured_by as observed_module
@@ -21,7 +22,7 @@ from vlacompile.compiler.staging.observations import calibration, edges
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.errors import CalibrationError
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import resolve, stage_and_prove
+from vlacompile.phases.read_inputs import resolve
 from vlacompile.recipe.recipe import PrecisionRecipe, load_recipe
 from vlacompile.serve.policy_host import PolicyHost
 
@@ -77,7 +78,7 @@ def eyes(recorded: int = 0) -> vc.Policy:
 
 def staged_of(policy: vc.Policy, target: str = "orin-nano-8gb"):
     where = load_target(target)
-    return stage_and_prove(policy, where, resolve(load_recipe(None), policy), lambda phase: None)[1].staged
+    return verified(policy, where, resolve(load_recipe(None), policy)).staging.staged
 
 
 def errors_of(policy: vc.Policy, inputs: list[dict], target: str = "orin-nano-8gb") -> tuple[float, float]:

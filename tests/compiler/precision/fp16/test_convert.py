@@ -34,7 +34,8 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.errors import PrecisionError
 from vlacompile.hardware.target import load_target
-from vlacompile.pipeline import resolve, stage
+from vlacompile.phases.find_stages import stage
+from vlacompile.phases.read_inputs import resolve
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import LoopRecipe, load_recipe
 

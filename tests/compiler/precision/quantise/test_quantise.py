@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.samples import policies
 from tests.compiler.precision.quantise.quantised_stages import as_stage
+from tests.samples import policies
+from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.capture.history import newest_of
 from vlacompile.compiler.precision.quantise.blocks import SHRINKS, block_scales, round_blocks, searched_scales
 from vlacompile.compiler.precision.quantise.calibrate import check_observations, collect, record_calls
@@ -23,7 +24,8 @@ from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, dequan
 from vlacompile.compiler.precision.quantise.quantise import Method, mean_output, quantise_stage, round_rows, row_scales
 from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
 from vlacompile.errors import CalibrationError, ConfigError
-from vlacompile.pipeline import capture, load_target, stage
+from vlacompile.hardware.target import load_target
+from vlacompile.phases.find_stages import stage
 from vlacompile.policy.sample_inputs import golden_inputs
 from vlacompile.recipe.recipe import load_recipe
 

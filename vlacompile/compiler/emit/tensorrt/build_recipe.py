@@ -5,17 +5,14 @@ Counts what the artefact asks for, from its nodes. Must not know TensorRT's log,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import onnx_ir as ir
 
-from vlacompile.bundle.plan.plan import Build, BuildBoard, Plan
+from vlacompile.bundle.plan.plan import Build, BuildBoard
 from vlacompile.compiler.emit.onnx.fused_attention import fused_attentions
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
 from vlacompile.compiler.fit.engine_memory import ENGINE_BYTES
 from vlacompile.compiler.fit.liveness import live_peak
-from vlacompile.compiler.staging.stages import Staged, StageGraph
+from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.hardware.board import MIB
 from vlacompile.hardware.target import Target
 
@@ -43,18 +40,8 @@ def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
         attentions=len(fused_attentions(emitted.model)))
 
 
-def with_builds(plan: Plan, staged: Staged, emitted: Mapping[str, OnnxStage], target: Target) -> Plan:
-    """The plan with the board, and the build of each of its TensorRT stages; as it is where the target has no board."""
-    if target.board is None:
-        return plan
-    graphs = {s.name: s for s in staged.stages}
-    stages = tuple(replace(s, build=build_of(graphs[s.name], emitted[s.name])) if s.backend == "tensorrt" else s
-                   for s in plan.stages)
-    return replace(plan, stages=stages, board=board_of(target))
-
-
 def board_of(target: Target) -> BuildBoard:
-    """Of a target with a board."""
+    """The board and the software that engines are built with. Of a target with a board."""
     assert target.board is not None and target.software is not None
     name, software = target.name.split("@")[0], target.software
     return BuildBoard(name, target.board.gpu.compute_capability, software.name.removeprefix("jetpack-"), software.l4t,

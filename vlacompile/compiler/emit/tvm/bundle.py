@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from vlacompile.bundle.directory import stage_path
+from vlacompile.bundle.directory import stage_path, with_files
 from vlacompile.bundle.plan.plan import Plan
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
 from vlacompile.compiler.emit.tvm.schedules import schedules_of
@@ -19,12 +19,12 @@ from vlacompile.recipe.recipe import StagesRecipe
 
 @dataclass(frozen=True)
 class Compiled:
-    """files: {path in the bundle: bytes}. twins: the same for this machine's processor; empty where they are for it
+    """files: {path in the bundle: bytes}. local: the same for this machine's processor; empty where they are for it
     already. notes: what was searched, and what was compiled and not run. reports: {stage: {machine: what its compiler
     said}}, for the manifest: the same for the same build."""
 
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
-    twins: dict[str, bytes] = field(default_factory=dict, repr=False)
+    local: dict[str, bytes] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     reports: dict[str, dict[str, dict]] = field(default_factory=dict, repr=False)
 
@@ -42,7 +42,7 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
         return Compiled()
     schedules = schedules_of(wanted.tvm_schedules, recipe, target.processor, PACKAGES["apache-tvm"])
     machine = target.processor if wanted.tvm_device == "cpu" else f"sm_{target.board.gpu.compute_capability}"
-    files, twins, notes, reports = {}, {}, [], {}
+    files, local, notes, reports = {}, {}, [], {}
     for name, stage in stages.items():
         progress(f"compile {name} with TVM for {machine}" + (f" ({wanted.tvm_trials} trials)" if wanted.tvm_trials else ""))
         made = compile_tvm(stage, machine, host=target.processor, trials=wanted.tvm_trials, seed=wanted.tvm_seed,
@@ -55,15 +55,16 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
             schedules.keep(found)
             notes.append(f"TVM: {name}: searched schedules for {found['found']} of {found['kernels']} kernels")
         if machine != here:
-            twins[stage_path(name, "tvm")] = compile_tvm(stage, here).library
+            local[stage_path(name, "tvm")] = compile_tvm(stage, here).library
             notes.append(f"TVM: {name}: compiled for {machine}; what was replayed is the same compiled for {here}")
         reports[name] = {machine: reported(made, run=machine == here)}
-    return Compiled(files, twins, tuple(notes), reports)
+    return Compiled(files, local, tuple(notes), reports)
 
 
-def twin_of(plan: Plan) -> Plan:
-    """The plan with what is for a GPU on this processor."""
-    return replace(plan, stages=tuple(replace(s, backend="tvm") if s.backend == "tvm_cuda" else s for s in plan.stages))
+def for_this_processor(plan: Plan, contents: Mapping[str, bytes]) -> Plan:
+    """The plan of a bundle in which this processor runs what TVM compiled. contents: the bundle's files, with `local`."""
+    stages = tuple(replace(s, backend="tvm") if s.backend == "tvm_cuda" else s for s in plan.stages)
+    return with_files(replace(plan, stages=stages), contents)
 
 
 def reported(made: TvmStage, run: bool) -> dict:

@@ -79,6 +79,26 @@ def environment_for(source: str | Several, weights: bool = True) -> Environment 
     return environment
 
 
+def check_source(source: str | Several) -> None:
+    """Raises SourceError where nothing is there that could be a policy, without importing PyTorch."""
+    for one in source.values() if isinstance(source, Mapping) else [source]:
+        if not _is_factory(one):
+            _check_path(Path(one))
+
+
+def _is_factory(text: str) -> bool:
+    return ":" in text and not Path(text).exists()
+
+
+def _check_path(path: Path) -> None:
+    if not path.exists():
+        raise SourceError(f"{path} does not exist", where="SOURCE", why="no such file or directory",
+                          fix="give a checkpoint directory, an .onnx file, or package.module:factory")
+    if path.suffix != ".onnx" and not (path / "config.json").is_file():
+        raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
+                          fix="give the directory that the training wrote (…/pretrained_model), or package.module:factory")
+
+
 def _reader(path: Path) -> ModuleType:
     """The module that reads this checkpoint: LeRobot's configs have a "type", transformers' a "model_type"."""
     from vlacompile.frontends.huggingface import read as huggingface
@@ -107,7 +127,7 @@ def load_policy(source: Policy | str | Path | Several, weights: bool = True) -> 
 
 
 def _load(text: str, weights: bool) -> Policy:
-    if ":" in text and not Path(text).exists():
+    if _is_factory(text):
         return _from_factory(text)
     return _from_checkpoint(Path(text), weights)
 
@@ -137,15 +157,9 @@ def _from_factory(text: str) -> Policy:
 
 
 def _from_checkpoint(path: Path, weights: bool) -> Policy:
-    if not path.exists():
-        raise SourceError(f"{path} does not exist", where="SOURCE", why="no such file or directory",
-                          fix="give a checkpoint directory, an .onnx file, or package.module:factory")
+    _check_path(path)
     if path.suffix == ".onnx":
         from vlacompile.frontends.onnx.read import read_policy
 
         return read_policy(path)
-    config = path / "config.json"
-    if not config.is_file():
-        raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
-                          fix="give the directory that the training wrote (…/pretrained_model), or package.module:factory")
     return _reader(path).read_policy(path, weights)

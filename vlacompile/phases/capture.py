@@ -1,0 +1,32 @@
+"""Phase 2: the inference function as one graph of ops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlacompile.compiler.capture.export import capture as trace
+from vlacompile.compiler.capture.first_calls import check_calls
+from vlacompile.compiler.graph.program import Program, program_text
+from vlacompile.phases.phase import Phase, Progress, phase
+from vlacompile.phases.read_inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Captured:
+    """program: in the policy's own types; of a loop over `vc.iterations` perhaps the first iterations alone."""
+
+    program: Program
+
+    def text(self) -> str:
+        """The graph, one line per node."""
+        return program_text(self.program)
+
+
+@phase(Phase.CAPTURE)
+def capture(inputs: Inputs, *, whole: bool = False, progress: Progress) -> Captured:
+    """whole: every iteration of a loop is traced. Raises CaptureError with the policy's line."""
+    if not whole:
+        progress("call the inference function")
+        check_calls(inputs.policy)
+    progress("trace the inference function" + (" whole" if whole else ""))
+    return Captured(trace(inputs.policy, whole))

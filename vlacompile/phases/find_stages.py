@@ -1,0 +1,102 @@
+"""Phase 3: the graph rewritten, its loops rolled up, and divided into stages by what each value depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlacompile.compiler.capture.export import capture as trace
+from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
+from vlacompile.compiler.graph.program import Program
+from vlacompile.compiler.graph.rolled_loop import size_of
+from vlacompile.compiler.graph.work_bound import bounded
+from vlacompile.compiler.passes.delay_frames import DelayFrames
+from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, graph_passes
+from vlacompile.compiler.passes.pass_manager import run_passes
+from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
+from vlacompile.compiler.staging.choose_form import fuses
+from vlacompile.compiler.staging.choose_solver import choose_solver
+from vlacompile.compiler.staging.find_loop import find_loop
+from vlacompile.compiler.staging.partition import partition
+from vlacompile.compiler.staging.staged_text import staged_text
+from vlacompile.compiler.staging.stages import Staged, build_stages
+from vlacompile.hardware.board import MIB
+from vlacompile.hardware.target import Target
+from vlacompile.phases.capture import Captured
+from vlacompile.phases.phase import Phase, Progress, phase, silent
+from vlacompile.phases.read_inputs import Inputs
+from vlacompile.policy.policy import Policy
+from vlacompile.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Staging:
+    """program: as it was traced. staged: in f32. notes: what was rewritten, rolled up, folded and merged. complete: False
+    where a loop was traced in part and not found again. written: the program before a loop was given fewer evaluations;
+    None: it was not."""
+
+    program: Program
+    staged: Staged
+    notes: tuple[str, ...]
+    complete: bool = True
+    written: Program | None = None
+
+    def text(self) -> str:
+        """The stages with their graphs, one line per node."""
+        return staged_text(self.staged)
+
+
+@phase(Phase.FIND_STAGES)
+def find_stages(inputs: Inputs, captured: Captured, *, progress: Progress) -> Staging:
+    """Raises a StagingError where the graph cannot be divided, and where it does not come to an end."""
+    progress("rewrite the graph and divide it")
+    return stage(captured.program, inputs.target, inputs.recipe, inputs.policy if inputs.weights else None, progress)
+
+
+def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | None = None,
+          progress: Progress = silent) -> Staging:
+    """Graph passes, the histories, the loop, the solver, the cuts, the stages. policy: where the recipe lets the loop
+    lose something, for the observations that say how much."""
+    traced, notes = program, []
+    minimum = target.launch.min_stage_flops if recipe.stages.min_flops is None else recipe.stages.min_flops
+    sized = _sized(target, recipe)
+    program, found = _rolled(program, minimum, notes, sized)
+    complete, written = program.iterations is None, None
+    if found and complete and policy is not None and recipe.loop.max_action_error > 0:
+        again = lambda other: _rolled(trace(other, whole=True), minimum, [], sized)[0]  # noqa: E731
+        choice = choose_solver(program, policy, recipe.loop, again, progress)
+        notes += [f"solver: {note}" for note in choice.notes]
+        written, program = (None if choice.sampling is None else program), choice.program
+    if found and fuses(program, target, recipe.loop, recipe.precision):
+        program = _rewritten(program, FUSED_PASSES, notes)
+    program = _rewritten(program, LAST_PASSES, notes)
+    with bounded("partition", size_of(program)):
+        parts = partition(program, minimum)
+    notes += [f"merged: {note}" for note in parts.merged]
+    with bounded("build_stages", size_of(program)):
+        staged = build_stages(parts)
+    return Staging(traced, staged, tuple(notes), complete, written)
+
+
+def _sized(target: Target, recipe: Recipe) -> tuple:
+    """The passes that a board's memory asks for: no weight is larger than what it grants in one piece, in fp16 or in what
+    the recipe asks for."""
+    if target.board is None:
+        return ()
+    width = 4 if recipe.precision.reduced and recipe.precision.base == "fp32" else 2
+    return (SplitLargeLinears(target.board.memory.contiguous_mib * MIB // width),)
+
+
+def _rolled(program: Program, min_flops: int, notes: list[str], sized: tuple = ()) -> tuple[Program, bool]:
+    """The program after the passes, its loops rolled up; whether there are any."""
+    passes = (*graph_passes(is_translated, decompositions), *sized, DelayFrames(min_flops))
+    program = _rewritten(program, passes, notes)
+    with bounded("find_loop", size_of(program)):
+        loop = find_loop(program)
+    notes += [f"loop: {note}" for note in loop.notes]
+    return (_rewritten(loop.program, LOOP_PASSES, notes), True) if loop.found else (program, False)
+
+
+def _rewritten(program: Program, passes: tuple, notes: list[str]) -> Program:
+    program, found = run_passes(program, passes)
+    notes += found
+    return program

@@ -1,0 +1,57 @@
+"""The names of the phases, as progress lines, errors and `--stop-after` say them; and what every phase function has in
+common: its progress lines begin with the phase, and an error that leaves it knows the phase."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vlacompile.errors import VlaError
+
+Progress = Callable[[str], None]
+
+
+class Phase(StrEnum):
+    READ_INPUTS = "read-inputs"
+    CAPTURE = "capture"
+    FIND_STAGES = "find-stages"
+    VERIFY_STAGING = "verify-staging"
+    CHOOSE_PRECISION = "choose-precision"
+    EMIT = "emit"
+    ASSEMBLE = "assemble"
+    PUBLISH = "publish"
+
+
+def silent(line: str) -> None:
+    """Progress that nobody sees."""
+
+
+@dataclass(frozen=True)
+class _Within:
+    """Progress of one phase: its name stands before every line. A phase that another one calls speaks for itself."""
+
+    phase: Phase
+    whole: Progress
+
+    def __call__(self, line: str) -> None:
+        self.whole(f"{self.phase}: {line}")
+
+
+def phase(which: Phase):
+    """Decorates a phase function, which takes `progress` as a keyword and says what it is doing."""
+
+    def decorate(function):
+        @functools.wraps(function)
+        def run(*args, progress: Progress = silent, **named):
+            whole = progress.whole if isinstance(progress, _Within) else progress
+            try:
+                return function(*args, progress=_Within(which, whole), **named)
+            except VlaError as error:
+                error.phase = error.phase or which
+                raise
+
+        return run
+
+    return decorate

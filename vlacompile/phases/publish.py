@@ -1,0 +1,46 @@
+"""Phase 8: the bundle is written beside its place, replayed by libvlart, and only then put there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from vlacompile.bundle.directory import Bundle, write_bundle
+from vlacompile.compiler.staging.known_instructions import accept_instructions
+from vlacompile.phases.assemble import Assembled
+from vlacompile.phases.phase import Phase, Progress, phase
+from vlacompile.phases.read_inputs import Inputs
+from vlacompile.verify.metrics import Metrics
+from vlacompile.verify.replay import replay
+from vlacompile.verify.tolerances import tolerance
+from vlacompile.vocabulary import dtype_name
+
+
+@phase(Phase.PUBLISH)
+def publish(inputs: Inputs, assembled: Assembled, *, progress: Progress) -> Bundle:
+    """Raises ParityError where libvlart gives something else than the golden frames, BundleError where it cannot be
+    written; nothing half-written stays behind."""
+    progress("replay it through libvlart")
+    provenance = dict(assembled.provenance)
+
+    def accept(path: Path):
+        return _accept(path, inputs, assembled)
+
+    if assembled.local is None:
+        return write_bundle(inputs.out, assembled.plan, assembled.contents, provenance, accept)
+    with tempfile.TemporaryDirectory() as folder:
+        report = write_bundle(Path(folder) / "local.vlab", *assembled.local, provenance, accept).accepted
+    return write_bundle(inputs.out, assembled.plan, assembled.contents, provenance, lambda path: report)
+
+
+def _accept(path: Path, inputs: Inputs, assembled: Assembled):
+    """The parity report of what was written, which keeps every limit. Raises ParityError."""
+    frames, stand_in = list(assembled.frames), inputs.target.board is not None
+    report = replay(path, frames, inputs.policy.outputs, stand_in=stand_in).require(building=inputs.out.name)
+
+    def limit_of(name: str, want) -> Metrics:
+        recorded = frames[0].expects.get(name)
+        return tolerance(dtype_name(want.dtype.str), "stage").limit(want) if recorded is None else recorded.limit
+
+    accept_instructions(path, assembled.known, frames[0], limit_of, stand_in)
+    return report

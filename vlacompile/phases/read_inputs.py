@@ -1,0 +1,94 @@
+"""Phase 1: what a build is a function of, read and checked: the policy, the recipe, the target, the instructions.
+
+Nothing after it looks at a file that a user named, but for the schedules that a recipe names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from vlacompile.bundle.directory import check_destination
+from vlacompile.compiler.staging.known_instructions import SpokenText, tokenize
+from vlacompile.hardware.target import Target, load_target
+from vlacompile.phases.load_policy import Several, load_policy
+from vlacompile.phases.phase import Phase, Progress, phase
+from vlacompile.policy.policy import Policy
+from vlacompile.policy.text import check_instructions
+from vlacompile.recipe.recipe import Recipe, load_recipe
+from vlacompile.tokenize.compile_text import CompiledText, compile_text
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """recipe: with what it leaves to the policy filled in. recipe_name: as it was given, a name or a path. out: where the
+    bundle is to be. texts: the policy's tokenizers as tables. spoken: instructions that are known beforehand, as ids;
+    only_spoken: no other text will come. weights: False where the policy's have shapes and no content."""
+
+    policy: Policy
+    target: Target
+    recipe: Recipe
+    recipe_name: str | None = None
+    out: Path = Path("policy.vlab")
+    texts: tuple[CompiledText, ...] = ()
+    spoken: tuple[SpokenText, ...] = ()
+    only_spoken: bool = False
+    weights: bool = True
+
+    def text(self) -> str:
+        """The policy's inputs and outputs, the target, and the recipe as it was resolved."""
+        lines = [f'policy "{self.policy.name}"']
+        for name, source in self.policy.sources.items():
+            tensor = self.policy.example_inputs[name]
+            clock = "" if source.clock is None else f", {source.clock:g} Hz"
+            history = "" if source.history == 1 else f", history of {source.history}"
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            lines.append(f'  source "{name}" {dtype}{list(tensor.shape)}: {source.update}{clock}{history}')
+        lines += [f'  output "{name}"' for name in self.policy.outputs]
+        lines += [f"  {text.note}" for text in self.texts]
+        lines += [f'  instruction "{spoken.text}"' for spoken in self.spoken]
+        lines += [f'target "{self.target.name}": stages run by {self.target.backend}', f'recipe "{self.recipe.name}"']
+        return "\n".join([*lines, *_settings(asdict(self.recipe), "  ")]) + "\n"
+
+
+def _settings(table: Mapping, indent: str) -> list[str]:
+    """Nested settings, a line each, those that are left open left out."""
+    lines = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{key}", *_settings(value, indent + "  ")]
+        elif value not in (None, (), "") and key != "name":
+            lines.append(f"{indent}{key} = {value!r}")
+    return lines
+
+
+@phase(Phase.READ_INPUTS)
+def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str | None, out: str | Path | None = None, *,
+                instructions: tuple[str, ...] = (), only_instructions: bool = False, weights: bool = True,
+                progress: Progress) -> Inputs:
+    """source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or .toml paths. out:
+    None: the policy's name. weights: False reads none. Raises a VlaError subclass."""
+    where = load_target(target)
+    wanted = load_recipe(recipe, where)
+    if out is not None:
+        check_destination(Path(out))
+    check_instructions(instructions)
+    progress("load the policy")
+    policy = load_policy(source, weights)
+    to = Path(f"{policy.name}.vlab" if out is None else out)
+    check_destination(to)
+    texts = tuple(compile_text(name, text, progress) for name, text in policy.texts.items()
+                  if weights and wanted.text.tokenize == "bundle")
+    spoken = tokenize(instructions, texts, policy.example_inputs)
+    return Inputs(policy, where, resolve(wanted, policy), recipe, to, texts, spoken, only_instructions, weights)
+
+
+def resolve(recipe: Recipe, policy: Policy) -> Recipe:
+    """The recipe with what it leaves to the policy filled in."""
+    if policy.ensemble is not None and recipe.action.consume == "queue" and recipe.action.execute is None:
+        recipe = replace(recipe, action=replace(recipe.action, consume="ensemble", decay=policy.ensemble))
+    execute = 1 if recipe.action.consume == "ensemble" else policy.execute
+    if recipe.action.execute is not None or execute is None:
+        return recipe
+    return replace(recipe, action=replace(recipe.action, execute=execute))

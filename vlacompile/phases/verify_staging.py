@@ -1,0 +1,57 @@
+"""Phase 4: the stages are shown to be the same function as the policy, on golden frames, before anything is emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vlacompile.compiler.emit.onnx.translatable import require_translatable
+from vlacompile.compiler.golden import golden
+from vlacompile.errors import ParityError
+from vlacompile.phases.capture import capture
+from vlacompile.phases.find_stages import Staging, find_stages
+from vlacompile.phases.phase import Phase, Progress, phase
+from vlacompile.phases.read_inputs import Inputs
+from vlacompile.verify.frames import Frame
+from vlacompile.verify.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Verified:
+    """staging: the one that was shown to be the policy. frames: inputs, what the policy gives, and every value between
+    stages. parity: {output: how far the staged graph is from the original function}, the worst of all frames."""
+
+    staging: Staging
+    frames: tuple[Frame, ...]
+    parity: Mapping[str, Metrics]
+
+    def text(self) -> str:
+        """The golden frames, and the staged graph beside the original function."""
+        frames = [f'frame "{f.label}": {len(f.writes)} inputs, {len(f.expects)} values' for f in self.frames]
+        parity = [f'parity "{name}": max_abs {m.max_abs:.3g}, rel_l2 {m.rel_l2:.3g}, cosine {m.cosine:.9f}'
+                  for name, m in self.parity.items()]
+        return "\n".join([*frames, *parity]) + "\n"
+
+
+@phase(Phase.VERIFY_STAGING)
+def verify_staging(inputs: Inputs, staging: Staging, *, progress: Progress) -> Verified:
+    """A loop whose later iterations do not follow from the first ones is traced whole, and staged again. Raises
+    EmitError for an op that no engine computes, ParityError where the stages are another function."""
+    shortened = staging.program.iterations is not None
+    require_translatable(staging.staged)
+    if shortened and not staging.complete:
+        return _whole(inputs, progress)
+    progress("compare with the policy on golden frames")
+    spoken = inputs.spoken if inputs.only_spoken else ()
+    try:
+        frames, parity = golden(inputs.policy, staging.staged, staging.written, inputs.recipe.verify, spoken, staging.program)
+    except ParityError:
+        if not shortened:
+            raise
+        return _whole(inputs, progress)
+    return Verified(staging, tuple(frames), parity)
+
+
+def _whole(inputs: Inputs, progress: Progress) -> Verified:
+    captured = capture(inputs, whole=True, progress=progress)
+    return verify_staging(inputs, find_stages(inputs, captured, progress=progress), progress=progress)
