@@ -188,7 +188,7 @@ def _engines(stage: StageGraph, ours: dict[str, StageGraph], fitted: list[Feed],
     for name, make in (("int8, ORT dynamic", _ort_dynamic), ("int8, ORT static", _ort_static), ("int8, NNCF", _nncf)):
         try:
             found[name] = make(plain, fitted, folder)
-        except Exception as error:  # what another tool cannot do is a result
+        except Exception as error:  # noqa: BLE001  what another tool cannot do is a result
             print(f"  {name} of {stage.name}: {type(error).__name__}: {str(error).splitlines()[0][:120]}", flush=True)
     return found
 

@@ -47,7 +47,7 @@ def prepare(engine: str, member: str, work: Path) -> dict | None:
     to = folder(engine, work)
     to.mkdir()
     with (to / "prepare.log").open("w") as log:
-        done = subprocess.run(worker_command("prepare", engine, member, to), stdout=subprocess.PIPE, stderr=log, text=True)
+        done = subprocess.run(worker_command("prepare", engine, member, to), stdout=subprocess.PIPE, stderr=log, text=True, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Server:
              "--json", "--threads", str(threads), "--queue", str(queue), "--clients", str(4 * queue)],
             stdout=subprocess.PIPE, text=True)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"the server did not start (exit code {self.process.wait()})")

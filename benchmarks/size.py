@@ -29,7 +29,7 @@ def sections(path: Path, prefix: str) -> dict[str, int]:
     """{section: bytes}; sections of single functions and constants count as the whole ones."""
     text = subprocess.run([f"{prefix}size", "-A", str(path)], check=True, capture_output=True, text=True).stdout
     found: dict[str, int] = {}
-    for name, size in re.findall(r"^(\.\S+)\s+(\d+)", text, re.M):
+    for name, size in re.findall(r"^(\.\S+)\s+(\d+)", text, re.MULTILINE):
         whole = next((w for w in (".text", ".rodata", ".bss") if name.startswith(f"{w}.")), name)
         found[whole] = found.get(whole, 0) + int(size)
     return found

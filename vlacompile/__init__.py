@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from vlacompile import verify as _verify_package  # noqa: F401  now: importing it later would hide the function
+from vlacompile import verify as _verify_package  # now: importing it later would hide the function
 from vlacompile.errors import VlaError
 
 if TYPE_CHECKING:

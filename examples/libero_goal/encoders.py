@@ -261,7 +261,7 @@ def _gguf():
     return GGUFReader(str(SMOLLM2.find()))
 
 
-LANGUAGE_ENCODERS: dict[str, type[MiniLM] | type[SmolLM2]] = {"light": MiniLM, "heavy": SmolLM2}
+LANGUAGE_ENCODERS: dict[str, type[MiniLM | SmolLM2]] = {"light": MiniLM, "heavy": SmolLM2}
 
 
 def tokenize(member: str, text: str) -> tuple[torch.Tensor, torch.Tensor]:

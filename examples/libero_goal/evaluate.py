@@ -255,7 +255,8 @@ def modes(arguments: argparse.Namespace) -> None:
 def _play_in_two(arguments: list[str]) -> None:
     command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "run", *arguments]
     workers = [subprocess.Popen([*command, "--worker", f"{i}/2"]) for i in range(2)]
-    if any([w.wait() for w in workers]):
+    ended = [w.wait() for w in workers]
+    if any(ended):
         raise SystemExit(f"failed: evaluate run {' '.join(arguments)}")
 
 

@@ -1,8 +1,8 @@
-"""The pair, routed: the light member by default, the heavy one where evidence says that the light one fails.
+r"""The pair, routed: the light member by default, the heavy one where evidence says that the light one fails.
 
     python -m examples.libero_goal.routed offline                      # recorded episodes: no simulator
     python -m examples.libero_goal.routed fit --states 0-19            # build/libero_goal/routing.json and .bin
-    vlacompile build light=examples.libero_goal.policy:light heavy=examples.libero_goal.policy:heavy \\
+    vlacompile build light=examples.libero_goal.policy:light heavy=examples.libero_goal.policy:heavy \
         --recipe libero-goal -o build/libero_goal/pair.vlab
     python -m examples.libero_goal.routed play --states 20-39          # closed loop, decided by libvlart
     python -m examples.libero_goal.evaluate run --member heavy --engine build/libero_goal/heavy.vlab --states 20-39

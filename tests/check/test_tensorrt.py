@@ -301,8 +301,7 @@ def test_the_compilers_own_crash_is_no_pass(tmp_path):
         tensors.append(weight(f"{n}_8", 64, 64, dtype=np.int8))
         nodes.append(helper.make_node("DequantizeLinear", [f"{n}_8", "s"], [n], name=f"dq_{n}"))
     for step in range(2):
-        for n in "qkv":
-            nodes.append(helper.make_node("MatMul", [x, n], [f"{n}{step}"], name=f"mm_{n}{step}"))
+        nodes += [helper.make_node("MatMul", [x, n], [f"{n}{step}"], name=f"mm_{n}{step}") for n in "qkv"]
         nodes += [helper.make_node("Add", [f"q{step}", f"k{step}"], [f"a{step}"]),
                   helper.make_node("Add", [f"a{step}", f"v{step}"], [f"b{step}"]), helper.make_node("Tanh", [f"b{step}"], [f"x{step}"])]
         x = f"x{step}"

@@ -32,7 +32,7 @@ def fails(capsys):
     def call(code: int, *argv) -> dict[str, str]:
         words = [str(a) for a in argv]
         assert main(words) == code
-        out, err = capsys.readouterr()
+        _out, err = capsys.readouterr()
         found = FOUR_LINES.search(err)
         assert found, err
         assert main([*words, "--json"]) == code
@@ -125,7 +125,7 @@ def lines_of(found: dict[str, str]) -> set[str]:
     return set(found.values())
 
 
-# Tracing: 5
+# Tracing ends with 5.
 
 def test_data_dependent_control_flow_names_the_line(fails, tmp_path):
     lines = fails(5, "build", "tests.samples.cli_policies:branching", "-o", "out.vlab")

@@ -149,14 +149,14 @@ def test_numbers_that_leave_pytorch_are_told_so():
 
 def loop(step, carry=None, observe=lambda state: {"seen": NET(state)}, **more):
     inputs = STATE | {"noise": torch.randn(1, 2, 6)}
-    take = lambda state, noise: observe(state)  # noqa: E731
+    take = lambda state, noise: observe(state)
     return policy(take, inputs, step=step, loop=vc.Loop(3, carry or {"action": "noise"}, **more))
 
 
 LOOPS = {
     "carry from nowhere": (loop(lambda seen, action: {"action": action}, {"action": "noize"}),
                            'starts "action" from "noize"', 'did you mean "noise"'),
-    "index not taken": (loop(lambda seen, action: {"action": action}, index="k"), "step does not take \"k\"", "k"),
+    "index not taken": (loop(lambda seen, action: {"action": action}, index="k"), 'step does not take "k"', "k"),
     "argument of nobody": (loop(lambda seen, action, mask: {"action": action}), 'step takes "mask"', "seen, action"),
     "no dict": (loop(lambda seen, action: action + seen), "returns a tensor [1, 2, 6], not a dict", "by name"),
 }

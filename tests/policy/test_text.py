@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from vlacompile.cli.main import main
 from vlacompile.compiler.staging.known_instructions import compile_instructions
 from vlacompile.errors import ConfigError, ParityError, RuntimeFailure, SourceError
 from vlacompile.policy.text import read_instructions
-from vlacompile.runtime.library import libvlart
+from vlacompile.runtime.library import libvlart_path
 
 TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
 
@@ -101,7 +100,7 @@ def test_the_plan_has_the_text_and_prints_it(bundle, tmp_path):
     index = bundle.plan.value_index
     line = f"text %{index(TOKENS)} mask=%{index(MASK)} tokenizer={bundle.plan.texts[0].tokenizer} max_bytes=64"
     assert line in text.splitlines() and 'tokenizers/0.bin" tokenizer bytes=' in text
-    dump = Path(libvlart()._name).parent / "vlart-dump"
+    dump = libvlart_path().parent / "vlart-dump"
     done = subprocess.run([dump, bundle.path], capture_output=True, text=True, check=True)
     assert done.stdout == text
 
@@ -203,7 +202,7 @@ def test_instructions_are_in_the_plan(library):
     assert [i.text for i in library.plan.instructions] == list(KNOWN)
     text = plan_text(library.plan)
     assert parse_plan(text) == library.plan and read_plan(library.path / "plan.bin") == library.plan
-    done = subprocess.run([Path(libvlart()._name).parent / "vlart-dump", library.path], capture_output=True, text=True,
+    done = subprocess.run([libvlart_path().parent / "vlart-dump", library.path], capture_output=True, text=True,
                           check=True)
     assert done.stdout == text
 

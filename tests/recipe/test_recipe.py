@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from vlacompile.cli.listing import _flat
+from vlacompile.cli.listing import flat
 from vlacompile.compiler.precision.quantise import histogram, quantise
 from vlacompile.compiler.precision.quantise.quantise import Method
 from vlacompile.errors import ConfigError
@@ -44,7 +44,7 @@ def test_rules_are_read_in_order_and_printed(recipe):
     precision = recipe('layers = "int8"\n[[precision.rule]]\nlayers = "vision.*/**blocks.10"\nscheme = "fp32"\n'
                        '[[precision.rule]]\nlayers = "*"\nscheme = "int4"')
     assert precision.rule == (PrecisionRule("vision.*/**blocks.10", "fp32"), PrecisionRule("*", "int4"))
-    assert dict(_flat(asdict(precision)))["rule"] == "vision.*/**blocks.10 = fp32, * = int4"
+    assert dict(flat(asdict(precision)))["rule"] == "vision.*/**blocks.10 = fp32, * = int4"
 
 
 def test_a_rule_may_leave_layers_to_the_optimiser_which_then_needs_a_budget(recipe):

@@ -94,7 +94,7 @@ def test_it_says_what_the_bundle_says(page, late_fusion_bundle):
 
 def test_times_of_another_bundle_are_refused(flow_bundle, late_fusion_bundle, cli, tmp_path):
     assert cli("profile", flow_bundle.path, "--measure", "--replans", "5", "-o", tmp_path / "p.json")[0] == 0
-    code, out, err = cli("report", late_fusion_bundle.path, "--profile", tmp_path / "p.json", "-o", tmp_path / "r.html")
+    code, _out, err = cli("report", late_fusion_bundle.path, "--profile", tmp_path / "p.json", "-o", tmp_path / "r.html")
     assert code == 3 and "another bundle" in err and not (tmp_path / "r.html").exists()
 
 
@@ -130,7 +130,7 @@ def test_a_check_of_something_else_is_refused(late_fusion_bundle, cli, tmp_path,
 @pytest.fixture(scope="module")
 def table() -> RoutingTable:
     """Two instructions of one cluster: the light policy is as good in the first, worse in the second."""
-    seen = lambda *pairs: tuple(Evidence(s, f, 10.0) for s, f in pairs)  # noqa: E731
+    seen = lambda *pairs: tuple(Evidence(s, f, 10.0) for s, f in pairs)
     routes = (Route("stack the cubes", 0, seen((20, 0), (20, 0))), Route("<b>thread</b> the needle", 0, seen((4, 16), (18, 2))),
               Route("", 0, seen((0, 0), (0, 0))), Route("", None, seen((0, 0), (0, 0))))
     backbones = (Backbone("light", 1.0, 2.0, 30.0), Backbone("heavy", 9.0, 4.0, 30.0))
@@ -140,7 +140,7 @@ def table() -> RoutingTable:
 
 def test_what_routing_believes_and_decides(late_fusion_bundle, table, tmp_path, cli):
     (tmp_path / "t.json").write_text(table_text(table))
-    code, out, err = cli("report", late_fusion_bundle.path, "--no-replay", "--routing", tmp_path / "t.json", "-o", tmp_path / "r.html")
+    code, _out, err = cli("report", late_fusion_bundle.path, "--no-replay", "--routing", tmp_path / "t.json", "-o", tmp_path / "r.html")
     assert code == 0, err
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     text = " ".join(" ".join(read(page).text).split())
@@ -149,7 +149,7 @@ def test_what_routing_believes_and_decides(late_fusion_bundle, table, tmp_path, 
                                                   for i in range(4)] and facts["rows"][1]["takes"] == "heavy"
     for r in facts["rows"]:
         assert f"{r['probabilities'][0]:.3f}" in text and f"{r['means'][0]:.3f}" in text
-    assert "P(light ≥ heavy − 0.05)" in text and "at least 0.8" in text and "<b>thread</b> the needle" in text
+    assert "P(light ≥ heavy \u2212 0.05)" in text and "at least 0.8" in text and "<b>thread</b> the needle" in text
     assert page.count('class="density') == 8 and "4 of 20" in text and "like none of these" in text
     assert 'class="density' not in page_of(late_fusion_bundle, (), (), (), (), None)
 
@@ -205,7 +205,7 @@ def test_every_modelled_figure_says_how_far_it_may_be_off(page, late_fusion_bund
     assert f"{mb:.0f} ({mb / factors.memory:.0f} to {mb * factors.memory:.0f})" in text
     assert page.count('class="band"') == 2 * 3 * len(late_fusion_bundle.plan.stages), "three boards, at two widths"
     for words in ("all int8", "mode 7w", "1 camera", "3 cameras", "h = 5 of 10 actions"):
-        assert f"<td class=\"name\">{words}</td>" in page
+        assert f'<td class="name">{words}</td>' in page
     assert "10.5 W was modelled where 11.62 W was published" in text and "kernels of a product" in text
     for s in m.stages:
         assert f'<td>{s.stage}</td><td class="n">{s.iterations}</td><td class="n">{s.operations / 1e9:.4g}</td>' in page

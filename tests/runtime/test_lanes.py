@@ -19,7 +19,7 @@ from vlacompile.bundle.plan.binary import plan_bytes, read_plan
 from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
 from vlacompile.errors import ConfigError, RuntimeFailure
-from vlacompile.runtime.library import libvlart
+from vlacompile.runtime.library import libvlart_path
 
 SLOW, FAST = ("tokens", "wide"), ("touch", "state")
 
@@ -210,7 +210,7 @@ def test_lanes_are_in_the_plan(bundle, capsys):
     index = bundle.plan.value_index
     assert f'lane "slow" clock=8 max_age_ms=60000 %{index("tokens")} %{index("wide")}' in text.splitlines()
     assert parse_plan(text) == bundle.plan and read_plan(bundle.path / "plan.bin") == bundle.plan
-    dump = Path(libvlart()._name).parent / "vlart-dump"
+    dump = libvlart_path().parent / "vlart-dump"
     assert subprocess.run([dump, bundle.path], capture_output=True, text=True, check=True).stdout == text
     assert main(["inspect", str(bundle.path)]) == 0
     assert "slow (8 Hz, at most 60000 ms old)" in " ".join(capsys.readouterr().out.split())

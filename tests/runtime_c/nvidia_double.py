@@ -48,7 +48,7 @@ class Software:
 
 def class_body(text: str, name: str) -> str:
     """Between the braces of a class's definition."""
-    begin = re.search(rf"^class {name}\b[^;{{]*\{{", text, re.M).end()
+    begin = re.search(rf"^class {name}\b[^;{{]*\{{", text, re.MULTILINE).end()
     return text[begin: text.index("\n};", begin)]
 
 
@@ -60,7 +60,7 @@ def stub(namespace: str, name: str, body: str) -> str:
         declaration = re.sub(r"\s+", " ", declaration)
         declaration = re.sub(r"^(TRT_DEPRECATED|TRT_NODISCARD) ", "", declaration)
         called = re.search(r"(\w+)\s*\(", declaration)[1]
-        functions.append(f"  {declaration} override {{ stop(\"{name}::{called}\"); }}")
+        functions.append(f'  {declaration} override {{ stop("{name}::{called}"); }}')
     base = f"apiv::{name}" if namespace == "nvinfer1" else name
     return f"namespace {namespace} {{\nstruct Stub_{name} : {base} {{\n" + "\n".join(functions) + "\n};\n}\n"
 
@@ -68,9 +68,9 @@ def stub(namespace: str, name: str, body: str) -> str:
 def stubs(headers: Path) -> str:
     parts = ["#include <cstdio>\n#include <cstdlib>\n[[noreturn]] static void stop(const char *name) {\n"
              '  std::fprintf(stderr, "fake_nvidia: %s is not expected\\n", name);\n  std::abort();\n}\n'
-             "#pragma GCC diagnostic ignored \"-Wunused-parameter\"\n"
-             "#pragma GCC diagnostic ignored \"-Woverloaded-virtual\"\n"
-             "#pragma GCC diagnostic ignored \"-Wdeprecated-declarations\"\n"]
+             '#pragma GCC diagnostic ignored "-Wunused-parameter"\n'
+             '#pragma GCC diagnostic ignored "-Woverloaded-virtual"\n'
+             '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n']
     for file, names in INTERFACES.items():
         text = (headers / file).read_text()
         namespace = "nvonnxparser" if file == "NvOnnxParser.h" else "nvinfer1"

@@ -7,9 +7,9 @@ import re
 import subprocess
 
 import pytest
-from sample_bundles import Flow  # noqa: E402
-from sample_tokenizers import spoken  # noqa: E402
-from vlart_ctypes import Failure, Policy  # noqa: E402
+from sample_bundles import Flow
+from sample_tokenizers import spoken
+from vlart_ctypes import Failure, Policy
 
 from tests.runtime_c.running import BUILD, make
 from vlacompile.bundle.format import layout
@@ -46,7 +46,7 @@ def damage(samples):
             done = subprocess.run([BUILD / "fuzz_open", "-t", samples / "word_piece.bin", "--damage", samples / file],
                                   capture_output=True, text=True, check=True, timeout=300)
             for part, *numbers in re.findall(r"^(\w+) bytes (\d+) flips (\d+) refused (\d+) sealed_refused (\d+)$",
-                                             done.stdout, re.M):
+                                             done.stdout, re.MULTILINE):
                 name = layout.SECTIONS[int(part)][0] if part.isdigit() else part
                 rows[name] = [a + int(b) for a, b in zip(rows.get(name, [0] * 4), numbers, strict=True)]
     return found

@@ -156,7 +156,7 @@ def test_texts_and_instructions_are_checked(lib, tmp_path, rule):
 def test_a_text_through_the_engine(lib, ort, tmp_path):
     """The C tests run it on the null engine; `text` is written as its ids."""
     with Policy(lib, samples.spoken().write(tmp_path)).start(ort) as policy:
-        data = "put it".encode()
+        data = b"put it"
         policy.tick("vlart_session_write_text", 0, data, c_size_t(len(data)))
         policy.step()
         np.testing.assert_array_equal(policy.read("read"), [[2, 4, 6, 3, 0, 0]])

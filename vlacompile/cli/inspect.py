@@ -150,7 +150,7 @@ def _loop(name: str, s: Sampling, recorded: bool = True) -> str:
             f"dimension's spread{'' if recorded else ' on generated observations'}, {s.budget:.3g} allowed")
 
 
-def _precision_rows(plan) -> list[tuple[str, ...]]:
+def precision_rows(plan) -> list[tuple[str, ...]]:
     """A row per stage: how many layers got what, what they weigh and take, and the block that loses most by itself."""
     rows = []
     for stage in plan.stages:
@@ -228,7 +228,7 @@ def _print_precision(console: Console, plan, document: dict) -> None:
         return
     console.print("\nPrecision", style="bold")
     if document["precisions"]:
-        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), _precision_rows(plan)))
+        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), precision_rows(plan)))
     if found is not None:
         for line in (f"{plan.recipe} was asked", *carried_lines(found), *error_lines(found)):
             console.print(line, soft_wrap=True)

@@ -234,5 +234,6 @@ def disturbed(seed: int) -> Observer:
     def disturb(stage: StageGraph, node: Node, result):
         if isinstance(result, torch.Tensor) and result.dtype == torch.float32 and node.op == "call_function":
             return result * (1 + LAST_BITS * torch.randn(result.shape, generator=draw))
+        return None
 
     return disturb

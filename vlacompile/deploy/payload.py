@@ -83,7 +83,7 @@ def engine_for(arch: str, given: Path | None, folder: Path | None, host: str) ->
     if given is not None and not given.is_file():
         raise DeployError(f"there is no ONNX Runtime for {host} at the place that was named", where=str(given),
                           why="no such file", fix=how_to_get_engine(arch), step="payload")
-    found = given or _engine_here(arch, folder or _built_for(arch))
+    found = given or engine_here(arch, folder or _built_for(arch))
     if found is None:
         return None
     _check_machine(found, arch, host)
@@ -93,7 +93,7 @@ def engine_for(arch: str, given: Path | None, folder: Path | None, host: str) ->
     return _piece(found, f"{PROGRAMS}/{found.name}", "444")
 
 
-def _engine_here(arch: str, folder: Path) -> Path | None:
+def engine_here(arch: str, folder: Path) -> Path | None:
     if arch == platform.machine():
         try:
             return onnxruntime_library()

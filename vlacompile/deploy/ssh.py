@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Self
 
 from vlacompile.errors import ConfigError, DeployError
 
@@ -82,13 +83,13 @@ class Connection:
         self.host, self.root, self.lock = host, root, lock
         self.token = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
         self._script = SCRIPT.read_text(encoding="utf-8")
-        self._folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # a socket's path is at most 107 bytes long
-        self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self._folder}/s"]
+        self.folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # a socket's path is at most 107 bytes long
+        self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self.folder}/s"]
         self._batch, self._done = batch, threading.Event()
         self._master: subprocess.Popen | None = None
         self._at_work: subprocess.Popen | None = None  # the step
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         try:
             self._open()
         except BaseException:
@@ -113,7 +114,7 @@ class Connection:
                 self._master.kill()
                 self._master.wait()
             self._master.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, step: str, *arguments: str, send: Iterable[bytes] | None = None,
             heard: Callable[[str], None] = lambda line: None) -> list[tuple[str, str]]:

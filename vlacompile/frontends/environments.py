@@ -87,7 +87,7 @@ class Environment:
         progress(f"install {len(self.packages)} packages")
         command = [str(self.python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps",
                    *self.packages]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SourceError(f"the environment {self.name} cannot be made", where=str(self.path),
                               why=(done.stderr.strip().splitlines() or ["pip failed"])[-1],

@@ -22,7 +22,7 @@ def place_of(function: Callable) -> str:
         function = function.forward
     function = inspect.unwrap(getattr(function, "__func__", function))
     if not hasattr(function, "__code__"):
-        function = getattr(type(function), "__call__", function)
+        function = getattr(type(function), "__call__", function)  # noqa: B004  its code is wanted
     code = getattr(function, "__code__", None)
     return f", {code.co_filename}:{code.co_firstlineno} in {code.co_name}" if code is not None else ""
 
@@ -110,7 +110,7 @@ def _fix_of_missing(output: str, values: Mapping[str, object]) -> str:
 def _fix_of_kind(output: str, value: object) -> str:
     kind = type(value)
     if isinstance(value, Mapping):
-        return f'return its tensors by names of their own, and list them in outputs=; {nearest(output, value)}'
+        return f"return its tensors by names of their own, and list them in outputs=; {nearest(output, value)}"
     if kind.__module__.partition(".")[0] == "numpy":
         return "compute with tensors to the end and return the tensor"
     if isinstance(value, (bool, int, float)):

@@ -90,7 +90,7 @@ def measure_together(bundles: Sequence[Bundle], *, replans: int = 200, warm_up: 
     """Replan each `warm_up` + `replans` times, all sessions open, ROUND replans of each in turn; the order of the turns is
     reversed from round to round. progress: replans done, of all. Raises RuntimeFailure with libvlart's words."""
     with contextlib.ExitStack() as stack:
-        runs = [_Run(b, stack.enter_context(Session(b.path, threads=threads, accept=RECORDED)), warm_up)
+        runs = [MeasuredSession(b, stack.enter_context(Session(b.path, threads=threads, accept=RECORDED)), warm_up)
                 for b in bundles]
         before, total, done = read_sensors(), warm_up + replans, 0
         readings = _Readings()
@@ -128,7 +128,7 @@ class _Readings:
         self._next = now + self._every
 
 
-class _Run:
+class MeasuredSession:
     """A session that is being measured, and what was."""
 
     def __init__(self, bundle: Bundle, session: Session, warm_up: int):
@@ -156,7 +156,7 @@ def _contents(bundle: Bundle, frames: Sequence[Frame]) -> tuple[dict[str, list[n
         for name, array in ((n, a) for n, a in frame.writes.items() if n in own):
             if not any(np.array_equal(array, seen) for seen in found.setdefault(name, [])):
                 found[name].append(array)
-    for name, arrays in found.items():
+    for arrays in found.values():
         if len(arrays) == 1 and np.issubdtype(arrays[0].dtype, np.floating):
             arrays.append(arrays[0] + arrays[0].dtype.type(1e-3))
     return found, tuple(n for n, arrays in found.items() if len(arrays) == 1)

@@ -229,7 +229,7 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
          "at least one action is executed per replan"),
         (len(recipe.action.low) == len(recipe.action.high), "action.low and action.high differ in length",
          "every dimension needs both bounds"),
-        (all(a < b for a, b in zip(recipe.action.low, recipe.action.high)), "action.low is not below action.high",
+        (all(a < b for a, b in zip(recipe.action.low, recipe.action.high, strict=False)), "action.low is not below action.high",
          "a range has a lower and an upper end"),
         (recipe.loop.max_action_error >= 0, f"loop.max_action_error = {recipe.loop.max_action_error}",
          "an error is not negative"),
@@ -316,7 +316,7 @@ def _safety_checks(s: SafetyRecipe) -> list[tuple[bool, str, str]]:
             (r.outside in (None, *GUARD_RULES), f'{where}: outside = "{r.outside}"', nearest(r.outside or "", GUARD_RULES)),
             (r.max_age_ms is None or 0 <= r.max_age_ms < math.inf, f"{where}: max_age_ms = {r.max_age_ms}",
              "an age is finite and not negative"),
-            (len(r.low) == len(r.high) and all(a <= b for a, b in zip(r.low, r.high)), f"{where}: low and high",
+            (len(r.low) == len(r.high) and all(a <= b for a, b in zip(r.low, r.high, strict=True)), f"{where}: low and high",
              "they are as many, and low is not above high"),
         ]
     return checks

@@ -190,15 +190,14 @@ def roofline(roofs: Sequence[tuple[str, float, float, str]], points: Sequence[Po
     x0, x1 = math.floor(math.log10(min(xs))), math.ceil(math.log10(max(xs)))
     y0, y1 = math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys)))
     left, bottom = 64.0, height - 40.0
-    at_x = lambda v: left + (math.log10(v) - x0) / max(x1 - x0, 1) * (width - left - 16)  # noqa: E731
-    at_y = lambda v: bottom - (math.log10(v) - y0) / max(y1 - y0, 1) * (bottom - 12)  # noqa: E731
-    parts = []
-    for e in range(x0, x1 + 1):
-        parts.append(f'<line class="grid" x1="{at_x(10**e):.1f}" x2="{at_x(10**e):.1f}" y1="12" y2="{bottom:.0f}"/>'
-                     f'<text class="tick" x="{at_x(10**e):.1f}" y="{bottom + 16:.0f}" text-anchor="middle">{10**e:g}</text>')
-    for e in range(y0, y1 + 1):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - 16:.0f}" y1="{at_y(10**e):.1f}" y2="{at_y(10**e):.1f}"/>'
-                     f'<text class="tick" x="{left - 8}" y="{at_y(10**e) + 4:.1f}" text-anchor="end">{10**e:g}</text>')
+    at_x = lambda v: left + (math.log10(v) - x0) / max(x1 - x0, 1) * (width - left - 16)
+    at_y = lambda v: bottom - (math.log10(v) - y0) / max(y1 - y0, 1) * (bottom - 12)
+    parts = [f'<line class="grid" x1="{at_x(10**e):.1f}" x2="{at_x(10**e):.1f}" y1="12" y2="{bottom:.0f}"/>'
+             f'<text class="tick" x="{at_x(10**e):.1f}" y="{bottom + 16:.0f}" text-anchor="middle">{10**e:g}</text>'
+             for e in range(x0, x1 + 1)]
+    parts += [f'<line class="grid" x1="{left}" x2="{width - 16:.0f}" y1="{at_y(10**e):.1f}" y2="{at_y(10**e):.1f}"/>'
+              f'<text class="tick" x="{left - 8}" y="{at_y(10**e) + 4:.1f}" text-anchor="end">{10**e:g}</text>'
+              for e in range(y0, y1 + 1)]
     for label, peak, gbps, kind in roofs:
         low = max(10**x0, 10**y0 / gbps)
         corner = peak / gbps

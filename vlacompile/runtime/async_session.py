@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -150,7 +151,7 @@ class AsyncSession:
             self._async = None
             self.session.close()
 
-    def __enter__(self) -> AsyncSession:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_) -> None:

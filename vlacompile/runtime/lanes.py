@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from vlacompile.bundle.plan.plan import Plan
 from vlacompile.errors import ConfigError, RuntimeFailure, nearest
@@ -60,7 +61,7 @@ class Lane:
                 self.step()
                 due = max(due + 1 / hz, time.monotonic()) if hz else 0.0
                 self._ended.wait(max(0.0, due - time.monotonic()) if hz else 0.0)
-        except Exception as error:  # of the caller's own observe, too
+        except Exception as error:  # noqa: BLE001  of the caller's own observe, too
             self.failure = error
 
     def stop(self) -> None:
@@ -126,7 +127,7 @@ class Lanes:
             lane.session.close()
         self.control.close()
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

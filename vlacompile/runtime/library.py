@@ -160,15 +160,24 @@ _FUNCTIONS = {
 }
 
 
-@functools.cache
-def libvlart() -> c.CDLL:
-    """The runtime: beside this file in a wheel, else in `build/runtime_c` of a source tree."""
+def libvlart_path() -> Path:
+    """The runtime: beside this file in a wheel, else in `build/runtime_c` of a source tree. Raises RuntimeFailure."""
     here = Path(__file__).parent
     places = (here / "libvlart.so", here.parents[1] / "build" / "runtime_c" / "libvlart.so")
     path = next((p for p in places if p.is_file()), None)
     if path is None:
         raise RuntimeFailure("libvlart.so is not built", where=" or ".join(map(str, places)), why="no such file",
                              fix="run `make runtime` in the source tree", status="IO")
+    return path
+
+
+@functools.cache
+def libvlart() -> c.CDLL:
+    return open_libvlart(libvlart_path())
+
+
+def open_libvlart(path: Path) -> c.CDLL:
+    """A library with the types of its functions. Raises RuntimeFailure where its ABI is another."""
     library = c.CDLL(str(path))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.runtime.router import Routed, Router
@@ -54,7 +55,7 @@ class RoutedSession:
     def close(self) -> None:
         self.session.close()
 
-    def __enter__(self) -> RoutedSession:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -6,6 +6,7 @@ import ctypes as c
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -252,7 +253,7 @@ class Session:
             self._library.vlart_bundle_close(self._bundle)
             self._bundle = None
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

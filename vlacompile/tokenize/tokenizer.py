@@ -79,5 +79,5 @@ class Tokenizer:
     token_count: int
     prefix: tuple[int, ...] = field(default=())
     suffix: tuple[int, ...] = field(default=())
-    fit: Fit = Fit()
+    fit: Fit = Fit()  # noqa: RUF009  frozen
     ending: str = ""  # put behind a text that does not end with it

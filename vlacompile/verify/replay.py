@@ -69,7 +69,7 @@ class ParityReport:
 def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, threads: int = 0,
            stand_in: bool = False) -> ParityReport:
     """Write, step and compare each frame in one session: caches act as on the robot. stand_in: as Session's."""
-    tally = _Tally()
+    tally = Tally()
     with Session(path, threads=threads, stand_in=stand_in, accept=RECORDED) as session:
         session.select(None)
         reference = ActionReference(Path(path), session.plan) if session.plan.action else None
@@ -90,7 +90,7 @@ def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, t
     return ParityReport(str(path), len(frames), tally.rows(), runs, stand_in)
 
 
-class _Tally:
+class Tally:
     """What came nearest its limits per value, in the order of the first comparison."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ def _step(session: Session) -> bool:
     return False
 
 
-def _pop_and_compare(session: Session, reference: ActionReference, refused: bool, kept: bool, tally: _Tally,
+def _pop_and_compare(session: Session, reference: ActionReference, refused: bool, kept: bool, tally: Tally,
                      label: str) -> None:
     action, plan = reference.action, session.plan
     try:

@@ -132,7 +132,7 @@ class Lazy(Base):
 
 @pytest.mark.parametrize("kind", [Written, Lazy], ids=lambda k: k.__name__)
 def test_what_does_not_outlast_a_call_is_a_value(tmp_path, kind):
-    make = lambda: Policy("p", kind().eval(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})  # noqa: E731
+    make = lambda: Policy("p", kind().eval(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})
     assert worst(make, tmp_path / "p.vlab") < 1e-6
 
 

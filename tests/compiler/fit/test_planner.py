@@ -172,7 +172,7 @@ def test_what_cannot_fit_says_what_would_give():
     assert any("no board that is known" in a for a in fit.advice)
     with pytest.raises(BudgetError) as caught:
         fit.require()
-    assert "body" in caught.value.why and "34375" in caught.value.why.replace(" ", "") or "34395" in caught.value.why
+    assert ("body" in caught.value.why and "34375" in caught.value.why.replace(" ", "")) or "34395" in caught.value.why
     assert caught.value.reachable["memory_mb"] > 34_000
     fixed = plan_fit(policy(stage("body", 6600, schemes=("fp16",))), NX16, others=())
     assert fixed.fits and fixed.swap > 0

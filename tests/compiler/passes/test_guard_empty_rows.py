@@ -160,6 +160,6 @@ def test_attention_of_any_rank(tmp_path, rank):
         y = F.scaled_dot_product_attention(q, q, q.sin(), m if rank < 4 else m.reshape(*[1] * (rank - 2), 4, 4))
         return {"action": y.reshape(1, -1, 8)}
 
-    make = lambda: Policy("p", observe, dict.fromkeys("xm", Source("observation")),  # noqa: E731
+    make = lambda: Policy("p", observe, dict.fromkeys("xm", Source("observation")),
                           {"x": torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), "m": torch.ones(4, 4, dtype=torch.bool).tril()})
     assert worst(make, tmp_path / "p.vlab") < 1e-6

@@ -83,7 +83,7 @@ class Autocast(nn.Module):
 
 
 def test_autocast(tmp_path):
-    make = lambda: Policy("autocast", Autocast().eval(), {"state": OBSERVED}, {"state": torch.ones(1, 8)})  # noqa: E731
+    make = lambda: Policy("autocast", Autocast().eval(), {"state": OBSERVED}, {"state": torch.ones(1, 8)})
     assert worst(make, tmp_path / "p.vlab") < 1e-2
 
 
@@ -126,7 +126,7 @@ def test_a_number_is_handed_out_with_one_dimension(tmp_path):
 
 def test_names_that_differ_in_no_letter(tmp_path):
     names = ("a.b", "a_b", "input", "class", "0", "None", "lambda", "linear", "max")
-    make = lambda: Policy("names", lambda **k: {"action": k["a.b"] - 2 * k["a_b"] + sum(k[n] for n in names[2:])},  # noqa: E731
+    make = lambda: Policy("names", lambda **k: {"action": k["a.b"] - 2 * k["a_b"] + sum(k[n] for n in names[2:])},
                           dict.fromkeys(names, OBSERVED), {n: torch.full((1, 2, 3), float(i)) for i, n in enumerate(names)})
     assert worst(make, tmp_path / "p.vlab") < 1e-6
 
@@ -200,7 +200,7 @@ class Sampler(nn.Module):
 @pytest.mark.parametrize(("dtype", "autocast"), [(torch.bfloat16, False), (torch.float32, True)], ids=str)
 def test_loops_are_found_whatever_they_are_computed_in(tmp_path, dtype, autocast):
     inputs = {"state": torch.randn(1, 8, generator=torch.Generator().manual_seed(1)), "noise": torch.zeros(1, 5, 6)}
-    make = lambda: Policy("sampler", Sampler(dtype, autocast).eval(), {"state": OBSERVED, "noise": Source("step")}, inputs)  # noqa: E731
+    make = lambda: Policy("sampler", Sampler(dtype, autocast).eval(), {"state": OBSERVED, "noise": Source("step")}, inputs)
     assert worst(make, tmp_path / "p.vlab", draws=1) < 2e-2
     assert [s.sampling.iterations for s in vc.load(tmp_path / "p.vlab").plan.stages if s.sampling] == [10]
 
@@ -217,7 +217,7 @@ def test_what_a_tiny_number_guards(tmp_path, op, target, limit):
     """Zeros are an input too: a robot that stands still, a camera that is black."""
     torch.manual_seed(0)
     head = nn.Linear(8, 6).eval()
-    make = lambda: Policy("eps", lambda x: {"action": head(EPS[op](x))[:, None]}, {"x": OBSERVED},  # noqa: E731
+    make = lambda: Policy("eps", lambda x: {"action": head(EPS[op](x))[:, None]}, {"x": OBSERVED},
                           {"x": torch.randn(1, 8, generator=torch.Generator().manual_seed(3))})
     bundle, zeros = tmp_path / "p.vlab", torch.zeros(1, 8)
     vc.build(make(), target=target, out=bundle)
@@ -237,6 +237,6 @@ def test_tokens_of_nothing(tmp_path):
     def observe(tokens, state):
         return {"action": head(torch.cat([norm(lin(state[:, None])), norm(words(tokens[:, :0]))], 1)[:, -1])[:, None]}
 
-    make = lambda: Policy("p", observe, {"tokens": Source("task"), "state": OBSERVED},  # noqa: E731
+    make = lambda: Policy("p", observe, {"tokens": Source("task"), "state": OBSERVED},
                           {"tokens": torch.arange(10)[None], "state": torch.linspace(-1, 1, 8)[None]})
     assert worst(make, tmp_path / "p.vlab", target="orin-nano-8gb") < 1e-2

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.compiler.staging.test_roll_loop import HOST, SAMPLERS, denoising, spaced
+from tests.samples import policies
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.staging.choose_solver import action_error, calibration
 from vlacompile.compiler.staging.resample_loop import coefficients, kept_iterations

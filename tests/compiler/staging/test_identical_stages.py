@@ -40,7 +40,7 @@ class Pair(nn.Module):
 
 def pair() -> vc.Policy:
     torch.manual_seed(0)
-    image = lambda: torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)  # noqa: E731
+    image = lambda: torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     return vc.Policy("pair", Pair().eval(), {n: vc.Source("observation") for n in ("base", "wrist")},
                      {"base": image(), "wrist": image()})
 

@@ -63,7 +63,7 @@ def denoising(sampler: samplers.Sampler, guidance: float | None = None) -> vc.Po
     net = Denoiser().eval().requires_grad_(False)
 
     def observe(state, noise, fresh=None):
-        predict = lambda x, t, c: net(x, t, c)  # noqa: E731
+        predict = net
         if guidance is None:
             return {"action": sampler.denoise(lambda x, t: predict(x, t, state), noise, fresh)}
         return {"action": sampler.denoise(samplers.guided(predict, state, torch.zeros_like(state), guidance), noise, fresh)}

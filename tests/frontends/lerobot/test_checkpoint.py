@@ -231,7 +231,7 @@ def weights_named(c: Path, *names: str) -> None:
 
 HEAD = "model.paligemma_with_expert.paligemma.lm_head.weight"
 EMBEDDING = "model.paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
-OF_TRAINING = lambda c: write(c / "train_config.json", {"cudnn_deterministic": False})  # noqa: E731
+OF_TRAINING = lambda c: write(c / "train_config.json", {"cudnn_deterministic": False})
 VERSIONS = {  # kind, what gives it away, the version, where it is named, what is said to differ
     "smolvla 0.5, its training": ("smolvla", OF_TRAINING, "0.5.0", "train_config.json", "transformers 5"),
     "smolvla 0.6": ("smolvla", lambda c: of_kind(c, "smolvla", pretrained_revision=None), "0.6.0", "pretrained_revision",
@@ -332,7 +332,7 @@ def test_an_unknown_policy_type_lists_the_known_ones(checkpoint):
 
 
 def test_a_checkpoint_without_lerobot_says_how_to_get_it(checkpoint, monkeypatch):
-    import importlib.metadata as metadata
+    from importlib import metadata
 
     def missing(name: str):
         raise metadata.PackageNotFoundError(name)

@@ -99,7 +99,7 @@ def test_every_op_has_a_case():
     assert not (TABLE.keys() | SPECIAL) - ops, (TABLE.keys() | SPECIAL) - ops
 
 
-GEMMS = [dict(a=a, b=b, alpha=alpha, beta=beta, bias=bias) for a in (0, 1) for b in (0, 1)
+GEMMS = [{"a": a, "b": b, "alpha": alpha, "beta": beta, "bias": bias} for a in (0, 1) for b in (0, 1)
          for alpha, beta in ((1.0, 1.0), (0.5, 2.0)) for bias in (None, (), (1,), (5,), (1, 5), (4, 5), (4, 1))]
 
 

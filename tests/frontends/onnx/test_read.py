@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import vlacompile as vc
+from tests.cli.test_errors import fails, working_directory  # noqa: F401, fixtures
 from tests.samples import policies
 from tests.samples.onnx_models import export, original
-from tests.cli.test_errors import fails, working_directory  # noqa: F401, fixtures
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.errors import ParityError

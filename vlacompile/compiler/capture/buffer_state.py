@@ -78,7 +78,7 @@ class _Old:
             source = node.args[1]
             return self.found[source].expand(tuple(val.shape)) if isinstance(source, Node) else _marks(val, False)
         if packet in _MOVES and self._fixed_places(node):
-            moved = lambda n: self.held[n] if n in self.held and n.meta["val"].dtype in _INDICES else self.found[n]  # noqa: E731
+            moved = lambda n: self.held[n] if n in self.held and n.meta["val"].dtype in _INDICES else self.found[n]
             return node.target(*map_arg(node.args, moved))
         if node.target is operator.getitem:
             return self.found[node.args[0]][node.args[1]]

@@ -106,7 +106,7 @@ def measure(engines: tuple[Engine, ...], schemes: Mapping[str, str], budget: Bud
 
 
 def smallest(engine: Engine) -> str:
-    return min(engine.weights, key=lambda s: engine.resident(s))
+    return min(engine.weights, key=engine.resident)
 
 
 def _library(engines: tuple[Engine, ...], loading: Loading) -> int:

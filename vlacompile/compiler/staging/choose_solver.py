@@ -125,7 +125,7 @@ class _Run:
         with torch.no_grad():
             recorder.run(*order)
         self.module, self.behind = module, [n.name for n in program.graph.nodes if n in behind]
-        values = lambda nodes: tuple(self.kept[n.name] for n in nodes)  # noqa: E731
+        values = lambda nodes: tuple(self.kept[n.name] for n in nodes)
         self.operands = values(loop.args[0]), values(loop.args[1]), values(loop.args[2])
 
     @property

@@ -9,6 +9,7 @@ uses the velocity of the evaluation before and costs nothing more.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -110,7 +111,7 @@ def kept_iterations(written: int, evaluations: int) -> list[int]:
 def coefficients(steps: tuple[float, ...], kept: list[int], solver: str) -> list[tuple[float, float]]:
     """Per evaluation: factor of its velocity and of that of the evaluation before."""
     at = [sum(steps[:i]) for i in (*kept, len(steps))]
-    widths = [b - a for a, b in zip(at, at[1:], strict=False)]
+    widths = [b - a for a, b in itertools.pairwise(at)]
     rows = []
     for i, h in enumerate(widths):
         past = h * h / (2 * widths[i - 1]) if solver == "adams-bashforth-2" and i else 0.0

@@ -194,8 +194,8 @@ def from_weights(path: Path, config: dict, inputs: Mapping[str, Feature], action
     old = ("normalize_inputs.", "unnormalize_outputs.")
     tensors = read_tensors(path / WEIGHTS, prefixes=old) if (path / WEIGHTS).is_file() else {}
     modes, features = config.get("normalization_mapping"), {**inputs, ACTION: action}
-    if not isinstance(modes, dict) or not tensors and any(modes.get(f.type, "IDENTITY") != "IDENTITY"
-                                                          for f in features.values()):
+    if not isinstance(modes, dict) or (not tensors and any(modes.get(f.type, "IDENTITY") != "IDENTITY"
+                                                           for f in features.values())):
         raise SourceError(f"{PREPROCESSOR} and {POSTPROCESSOR} are missing", where=str(path),
                           why=f"nor has {WEIGHTS} {old[0]}* and {old[1]}*, as checkpoints up to LeRobot 0.3 do; "
                               + _HARM[POSTPROCESSOR], fix=_SAVE_AGAIN)

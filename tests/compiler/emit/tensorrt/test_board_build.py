@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import vlacompile as vc
-from tests.samples import policies
-from tests.runtime_c.running import BUILD, make, run_tool
-from tests.runtime_c.tensorrt import Board, lock
 from tests.policy.test_text import KNOWN, MASK, TOKENS, act, ids_of, tokenizer
 from tests.policy.test_text import inputs as text_inputs
+from tests.runtime_c.running import BUILD, make, run_tool
+from tests.runtime_c.tensorrt import Board, lock
+from tests.samples import policies
 from vlacompile.bundle.plan.arena import TENSORRT_ALIGN
 from vlacompile.errors import RuntimeFailure
 

@@ -62,7 +62,7 @@ def test_types_and_rows_are_looked_at():
 
 
 def test_every_op_is_listed_once_and_none_that_it_has_not():
-    names = [op for ops in tensorrt_support._OPS.values() for op in ops.split()]
+    names = [op for ops in tensorrt_support.OPS.values() for op in ops.split()]
     known = {s.name for s in onnx.defs.get_all_schemas_with_history() if s.domain == ""}
     assert len(set(names)) == len(names) and set(names) <= known
     assert not {"Det", "DFT", "BitwiseAnd", "MatMulInteger", "GroupNormalization"} & set(names)

@@ -60,7 +60,7 @@ def _compiled(stage: OnnxStage, folder: Path, kernels: Path) -> bytes:
     model.write_bytes(ir.to_proto(stage.model).SerializeToString(deterministic=True))
     request.write_text(json.dumps({"model": str(model), "machine": "sm_87", "host": "x86_64", "compiler": None, "out": str(out),
                                    "trials": 0, "seed": 0, "schedules": {"workloads": [], "records": []}}))
-    subprocess.run([sys.executable, "-c", COMPILE, request], check=True, env=tvm_stage._environment(folder),
+    subprocess.run([sys.executable, "-c", COMPILE, request], check=True, env=tvm_stage.environment(folder),
                    cwd=Path(__file__).parents[4])
     library = out.read_bytes()
     (code,) = tvm_stage.machine_code(library)

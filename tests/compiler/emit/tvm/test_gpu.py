@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import vlacompile as vc
-from tests.samples import policies
 from tests.compiler.emit.tvm.cuda_kernels import Double, double
+from tests.samples import policies
 from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle, stage_path, write_bundle
 from vlacompile.cli.main import main
 from vlacompile.compiler.assemble.assemble import WEIGHTS_FILE, assemble
@@ -91,7 +91,7 @@ def replay(made: Built, bundle: Path | None = None, **environment: str) -> subpr
         [ROOT / "build/runtime_c/vlart-run", bundle or made.path, "--self-test", "--json", "--ort", onnxruntime_library(),
          "--tvm-ffi", libraries["tvm_ffi_library"], "--tvm", libraries["tvm_library"],
          "--tvm-cuda", libraries["tvm_cuda_library"]], capture_output=True, text=True,
-        env=made.double.environment | environment, timeout=300)
+        env=made.double.environment | environment, timeout=300, check=False)
 
 
 @full

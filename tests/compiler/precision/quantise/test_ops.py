@@ -161,7 +161,7 @@ def test_a_dropped_zero_point_shows():
     layers = rounded(stage, "int8", low=float(x.min()), high=float(x.max()))
     ranges = ranges_for(stage, x, layers)
     right, _ = both(lower(stage, layers, "onnxruntime", ranges), x)
-    wrong, _ = both(lower(stage, layers, "onnxruntime", {n: (0.0, h) for n, (l, h) in ranges.items()}), x)
+    wrong, _ = both(lower(stage, layers, "onnxruntime", {n: (0.0, high) for n, (_, high) in ranges.items()}), x)
     assert np.linalg.norm(right - wrong) > 0.1 * np.linalg.norm(right)
 
 
@@ -249,8 +249,8 @@ def _slope(function, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def test_errors_pass_through_quantised_ops_as_through_the_plain_ones():
     """Their derivative is that of the op with the same weights and without rounding."""
     draw = torch.Generator().manual_seed(0)
-    normal = lambda *shape: torch.randn(*shape, generator=draw)  # noqa: E731
-    whole = lambda low, high, *shape: torch.randint(low, high, shape, generator=draw, dtype=torch.int8)  # noqa: E731
+    normal = lambda *shape: torch.randn(*shape, generator=draw)
+    whole = lambda low, high, *shape: torch.randint(low, high, shape, generator=draw, dtype=torch.int8)
     x, v = normal(3, 64), normal(3, 10)
     w, scale = whole(-127, 127, 64, 10), torch.rand(10, generator=draw) + 0.1
     got = _slope(lambda x: OPS.linear_int8(x, w, scale, None), x, v)

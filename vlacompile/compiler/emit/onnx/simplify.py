@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as common
+from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from onnxscript.rewriter import MatchResult, RewritePass, RewriteRule, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import _basic_rules, _collapse_slices, _materialize_reshape_shape

@@ -75,7 +75,7 @@ def code_bytes(model: ir.Model) -> int:
     products, reductions and quantised activations; other ops join one of these. (TensorRT-RTX 1.7.1: 8.6 MB with 195 of
     them, 9.8 MB with 480, 8.4 MB with 144 in int8, 14.7 MB with 289, 20.8 MB with more than 593; up to 73,
     never more than 8 MB.)"""
-    kernels = sum(n.op_type in (*PRODUCTS, *REDUCTIONS) or n.op_type == "QuantizeLinear" and n.inputs[0].const_value is None
+    kernels = sum(n.op_type in (*PRODUCTS, *REDUCTIONS) or (n.op_type == "QuantizeLinear" and n.inputs[0].const_value is None)
                   for n in model.graph)
     return int(ENGINE_BYTES * max(1, kernels / PLAN_KERNELS))
 

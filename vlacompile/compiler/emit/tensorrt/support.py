@@ -14,7 +14,7 @@ from vlacompile.errors import EmitError
 
 LISTED = (10, 3)  # the newest version that the table was made for; later ones take more
 _FLOATS, _INTS = ("FLOAT", "FLOAT16", "BFLOAT16"), ("INT32", "INT64")
-_OPS = {
+OPS = {
     _FLOATS: "Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv ConvTranspose Cos Cosh CumSum "
              "Dropout Einsum Elu Erf Exp Floor GRU Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool HardSigmoid HardSwish "
              "Hardmax IsInf LRN LSTM LayerNormalization LeakyRelu Log LogSoftmax LpNormalization LpPool MatMul MaxPool "
@@ -34,7 +34,7 @@ _OPS = {
     ("INT8", "INT4"): "DequantizeLinear",
     ("BOOL",): "And Not Or Xor",
 }
-_TYPES = {op: types for types, ops in _OPS.items() for op in ops.split()}
+_TYPES = {op: types for types, ops in OPS.items() for op in ops.split()}
 _VALUE = {"Where": 1}  # which input says the type, where it is not the first
 
 _BITS = "write it with logical_and, logical_or and logical_not of booleans, or with // and % of integers"

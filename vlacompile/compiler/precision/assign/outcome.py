@@ -97,7 +97,7 @@ def _refusal(row: Carried, assignment: Assignment, recipe: PrecisionRecipe, poli
         return PrecisionError(what, where=where, why=row.why or (
             "no layer with a weight of its own gains by it" if row.of else "the policy has no layers with weights of their own"),
             fix=f"choose another recipe, or {leave}")
-    least, block = costs[0]
+    least, _block = costs[0]
     seen = "" if recorded else ", by generated observations"
     told = "; ".join(f"{b} costs {e:.3g} by itself" for e, b in costs[:MOST])
     return BudgetError(what, where=where, why=f"{told}{seen}; allowed {recipe.max_action_error:g}",

@@ -113,7 +113,8 @@ def halve(staged: Staged, observations: Sequence[Inputs], limits: HalfLimits = H
             best, best_errors = action, errors
         shares = {n: (AIM * allowed[n] / e) ** 2 for n, e in errors.items() if not e <= allowed[n]}
         shares = shares or check.share_to_keep(stages, action, AIM * limits.action)
-        if not any([repair.pin_worst(n, pins[n], extra[n], share, errors[n]) for n, share in shares.items()]):
+        pinned = [repair.pin_worst(n, pins[n], extra[n], share, errors[n]) for n, share in shares.items()]
+        if not any(pinned):
             break
     worst = max(best_errors, key=lambda n: best_errors[n] / allowed[n])
     raise PrecisionError(

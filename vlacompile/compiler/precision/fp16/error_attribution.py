@@ -63,7 +63,7 @@ def influence(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[
 
 def _moved(slopes: list, errors: list[torch.Tensor]) -> float:
     """0 where a slope is none: the quotient of two numbers that became 0."""
-    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors) if s is not None)
+    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors, strict=True) if s is not None)
     return moved if math.isfinite(moved) else 0.0
 
 
@@ -127,7 +127,7 @@ class _Tape(Interpreter):
         with torch.no_grad():
             values = tensors(result)
             stored = [_finite(self._narrow(n, t).double() - t.double()) for t in values]
-            weighed = [_finite(a.double() - b.double()) for a, b in zip(tensors(self._with_half_weights(n)), values)]
+            weighed = [_finite(a.double() - b.double()) for a, b in zip(tensors(self._with_half_weights(n)), values, strict=False)]
         zeros = tuple(torch.zeros_like(t, requires_grad=True) for t in values)
         self.rows.append(_Row(n.name, zeros, weighed, stored))
         moved = tuple(t + z for t, z in zip(values, zeros, strict=True))
@@ -157,7 +157,7 @@ class _Tape(Interpreter):
     def _with_half_weights(self, n: Node):
         if not any(i.op == "get_attr" and is_f32(i) for i in n.all_input_nodes):
             return ()
-        read = lambda i: self._narrow(i, self.env[i]) if i.op == "get_attr" and is_f32(i) else self.env[i]  # noqa: E731
+        read = lambda i: self._narrow(i, self.env[i]) if i.op == "get_attr" and is_f32(i) else self.env[i]
         return n.target(*map_arg(n.args, read), **map_arg(n.kwargs, read))
 
 

@@ -128,7 +128,8 @@ class _Pinner:
             self.pin(node, "unknown", "no fp16 kernel of this op is known")
             return
         if is_norm(node):
-            return self.pin(node, "norm", f"adds up squares to {row.partial:.3g}")
+            self.pin(node, "norm", f"adds up squares to {row.partial:.3g}")
+            return
         if bad := self._unstorable(node):
             self.pin(node, *bad)
         number = lost_number(node, node.name in self.masked)
@@ -167,7 +168,7 @@ class _Pinner:
         """A norm that is written out: a reduction of squares, a root, and what it scales."""
         square = node.args[0] if node.args else None
         if is_reduction(node) and squares(square):
-            small = [m for m in _ahead(node, lambda m: is_pointwise(m) and _size(m) == _size(node))]
+            small = list(_ahead(node, lambda m: is_pointwise(m) and _size(m) == _size(node)))
             if not any(is_root(m) for m in small):
                 return
             why = f"a norm that is written out: squares up to {self.rows[square.name].largest:.3g}"

@@ -251,7 +251,7 @@ class _OfConvolution(_Collector):
         weight = node.args[1].meta["val"]
         super().__init__(node.args[0].meta["val"].shape[1], 1)
         self.kernel = tuple(weight.shape[2:])
-        options = dict(zip(("stride", "padding", "dilation"), node.args[3:6])) | node.kwargs
+        options = dict(zip(("stride", "padding", "dilation"), node.args[3:6], strict=False)) | node.kwargs
         self.stride, self.padding, self.dilation = (
             _per_dim(options.get(name, default), len(self.kernel))
             for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)))

@@ -46,9 +46,9 @@ def values_to_range(stage: StageGraph, convolutions: frozenset[str]) -> frozense
     found = {end_of(nodes[c]) for c in convolutions}
     for node in stage.graph.nodes:
         operands = [a for a in node.args if isinstance(a, Node)]
-        if node.target is _ATEN.add.Tensor and len(operands) == 2 and all(a in found for a in operands):
-            if any(u.name in convolutions or end_of(u) in found for u in node.users):
-                found.add(end_of(node))
+        if (node.target is _ATEN.add.Tensor and len(operands) == 2 and all(a in found for a in operands)
+                and any(u.name in convolutions or end_of(u) in found for u in node.users)):
+            found.add(end_of(node))
     return frozenset(n.name for n in found)
 
 

@@ -100,11 +100,11 @@ def _check(stage: StageGraph, layer: Layer | None, name: str, scheme: str, sampl
         raise ConfigError("a convolution in int4", where=where, why="no engine has a kernel for it", fix='use "int8"')
     if layer.kind != "embedding" and name not in samples.inputs:
         raise ConfigError("no samples of what this layer reads", where=where,
-                          why=f"{len(samples.inputs)} layers of stage \"{samples.stage}\" were calibrated",
+                          why=f'{len(samples.inputs)} layers of stage "{samples.stage}" were calibrated',
                           fix="collect(stage, calls) for the graph that is quantised")
 
 
-def _bias(stage: StageGraph, node: Node) -> torch.Tensor | None | Node:
+def _bias(stage: StageGraph, node: Node) -> torch.Tensor | Node | None:
     """The layer's bias; None: it has none; a node: it is computed, and stays."""
     if KINDS[node.target][0] == "embedding":
         return None
@@ -112,7 +112,7 @@ def _bias(stage: StageGraph, node: Node) -> torch.Tensor | None | Node:
     return stage.constants[bias.target] if isinstance(bias, Node) and bias.op == "get_attr" else bias
 
 
-def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | None | Node, samples: InputSamples | None,
+def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | Node | None, samples: InputSamples | None,
                    scheme: str, method: Method, spread: torch.Tensor | None = None) -> QuantisedLayer:
     """samples: None of an embedding alone. bias: a node where it is no constant: it is not corrected then. spread: for
     GPTQ, of these samples (spread_of)."""
