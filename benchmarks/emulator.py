@@ -85,7 +85,8 @@ class Emulator:
         return [EMULATOR, "-cpu", CPU, "-L", str(self.sysroot), str(program), *map(str, arguments)]
 
     def run(self, program: str | Path, *arguments, timeout_s: float = 900) -> subprocess.CompletedProcess:
-        return subprocess.run(self.command(program, *arguments), capture_output=True, text=True, timeout=timeout_s, check=False)
+        return subprocess.run(self.command(program, *arguments), capture_output=True, text=True, timeout=timeout_s,
+                              check=False)
 
     def make(self, *targets: str) -> None:
         """Cross-compile in runtime_c; what a target runs, it runs emulated."""

@@ -1,4 +1,5 @@
-"""What one layer costs in ONNX Runtime on this CPU, over schemes and shapes: the figures behind targets/host.toml [rates].
+"""What one layer costs in ONNX Runtime on this CPU, over schemes and shapes: the figures behind targets/host.toml
+[rates].
 
     python -m benchmarks.rates [--record]
 

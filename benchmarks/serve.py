@@ -123,7 +123,8 @@ def lerobot_messages(messages: list[dict]) -> tuple[list[bytes], object]:
 
     side, joints = lerobot_robot.SIZE, lerobot_robot.JOINTS
     features = {"observation.state": {"dtype": "float32", "shape": (len(joints),), "names": list(joints)}}
-    features |= {source: {"dtype": "image", "shape": (side, side, 3), "names": list("hwc")} for source in IMAGES.values()}
+    features |= {source: {"dtype": "image", "shape": (side, side, 3), "names": list("hwc")}
+                 for source in IMAGES.values()}
     observations = [{**dict(zip(joints, map(float, m[STATE].ravel()), strict=True)), "task": m["prompt"],
                      **{c: m[source].reshape(side, side, 3) for c, source in IMAGES.items()}} for m in messages]
     return ([pickled(TimedObservation(100.0, i, o, True)) for i, o in enumerate(observations)],

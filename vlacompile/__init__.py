@@ -44,7 +44,8 @@ _HOMES = {
     "verify": ("vlacompile.verify.replay", "verify"),
 }
 
-__all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSession", "Session", "Source", "Text", "VlaError",
+__all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSession", "Session", "Source",
+           "Text", "VlaError",
            "build", "iterations", "join", "load", "verify"]
 
 del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable

@@ -107,7 +107,8 @@ def pick_and_place(e: Expert, grasp: Target, place: Target, *, hover: float, tra
     return [
         Move(raised(grasp, hover), OPEN, 0.02), Move(grasp, OPEN, 0.008),
         Move(grasp, CLOSE, 0, close_steps, close_steps, entry=e.closed_on(grasp, 1)),
-        Move(e.lift(travel), CLOSE, 0.03, entry=e.closed_on(grasp, close_steps)), Move(e.above(place, travel), CLOSE, 0.018, 90),
+        Move(e.lift(travel), CLOSE, 0.03, entry=e.closed_on(grasp, close_steps)),
+        Move(e.above(place, travel), CLOSE, 0.018, 90),
         Move(raised(place, drop), CLOSE, 0.012, 50), Move(raised(place, drop), OPEN, 0, 6, 6),
         Move(raised(place, drop + retreat), OPEN, 0.03),
     ]
@@ -127,7 +128,8 @@ def bottle_to_cabinet(e: Expert) -> list[Move]:
 
 
 def cheese_to_bowl(e: Expert) -> list[Move]:
-    return pick_and_place(e, e.body(CHEESE, dz=0.005), e.body(BOWL), hover=0.115, travel=1.08, drop=0.075, close_steps=8)
+    return pick_and_place(e, e.body(CHEESE, dz=0.005), e.body(BOWL), hover=0.115, travel=1.08, drop=0.075,
+                          close_steps=8)
 
 
 def push_plate(e: Expert) -> list[Move]:

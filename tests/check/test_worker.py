@@ -1,4 +1,5 @@
-"""The compiler's process dies in the middle of a stage: a result for that stage, with words, and the others are compiled."""
+"""The compiler's process dies in the middle of a stage: a result for that stage, with words, and the others are
+compiled."""
 
 from __future__ import annotations
 

@@ -118,7 +118,8 @@ def test_factory_that_returns_another_thing(fails):
 
 
 def test_factory_that_fails(fails):
-    assert lines_of(fails(4, "build", "tests.samples.cli_policies:failing")) >= {"FileNotFoundError: weights.safetensors"}
+    assert lines_of(fails(4, "build",
+                          "tests.samples.cli_policies:failing")) >= {"FileNotFoundError: weights.safetensors"}
 
 
 def lines_of(found: dict[str, str]) -> set[str]:

@@ -1,4 +1,5 @@
-"""A device for the tests of `vlacompile flash`: the loopback sshd, bundles that differ, and what must hold after a fault."""
+"""A device for the tests of `vlacompile flash`: the loopback sshd, bundles that differ, and what must hold after a
+fault."""
 
 from __future__ import annotations
 

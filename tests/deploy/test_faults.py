@@ -203,7 +203,8 @@ def test_a_file_that_rots_in_the_store_is_sent_again(victim, other_than):
     victim.strike("link", "ln", 1, "before")  # everything has arrived, nothing is linked
     assert victim.flash(new) == 12 and victim.struck
     victim.calm()
-    ballast = next(f for f in (victim.root / "store").iterdir() if f.stat().st_size == BALLAST and f.stat().st_nlink == 1)
+    ballast = next(f for f in (victim.root / "store").iterdir() if f.stat().st_size == BALLAST
+                   and f.stat().st_nlink == 1)
     ballast.chmod(0o644)
     data = bytearray(ballast.read_bytes())
     data[1000] ^= 1

@@ -24,7 +24,8 @@ def shim() -> Path:
 
 def cut(shim: Path, folder: Path, writer: str) -> dict[str, int]:
     done = subprocess.run([sys.executable, str(DRIVER), str(shim), str(folder), writer], capture_output=True, text=True,
-                          env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT)}, timeout=300, check=False)
+                          env={**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT)}, timeout=300,
+                          check=False)
     assert done.returncode == 0, done.stderr
     return ast.literal_eval(done.stdout)
 
@@ -45,7 +46,8 @@ def test_what_is_not_synced_is_seen_to_be_lost(shim, tmp_path, writer):
 
 def test_everything_that_the_compiler_keeps_is_written_so():
     """By vlacompile.files.atomic: write_bytes and write_text are for scratch files alone."""
-    scratch = {"files/atomic.py", "compiler/emit/tvm/stage.py", "compiler/emit/tvm/tuning.py", "compiler/emit/tvm/worker.py", "check/worker.py"}
+    scratch = {"files/atomic.py", "compiler/emit/tvm/stage.py", "compiler/emit/tvm/tuning.py",
+               "compiler/emit/tvm/worker.py", "check/worker.py"}
     package = ROOT / "vlacompile"
     found = set()
     for path in package.rglob("*.py"):

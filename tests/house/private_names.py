@@ -41,8 +41,10 @@ def uses(path: Path, private: set[str]) -> list[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("vlacompile."):
             found += [(node.lineno, node.value)] if any(map(is_private, node.value.split("."))) else []
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "delattr", "object"):
-            found += [(node.lineno, a.value) for a in node.args[1:2] if isinstance(a, ast.Constant) and a.value in private]
+            found += [(node.lineno, a.value) for a in node.args[1:2] if isinstance(a, ast.Constant)
+                      and a.value in private]
         elif (isinstance(node, ast.Attribute) and node.attr in private - own
               and not ast.unparse(node).startswith(("self.", "cls.", "nn.", "torch."))):
             found.append((node.lineno, ast.unparse(node)))
-    return [f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}:{line}: {name}" for line, name in sorted(found)]
+    return [f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name}:{line}: {name}"
+            for line, name in sorted(found)]

@@ -23,7 +23,8 @@ assert report.passed and len(report.values) > 3
 
 @pytest.mark.full
 def test_installed_from_the_wheel(late_fusion_bundle, tmp_path):
-    run = lambda *words, **more: subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True, **more)
+    run = lambda *words, **more: subprocess.run([sys.executable, "-m", "pip", *words], check=True,
+                                                capture_output=True, **more)
     run("wheel", "--no-deps", "-w", str(tmp_path / "wheels"), str(ROOT))
     wheel, = (tmp_path / "wheels").glob("vlacompile-*.whl")
     assert "-py3-none-linux_" in wheel.name

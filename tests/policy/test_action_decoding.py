@@ -346,7 +346,8 @@ STEPS = st.one_of(
     st.integers(1, 4).flatmap(lambda n: st.builds(pa.Delta, INTEGERS, st.tuples(*[st.none() | INTEGERS] * n))))
 CONSUMPTIONS = st.one_of(
     st.builds(pa.Ensemble, FLOATS),
-    st.builds(pa.Realtime, INTEGERS, st.sampled_from(sorted(vocabulary.SCHEDULES)), INTEGERS, *[st.none() | INTEGERS] * 3))
+    st.builds(pa.Realtime, INTEGERS, st.sampled_from(sorted(vocabulary.SCHEDULES)), INTEGERS,
+              *[st.none() | INTEGERS] * 3))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

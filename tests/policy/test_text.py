@@ -36,8 +36,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    policy = replace(policies.late_fusion(), texts={TOKENS: vc.Text(tokenizer().to_str(), MASK, vc.Fit(pad=0), max_bytes=64,
-                                                                  examples=("put the bowls on the plate",))})
+    policy = replace(policies.late_fusion(),
+                     texts={TOKENS: vc.Text(tokenizer().to_str(), MASK, vc.Fit(pad=0), max_bytes=64,
+                                          examples=("put the bowls on the plate",))})
     return vc.build(policy, out=tmp_path_factory.mktemp("text") / "spoken.vlab")
 
 
@@ -75,7 +76,8 @@ def test_a_text_gives_what_its_ids_give(bundle):
     with vc.Session(bundle.path) as session:
         np.testing.assert_array_equal(act(session, rest | {TOKENS: ids, MASK: mask}), spoken)
     assert np.abs(other - spoken).max() > 1e-4
-    want = policies.late_fusion().infer(**{n: torch.from_numpy(a) for n, a in (rest | {TOKENS: ids, MASK: mask}).items()})
+    want = policies.late_fusion().infer(**{n: torch.from_numpy(a)
+                                           for n, a in (rest | {TOKENS: ids, MASK: mask}).items()})
     np.testing.assert_allclose(spoken, want["action"].detach().numpy(), atol=1e-4)
 
 
@@ -85,7 +87,8 @@ def test_refused_texts_leave_the_sources(bundle):
         for text, why in (("put " * 7, "they are 7, the policy takes 6"), ("put " * 17, "68 bytes, at most 64")):
             with pytest.raises(RuntimeFailure) as error:
                 session.write_text(TOKENS, text)
-            assert error.value.status == "TEXT_REFUSED" and why in error.value.why and f'"{TOKENS}"' in error.value.where
+            assert error.value.status == "TEXT_REFUSED" and why in error.value.why
+            assert f'"{TOKENS}"' in error.value.where
         np.testing.assert_array_equal(session.read(TOKENS), ids_of("the plate")[0])
         with pytest.raises(RuntimeFailure, match="no tokenizer") as error:
             session.write_text(MASK, "put")
@@ -280,7 +283,8 @@ def test_another_text_than_the_known_ones_is_refused(only):
 
 
 def test_inspect_says_what_is_known(library, only, capsys):
-    for bundle, says in ((library, f"2 known; any text for {TOKENS}"), (only, "2 known and no others: language is looked")):
+    for bundle, says in ((library, f"2 known; any text for {TOKENS}"),
+                         (only, "2 known and no others: language is looked")):
         assert main(["inspect", str(bundle.path)]) == 0
         assert says in " ".join(capsys.readouterr().out.split())
 

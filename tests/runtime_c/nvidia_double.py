@@ -1,6 +1,7 @@
 """Doubles of NVIDIA's libraries from NVIDIA's public headers, which are no part of this repository.
 
-`make nvidia-headers` puts them under build/nvidia/, a directory per version (tests that need one are skipped without it):
+`make nvidia-headers` puts them under build/nvidia/, a directory per version (tests that need one are skipped without
+it):
   tensorrt-10.3/    include/ of github.com/NVIDIA/TensorRT at release/10.3, and NvOnnxParser.h of
   tensorrt-10.16/   github.com/onnx/onnx-tensorrt (10.1-GA has the same; from 10.16 on it is in include/ itself);
                     beside them samples/common/sampleOptions.cpp, for test_trtexec.py

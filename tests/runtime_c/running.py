@@ -36,7 +36,8 @@ def ort_path() -> str:
 
 
 def run_tool(name: str, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run([str(BUILD / name), *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([str(BUILD / name), *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                          check=False)
 
 
 def assert_outputs(policy: Policy, expected: dict[str, np.ndarray]) -> None:

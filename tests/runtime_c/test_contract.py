@@ -73,7 +73,8 @@ def test_c_units(sanitized):
 
 
 def test_c_session(sanitized):
-    subprocess.run([sanitized / "test_session", sanitized / "samples/reactive", sanitized / "samples/recall"], check=True,
+    subprocess.run([sanitized / "test_session", sanitized / "samples/reactive",
+                    sanitized / "samples/recall"], check=True,
                    timeout=60)
     subprocess.run([sanitized / "test_actions", sanitized / "samples"], check=True, timeout=60)
     subprocess.run([sanitized / "test_text", sanitized / "samples/spoken"], check=True, timeout=60)
@@ -102,7 +103,8 @@ def test_c_engine_calls_fail_in_turn(lib, ort):
 
 def test_c_router(sanitized):
     """Power is cut at every step of a save."""
-    subprocess.run([sanitized / "test_router", sanitized / "samples/routing/table.bin", sanitized], check=True, timeout=300)
+    subprocess.run([sanitized / "test_router", sanitized / "samples/routing/table.bin", sanitized], check=True,
+                   timeout=300)
 
 
 @pytest.mark.parametrize("file", ["reactive/plan.bin", "flow/plan.bin", "recall/plan.bin", "reactive/golden/golden.bin",
@@ -127,8 +129,10 @@ def test_the_corpus_does_no_harm(sanitized):
     corpus = sorted((RUNTIME / "tests/corpus").iterdir())
     assert len(corpus) > 100 and sum(p.stat().st_size for p in corpus) <= 300_000
     samples = sanitized / "samples"
-    done = subprocess.run([sanitized / "fuzz_open", "-t", samples / "word_piece.bin", "-r", samples / "routing/table.bin",
-                           samples / "flow/plan.bin", *corpus], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sanitized / "fuzz_open", "-t", samples / "word_piece.bin", "-r",
+                           samples / "routing/table.bin",
+                           samples / "flow/plan.bin", *corpus], capture_output=True, text=True, timeout=120,
+                          check=False)
     assert done.returncode == 0, done.stderr
     read, accepted, stepped = map(int, re.findall(r"\d+", done.stdout))
     assert read == len(corpus) + 1 and accepted > 15 and stepped > 5

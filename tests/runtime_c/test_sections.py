@@ -20,7 +20,8 @@ from vlacompile.verify.frames import read_frames
 # {kind of file: (its sections, samples that hold something of each between them)}
 KINDS = {
     "plan": (layout.PLAN_SECTIONS, ("flow/plan.bin", "recall/plan.bin", "lookup/plan.bin", "realtime/plan.bin",
-                                    "spoken/plan.bin", "board/plan.bin", "guarded/plan.bin", "laned/plan.bin", "paired/plan.bin", "reactive/plan.bin")),
+                                    "spoken/plan.bin", "board/plan.bin", "guarded/plan.bin", "laned/plan.bin",
+                                    "paired/plan.bin", "reactive/plan.bin")),
     "frames": (layout.FRAMES_SECTIONS, ("reactive/golden/golden.bin", "flow/golden/golden.bin")),
     "routing": (layout.ROUTING_SECTIONS, ("routing/table.bin",)),
     "tokenizer": (layout.TOKENIZER_SECTIONS, ("word_piece.bin", "byte_pairs.bin")),

@@ -137,7 +137,8 @@ def test_dump_text(lib, tmp_path):
     files = "".join(f'file {i} "{n}" {"stage" if i else "weights"} bytes={(root / n).stat().st_size} '
                     f"crc32={zlib.crc32((root / n).read_bytes()):08x}\n" for i, n in enumerate(names))
     version = f"{layout.FORMAT_MAJOR}.{layout.FORMAT_MINOR}"
-    assert run_tool("vlart-dump", root).stdout == f"""plan "odd \\"name\\" \\\\" format {version} target "host" recipe "default"
+    assert run_tool("vlart-dump",
+                    root).stdout == f"""plan "odd \\"name\\" \\\\" format {version} target "host" recipe "default"
 arena 448
 {files}weight @0 "prefix.w" f32[3,3] file=0 offset=0 bytes=36
 weight @1 "mix.w" f32[3,3] file=0 offset=64 bytes=36

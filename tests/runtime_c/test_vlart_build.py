@@ -91,7 +91,8 @@ def test_power_may_fail_at_any_step(lib, board, tmp_path):
             shutil.rmtree(tmp_path / "b", ignore_errors=True)
             shutil.copytree(fresh, tmp_path / "b")
             board.set()
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, start_new_session=True, timeout=60, env={
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, start_new_session=True,
+                                  timeout=60, env={
                 **os.environ, "LD_PRELOAD": str(BUILD / "libcut_disk.so"), "CUT_UNDER": str(tmp_path / "b"),
                 "CUT_AT": str(at), "CUT_VARIANT": str(variant), "CUT_PREFIX": "5"}, check=False)
             finished = done.returncode == 0

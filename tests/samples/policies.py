@@ -29,7 +29,8 @@ class LateFusion(nn.Module):
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         tokens, mask = inputs["observation.language.tokens"], inputs["observation.language.attention_mask"]
         language = self.language_mix(self.language(tokens))
-        views = [self._see(inputs[f"observation.images.{c}"]) + self.positions[i] for i, c in enumerate(("base", "wrist"))]
+        views = [self._see(inputs[f"observation.images.{c}"]) + self.positions[i]
+                 for i, c in enumerate(("base", "wrist"))]
         memory = torch.cat([*views, language, self.state(inputs["observation.state"])[:, None]], dim=1)
         seen = torch.ones(1, views[0].shape[1] * 2, dtype=torch.bool)
         keep = torch.cat([seen, mask, torch.ones(1, 1, dtype=torch.bool)], 1)[:, None, None, :]

@@ -92,7 +92,8 @@ class Robot:
         if not isinstance(data, bytes):
             data = pickled(TimedObservation(100.0, step, observation, True))
         states = {s: 3 if s + part >= len(data) else 1 if s == 0 else 2 for s in range(0, len(data), part)}
-        self.send_call(iter([self.kinds.Observation(transfer_state=kind, data=data[s:s + part]) for s, kind in states.items()]),
+        self.send_call(iter([self.kinds.Observation(transfer_state=kind, data=data[s:s + part])
+                             for s, kind in states.items()]),
                    metadata=self.metadata, timeout=10)
 
     def get(self) -> list | None:

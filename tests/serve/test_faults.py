@@ -106,7 +106,8 @@ def test_what_a_server_holds_after_a_flood_of_nonsense(bundle, observation):
 def test_a_session_that_dies_is_told_to_everybody(bundle, observation, monkeypatch):
     """A mistake of ours in the session's thread: who waits is refused, who asks is refused, health says 503."""
     with websocket_server(bundle) as running, contextlib.ExitStack() as stack:
-        first, second = (stack.enter_context(connect(f"ws://127.0.0.1:{running.place[1]}", compression=None, max_size=None))
+        first, second = (stack.enter_context(connect(f"ws://127.0.0.1:{running.place[1]}", compression=None,
+                                                     max_size=None))
                          for _ in range(2))
         first.recv(), second.recv()
         entered, release = threading.Event(), threading.Event()
@@ -196,7 +197,8 @@ def test_health_and_metrics_beside_grpc(bundle, tmp_path):
 
     pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
     (tmp_path / "key").write_text("a-key-of-some-length")
-    command = [sys.executable, "-m", "vlacompile.cli.main", "serve", bundle.path, "--protocol", "lerobot", "--port", "0",
+    command = [sys.executable, "-m", "vlacompile.cli.main", "serve", bundle.path, "--protocol", "lerobot",
+               "--port", "0",
                "--http-port", "0", "--api-key-file", tmp_path / "key", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

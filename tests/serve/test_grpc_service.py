@@ -182,7 +182,8 @@ def test_sizes_parts_and_slow_robots(bundle):
         client.send(as_robot(episode(1)[0]))
         refused(lambda: client.send(bytes(30_000)), INVALID, "more than 20000 bytes")
         refused(lambda: client.send(bytes(19_000), part=12_000), FULL, "")  # gRPC's own limit of a part
-        refused(lambda: client.send_call(iter([Observation(transfer_state=9, data=b"x")])), INVALID, "a part of no kind")
+        refused(lambda: client.send_call(iter([Observation(transfer_state=9, data=b"x")])), INVALID,
+                "a part of no kind")
         refused(lambda: client.send_call(iter([Observation(transfer_state=1, data=b"x")])), INVALID, "has no end")
 
         def dribble():
@@ -203,7 +204,8 @@ def test_keys_and_tls(bundle, tmp_path):
         place = f"127.0.0.1:{running.place[1]}"
         with grpc.secure_channel(place, trust, name) as channel:
             for metadata in (None, (("authorization", "Api-Key wrong-key-wrong-key"),)):
-                refused(Robot(channel, INSTRUCTIONS, metadata).ready, grpc.StatusCode.UNAUTHENTICATED, "a key is needed")
+                refused(Robot(channel, INSTRUCTIONS, metadata).ready, grpc.StatusCode.UNAUTHENTICATED,
+                        "a key is needed")
             Robot(channel, INSTRUCTIONS, (("authorization", f"Api-Key {KEY}"),)).ready()
         with robot(running) as plain:
             refused(plain.ready, grpc.StatusCode.UNAVAILABLE, "")

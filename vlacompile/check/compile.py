@@ -31,7 +31,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Attempt:
-    """compiler: package and version; "" where it died before it said so. Exactly one of refusal and compiled is there."""
+    """compiler: package and version; "" where it died before it said so. Exactly one of refusal and compiled is
+    there."""
 
     compiler: str
     engine_bytes: int

@@ -84,7 +84,8 @@ def _commands(bundle) -> list[str]:
     found = commands(bundle.plan)
     if not found:
         raise BundleError("the bundle has no engines to build", where=str(bundle.path),
-                          why=f'target "{bundle.plan.target}" is no board', fix="build it for one: `vlacompile targets`")
+                          why=f'target "{bundle.plan.target}" is no board',
+                          fix="build it for one: `vlacompile targets`")
     return found
 
 
@@ -146,7 +147,8 @@ def _loop(name: str, s: Sampling, recorded: bool = True) -> str:
     engine = "one engine for all" if s.form == "fused" else "one engine run each"
     if s.solver == AS_WRITTEN:
         return f"{name}: {s.iterations} iterations as written, {engine}"
-    return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error {s.error:.3g} of a "
+    return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error "
+            f"{s.error:.3g} of a "
             f"dimension's spread{'' if recorded else ' on generated observations'}, {s.budget:.3g} allowed")
 
 
@@ -207,7 +209,8 @@ def _print(console: Console, plan, document: dict) -> None:
     if plan.lanes:
         console.print("\nClocks, from slow to fast", style="bold")
         for i, lane in enumerate(plan.lanes):
-            console.print(f"{lane.name} ({lane.clock_hz:g} Hz, at most {lane.max_age_ms} ms old): {_stages_of(plan, i)}")
+            clock = f"{lane.clock_hz:g} Hz, at most {lane.max_age_ms} ms old"
+            console.print(f"{lane.name} ({clock}): {_stages_of(plan, i)}")
         console.print(f"control loop: {_stages_of(plan, len(plan.lanes))}")
     if plan.backbones:
         console.print("\nBackbones, of which a session runs one; the first unless another is selected", style="bold")

@@ -138,7 +138,8 @@ def _run(argv: list[str], terminal: Terminal) -> int:
     except Exception as error:  # noqa: BLE001  the outermost frame
         if "--traceback" in argv:
             traceback.print_exc()
-        terminal.error(VlaError(f"{type(error).__name__}: {error}", where=f"vlacompile {argv[0]}" if argv else "vlacompile",
+        terminal.error(VlaError(f"{type(error).__name__}: {error}",
+                                where=f"vlacompile {argv[0]}" if argv else "vlacompile",
                                 why="this is a bug in vlacompile, not in what you gave it",
                                 fix="run it again with --traceback and report what it prints"))
         return UNEXPECTED

@@ -189,7 +189,8 @@ def _check(kind: str, config) -> None:
     for name, values in _COVERED[kind].items():
         if config.get(name) not in values:
             raise SourceError(f"{name} = {config.get(name)!r} is not covered", where=f"the checkpoint's {kind}",
-                              why=f"covered: {', '.join(map(repr, values))}", fix="sample with DDIM and epsilon prediction")
+                              why=f"covered: {', '.join(map(repr, values))}",
+                              fix="sample with DDIM and epsilon prediction")
     spaced = [n for n in ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas",
                           "use_flow_sigmas") if config.get(n)]
     if spaced:

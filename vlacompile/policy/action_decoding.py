@@ -243,7 +243,8 @@ def byte_pieces(tokenizer_json: str) -> tuple[tuple[int, ...], ...]:
         vocabulary = dict(document["model"]["vocab"])
         kind, decoder = document["model"]["type"], (document.get("decoder") or {}).get("type")
     except (ValueError, KeyError, TypeError) as error:
-        raise SourceError("the tokenizer cannot be read", where="vlacompile.policy.action_decoding.byte_pieces", why=repr(error),
+        raise SourceError("the tokenizer cannot be read", where="vlacompile.policy.action_decoding.byte_pieces",
+                          why=repr(error),
                           fix="give the text of a tokenizer.json") from error
     vocabulary |= {t["content"]: t["id"] for t in document.get("added_tokens", ())}
     if kind != "BPE" or decoder != "ByteLevel" or sorted(vocabulary.values()) != list(range(len(vocabulary))):

@@ -71,7 +71,8 @@ class AsyncInfo(_Struct):
 
 
 class SensorOptions(_Struct):
-    _fields_ = [("struct_size", c.c_size_t), ("accept", c.c_uint32), ("reserved", c.c_uint32), ("max_age_us", c.c_uint64)]
+    _fields_ = [("struct_size", c.c_size_t), ("accept", c.c_uint32), ("reserved", c.c_uint32),
+                ("max_age_us", c.c_uint64)]
 
 
 class SensorInfo(_Struct):
@@ -81,7 +82,8 @@ class SensorInfo(_Struct):
 
 
 class RouterOptions(_Struct):
-    _fields_ = [("struct_size", c.c_size_t), ("state", c.c_char_p), ("log_capacity", c.c_uint32), ("reserved", c.c_uint32)]
+    _fields_ = [("struct_size", c.c_size_t), ("state", c.c_char_p), ("log_capacity", c.c_uint32),
+                ("reserved", c.c_uint32)]
 
 
 class RouterDecision(_Struct):
@@ -89,7 +91,8 @@ class RouterDecision(_Struct):
                 + [(n, c.c_uint32) for n in ("route", "cluster", "by", "level", "backbone", "backbone_count", "outcome",
                                              "reserved")]
                 + [(n, c.c_double) for n in ("similarity", "delta", "tau")]
-                + [(n, c.c_double * 4) for n in ("alpha", "beta", "probability", "cost_ms")] + [("text", c.c_char * 128)])
+                + [(n, c.c_double * 4) for n in ("alpha", "beta", "probability", "cost_ms")]
+                + [("text", c.c_char * 128)])
 
 
 class RouterInfo(_Struct):
@@ -205,7 +208,8 @@ def onnxruntime_library() -> Path:
 def tvm_libraries() -> dict[str, Path | None]:
     """Of the installed packages (found without importing them), by the session's option; None: not installed."""
     found = {}
-    for option, package, name in (("tvm_ffi_library", "tvm_ffi", "libtvm_ffi.so"), ("tvm_library", "tvm", "libtvm_runtime.so"),
+    for option, package, name in (("tvm_ffi_library", "tvm_ffi", "libtvm_ffi.so"),
+                                  ("tvm_library", "tvm", "libtvm_runtime.so"),
                                   ("tvm_cuda_library", "tvm", "libtvm_runtime_cuda.so")):
         spec = importlib.util.find_spec(package)
         path = Path(spec.origin).parent / "lib" / name if spec and spec.origin else None

@@ -13,8 +13,9 @@ from vlacompile.policy.text import Fit
 
 @dataclass(frozen=True)
 class Span:
-    """Code points first..last. action: of a "map" step a key of vocabulary.SPAN_ACTIONS; of an "order" or "compose" step
-    the combining class; of a cut the sum of vocabulary.CHAR_CLASSES. argument: what is added, or the code points."""
+    """Code points first..last. action: of a "map" step a key of vocabulary.SPAN_ACTIONS; of an "order" or "compose"
+    step the combining class; of a cut the sum of vocabulary.CHAR_CLASSES. argument: what is added, or the code
+    points."""
 
     first: int
     last: int

@@ -52,14 +52,16 @@ class ParityReport:
         called, which is then not written."""
         for v in self.values:
             if not v.passed:
-                of = {"action": "its NumPy reference", "policy": "the policy in full precision, by more than when it was "
+                of = {"action": "its NumPy reference",
+                      "policy": "the policy in full precision, by more than when it was "
                       "built,"}.get(v.level, "PyTorch")
                 label, got, limit = v.failed
                 raise ParityError(
                     f'"{v.value}" differs from {of}', where=f'{building or self.bundle}, frame "{label}" of {v.frames}',
                     why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} "
                     f"({limit.rel_l2:.3g}), cosine {got.cosine:.7f} ({limit.cosine})",
-                    fix="the bundle was not written: the engine computes this value otherwise than PyTorch; report it with "
+                    fix="the bundle was not written: the engine computes this value otherwise than PyTorch; report "
+                        "it with "
                     "this policy, or keep what the value is made of in fp32 by a rule of the recipe" if building else
                     "run `vlacompile verify --json` to see every value; values are in execution order, so the "
                     "first one that differs names the stage at fault")

@@ -78,7 +78,8 @@ def policy(blocks: list[int], written: bool) -> vc.Policy:
 
 @pytest.mark.parametrize("written", [False, True], ids=["fused", "written out"])
 def test_the_prefix_leaves_the_loop_and_the_text_is_kept(written, tmp_path):
-    """What the code computes in every step: 19 tokens. What the bundle does: 5 in every step, 8 per image, 6 per task."""
+    """What the code computes in every step: 19 tokens. What the bundle does: 5 in every step, 8 per image, 6 per
+    task."""
     made = policy(CAUSAL, written)
     (tmp_path / "every.toml").write_text(EVERY_STAGE, encoding="utf-8")
     bundle = vc.build(made, recipe=str(tmp_path / "every.toml"), out=tmp_path / "a.vlab")

@@ -83,13 +83,14 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
              decoder: Decoder | None = None, guidance: Guidance | None = None,
              compiled: Mapping[str, str] = MappingProxyType({}), texts: tuple[CompiledText, ...] = (),
              known: tuple[KnownInstruction, ...] = (), absent: frozenset[str] = frozenset()) -> Assembly:
-    """compiled: {stage: backend} of those whose artefacts hold their weights, TVM's; none of theirs goes to WEIGHTS_FILE. absent:
-    stages of which only what they make of `known` is kept."""
+    """compiled: {stage: backend} of those whose artefacts hold their weights, TVM's; none of theirs goes to
+    WEIGHTS_FILE. absent: stages of which only what they make of `known` is kept."""
     store = _WeightStore([], bytearray(), {})
     constant_weight = {n: store.add(n, t.detach().contiguous().numpy()) for n, t in staged.constants.items()}
     stored = {
         s.name: tuple(Initializer(port, store.add(f"{s.name}/{port}", array))
-                      for port, array in emitted[s.name].initializers.items()) if s.name not in {*compiled, *absent} else ()
+                      for port, array in emitted[s.name].initializers.items())
+        if s.name not in {*compiled, *absent} else ()
         for s in staged.stages}
     backends = {**compiled, **dict.fromkeys(absent, "library")}
     values, index, arena_bytes = _values(staged, constant_weight, target.backend)
@@ -138,7 +139,8 @@ def lanes_of(staged: Staged, index: Mapping[str, int], wanted: tuple[LaneRecipe,
                                   f"{s.name} depends on {', '.join(s.sources)}" for s in staged.stages)[:400],
                               fix="name other sources; stages.min_flops = 0 keeps small stages apart" if name
                               else "leave a source of the last stage out of the lanes")
-    return tuple(Lane(x.name, as_f32([x.clock_hz])[0], x.max_age_ms, tuple(index[n] for n in x.sources)) for x in wanted)
+    return tuple(Lane(x.name, as_f32([x.clock_hz])[0], x.max_age_ms, tuple(index[n] for n in x.sources))
+                 for x in wanted)
 
 
 def _values(staged: Staged, constant_weight: dict[str, int], backend: str) \
@@ -162,7 +164,8 @@ def _stage(s: StageGraph, index: dict[str, int], backend: str, stored: tuple[Ini
         tuple(i for i in stored if i.port not in own),
         tuple(Carry(index[c.initial], index[c.result], index[f"{c.result}.scratch"], c.input, c.output)
               for c in s.carries),
-        0 if backend == "library" else s.flops, sum(weights[i].type.bytes for i in sorted({i.weight for i in stored})), _rounded(s.sampling),
+        0 if backend == "library" else s.flops, sum(weights[i].type.bytes for i in sorted({i.weight for i in stored})),
+        _rounded(s.sampling),
         s.precisions)
 
 

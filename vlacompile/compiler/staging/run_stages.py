@@ -21,8 +21,8 @@ Observer = Callable[[StageGraph, Node, object], object]
 class StageRunner:
     """Holds no state between calls: `past` is the caller's.
 
-    staged: its stages' graphs are run as they are now; build another runner for other graphs. callable_of: what computes
-    a stage; another than its module computes as some engine would, and cannot be observed.
+    staged: its stages' graphs are run as they are now; build another runner for other graphs. callable_of: what
+    computes a stage; another than its module computes as some engine would, and cannot be observed.
     """
 
     def __init__(self, staged: Staged, callable_of: Callable[[StageGraph], Callable] | None = None):

@@ -129,11 +129,14 @@ class Depthwise(nn.Module):
 
 
 def test_a_depthwise_convolution_is_in_int8_where_the_engine_has_a_kernel_for_it():
-    staged = staged_of(vc.Policy("depthwise", Depthwise().eval(), {"x": vc.Source("observation")}, {"x": torch.rand(1, 1, 32, 32)}))
-    found = {b: {c.layer.weight.split("__")[1]: c for c in choices(staged, INT8, b)} for b in ("onnxruntime", "tensorrt")}
+    staged = staged_of(vc.Policy("depthwise", Depthwise().eval(), {"x": vc.Source("observation")},
+                                 {"x": torch.rand(1, 1, 32, 32)}))
+    found = {b: {c.layer.weight.split("__")[1]: c for c in choices(staged, INT8, b)}
+             for b in ("onnxruntime", "tensorrt")}
     assert [n for n, c in found["tensorrt"].items() if c.layer.depthwise] == ["each"]  # of one channel in all, none is
     assert found["onnxruntime"]["each"].scheme == found["tensorrt"]["mix"].scheme == "int8"
-    assert (found["tensorrt"]["each"].scheme, found["tensorrt"]["each"].why) == ("fp32", "a depthwise convolution has no int8")
+    assert (found["tensorrt"]["each"].scheme,
+            found["tensorrt"]["each"].why) == ("fp32", "a depthwise convolution has no int8")
     assert admits(found["tensorrt"]["each"].layer, "tensorrt") == ("fp32", "fp16")
     with pytest.raises(ConfigError, match="cannot be int8"):
         choices(staged, replace(INT8, rule=(PrecisionRule("*each*", "int8"),)), "tensorrt")

@@ -71,7 +71,8 @@ class _Call(nn.Module):
 
 def errors(staged: Staged, stages, observations, interpreter=None) -> float:
     """Relative L2 of the action with these stages, against FP32; NaN where it is not finite."""
-    mixed = StageRunner(replace(staged, stages=tuple(stages)), interpreter and (lambda s: interpreter(stage_module(s)).run))
+    mixed = StageRunner(replace(staged, stages=tuple(stages)),
+                        interpreter and (lambda s: interpreter(stage_module(s)).run))
     got = torch.cat([mixed.run(o)["action"] for o in observations])
     want = torch.cat([StageRunner(staged).run(o)["action"] for o in observations])
     return float((got - want).norm() / want.norm())
@@ -256,8 +257,8 @@ def test_masks_end_where_fp16_does():
 
 
 def test_rows_of_hidden_keys_are_equal_whoever_adds():
-    """A query that sees nothing averages all keys, in f32 and in fp16; sums of logits and a mask of fp16's size would weigh
-    them by logits that do not count, and by others where an engine keeps the sums in f32."""
+    """A query that sees nothing averages all keys, in f32 and in fp16; sums of logits and a mask of fp16's size would
+    weigh them by logits that do not count, and by others where an engine keeps the sums in f32."""
     def masked(x):
         keep = (x[:, None, :, 0] > -9.0) & (torch.arange(8)[:, None] > 3)
         scores = torch.matmul(x, x.transpose(1, 2)) + torch.where(keep, 0.0, torch.finfo(torch.float32).min)
@@ -436,7 +437,8 @@ def every_second(y):
 
 WITHOUT_DERIVATIVE = {
     "last_added": last_added, "every_second": every_second, "custom": doubled,
-    "heaviside": lambda y: y * torch.heaviside(y, torch.tensor(0.5)), "floor_divide": lambda y: torch.floor_divide(y, 0.3),
+    "heaviside": lambda y: y * torch.heaviside(y, torch.tensor(0.5)),
+    "floor_divide": lambda y: torch.floor_divide(y, 0.3),
     "cummax": lambda y: y.cummax(-1)[0], "argsort": lambda y: y.argsort(-1).float(), "floor": lambda y: (8 * y).floor(),
     "searchsorted": lambda y: torch.searchsorted(torch.linspace(-1, 1, 9), y).float(), "zero_over_zero": lambda y: y + (
         y / (y - y)).nan_to_num(0.0, 0.0, 0.0)}
@@ -449,7 +451,8 @@ def test_influence_does_not_need_derivatives(name):
     first, second = torch.randn(32, 8, generator=draw), torch.randn(12, 32, generator=draw)
 
     def function(state):
-        return {"action": torch.nn.functional.linear(WITHOUT_DERIVATIVE[name](torch.nn.functional.linear(state, first)), second
+        return {"action": torch.nn.functional.linear(WITHOUT_DERIVATIVE[name](torch.nn.functional.linear(state, first)),
+                                                     second
                                                      ).reshape(1, 2, 6)}
 
     policy = Policy(name, function, {"state": Source("observation")}, {"state": torch.randn(1, 8, generator=draw)})

@@ -80,7 +80,8 @@ def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aa
     assert machine in MACHINES, machine
     processor = host if machine == "sm_87" else machine
     require_tvm()
-    compiler = None if processor == platform.machine() else _tool(CROSS_COMPILER, "apt-get install g++-aarch64-linux-gnu")
+    compiler = None if processor == platform.machine() else _tool(CROSS_COMPILER,
+                                                                  "apt-get install g++-aarch64-linux-gnu")
     with tempfile.TemporaryDirectory() as folder:
         model, out, request = (Path(folder) / n for n in ("model.onnx", "stage.so", "request.json"))
         model.write_bytes(ir.to_proto(stage.model).SerializeToString(deterministic=True))

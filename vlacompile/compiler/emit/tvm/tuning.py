@@ -68,7 +68,8 @@ def _search(context, target: tvm.target.Target, trials: int, database, folder: P
                 tasks=[context], task_weights=[1.0], work_dir=str(folder), max_trials_global=trials, database=database,
                 num_trials_per_iter=BATCH, cost_model="random", builder=_builder(built), runner=_runner(built),
                 measure_callbacks=[ms.measure_callback.AddToDatabase(), ms.measure_callback.UpdateCostModel()])
-    except Exception as error:  # noqa: BLE001  of C++, without a class; the caller counts the kernels that have a schedule
+    except Exception as error:  # noqa: BLE001  of C++, without a class
+        # The caller counts the kernels that have a schedule.
         print(f"{context.task_name}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
 
 

@@ -88,9 +88,10 @@ class HalfPolicy:
 
 
 def halve(staged: Staged, observations: Sequence[Inputs], limits: HalfLimits = HalfLimits(),
-          phase: Callable[[str], None] = lambda name: None, keep: Mapping[str, Mapping[str, Pin]] | None = None) -> HalfPolicy:
-    """The stages in fp16, within `limits` on `observations` (`choose_solver.calibration`). keep: {stage: nodes that stay
-    FP32 whatever the scan says}.
+          phase: Callable[[str], None] = lambda name: None,
+          keep: Mapping[str, Mapping[str, Pin]] | None = None) -> HalfPolicy:
+    """The stages in fp16, within `limits` on `observations` (`choose_solver.calibration`). keep: {stage: nodes that
+    stay FP32 whatever the scan says}.
 
     Raises PrecisionError, with the best that was reached, when so many rounds of repair are not enough.
     """

@@ -3,8 +3,8 @@
 What fp16 rounds are weights and results. To first order the outputs move by the sum of J e over these, e what is
 rounded away and J the derivative of the outputs by it. The mean of (v J e)^2 over random v of unit variance is |J e|^2
 (Hutchinson 1990), and one backward pass gives v J for all nodes at once. An op without a derivative passes slopes on as
-they are (Bengio et al. 2013, "straight-through"); where no slope arrives, as behind an argmax, the outputs are looked at
-when what is rounded away is taken away. Must not know pins.
+they are (Bengio et al. 2013, "straight-through"); where no slope arrives, as behind an argmax, the outputs are looked
+at when what is rounded away is taken away. Must not know pins.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class _Tape(Interpreter):
         with torch.no_grad():
             values = tensors(result)
             stored = [_finite(self._narrow(n, t).double() - t.double()) for t in values]
-            weighed = [_finite(a.double() - b.double()) for a, b in zip(tensors(self._with_half_weights(n)), values, strict=False)]
+            weighed = [_finite(a.double() - b.double())
+                       for a, b in zip(tensors(self._with_half_weights(n)), values, strict=False)]
         zeros = tuple(torch.zeros_like(t, requires_grad=True) for t in values)
         self.rows.append(_Row(n.name, zeros, weighed, stored))
         moved = tuple(t + z for t, z in zip(values, zeros, strict=True))

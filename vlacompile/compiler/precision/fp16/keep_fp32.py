@@ -144,7 +144,8 @@ class _Pinner:
                      f"{min(1.0, row.terms * ROUNDOFF):.0%}")
 
     def _divided_by(self, node: Node, why: str) -> None:
-        """What is guarded by a number that fp16 has not is divided in FP32: on inputs of zeros it is all that is left."""
+        """What is guarded by a number that fp16 has not is divided in FP32: on inputs of zeros it is all that is
+        left."""
         for user in node.users:
             if moves(user) or packet(user) in _SMALL_STAYS:
                 self.pin(user, "reads", why)

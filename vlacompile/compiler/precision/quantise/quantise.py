@@ -21,7 +21,8 @@ from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.recipe.quantisation_methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
 
-REACH = 4.0  # edges widen a range so many times at the most: white frames that are far outside clip, others lose two bits
+# edges widen a range so many times at the most: white frames that are far outside clip, others lose two bits
+REACH = 4.0
 _SMALLEST = torch.finfo(torch.float32).tiny * 256
 
 
