@@ -20,7 +20,8 @@ class BuildRuntime(build_py):
         super().run()
         if not self.editable_mode:
             with tempfile.TemporaryDirectory() as folder:
-                command = ["make", "-s", "-C", str(ROOT / "runtime_c"), f"BUILD={folder}", "OPT=-O2", f"{folder}/libvlart.so"]
+                command = ["make", "-s", "-C", str(ROOT / "runtime_c"), f"BUILD={folder}", "OPT=-O2",
+                           f"{folder}/libvlart.so"]
                 try:
                     subprocess.run(command, check=True)
                 except (OSError, subprocess.CalledProcessError) as error:

@@ -1,8 +1,8 @@
 """A pair in one bundle beside the same pair in two: `python -m benchmarks.backbones [--record]`.
 
-The LIBERO-Goal members in fp32, joined and apart. Each way is a process of its own, in turns: bytes on disk, time until the
-first action, resident memory, milliseconds of a replan with a new observation, and of going over to the other member
-in the middle of an observation (what escalation costs). Writes build/bench/backbones.json; with --record
+The LIBERO-Goal members in fp32, joined and apart. Each way is a process of its own, in turns: bytes on disk, time until
+the first action, resident memory, milliseconds of a replan with a new observation, and of going over to the other
+member in the middle of an observation (what escalation costs). Writes build/bench/backbones.json; with --record
 profiles/host/backbones.json. To be recorded on a machine that does nothing else.
 """
 
@@ -67,7 +67,8 @@ def worker(way: str, repeat: int) -> None:
         return s.read(f"{member}.action" if way == "joined" else "action")
 
     def look() -> dict[str, np.ndarray]:
-        new = {n: rng.integers(0, 256, a.shape, dtype=np.uint8) for n, a in example.items() if a.dtype == np.uint8 and a.ndim == 4}
+        new = {n: rng.integers(0, 256, a.shape, dtype=np.uint8) for n, a in example.items() if a.dtype == np.uint8
+               and a.ndim == 4}
         return example | new
 
     first = {m: take(m, example) for m in MEMBERS}
@@ -82,7 +83,8 @@ def worker(way: str, repeat: int) -> None:
                 times[name].append(1e3 * (time.perf_counter() - at))
     resident = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines()
                     if line.startswith("VmRSS:")) / 1024
-    print(json.dumps({"ready_s": ready, "resident_mb": resident, "ms": times, "first": {m: a.tolist() for m, a in first.items()}}))
+    print(json.dumps({"ready_s": ready, "resident_mb": resident, "ms": times,
+                      "first": {m: a.tolist() for m, a in first.items()}}))
 
 
 def size(way: str) -> int:
@@ -109,8 +111,10 @@ def main() -> None:
     for number in range(arguments.rounds):
         for way in WAYS if number % 2 == 0 else WAYS[::-1]:
             command = [sys.executable, "-m", "benchmarks.backbones", "--worker", way, "--repeat", str(arguments.repeat)]
-            found[way].append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout))
-    apart = max(float(np.abs(np.subtract(found["joined"][0]["first"][m], found["apart"][0]["first"][m])).max()) for m in MEMBERS)
+            found[way].append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True,
+                                                        cwd=ROOT).stdout))
+    apart = max(float(np.abs(np.subtract(found["joined"][0]["first"][m], found["apart"][0]["first"][m])).max())
+                for m in MEMBERS)
     assert apart <= 1e-4, f"the joined members act otherwise: {apart:.2g}"
 
     def median(way: str, of) -> float:
@@ -121,11 +125,13 @@ def main() -> None:
                "unit": "medians over processes, in turns, one thread", "max_abs": apart,
                "ways": {way: {"bytes": size(way), "ready_s": median(way, lambda r: r["ready_s"]),
                               "resident_mb": median(way, lambda r: r["resident_mb"]),
-                              "ms": {n: median(way, lambda r, n=n: statistics.median(r["ms"][n])) for n in names}} for way in WAYS}}
+                              "ms": {n: median(way, lambda r, n=n: statistics.median(r["ms"][n])) for n in names}}
+                        for way in WAYS}}
     path = RECORDED if arguments.record else FIGURES
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for way, r in figures["ways"].items():
-        print(f"{way:7} {r['bytes'] / 1e6:7.1f} MB  ready in {r['ready_s']:.2f} s  {r['resident_mb']:6.0f} MB resident  "
+        print(f"{way:7} {r['bytes'] / 1e6:7.1f} MB  ready in {r['ready_s']:.2f} s  {r['resident_mb']:6.0f} MB "
+              f"resident  "
               + "  ".join(f"{n} {ms:.2f} ms" for n, ms in r["ms"].items()))
     print(f"figures: {path.relative_to(ROOT)}")
 

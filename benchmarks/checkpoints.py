@@ -28,7 +28,8 @@ def stacked(sources: dict, written: list[dict], append) -> list[dict]:
     out: list[dict] = []
     for inputs in written:
         before = out[-1] if out else {}
-        out.append(inputs | {n: append(before.get(n), inputs[n], s.history) for n, s in sources.items() if s.history > 1})
+        out.append(inputs | {n: append(before.get(n), inputs[n], s.history) for n, s in sources.items()
+                             if s.history > 1})
     return out
 
 
@@ -44,7 +45,8 @@ def observations(sources: dict, example: dict, count: int) -> list[dict]:
 
 
 def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
-    """tiny: every structural constant kept, small widths. keep: measure the bundle that is there, instead of writing the checkpoint and building anew."""
+    """tiny: every structural constant kept, small widths. keep: measure the bundle that is there, instead of writing
+    the checkpoint and building anew."""
     import torch
 
     import vlacompile as vc
@@ -75,7 +77,8 @@ def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
     written = observations(dict(policy.sources), newest_of(policy.sources, policy.example_inputs), ROUNDS + 1)
     inputs = stacked(policy.sources, written, append)  # what PyTorch and the one graph are given
     arrays = [{n: t.contiguous().numpy() for n, t in i.items()} for i in inputs]
-    newest = [{n: t.contiguous().numpy() for n, t in i.items() if policy.sources[n].update != "static"} for i in written]
+    newest = [{n: t.contiguous().numpy() for n, t in i.items() if policy.sources[n].update != "static"}
+              for i in written]
     whole = None
     if nodes <= ONE_GRAPH_NODES:
         print(f"{kind}: export it as one ONNX graph", flush=True)

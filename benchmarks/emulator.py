@@ -67,7 +67,7 @@ def require() -> None:
 def cross_compile(build: Path, *arguments: str) -> None:
     """The runtime's Makefile with the cross compiler. arguments: its targets (default: all) and variables."""
     done = subprocess.run(["make", "-s", "-C", str(ROOT / "runtime_c"), f"CROSS={CROSS}", f"BUILD={build}",
-                           f"TEST_PYTHON={sys.executable}", *arguments], capture_output=True, text=True)
+                           f"TEST_PYTHON={sys.executable}", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeFailure("the runtime does not build or pass for aarch64", where="make -C runtime_c",
                              why=(done.stderr.strip().splitlines() or ["make failed"])[-1],
@@ -85,7 +85,8 @@ class Emulator:
         return [EMULATOR, "-cpu", CPU, "-L", str(self.sysroot), str(program), *map(str, arguments)]
 
     def run(self, program: str | Path, *arguments, timeout_s: float = 900) -> subprocess.CompletedProcess:
-        return subprocess.run(self.command(program, *arguments), capture_output=True, text=True, timeout=timeout_s)
+        return subprocess.run(self.command(program, *arguments), capture_output=True, text=True, timeout=timeout_s,
+                              check=False)
 
     def make(self, *targets: str) -> None:
         """Cross-compile in runtime_c; what a target runs, it runs emulated."""
@@ -152,7 +153,7 @@ def _download(package: str, version: str, folder: Path) -> Path:
     platforms = [f"--platform={p}" for p in WHEEL_PLATFORMS]
     command = [sys.executable, "-m", "pip", "download", "-qq", "--disable-pip-version-check", "--no-deps",
                "--only-binary=:all:", *platforms, f"--dest={folder}", f"{package}=={version}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(folder.glob(f"{package.replace('-', '_')}-{version}-*aarch64.whl"))
     if done.returncode or not found:
         raise RuntimeFailure(f"{package} for aarch64 cannot be downloaded", where=f"{package}=={version}",

@@ -33,7 +33,7 @@ def open_policy(member: str) -> Policy:
 class Engine(ABC):
     """A policy made ready by one tool."""
 
-    @classmethod
+    @classmethod  # noqa: B027
     def prepare(cls, policy: Policy, work: Path) -> None:
         """Write the tool's artefact into `work`. Default: it has none."""
 

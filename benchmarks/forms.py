@@ -60,7 +60,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for width in WIDTHS:
             rows.append(measure(width, Path(folder)))
-            print("{mflop_per_step:8.2f} MFLOP per step: steps {steps_ms:.3f} ms, fused {fused_ms:.3f} ms".format(**rows[-1]),
+            r = rows[-1]
+            print(f"{r['mflop_per_step']:8.2f} MFLOP per step: steps {r['steps_ms']:.3f} ms, "
+                  f"fused {r['fused_ms']:.3f} ms",
                   flush=True)
     out = Path("profiles/host" if record else "build/bench") / "forms.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.fuzz [--seconds N] [--record] [--corpus]
 
-Needs clang. Begins from runtime_c/tests/corpus and the sample files of every kind; what is new stays in build/fuzz/found.
---record adds the run to profiles/host/fuzz.json, with a hash of the sources that it was of.
+Needs clang. Begins from runtime_c/tests/corpus and the sample files of every kind; what is new stays in
+build/fuzz/found. --record adds the run to profiles/host/fuzz.json, with a hash of the sources that it was of.
 --corpus then writes the corpus anew: the fewest small files that reach the same edges. A crash ends with its input in
 build/fuzz and an error: mend it, and keep the input as runtime_c/tests/corpus/regression-NAME.
 """
@@ -11,7 +11,7 @@ build/fuzz and an error: mend it, and keep the input as runtime_c/tests/corpus/r
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import hashlib
 import json
 import re
@@ -55,8 +55,9 @@ def run(seconds: int) -> dict:
     """One run: what it executed and reached, and the inputs that it crashed with."""
     before, began = set(BUILD.glob("crash-*")), time.monotonic()
     done = subprocess.run([str(TARGET), f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=10",
-                           "-print_final_stats=1", f"-artifact_prefix={BUILD}/crash-", str(FOUND), str(SEEDS), str(CORPUS)],
-                          capture_output=True, text=True, errors="replace")
+                           "-print_final_stats=1", f"-artifact_prefix={BUILD}/crash-", str(FOUND), str(SEEDS),
+                           str(CORPUS)],
+                          capture_output=True, text=True, errors="replace", check=False)
     taken = time.monotonic() - began
     reached = re.findall(r"cov: (\d+) ft: (\d+)", done.stderr)
     edges = re.search(r"\((\d+) inline 8-bit counters\)", done.stderr)
@@ -66,7 +67,7 @@ def run(seconds: int) -> dict:
         raise SystemExit(f"libFuzzer did not run:\n{done.stderr[-2000:]}")
     return {"seconds": round(taken), "executions": int(executed[1]), "edges": int(reached[-1][0]),
             "features": int(reached[-1][1]), "edges_in_all": int(edges[1]), "crashes": crashes,
-            "day": datetime.date.today().isoformat()}
+            "day": dt.datetime.now(dt.UTC).date().isoformat()}
 
 
 def covered() -> dict[Path, frozenset[int]]:

@@ -71,9 +71,11 @@ def run(bundle: Path, way: str, hz: float, seconds: float) -> dict:
         raise failure
 
     def spread(values) -> dict:
-        return {"median": float(np.median(values)), "p99": float(np.percentile(values, 99)), "max": float(np.max(values))}
+        return {"median": float(np.median(values)), "p99": float(np.percentile(values, 99)),
+                "max": float(np.max(values))}
 
-    return {"late_us": spread(late), "took_us": spread(took), "ticks": len(late), "missed": sum(x > 1e6 / hz for x in late),
+    return {"late_us": spread(late), "took_us": spread(took), "ticks": len(late),
+            "missed": sum(x > 1e6 / hz for x in late),
             "slow_steps": steps, "sets_seen": len(sequences), "seconds": done - begin}
 
 
@@ -89,7 +91,8 @@ def main() -> None:
     path = RECORDED if arguments.record else FIGURES
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     for way, row in found.items():
-        print(f"{way:10} {row['ticks']} ticks at {arguments.hz:g} Hz, {row['missed']} a period late or more; took median "
+        print(f"{way:10} {row['ticks']} ticks at {arguments.hz:g} Hz, {row['missed']} a period late or more; took "
+              f"median "
               f"{row['took_us']['median']:.0f} us, p99 {row['took_us']['p99']:.0f}, max {row['took_us']['max']:.0f}; "
               f"{row['slow_steps']} slow steps, {row['sets_seen']} sets seen")
 

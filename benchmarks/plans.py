@@ -3,8 +3,8 @@
     python -m benchmarks.plans [pi0 pi05 groot smolvla ...]      (in the environment lerobot)
     python -m benchmarks.plans --board orin-nano-8gb [pi0 ...]
 
-Writes profiles/plans/<kind>.json: the document of `vlacompile plan --json --no-weights`. With a board, what that says of
-its memory: profiles/fit/<kind>-<board>.json.
+Writes profiles/plans/<kind>.json: the document of `vlacompile plan --json --no-weights`. With a board, what that says
+of its memory: profiles/fit/<kind>-<board>.json.
 """
 
 from __future__ import annotations

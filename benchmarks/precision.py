@@ -1,7 +1,7 @@
 """What a precision gives: whole bundles per mode, and single stages beside other tools' quantisation of the same stage.
 
     python -m benchmarks.precision modes light [--record]     every mode of a member, as bundles through libvlart
-    python -m benchmarks.precision modes smolvla [--record]   the same of a LeRobot policy of real size with random weights,
+    python -m benchmarks.precision modes smolvla [--record]   the same of a LeRobot policy of real size, random weights,
                                                               in the environment lerobot; precisions chosen per stage
     python -m benchmarks.precision stages light [--record]    all layers of a stage in int8 and in int4, beside ONNX
                                                               Runtime's own quantiser and OpenVINO's NNCF
@@ -119,7 +119,8 @@ def _coarse(mode: str, folder: Path) -> str:
     """A shipped recipe, decided per stage on few observations: a chunk of a policy of this size takes seconds."""
     text = (Path("recipes") / f"{'default' if mode == 'fp32' else mode}.toml").read_text(encoding="utf-8")
     if mode != "fp32":
-        text = text.replace("[precision]", '[precision]\ndecide = "stage"\nobservations = 4') + "\n[verify]\nframes = 4\n"
+        text = text.replace("[precision]",
+                            '[precision]\ndecide = "stage"\nobservations = 4') + "\n[verify]\nframes = 4\n"
     path = folder / f"{mode}.toml"
     path.write_text(text, encoding="utf-8")
     return str(path)
@@ -131,12 +132,14 @@ import vlacompile as vc
 from benchmarks.precision import _sized
 member, source, recipe, out = sys.argv[1:]
 with _sized(member):
-    vc.build(source, recipe=recipe, out=out, progress=lambda phase: print(" ", time.strftime("%H:%M:%S"), phase, flush=True))
+    vc.build(source, recipe=recipe, out=out,
+             progress=lambda phase: print(" ", time.strftime("%H:%M:%S"), phase, flush=True))
 """
 
 
 def _step(session: vc.Session, inputs: Feed, kind: str | None, tasks: Sequence[str]) -> float:
-    """ms of one replan. kind: "same": what changes with the task alone is not written; "new": it is, changed in one id."""
+    """ms of one replan. kind: "same": what changes with the task alone is not written; "new": it is, changed in one
+    id."""
     for name, array in inputs.items():
         if kind != "same" or name not in tasks:
             session.write(name, array)
@@ -168,7 +171,8 @@ def measure_stages(member: str, folder: Path) -> dict:
     fitted, held = split(calibration(policy, load_recipe(None).precision))
     runner = StageRunner(staged)
     values = [runner.run(x) for x in (*fitted, *held)]
-    whole = {m: replace(load_recipe(members.recipe_of(m)).precision, layers=m, max_action_error=None) for m in ("int8", "int4")}
+    whole = {m: replace(load_recipe(members.recipe_of(m)).precision, layers=m, max_action_error=None)
+             for m in ("int8", "int4")}
     ours = {m: set_precision(staged, policy, r, target, lambda phase: None).staged for m, r in whole.items()}
     rows = []
     for i, stage in enumerate(staged.stages):
@@ -183,7 +187,8 @@ def measure_stages(member: str, folder: Path) -> dict:
 Run = Callable[[Feed], Sequence[np.ndarray]]
 
 
-def _engines(stage: StageGraph, ours: dict[str, StageGraph], fitted: list[Feed], folder: Path) -> dict[str, tuple[Run, int]]:
+def _engines(stage: StageGraph, ours: dict[str, StageGraph], fitted: list[Feed],
+             folder: Path) -> dict[str, tuple[Run, int]]:
     """{name: (one run, bytes of the model)}"""
     plain = _saved(stage, folder / "fp32.onnx")
     found = {"fp32": _onnxruntime(plain)}
@@ -191,7 +196,7 @@ def _engines(stage: StageGraph, ours: dict[str, StageGraph], fitted: list[Feed],
     for name, make in (("int8, ORT dynamic", _ort_dynamic), ("int8, ORT static", _ort_static), ("int8, NNCF", _nncf)):
         try:
             found[name] = make(plain, fitted, folder)
-        except Exception as error:  # what another tool cannot do is a result
+        except Exception as error:  # noqa: BLE001  what another tool cannot do is a result
             print(f"  {name} of {stage.name}: {type(error).__name__}: {str(error).splitlines()[0][:120]}", flush=True)
     return found
 
@@ -228,7 +233,8 @@ def _ort_static(plain: Path, fitted: list[Feed], folder: Path) -> tuple[Run, int
             return next(self.rest, None)
 
     quant_pre_process(plain, folder / "prepared.onnx")
-    quantize_static(folder / "prepared.onnx", folder / "static.onnx", Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+    quantize_static(folder / "prepared.onnx", folder / "static.onnx", Reader(), quant_format=QuantFormat.QDQ,
+                    per_channel=True,
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     return _onnxruntime(folder / "static.onnx")
 
@@ -242,7 +248,8 @@ def _nncf(plain: Path, fitted: list[Feed], folder: Path) -> tuple[Run, int]:
     small = nncf.quantize(core.read_model(plain), nncf.Dataset(fitted), preset=nncf.QuantizationPreset.MIXED,
                           subset_size=len(fitted))
     ov.save_model(small, folder / "nncf.xml", compress_to_fp16=False)
-    request = core.compile_model(small, "CPU", {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    request = core.compile_model(small, "CPU",
+                                 {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
     size = sum((folder / f"nncf.{x}").stat().st_size for x in ("xml", "bin"))
     return (lambda feed: [np.array(x) for x in request.infer(feed).values()]), size
 
@@ -259,11 +266,13 @@ def _measure(stage: str, engines: dict[str, tuple[Run, int]], feeds: list[Feed])
                 times[name].append(1e3 * (time.perf_counter() - begin))
     rows = []
     for name, (run, size) in engines.items():
-        off = sum(float(np.square(a - b).sum()) for f, w in zip(feeds, want, strict=True) for a, b in zip(run(f), w, strict=True))
+        off = sum(float(np.square(a - b).sum()) for f, w in zip(feeds, want, strict=True)
+                  for a, b in zip(run(f), w, strict=True))
         all_ = sum(float(np.square(b).sum()) for w in want for b in w)
         rows.append({"stage": stage, "engine": name, "ms": median(times[name]), "megabytes": size / 1e6,
                      "rel_l2": (off / all_) ** 0.5})
-        print("{stage:18} {engine:18} {ms:8.3f} ms {megabytes:7.2f} MB  rel L2 {rel_l2:.4f}".format(**rows[-1]), flush=True)
+        print("{stage:18} {engine:18} {ms:8.3f} ms {megabytes:7.2f} MB  rel L2 {rel_l2:.4f}".format(**rows[-1]),
+              flush=True)
     return rows
 
 
@@ -272,7 +281,8 @@ def main() -> None:
     parser.add_argument("what", choices=["modes", "stages"])
     parser.add_argument("member", choices=["light", "heavy", "act", "diffusion", "smolvla"])
     parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
-    parser.add_argument("--bundles", type=Path, help="where bundles of the modes are, or will be kept (default: nowhere)")
+    parser.add_argument("--bundles", type=Path,
+                        help="where bundles of the modes are, or will be kept (default: nowhere)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -280,7 +290,8 @@ def main() -> None:
             found = measure_modes(arguments.member, arguments.bundles or Path(folder))
         else:
             found = measure_stages(arguments.member, Path(folder))
-    out = Path("profiles/host" if arguments.record else "build/bench") / f"precision-{arguments.what}-{arguments.member}.json"
+    out = Path("profiles/host" if arguments.record
+               else "build/bench") / f"precision-{arguments.what}-{arguments.member}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     found |= {"machine": machine.describe(), "rounds": ROUNDS, "per_round": PER_ROUND}
     out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,5 @@
-"""What one layer costs in ONNX Runtime on this CPU, over schemes and shapes: the figures behind targets/host.toml [rates].
+"""What one layer costs in ONNX Runtime on this CPU, over schemes and shapes: the figures behind targets/host.toml
+[rates].
 
     python -m benchmarks.rates [--record]
 
@@ -175,8 +176,8 @@ def _least_us(model: bytes, example: np.ndarray) -> float:
 def fit(rows: list[dict], scheme: str) -> dict[str, float]:
     """call_us from layers that hardly compute, then rates from what the others take beyond it."""
     mine = [r for r in rows if r["scheme"] == scheme]
-    of = lambda kind, role: [r for r in mine if (r["kind"], r["role"]) == (kind, role)]  # noqa: E731
-    gflops = lambda r, call: r["mflop"] * 1e3 / (r["us"] - call)  # noqa: E731
+    of = lambda kind, role: [r for r in mine if (r["kind"], r["role"]) == (kind, role)]
+    gflops = lambda r, call: r["mflop"] * 1e3 / (r["us"] - call)
     rates = {"gbps": round(median(r["bytes"] / r["us"] / 1e3 for r in of("linear", "bandwidth")), 1)}
     fast = max(gflops(r, 0.0) for r in of("linear", "rate"))
     call = max(0.0, min(r["us"] - r["mflop"] * 1e3 / fast for r in of("linear", "call")))
@@ -200,10 +201,10 @@ def main() -> None:
     record = parser.parse_args().record
     rows: list[dict] = []
     for case in CASES:
-        for scheme in ("fp32", "int8", "int4") if case.kind == "linear" else ("fp32", "int8"):
-            rows.append({"kind": case.kind, "size": list(case.size), "role": case.role, "scheme": scheme,
-                         "us": microseconds(case, scheme), "mflop": case.flops() / case.layers / 1e6,
-                         "bytes": case.stored(scheme) / case.layers})
+        rows += [{"kind": case.kind, "size": list(case.size), "role": case.role, "scheme": scheme,
+                  "us": microseconds(case, scheme), "mflop": case.flops() / case.layers / 1e6,
+                  "bytes": case.stored(scheme) / case.layers}
+                 for scheme in (("fp32", "int8", "int4") if case.kind == "linear" else ("fp32", "int8"))]
     rates = {scheme: fit(rows, scheme) for scheme in ("fp32", "int8", "int4")}
     rates["int8"]["edge_geps"] = round(edges(), 2)
     for row in rows:

@@ -1,6 +1,6 @@
 """NVIDIA's compiler on every stage of every policy in every mode: the matrix behind `vlacompile check --tensorrt`.
 
-    python -m benchmarks.rtx                              everything that has no record yet, one after the other (hours of
+    python -m benchmarks.rtx                              all that has no record yet, one after the other (hours of
                                                           a busy machine; each record is written as soon as it is there)
     python -m benchmarks.rtx --policy act --mode int4     these alone
     python -m benchmarks.rtx --policy smolvla-sized       one of LeRobot's default size (gigabytes)
@@ -8,9 +8,10 @@
     python -m benchmarks.rtx --check-only                 bundles that are in --bundles, without building any
 
 The LIBERO-Goal pair with its own weights, and LeRobot's policies with random weights, at small widths with the whole
-structure and some at their real size, for an Orin Nano 8 GB. A bundle is built in the environment that its policy needs and checked by this interpreter,
-which has the extra `rtx`; every stage is compiled in a process of its own. Writes profiles/rtx/POLICY-MODE.json: what the
-compiler took and fused. Nothing is run on a board, and nothing here says anything of speed.
+structure and some at their real size, for an Orin Nano 8 GB. A bundle is built in the environment that its policy needs
+and checked by this interpreter, which has the extra `rtx`; every stage is compiled in a process of its own. Writes
+profiles/rtx/POLICY-MODE.json: what the compiler took and fused. Nothing is run on a board, and nothing here says
+anything of speed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ LEROBOT = ("act", "diffusion", "vqbet", "smolvla", "pi0", "pi05", "groot")
 SIZED = ("act-sized", "diffusion-sized", "smolvla-sized")
 MODES = ("fp16", "int8", "int4", "int8-fp16")
 SIZED_MODES = ("fp16", "int8")
-# What `make test-full` tries, five minutes of two free cores: each form of layers, masks that are added, weights read in two types
+# What `make test-full` tries, five minutes of two free cores: each form of layers, masks that are added, weights read
+# in two types
 QUICK = (("act", "fp16"), ("act", "int4"), ("smolvla", "fp16"), ("smolvla", "int8-fp16"), ("pi0", "fp16"))
 PROFILES, BUNDLES = Path("profiles/rtx"), Path("build/rtx")
 INT8_IN_FP16 = """name = "int8-fp16"
@@ -84,7 +86,8 @@ def build(case: Case, folder: Path) -> Path:
     if not out.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         pair = case.policy in PAIR
-        source = f"examples.libero_goal.policy:{case.policy}" if pair else str((folder / f"{case.policy}-checkpoint").absolute())
+        source = (f"examples.libero_goal.policy:{case.policy}" if pair
+                  else str((folder / f"{case.policy}-checkpoint").absolute()))
         python = sys.executable if pair else str(ENVIRONMENTS["lerobot"].python)
         subprocess.run([python, "-W", "ignore", "-c", BUILD.format(pair=PAIR, target=TARGET), case.policy, source,
                         _recipe(case, folder), str(out)], check=True, capture_output=True, text=True)
@@ -111,7 +114,8 @@ def record(case: Case, found: BundleCheck, built_with: dict) -> dict:
             "activation_bytes": s.activation_bytes, "activation_bytes_planned": b.activation_bytes,
             "counts": {c.what: {"found": c.found, "planned": c.planned, "missing": list(c.missing)} for c in s.counts}})
     whole = found.as_dict()
-    return {"policy": case.policy, "mode": case.mode, "label": whole["label"], "target": found.target, "recipe": found.recipe,
+    return {"policy": case.policy, "mode": case.mode, "label": whole["label"], "target": found.target,
+            "recipe": found.recipe,
             "compiler": next((s.compiler for s in found.stages if s.compiler), ""), "versions": built_with,
             "passed": found.passed, "stages": stages}
 

@@ -3,8 +3,8 @@
     make bench        (python -m benchmarks.run --member light)
 
 Every engine is prepared in one process and run in another; they take turns, round after round, so that a change of the
-machine's speed meets all of them. Medians are reported. Writes build/bench/bench-MEMBER.json; with --record profiles/host/bench-MEMBER.json, and `make docs` then
-renders it.
+machine's speed meets all of them. Medians are reported. Writes build/bench/bench-MEMBER.json; with --record
+profiles/host/bench-MEMBER.json, and `make docs` then renders it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def prepare(engine: str, member: str, work: Path) -> dict | None:
     to = folder(engine, work)
     to.mkdir()
     with (to / "prepare.log").open("w") as log:
-        done = subprocess.run(worker_command("prepare", engine, member, to), stdout=subprocess.PIPE, stderr=log, text=True)
+        done = subprocess.run(worker_command("prepare", engine, member, to), stdout=subprocess.PIPE, stderr=log,
+                              text=True, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
@@ -117,7 +118,8 @@ def pop_ns(bundle: Path) -> float:
 def table(profile: dict) -> Table:
     """Milliseconds per replan, wall and CPU, with the same and with a new instruction; MB resident while running and at
     the peak; seconds to build; largest difference from eager PyTorch."""
-    t = Table(title=f"{profile['member']}: ms per replan (median), MB, s", title_justify="left", box=None, pad_edge=False,
+    t = Table(title=f"{profile['member']}: ms per replan (median), MB, s", title_justify="left", box=None,
+              pad_edge=False,
               padding=(0, 1, 0, 0))
     for name in ("engine", "thr", "same", "cpu", "new", "cpu", "MB", "peak", "build", "error"):
         t.add_column(name, justify="left" if name == "engine" else "right", no_wrap=True)
@@ -125,8 +127,10 @@ def table(profile: dict) -> Table:
         if not r["ran"]:
             t.add_row(r["engine"], str(r["threads"]), "did not run")
             continue
-        t.add_row(r["engine"], str(r["threads"]), *(f"{r[k]:.2f}" for k in ("same_wall_ms", "same_cpu_ms", "new_wall_ms",
-                  "new_cpu_ms")), f"{r['rss_mb']:.0f}", f"{r['peak_rss_mb']:.0f}", f"{r['build_s']:.0f}", f"{r['max_abs']:.0e}")
+        t.add_row(r["engine"], str(r["threads"]),
+                  *(f"{r[k]:.2f}" for k in ("same_wall_ms", "same_cpu_ms", "new_wall_ms",
+                  "new_cpu_ms")), f"{r['rss_mb']:.0f}", f"{r['peak_rss_mb']:.0f}", f"{r['build_s']:.0f}",
+                  f"{r['max_abs']:.0e}")
     return t
 
 
@@ -138,7 +142,8 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(stderr=True)
     work = Path("build/bench") / arguments.member
-    shutil.rmtree(work, ignore_errors=True)  # artefacts of another checkpoint would be measured as if they were this one's
+    # artefacts of another checkpoint would be measured as if they were this one's
+    shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     subprocess.run(worker_command("inputs", None, arguments.member, work), check=True)
     prepared = {}
@@ -150,7 +155,8 @@ def main() -> None:
     library = Path("build/runtime_c/libvlart.so")
     profile = {"member": arguments.member, "machine": machine.describe("openvino", "executorch"), "rounds": ROUNDS,
                "replans_per_round": REPLANS,
-               "engines": rows, "pop_ns": pop_ns(folder("vlacompile", work) / "policy.vlab"), "libvlart_bytes": library.stat().st_size}
+               "engines": rows, "pop_ns": pop_ns(folder("vlacompile", work) / "policy.vlab"),
+               "libvlart_bytes": library.stat().st_size}
     path = (PROFILES if arguments.record else work.parent) / f"bench-{arguments.member}.json"
     path.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
     Console().print(table(profile))

@@ -84,9 +84,11 @@ def main() -> None:
         for _ in range(ROUNDS):  # interleaved
             for name, tensor in example.items():
                 frames = [rng.random(tuple(tensor.shape), np.float32) for _ in range(4)]
-                for kind, path, accept in (("off", plain, tuple(ACCEPT)), ("finite", plain, ()), ("guarded", guarded, ())):
+                for kind, path, accept in (("off", plain, tuple(ACCEPT)), ("finite", plain, ()),
+                                           ("guarded", guarded, ())):
                     found.setdefault(f"{name} {kind}", []).append(write_us(path, name, frames, accept))
-            for kind, number, accept in (("normal", 0.5, ()), ("flushed", 1e-40, ()), ("denormal", 1e-40, ("denormal",))):
+            for kind, number, accept in (("normal", 0.5, ()), ("flushed", 1e-40, ()),
+                                         ("denormal", 1e-40, ("denormal",))):
                 found.setdefault(f"step {kind}", []).append(step_us(plain, number, accept))
     figures = {k: round(statistics.median(v), 2) for k, v in found.items()}
     for name, us in figures.items():

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Server:
              "--json", "--threads", str(threads), "--queue", str(queue), "--clients", str(4 * queue)],
             stdout=subprocess.PIPE, text=True)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         line = self.process.stdout.readline()
         if not line:
             raise SystemExit(f"the server did not start (exit code {self.process.wait()})")
@@ -122,7 +123,8 @@ def lerobot_messages(messages: list[dict]) -> tuple[list[bytes], object]:
 
     side, joints = lerobot_robot.SIZE, lerobot_robot.JOINTS
     features = {"observation.state": {"dtype": "float32", "shape": (len(joints),), "names": list(joints)}}
-    features |= {source: {"dtype": "image", "shape": (side, side, 3), "names": list("hwc")} for source in IMAGES.values()}
+    features |= {source: {"dtype": "image", "shape": (side, side, 3), "names": list("hwc")}
+                 for source in IMAGES.values()}
     observations = [{**dict(zip(joints, map(float, m[STATE].ravel()), strict=True)), "task": m["prompt"],
                      **{c: m[source].reshape(side, side, 3) for c, source in IMAGES.items()}} for m in messages]
     return ([pickled(TimedObservation(100.0, i, o, True)) for i, o in enumerate(observations)],

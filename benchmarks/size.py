@@ -22,14 +22,15 @@ CONFIGURATIONS = {"host": "", "aarch64": "aarch64-linux-gnu-"}
 PARTS = {"core": "obj/src", "ONNX Runtime": "obj/backends/onnxruntime", "TensorRT": "obj/backends/tensorrt",
          "TVM": "obj/backends/tvm"}
 # What is loaded: instructions with their linkage and unwinding; constants; what is written; zeros.
-CODE, CONSTANTS, DATA, ZEROS = (".text", ".init", ".fini", ".plt", ".plt.got", ".plt.sec"), (".rodata",), (".data",), (".bss",)
+CODE, CONSTANTS, DATA, ZEROS = (".text", ".init", ".fini", ".plt", ".plt.got",
+                                ".plt.sec"), (".rodata",), (".data",), (".bss",)
 
 
 def sections(path: Path, prefix: str) -> dict[str, int]:
     """{section: bytes}; sections of single functions and constants count as the whole ones."""
     text = subprocess.run([f"{prefix}size", "-A", str(path)], check=True, capture_output=True, text=True).stdout
     found: dict[str, int] = {}
-    for name, size in re.findall(r"^(\.\S+)\s+(\d+)", text, re.M):
+    for name, size in re.findall(r"^(\.\S+)\s+(\d+)", text, re.MULTILINE):
         whole = next((w for w in (".text", ".rodata", ".bss") if name.startswith(f"{w}.")), name)
         found[whole] = found.get(whole, 0) + int(size)
     return found
@@ -63,7 +64,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [measured(name, prefix) for name, prefix in CONFIGURATIONS.items() if shutil.which(f"{prefix}gcc")]
     for r in rows:
-        print(f"{r['configuration']}: code {r['code']}, constants {r['constants']}, data {r['data']}, zeros {r['zeros']}, "
+        print(f"{r['configuration']}: code {r['code']}, constants {r['constants']}, data {r['data']}, zeros "
+              f"{r['zeros']}, "
               f"stripped file {r['file']} bytes; " + ", ".join(f"{p} {n}" for p, n in r["parts"].items()))
     out = ROOT / ("profiles/host" if arguments.record else "build/bench") / "size.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -34,9 +34,11 @@ def main() -> None:
                    str(arguments.period), str(spinners)]
         rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
         r = rows[-1]
-        print(f"{r['ticks']} ticks, {spinners} busy threads, {r['chunks']} chunks, {r['without_chunk']} ticks without one")
+        print(f"{r['ticks']} ticks, {spinners} busy threads, {r['chunks']} chunks, {r['without_chunk']} ticks "
+              f"without one")
         for name in ("pop", "pop_and_request", "memcpy"):
-            print(f"  {name:16} median {r[name]['median']:7} ns   p99.9 {r[name]['p99_9']:8} ns   max {r[name]['max']:10} ns")
+            print(f"  {name:16} median {r[name]['median']:7} ns   p99.9 {r[name]['p99_9']:8} ns   max "
+                  f"{r[name]['max']:10} ns")
     out = Path("profiles/host" if arguments.record else "build/bench") / "ticks.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"rows": rows, "machine": machine.describe()}, indent=1) + "\n", encoding="utf-8")

@@ -72,7 +72,8 @@ def run(member: str, name: str, threads: int, work: Path, answers) -> None:
     load_s = time.perf_counter() - began
     difference = float(np.abs(engine.replan(frames[0]) - want).max())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"load_s": load_s, "max_abs": difference, "peak_rss_mb": peak, "rss_mb": resident_mb()}), file=answers,
+    print(json.dumps({"load_s": load_s, "max_abs": difference, "peak_rss_mb": peak, "rss_mb": resident_mb()}),
+          file=answers,
           flush=True)
     at = 0
     for line in sys.stdin:
@@ -87,7 +88,8 @@ def run(member: str, name: str, threads: int, work: Path, answers) -> None:
             engine.replan(inputs)
             wall.append(time.perf_counter() - w)
             cpu.append(time.process_time() - c)
-        print(json.dumps({"wall_ms": [1e3 * x for x in wall], "cpu_ms": [1e3 * x for x in cpu]}), file=answers, flush=True)
+        print(json.dumps({"wall_ms": [1e3 * x for x in wall], "cpu_ms": [1e3 * x for x in cpu]}),
+              file=answers, flush=True)
 
 
 def resident_mb() -> float:

@@ -74,7 +74,8 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
 
         if not recordings.FILE.is_file():
             raise SourceError("the recorded episodes are missing", where=str(recordings.FILE.relative_to(ROOT)),
-                              why="no such file", fix="python -m examples.libero_goal.recordings (extra eval) makes them")
+                              why="no such file",
+                              fix="python -m examples.libero_goal.recordings (extra eval) makes them")
         torch.set_num_threads(threads)
         policy = getattr(pair, member)()
         out = ROOT / "build" / "demo"
@@ -95,8 +96,10 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
     return {
         "policy": policy.name, "threads": threads, "observations": len(observations),
         "episodes": len({label.split(",")[0] for label, _ in observations}),
-        "bundle_bytes": bundle.bytes, "bundle_sha256": bundle.hash, "actions_per_replan": bundle.plan.action.execute_steps,
-        "stages": [{"stage": s.name, "depends": depends_text(bundle.plan, [bundle.plan.values[v].name for v in s.depends]),
+        "bundle_bytes": bundle.bytes, "bundle_sha256": bundle.hash,
+        "actions_per_replan": bundle.plan.action.execute_steps,
+        "stages": [{"stage": s.name,
+                    "depends": depends_text(bundle.plan, [bundle.plan.values[v].name for v in s.depends]),
                     "runs": ran[s.name]["runs"], "median_ms": ran[s.name].get("median_ms"),
                     "flops": s.flops * s.iterations, "weight_bytes": s.weight_bytes} for s in bundle.plan.stages],
         "parity": {k: action[k] for k in ("max_abs", "max_abs_allowed", "rel_l2", "rel_l2_allowed", "cosine",
@@ -152,7 +155,7 @@ def vlart_run(bundle: Path, frames: Path, threads: int) -> dict:
 
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--frames", frames, "--threads", threads,
                "--self-test", "--json"]
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
     try:
         document = json.loads(done.stdout)
     except ValueError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from vlacompile import verify as _verify_package  # noqa: F401  now: importing it later would hide the function
+from vlacompile import verify as _verify_package  # now: importing it later would hide the function
 from vlacompile.errors import VlaError
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ _HOMES = {
     "verify": ("vlacompile.verify.replay", "verify"),
 }
 
-__all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSession", "Session", "Source", "Text", "VlaError",
+__all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSession", "Session", "Source",
+           "Text", "VlaError",
            "build", "iterations", "join", "load", "verify"]
 
 del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable

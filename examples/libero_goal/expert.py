@@ -78,7 +78,7 @@ class Expert:
         return self._held[key]
 
     def body(self, name: str, dx: float = 0.0, dy: float = 0.0, dz: float = 0.0) -> Target:
-        return lambda: self.scene.body(name) + (dx, dy, dz)
+        return lambda: (*self.scene.body(name), dx, dy, dz)
 
     def along(self, name: str, distance: float) -> Target:
         """The point on a body's own upright axis, so far from its origin."""
@@ -90,7 +90,7 @@ class Expert:
 
     def lift(self, height: float) -> Target:
         """Straight up from where the hand is when the lift begins."""
-        return lambda: np.array([*self.once("lift", lambda: self.hand.copy())[:2], height])
+        return lambda: np.array([*self.once("lift", self.hand.copy)[:2], height])
 
     def above(self, place: Target, height: float) -> Target:
         return lambda: np.array([*place()[:2], height])
@@ -102,12 +102,13 @@ def pick_and_place(e: Expert, grasp: Target, place: Target, *, hover: float, tra
     grasp. travel: absolute height on the way. drop: height above `place` when it opens. Metres."""
 
     def raised(target: Target, dz: float) -> Target:
-        return lambda: target() + (0.0, 0.0, dz)
+        return lambda: (*target(), 0.0, 0.0, dz)
 
     return [
         Move(raised(grasp, hover), OPEN, 0.02), Move(grasp, OPEN, 0.008),
         Move(grasp, CLOSE, 0, close_steps, close_steps, entry=e.closed_on(grasp, 1)),
-        Move(e.lift(travel), CLOSE, 0.03, entry=e.closed_on(grasp, close_steps)), Move(e.above(place, travel), CLOSE, 0.018, 90),
+        Move(e.lift(travel), CLOSE, 0.03, entry=e.closed_on(grasp, close_steps)),
+        Move(e.above(place, travel), CLOSE, 0.018, 90),
         Move(raised(place, drop), CLOSE, 0.012, 50), Move(raised(place, drop), OPEN, 0, 6, 6),
         Move(raised(place, drop + retreat), OPEN, 0.03),
     ]
@@ -127,7 +128,8 @@ def bottle_to_cabinet(e: Expert) -> list[Move]:
 
 
 def cheese_to_bowl(e: Expert) -> list[Move]:
-    return pick_and_place(e, e.body(CHEESE, dz=0.005), e.body(BOWL), hover=0.115, travel=1.08, drop=0.075, close_steps=8)
+    return pick_and_place(e, e.body(CHEESE, dz=0.005), e.body(BOWL), hover=0.115, travel=1.08, drop=0.075,
+                          close_steps=8)
 
 
 def push_plate(e: Expert) -> list[Move]:
@@ -167,7 +169,7 @@ def turn_knob(e: Expert) -> list[Move]:
     grasp = e.body(knob, dz=0.025)
     return [
         Move(e.body(knob, dz=0.12), OPEN, 0.02), Move(grasp, OPEN, 0.01, 30), Move(grasp, CLOSE, 0, 8, 8),
-        Move(lambda: e.once("held", lambda: e.hand.copy()), CLOSE, -1.0, 60, turn=1.0, entry=e.closed_on(grasp, 8),
+        Move(lambda: e.once("held", e.hand.copy), CLOSE, -1.0, 60, turn=1.0, entry=e.closed_on(grasp, 8),
              until=lambda: e.scene.joint(knob) > 0.9),
         Move(e.body(knob, dz=0.15), OPEN, 0.03, 40),
     ]

@@ -89,7 +89,7 @@ def client_module() -> Iterator:
     """lerobot.async_inference.robot_client; camera drivers, which it imports, may be missing. It logs to ./logs."""
     from vlacompile.frontends.lerobot import importing
 
-    names = importing.NOT_CALLED + ("cv2", "pyrealsense2")
+    names = (*importing.NOT_CALLED, "cv2", "pyrealsense2")
     with mock.patch.object(importing, "NOT_CALLED", names), importing.lerobot_importable():
         import lerobot.async_inference.robot_client as module
 

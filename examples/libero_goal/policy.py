@@ -84,7 +84,7 @@ def inputs_of(member: str, row: recordings.Recording) -> dict[str, torch.Tensor]
 
 def _policy(member: str, allow_untrained: bool = False) -> vc.Policy:
     task, frame = vc.Source("task"), vc.Source("observation", clock=20.0)
-    sources = {TOKENS: task, MASK: task, **{name: frame for name in IMAGES.values()}, STATE: frame}
+    sources = {TOKENS: task, MASK: task, **dict.fromkeys(IMAGES.values(), frame), STATE: frame}
     return vc.Policy(f"libero_goal_{member}", build_module(member, allow_untrained), sources, example_inputs(member),
                      calibration=calibration(member), texts={TOKENS: instruction_text(member)})
 

@@ -54,7 +54,8 @@ def record() -> None:
         text, first = scene.instructions[task], len(rows)
         engines["light"].reset(text)
 
-        def observe(images, state, chunk, number=number, task=task, initial_state=initial_state, text=text, first=first):
+        def observe(images, state, chunk, number=number, task=task, initial_state=initial_state, text=text,
+                    first=first):
             chunks = {"chunk_heavy": chunk, "chunk_light": engines["light"].act(images, state)}
             rows.append({"episode": number, "step": (len(rows) - first) * EXECUTE, "task": task,
                          "initial_state": initial_state, "instruction": text, "state": state, **images, **chunks})

@@ -50,7 +50,8 @@ def pairing_table(found: dict[str, list[Episode]]) -> str:
             steps = sum(pair[0][k].steps == pair[1][k].steps for k in common)
             a, b = outcomes[True, False], outcomes[False, True]
             name = "libvlart" if partner == "vlab" else f"PyTorch + {ROUNDING:g} noise"
-            lines.append(f"| {member} | {name} | {len(common)} | {outcomes[True, True] + a} | {outcomes[True, True] + b} "
+            lines.append(f"| {member} | {name} | {len(common)} | {outcomes[True, True] + a} | "
+                         f"{outcomes[True, True] + b} "
                          f"| {len(common) - a - b} ({100 * (len(common) - a - b) / len(common):.0f} %) | {steps} | "
                          f"{mcnemar(a, b):.2f} |")
     return "\n".join(lines)
@@ -66,7 +67,8 @@ def training_table() -> str:
             with safe_open(path, "np") as file:
                 s = json.loads(file.metadata()["training"])
             lines.append(f"| {member} | {len(s['tasks'])} | {s['demonstrations']} | {s['frames']} | "
-                         f"{s['cycles']} x {s['iterations']} | {s['final_action_loss']} | {s['seed']} | {path.stat().st_size / 1e6:.1f} MB |")
+                         f"{s['cycles']} x {s['iterations']} | {s['final_action_loss']} | {s['seed']} | "
+                         f"{path.stat().st_size / 1e6:.1f} MB |")
     return "\n".join(lines)
 
 

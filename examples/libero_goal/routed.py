@@ -1,8 +1,8 @@
-"""The pair, routed: the light member by default, the heavy one where evidence says that the light one fails.
+r"""The pair, routed: the light member by default, the heavy one where evidence says that the light one fails.
 
     python -m examples.libero_goal.routed offline                      # recorded episodes: no simulator
     python -m examples.libero_goal.routed fit --states 0-19            # build/libero_goal/routing.json and .bin
-    vlacompile build light=examples.libero_goal.policy:light heavy=examples.libero_goal.policy:heavy \\
+    vlacompile build light=examples.libero_goal.policy:light heavy=examples.libero_goal.policy:heavy \
         --recipe libero-goal -o build/libero_goal/pair.vlab
     python -m examples.libero_goal.routed play --states 20-39          # closed loop, decided by libvlart
     python -m examples.libero_goal.evaluate run --member heavy --engine build/libero_goal/heavy.vlab --states 20-39
@@ -174,7 +174,8 @@ def closed_loop(arguments: argparse.Namespace) -> None:
         episode = play(scene, pair, task, state, scene.instructions[task])
         if arguments.learn:
             pair.routed.end(episode.success)
-        decisions = [asdict(d) | {"task": task, "state": state, "seconds": pair.seconds} for d in pair.routed.router.drain()]
+        decisions = [asdict(d) | {"task": task, "state": state, "seconds": pair.seconds}
+                     for d in pair.routed.router.drain()]
         with path.with_suffix(".decisions").open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(d) + "\n" for d in decisions)
         with path.open("a", encoding="utf-8") as file:
@@ -212,13 +213,15 @@ def compare(arguments: argparse.Namespace) -> None:
     print(f"at most {100 * ALLOWED:g} point lost at {100 * BUDGET:g} % of the cost over 100 states or more: "
           + ("yes" if good else "no"))
     if arguments.record:
-        for name, file in ((arguments.name, f"{arguments.name}.jsonl"), (arguments.heavy, f"{arguments.name}-heavy.jsonl")):
+        for name, file in ((arguments.name, f"{arguments.name}.jsonl"),
+                           (arguments.heavy, f"{arguments.name}-heavy.jsonl")):
             rows = [e for e in load(RUNS / f"{name}.jsonl") if (e.task, e.state) in common]
             write_whole(RESULTS / file, "".join(json.dumps(asdict(e)) + "\n" for e in rows).encode())
         write_whole(RESULTS / f"{arguments.name}.decisions", (RUNS / f"{arguments.name}.decisions").read_bytes())
         document = json.loads(CLOSED_LOOP.read_text(encoding="utf-8")) if CLOSED_LOOP.is_file() else {}
         document[arguments.name] = {
-            "states": sorted({s for _, s in common}), "fitted_on": TABLE.with_suffix(".states").read_text(encoding="utf-8"),
+            "states": sorted({s for _, s in common}),
+            "fitted_on": TABLE.with_suffix(".states").read_text(encoding="utf-8"),
             "learns": json.loads((RUNS / f"{arguments.name}.settings.json").read_text(encoding="utf-8"))["learns"],
             "outcomes": {n: asdict(o) for n, o in totals.items()}, "solved_by_one_alone": only,
             "p": mcnemar(*only), "allowed": ALLOWED, "budget": BUDGET, "within": good}

@@ -56,7 +56,7 @@ class GoalScene:
     def reset_sampled(self, task: int, seed: int) -> None:
         """Objects where the suite's own sampler puts them."""
         self._set_task(task)
-        np.random.seed(seed)  # robosuite's samplers read the global generator
+        np.random.seed(seed)  # noqa: NPY002  robosuite's samplers read the global generator
         self._env.reset()
         self._settle()
 
@@ -67,7 +67,7 @@ class GoalScene:
                 warnings.simplefilter("ignore")
                 self._official[task] = np.asarray(self._suite.get_task_init_states(task))
         self._set_task(task)
-        np.random.seed(index)
+        np.random.seed(index)  # noqa: NPY002
         self._env.reset()
         self._env.set_init_state(self._official[task][index])
         self._settle()

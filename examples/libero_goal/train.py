@@ -145,7 +145,8 @@ class Run:
     def save(self) -> None:
         WORK.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".part")
-        torch.save({"settings": self.settings, "head": self.head.state_dict(), "extra": self.extra.state_dict(), "draw": self.draw.get_state(),
+        torch.save({"settings": self.settings, "head": self.head.state_dict(), "extra": self.extra.state_dict(),
+                    "draw": self.draw.get_state(),
                     "optimiser": self.optimiser.state_dict(), "done": self.done, "loss": self.loss}, partial)
         partial.rename(self.path)
 
@@ -184,7 +185,8 @@ def train(run: Run, samples: Samples, words: torch.Tensor, masks: torch.Tensor, 
             group["lr"] = peak * min(1.0, (at + 1) / WARMUP) * (0.98 * cosine + 0.02)
         # Every task equally often, whatever the number of its demonstrations.
         which = torch.randint(0, len(tasks), (BATCH,), generator=run.draw)
-        picks = torch.stack([by_task[t][torch.randint(0, len(by_task[t]), (1,), generator=run.draw)] for t in which])[:, 0]
+        picks = torch.stack([by_task[t][torch.randint(0, len(by_task[t]), (1,), generator=run.draw)]
+                             for t in which])[:, 0]
         version = torch.randint(0, VERSIONS, (BATCH,), generator=run.draw)
         seen = samples.features[picks, version].float()
         state = samples.states[picks] + torch.randn(BATCH, len(std), generator=run.draw) * STATE_NOISE * std

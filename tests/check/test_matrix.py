@@ -18,14 +18,17 @@ BUILD = Build(("strongly_typed",), 3, 0, 1 << 29, 100, 95, 200, 1 << 20)
 
 
 def _stage(name: str, found: int, faults: tuple[str, ...] = ()) -> StageCheck:
-    counts = (Count("INT8 products", 2, found, ("mm",) if found < 2 else ()), Count("fused INT4", 0, 0), Count("fused attentions", 0, 0))
+    counts = (Count("INT8 products", 2, found, ("mm",) if found < 2 else ()), Count("fused INT4", 0, 0),
+              Count("fused attentions", 0, 0))
     return StageCheck(name, "tensorrt-rtx 1", BUILD, 150, 100, 1 << 19, 3, counts, None, faults)
 
 
 def test_a_record_keeps_what_is_short():
-    found = BundleCheck("/somewhere/b.vlab", "p", "orin-nano-8gb", "int8", (_stage("a", 2), _stage("b", 1, ("1 of 2 INT8 products: not mm",))))
+    found = BundleCheck("/somewhere/b.vlab", "p", "orin-nano-8gb", "int8",
+                        (_stage("a", 2), _stage("b", 1, ("1 of 2 INT8 products: not mm",))))
     kept = rtx.record(rtx.Case("act", "int8"), found, {"torch": "2"})
-    assert (kept["passed"], [s["passed"] for s in kept["stages"]]) == (False, [True, False]) and "somewhere" not in json.dumps(kept)
+    assert (kept["passed"],
+            [s["passed"] for s in kept["stages"]]) == (False, [True, False]) and "somewhere" not in json.dumps(kept)
     assert kept["stages"][1]["counts"]["INT8 products"] == {"found": 1, "planned": 2, "missing": ["mm"]}
     assert "1/2 stages" in rtx.line(kept) and "INT8 products 3/4" in rtx.line(kept)
 
@@ -39,7 +42,8 @@ def test_cases_are_every_policy_in_every_mode():
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.stem)
 def test_records_say_what_they_are(path):
     kept = json.loads(path.read_text(encoding="utf-8"))
-    assert path.stem == f"{kept['policy']}-{kept['mode']}" and kept["label"] == LABEL and kept["target"].startswith(rtx.TARGET)
+    assert path.stem == f"{kept['policy']}-{kept['mode']}" and kept["label"] == LABEL
+    assert kept["target"].startswith(rtx.TARGET)
     assert kept["passed"] == all(s["passed"] for s in kept["stages"])
     for s in kept["stages"]:
         short = [c for c in s["counts"].values() if c["found"] < c["planned"]]

@@ -1,4 +1,5 @@
-"""Policies with an op that TensorRT has not, from the line of Python to what is said of it: node, line, reason, rewrite."""
+"""Policies with an op that TensorRT has not, from the line of Python to what is said of it: node, line, reason,
+rewrite."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None
                                 reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")
 
 
-CASES = {Bits: ("BitwiseAnd", "has no BitwiseAnd", "logical_and"), Resized: ("Resize", "(?i)antialias", "antialias=True"),
+CASES = {Bits: ("BitwiseAnd", "has no BitwiseAnd", "logical_and"),
+         Resized: ("Resize", "(?i)antialias", "antialias=True"),
          Folded: ("Col2Im", "has no Col2Im", "reshape and permute"), InBytes: ("Cast", "UINT8", "bytes to numbers")}
 
 

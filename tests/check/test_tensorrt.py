@@ -116,7 +116,8 @@ def test_trtexec_is_rendered_from_the_record(on_board, capsys, flow_bundle):
     assert len(lines) == 1 + len(on_board("").plan.stages)
     name = on_board("").plan.stages[0].name
     assert lines[1] == (f"/usr/src/tensorrt/bin/trtexec --onnx=stages/{name}.onnx --saveEngine=engines/{name}.plan "
-                        "--stronglyTyped --noTF32 --builderOptimizationLevel=3 --maxAuxStreams=0 --memPoolSize=workspace:512 "
+                        "--stronglyTyped --noTF32 --builderOptimizationLevel=3 --maxAuxStreams=0 "
+                        "--memPoolSize=workspace:512 "
                         "--timingCacheFile=engines/orin-nano-8gb.tensorrt-10.3.timing --skipInference")
     assert main(["inspect", str(flow_bundle.path), "--trtexec"]) == 8
 
@@ -179,19 +180,24 @@ def test_the_line_of_the_model_and_no_path():
 
 def test_nodes_of_a_stage_say_where_they_come_from(on_board):
     bundle = on_board("")
-    told = [n.doc_string for s in bundle.plan.stages for n in ir.load(bundle.path / bundle.plan.files[s.artefact].path).graph]
-    assert any("samples/policies.py:" in t for t in told if t) and not any("/work" in t or "/home" in t for t in told if t)
+    told = [n.doc_string for s in bundle.plan.stages
+            for n in ir.load(bundle.path / bundle.plan.files[s.artefact].path).graph]
+    assert any("samples/policies.py:" in t for t in told
+               if t) and not any("/work" in t or "/home" in t for t in told if t)
 
 
 # the log, and processes that end
 
-ROW = ("Name: a_myl0_1, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [1,2], Strides: [2,1], Datatype: Int8, Format: f }], "
-       "Constants: [ { Name: w, Dimensions: [2,2], Datatype: Int8, Format: f }], Outputs: [ { Name: y, Datatype: Half }], "
+ROW = ("Name: a_myl0_1, LayerType: gemm, Inputs: [ { Name: x, Dimensions: [1,2], Strides: [2,1], Datatype: Int8, "
+       "Format: f }], "
+       "Constants: [ { Name: w, Dimensions: [2,2], Datatype: Int8, Format: f }], Outputs: [ { Name: y, Datatype: "
+       "Half }], "
        "TacticName: t, StreamId: 0, Metadata: [ONNX Layer: mm1][ONNX Layer: mm2]")
 
 
 def test_the_log_is_read():
-    found = read_log(["Total Weights Memory: 12 bytes", "Total Activation Memory: 34 bytes", f"Layers:\n{ROW}\n\nI/O Tensors:"])
+    found = read_log(["Total Weights Memory: 12 bytes", "Total Activation Memory: 34 bytes",
+                      f"Layers:\n{ROW}\n\nI/O Tensors:"])
     assert (found.weight_bytes, found.activation_bytes, len(found.kernels)) == (12, 34, 1)
     kernel = found.kernels[0]
     assert (kernel.inputs, kernel.constants, kernel.outputs) == (("Int8",), ("Int8",), ("Half",))
@@ -228,7 +234,8 @@ def test_a_crash_is_told_with_its_stage(tmp_path):
 # with the compiler
 
 @needs_compiler
-@pytest.mark.parametrize("scheme", ["", pytest.param("int8", marks=pytest.mark.full), pytest.param("int4", marks=pytest.mark.full)])
+@pytest.mark.parametrize("scheme", ["", pytest.param("int8", marks=pytest.mark.full),
+                                    pytest.param("int4", marks=pytest.mark.full)])
 def test_small_policies_are_taken_as_planned(on_board, scheme):
     report = check_bundle(on_board(scheme).path).require()
     assert report.passed and all(s.engine_bytes > 0 for s in report.stages)
@@ -295,16 +302,17 @@ def test_fp8_is_refused_for_this_generation(tmp_path):
 
 @needs_compiler
 def test_the_compilers_own_crash_is_no_pass(tmp_path):
-    """Q, K and V of one input, twice, with weights dequantised once: TensorRT-RTX 1.7.1 does not survive it in 8 bits."""
+    """Q, K and V of one input, twice, with weights dequantised once: TensorRT-RTX 1.7.1 does not survive it in 8
+    bits."""
     nodes, tensors, x = [], [scalar("s", 0.25, np.float16)], "x"
     for n in "qkv":
         tensors.append(weight(f"{n}_8", 64, 64, dtype=np.int8))
         nodes.append(helper.make_node("DequantizeLinear", [f"{n}_8", "s"], [n], name=f"dq_{n}"))
     for step in range(2):
-        for n in "qkv":
-            nodes.append(helper.make_node("MatMul", [x, n], [f"{n}{step}"], name=f"mm_{n}{step}"))
+        nodes += [helper.make_node("MatMul", [x, n], [f"{n}{step}"], name=f"mm_{n}{step}") for n in "qkv"]
         nodes += [helper.make_node("Add", [f"q{step}", f"k{step}"], [f"a{step}"]),
-                  helper.make_node("Add", [f"a{step}", f"v{step}"], [f"b{step}"]), helper.make_node("Tanh", [f"b{step}"], [f"x{step}"])]
+                  helper.make_node("Add", [f"a{step}", f"v{step}"], [f"b{step}"]),
+                  helper.make_node("Tanh", [f"b{step}"], [f"x{step}"])]
         x = f"x{step}"
     path = write(tmp_path / "m.onnx", nodes, [("x", 10, [16, 64])], [(x, 10, [16, 64])], tensors)
     shared = compile_stage(path)

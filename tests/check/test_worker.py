@@ -1,4 +1,5 @@
-"""The compiler's process dies in the middle of a stage: a result for that stage, with words, and the others are compiled."""
+"""The compiler's process dies in the middle of a stage: a result for that stage, with words, and the others are
+compiled."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from vlacompile.errors import EmitError
 
 # What worker.py calls of tensorrt_rtx. Compiling the stage that is named in plan.json ends the process as it says: by a
 # wild read, as a bad graph does to the real compiler, or by the kernel's SIGKILL, as where memory is short.
-DOUBLE = '''
+DOUBLE = """
 import ctypes, json, os, signal
 from pathlib import Path
 from types import SimpleNamespace as _
@@ -48,7 +49,7 @@ class Builder:
             ctypes.string_at(1) if plan["by"] == "SIGSEGV" else os.kill(os.getpid(), signal.SIGKILL)
         self.log.log(_(name="VERBOSE"), "Total Weights Memory: 1000 bytes")
         return bytearray(1000) and _(nbytes=1000)
-'''
+"""
 
 
 @pytest.fixture(scope="module")

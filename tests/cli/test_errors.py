@@ -32,7 +32,7 @@ def fails(capsys):
     def call(code: int, *argv) -> dict[str, str]:
         words = [str(a) for a in argv]
         assert main(words) == code
-        out, err = capsys.readouterr()
+        _out, err = capsys.readouterr()
         found = FOUR_LINES.search(err)
         assert found, err
         assert main([*words, "--json"]) == code
@@ -118,14 +118,15 @@ def test_factory_that_returns_another_thing(fails):
 
 
 def test_factory_that_fails(fails):
-    assert lines_of(fails(4, "build", "tests.samples.cli_policies:failing")) >= {"FileNotFoundError: weights.safetensors"}
+    assert lines_of(fails(4, "build",
+                          "tests.samples.cli_policies:failing")) >= {"FileNotFoundError: weights.safetensors"}
 
 
 def lines_of(found: dict[str, str]) -> set[str]:
     return set(found.values())
 
 
-# Tracing: 5
+# Tracing ends with 5.
 
 def test_data_dependent_control_flow_names_the_line(fails, tmp_path):
     lines = fails(5, "build", "tests.samples.cli_policies:branching", "-o", "out.vlab")

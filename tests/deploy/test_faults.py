@@ -191,7 +191,7 @@ def test_a_damaged_arrival_is_sent_again_and_at_last_refused(victim, other_than,
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 12 and "arrives damaged" in output and "sha256 is" in output
     assert victim.runs() == before and not list((victim.root / "store").glob("*.part"))
-    once = f"if mkdir {tmp_path}/flipped 2>/dev/null; then {flip}; else exec REAL \"$@\"; fi"
+    once = f'if mkdir {tmp_path}/flipped 2>/dev/null; then {flip}; else exec REAL "$@"; fi'
     process = victim.flash_apart(new, path=wrapper(tmp_path, "put", once))
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
@@ -203,7 +203,8 @@ def test_a_file_that_rots_in_the_store_is_sent_again(victim, other_than):
     victim.strike("link", "ln", 1, "before")  # everything has arrived, nothing is linked
     assert victim.flash(new) == 12 and victim.struck
     victim.calm()
-    ballast = next(f for f in (victim.root / "store").iterdir() if f.stat().st_size == BALLAST and f.stat().st_nlink == 1)
+    ballast = next(f for f in (victim.root / "store").iterdir() if f.stat().st_size == BALLAST
+                   and f.stat().st_nlink == 1)
     ballast.chmod(0o644)
     data = bytearray(ballast.read_bytes())
     data[1000] ^= 1

@@ -63,7 +63,8 @@ def test_only_what_changed_travels(fresh, first, second, capsys):
     for bundle in (first, second, second, first):
         assert fresh.flash(bundle, "--json") == 0
         told.append(json.loads(capsys.readouterr().out))
-    assert [t["slot"] for t in told] == ["a", "b", "b", "a"] and [t["current"] for t in told] == [False, False, True, False]
+    assert [t["slot"] for t in told] == ["a", "b", "b",
+                                         "a"] and [t["current"] for t in told] == [False, False, True, False]
     assert told[0]["sent"] == told[0]["bytes"]
     changed = sum(f["bytes"] for p, f in second.manifest["files"].items() if f != first.manifest["files"][p])
     assert changed <= told[1]["sent"] < changed + 10_000  # and the manifest
@@ -156,7 +157,8 @@ def test_a_key_that_the_device_does_not_take(fresh, first, capsys):
 
 
 def test_a_host_that_is_off_and_one_that_is_none(fresh, first, capsys):
-    for host, what in (("board-off", "board-off cannot be reached"), ("no.such.host.invalid", "is not known by that name"),
+    for host, what in (("board-off", "board-off cannot be reached"),
+                       ("no.such.host.invalid", "is not known by that name"),
                        ("-oProxyCommand=x", None)):
         argv = [*fresh.argv(first)[:2], *(["--"] if what is None else []), host]
         code = boards.main([*argv[:1], "--ssh-config", str(fresh.sshd.config), *argv[1:]])
@@ -249,13 +251,15 @@ def aarch64(path: Path) -> Path:
 
 
 def test_the_engine_for_another_processor(fresh, first, tmp_path, capsys):
-    """Where there is none for it, neither there nor here: what to do. Where build/ has one: that one, and no other's."""
+    """Where there is none for it, neither there nor here: what to do. Where build/ has one: that one, and no
+    other's."""
     programs = aarch64(tmp_path / "aarch64" / "runtime_c" / "vlart-run").parent
     shim = answering(fresh, "aarch64")
     try:
         assert fresh.flash(first, boards.TRAVELS, "--runtime", str(programs)) == 12
         err = " ".join(capsys.readouterr().err.split())
-        assert "is neither on board nor here for aarch64" in err and "--platform manylinux_2_28_aarch64 onnxruntime==" in err
+        assert "is neither on board nor here for aarch64" in err
+        assert "--platform manylinux_2_28_aarch64 onnxruntime==" in err
         assert fresh.flash(first, "--ort-library", fresh.ort, "--runtime", str(programs)) == 12
         assert "is for x86_64, board is aarch64" in capsys.readouterr().err
         assert not fresh.policy.exists()
@@ -269,7 +273,7 @@ def test_the_engine_for_another_processor(fresh, first, tmp_path, capsys):
 def test_an_engine_that_the_device_has_is_used_where_none_is_here(fresh, first, tmp_path, monkeypatch, capsys):
     from vlacompile.deploy import payload
 
-    monkeypatch.setattr(payload, "_engine_here", lambda arch, folder: None)
+    monkeypatch.setattr(payload, "engine_here", lambda arch, folder: None)
     place = fresh.root / "lib" / Path(fresh.ort).name
     place.parent.mkdir(parents=True)
     place.symlink_to(fresh.ort)
@@ -281,10 +285,12 @@ def test_an_engine_that_the_device_has_is_used_where_none_is_here(fresh, first, 
 def test_a_program_that_misses_a_library(fresh, first, tmp_path, capsys):
     runtime = tmp_path / "runtime"
     runtime.mkdir()
-    executable(runtime / "vlart-run", "#!/bin/sh\necho 'error while loading shared libraries: libodd.so.3' >&2\nexit 127\n")
+    executable(runtime / "vlart-run",
+               "#!/bin/sh\necho 'error while loading shared libraries: libodd.so.3' >&2\nexit 127\n")
     assert fresh.flash(first, "--runtime", str(runtime)) == 12
     err = capsys.readouterr().err
-    assert "vlart-run does not start on board" in err and "libodd.so.3" in err and not (fresh.policy / "current").exists()
+    assert "vlart-run does not start on board" in err and "libodd.so.3" in err
+    assert not (fresh.policy / "current").exists()
 
 
 def test_a_runtime_for_another_processor(fresh, first, tmp_path, capsys):
@@ -332,7 +338,8 @@ def test_every_module_is_a_target():
     from vlacompile.deploy.device import JETPACKS, MODULES
     from vlacompile.files.toml import shipped
 
-    assert set(MODULES.values()) <= set(shipped("targets")) and set(JETPACKS.values()) <= set(shipped("targets/software"))
+    assert set(MODULES.values()) <= set(shipped("targets"))
+    assert set(JETPACKS.values()) <= set(shipped("targets/software"))
 
 
 def test_names_that_would_leave_the_slot(late_fusion_bundle):
@@ -381,7 +388,8 @@ def test_a_fleet_of_which_one_is_off(fresh, first, tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.parametrize("text,what", [("", "names no host"), ("[[host]]\nname = 1\n", "wrong type"),
-                                       ('[[host]]\nname = "a"\nrot = "/x"\n', 'unknown key "host.rot"'), ("[[host]", "cannot be read"),
+                                       ('[[host]]\nname = "a"\nrot = "/x"\n', 'unknown key "host.rot"'),
+                                       ("[[host]", "cannot be read"),
                                        ('[[host]]\nname = "a"\n[[host]]\nname = "a"\n', "names a host twice")])
 def test_a_fleet_file_that_is_wrong(first, tmp_path, capsys, text, what):
     fleet = tmp_path / "fleet.toml"
@@ -432,7 +440,8 @@ def test_engines_are_built_on_the_device_and_a_cut_build_goes_on(fresh, nano, st
 
 @pytest.mark.parametrize("fault", ["the connection", "vlart-build"])
 def test_a_kill_on_the_device_while_engines_are_built(fresh, nano, stand_ins, capsys, fault):
-    """Nothing becomes current, no builder stays behind, and the same command goes on with the engines that were done."""
+    """Nothing becomes current, no builder stays behind, and the same command goes on with the engines that were
+    done."""
     options = ["--runtime", str(stand_ins), "--board", "orin-nano-8gb"]
     if fault == "the connection":
         (fresh.sshd.home / "slow").touch()
@@ -482,12 +491,14 @@ def test_a_unit(fresh, first, capsys):
         unit = fresh.sshd.home / ".config" / "systemd" / "user" / "vlacompile-late_fusion.service"
         text = unit.read_text()
         current = fresh.policy / "current"
-        assert f'ExecStart="{current}/bin/vlart-run" "{current}/bundle.vlab" --self-test "--ort" "{fresh.ort}"\n' in text
+        assert (f'ExecStart="{current}/bin/vlart-run" "{current}/bundle.vlab" --self-test "--ort" "{fresh.ort}"\n'
+                in text)
         assert "it starts at the first log-in" in capsys.readouterr().out
         if shutil.which("systemd-analyze"):  # systemd's own reading of it
             (fresh.sshd.home / "run").mkdir()
-            read = subprocess.run(["systemd-analyze", "--user", "verify", unit], capture_output=True, text=True, timeout=60,
-                                  env={**os.environ, "XDG_RUNTIME_DIR": str(fresh.sshd.home / "run")})
+            read = subprocess.run(["systemd-analyze", "--user", "verify", unit], capture_output=True,
+                                  text=True, timeout=60,
+                                  env={**os.environ, "XDG_RUNTIME_DIR": str(fresh.sshd.home / "run")}, check=False)
             assert read.returncode == 0 and unit.name not in read.stderr, read.stderr
         executable(loginctl, '#!/bin/sh\necho "$@" >>"$HOME/loginctl.log"\n')
         assert fresh.flash(first, boards.TRAVELS, "--unit") == 0
@@ -500,24 +511,27 @@ def test_a_unit(fresh, first, capsys):
         capsys.readouterr()
         assert fresh.flash(first, "--unit") == 12
         err = capsys.readouterr().err
-        assert "does not take the unit" in err and "Failed to connect to bus" in err and "the new slot is current" in err
+        assert "does not take the unit" in err and "Failed to connect to bus" in err
+        assert "the new slot is current" in err
     finally:
         systemctl.unlink()
         loginctl.unlink()
     assert fresh.runs() == first.hash
 
 
-@pytest.mark.parametrize("given, written", [('/a b', '"/a b"'), ('/50%h "$x" \\n', '"/50%%h \\"$$x\\" \\\\n"')])
+@pytest.mark.parametrize("given, written", [("/a b", '"/a b"'), ('/50%h "$x" \\n', '"/50%%h \\"$$x\\" \\\\n"')])
 def test_words_of_a_unit_mean_themselves(given, written):
     """To systemd, % and $ and quotes in a path would be something else."""
-    functions = re.search(r"^word\(\).*?(?=^\n)", files("vlacompile.deploy").joinpath("device.sh").read_text(), re.M | re.S)
-    done = subprocess.run(["sh", "-c", functions[0] + 'argument "$1"', "sh", given], capture_output=True, text=True, timeout=20)
+    functions = re.search(r"^word\(\).*?(?=^\n)", files("vlacompile.deploy").joinpath("device.sh").read_text(),
+                          re.MULTILINE | re.DOTALL)
+    done = subprocess.run(["sh", "-c", functions[0] + 'argument "$1"', "sh", given], capture_output=True, text=True,
+                          timeout=20, check=False)
     assert done.stdout == written
 
 
 def test_a_connection_leaves_nothing_here(fresh):
     with connect("board", Options(config=fresh.sshd.config)) as connection:
-        folder = Path(connection._folder)
+        folder = Path(connection.folder)
         assert (folder / "s").exists()
         assert connection.run("probe", "")
     assert not folder.exists()

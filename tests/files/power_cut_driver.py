@@ -1,5 +1,6 @@
-"""Run with libcut_disk.so preloaded: `power_cut_driver.py SHIM DIRECTORY WRITER`. Cuts power at every step of a writer of
-files and looks at what is left. Prints how many cuts there were, how many left the old state and how many the new one."""
+"""Run with libcut_disk.so preloaded: `power_cut_driver.py SHIM DIRECTORY WRITER`. Cuts power at every step of a writer
+of files and looks at what is left. Prints how many cuts there were, how many left the old state and how many the new
+one."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement's one name. file: relative to the root; importer, imported: modules, as "bundle/plan/text"."""
+    """One import statement's one name. file: relative to the root; importer, imported: modules, as
+    "bundle/plan/text"."""
 
     file: str
     line: int
@@ -122,7 +123,8 @@ def main(root: Path) -> None:
     except KeyError:
         ranked = "its layers are not those of tests/house/layers.py"
     circles = cycles(found, folder_of)
-    print(f"{len({folder_of(m) for m in known if '/' in m})} packages, {len(known)} modules, {len(found)} imports, {ranked}")
+    print(f"{len({folder_of(m) for m in known if '/' in m})} packages, {len(known)} modules, {len(found)} imports, "
+          f"{ranked}")
     print(f"{len(circles)} cycles" + "".join(f"\n  {len(c)} packages: {', '.join(sorted(c))}" for c in circles))
 
 

@@ -41,5 +41,6 @@ def test_an_import_upward_and_a_cycle_are_found(tmp_path):
 
 def test_every_package_is_in_the_wheel():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    there = {"vlacompile"} | {"vlacompile." + m.replace("/", ".") for m, path in modules().items() if path.name == "__init__.py"}
+    there = {"vlacompile"} | {"vlacompile." + m.replace("/", ".") for m, path in modules().items()
+                              if path.name == "__init__.py"}
     assert listed == there | {"vlacompile.recipes", "vlacompile.targets", "vlacompile.targets.software"}

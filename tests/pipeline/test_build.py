@@ -138,9 +138,9 @@ def test_scale_alone_fails_the_gate(late_fusion_bundle):
 def test_a_row_of_frames_with_unlike_limits_shows_what_decided(late_fusion_bundle, shares, passed):
     """Limits may differ from frame to frame: what is shown is within what is beside it exactly where the value passes."""
     from vlacompile.verify.metrics import Metrics
-    from vlacompile.verify.replay import _Tally
+    from vlacompile.verify.replay import Tally
 
-    tally, want = _Tally(), np.ones(100)
+    tally, want = Tally(), np.ones(100)
     for size, share in zip((2.0, 0.1), shares, strict=True):  # the first frame's limits are twenty times as wide
         got = want + size * share * np.where(np.arange(100) % 2, 1, -1)
         tally.add("a", "stage", got, want, Metrics(size, size, 1 - size), f"{size}")

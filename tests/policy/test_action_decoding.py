@@ -65,7 +65,7 @@ def formula(ids: np.ndarray, state: np.ndarray) -> np.ndarray:
     index = np.clip(300 - ids.reshape(H, D) - 1, 0, 254)
     x = (EDGES[index] + EDGES[index + 1]) / 2
     x = np.where([True, True, False], 0.5 * (x + 1) * (np.array(HIGH) - LOW) + LOW, x)
-    return x + [state[0, 1], 0, state[0, 0]]
+    return [*x, state[0, 1], 0, state[0, 0]]
 
 
 def chunk_policy(dims=(1, 6, 2), **fields) -> Policy:
@@ -173,7 +173,7 @@ def test_the_last_chunk_guides_the_next(tmp_path, recipe):
     text = recipe('consume = "realtime"\ndelay = 1\nexecute = 2\nhorizon = 4')
     bundle = vc.build(policy, recipe=text, out=tmp_path / "p.vlab")
     rng = np.random.default_rng(0)
-    last, queue = None, []
+    last, queue, popped_of_last = None, [], 0
     with vc.Session(bundle.path) as session:
         for replan in range(12):
             x, noise = (rng.normal(size=s).astype(np.float32) for s in ((1, 2), (1, 6, 2)))
@@ -347,7 +347,8 @@ STEPS = st.one_of(
     st.integers(1, 4).flatmap(lambda n: st.builds(pa.Delta, INTEGERS, st.tuples(*[st.none() | INTEGERS] * n))))
 CONSUMPTIONS = st.one_of(
     st.builds(pa.Ensemble, FLOATS),
-    st.builds(pa.Realtime, INTEGERS, st.sampled_from(sorted(vocabulary.SCHEDULES)), INTEGERS, *[st.none() | INTEGERS] * 3))
+    st.builds(pa.Realtime, INTEGERS, st.sampled_from(sorted(vocabulary.SCHEDULES)), INTEGERS,
+              *[st.none() | INTEGERS] * 3))
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -50,9 +50,12 @@ ANSWERS = {
     "a number": (lambda x: {"action": 1.0}, 'output "action" is a float', "torch.tensor"),
     "none": (lambda x: {"action": None}, 'output "action" is nothing', "leave it out"),
     "an empty list": (lambda x: {"action": []}, 'output "action" is a list of 0', "return a tensor"),
-    "a list of shapes": (lambda x: {"action": [x, x[:, :1]]}, "a list of 2 tensors that make no one tensor", "a name of its own"),
-    "a list of types": (lambda x: {"action": [x, x.int()]}, "a list of 2 tensors that make no one tensor", "a name of its own"),
-    "a list of batches": (lambda x: {"action": list(x[0])}, "a list of 2 tensors that make no one tensor", "a name of its own"),
+    "a list of shapes": (lambda x: {"action": [x, x[:, :1]]}, "a list of 2 tensors that make no one tensor",
+                         "a name of its own"),
+    "a list of types": (lambda x: {"action": [x, x.int()]}, "a list of 2 tensors that make no one tensor",
+                        "a name of its own"),
+    "a list of batches": (lambda x: {"action": list(x[0])}, "a list of 2 tensors that make no one tensor",
+                          "a name of its own"),
     "a mixed list": (lambda x: {"action": [x, None]}, 'output "action" is a list of 2', "return a tensor"),
 }
 
@@ -67,7 +70,8 @@ def test_what_is_no_answer_is_refused(answer):
 
 
 @pytest.mark.parametrize("make", [
-    lambda x: {"action": x}, lambda x: OrderedDict(action=x), lambda x: {"action": x, "info": "x", "loss": None, "n": 3},
+    lambda x: {"action": x}, lambda x: OrderedDict(action=x),
+    lambda x: {"action": x, "info": "x", "loss": None, "n": 3},
     lambda x: {"action": [x[:, 0], x[:, 1]]}, lambda x: {"action": (x[:, 0], x[:, 1])}])
 def test_what_is_an_answer_builds(make, tmp_path):
     """A list of one action per step is the chunk."""
@@ -126,7 +130,8 @@ def supplied(function):
 
 
 @pytest.mark.parametrize("function", [
-    supplied(two), functools.partial(two, image=torch.ones(1, 4)), lambda state, scale=1.0: {"action": NET(state) / scale},
+    supplied(two), functools.partial(two, image=torch.ones(1, 4)),
+    lambda state, scale=1.0: {"action": NET(state) / scale},
     lambda **given: {"action": NET(given["state"])}])
 def test_what_takes_the_inputs_is_traced(function):
     assert capture(policy(function)).outputs == ("action",)
@@ -149,14 +154,14 @@ def test_numbers_that_leave_pytorch_are_told_so():
 
 def loop(step, carry=None, observe=lambda state: {"seen": NET(state)}, **more):
     inputs = STATE | {"noise": torch.randn(1, 2, 6)}
-    take = lambda state, noise: observe(state)  # noqa: E731
+    take = lambda state, noise: observe(state)
     return policy(take, inputs, step=step, loop=vc.Loop(3, carry or {"action": "noise"}, **more))
 
 
 LOOPS = {
     "carry from nowhere": (loop(lambda seen, action: {"action": action}, {"action": "noize"}),
                            'starts "action" from "noize"', 'did you mean "noise"'),
-    "index not taken": (loop(lambda seen, action: {"action": action}, index="k"), "step does not take \"k\"", "k"),
+    "index not taken": (loop(lambda seen, action: {"action": action}, index="k"), 'step does not take "k"', "k"),
     "argument of nobody": (loop(lambda seen, action, mask: {"action": action}), 'step takes "mask"', "seen, action"),
     "no dict": (loop(lambda seen, action: action + seen), "returns a tensor [1, 2, 6], not a dict", "by name"),
 }

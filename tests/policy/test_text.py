@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ from vlacompile.cli.main import main
 from vlacompile.compiler.staging.known_instructions import compile_instructions
 from vlacompile.errors import ConfigError, ParityError, RuntimeFailure, SourceError
 from vlacompile.policy.text import read_instructions
-from vlacompile.runtime.library import libvlart
+from vlacompile.runtime.library import libvlart_path
 
 TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
 
@@ -37,8 +36,9 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    policy = replace(policies.late_fusion(), texts={TOKENS: vc.Text(tokenizer().to_str(), MASK, vc.Fit(pad=0), max_bytes=64,
-                                                                  examples=("put the bowls on the plate",))})
+    policy = replace(policies.late_fusion(),
+                     texts={TOKENS: vc.Text(tokenizer().to_str(), MASK, vc.Fit(pad=0), max_bytes=64,
+                                          examples=("put the bowls on the plate",))})
     return vc.build(policy, out=tmp_path_factory.mktemp("text") / "spoken.vlab")
 
 
@@ -76,7 +76,8 @@ def test_a_text_gives_what_its_ids_give(bundle):
     with vc.Session(bundle.path) as session:
         np.testing.assert_array_equal(act(session, rest | {TOKENS: ids, MASK: mask}), spoken)
     assert np.abs(other - spoken).max() > 1e-4
-    want = policies.late_fusion().infer(**{n: torch.from_numpy(a) for n, a in (rest | {TOKENS: ids, MASK: mask}).items()})
+    want = policies.late_fusion().infer(**{n: torch.from_numpy(a)
+                                           for n, a in (rest | {TOKENS: ids, MASK: mask}).items()})
     np.testing.assert_allclose(spoken, want["action"].detach().numpy(), atol=1e-4)
 
 
@@ -86,7 +87,8 @@ def test_refused_texts_leave_the_sources(bundle):
         for text, why in (("put " * 7, "they are 7, the policy takes 6"), ("put " * 17, "68 bytes, at most 64")):
             with pytest.raises(RuntimeFailure) as error:
                 session.write_text(TOKENS, text)
-            assert error.value.status == "TEXT_REFUSED" and why in error.value.why and f'"{TOKENS}"' in error.value.where
+            assert error.value.status == "TEXT_REFUSED" and why in error.value.why
+            assert f'"{TOKENS}"' in error.value.where
         np.testing.assert_array_equal(session.read(TOKENS), ids_of("the plate")[0])
         with pytest.raises(RuntimeFailure, match="no tokenizer") as error:
             session.write_text(MASK, "put")
@@ -101,7 +103,7 @@ def test_the_plan_has_the_text_and_prints_it(bundle, tmp_path):
     index = bundle.plan.value_index
     line = f"text %{index(TOKENS)} mask=%{index(MASK)} tokenizer={bundle.plan.texts[0].tokenizer} max_bytes=64"
     assert line in text.splitlines() and 'tokenizers/0.bin" tokenizer bytes=' in text
-    dump = Path(libvlart()._name).parent / "vlart-dump"
+    dump = libvlart_path().parent / "vlart-dump"
     done = subprocess.run([dump, bundle.path], capture_output=True, text=True, check=True)
     assert done.stdout == text
 
@@ -203,7 +205,7 @@ def test_instructions_are_in_the_plan(library):
     assert [i.text for i in library.plan.instructions] == list(KNOWN)
     text = plan_text(library.plan)
     assert parse_plan(text) == library.plan and read_plan(library.path / "plan.bin") == library.plan
-    done = subprocess.run([Path(libvlart()._name).parent / "vlart-dump", library.path], capture_output=True, text=True,
+    done = subprocess.run([libvlart_path().parent / "vlart-dump", library.path], capture_output=True, text=True,
                           check=True)
     assert done.stdout == text
 
@@ -281,7 +283,8 @@ def test_another_text_than_the_known_ones_is_refused(only):
 
 
 def test_inspect_says_what_is_known(library, only, capsys):
-    for bundle, says in ((library, f"2 known; any text for {TOKENS}"), (only, "2 known and no others: language is looked")):
+    for bundle, says in ((library, f"2 known; any text for {TOKENS}"),
+                         (only, "2 known and no others: language is looked")):
         assert main(["inspect", str(bundle.path)]) == 0
         assert says in " ".join(capsys.readouterr().out.split())
 

@@ -1,4 +1,5 @@
-"""What a board says of itself while it is measured: read by Python and by vlart-run from the same files, and said in words.
+"""What a board says of itself while it is measured: read by Python and by vlart-run from the same files, and said in
+words.
 
 The files are a tree of a Jetson's form in a folder; nothing here was read on a board.
 """
@@ -15,16 +16,20 @@ from vlacompile.profile import measure as measuring
 from vlacompile.profile.jetson_sensors import Reading, course, read_sensors
 from vlacompile.profile.measure import MOST_READINGS, measure, read_of
 
-FILES = {"sys/class/devfreq/17000000.gpu/cur_freq": "624750000\n", "sys/kernel/debug/bpmp/debug/clk/emc/rate": "2133000000",
+FILES = {"sys/class/devfreq/17000000.gpu/cur_freq": "624750000\n",
+         "sys/kernel/debug/bpmp/debug/clk/emc/rate": "2133000000",
          "sys/class/thermal/thermal_zone0/type": "gpu-thermal\n", "sys/class/thermal/thermal_zone0/temp": "51250",
          "sys/class/thermal/thermal_zone1/type": "odd", "sys/class/thermal/thermal_zone1/temp": "nothing",
          "sys/class/hwmon/hwmon2/in1_label": "VDD_IN", "sys/class/hwmon/hwmon2/in1_input": "5000",
-         "sys/class/hwmon/hwmon2/curr1_input": "1640", "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1344000",
+         "sys/class/hwmon/hwmon2/curr1_input": "1640",
+         "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1344000",
          "sys/class/hwmon/hwmon4/oc1_event_cnt": "0", "sys/class/hwmon/hwmon4/oc3_event_cnt": "7",
          "sys/class/thermal/cooling_device0/type": "pwm-fan", "sys/class/thermal/cooling_device0/cur_state": "2",
-         "sys/class/thermal/cooling_device1/type": "gpu-throttle-alert", "sys/class/thermal/cooling_device1/cur_state": "1",
+         "sys/class/thermal/cooling_device1/type": "gpu-throttle-alert",
+         "sys/class/thermal/cooling_device1/cur_state": "1",
          "proc/meminfo": "MemTotal:        7800000 kB\nMemFree: 1 kB\nMemAvailable:    3800000 kB\n"}
-READ = Reading(624.75, 2133.0, 1344.0, {"gpu": 51.25}, {"VDD_IN": 8.2}, {"over-current 3": 7, "gpu-throttle-alert": 1}, 4096.0)
+READ = Reading(624.75, 2133.0, 1344.0, {"gpu": 51.25}, {"VDD_IN": 8.2},
+               {"over-current 3": 7, "gpu-throttle-alert": 1}, 4096.0)
 
 
 @pytest.fixture
@@ -45,7 +50,8 @@ def test_vlart_run_reads_what_python_reads(board, late_fusion_bundle, tmp_path):
     from tests.runtime_c.running import ort_path
 
     def profile(*more):
-        subprocess.run([RUNTIME / "vlart-run", late_fusion_bundle.path, "--ort", ort_path(), "--threads", "1", "--profile",
+        subprocess.run([RUNTIME / "vlart-run", late_fusion_bundle.path, "--ort", ort_path(), "--threads", "1",
+                        "--profile",
                         tmp_path / "p.json", "--repeat", "3", *more], check=True, capture_output=True, timeout=60)
         return read_of(tmp_path / "p.json", late_fusion_bundle)
 
@@ -61,7 +67,8 @@ def test_how_a_board_fared():
                               throttled={"over-current 3": 9}, memory_mb=4200.0)
     cool = dataclasses.replace(READ, throttled={"over-current 3": 7})
     assert course(cool, [cool, hot], cool) == (
-        "GPU 306 to 625 MHz, memory clock 2133 MHz, CPU 1344 MHz, VDD_IN 10.2 W on average, 12.2 at most, at most 97 C, "
+        "GPU 306 to 625 MHz, memory clock 2133 MHz, CPU 1344 MHz, VDD_IN 10.2 W on average, 12.2 at most, at "
+        "most 97 C, "
         "4200 MB in use, throttled: over-current 3, 2 times")
     assert course(cool, [cool], cool).endswith("not throttled"), "seven events are of earlier hours"
     assert course(cool, [], READ).endswith("throttled: gpu-throttle-alert in state 1")

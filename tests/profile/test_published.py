@@ -46,7 +46,7 @@ def test_scaling_from_board_to_board(name):
 
 def test_time_follows_the_clock():
     """An FP32 network took 66.7 ms at 612 MHz; its 44.4 ms at a clock that was not logged are 918 MHz to the model."""
-    at = lambda mode: load_target(f"orin-nano-8gb@{mode}").rates.fp32.conv_gflops  # noqa: E731
+    at = lambda mode: load_target(f"orin-nano-8gb@{mode}").rates.fp32.conv_gflops
     assert at("25w") / at("15w") == pytest.approx(66.7 / 44.4, rel=0.01)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from vlacompile.cli.listing import _flat
+from vlacompile.cli.listing import flat
 from vlacompile.compiler.precision.quantise import histogram, quantise
 from vlacompile.compiler.precision.quantise.quantise import Method
 from vlacompile.errors import ConfigError
@@ -35,7 +35,8 @@ def test_every_shipped_recipe_loads_and_those_of_a_pair_differ_in_precision_alon
         assert recipes[f"libero-goal-{mode}"].precision == recipes[mode].precision
         assert recipes[f"libero-goal-{mode}"].action == plain.action
     assert not plain.precision.reduced and not recipes["default"].precision.reduced
-    assert {m: recipes[m].precision.layers for m in ("fp16", "int4", "auto")} == {m: m for m in ("fp16", "int4", "auto")}
+    assert {m: recipes[m].precision.layers
+            for m in ("fp16", "int4", "auto")} == {m: m for m in ("fp16", "int4", "auto")}
     assert recipes["int8"].precision.automatic and recipes["int8"].precision.schemes == ("int8",)
     assert recipes["auto"].precision.automatic and recipes["auto"].precision.max_action_error == 0.05
 
@@ -44,7 +45,7 @@ def test_rules_are_read_in_order_and_printed(recipe):
     precision = recipe('layers = "int8"\n[[precision.rule]]\nlayers = "vision.*/**blocks.10"\nscheme = "fp32"\n'
                        '[[precision.rule]]\nlayers = "*"\nscheme = "int4"')
     assert precision.rule == (PrecisionRule("vision.*/**blocks.10", "fp32"), PrecisionRule("*", "int4"))
-    assert dict(_flat(asdict(precision)))["rule"] == "vision.*/**blocks.10 = fp32, * = int4"
+    assert dict(flat(asdict(precision)))["rule"] == "vision.*/**blocks.10 = fp32, * = int4"
 
 
 def test_a_rule_may_leave_layers_to_the_optimiser_which_then_needs_a_budget(recipe):
@@ -84,7 +85,8 @@ def test_nonsense_is_refused(recipe, text, what, why):
 
 def test_what_a_recipe_may_say_is_what_a_method_may_be(recipe):
     """One list of each; both sides refuse what is not in it."""
-    for key, field, known in (("calibrator", "calibrator", methods.CALIBRATORS), ("int4_method", "int4", methods.ROUNDINGS)):
+    for key, field, known in (("calibrator", "calibrator", methods.CALIBRATORS),
+                              ("int4_method", "int4", methods.ROUNDINGS)):
         for value in known:
             assert getattr(recipe(f'{key} = "{value}"'), key) == getattr(Method(**{field: value}), field) == value
         for made in (lambda key=key: recipe(f'{key} = "other"'), lambda field=field: Method(**{field: "other"})):

@@ -1,4 +1,5 @@
-"""The report is one page that needs no network, says what the bundle's own data say, and refuses another bundle's times."""
+"""The report is one page that needs no network, says what the bundle's own data say, and refuses another bundle's
+times."""
 
 from __future__ import annotations
 
@@ -94,15 +95,18 @@ def test_it_says_what_the_bundle_says(page, late_fusion_bundle):
 
 def test_times_of_another_bundle_are_refused(flow_bundle, late_fusion_bundle, cli, tmp_path):
     assert cli("profile", flow_bundle.path, "--measure", "--replans", "5", "-o", tmp_path / "p.json")[0] == 0
-    code, out, err = cli("report", late_fusion_bundle.path, "--profile", tmp_path / "p.json", "-o", tmp_path / "r.html")
+    code, _out, err = cli("report", late_fusion_bundle.path, "--profile", tmp_path / "p.json", "-o",
+                          tmp_path / "r.html")
     assert code == 3 and "another bundle" in err and not (tmp_path / "r.html").exists()
 
 
 def test_values_that_differ_are_shown_as_such(late_fusion_bundle):
     """Golden frames of other numbers: the page says so."""
     frames = read_frames(late_fusion_bundle.path / GOLDEN_FILE)
-    wrong = [dataclasses.replace(f, expects={n: Expected(e.array + 1, e.limit) for n, e in f.expects.items()}) for f in frames]
-    found = [page_of(late_fusion_bundle, (), (), (), (), replay(late_fusion_bundle.path, f, ("action",))) for f in (frames, wrong)]
+    wrong = [dataclasses.replace(f, expects={n: Expected(e.array + 1, e.limit) for n, e in f.expects.items()})
+             for f in frames]
+    found = [page_of(late_fusion_bundle, (), (), (), (), replay(late_fusion_bundle.path, f, ("action",)))
+             for f in (frames, wrong)]
     assert "all within their limits" in found[0] and "not within their limits" not in found[0]
     assert "not within their limits" in found[1] and 'class="n bad"' in found[1]
 
@@ -112,26 +116,31 @@ def test_values_that_differ_are_shown_as_such(late_fusion_bundle):
     (None, ["weights are 90 MB, 45 planned"], "weights are 90 MB, 45 planned")])
 def test_a_check_is_shown_as_what_it_is(late_fusion_bundle, refusal, faults, words):
     good = refusal is None and not faults
-    row = {"stage": "vision", "weight_bytes": 45e6, "activation_bytes": 1e7, "passed": good, "refusal": refusal, "faults": faults,
-           "build": {"weight_bytes": 45e6, "activation_bytes": 2e7}, "counts": [{"what": "fused attentions", "found": 3, "planned": 4}]}
+    row = {"stage": "vision", "weight_bytes": 45e6, "activation_bytes": 1e7, "passed": good, "refusal": refusal,
+           "faults": faults,
+           "build": {"weight_bytes": 45e6, "activation_bytes": 2e7},
+           "counts": [{"what": "fused attentions", "found": 3, "planned": 4}]}
     check = {"label": "accepted somewhere; not run on a board", "passed": good, "stages": [row]}
     text = " ".join(" ".join(read(page_of(late_fusion_bundle, (), (), (), (), None, check)).text).split())
     assert words in text and "not run on a board" in text and "3 of 4" in text and ("1 of 1 stages" in text) == good
 
 
 @pytest.mark.parametrize("text, code", [("{}", 8), ("nothing", 8),
-                                        ('{"label": "x", "stages": [{"stage": "a", "build": {"weight_bytes": 1}}]}', 3)])
+                                        ('{"label": "x", "stages": [{"stage": "a", "build": {"weight_bytes": 1}}]}',
+                                         3)])
 def test_a_check_of_something_else_is_refused(late_fusion_bundle, cli, tmp_path, text, code):
     (tmp_path / "c.json").write_text(text)
-    found = cli("report", late_fusion_bundle.path, "--no-replay", "--check", tmp_path / "c.json", "-o", tmp_path / "r.html")
+    found = cli("report", late_fusion_bundle.path, "--no-replay", "--check", tmp_path / "c.json", "-o",
+                tmp_path / "r.html")
     assert found[0] == code and "fix:" in found[2]
 
 
 @pytest.fixture(scope="module")
 def table() -> RoutingTable:
     """Two instructions of one cluster: the light policy is as good in the first, worse in the second."""
-    seen = lambda *pairs: tuple(Evidence(s, f, 10.0) for s, f in pairs)  # noqa: E731
-    routes = (Route("stack the cubes", 0, seen((20, 0), (20, 0))), Route("<b>thread</b> the needle", 0, seen((4, 16), (18, 2))),
+    seen = lambda *pairs: tuple(Evidence(s, f, 10.0) for s, f in pairs)
+    routes = (Route("stack the cubes", 0, seen((20, 0), (20, 0))),
+              Route("<b>thread</b> the needle", 0, seen((4, 16), (18, 2))),
               Route("", 0, seen((0, 0), (0, 0))), Route("", None, seen((0, 0), (0, 0))))
     backbones = (Backbone("light", 1.0, 2.0, 30.0), Backbone("heavy", 9.0, 4.0, 30.0))
     return RoutingTable(backbones, routes, Prior(), Rule(0.05, 0.8), Space(0.5, ((1.0, 0.0),), (1.0, 1.0)),
@@ -140,16 +149,18 @@ def table() -> RoutingTable:
 
 def test_what_routing_believes_and_decides(late_fusion_bundle, table, tmp_path, cli):
     (tmp_path / "t.json").write_text(table_text(table))
-    code, out, err = cli("report", late_fusion_bundle.path, "--no-replay", "--routing", tmp_path / "t.json", "-o", tmp_path / "r.html")
+    code, _out, err = cli("report", late_fusion_bundle.path, "--no-replay", "--routing", tmp_path / "t.json", "-o",
+                          tmp_path / "r.html")
     assert code == 0, err
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     text = " ".join(" ".join(read(page).text).split())
     facts = routing_facts(table)
-    assert [r["takes"] for r in facts["rows"]] == [table.backbones[decide_at(table, Place(i, "text", 1.0)).backbone].name
-                                                  for i in range(4)] and facts["rows"][1]["takes"] == "heavy"
+    assert [r["takes"]
+            for r in facts["rows"]] == [table.backbones[decide_at(table, Place(i, "text", 1.0)).backbone].name
+                                       for i in range(4)] and facts["rows"][1]["takes"] == "heavy"
     for r in facts["rows"]:
         assert f"{r['probabilities'][0]:.3f}" in text and f"{r['means'][0]:.3f}" in text
-    assert "P(light ≥ heavy − 0.05)" in text and "at least 0.8" in text and "<b>thread</b> the needle" in text
+    assert "P(light ≥ heavy \u2212 0.05)" in text and "at least 0.8" in text and "<b>thread</b> the needle" in text
     assert page.count('class="density') == 8 and "4 of 20" in text and "like none of these" in text
     assert 'class="density' not in page_of(late_fusion_bundle, (), (), (), (), None)
 
@@ -170,7 +181,8 @@ def test_a_drawn_posterior_is_the_density(table):
 
 
 def test_two_measurements_are_set_side_by_side(late_fusion_bundle):
-    """Also where both are of one machine: each has its own times and pictures, and a difference says whether it may be chance."""
+    """Also where both are of one machine: each has its own times and pictures, and a difference says whether it may be
+    chance."""
     first = measure(late_fusion_bundle, replans=40, warm_up=2)
     slower = dataclasses.replace(first, series={n: Series(tuple(2 * x for x in s.us)) for n, s in first.series.items()})
     text = " ".join(" ".join(read(page := page_of(late_fusion_bundle, (), (), (), (first, slower), None)).text).split())
@@ -205,7 +217,7 @@ def test_every_modelled_figure_says_how_far_it_may_be_off(page, late_fusion_bund
     assert f"{mb:.0f} ({mb / factors.memory:.0f} to {mb * factors.memory:.0f})" in text
     assert page.count('class="band"') == 2 * 3 * len(late_fusion_bundle.plan.stages), "three boards, at two widths"
     for words in ("all int8", "mode 7w", "1 camera", "3 cameras", "h = 5 of 10 actions"):
-        assert f"<td class=\"name\">{words}</td>" in page
+        assert f'<td class="name">{words}</td>' in page
     assert "10.5 W was modelled where 11.62 W was published" in text and "kernels of a product" in text
     for s in m.stages:
         assert f'<td>{s.stage}</td><td class="n">{s.iterations}</td><td class="n">{s.operations / 1e9:.4g}</td>' in page
@@ -219,7 +231,8 @@ def test_a_figure_fits_a_telephone():
     for width in (BROAD, NARROW):
         assert f'width="{width}"' in both
     narrow = both[both.index('class="narrow"'):]
-    ends = [float(x) for x in re.findall(r' x[12]?="([0-9.]+)"', narrow)] + [float(x) for x in re.findall(r"H([0-9.]+)", narrow)]
+    ends = [float(x)
+            for x in re.findall(r' x[12]?="([0-9.]+)"', narrow)] + [float(x) for x in re.findall(r"H([0-9.]+)", narrow)]
     assert max(ends) <= NARROW
 
 

@@ -33,7 +33,8 @@ class Counting(nn.Module):
 
 
 def built(folder, consume: str = "queue", width: int = 1024) -> vc.Bundle:
-    policy = vc.Policy("counting", Counting(width).eval(), {"tokens": vc.Source("task"), "state": vc.Source("observation")},
+    policy = vc.Policy("counting", Counting(width).eval(),
+                       {"tokens": vc.Source("task"), "state": vc.Source("observation")},
                        {"tokens": torch.zeros(1, 2, dtype=torch.int64), "state": torch.tensor([[3.0, 3.0]])})
     more = {"queue": f"execute = {EXECUTE}", "realtime": f"execute = {EXECUTE}\ndelay = 2", "ensemble": ""}[consume]
     (folder / "r.toml").write_text(f'name = "r"\ndescription = "r"\n[action]\nconsume = "{consume}"\n{more}\n')
@@ -50,7 +51,8 @@ def queue(tmp_path_factory) -> vc.Bundle:
     return built(tmp_path_factory.mktemp("async"), "queue", 64)
 
 
-def drive(session: vc.AsyncSession, ticks: int, offset: float = 0.0, period: float = 2e-4) -> list[tuple[int, str, np.ndarray]]:
+def drive(session: vc.AsyncSession, ticks: int, offset: float = 0.0,
+          period: float = 2e-4) -> list[tuple[int, str, np.ndarray]]:
     """[(tick, status, action)]; the state is the tick, so that an action is too."""
     found, following = [], time.perf_counter()
     for tick in range(ticks):

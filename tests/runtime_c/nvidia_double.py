@@ -1,6 +1,7 @@
 """Doubles of NVIDIA's libraries from NVIDIA's public headers, which are no part of this repository.
 
-`make nvidia-headers` puts them under build/nvidia/, a directory per version (tests that need one are skipped without it):
+`make nvidia-headers` puts them under build/nvidia/, a directory per version (tests that need one are skipped without
+it):
   tensorrt-10.3/    include/ of github.com/NVIDIA/TensorRT at release/10.3, and NvOnnxParser.h of
   tensorrt-10.16/   github.com/onnx/onnx-tensorrt (10.1-GA has the same; from 10.16 on it is in include/ itself);
                     beside them samples/common/sampleOptions.cpp, for test_trtexec.py
@@ -48,7 +49,7 @@ class Software:
 
 def class_body(text: str, name: str) -> str:
     """Between the braces of a class's definition."""
-    begin = re.search(rf"^class {name}\b[^;{{]*\{{", text, re.M).end()
+    begin = re.search(rf"^class {name}\b[^;{{]*\{{", text, re.MULTILINE).end()
     return text[begin: text.index("\n};", begin)]
 
 
@@ -60,7 +61,7 @@ def stub(namespace: str, name: str, body: str) -> str:
         declaration = re.sub(r"\s+", " ", declaration)
         declaration = re.sub(r"^(TRT_DEPRECATED|TRT_NODISCARD) ", "", declaration)
         called = re.search(r"(\w+)\s*\(", declaration)[1]
-        functions.append(f"  {declaration} override {{ stop(\"{name}::{called}\"); }}")
+        functions.append(f'  {declaration} override {{ stop("{name}::{called}"); }}')
     base = f"apiv::{name}" if namespace == "nvinfer1" else name
     return f"namespace {namespace} {{\nstruct Stub_{name} : {base} {{\n" + "\n".join(functions) + "\n};\n}\n"
 
@@ -68,9 +69,9 @@ def stub(namespace: str, name: str, body: str) -> str:
 def stubs(headers: Path) -> str:
     parts = ["#include <cstdio>\n#include <cstdlib>\n[[noreturn]] static void stop(const char *name) {\n"
              '  std::fprintf(stderr, "fake_nvidia: %s is not expected\\n", name);\n  std::abort();\n}\n'
-             "#pragma GCC diagnostic ignored \"-Wunused-parameter\"\n"
-             "#pragma GCC diagnostic ignored \"-Woverloaded-virtual\"\n"
-             "#pragma GCC diagnostic ignored \"-Wdeprecated-declarations\"\n"]
+             '#pragma GCC diagnostic ignored "-Wunused-parameter"\n'
+             '#pragma GCC diagnostic ignored "-Woverloaded-virtual"\n'
+             '#pragma GCC diagnostic ignored "-Wdeprecated-declarations"\n']
     for file, names in INTERFACES.items():
         text = (headers / file).read_text()
         namespace = "nvonnxparser" if file == "NvOnnxParser.h" else "nvinfer1"

@@ -3,8 +3,8 @@
     python -m tests.runtime_c.nvidia_headers [--tensorrt GIT] [--parser GIT]
 
 Sources at fixed commits by git, CUDA's headers from wheels of fixed versions; no more than headers and the one source
-that names trtexec's options is kept. They lie under build/nvidia and are no part of this repository. GIT: a clone to take
-instead of the address.
+that names trtexec's options is kept. They lie under build/nvidia and are no part of this repository. GIT: a clone to
+take instead of the address.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ WANTED = (
            ((TENSORRT, "5b990f0a739d8faf962dfe54f4829942633c639c", _FILES),  # release/10.3
             (PARSER, "96e781103cfc4adf4a6bb557e94bac8e693f6f4c", {"NvOnnxParser.h": "NvOnnxParser.h"})),  # 10.1-GA
            ("nvidia-cuda-runtime-cu12==12.6.77", "nvidia-cuda-nvcc-cu12==12.6.77")),
-    Wanted(Software("10.16", "13.2"), ((TENSORRT, "d0faf303ba766f20cd9fd8c413a112fc2e5a397b", _FILES),),  # release/10.16
+    # release/10.16
+    Wanted(Software("10.16", "13.2"), ((TENSORRT, "d0faf303ba766f20cd9fd8c413a112fc2e5a397b", _FILES),),
            ("nvidia-cuda-runtime==13.2.86", "nvidia-cuda-crt==13.2.86")),
 )
 
@@ -51,7 +52,8 @@ def _ran(command: list[str], what: str, where: str) -> None:
     except (OSError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines() or ["it failed"]
         raise SourceError(f"{what} cannot be had", where=where, why=next((s for s in said if "fatal:" in s), said[-1]),
-                          fix="check the network, or name a clone: see python -m tests.runtime_c.nvidia_headers --help") from error
+                          fix="check the network, or name a clone: "
+                              "see python -m tests.runtime_c.nvidia_headers --help") from error
 
 
 def sources(address: str, commit: str, files: dict[str, str], out: Path) -> None:

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import onnx
-from sample_bundles import Bundle  # noqa: E402
-from vlart_ctypes import Policy  # noqa: E402
+from sample_bundles import Bundle
+from vlart_ctypes import Policy
 
 from tests.runtime_c.running import BUILD, ort_path, run_tool
 from vlacompile import vocabulary

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_actions import Relay, idct  # noqa: E402
-from vlart_ctypes import Failure, Policy  # noqa: E402
+from sample_actions import Relay, idct
+from vlart_ctypes import Failure, Policy
 
 from tests.runtime_c.running import run_tool
 
@@ -38,7 +39,7 @@ RT1_CLASSES = 3  # of the last dimension: its token is its value, beyond them 0
 
 
 def rt1_relay(tokens: int = 4) -> Relay:
-    table = np.stack([lower_edge(np.arange(256), lo, hi) for lo, hi in zip(RT1_LOW, RT1_HIGH)])
+    table = np.stack([lower_edge(np.arange(256), lo, hi) for lo, hi in zip(RT1_LOW, RT1_HIGH, strict=True)])
     table[3, :RT1_CLASSES] = np.arange(RT1_CLASSES)
     return Relay("edges", "i32", (1, tokens), (tokens // 4, 4)).lookup(table, rows=[256, 256, 256, RT1_CLASSES],
                                                                       outside="zero")
@@ -102,7 +103,7 @@ def test_middles_of_quantile_edges(lib, ort, tmp_path):
     edges.append(np.array([-0.5, 0.5, 1.5]))
     table = np.zeros((3, 256))
     for d, e in enumerate(edges):
-        table[d, : len(e) - 1] = [(a + b) / 2 for a, b in zip(e, e[1:])]
+        table[d, : len(e) - 1] = [(a + b) / 2 for a, b in itertools.pairwise(e)]
     tokens = np.array([[0, 39, 0], [255, 40, 1], [17, 3, 1]])
     relay = Relay("middles", "i64", (3, 3), (3, 3)).lookup(table, rows=[256, 40, 2], outside="clip")
     got = popped(lib, ort, tmp_path / "clip", relay, tokens)
@@ -447,4 +448,4 @@ def test_dump_prints_it_as_the_compiler_does(lib, tmp_path):
         root = relay.bundle.write(tmp_path / name)
         text = run_tool("vlart-dump", root).stdout
         assert text == plan_text(read_plan(root / "plan.bin")) and parse_plan(text) == read_plan(root / "plan.bin")
-        assert f"  decode {name}" in text or f"  consume {name}" in text or name == "guarded" and "\nguard %" in text
+        assert f"  decode {name}" in text or f"  consume {name}" in text or (name == "guarded" and "\nguard %" in text)

@@ -23,7 +23,7 @@ def test_library_has_no_globals_and_calls_nothing_forbidden(lib):
     assert len(objects) > 20
     for path in objects:
         sections = subprocess.run(["size", "-A", str(path)], capture_output=True, text=True, check=True).stdout
-        sizes = dict(re.findall(r"^(\.data|\.bss)\s+(\d+)", sections, re.M))
+        sizes = dict(re.findall(r"^(\.data|\.bss)\s+(\d+)", sections, re.MULTILINE))
         assert sizes == {".data": "0", ".bss": "0"}, path.name
         undefined = subprocess.run(["nm", "-u", str(path)], capture_output=True, text=True, check=True).stdout
         assert not forbidden & set(re.findall(r"U (\w+)", undefined)), path.name
@@ -33,7 +33,7 @@ def test_only_the_public_functions_are_exported(lib):
     table = subprocess.run(["nm", "-D", "--defined-only", str(BUILD / "libvlart.so")], capture_output=True,
                            text=True, check=True).stdout
     headers = "\n".join(p.read_text() for p in sorted((RUNTIME / "include/vlart").glob("vlart*.h")))
-    declared = set(re.findall(r"^VLART_API[^;]*?(vlart_\w+)\(", headers, re.M | re.S))
+    declared = set(re.findall(r"^VLART_API[^;]*?(vlart_\w+)\(", headers, re.MULTILINE | re.DOTALL))
     assert set(re.findall(r" T (\w+)", table)) == declared
 
 
@@ -45,7 +45,7 @@ def test_every_tick_function_is_called_where_allocations_are_counted():
     """[tick] and [task]: by a C program that is linked with --wrap=malloc and that checks its counter at the end."""
     headers = "\n".join(p.read_text() for p in sorted((RUNTIME / "include/vlart").glob("vlart*.h")))
     promised = set()
-    for comment, group in re.findall(r"/\* \[(?:tick|task)\](.*?)\*/(.*?)(?=/\*|\Z)", headers, re.S):
+    for _comment, group in re.findall(r"/\* \[(?:tick|task)\](.*?)\*/(.*?)(?=/\*|\Z)", headers, re.DOTALL):
         promised |= set(re.findall(r"VLART_API[^;]*?(vlart_\w+)\(", group))
     assert len(promised) > 20 and {"vlart_session_step", "vlart_async_pop", "vlart_router_decide",
                                    "vlart_tokenizer_encode", "vlart_async_sensor"} <= promised
@@ -54,7 +54,7 @@ def test_every_tick_function_is_called_where_allocations_are_counted():
     assert not missing, f"[tick] functions that no program calls with malloc wrapped: {sorted(missing)}"
     makefile = (RUNTIME / "Makefile").read_text()
     for name in set(WRAPPED) - {"test_history"}:
-        rule = re.search(rf"^.*\$\(BUILD\)/{name}[ :].*\n\t.*", makefile, re.M)
+        rule = re.search(rf"^.*\$\(BUILD\)/{name}[ :].*\n\t.*", makefile, re.MULTILINE)
         assert rule and "$(WRAP)" in rule[0], name
         assert re.search(r"CHECK\(.*allocations\)? == ", (RUNTIME / f"tests/{name}.c").read_text()), name
 
@@ -73,7 +73,8 @@ def test_c_units(sanitized):
 
 
 def test_c_session(sanitized):
-    subprocess.run([sanitized / "test_session", sanitized / "samples/reactive", sanitized / "samples/recall"], check=True,
+    subprocess.run([sanitized / "test_session", sanitized / "samples/reactive",
+                    sanitized / "samples/recall"], check=True,
                    timeout=60)
     subprocess.run([sanitized / "test_actions", sanitized / "samples"], check=True, timeout=60)
     subprocess.run([sanitized / "test_text", sanitized / "samples/spoken"], check=True, timeout=60)
@@ -85,7 +86,7 @@ def test_c_sensors(sanitized):
 
 def test_c_system_calls_fail_in_turn(sanitized):
     done = subprocess.run([sanitized / "test_system", sanitized / "samples", sanitized], capture_output=True, text=True,
-                          timeout=60)
+                          timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"(\d+) calls failed in turn", done.stdout)[1]) > 100
 
@@ -95,14 +96,15 @@ def test_c_engine_calls_fail_in_turn(lib, ort):
     make(f"BUILD={BUILD}", str(BUILD / "test_engines"), str(BUILD / "libfailing_ort.so"), "samples")
     samples = [BUILD / "samples" / name for name in ("reactive", "flow", "recall")]
     done = subprocess.run([BUILD / "test_engines", BUILD / "libfailing_ort.so", ort, *samples], capture_output=True,
-                          text=True, timeout=120)
+                          text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert int(re.search(r"(\d+) calls failed in turn", done.stdout)[1]) > 500
 
 
 def test_c_router(sanitized):
     """Power is cut at every step of a save."""
-    subprocess.run([sanitized / "test_router", sanitized / "samples/routing/table.bin", sanitized], check=True, timeout=300)
+    subprocess.run([sanitized / "test_router", sanitized / "samples/routing/table.bin", sanitized], check=True,
+                   timeout=300)
 
 
 @pytest.mark.parametrize("file", ["reactive/plan.bin", "flow/plan.bin", "recall/plan.bin", "reactive/golden/golden.bin",
@@ -115,7 +117,7 @@ def test_damaged_files_do_no_harm(sanitized, file):
     done = subprocess.run([sanitized / "fuzz_open", "-t", sanitized / "samples/word_piece.bin",
                            "-r", sanitized / "samples/routing/table.bin", "--sweep", "-n", "5000",
                            sanitized / "samples" / file],
-                          capture_output=True, text=True, timeout=120)
+                          capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     read, accepted, stepped = map(int, re.findall(r"\d+", done.stdout))
     assert read > 20 * (sanitized / "samples" / file).stat().st_size and 0 < accepted < read
@@ -127,8 +129,10 @@ def test_the_corpus_does_no_harm(sanitized):
     corpus = sorted((RUNTIME / "tests/corpus").iterdir())
     assert len(corpus) > 100 and sum(p.stat().st_size for p in corpus) <= 300_000
     samples = sanitized / "samples"
-    done = subprocess.run([sanitized / "fuzz_open", "-t", samples / "word_piece.bin", "-r", samples / "routing/table.bin",
-                           samples / "flow/plan.bin", *corpus], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sanitized / "fuzz_open", "-t", samples / "word_piece.bin", "-r",
+                           samples / "routing/table.bin",
+                           samples / "flow/plan.bin", *corpus], capture_output=True, text=True, timeout=120,
+                          check=False)
     assert done.returncode == 0, done.stderr
     read, accepted, stepped = map(int, re.findall(r"\d+", done.stdout))
     assert read == len(corpus) + 1 and accepted > 15 and stepped > 5

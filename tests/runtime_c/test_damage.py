@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from plan_damage import ACTIONS, BOARD, GUARDS, STRUCTURE  # noqa: E402
-from sample_actions import Relay, samples  # noqa: E402
-from sample_bundles import Bundle, Flow, Reactive, sealed  # noqa: E402
-from vlart_ctypes import BundleInfo, Failure, Policy  # noqa: E402
+from plan_damage import ACTIONS, BOARD, GUARDS, STRUCTURE
+from sample_actions import Relay, samples
+from sample_bundles import Bundle, Flow, Reactive, sealed
+from vlart_ctypes import BundleInfo, Failure, Policy
 
 from tests.runtime_c.running import assert_outputs
 from vlacompile import vocabulary

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
-from plan_damage import change  # noqa: E402
-from sample_bundles import Recall  # noqa: E402
-from vlart_ctypes import Failure, Policy, SourceInfo  # noqa: E402
+from plan_damage import change
+from sample_bundles import Recall
+from vlart_ctypes import Failure, Policy, SourceInfo
 
 from tests.runtime_c.running import TOLERANCE, assert_outputs, run_tool
 from vlacompile import vocabulary

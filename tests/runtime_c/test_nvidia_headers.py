@@ -26,7 +26,8 @@ def repository(tmp_path) -> tuple[Path, str]:
         subprocess.run(["git", "init", "-q", str(path)], check=True)
         for command in (["add", "."], ["commit", "-q", "-m", str(version)]):
             subprocess.run([*git, *command], check=True)
-        commits.append(subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip())
+        commits.append(subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True,
+                                      text=True).stdout.strip())
     return path, commits[0]
 
 
@@ -50,6 +51,7 @@ def test_what_cannot_be_had_is_told(repository, tmp_path, there):
 def test_versions_are_those_that_the_tests_name():
     from tests.runtime_c.test_tensorrt_libraries import VERSIONS
 
-    known = json.loads((Path(__file__).parents[1] / "compiler/emit/tensorrt/trtexec_options.json").read_text(encoding="utf-8"))["commits"]
+    file = Path(__file__).parents[1] / "compiler/emit/tensorrt/trtexec_options.json"
+    known = json.loads(file.read_text(encoding="utf-8"))["commits"]
     assert [w.software for w in nvidia_headers.WANTED] == VERSIONS
     assert {w.software.tensorrt: w.sources[0][1] for w in nvidia_headers.WANTED} == known

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sample_bundles import sealed  # noqa: E402
-from sample_routing import sample_table  # noqa: E402
+from sample_bundles import sealed
+from sample_routing import sample_table
 
 from tests.routing.test_routing import COSTS, TEXTS, episodes
 from tests.runtime_c.running import BUILD, ROOT
@@ -31,10 +31,7 @@ UNLISTED = ("place the bowl on a plate", "turn off the stove now", "open a drawe
 @pytest.fixture
 def under_test(lib, monkeypatch):
     """The library that these tests build, where the Python package looks for its own."""
-    built = c.CDLL(str(BUILD / "libvlart.so"))
-    for name, (result, arguments) in library._FUNCTIONS.items():
-        function = getattr(built, name)
-        function.restype, function.argtypes = result, arguments
+    built = library.open_libvlart(BUILD / "libvlart.so")
     monkeypatch.setattr("vlacompile.runtime.router.libvlart", lambda: built)
     monkeypatch.setattr("vlacompile.runtime.library.libvlart", lambda: built)
     return built
@@ -97,7 +94,7 @@ def test_decisions_are_pythons(under_test, table, tmp_path):
 def test_thirty_tables(under_test, tmp_path):
     """Of other evidence, thresholds and costs."""
     rng = random.Random(2)
-    for i in range(30):
+    for _ in range(30):
         rows = {(b, t): [int(rng.random() < rng.choice([0.3, 0.9, 1.0])) for _ in range(rng.randint(1, 40))]
                 for b in COSTS for t in TEXTS}
         table = fit_table(episodes(rows), COSTS, None, Rule(rng.choice([0.0, 0.02, 0.1]), rng.choice([0.1, 0.5])))
@@ -108,7 +105,7 @@ def test_thirty_tables(under_test, tmp_path):
 
 def test_learning_is_pythons(under_test, table, tmp_path):
     router, learnt, rng = opened(table, tmp_path, tmp_path / "state"), table, random.Random(3)
-    for i in range(60):
+    for _ in range(60):
         text = rng.choice([*TEXTS, *UNLISTED])
         routed, python = router.decide(text), decide(learnt, text)
         assert_same(learnt, python, routed, 1e-12)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
-from sample_bundles import Bundle, Flow, Reactive, padded  # noqa: E402
-from vlart_ctypes import BundleInfo, Failure, Library, Policy, SourceInfo, StageInfo, ValueInfo  # noqa: E402
+from sample_bundles import Bundle, Flow, Reactive, padded
+from vlart_ctypes import BundleInfo, Failure, Library, Policy, SourceInfo, StageInfo, ValueInfo
 
 from tests.runtime_c.running import BUILD, TOLERANCE, assert_outputs
 from vlacompile import vocabulary

@@ -7,9 +7,9 @@ import re
 import subprocess
 
 import pytest
-from sample_bundles import Flow  # noqa: E402
-from sample_tokenizers import spoken  # noqa: E402
-from vlart_ctypes import Failure, Policy  # noqa: E402
+from sample_bundles import Flow
+from sample_tokenizers import spoken
+from vlart_ctypes import Failure, Policy
 
 from tests.runtime_c.running import BUILD, make
 from vlacompile.bundle.format import layout
@@ -20,7 +20,8 @@ from vlacompile.verify.frames import read_frames
 # {kind of file: (its sections, samples that hold something of each between them)}
 KINDS = {
     "plan": (layout.PLAN_SECTIONS, ("flow/plan.bin", "recall/plan.bin", "lookup/plan.bin", "realtime/plan.bin",
-                                    "spoken/plan.bin", "board/plan.bin", "guarded/plan.bin", "laned/plan.bin", "paired/plan.bin", "reactive/plan.bin")),
+                                    "spoken/plan.bin", "board/plan.bin", "guarded/plan.bin", "laned/plan.bin",
+                                    "paired/plan.bin", "reactive/plan.bin")),
     "frames": (layout.FRAMES_SECTIONS, ("reactive/golden/golden.bin", "flow/golden/golden.bin")),
     "routing": (layout.ROUTING_SECTIONS, ("routing/table.bin",)),
     "tokenizer": (layout.TOKENIZER_SECTIONS, ("word_piece.bin", "byte_pairs.bin")),
@@ -46,7 +47,7 @@ def damage(samples):
             done = subprocess.run([BUILD / "fuzz_open", "-t", samples / "word_piece.bin", "--damage", samples / file],
                                   capture_output=True, text=True, check=True, timeout=300)
             for part, *numbers in re.findall(r"^(\w+) bytes (\d+) flips (\d+) refused (\d+) sealed_refused (\d+)$",
-                                             done.stdout, re.M):
+                                             done.stdout, re.MULTILINE):
                 name = layout.SECTIONS[int(part)][0] if part.isdigit() else part
                 rows[name] = [a + int(b) for a, b in zip(rows.get(name, [0] * 4), numbers, strict=True)]
     return found

@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 import pytest
 from onnx import helper
-from sample_bundles import Bundle, Flow, Reactive, Recall  # noqa: E402
-from vlart_ctypes import Failure, Policy  # noqa: E402
+from sample_bundles import Bundle, Flow, Reactive, Recall
+from vlart_ctypes import Failure, Policy
 
 from tests.runtime_c.running import BUILD, assert_outputs, run_tool
 from tests.runtime_c.tensorrt import LOCK, Board, built, for_tensorrt, lock, refused, start
@@ -170,12 +170,10 @@ def test_engines_must_have_been_built(lib, board, tmp_path):
     path = for_tensorrt(Flow(2).bundle).write(tmp_path / "b")
     with pytest.raises(Failure, match="NOT_FOUND.*not built.*vlart-build"):
         start(lib, board, path)
-    with pytest.raises(Failure, match="NO_BACKEND.*absent.*make -C runtime_c tensorrt"):
-        with Policy(lib, path) as policy:
-            policy.start(None, tensorrt_library=b"/absent/libvlart_tensorrt.so")
-    with pytest.raises(Failure, match="NO_BACKEND.*does not export"):
-        with Policy(lib, path) as policy:
-            policy.start(None, tensorrt_library=str(BUILD / "libvlart.so").encode())
+    with pytest.raises(Failure, match="NO_BACKEND.*absent.*make -C runtime_c tensorrt"), Policy(lib, path) as policy:
+        policy.start(None, tensorrt_library=b"/absent/libvlart_tensorrt.so")
+    with pytest.raises(Failure, match="NO_BACKEND.*does not export"), Policy(lib, path) as policy:
+        policy.start(None, tensorrt_library=str(BUILD / "libvlart.so").encode())
 
 
 @pytest.mark.parametrize("change, words", [
@@ -206,7 +204,7 @@ def test_bundles_for_another_machine_are_refused(lib, board, tmp_path, change, w
 
 
 def test_a_name_beyond_ascii_is_the_same_when_it_is_read_again(lib, board, tmp_path):
-    board.file("proc/device-tree/model", "Tr\u00e4ger\twith \"Orin\" \\ 2\0")
+    board.file("proc/device-tree/model", 'Tr\u00e4ger\twith "Orin" \\ 2\0')
     path = built(board, Flow(2).bundle, tmp_path / "b")
     assert lock(path)["board"]["model"] == 'Tr??ger?with "Orin" \\ 2'
     start(lib, board, path)

@@ -43,7 +43,8 @@ def without(section: str):
 
 
 # Steps of word_piece(): map 0, order 1, map 2, compose 3, cut_bert 4. Spans: 0-4; 5, 6; 7, 8; 9, 10; 11, 12.
-# Of byte_pairs(): replace 0, prepend 1, cut 2, cut_digits 3, cut_words 4. Merges: rows of 262 tokens; 0 (32,256), 1 (97,98).
+# Of byte_pairs(): replace 0, prepend 1, cut 2, cut_digits 3, cut_words 4. Merges: rows of 262 tokens; 0 (32,256), 1
+# (97,98).
 TABLE_RULES = {
     "a model is unknown": ("word_piece", change("tokenizer", 0, model=3), "model is unknown"),
     "there are no tokens": ("word_piece", change("tokenizer", 0, token_count=0), "no tokens"),
@@ -132,7 +133,8 @@ PLAN_RULES = {
     "a value that is missing": (change("instructions", 0, stored_begin=1, stored_count=3), "not stored"),
     "a value of no source or stage": (change("stored", 0, value=99), "does not exist"),
     "a weight of another shape": (change("stored", 0, weight=1), "another shape"),
-    "two texts of one source": (lambda plan: plan.records["texts"].append(dict(plan.records["texts"][0])), "another text's"),
+    "two texts of one source": (lambda plan: plan.records["texts"].append(dict(plan.records["texts"][0])),
+                                "another text's"),
     "a name without an end": (rename("instructions", 0, "x" * 1024, "text"), "longer than 1023"),
 }
 
@@ -156,7 +158,7 @@ def test_texts_and_instructions_are_checked(lib, tmp_path, rule):
 def test_a_text_through_the_engine(lib, ort, tmp_path):
     """The C tests run it on the null engine; `text` is written as its ids."""
     with Policy(lib, samples.spoken().write(tmp_path)).start(ort) as policy:
-        data = "put it".encode()
+        data = b"put it"
         policy.tick("vlart_session_write_text", 0, data, c_size_t(len(data)))
         policy.step()
         np.testing.assert_array_equal(policy.read("read"), [[2, 4, 6, 3, 0, 0]])

@@ -8,9 +8,9 @@ import zlib
 
 import numpy as np
 import pytest
-from plan_damage import FRAMES  # noqa: E402
-from sample_actions import samples  # noqa: E402
-from sample_bundles import NONE, Bundle, Flow, Reactive  # noqa: E402
+from plan_damage import FRAMES
+from sample_actions import samples
+from sample_bundles import NONE, Bundle, Flow, Reactive
 
 from tests.runtime_c.running import BUILD, TOLERANCE, make, run_tool
 from vlacompile.bundle.format import layout
@@ -137,7 +137,8 @@ def test_dump_text(lib, tmp_path):
     files = "".join(f'file {i} "{n}" {"stage" if i else "weights"} bytes={(root / n).stat().st_size} '
                     f"crc32={zlib.crc32((root / n).read_bytes()):08x}\n" for i, n in enumerate(names))
     version = f"{layout.FORMAT_MAJOR}.{layout.FORMAT_MINOR}"
-    assert run_tool("vlart-dump", root).stdout == f'''plan "odd \\"name\\" \\\\" format {version} target "host" recipe "default"
+    assert run_tool("vlart-dump",
+                    root).stdout == f"""plan "odd \\"name\\" \\\\" format {version} target "host" recipe "default"
 arena 448
 {files}weight @0 "prefix.w" f32[3,3] file=0 offset=0 bytes=36
 weight @1 "mix.w" f32[3,3] file=0 offset=64 bytes=36
@@ -172,7 +173,7 @@ stage 1 "denoise" onnxruntime file=2 iterations=2 flops=123 weight_bytes=456
 action %4 chunk=5 execute=2 dim=3 deadline_us=50000
   low -1 -0.5 -9.99999972e-10
   high 1 0.100000001 30000000
-'''
+"""
 
 
 def test_dump_text_of_engines_to_build(lib, tmp_path):

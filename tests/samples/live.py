@@ -1,4 +1,5 @@
-"""A policy beside its bundle: the same inputs through libvlart and through a fresh call in PyTorch, edges among them."""
+"""A policy beside its bundle: the same inputs through libvlart and through a fresh call in PyTorch, edges among
+them."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from vlacompile.policy.sample_inputs import EDGES, edge
 
 def worst(make: Callable[[], Policy], out: Path, *, target: str = "host", recipe: str | None = None, draws: int = 3,
           extra: tuple[Mapping[str, torch.Tensor], ...] = ()) -> float:
-    """The largest difference of any output over all inputs, as a share of the largest number that PyTorch gives; floats drawn
-    from N(0, 1). A policy is made anew for every call in PyTorch. extra: further inputs, beside the last drawn ones."""
+    """The largest difference of any output over all inputs, as a share of the largest number that PyTorch gives; floats
+    drawn from N(0, 1). A policy is made anew for every call in PyTorch. extra: further inputs, beside the last drawn
+    ones."""
     stand_in = target != "host"
     vc.build(make(), target=target, recipe=recipe, out=out)
     policy, rng, found = make(), np.random.default_rng(11), 0.0
     live = [n for n, s in policy.sources.items() if s.update != "static"]
     frames = [{n: _drawn(policy.example_inputs[n], rng) for n in live} for _ in range(draws)]
-    frames += [frames[-1] | {n: edge(as_taken(t), k).to(t.dtype) for n, t in policy.example_inputs.items() if n in live} for k in range(EDGES)]
+    frames += [frames[-1] | {n: edge(as_taken(t), k).to(t.dtype) for n, t in policy.example_inputs.items() if n in live}
+               for k in range(EDGES)]
     frames += [frames[0] | dict(x) for x in extra]
     with vc.Session(out, stand_in=stand_in) as session:
         for inputs in frames:

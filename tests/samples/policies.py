@@ -29,7 +29,8 @@ class LateFusion(nn.Module):
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         tokens, mask = inputs["observation.language.tokens"], inputs["observation.language.attention_mask"]
         language = self.language_mix(self.language(tokens))
-        views = [self._see(inputs[f"observation.images.{c}"]) + self.positions[i] for i, c in enumerate(("base", "wrist"))]
+        views = [self._see(inputs[f"observation.images.{c}"]) + self.positions[i]
+                 for i, c in enumerate(("base", "wrist"))]
         memory = torch.cat([*views, language, self.state(inputs["observation.state"])[:, None]], dim=1)
         seen = torch.ones(1, views[0].shape[1] * 2, dtype=torch.bool)
         keep = torch.cat([seen, mask, torch.ones(1, 1, dtype=torch.bool)], 1)[:, None, None, :]
@@ -127,7 +128,7 @@ class Remember(nn.Module):
         return torch.tanh(self.project(torch.relu(self.camera(pixels)).flatten(1)))
 
 
-def _image(size: int = 32) -> torch.Tensor:
+def picture(size: int = 32) -> torch.Tensor:
     return torch.randint(0, 256, (1, size, size, 3), dtype=torch.uint8)
 
 
@@ -142,14 +143,14 @@ def late_fusion(seed: int = 0) -> Policy:
          "observation.state": Source("observation", 50.0)},
         {"observation.language.tokens": torch.randint(0, 50, (1, 6)),
          "observation.language.attention_mask": torch.tensor([[True] * 4 + [False] * 2]),
-         "observation.images.base": _image(), "observation.images.wrist": _image(),
+         "observation.images.base": picture(), "observation.images.wrist": picture(),
          "observation.state": torch.randn(1, 9)})
 
 
 def flow_inputs() -> tuple[dict[str, Source], dict[str, torch.Tensor]]:
     sources = {"tokens": Source("task"), "image": Source("observation", 10.0), "state": Source("observation", 50.0),
                "noise": Source("step")}
-    return sources, {"tokens": torch.randint(0, 50, (1, 6)), "image": _image(), "state": torch.randn(1, 9),
+    return sources, {"tokens": torch.randint(0, 50, (1, 6)), "image": picture(), "state": torch.randn(1, 9),
                      "noise": torch.randn(1, 10, 7)}
 
 
@@ -164,14 +165,14 @@ def remember(frames: int = 3, seed: int = 0) -> Policy:
     model = Remember(frames=frames).eval()
     image, state = (Source("observation", 10.0, history=frames) for _ in range(2))
     return Policy("remember", model, {"tokens": Source("task"), "image": image, "state": state},
-                  {"tokens": torch.randint(0, 50, (1, 6)), "image": torch.stack([_image() for _ in range(frames)], 1),
+                  {"tokens": torch.randint(0, 50, (1, 6)), "image": torch.stack([picture() for _ in range(frames)], 1),
                    "state": torch.randn(1, frames, 9)})
 
 
 def two_cameras(frames: int = 2, seed: int = 0) -> Policy:
     torch.manual_seed(seed)
     sources = {n: Source("observation", history=frames) for n in ("base", "wrist", "state")}
-    image = lambda: torch.stack([_image() for _ in range(frames)], 1)  # noqa: E731
+    image = lambda: torch.stack([picture() for _ in range(frames)], 1)
     inputs = {"base": image(), "wrist": image(), "state": torch.randn(1, frames, 9)}
     if frames == 1:
         model = TwoCameras(frames=1).eval()
@@ -213,5 +214,5 @@ def dual_rate(seed: int = 0) -> Policy:
     return Policy("dual_rate", DualRate().eval(),
                   {"tokens": Source("task"), "wide": Source("observation", 8.0), "touch": Source("observation", 50.0),
                    "state": Source("observation", 200.0)},
-                  {"tokens": torch.randint(0, 50, (1, 6)), "wide": _image(), "touch": torch.randn(1, 16),
+                  {"tokens": torch.randint(0, 50, (1, 6)), "wide": picture(), "touch": torch.randn(1, 16),
                    "state": torch.randn(1, 9)})

@@ -14,8 +14,10 @@ CASES = {
     "ddim-sample-5": ("DDIMScheduler", 5, {"num_train_timesteps": 100, "prediction_type": "sample"}),
     "ddpm-100": ("DDPMScheduler", 100, {"num_train_timesteps": 100}),
     "ddpm-sample-20": ("DDPMScheduler", 20, {"num_train_timesteps": 100, "prediction_type": "sample"}),
-    "dpm-solver-sample-5": ("DPMSolverMultistepScheduler", 5, {"num_train_timesteps": 1000, "prediction_type": "sample"}),
-    "dpm-solver-sample-20": ("DPMSolverMultistepScheduler", 20, {"num_train_timesteps": 1000, "prediction_type": "sample"}),
+    "dpm-solver-sample-5": ("DPMSolverMultistepScheduler", 5,
+                            {"num_train_timesteps": 1000, "prediction_type": "sample"}),
+    "dpm-solver-sample-20": ("DPMSolverMultistepScheduler", 20,
+                             {"num_train_timesteps": 1000, "prediction_type": "sample"}),
 }
 MIX = torch.sin(torch.arange(9.0)).reshape(3, 3) * 0.4
 START = torch.sin(torch.arange(12.0) * 1.7).reshape(1, 4, 3) * 1.5

@@ -24,7 +24,8 @@ def word_piece(lowercase: bool = True) -> Tokenizer:
     return it
 
 
-def byte_bpe(pre=None, normaliser=None, prefix_space: bool = False, size: int = 420, ignore_merges: bool = False) -> Tokenizer:
+def byte_bpe(pre=None, normaliser=None, prefix_space: bool = False, size: int = 420,
+             ignore_merges: bool = False) -> Tokenizer:
     it = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     if normaliser is not None:
         it.normalizer = normaliser
@@ -90,7 +91,8 @@ KINDS = {
     "qwen2": lambda: byte_bpe("qwen2", normalizers.NFC()),
     "llama3": lambda: byte_bpe("llama3", ignore_merges=True),
     "nfkc": lambda: byte_bpe(normaliser=normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])),
-    "nfd, no accents": lambda: byte_bpe(normaliser=normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])),
+    "nfd, no accents": lambda: byte_bpe(normaliser=normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents()])),
     "gemma": gemma_like,
     "llama": llama_like,
     "metaspace first": lambda: sentence_bpe(pre=pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),

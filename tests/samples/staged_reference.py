@@ -25,7 +25,8 @@ def run_stage(stage: StageGraph, values: dict[str, torch.Tensor]) -> dict[str, t
     with torch.no_grad():
         for k in range(stage.iterations):
             carry = iter(carried)
-            arguments = [next(carry) if p.mode == "carry" else values[p.value][k] if p.mode == "row" else values[p.value]
+            arguments = [next(carry) if p.mode == "carry" else values[p.value][k] if p.mode == "row"
+                         else values[p.value]
                          for p in stage.inputs]
             outputs = module(*arguments)
             carried = list(outputs) if stage.carries else carried

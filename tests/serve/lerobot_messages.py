@@ -73,15 +73,15 @@ class Robot:
 
         self.metadata, self.instructions, self.kinds = metadata, instructions, transport_messages
         empty = transport_messages.Empty
-        call = lambda kind, name, reply: getattr(channel, kind)(  # noqa: E731
+        call = lambda kind, name, reply: getattr(channel, kind)(
             f"/transport.AsyncInference/{name}", lambda m: m.SerializeToString(), reply.FromString)
-        self._ready = call("unary_unary", "Ready", empty)
+        self.ready_call = call("unary_unary", "Ready", empty)
         self._get = call("unary_unary", "GetActions", transport_messages.Actions)
         self._setup = call("unary_unary", "SendPolicyInstructions", empty)
-        self._send = call("stream_unary", "SendObservations", empty)
+        self.send_call = call("stream_unary", "SendObservations", empty)
 
     def ready(self, instructions: RemotePolicyConfig | None = None) -> None:
-        self._ready(self.kinds.Empty(), metadata=self.metadata, timeout=10)
+        self.ready_call(self.kinds.Empty(), metadata=self.metadata, timeout=10)
         self.setup(pickled(instructions or self.instructions))
 
     def setup(self, data: bytes) -> None:
@@ -92,7 +92,8 @@ class Robot:
         if not isinstance(data, bytes):
             data = pickled(TimedObservation(100.0, step, observation, True))
         states = {s: 3 if s + part >= len(data) else 1 if s == 0 else 2 for s in range(0, len(data), part)}
-        self._send(iter([self.kinds.Observation(transfer_state=kind, data=data[s:s + part]) for s, kind in states.items()]),
+        self.send_call(iter([self.kinds.Observation(transfer_state=kind, data=data[s:s + part])
+                             for s, kind in states.items()]),
                    metadata=self.metadata, timeout=10)
 
     def get(self) -> list | None:

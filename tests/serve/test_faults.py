@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +26,10 @@ from vlacompile.serve.refusal import Refusal
 pytest.importorskip("msgpack", reason="the server needs it: pip install 'vlacompile[serve]'")
 pytest.importorskip("websockets", reason="the server needs it: pip install 'vlacompile[serve]'")
 
-from websockets.exceptions import ConnectionClosed  # noqa: E402
-from websockets.sync.client import connect  # noqa: E402
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from vlacompile.serve.messages import pack, unpack  # noqa: E402
+from vlacompile.serve.messages import pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def answered(place, observation) -> np.ndarray:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def settles(condition, seconds: float = 15.0) -> bool:
@@ -86,14 +87,14 @@ def test_what_a_server_holds_after_a_flood_of_nonsense(bundle, observation):
         answered(running.place, observation)
         descriptors_before, threads_before = descriptors(), threading.active_count()
         for i in range(60):
-            with contextlib.suppress(ConnectionClosed, ConnectionError):
-                with connect(f"ws://127.0.0.1:{running.place[1]}", compression=None, max_size=None) as socket_:
-                    socket_.recv()
-                    socket_.send((b"\xc1" * 50, bytes(5_000_000), good[:-5], "text")[i % 4])
-                    if i % 8 < 4:
-                        socket_.recv(10)
-                    else:
-                        socket_.socket.close()  # without a word
+            with (contextlib.suppress(ConnectionClosed, ConnectionError),
+                  connect(f"ws://127.0.0.1:{running.place[1]}", compression=None, max_size=None) as socket_):
+                socket_.recv()
+                socket_.send((b"\xc1" * 50, bytes(5_000_000), good[:-5], "text")[i % 4])
+                if i % 8 < 4:
+                    socket_.recv(10)
+                else:
+                    socket_.socket.close()  # without a word
         assert settles(lambda: running.host.metrics.value("clients") == 0)
         assert settles(lambda: descriptors() <= descriptors_before + 3), "descriptors are left"
         assert settles(lambda: threading.active_count() <= threads_before + 1), "threads are left"
@@ -102,27 +103,28 @@ def test_what_a_server_holds_after_a_flood_of_nonsense(bundle, observation):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_session_that_dies_is_told_to_everybody(bundle, observation):
+def test_a_session_that_dies_is_told_to_everybody(bundle, observation, monkeypatch):
     """A mistake of ours in the session's thread: who waits is refused, who asks is refused, health says 503."""
     with websocket_server(bundle) as running, contextlib.ExitStack() as stack:
-        first, second = (stack.enter_context(connect(f"ws://127.0.0.1:{running.place[1]}", compression=None, max_size=None))
+        first, second = (stack.enter_context(connect(f"ws://127.0.0.1:{running.place[1]}", compression=None,
+                                                     max_size=None))
                          for _ in range(2))
         first.recv(), second.recv()
         entered, release = threading.Event(), threading.Event()
 
-        def broken(session, job):
+        def broken(session):
             entered.set()
             assert release.wait(20)
             raise ZeroDivisionError("a mistake")
 
-        running.host._answer = broken
+        monkeypatch.setattr(vc.Session, "step", broken)
         first.send(pack(observation))
         assert entered.wait(10)
         second.send(pack(observation))
         assert settles(lambda: running.host.metrics.value("queue") == 1)
         release.set()
         assert "the server ends" in first.recv(10) and "its session failed" in second.recv(10)
-        running.host._thread.join(10)
+        assert settles(lambda: not running.host.healthy())
         with pytest.raises(urllib.error.HTTPError, match="503") as unwell:
             urllib.request.urlopen(url(running.place, "/healthz"))
         unwell.value.close()
@@ -130,7 +132,7 @@ def test_a_session_that_dies_is_told_to_everybody(bundle, observation):
         assert "the server ends" in second.recv(10)
 
 
-def test_a_full_queue_over_grpc(bundle):
+def test_a_full_queue_over_grpc(bundle, monkeypatch):
     pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
     from tests.serve.test_grpc_service import FULL, as_robot, episode, grpc_server, refused, robot
 
@@ -141,14 +143,14 @@ def test_a_full_queue_over_grpc(bundle):
         for client in clients:
             client.ready()
             client.send(as_robot(frame))
-        entered, release, answer = threading.Event(), threading.Event(), running.host._answer
+        entered, release, step = threading.Event(), threading.Event(), vc.Session.step
 
-        def slow(session, job):
+        def slow(session):
             entered.set()
             assert release.wait(20)
-            return answer(session, job)
+            step(session)
 
-        running.host._answer = slow
+        monkeypatch.setattr(vc.Session, "step", slow)
         got: list = []
         threads = []
         for number, client in enumerate(clients[:2]):
@@ -195,7 +197,8 @@ def test_health_and_metrics_beside_grpc(bundle, tmp_path):
 
     pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
     (tmp_path / "key").write_text("a-key-of-some-length")
-    command = [sys.executable, "-m", "vlacompile.cli.main", "serve", bundle.path, "--protocol", "lerobot", "--port", "0",
+    command = [sys.executable, "-m", "vlacompile.cli.main", "serve", bundle.path, "--protocol", "lerobot",
+               "--port", "0",
                "--http-port", "0", "--api-key-file", tmp_path / "key", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -22,8 +22,8 @@ from vlacompile.serve.policy_host import PolicyHost
 
 grpc = pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
 
-from vlacompile.serve.grpc_service import GrpcLimits, GrpcServer  # noqa: E402
-from vlacompile.serve.transport_messages import Empty, Observation  # noqa: E402
+from vlacompile.serve.grpc_service import GrpcLimits, GrpcServer
+from vlacompile.serve.transport_messages import Empty, Observation
 
 JOINTS = [f"joint_{i}.pos" for i in range(9)]
 FEATURES = {"observation.state": {"dtype": "float32", "shape": (9,), "names": JOINTS},
@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_and_the_robot_may_go_on(bundle):
     good = as_robot(episode(1)[0])
     with grpc_server(bundle) as running, robot(running) as client:
         refused(lambda: client.send(good), INVALID, "Ready comes first")
-        client._ready(Empty())
+        client.ready_call(Empty())
         refused(lambda: client.send(good), INVALID, "SendPolicyInstructions comes first")
         few = {k: v for k, v in FEATURES.items() if "wrist" not in k}
         refused(lambda: client.ready(RemotePolicyConfig("act", "x", few, 10)), INVALID,
@@ -182,14 +182,15 @@ def test_sizes_parts_and_slow_robots(bundle):
         client.send(as_robot(episode(1)[0]))
         refused(lambda: client.send(bytes(30_000)), INVALID, "more than 20000 bytes")
         refused(lambda: client.send(bytes(19_000), part=12_000), FULL, "")  # gRPC's own limit of a part
-        refused(lambda: client._send(iter([Observation(transfer_state=9, data=b"x")])), INVALID, "a part of no kind")
-        refused(lambda: client._send(iter([Observation(transfer_state=1, data=b"x")])), INVALID, "has no end")
+        refused(lambda: client.send_call(iter([Observation(transfer_state=9, data=b"x")])), INVALID,
+                "a part of no kind")
+        refused(lambda: client.send_call(iter([Observation(transfer_state=1, data=b"x")])), INVALID, "has no end")
 
         def dribble():
             yield Observation(transfer_state=1, data=b"x")
             time.sleep(1)
 
-        refused(lambda: client._send(dribble(), timeout=10), INVALID, "did not arrive in time")
+        refused(lambda: client.send_call(dribble(), timeout=10), INVALID, "did not arrive in time")
 
 
 def test_keys_and_tls(bundle, tmp_path):
@@ -203,7 +204,8 @@ def test_keys_and_tls(bundle, tmp_path):
         place = f"127.0.0.1:{running.place[1]}"
         with grpc.secure_channel(place, trust, name) as channel:
             for metadata in (None, (("authorization", "Api-Key wrong-key-wrong-key"),)):
-                refused(Robot(channel, INSTRUCTIONS, metadata).ready, grpc.StatusCode.UNAUTHENTICATED, "a key is needed")
+                refused(Robot(channel, INSTRUCTIONS, metadata).ready, grpc.StatusCode.UNAUTHENTICATED,
+                        "a key is needed")
             Robot(channel, INSTRUCTIONS, (("authorization", f"Api-Key {KEY}"),)).ready()
         with robot(running) as plain:
             refused(plain.ready, grpc.StatusCode.UNAVAILABLE, "")
@@ -238,19 +240,19 @@ def test_robots_that_left_do_not_keep_one_out(bundle):
                 assert np.array_equal(torch.stack([a.action for a in client.get()]).numpy(), want)
 
 
-def test_ending_answers_what_is_being_answered(bundle):
+def test_ending_answers_what_is_being_answered(bundle, monkeypatch):
     observation = episode(1)[0]
     with grpc_server(bundle) as running, robot(running) as client:
         client.ready()
         client.send(as_robot(observation))
-        entered, release, answer = threading.Event(), threading.Event(), running.host._answer
+        entered, release, step = threading.Event(), threading.Event(), vc.Session.step
 
-        def slow(session, job):
+        def slow(session):
             entered.set()
             assert release.wait(20)
-            return answer(session, job)
+            step(session)
 
-        running.host._answer = slow
+        monkeypatch.setattr(vc.Session, "step", slow)
         got = []
         waiting = threading.Thread(target=lambda: got.append(client.get()))
         waiting.start()

@@ -27,10 +27,10 @@ msgpack = pytest.importorskip("msgpack", reason="the server needs it: pip instal
 pytest.importorskip("websockets", reason="the server needs it: pip install 'vlacompile[serve]'")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:openpi_client")
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus  # noqa: E402
-from websockets.sync.client import connect  # noqa: E402
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import connect
 
-from vlacompile.serve.messages import pack, unpack  # noqa: E402
+from vlacompile.serve.messages import pack, unpack
 
 KEY = "a-key-of-some-length"
 
@@ -328,28 +328,28 @@ def test_too_many_clients(late_fusion_bundle):
 
 
 @contextlib.contextmanager
-def held(host):
-    """The session's thread waits inside a request until the block ends."""
-    release, entered, answer = threading.Event(), threading.Event(), host._answer
+def held():
+    """Every session waits inside its step until the block ends."""
+    release, entered, step = threading.Event(), threading.Event(), vc.Session.step
 
-    def slow(session, job):
+    def slow(session):
         entered.set()
         assert release.wait(20)
-        return answer(session, job)
+        step(session)
 
-    host._answer = slow
-    try:
-        yield entered, release
-    finally:
-        release.set()
-        host._answer = answer
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vc.Session, "step", slow)
+        try:
+            yield entered, release
+        finally:
+            release.set()
 
 
 def test_a_full_queue_refuses_at_once_and_answers_what_waits(late_fusion_bundle):
     observation = pack(episode_of(policies.late_fusion(), 1)[0])
     with websocket_server(late_fusion_bundle, queue_length=2) as running, contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(raw(running.place)) for _ in range(4)]
-        with held(running.host) as (entered, _):
+        with held() as (entered, _):
             sockets[0].send(observation)
             assert entered.wait(10)
             for i in (1, 2):
@@ -366,7 +366,7 @@ def test_a_full_queue_refuses_at_once_and_answers_what_waits(late_fusion_bundle)
 def test_ending_answers_what_is_being_answered(late_fusion_bundle):
     observation = episode_of(policies.late_fusion(), 1)[0]
     with websocket_server(late_fusion_bundle) as running, raw(running.place) as busy, raw(running.place) as idle:
-        with held(running.host) as (entered, release):
+        with held() as (entered, release):
             busy.send(pack(observation))
             assert entered.wait(10)
             closing = running.loop.start(running.server.close())
@@ -387,7 +387,7 @@ def test_ending_answers_what_is_being_answered(late_fusion_bundle):
 def test_a_client_that_leaves_while_it_waits(late_fusion_bundle):
     observation = pack(episode_of(policies.late_fusion(), 1)[0])
     with websocket_server(late_fusion_bundle) as running, raw(running.place) as stays:
-        with held(running.host) as (entered, _):
+        with held() as (entered, _):
             with raw(running.place) as leaves:
                 leaves.send(observation)
                 assert entered.wait(10)

@@ -1,5 +1,5 @@
-"""Second oracles: SentencePiece itself for a model that it trained, the C++ tokenizers that executorch ships, and the C API
-of onnxruntime-extensions."""
+"""Second oracles: SentencePiece itself for a model that it trained, the C++ tokenizers that executorch ships, and the C
+API of onnxruntime-extensions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def converted(model) -> str:
             parts = [(piece[:k], piece[k:]) for k in range(1, len(piece)) if piece[:k] in ids and piece[k:] in ids]
             merges += sorted(parts, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
     return json.dumps({
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "post_processor": None, "decoder": None,
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "post_processor": None,
+        "decoder": None,
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
         "pre_tokenizer": None,

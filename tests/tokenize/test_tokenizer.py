@@ -32,7 +32,8 @@ def taken(kind: str) -> tuple[Original, Tokenizer, bytes]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_the_originals(kind):
-    """On instructions, languages, odd and random text, and characters of all scripts (every one when a bundle is built)."""
+    """On instructions, languages, odd and random text, and characters of all scripts (every one when a bundle is
+    built)."""
     original, tokenizer, table = taken(kind)
     checked = check_tokenizer(original.to_str(), tokenizer, table, stride=101)
     assert checked.texts > 1_500 and checked.ids > checked.texts
@@ -40,7 +41,8 @@ def test_ids_are_the_originals(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=40, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text("ab '\n\r\t▁1é\u0301<|s>", max_size=40))
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+       | st.text("ab '\n\r\t▁1é\u0301<|s>", max_size=40))
 def test_ids_of_any_text(kind, text):
     original, _, table = taken(kind)
     compare_ids(original, table, [text])
@@ -73,9 +75,12 @@ FAULTS = {
     "no composition": ("qwen2", lambda t: {"normalise": t.normalise[:-1]}),
     "another splitting rule": ("qwen2", lambda t: {"split": (replace(t.split[0], option=3),)}),
     "no splitting of digits": ("digits", lambda t: {"split": t.split[1:]}),
-    "a character of another class": ("gpt2", lambda t: {"split": (replace(t.split[0], spans=without_letters(t.split[0].spans)),)}),
+    "a character of another class": ("gpt2",
+                                     lambda t: {"split": (replace(t.split[0],
+                                                                  spans=without_letters(t.split[0].spans)),)}),
     "a lost added token": ("gpt2", lambda t: {"added": t.added[1:]}),
-    "a token that leaves its blanks": ("gpt2", lambda t: {"added": tuple(replace(a, strip_left=False) for a in t.added)}),
+    "a token that leaves its blanks": ("gpt2",
+                                       lambda t: {"added": tuple(replace(a, strip_left=False) for a in t.added)}),
     "no prefix": ("llama", lambda t: {"prefix": ()}),
     "no blank in front": ("metaspace first", lambda t: {"transform": t.transform[:1]}),
     "unknown characters not fused": ("unknown, fused", lambda t: {"model": replace(t.model, fuse_unknown=False)}),
@@ -187,7 +192,8 @@ def test_an_ending_is_put_behind_once():
 
 
 @pytest.mark.parametrize("data, at", [(b"ab\xff", 2), (b"\xc3", 0), (b"a\xc0\x80", 1), (b"\xed\xa0\x80", 0),
-                                      (b"\xf4\x90\x80\x80", 0), (b"\xe2\x82", 0), (b"x\x80", 1), (b"\xf8\x88\x80\x80\x80", 0)])
+                                      (b"\xf4\x90\x80\x80", 0), (b"\xe2\x82", 0), (b"x\x80", 1),
+                                      (b"\xf8\x88\x80\x80\x80", 0)])
 def test_what_is_not_utf8_is_refused(data, at):
     """The original takes Python strings, which cannot hold it."""
     runtime = RuntimeTokenizer(taken("gpt2")[2])

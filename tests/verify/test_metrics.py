@@ -63,7 +63,8 @@ def test_few_numbers_are_not_refused_by_chance(numbers):
             pairs = list(zip(ours, full, strict=True))
             limits = [within_precision(tolerance("f32", "chunk").limit(f), compare(o, f).worst(usually(pairs, f)),
                                        Metrics(0.0, 0.0, 1.0), numbers) for o, f in pairs]
-            bad += not all(compare(got, o).within(limit) for got, (o, _), limit in zip(other, pairs, limits, strict=True))
+            bad += not all(compare(got, o).within(limit)
+                           for got, (o, _), limit in zip(other, pairs, limits, strict=True))
         return bad / 300
 
     assert refused(1.0) <= 0.02
@@ -72,7 +73,8 @@ def test_few_numbers_are_not_refused_by_chance(numbers):
 
 def test_integers_and_zeros_usually_do_not_move():
     zeros, ones = np.zeros(4, np.float32), np.ones(4, np.float32)
-    assert usually([(ones, zeros)], zeros) == usually([(ones.astype(int),) * 2], ones.astype(int)) == Metrics(0.0, 0.0, 1.0)
+    assert usually([(ones, zeros)], zeros) == usually([(ones.astype(int),) * 2],
+                                                      ones.astype(int)) == Metrics(0.0, 0.0, 1.0)
     assert usually([(ones * np.inf, ones)], ones) == Metrics(0.0, 0.0, 1.0)
 
 

@@ -1,4 +1,5 @@
-"""From the node that the compiler names to the line of the model that it comes from, and to the rewrite that would help."""
+"""From the node that the compiler names to the line of the model that it comes from, and to the rewrite that would
+help."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _BY_WORDS = (
     ("_M_range_check", "give every use of a dequantised weight a DequantizeLinear of its own"),
 )
 _BY_KIND = {
-    "crashed": "give the stage to another engine ([stages] tvm = [...]), or write its layers in fp16 by a rule, to find "
+    "crashed": "give the stage to another engine ([stages] tvm = [...]), or write its layers in fp16 by a rule, "
+               "to find "
                "the one at fault",
     "timeout": "split the stage ([stages] min_flops), or allow more time with --seconds",
     "rejected": OTHERWISE,
@@ -35,7 +37,8 @@ def advice(model: ir.Model, refusal: Refusal) -> str:
 
 
 def origin(model: ir.Model, name: str) -> str:
-    """The line of the model's source that a node comes from, as the emitter wrote it down; "" where nothing is known."""
+    """The line of the model's source that a node comes from, as the emitter wrote it down; "" where nothing is
+    known."""
     node = _named(model, name)
     return "" if node is None or not node.doc_string else node.doc_string
 

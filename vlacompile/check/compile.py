@@ -31,7 +31,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Attempt:
-    """compiler: package and version; "" where it died before it said so. Exactly one of refusal and compiled is there."""
+    """compiler: package and version; "" where it died before it said so. Exactly one of refusal and compiled is
+    there."""
 
     compiler: str
     engine_bytes: int
@@ -44,7 +45,7 @@ def require_compiler(python: str = sys.executable) -> None:
     if python == sys.executable:
         there = importlib.util.find_spec("tensorrt_rtx") is not None
     else:
-        there = subprocess.run([python, "-c", "import tensorrt_rtx"], capture_output=True).returncode == 0
+        there = subprocess.run([python, "-c", "import tensorrt_rtx"], capture_output=True, check=False).returncode == 0
     if not there:
         raise ConfigError("NVIDIA's compiler is not installed", where=python, why="there is no module tensorrt_rtx",
                           fix=f"pip install 'vlacompile[rtx]' ({PACKAGE}, x86-64; it needs no GPU)")
@@ -58,7 +59,7 @@ def compile_stage(model: Path, *, capability: str = CAPABILITY, seconds: float =
         worker = Path(__file__).with_name("worker.py")
         try:
             done = subprocess.run([python, str(worker), str(model), str(result), capability], capture_output=True,
-                                  timeout=seconds)
+                                  timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
             return _refused("timeout", f"it took more than {seconds:g} s")
         if not result.is_file():

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kernel:
-    """kind: as the log has it (gemm, kgen, runtime_fusion, correlation, ...). inputs, constants, outputs: element types.
-    nodes: names of the ONNX nodes that it computes, or parts of them."""
+    """kind: as the log has it (gemm, kgen, runtime_fusion, correlation, ...). inputs, constants, outputs: element
+    types. nodes: names of the ONNX nodes that it computes, or parts of them."""
 
     name: str
     kind: str

@@ -74,20 +74,24 @@ class BundleCheck:
 
     def as_dict(self) -> dict:
         """Names, counts, bytes and versions; no paths."""
-        return {"policy": self.policy, "target": self.target, "recipe": self.recipe, "label": LABEL, "passed": self.passed,
+        return {"policy": self.policy, "target": self.target, "recipe": self.recipe, "label": LABEL,
+                "passed": self.passed,
                 "stages": [asdict(s) | {"passed": s.passed} for s in self.stages]}
 
     def require(self) -> BundleCheck:
-        """Raises EmitError for the first stage that is not taken, or else for the first that is not what was planned."""
+        """Raises EmitError for the first stage that is not taken, or else for the first that is not what was
+        planned."""
         for s in sorted(self.stages, key=lambda s: s.refusal is None):
             if s.refusal is not None:
                 r = s.refusal
                 at = f', node "{r["node"]}"' if r["node"] else ""
                 raise EmitError(f'TensorRT {_VERBS[r["kind"]]} the stage "{s.stage}"',
-                                where=f'{self.bundle}, stage "{s.stage}"{at}' + (f', {r["origin"]}' if r["origin"] else ""),
+                                where=f'{self.bundle}, stage "{s.stage}"{at}'
+                                + (f', {r["origin"]}' if r["origin"] else ""),
                                 why=r["why"], fix=r["fix"])
             if s.faults:
-                raise EmitError(f'the engine of "{s.stage}" is not what was planned', where=f'{self.bundle}, stage "{s.stage}"',
+                raise EmitError(f'the engine of "{s.stage}" is not what was planned',
+                                where=f'{self.bundle}, stage "{s.stage}"',
                                 why="; ".join(s.faults),
                                 fix="see the stage's row with --json; a layer that is not fused can be given another "
                                 "precision by a rule of the recipe")
@@ -106,7 +110,8 @@ def check_bundle(path: str | Path, *, seconds: float | None = None, python: str 
     check_files(bundle)
     staged = [s for s in bundle.plan.stages if s.build is not None]
     if not staged:
-        raise BundleError("the bundle has no engines to build", where=str(path), why=f'target "{bundle.plan.target}" is no board',
+        raise BundleError("the bundle has no engines to build", where=str(path),
+                          why=f'target "{bundle.plan.target}" is no board',
                           fix="build it for one: `vlacompile targets`")
     found = []
     for stage in staged:
@@ -136,7 +141,8 @@ def judge(name: str, build: Build, model: ir.Model, attempt: Attempt) -> StageCh
                       tuple(_faults(build, attempt.engine_bytes, compiled, counts)))
 
 
-def _computed(products: tuple[ir.Node, ...], compiled: Compiled, good: Callable[[Kernel], bool]) -> tuple[int, tuple[str, ...]]:
+def _computed(products: tuple[ir.Node, ...], compiled: Compiled,
+              good: Callable[[Kernel], bool]) -> tuple[int, tuple[str, ...]]:
     """(how many of the products a kernel computes as planned, names of the others)"""
     there = frozenset().union(*(k.nodes for k in compiled.kernels if good(k)))
     missing = tuple(n.name for n in products if n.name not in there)
@@ -163,7 +169,8 @@ def _faults(build: Build, engine: int, compiled: Compiled, counts: Iterable[Coun
     if not build.engine_bytes_min <= engine <= build.engine_bytes_max:
         yield f"the engine has {engine} bytes, not {build.engine_bytes_min} to {build.engine_bytes_max}"
     if compiled.activation_bytes > build.activation_bytes:
-        yield f"it needs {compiled.activation_bytes} bytes of activations, at most {build.activation_bytes} were planned"
+        yield (f"it needs {compiled.activation_bytes} bytes of activations, "
+               f"at most {build.activation_bytes} were planned")
     for c in counts:
         if not c.good:
             names = f": not {', '.join(c.missing[:3])}" + (", ..." if len(c.missing) > 3 else "") if c.missing else ""

@@ -1,4 +1,5 @@
-"""A process that compiles one ONNX file with TensorRT-RTX and writes down what it saw: `python worker.py MODEL RESULT CC`.
+"""A process that compiles one ONNX file with TensorRT-RTX and writes down what it saw: `python worker.py MODEL RESULT
+CC`.
 
 It may be killed by the compiler at any time; a result that is not there is one, too. Imports nothing of vlacompile, so
 that any interpreter that has the package can run it.

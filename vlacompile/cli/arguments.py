@@ -38,7 +38,8 @@ def add_what_if(parser) -> None:
     parser.add_argument("--target", "-t", action="append", default=[], metavar="T",
                         help="a board and mode, as orin-nano-8gb@15w; may be repeated")
     parser.add_argument("--precision", choices=SCHEMES, help="of all layers, instead of what was built")
-    parser.add_argument("--iterations", type=positive, metavar="K", help="of denoising loops, instead of what was built")
+    parser.add_argument("--iterations", type=positive, metavar="K",
+                        help="of denoising loops, instead of what was built")
     parser.add_argument("--cameras", type=positive, metavar="N",
                         help="instead of what was built; stages that read several images are not changed")
     parser.add_argument("--execute", type=positive, metavar="H",

@@ -30,7 +30,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--tensorrt", metavar="BUNDLE", required=True, help="a NAME.vlab directory, built for a board")
     parser.add_argument("--seconds", type=positive, default=None, metavar="N", help="limit per stage (default: 900)")
     parser.add_argument("--record", metavar="FILE", help="also write the result to a .json file")
-    parser.add_argument("--python", metavar="PATH", default=None, help="an interpreter that has tensorrt_rtx (default: this)")
+    parser.add_argument("--python", metavar="PATH", default=None,
+                        help="an interpreter that has tensorrt_rtx (default: this)")
 
 
 def run(args, terminal: Terminal) -> None:
@@ -40,7 +41,8 @@ def run(args, terminal: Terminal) -> None:
 
         from vlacompile.check.tensorrt import check_bundle
 
-        report = check_bundle(args.tensorrt, seconds=args.seconds, python=args.python or sys.executable, progress=phases)
+        report = check_bundle(args.tensorrt, seconds=args.seconds, python=args.python or sys.executable,
+                              progress=phases)
     if args.record:
         path = Path(args.record)
         path.parent.mkdir(parents=True, exist_ok=True)

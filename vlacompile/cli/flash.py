@@ -42,7 +42,8 @@ NOTHING_LOST = "the device has what was current, and what arrived; the same comm
 
 def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="a NAME.vlab directory")
-    parser.add_argument("host", metavar="HOST", nargs="?", help="as for ssh: user@name, or an alias of its configuration")
+    parser.add_argument("host", metavar="HOST", nargs="?",
+                        help="as for ssh: user@name, or an alias of its configuration")
     parser.add_argument("--fleet", metavar="FILE", help="a TOML file of hosts, instead of HOST")
     parser.add_argument("--status", metavar="HOST", help="say what a device has")
     parser.add_argument("--rollback", nargs="+", metavar=("HOST", "POLICY"), help="make the other slot current again")
@@ -53,11 +54,14 @@ def add_arguments(parser) -> None:
                         help="ONNX Runtime's library for the device, here (default: the installed one for the same "
                              "processor, build/ARCH for others, then what the device has)")
     parser.add_argument("--tensorrt", metavar="DIR", help="where libvlart_tensorrt*.so are on the device")
-    parser.add_argument("--tvm", metavar="DIR", help="where libtvm_*.so are on the device, for stages that TVM compiled")
+    parser.add_argument("--tvm", metavar="DIR",
+                        help="where libtvm_*.so are on the device, for stages that TVM compiled")
     parser.add_argument("--runtime", metavar="DIR", help="vlart-run and vlart-build for the device, here")
     parser.add_argument("--board", metavar="NAME", help="what the device is, where its device tree does not say")
-    parser.add_argument("--unit", action="store_true", help="also install a systemd user unit that repeats the self-test")
-    parser.add_argument("--keep", type=positive, default=2, metavar="N", help="bundles whose files stay there (default: 2)")
+    parser.add_argument("--unit", action="store_true",
+                        help="also install a systemd user unit that repeats the self-test")
+    parser.add_argument("--keep", type=positive, default=2, metavar="N",
+                        help="bundles whose files stay there (default: 2)")
     parser.add_argument("--uncalibrated", action="store_true", help=UNCALIBRATED)
     parser.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
 
@@ -84,7 +88,8 @@ def run(args, terminal: Terminal) -> None:
 def _options(args, terminal: Terminal):
     from vlacompile.deploy.flash import Options
 
-    return Options(args.root, args.ort, args.tensorrt, args.tvm, args.board, Path(args.runtime) if args.runtime else None,
+    return Options(args.root, args.ort, args.tensorrt, args.tvm, args.board,
+                   Path(args.runtime) if args.runtime else None,
                    Path(args.ort_library) if args.ort_library else None, args.keep,
                    args.unit, Path(args.ssh_config) if args.ssh_config else None, batch=not terminal.err.is_terminal,
                    uncalibrated=args.uncalibrated)
@@ -114,7 +119,8 @@ def _flash(args, terminal: Terminal) -> None:
         with words:
             terminal.err.print(f"  {host:<24.24}  {text}"[:80], soft_wrap=True)
     found = flash_fleet(bundle, fleet, options, progress)
-    terminal.show({"hosts": {host: _document(f) for host, f in found.items()}}, lambda console: _print_fleet(console, found))
+    terminal.show({"hosts": {host: _document(f) for host, f in found.items()}},
+                  lambda console: _print_fleet(console, found))
     require_all(found)
 
 
@@ -127,13 +133,16 @@ def _print_one(console: Console, done) -> None:
     if done.current:
         console.print(f"slot {done.slot} is current, as it was; its self-test passed again")
     else:
-        console.print(f"slot {done.slot} is current now; {'before, slot ' + done.before if done.before else 'the first'}")
-        console.print(f"sent {done.sent / 1e6:.1f} of {done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s; the rest was there")
+        before = f"before, slot {done.before}" if done.before else "the first"
+        console.print(f"slot {done.slot} is current now; {before}")
+        console.print(f"sent {done.sent / 1e6:.1f} of {done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s; the rest "
+                      f"was there")
     console.print(done.said, soft_wrap=True)
     if done.unit:
         console.print(f"unit {done.unit}: a robot's own unit says Requires=, After= and PartOf= it", soft_wrap=True)
         if not done.lingers:
-            console.print("it starts at the first log-in; there, `sudo loginctl enable-linger $USER` lets it start with the "
+            console.print("it starts at the first log-in; there, `sudo loginctl enable-linger $USER` lets it start "
+                          "with the "
                           "device", soft_wrap=True)
 
 
@@ -186,7 +195,8 @@ def _print_status(console: Console, status) -> None:
         table.add_column(title, overflow="fold")
     for p in status.policies:
         for slot in p.slots:
-            table.add_row(p.name, slot.name, slot.identity[:12], slot.passed or "not yet", "current" if slot.current else "")
+            table.add_row(p.name, slot.name, slot.identity[:12], slot.passed or "not yet",
+                          "current" if slot.current else "")
     console.print(table)
     for p in status.policies:
         console.print(f"\n{p.name}" + (f", unit {p.unit}" if p.unit else ""), style="bold", soft_wrap=True)

@@ -33,7 +33,8 @@ def run(args, terminal: Terminal) -> None:
 
     if args.install is not None:
         if args.install not in ENVIRONMENTS:
-            raise ConfigError(f'no frontend environment is called "{args.install}"', where="vlacompile frontends --install",
+            raise ConfigError(f'no frontend environment is called "{args.install}"',
+                              where="vlacompile frontends --install",
                               why=nearest(args.install, ENVIRONMENTS), fix="see `vlacompile frontends`")
         with terminal.phases() as phases:
             ENVIRONMENTS[args.install].install(phases, tuple(args.also))

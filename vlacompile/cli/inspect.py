@@ -84,7 +84,8 @@ def _commands(bundle) -> list[str]:
     found = commands(bundle.plan)
     if not found:
         raise BundleError("the bundle has no engines to build", where=str(bundle.path),
-                          why=f'target "{bundle.plan.target}" is no board', fix="build it for one: `vlacompile targets`")
+                          why=f'target "{bundle.plan.target}" is no board',
+                          fix="build it for one: `vlacompile targets`")
     return found
 
 
@@ -146,11 +147,12 @@ def _loop(name: str, s: Sampling, recorded: bool = True) -> str:
     engine = "one engine for all" if s.form == "fused" else "one engine run each"
     if s.solver == AS_WRITTEN:
         return f"{name}: {s.iterations} iterations as written, {engine}"
-    return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error {s.error:.3g} of a "
+    return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error "
+            f"{s.error:.3g} of a "
             f"dimension's spread{'' if recorded else ' on generated observations'}, {s.budget:.3g} allowed")
 
 
-def _precision_rows(plan) -> list[tuple[str, ...]]:
+def precision_rows(plan) -> list[tuple[str, ...]]:
     """A row per stage: how many layers got what, what they weigh and take, and the block that loses most by itself."""
     rows = []
     for stage in plan.stages:
@@ -207,7 +209,8 @@ def _print(console: Console, plan, document: dict) -> None:
     if plan.lanes:
         console.print("\nClocks, from slow to fast", style="bold")
         for i, lane in enumerate(plan.lanes):
-            console.print(f"{lane.name} ({lane.clock_hz:g} Hz, at most {lane.max_age_ms} ms old): {_stages_of(plan, i)}")
+            clock = f"{lane.clock_hz:g} Hz, at most {lane.max_age_ms} ms old"
+            console.print(f"{lane.name} ({clock}): {_stages_of(plan, i)}")
         console.print(f"control loop: {_stages_of(plan, len(plan.lanes))}")
     if plan.backbones:
         console.print("\nBackbones, of which a session runs one; the first unless another is selected", style="bold")
@@ -228,7 +231,7 @@ def _print_precision(console: Console, plan, document: dict) -> None:
         return
     console.print("\nPrecision", style="bold")
     if document["precisions"]:
-        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), _precision_rows(plan)))
+        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), precision_rows(plan)))
     if found is not None:
         for line in (f"{plan.recipe} was asked", *carried_lines(found), *error_lines(found)):
             console.print(line, soft_wrap=True)

@@ -35,7 +35,7 @@ def _print_all(console: Console, rows: list[dict]) -> None:
 
 
 def print_one(console: Console, document: dict) -> None:
-    lines = list(_flat(document))
+    lines = list(flat(document))
     width = max(len(key) for key, _ in lines)
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, min_width=width)
@@ -45,10 +45,10 @@ def print_one(console: Console, document: dict) -> None:
     console.print(table)
 
 
-def _flat(table: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(table: dict, prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif isinstance(value, (list, tuple)):
             yield prefix + key, ", ".join(_item(x) for x in value) or "-"
         else:

@@ -135,10 +135,11 @@ def _run(argv: list[str], terminal: Terminal) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the outermost frame
         if "--traceback" in argv:
             traceback.print_exc()
-        terminal.error(VlaError(f"{type(error).__name__}: {error}", where=f"vlacompile {argv[0]}" if argv else "vlacompile",
+        terminal.error(VlaError(f"{type(error).__name__}: {error}",
+                                where=f"vlacompile {argv[0]}" if argv else "vlacompile",
                                 why="this is a bug in vlacompile, not in what you gave it",
                                 fix="run it again with --traceback and report what it prints"))
         return UNEXPECTED

@@ -38,7 +38,8 @@ EVERY_S = 2.0  # between lines of progress
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", nargs="*", help="a NAME.vlab directory; several are measured together")
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="*",
+                        help="a NAME.vlab directory; several are measured together")
     add_what_if(parser)
     parser.add_argument("--backbone", metavar="NAME", help="of bundles with several (default: the first one)")
     parser.add_argument("--measure", action="store_true",
@@ -131,7 +132,8 @@ def print_modelled(console: Console, plan, found: dict) -> None:
         table.add_row(s.stage, str(s.iterations), f"{s.operations / 1e9:.4g}", f"{s.weights / 1e6:.2f}",
                       f"{s.read / 1e6:.2f}", str(s.products))
     console.print(table)
-    console.print(f"NVIDIA's compiler for SM86 made {factors.kernels[0]:.1f} to {factors.kernels[1]:.1f} kernels of a product; "
+    console.print(f"NVIDIA's compiler for SM86 made {factors.kernels[0]:.1f} to {factors.kernels[1]:.1f} kernels of a "
+                  f"product; "
                   "a loop reads its weights in every iteration", style="dim")
     console.print()
     for m, target in zip(found["boards"], found["targets"], strict=True):
@@ -153,7 +155,8 @@ def print_modelled(console: Console, plan, found: dict) -> None:
                           "" if m.joules is None else f"{1e3 * m.joules:.1f}",
                           f"{m.actions_per_s:.0f}" if m.actions_per_s else "")
         console.print(table)
-        console.print(f"modelled as well: times within a factor of {factors.time:.2f}, memory of {factors.memory:.2f}, energy "
+        console.print(f"modelled as well: times within a factor of {factors.time:.2f}, memory of {factors.memory:.2f}, "
+                      f"energy "
                       f"of {factors.joules:.2f}, either way", style="dim")
 
 
@@ -174,7 +177,8 @@ def _summary(m, target, factors) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column()
-    grid.add_row(f"{m.same / 1e3:.2f} ms", f"a replan with the same instruction ({between(m.same / 1e3, factors.time)})")
+    grid.add_row(f"{m.same / 1e3:.2f} ms",
+                 f"a replan with the same instruction ({between(m.same / 1e3, factors.time)})")
     grid.add_row(f"{m.new / 1e3:.2f} ms", f"a replan with a new one ({between(m.new / 1e3, factors.time)})")
     if m.actions_per_s:
         grid.add_row(f"{m.actions_per_s:.0f} /s", f"actions at most, h = {m.execute} executed per chunk "
@@ -238,7 +242,8 @@ WORDS = {"same": "replan, same instruction", "new": "replan, new instruction", "
 
 def stage_words(plan) -> dict[str, str]:
     """{series: stage}; of a loop, with how many iterations one time is of."""
-    return {f"stage {s.name}": s.name + (f", {s.iterations} iterations" if s.iterations > 1 else "") for s in plan.stages}
+    return {f"stage {s.name}": s.name + (f", {s.iterations} iterations" if s.iterations > 1 else "")
+            for s in plan.stages}
 
 
 def _compare(args, terminal: Terminal) -> None:
@@ -274,7 +279,8 @@ def print_differences(console: Console, rows) -> None:
         table.add_column(title, justify="left" if not title else "right", no_wrap=True)
     for d in rows:
         words = "may be chance" if d.p > SIGNIFICANT else ("slower" if d.ratio > 1 else "faster")
-        table.add_row(WORDS.get(d.series, d.series.removeprefix("stage ")), f"{d.first / 1e3:.3f}", f"{d.second / 1e3:.3f}",
+        table.add_row(WORDS.get(d.series, d.series.removeprefix("stage ")), f"{d.first / 1e3:.3f}",
+                      f"{d.second / 1e3:.3f}",
                       f"{d.ratio:.2f}", f"{words}, p = {d.p:.2g}")
     console.print(table)
 

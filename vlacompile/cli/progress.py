@@ -6,6 +6,7 @@ import contextlib
 import io
 import time
 from collections.abc import Iterator
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -41,7 +42,7 @@ class Phases:
             self.console.print(f"  {name:<{WIDTH}}", end="", soft_wrap=True)
             self.console.file.flush()
 
-    def __enter__(self) -> Phases:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind, *_) -> None:

@@ -69,7 +69,8 @@ def run(args, terminal: Terminal) -> None:
             from vlacompile.verify.replay import replay
 
             try:
-                parity = replay(bundle.path, read_frames(bundle.path / GOLDEN_FILE), tuple(bundle.manifest["provenance"]["outputs"]),
+                parity = replay(bundle.path, read_frames(bundle.path / GOLDEN_FILE),
+                                tuple(bundle.manifest["provenance"]["outputs"]),
                                 stand_in=any(s.backend == "tensorrt" for s in bundle.plan.stages))
             except RuntimeFailure as error:  # a stage of another machine, say
                 raise RuntimeFailure(error.what, where=error.where, why=error.why, status=error.status,
@@ -95,8 +96,10 @@ def _read_check(path: str, bundle) -> dict:
         stages = [s["stage"] for s in found["stages"]]
         label, planned = found["label"], [s["build"]["weight_bytes"] for s in found["stages"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError("a check cannot be read", where=path, why=f"{type(error).__name__}: {error}", fix=fix) from error
+        raise BundleError("a check cannot be read", where=path, why=f"{type(error).__name__}: {error}",
+                          fix=fix) from error
     builds = {s.name: s.build.weight_bytes for s in bundle.plan.stages if s.build is not None}
     if dict(zip(stages, planned, strict=True)) != builds or not isinstance(label, str):
-        raise ConfigError("the check is of another bundle", where=path, why=f"it has the stages {', '.join(stages) or 'none'}", fix=fix)
+        raise ConfigError("the check is of another bundle", where=path,
+                          why=f"it has the stages {', '.join(stages) or 'none'}", fix=fix)
     return found

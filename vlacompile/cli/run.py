@@ -53,10 +53,14 @@ def run(args, terminal: Terminal) -> None:
             steps_ms, stages = _replay(session, frames, args.repeat)
             plan = session.plan
             values = {b.name: b.value for b in plan.backbones}
-            output = plan.values[values.get(args.backbone, plan.action.value)].name if plan.action else bundle.manifest["provenance"]["outputs"][0]
+            if plan.action:
+                output = plan.values[values.get(args.backbone, plan.action.value)].name
+            else:
+                output = bundle.manifest["provenance"]["outputs"][0]
             chunk = session.read(output)
     document = {
-        "bundle": str(bundle.path), "frames": len(frames), "repeat": args.repeat, "threads": args.threads, "stand_in": args.stand_in,
+        "bundle": str(bundle.path), "frames": len(frames), "repeat": args.repeat, "threads": args.threads,
+        "stand_in": args.stand_in,
         "step_ms": {"median": statistics.median(steps_ms), "min": min(steps_ms), "max": max(steps_ms)},
         "stages": stages, "output": output, "shape": list(chunk.shape), "last": chunk.tolist(),
     }
@@ -96,7 +100,8 @@ def _print(console: Console, plan, document: dict, chunk) -> None:
     if document["stand_in"]:
         console.print(f"\n{STAND_IN}")
     step = document["step_ms"]
-    console.print(f"\nstep: median {step['median']:.2f} ms, min {step['min']:.2f}, max {step['max']:.2f}", soft_wrap=True)
+    console.print(f"\nstep: median {step['median']:.2f} ms, min {step['min']:.2f}, max {step['max']:.2f}",
+                  soft_wrap=True)
     rows = chunk.reshape(-1, chunk.shape[-1]) if chunk.ndim else chunk.reshape(1, 1)
     console.print(f"\n{document['output']} {document['shape']} of the last frame", style="bold", soft_wrap=True)
     for row in rows[:ROWS]:

@@ -44,7 +44,8 @@ class Terminal:
 
     def error(self, error: VlaError) -> None:
         """Four lines for a person; in JSON mode the same fields join the verb's document."""
-        lines = [("error: ", error.what), ("  where: ", error.where), ("  why:   ", error.why), ("  fix:   ", error.fix)]
+        lines = [("error: ", error.what), ("  where: ", error.where), ("  why:   ", error.why),
+                 ("  fix:   ", error.fix)]
         for i, (head, text) in enumerate(lines):
             self.err.print(head, style="bold red" if i == 0 else "dim", end="", soft_wrap=True)
             self.err.print(" ".join(str(text).split()), style="bold" if i == 0 else None, soft_wrap=True)

@@ -36,12 +36,13 @@ DRAWS = 4  # of golden inputs, until none of them is decided by last bits
 
 
 def golden(policy: Policy, staged: Staged, written: Program | None, recipe: VerifyRecipe,
-           spoken: tuple[SpokenText, ...] = (), traced: Program | None = None) -> tuple[list[Frame], dict[str, Metrics]]:
+           spoken: tuple[SpokenText, ...] = (),
+           traced: Program | None = None) -> tuple[list[Frame], dict[str, Metrics]]:
     """Golden frames: inputs (of a history the newest observation), what the original function returns for them and
     for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph
     is from the original function, per output. written: the graph that the original function is compared with, where a
-    loop was given fewer evaluations than that; None: the staged one. traced: the program as it was traced. Inputs on which
-    the last bits of floats alone decide what comes out are drawn again, all of them.
+    loop was given fewer evaluations than that; None: the staged one. traced: the program as it was traced. Inputs on
+    which the last bits of floats alone decide what comes out are drawn again, all of them.
     Raises ParityError when it is another function."""
     recorder = _Recorder(policy, staged, written, traced)
     for seed in range(recipe.seed, recipe.seed + DRAWS):
@@ -53,22 +54,25 @@ def golden(policy: Policy, staged: Staged, written: Program | None, recipe: Veri
 
 
 class _IllConditioned(Exception):
-    """A golden frame differs by no more than what the last bits of floats make of it, and by so much that an engine, which
-    adds in another order, may come to differ by more than the limits allow."""
+    """A golden frame differs by no more than what the last bits of floats make of it, and by so much that an engine,
+    which adds in another order, may come to differ by more than the limits allow."""
 
 
 class _Recorder:
-    """values_of: {node of the staged program: name of the value}. coarse: the type with the fewest digits that the policy
-    computes in, where that is not what stages compute in; its own outputs then do not follow from theirs to the last digit."""
+    """values_of: {node of the staged program: name of the value}. coarse: the type with the fewest digits that the
+    policy computes in, where that is not what stages compute in; its own outputs then do not follow from theirs to the
+    last digit."""
 
     def __init__(self, policy: Policy, staged: Staged, written: Program | None, traced: Program | None):
         self.policy, self.staged, self.written = policy, staged, written
         self.values_of = {node: name for name, node in staged.origin.items()}
         self.coarse = None if traced is None or coarsest(traced) == "f32" else coarsest(traced)
-        whole = self.coarse is not None and traced.iterations is None and all(s.history == 1 for s in policy.sources.values())
+        whole = (self.coarse is not None and traced.iterations is None
+                 and all(s.history == 1 for s in policy.sources.values()))
         self.traced = traced if whole else None
 
-    def record(self, count: int, spoken: tuple[SpokenText, ...], seed: int, picky: bool) -> tuple[list[Frame], dict[str, Metrics]]:
+    def record(self, count: int, spoken: tuple[SpokenText, ...], seed: int,
+               picky: bool) -> tuple[list[Frame], dict[str, Metrics]]:
         self.frames: list[Frame] = []
         self.parity: dict[str, Metrics] = {}
         self.seen: dict[str, torch.Tensor] = {}
@@ -95,7 +99,8 @@ class _Recorder:
         return as_taken(tensor.to(self.policy.example_inputs[name].dtype))
 
     def _window(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {n: append(self.seen.get(n), inputs[n], s.history) for n, s in self.policy.sources.items() if s.history > 1}
+        return {n: append(self.seen.get(n), inputs[n], s.history) for n, s in self.policy.sources.items()
+                if s.history > 1}
 
     def _original(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         with torch.no_grad():  # it may write into its inputs
@@ -122,10 +127,12 @@ class _Recorder:
             return False
         found = StageRunner(self.staged).run(inputs, {}, observe=disturbed(0))
         names = [n for n in self.policy.outputs if original[n].is_floating_point()]
-        return not all(compare(found[n].numpy(), original[n].numpy()).within(tolerance("f32", "chunk").limit(original[n].numpy()))
+        return not all(compare(found[n].numpy(),
+                               original[n].numpy()).within(tolerance("f32", "chunk").limit(original[n].numpy()))
                        for n in names)
 
-    def _frame(self, label: str, inputs: dict[str, torch.Tensor], original: Mapping[str, torch.Tensor], picky: bool) -> None:
+    def _frame(self, label: str, inputs: dict[str, torch.Tensor], original: Mapping[str, torch.Tensor],
+               picky: bool) -> None:
         self.seen |= self._window(inputs)
         outputs, kept = execute(self.staged.program, inputs, keep=self.values_of, past=self.past)
         proved = outputs if self.written is None else execute(self.written, inputs, past=self.past_as_written)[0]
@@ -163,8 +170,10 @@ class _Recorder:
             raise ParityError(
                 f'the staged graph gives another "{name}" than the original function',
                 where=f'policy "{self.policy.name}", golden frame "{label}"',
-                why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} ({limit.rel_l2:.3g})",
-                fix="the compiler is at fault where PyTorch gives the same for the same inputs: report it with this policy; "
+                why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} "
+                    f"({limit.rel_l2:.3g})",
+                fix="the compiler is at fault where PyTorch gives the same for the same inputs: report it with this "
+                    "policy; "
                 "a smaller policy that shows it finds the line")
 
 
@@ -172,7 +181,8 @@ def _handed_out(output: torch.Tensor) -> torch.Tensor:
     """An output of the policy as a bundle has it: a number as [1], floating point in f32."""
     if isinstance(output, FakeTensor):
         raise CaptureError("the inference function keeps state", where="what it returns after it was traced",
-                           why="it reads a value that tracing left in a global or in an object of its own", fix=KEEP_NOTHING)
+                           why="it reads a value that tracing left in a global or in an object of its own",
+                           fix=KEEP_NOTHING)
     output = output.detach()
     wide = output.float() if output.is_floating_point() else as_taken(output)
     return (wide.reshape(1) if wide.dim() == 0 else wide).contiguous()
@@ -188,11 +198,12 @@ def _last_bits(staged: Staged, frames: list[Frame], name: str) -> float:
     return max(float((m - want).abs().max()) for m in moved)
 
 
-def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...], masks: frozenset[str] = frozenset()) \
+def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...],
+                   masks: frozenset[str] = frozenset()) \
         -> list[Frame]:
     """The same frames with what the stages compute in their precision, and how far another engine may be from it (see
-    verify/tolerances.py). What the policy gave in full precision stays beside it. masks: values that only say what counts,
-    which a precision does not move by ending sooner."""
+    verify/tolerances.py). What the policy gave in full precision stays beside it. masks: values that only say what
+    counts, which a precision does not move by ending sooner."""
     got, *twins = ([{n: v[n].contiguous().numpy() for n in f.expects} for v, f in zip(values, frames, strict=True)]
                    for values in (frame_values(precise, frames, seed) for seed in (None, *range(DISTURBED_RUNS))))
     found = []
@@ -208,7 +219,8 @@ def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...
                 raise PrecisionError(
                     f'"{name}" is no number in the precision that was chosen', where=f'golden frame "{frame.label}"',
                     why="it is finite in full precision: what was observed did not come near these inputs",
-                    fix="give Policy(calibration=...) observations like these, or keep the layers before it in fp32 by a rule")
+                    fix="give Policy(calibration=...) observations like these, or keep the layers before it in fp32 "
+                        "by a rule")
             moved = compare(mine, want)
             others = [(seen(got[k][name]), seen(f.expects[name].array)) for k, f in enumerate(frames)]
             often = moved.worst(usually(others, want))
@@ -234,5 +246,6 @@ def disturbed(seed: int) -> Observer:
     def disturb(stage: StageGraph, node: Node, result):
         if isinstance(result, torch.Tensor) and result.dtype == torch.float32 and node.op == "call_function":
             return result * (1 + LAST_BITS * torch.randn(result.shape, generator=draw))
+        return None
 
     return disturb

@@ -39,8 +39,8 @@ WIDTH = 60  # columns of a line of vlart-build
 
 @dataclass(frozen=True)
 class Options:
-    """root, ort, tensorrt, tvm: paths on the device (ONNX Runtime's library; the folders of libvlart_tensorrt*.so and of
-    libtvm_*.so).
+    """root, ort, tensorrt, tvm: paths on the device (ONNX Runtime's library; the folders of libvlart_tensorrt*.so and
+    of libtvm_*.so).
     runtime: folder of vlart-run here. engine: ONNX Runtime's library for the device, here: it travels along; None: the
     one that is found here, unless `ort` names one there. board: what the device is, where its device tree does not say.
     keep: bundles whose files stay on the device. config: of ssh. batch: never ask for a password. uncalibrated: also
@@ -104,7 +104,8 @@ class _Flash:
         began = time.monotonic()
         device = self._probe()
         backends = {stage.backend for stage in self.bundle.plan.stages}
-        pieces = pieces_of(self.bundle) + programs_for(device.arch, self.options.runtime, "tensorrt" in backends, self.host)
+        pieces = pieces_of(self.bundle) + programs_for(device.arch, self.options.runtime,
+                                                       "tensorrt" in backends, self.host)
         engine = self._engine(device, backends)
         self.ort = self._ort(device, backends, engine)
         pieces += (engine,) if engine else ()
@@ -143,7 +144,8 @@ class _Flash:
         wanted = self.options.ort
         if wanted is not None and wanted not in device.ort:
             raise DeployError(f"ONNX Runtime's library is not on {self.host}", where=wanted, why="no such file",
-                              step="probe", fix="pip install onnxruntime there, or leave --ort out: it then travels along")
+                              step="probe",
+                              fix="pip install onnxruntime there, or leave --ort out: it then travels along")
         if engine is not None:
             return f"{IN_SLOT}{engine.path}"
         if "onnxruntime" in backends and not device.ort:
@@ -291,4 +293,5 @@ class _Transfer:
         self._said.append((now, self._done))
         rate = (self._done - before) / (now - then)
         left = max(self._total - self._done, 0) / rate
-        self._progress(f"sent {self._done / 1e6:.1f} of {self._total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, {left:.0f} s left")
+        self._progress(f"sent {self._done / 1e6:.1f} of {self._total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, "
+                       f"{left:.0f} s left")

@@ -53,8 +53,10 @@ def read_fleet(path: Path) -> Fleet:
     fleet = from_table(Fleet, table, str(path))
     names = [host.name for host in fleet.host]
     if not names or len(set(names)) < len(names):
-        raise ConfigError("the fleet file names a host twice" if names else "the fleet file names no host", where=str(path),
-                          why=", ".join(names) or "there is no [[host]]", fix='each host is one [[host]] with name = "..."')
+        raise ConfigError("the fleet file names a host twice" if names else "the fleet file names no host",
+                          where=str(path),
+                          why=", ".join(names) or "there is no [[host]]",
+                          fix='each host is one [[host]] with name = "..."')
     return fleet
 
 
@@ -102,6 +104,7 @@ def require_all(found: dict[str, Flashed | VlaError]) -> None:
     """Raises DeployError where some failed."""
     failed = {host: f for host, f in found.items() if isinstance(f, VlaError)}
     if failed:
-        raise DeployError(f"{len(failed)} of {len(found)} hosts were not flashed", where=", ".join(failed), step="fleet",
+        raise DeployError(f"{len(failed)} of {len(found)} hosts were not flashed", where=", ".join(failed),
+                          step="fleet",
                           why="; ".join(dict.fromkeys(f.what for f in failed.values())),
                           fix="see the table; run the same command again: the others have nothing left to do")

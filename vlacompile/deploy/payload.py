@@ -65,7 +65,8 @@ def programs_for(arch: str, folder: Path | None, build: bool, host: str) -> tupl
     names = {"vlart-run": True, "libvlart.so": False, "vlart-build": build}
     for name, needed in names.items():
         if needed and not (folder / name).is_file():
-            raise DeployError(f"there is no {name} for {host}, which is {arch}", where=str(folder / name), step="payload",
+            raise DeployError(f"there is no {name} for {host}, which is {arch}", where=str(folder / name),
+                              step="payload",
                               why="its stages are to become TensorRT engines on the board" if name == "vlart-build"
                               else "it was not built for that processor", fix=_how_to_build(arch))
     files = [folder / name for name in names if (folder / name).is_file()]
@@ -83,7 +84,7 @@ def engine_for(arch: str, given: Path | None, folder: Path | None, host: str) ->
     if given is not None and not given.is_file():
         raise DeployError(f"there is no ONNX Runtime for {host} at the place that was named", where=str(given),
                           why="no such file", fix=how_to_get_engine(arch), step="payload")
-    found = given or _engine_here(arch, folder or _built_for(arch))
+    found = given or engine_here(arch, folder or _built_for(arch))
     if found is None:
         return None
     _check_machine(found, arch, host)
@@ -93,7 +94,7 @@ def engine_for(arch: str, given: Path | None, folder: Path | None, host: str) ->
     return _piece(found, f"{PROGRAMS}/{found.name}", "444")
 
 
-def _engine_here(arch: str, folder: Path) -> Path | None:
+def engine_here(arch: str, folder: Path) -> Path | None:
     if arch == platform.machine():
         try:
             return onnxruntime_library()
@@ -105,7 +106,8 @@ def _engine_here(arch: str, folder: Path) -> Path | None:
 
 def how_to_get_engine(arch: str) -> str:
     version = _version("onnxruntime") or "VERSION"
-    return (f"pip download --no-deps --only-binary=:all: --platform manylinux_2_28_{arch} onnxruntime=={version}, unzip "
+    return (f"pip download --no-deps --only-binary=:all: --platform manylinux_2_28_{arch} "
+            f"onnxruntime=={version}, unzip "
             f"it, and name its {ENGINE}.{version} with --ort-library; or `pip install onnxruntime` on the device")
 
 
@@ -136,7 +138,8 @@ def _built_for(arch: str) -> Path:
 def _how_to_build(arch: str) -> str:
     if arch == platform.machine():
         return "run `make runtime`, or name the folder with --runtime"
-    return (f"make -C runtime_c CROSS={arch}-linux-gnu- BUILD=../build/{arch}/runtime_c, or name the folder that has it "
+    return (f"make -C runtime_c CROSS={arch}-linux-gnu- BUILD=../build/{arch}/runtime_c, or name the folder that "
+            f"has it "
             "with --runtime")
 
 

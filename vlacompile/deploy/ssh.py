@@ -19,6 +19,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Self
 
 from vlacompile.errors import ConfigError, DeployError
 
@@ -29,13 +30,15 @@ SSH_FAILED = 255
 # What ssh says, what that means, and what to do. {host} is as the user wrote it.
 TROUBLE = (
     ("REMOTE HOST IDENTIFICATION HAS CHANGED", "{host} shows another host key than before",
-     "if the device was installed anew: ssh-keygen -R its name, then `ssh {host}` once; if not, somebody is in between"),
+     "if the device was installed anew: ssh-keygen -R its name, then `ssh {host}` once; "
+     "if not, somebody is in between"),
     ("Host key verification failed", "the host key of {host} is not known",
      "run `ssh {host}` once and compare the fingerprint, or add it to known_hosts"),
     ("Permission denied", "{host} does not let us in", "make `ssh {host}` work without a password: ssh-copy-id {host}"),
     ("Too many authentication failures", "{host} does not let us in",
      "name the key: IdentityFile and IdentitiesOnly in ssh's configuration"),
-    ("Could not resolve hostname", "{host} is not known by that name", "check the name, or add it to ssh's configuration"),
+    ("Could not resolve hostname", "{host} is not known by that name",
+     "check the name, or add it to ssh's configuration"),
     ("Bad configuration option", "ssh's configuration is not valid", "correct that line"),
     ("", "{host} cannot be reached", "check that it is on and that `ssh {host}` works"),
 )
@@ -45,12 +48,15 @@ REFUSALS = {
     "root": ("{rest} cannot be written on {host}",
              "make it once on the device: sudo install -d -o $USER {rest}; or choose another with --root"),
     "taken": ("{host} is being flashed already", "wait for it: {rest}"),
-    "busy": ("a step that was cut is still at work on {host}", "it ends by itself; run the same command again in a minute"),
+    "busy": ("a step that was cut is still at work on {host}",
+             "it ends by itself; run the same command again in a minute"),
     "lost": ("{host} was taken over while this was silent", "run the same command again"),
     "moved": ("the partial file on {host} has changed", "run the same command again"),
-    "write": ("{host} cannot store what is sent", "free space there (df -h), then run the same command again; it resumes"),
+    "write": ("{host} cannot store what is sent",
+              "free space there (df -h), then run the same command again; it resumes"),
     "link": ("a file cannot be linked into its slot on {host}", "choose a --root on a Linux file system"),
-    "start": ("vlart-run does not start on {host}", "install what is missing there, or build the runtime for that system"),
+    "start": ("vlart-run does not start on {host}",
+              "install what is missing there, or build the runtime for that system"),
     "build": ("the engines were not built on {host}", "see what vlart-build said; what was built is kept"),
     "self_test": ("the self-test failed on {host}", "build the bundle for this device again; see what vlart-run said"),
     "empty": ("slot {rest} on {host} has not passed its self-test", "flash the bundle again"),
@@ -82,13 +88,13 @@ class Connection:
         self.host, self.root, self.lock = host, root, lock
         self.token = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
         self._script = SCRIPT.read_text(encoding="utf-8")
-        self._folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # a socket's path is at most 107 bytes long
-        self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self._folder}/s"]
+        self.folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # a socket's path is at most 107 bytes long
+        self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self.folder}/s"]
         self._batch, self._done = batch, threading.Event()
         self._master: subprocess.Popen | None = None
         self._at_work: subprocess.Popen | None = None  # the step
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> Self:
         try:
             self._open()
         except BaseException:
@@ -113,12 +119,12 @@ class Connection:
                 self._master.kill()
                 self._master.wait()
             self._master.stdout.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, step: str, *arguments: str, send: Iterable[bytes] | None = None,
             heard: Callable[[str], None] = lambda line: None) -> list[tuple[str, str]]:
-        """One step of device.sh. send: its input; None keeps the input open until the step ends, so that it ends with us.
-        heard: gets every line that is no answer. Returns the answers (key, value). Raises DeployError."""
+        """One step of device.sh. send: its input; None keeps the input open until the step ends, so that it ends with
+        us. heard: gets every line that is no answer. Returns the answers (key, value). Raises DeployError."""
         command = [*self._ssh, "-o", "ControlMaster=no", "-o", "ProxyCommand=false",  # through the master or not at all
                    "--", self.host, self._remote(step, *arguments)]
         with tempfile.TemporaryFile() as errors, self._start(command, errors, step) as process:
@@ -165,7 +171,8 @@ class Connection:
 
     def _settings(self) -> dict[str, str]:
         """What ssh makes of the user's configuration for this host."""
-        with tempfile.TemporaryFile() as errors, self._start([*self._ssh, "-G", "--", self.host], errors, "connect") as p:
+        with tempfile.TemporaryFile() as errors, self._start([*self._ssh, "-G", "--", self.host], errors,
+                                                             "connect") as p:
             p.stdin.close()
             text = p.stdout.read().decode(errors="replace")
             p.wait()
@@ -234,7 +241,8 @@ class _Feeder:
             raise self._error
 
 
-def _listen(stream, heard: Callable[[str], None], until: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], list[str]]:
+def _listen(stream, heard: Callable[[str], None],
+            until: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], list[str]]:
     """(answers, other lines) until the output ends, or an answer of `until`."""
     answers: list[tuple[str, str]] = []
     said: list[str] = []

@@ -59,5 +59,6 @@ def read_status(connection: Connection, board: str | None = None) -> Status:
             history.setdefault(name, []).append(rest)
         elif key == "unit":
             units[name] = rest
-    policies = tuple(PolicyStatus(n, tuple(slots.get(n, ())), tuple(history.get(n, ())), units.get(n, "")) for n in current)
+    policies = tuple(PolicyStatus(n, tuple(slots.get(n, ())), tuple(history.get(n, ())), units.get(n, ""))
+                     for n in current)
     return Status(device, policies, flashing)

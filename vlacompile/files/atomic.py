@@ -29,7 +29,7 @@ def write_file(path: Path, data: bytes) -> None:
     """In one step: written beside, synced, renamed. Raises OSError; what was at `path` then stays."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        with open(partial, "wb") as file:
+        with partial.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -55,7 +55,7 @@ def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
     for relative, data in contents.items():
         path = folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
+        with path.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -29,7 +29,8 @@ def load_toml(cls: type, name_or_path: str, folder: str, kind: str | None = None
     else:
         known = shipped(folder)
         if name_or_path not in known:
-            raise ConfigError(f'no {kind} is called "{name_or_path}"', where=f"{folder}/", why=nearest(name_or_path, known),
+            raise ConfigError(f'no {kind} is called "{name_or_path}"', where=f"{folder}/",
+                              why=nearest(name_or_path, known),
                               fix=f"list them with `vlacompile {folder}`, or give the path of a .toml file")
         where, text = f"{folder}/{name_or_path}.toml", known[name_or_path].read_text(encoding="utf-8")
     try:

@@ -43,7 +43,8 @@ class SlotCache:
         return tuple(torch.cat([p, m], 2) for p, m in zip(self.prompt[layer_idx], made, strict=True))
 
 
-def greedy(decoder: Decoder, embed: Callable[[torch.Tensor], torch.Tensor], head: Callable[[torch.Tensor], torch.Tensor],
+def greedy(decoder: Decoder, embed: Callable[[torch.Tensor], torch.Tensor],
+           head: Callable[[torch.Tensor], torch.Tensor],
            prompt: torch.Tensor, mask: torch.Tensor, tokens: int) -> torch.Tensor:
     """The most probable tokens [1, tokens] i64 after a causal prompt, one by one.
 

@@ -87,7 +87,7 @@ class Environment:
         progress(f"install {len(self.packages)} packages")
         command = [str(self.python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps",
                    *self.packages]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SourceError(f"the environment {self.name} cannot be made", where=str(self.path),
                               why=(done.stderr.strip().splitlines() or ["pip failed"])[-1],
@@ -128,7 +128,8 @@ ENVIRONMENTS = {
         "regex==2025.11.3", "diffusers==0.35.2", "importlib_metadata==8.7.0", "zipp==3.23.0", "num2words==0.5.14",
         "docopt==0.6.2", "pillow==12.0.0", "tqdm==4.67.1")),
     "huggingface": Environment("huggingface", "transformers", "5.23.0", "transformers 5.23 and what it needs", (
-        "transformers==5.23.0", "huggingface-hub==2.4.0", "tokenizers==0.23.3", "safetensors==0.8.0", "regex==2026.11.15",
+        "transformers==5.23.0", "huggingface-hub==2.4.0", "tokenizers==0.23.3", "safetensors==0.8.0",
+        "regex==2026.11.15",
         "PyYAML==6.0.3", "hf-xet==1.8.0", "httpx2==2.16.2", "httpcore2==2.16.2", "h11==0.16.0", "anyio==4.16.0",
         "idna==3.20", "truststore==0.10.5", "pydantic==2.14.3", "pydantic_core==2.50.4", "annotated-types==0.8.0",
         "typing-inspection==0.4.5", "typer==0.29.2", "annotated-doc==0.0.7", "click==8.5.1", "shellingham==1.5.4",

@@ -9,6 +9,7 @@ matching's Euler step; guidance, Ho and Salimans 2022 (arXiv 2207.12598), eq. 6.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def ddim(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: f
     """bars [K+1]: share of the signal (cumulated alpha) at each timestep, and after the last. predicts: "epsilon" or
     "sample". The noise that is kept is the network's, not what a clipped estimate would leave."""
     rows = []
-    for bar, following in zip(bars, bars[1:], strict=False):
+    for bar, following in itertools.pairwise(bars):
         alpha, sigma, left = bar**0.5, (1 - bar) ** 0.5, (1 - following) ** 0.5
         kept = {OUTPUT: left} if predicts == "epsilon" else {SAMPLE: left / sigma, OUTPUT: -left * alpha / sigma}
         rows.append(_estimate(predicts, alpha, sigma) | {CLEAN: following**0.5} | kept)
@@ -92,7 +93,7 @@ def ddim(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: f
 def ddpm(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: float | None) -> Sampler:
     """As `ddim`; adds fresh noise after every step but the last."""
     rows = []
-    for bar, following in zip(bars, bars[1:], strict=False):
+    for bar, following in itertools.pairwise(bars):
         kept, scale = bar / following, 1 - bar
         variance = max((1 - following) / scale * (1 - kept), 1e-20)
         final = len(rows) == len(timesteps) - 1
@@ -112,7 +113,7 @@ def dpm_solver(timesteps: Sequence[int], bars: Sequence[float], predicts: str, c
     for k in range(count):
         h = lambdas[k + 1] - lambdas[k]
         clean, before = -alphas[k + 1] * math.expm1(-h), 0.0
-        if 0 < k and (k < count - 1 or count >= 15) and math.isfinite(h):
+        if k > 0 and (k < count - 1 or count >= 15) and math.isfinite(h):
             before = -clean * h / (2 * (lambdas[k] - lambdas[k - 1]))
         rows.append(_estimate(predicts, alphas[k], sigmas[k]) | {
             SAMPLE: sigmas[k + 1] / sigmas[k], CLEAN: clean - before, BEFORE: before})
@@ -121,7 +122,7 @@ def dpm_solver(timesteps: Sequence[int], bars: Sequence[float], predicts: str, c
 
 def euler(times: Sequence[float]) -> Sampler:
     """Flow matching, from times[0] to times[-1], K+1 of them: sample + (t' - t) * velocity."""
-    steps = [{SAMPLE: 1.0, OUTPUT: b - a} for a, b in zip(times, times[1:], strict=False)]
+    steps = [{SAMPLE: 1.0, OUTPUT: b - a} for a, b in itertools.pairwise(times)]
     return _sampler([float(t) for t in times[:-1]], steps, None)
 
 
@@ -188,7 +189,8 @@ def _check(kind: str, config) -> None:
     for name, values in _COVERED[kind].items():
         if config.get(name) not in values:
             raise SourceError(f"{name} = {config.get(name)!r} is not covered", where=f"the checkpoint's {kind}",
-                              why=f"covered: {', '.join(map(repr, values))}", fix="sample with DDIM and epsilon prediction")
+                              why=f"covered: {', '.join(map(repr, values))}",
+                              fix="sample with DDIM and epsilon prediction")
     spaced = [n for n in ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas",
                           "use_flow_sigmas") if config.get(n)]
     if spaced:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 
 from vlacompile.errors import ConfigError
 
-# Operations per SM and clock, 2 per multiply-add, dense (NVIDIA Ampere GA10B: 4 tensor cores and 128 CUDA cores per SM).
+# Operations per SM and clock, 2 per multiply-add, dense (NVIDIA Ampere GA10B: 4 tensor cores and 128 CUDA cores per
+# SM).
 OPS_PER_CLOCK = {"fp32": 256, "fp16": 2048, "int8": 4096}
 MIB = 1 << 20
 

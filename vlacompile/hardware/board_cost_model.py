@@ -28,7 +28,8 @@ BANDWIDTH = 0.80
 CALL_US = 10.0
 # Floor of a chain of small kernels (FlashRT on AGX Orin: GEMV and GEMM of ten rows take 46-60 us however small).
 LAUNCH_US = 50.0
-SOURCE = "modelled: clocks x SMs x the published efficiencies of vlacompile/hardware/board_cost_model.py; not measured on this board"
+SOURCE = ("modelled: clocks x SMs x the published efficiencies of vlacompile/hardware/board_cost_model.py; not "
+          "measured on this board")
 
 
 def modelled_rates(board: Board, mode: Mode) -> Rates:

@@ -129,6 +129,6 @@ def _check_rates(rates: Rates | None, where: str) -> None:
     for scheme in SCHEMES:
         found = getattr(rates, scheme, None)
         for key, rate in asdict(found).items() if found else ():
-            if rate is not None and not (0 < rate < math.inf or rate == 0 and key == "call_us"):
+            if rate is not None and not (0 < rate < math.inf or (rate == 0 and key == "call_us")):
                 raise ConfigError(f"rates.{scheme}.{key} = {rate}", where=where,
                                   why="a rate is positive and finite", fix="measure it, or leave the key away")

@@ -53,7 +53,8 @@ def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
     for text in texts:
         name, equals, source = text.partition("=")
         if not equals or not source or not name.isidentifier() or name in found or len(texts) == 1:
-            raise SourceError(f'"{text}" names no backbone', where="SOURCE", why="several policies for one bundle are given as "
+            raise SourceError(f'"{text}" names no backbone', where="SOURCE",
+                              why="several policies for one bundle are given as "
                               "NAME=SOURCE each, under names of their own", fix="as light=SOURCE heavy=SOURCE")
         found[name] = source
     return found
@@ -65,7 +66,8 @@ def environment_for(source: str | Several, weights: bool = True) -> Environment 
     if isinstance(source, Mapping):
         needed = {e.name: e for s in source.values() if (e := environment_for(s, weights)) is not None}
         if len(needed) > 1:
-            raise SourceError("these policies cannot be read together", where="SOURCE", why="they need the environments "
+            raise SourceError("these policies cannot be read together", where="SOURCE",
+                              why="they need the environments "
                               + " and ".join(sorted(needed)), fix="join policies that one environment reads")
         return next(iter(needed.values()), None)
     path = Path(source)
@@ -149,7 +151,8 @@ def _from_factory(text: str) -> Policy:
         raise
     except Exception as error:  # user code; its own traceback follows as the cause
         raise SourceError(f'"{text}" failed', where=f"{module_name}.{factory_name}()",
-                          why=f"{type(error).__name__}: {error}", fix="call the factory in Python to see why") from error
+                          why=f"{type(error).__name__}: {error}",
+                          fix="call the factory in Python to see why") from error
     if not isinstance(policy, Policy):
         raise SourceError(f'"{text}" gave no Policy', where=f"{module_name}.{factory_name}()",
                           why=f"it returned a {type(policy).__name__}", fix="return vlacompile.Policy(...)")

@@ -8,6 +8,7 @@ action.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -185,7 +186,7 @@ def lower_edges(low: float, high: float, bins: int) -> tuple[float, ...]:
 
 def centres(edges: Sequence[float]) -> tuple[float, ...]:
     """The middle between each edge and the next: one number less than edges."""
-    return tuple((a + b) / 2 for a, b in zip(edges, edges[1:]))
+    return tuple((a + b) / 2 for a, b in itertools.pairwise(edges))
 
 
 def classes(count: int) -> tuple[float, ...]:
@@ -215,7 +216,7 @@ def from_range(low: Sequence[float], high: Sequence[float], *, mask: Sequence[bo
     """[-1, 1] -> [low, high] (minima and maxima, or quantiles): (x + 1) / 2 * (high - low + epsilon) + low where
     `mask`, else x."""
     scale = [(b - a + epsilon) / 2 for a, b in zip(low, high, strict=True)]
-    return _masked(scale, [a + s for a, s in zip(low, scale)], mask)
+    return _masked(scale, [a + s for a, s in zip(low, scale, strict=True)], mask)
 
 
 def _masked(scale: list[float], offset: list[float], mask: Sequence[bool] | None) -> Affine:
@@ -242,7 +243,8 @@ def byte_pieces(tokenizer_json: str) -> tuple[tuple[int, ...], ...]:
         vocabulary = dict(document["model"]["vocab"])
         kind, decoder = document["model"]["type"], (document.get("decoder") or {}).get("type")
     except (ValueError, KeyError, TypeError) as error:
-        raise SourceError("the tokenizer cannot be read", where="vlacompile.policy.action_decoding.byte_pieces", why=repr(error),
+        raise SourceError("the tokenizer cannot be read", where="vlacompile.policy.action_decoding.byte_pieces",
+                          why=repr(error),
                           fix="give the text of a tokenizer.json") from error
     vocabulary |= {t["content"]: t["id"] for t in document.get("added_tokens", ())}
     if kind != "BPE" or decoder != "ByteLevel" or sorted(vocabulary.values()) != list(range(len(vocabulary))):

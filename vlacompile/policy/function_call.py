@@ -22,14 +22,15 @@ def place_of(function: Callable) -> str:
         function = function.forward
     function = inspect.unwrap(getattr(function, "__func__", function))
     if not hasattr(function, "__code__"):
-        function = getattr(type(function), "__call__", function)
+        function = getattr(type(function), "__call__", function)  # noqa: B004  its code is wanted
     code = getattr(function, "__code__", None)
     return f", {code.co_filename}:{code.co_firstlineno} in {code.co_name}" if code is not None else ""
 
 
 def check_call(name: str, function: Callable, given: Iterable[str], what: str = "the inference function") -> None:
-    """given: names of what it is called with. Raises CaptureError where the function does not take exactly these; nothing
-    is said of one whose signature is not known. For a call that has failed: a decorator may change the signature."""
+    """given: names of what it is called with. Raises CaptureError where the function does not take exactly these;
+    nothing is said of one whose signature is not known. For a call that has failed: a decorator may change the
+    signature."""
     try:
         known = inspect.signature(function.forward if isinstance(function, torch.nn.Module) else function).parameters
     except (TypeError, ValueError):
@@ -44,10 +45,12 @@ def check_call(name: str, function: Callable, given: Iterable[str], what: str = 
     only = [n for n in given if n in known and known[n].kind is kinds.POSITIONAL_ONLY]
     if only:
         raise CaptureError(f'{what} does not take "{only[0]}" by name', where=where,
-                           why="everything is given by name; this argument stands before a /", fix="remove the / from it")
+                           why="everything is given by name; this argument stands before a /",
+                           fix="remove the / from it")
     if strange:
         raise CaptureError(f'{what} does not take "{strange[0]}"', where=where,
-                           why=f"its arguments are {', '.join(by_name) or 'none'}; it is given {', '.join(given)}, by name",
+                           why=f"its arguments are {', '.join(by_name) or 'none'}; it is given {', '.join(given)}, "
+                               f"by name",
                            fix=f'name both "{lost[0]}", or both "{strange[0]}"' if lost else
                            f'take "{strange[0]}" as an argument, or do not give it')
     if lost:
@@ -65,7 +68,8 @@ def why_and_fix(error: Exception) -> dict[str, str]:
     if isinstance(error, TypeError) and ("positional argument" in first or "keyword argument" in first):
         return {"why": f"TypeError: {first}", "fix": "call that function with the arguments that it takes"}
     return {"why": f"{type(error).__name__}: {first}",
-            "fix": "PyTorch's exporter (torch.export, not strict) does not take that line: write it with plain tensor operations"}
+            "fix": "PyTorch's exporter (torch.export, not strict) does not take that line: write it with plain tensor "
+                   "operations"}
 
 
 def named(name: str, function: Callable, values: object, example: str) -> dict:
@@ -73,19 +77,23 @@ def named(name: str, function: Callable, values: object, example: str) -> dict:
     has no names."""
     if isinstance(values, Mapping) or (hasattr(values, "keys") and hasattr(values, "__getitem__")):
         return dict(values)
-    first = "the tensor" if isinstance(values, torch.Tensor) else "its first tensor" if isinstance(values, tuple) else "..."
-    raise CaptureError(f"the inference function returns {_a(values)}, not a dict", where=f'Policy "{name}"' + place_of(function),
+    first = "the tensor" if isinstance(values,
+                                       torch.Tensor) else "its first tensor" if isinstance(values, tuple) else "..."
+    raise CaptureError(f"the inference function returns {_a(values)}, not a dict",
+                       where=f'Policy "{name}"' + place_of(function),
                        why="outputs are found by name", fix=f'return {{"{example}": {first}}}')
 
 
-def tensors(name: str, function: Callable, values: Mapping[str, object], outputs: Iterable[str]) -> dict[str, torch.Tensor]:
+def tensors(name: str, function: Callable, values: Mapping[str, object],
+            outputs: Iterable[str]) -> dict[str, torch.Tensor]:
     """The outputs of what was returned. A list of tensors [1,...] of one shape, as one action per step, is [1,n,...].
     Raises CaptureError for one that is not there or is no tensor."""
     found, where = {}, f'Policy "{name}"' + place_of(function)
     for output in outputs:
         if output not in values:
             raise CaptureError(f"the inference function returns no {output}", where=where,
-                               why="it returned " + (", ".join(f"{n} ({_a(v)})" for n, v in values.items()) or "nothing"),
+                               why="it returned " + (", ".join(f"{n} ({_a(v)})" for n, v in values.items())
+                                                     or "nothing"),
                                fix=_fix_of_missing(output, values))
         value = values[output]
         parts = list(value) if isinstance(value, (list, tuple)) else []
@@ -110,7 +118,7 @@ def _fix_of_missing(output: str, values: Mapping[str, object]) -> str:
 def _fix_of_kind(output: str, value: object) -> str:
     kind = type(value)
     if isinstance(value, Mapping):
-        return f'return its tensors by names of their own, and list them in outputs=; {nearest(output, value)}'
+        return f"return its tensors by names of their own, and list them in outputs=; {nearest(output, value)}"
     if kind.__module__.partition(".")[0] == "numpy":
         return "compute with tensors to the end and return the tensor"
     if isinstance(value, (bool, int, float)):
@@ -121,7 +129,8 @@ def _fix_of_kind(output: str, value: object) -> str:
 def _stacked(output: str, parts: list[torch.Tensor], where: str) -> torch.Tensor:
     kinds = {(tuple(p.shape), p.dtype) for p in parts}
     if len(kinds) > 1 or parts[0].dim() == 0 or parts[0].shape[0] != 1:
-        raise CaptureError(f'the output "{output}" is a list of {len(parts)} tensors that make no one tensor', where=where,
+        raise CaptureError(f'the output "{output}" is a list of {len(parts)} tensors that make no one tensor',
+                           where=where,
                            why="it is taken for one value per step when all have the same shape [1,...]; they are "
                                + ", ".join(str(list(p.shape)) for p in parts[:4]),
                            fix="return each by a name of its own, and list the names in outputs=")

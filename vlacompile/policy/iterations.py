@@ -1,7 +1,7 @@
 """`for k in iterations(K)`: a loop of which the compiler traces the first iterations and extrapolates the rest.
 
-Owns how many are traced. Re-rolling (`compiler/staging/find_loop.py`) proves the traced bodies equal; what is extrapolated is
-compared with the whole function before a bundle is written.
+Owns how many are traced. Re-rolling (`compiler/staging/find_loop.py`) proves the traced bodies equal; what is
+extrapolated is compared with the whole function before a bundle is written.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ def _check(backbones: Mapping[str, Policy], where: str) -> None:
             if getattr(p, what) != getattr(first, what):
                 raise SourceError(f'the actions of "{n}" are not driven as the first backbone\'s', where=where,
                                   why=f"{what}: {getattr(p, what)!r} is not {getattr(first, what)!r}",
-                                  fix="backbones share the action queue: give all of them the same, or compile them apart")
+                                  fix="backbones share the action queue: give all of them the same, or compile "
+                                      "them apart")
         reason = ("it has a declared loop: write it inside observe" if p.loop is not None else
                   f"it keeps {len(p.outputs)} outputs, one can become actions" if len(p.outputs) != 1 else
                   "inputs of it are filled from its last chunk" if p.guidance is not None else
@@ -88,13 +89,16 @@ def _own_names(backbones: Mapping[str, Policy], apart: frozenset[str], where: st
         if len(texts) > 1:
             split |= {s, *(t.mask for p in policies if (t := p.texts.get(s)) and t.mask is not None)}
     for s, names in users.items():
-        kinds = {n: (backbones[n].sources[s], tuple(backbones[n].example_inputs[s].shape), backbones[n].example_inputs[s].dtype)
+        kinds = {n: (backbones[n].sources[s], tuple(backbones[n].example_inputs[s].shape),
+                     backbones[n].example_inputs[s].dtype)
                  for n in names}
         if s not in split and len(set(kinds.values())) > 1:
             a, b = next((x, y) for x in kinds for y in kinds if kinds[x] != kinds[y])
             raise SourceError(f'"{s}" is one thing to "{a}" and another to "{b}"', where=where,
-                              why=f"{kinds[a]} is not {kinds[b]}", fix=f'make them the same, or join(..., apart=("{s}",))')
-    return {n: {s: f"{n}.{s}" if s in split and len(users[s]) > 1 else s for s in p.sources} for n, p in backbones.items()}
+                              why=f"{kinds[a]} is not {kinds[b]}",
+                              fix=f'make them the same, or join(..., apart=("{s}",))')
+    return {n: {s: f"{n}.{s}" if s in split and len(users[s]) > 1 else s for s in p.sources}
+            for n, p in backbones.items()}
 
 
 def _calibration(backbones: Mapping[str, Policy], own: Mapping[str, Mapping[str, str]], where: str) -> tuple[dict, ...]:
@@ -102,7 +106,8 @@ def _calibration(backbones: Mapping[str, Policy], own: Mapping[str, Mapping[str,
     counts = {n: len(p.calibration) for n, p in backbones.items()}
     if len(set(counts.values())) > 1:
         raise SourceError("the backbones were given different recorded observations", where=where,
-                          why=", ".join(f"{n}: {c}" for n, c in counts.items()), fix="give all of them the same, or none")
+                          why=", ".join(f"{n}: {c}" for n, c in counts.items()),
+                          fix="give all of them the same, or none")
     joined = []
     for i in range(next(iter(counts.values()))):
         row: dict[str, torch.Tensor] = {}
@@ -111,6 +116,7 @@ def _calibration(backbones: Mapping[str, Policy], own: Mapping[str, Mapping[str,
                 known = row.setdefault(own[n][s], tensor)
                 if known is not tensor and not torch.equal(known, tensor):
                     raise SourceError(f'observation {i} of "{n}" is another one', where=f"{where}, calibration",
-                                      why=f'"{s}" differs', fix="give the backbones the same observations, in one order")
+                                      why=f'"{s}" differs',
+                                      fix="give the backbones the same observations, in one order")
         joined.append(row)
     return tuple(joined)

@@ -72,7 +72,8 @@ class Source:
                 why=nearest(str(self.update), UPDATES),
                 fix="choose how often this input changes",
             )
-        declared.whole(self.history, 1, "vlacompile.Source(history=...)", "give the number of observations that the policy "
+        declared.whole(self.history, 1, "vlacompile.Source(history=...)",
+                       "give the number of observations that the policy "
                        "sees")
         if self.history > 1 and self.update not in ("observation", "tick"):
             raise SourceError(
@@ -82,7 +83,8 @@ class Source:
                 fix='use update="observation" and the number of observations that the policy sees',
             )
         if self.clock is not None:
-            declared.positive(self.clock, "vlacompile.Source(clock=...)", "give a rate in Hz, or None for an input that is "
+            declared.positive(self.clock, "vlacompile.Source(clock=...)",
+                              "give a rate in Hz, or None for an input that is "
                               "not periodic")
 
 
@@ -106,7 +108,8 @@ class Loop:
         declared.mapping(self.carry, "vlacompile.Loop(carry=...)", str, fix)
         declared.instance(self.index, str, "vlacompile.Loop(index=...)", "give the name of the argument, or None")
         if not self.carry:
-            declared.refuse("nothing is carried", "vlacompile.Loop(carry=...)", "every iteration would do the same", fix)
+            declared.refuse("nothing is carried", "vlacompile.Loop(carry=...)",
+                            "every iteration would do the same", fix)
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,10 @@ class Policy:
                 fix="give the same keys to both",
             )
         if all(s.update == "static" for s in self.sources.values()):
-            raise SourceError("the policy has no input", where=where, why="what depends on nothing is one chunk of numbers",
-                              fix='declare what the robot writes as sources, as {"state": vlacompile.Source("observation")}')
+            raise SourceError("the policy has no input", where=where,
+                              why="what depends on nothing is one chunk of numbers",
+                              fix='declare what the robot writes as sources, as {"state": '
+                                  'vlacompile.Source("observation")}')
         for name, tensor in self.example_inputs.items():
             declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -177,7 +182,8 @@ class Policy:
                 )
         for i, inputs in enumerate(self.calibration):
             odd = [n for n, t in self.example_inputs.items() if n not in inputs
-                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape or inputs[n].dtype != t.dtype]
+                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape
+                   or inputs[n].dtype != t.dtype]
             if odd:
                 raise SourceError(
                     f'calibration observation {i} does not fit: "{odd[0]}"',
@@ -215,7 +221,8 @@ class Policy:
             raise SourceError(
                 f"backbones name {', '.join(self.backbones.values())}",
                 where=where,
-                why=f"each of two or more has an output of its own, in their order; outputs are {', '.join(self.outputs)}",
+                why=f"each of two or more has an output of its own, in their order; outputs are "
+                    f"{', '.join(self.outputs)}",
                 fix="use vlacompile.join(), which sets both",
             )
         if not self.outputs:
@@ -233,16 +240,21 @@ class Policy:
         declared.function(self.observe, f"{where}, observe")
         if self.step is not None:
             declared.function(self.step, f"{where}, step")
-        declared.mapping(self.sources, f"{where}, sources", Source, 'give {"image": vlacompile.Source("observation"), ...}')
+        declared.mapping(self.sources, f"{where}, sources", Source,
+                         'give {"image": vlacompile.Source("observation"), ...}')
         declared.mapping(self.example_inputs, f"{where}, example_inputs", None, "give a tensor for every source")
         declared.names(self.outputs, f"{where}, outputs")
         declared.instance(self.loop, Loop, f"{where}, loop", "give a vlacompile.Loop(...)")
         if self.execute is not None:
-            declared.whole(self.execute, 1, f"{where}, execute", "give how many actions of a chunk are executed, or None")
+            declared.whole(self.execute, 1, f"{where}, execute",
+                           "give how many actions of a chunk are executed, or None")
         declared.instance(self.ensemble, Real, f"{where}, ensemble", "give the decay, as 0.01, or None")
-        declared.instance(self.decoder, Decoder, f"{where}, decoder", "give a vlacompile.policy.action_decoding.Decoder, or None")
-        declared.instance(self.guidance, Guidance, f"{where}, guidance", "give a vlacompile.policy.action_decoding.Guidance, or None")
-        declared.mapping(self.texts, f"{where}, texts", Text, "give {source of tokens: vlacompile.policy.text.Text(...)}")
+        declared.instance(self.decoder, Decoder, f"{where}, decoder",
+                          "give a vlacompile.policy.action_decoding.Decoder, or None")
+        declared.instance(self.guidance, Guidance, f"{where}, guidance",
+                          "give a vlacompile.policy.action_decoding.Guidance, or None")
+        declared.mapping(self.texts, f"{where}, texts", Text,
+                         "give {source of tokens: vlacompile.policy.text.Text(...)}")
         declared.instance(self.calibration, (tuple, list), f"{where}, calibration", "give a tuple of observations")
         for i, inputs in enumerate(self.calibration):
             declared.mapping(inputs, f"{where}, calibration observation {i}", None, "give inputs as in example_inputs")
@@ -264,14 +276,16 @@ class Policy:
                     f'"{which}" cannot be filled from a text',
                     where=f'Policy "{self.name}", texts["{name}"]',
                     why="no such source" if example is None else
-                    f"it is {TORCH_DTYPES[example.dtype]}[{shape}], not {TORCH_DTYPES[dtypes[0]]}[1,L] without a history",
+                    f"it is {TORCH_DTYPES[example.dtype]}[{shape}], not {TORCH_DTYPES[dtypes[0]]}[1,L] without a "
+                    f"history",
                     fix="name a source of token ids [1,L], i64 or i32, and a mask of the same shape, bool",
                 )
 
     def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The whole original function, a declared loop unrolled; the reference for parity. Inputs may be in the types
         that the bundle takes."""
-        inputs |= {n: inputs[n].to(t.dtype) for n, t in self.example_inputs.items() if n in inputs and inputs[n].dtype != t.dtype}
+        inputs |= {n: inputs[n].to(t.dtype) for n, t in self.example_inputs.items() if n in inputs
+                   and inputs[n].dtype != t.dtype}
         values = named(self.name, self.observe, self.observe(**inputs), self.outputs[0])
         if self.loop is not None:
             values |= self._looped(inputs, values)

@@ -33,16 +33,18 @@ EDGES = 4  # frames, which all sources share
 
 def edge_inputs(sources: Mapping[str, Source], example: Mapping[str, torch.Tensor]) \
         -> list[tuple[str, list[dict[str, torch.Tensor]]]]:
-    """Inputs at the edges of what sources may hold: nothing, everything and one element of a mask; zeros, equal numbers, and
-    the range's ends elsewhere. [(label, the edges of all sources, then of fewer for a function that fails there: without
-    indices, without masks, without both)]."""
+    """Inputs at the edges of what sources may hold: nothing, everything and one element of a mask; zeros, equal
+    numbers, and the range's ends elsewhere. [(label, the edges of all sources, then of fewer for a function that fails
+    there: without indices, without masks, without both)]."""
     live = [n for n, s in sources.items() if s.update != "static"]
     masks = {n for n in live if example[n].dtype is torch.bool}
-    indices = {n for n in live if not example[n].is_floating_point() and example[n].dtype not in (torch.bool, torch.uint8)}
+    indices = {n for n in live if not example[n].is_floating_point()
+               and example[n].dtype not in (torch.bool, torch.uint8)}
     found = []
     for k in range(EDGES):
         edges = {n: edge(example[n], k) for n in live}
-        kept = [edges, *({n: t for n, t in edges.items() if n not in out} for out in (indices, masks, indices | masks) if out)]
+        kept = [edges,
+                *({n: t for n, t in edges.items() if n not in out} for out in (indices, masks, indices | masks) if out)]
         found.append((f"edges {k + 1} of {EDGES}", [{**example, **e} for e in kept if e]))
     return found
 
@@ -58,7 +60,8 @@ def edge(example: torch.Tensor, k: int) -> torch.Tensor:
         return (none, ~none, first, last)[k]
     if not example.numel():
         return example.clone()
-    low, high = (0, 255) if example.dtype is torch.uint8 and example.dim() >= 3 else (example.min().item(), example.max().item())
+    image = example.dtype is torch.uint8 and example.dim() >= 3
+    low, high = (0, 255) if image else (example.min().item(), example.max().item())
     middle = example.reshape(-1)[0].item()
     zero = 0 if low <= 0 <= high or example.is_floating_point() else low
     return torch.full_like(example, (zero, high, low, middle)[k])

@@ -53,5 +53,6 @@ def check_instructions(instructions: tuple[str, ...], where: str = "instructions
     for text in instructions:
         if len(text.encode()) > LONGEST or any(ord(c) < 32 for c in text):
             raise ConfigError("an instruction cannot be stored", where=where, why=f"{text[:40]!r}: of more than "
-                              f"{LONGEST} bytes, or with a control character", fix="leave it out, and write it at run time")
+                              f"{LONGEST} bytes, or with a control character",
+                              fix="leave it out, and write it at run time")
     return instructions

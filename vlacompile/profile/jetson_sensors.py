@@ -1,8 +1,9 @@
 """What a Jetson says of itself while it works: clocks as they are, temperatures, power of its rails.
 
 Read from sysfs as NVIDIA's kernels lay it out (L4T 36 and 39); a machine without these files gives an empty reading.
-jetson-stats reads the same files; it is not used, since it is Python with a service of root's, and a device that bundles
-are flashed to needs neither (vlart-run reads them in C). Not run on a board: the tests read a tree of the same form.
+jetson-stats reads the same files; it is not used, since it is Python with a service of root's, and a device that
+bundles are flashed to needs neither (vlart-run reads them in C). Not run on a board: the tests read a tree of the same
+form.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ OVER_CURRENT = "over-current"  # counted since boot; the states of cooling devic
 
 
 def course(before: Reading, during: Sequence[Reading], after: Reading) -> str:
-    """How a board fared while something ran, for a person: clocks as they were, power, heat, throttling, memory; "" where
-    it says nothing of its own. Without readings in between (a record of an older kind) those before and after count."""
+    """How a board fared while something ran, for a person: clocks as they were, power, heat, throttling, memory; ""
+    where it says nothing of its own. Without readings in between (a record of an older kind) those before and after
+    count."""
     seen = [r for r in during or (before, after) if r.of_a_board]
     if not seen:
         return ""
@@ -81,7 +83,8 @@ def read_sensors(root: Path = Path("/")) -> Reading:
     cpus = [khz for p in sorted((sys / "devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
             if (khz := _number(p)) is not None]
     return Reading(None if gpu is None else gpu / 1e6, None if emc is None else emc / 1e6,
-                   max(cpus) / 1e3 if cpus else None, dict(_temperatures(sys)), dict(_rails(sys)), dict(_throttled(sys)),
+                   max(cpus) / 1e3 if cpus else None, dict(_temperatures(sys)), dict(_rails(sys)),
+                   dict(_throttled(sys)),
                    _memory_mb(root))
 
 

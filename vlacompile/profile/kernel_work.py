@@ -16,11 +16,13 @@ from vlacompile.bundle.plan.plan import Stage
 from vlacompile.errors import BundleError
 from vlacompile.vocabulary import COMPILED
 
-SCHEME_OF = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8", TensorProto.UINT8: "int8",
+SCHEME_OF = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8",
+             TensorProto.UINT8: "int8",
              TensorProto.INT4: "int4", TensorProto.UINT4: "int4"}
 BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
 # What only renames or rescales a weight on its way into a product.
-CARRIES_WEIGHT = ("DequantizeLinear", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Split", "Identity")
+CARRIES_WEIGHT = ("DequantizeLinear", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Slice",
+                  "Split", "Identity")
 CUTS = ("Slice", "Split")
 PRODUCTS = ("MatMul", "Gemm", "DynamicQuantizeMatMul", "MatMulNBits")
 # Shape arithmetic and views: no kernel of an engine.
@@ -31,8 +33,8 @@ VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", "Sp
 @dataclass(frozen=True)
 class Kernel:
     """One product. kind: linear, conv, depthwise, attention (of two activations) or embedding. rows: how often each
-    weight is used. operations: 2 per multiply-add. weights, stored: numbers and bytes, with scales, that one call reads.
-    moved: bytes of activations read and written."""
+    weight is used. operations: 2 per multiply-add. weights, stored: numbers and bytes, with scales, that one call
+    reads. moved: bytes of activations read and written."""
 
     name: str
     kind: str
@@ -47,8 +49,8 @@ class Kernel:
 @dataclass(frozen=True)
 class StageWork:
     """One run of a stage's engine; a loop's body runs `iterations` times. small: other kernels, as norms and sums, that
-    an engine may fuse into the products. constants: bytes that the engine holds. live: most bytes of activations that are
-    alive at once."""
+    an engine may fuse into the products. constants: bytes that the engine holds. live: most bytes of activations that
+    are alive at once."""
 
     stage: str
     iterations: int
@@ -106,7 +108,8 @@ class _Reader:
     def work(self, stage: Stage) -> StageWork:
         kernels = [k for n in self.nodes if (k := self._kernel(n)) is not None]
         small = sum(n.op_type not in (*PRODUCTS, "Conv", "Gather", "GatherBlockQuantized", *VIEWS) for n in self.nodes)
-        return StageWork(stage.name, stage.iterations, tuple(kernels), small, sum(map(self._bytes, self.weights)), self._live())
+        return StageWork(stage.name, stage.iterations, tuple(kernels), small, sum(map(self._bytes, self.weights)),
+                         self._live())
 
     def _kernel(self, node: onnx.NodeProto) -> Kernel | None:
         if node.op_type in ("Gather", "GatherBlockQuantized"):
@@ -138,7 +141,8 @@ class _Reader:
         out, inner = self._dims(node.output[0]), weight[1][1:]
         depthwise = weight[1][1] == 1 and self._dims(node.input[0])[1] > 1
         rows = math.prod(out) // max(out[1], 1)
-        return self._made(node, "depthwise" if depthwise else "conv", weight, 2 * math.prod(out) * math.prod(inner), rows)
+        return self._made(node, "depthwise" if depthwise else "conv", weight,
+                          2 * math.prod(out) * math.prod(inner), rows)
 
     def _made(self, node: onnx.NodeProto, kind: str, weight, operations: int, rows: int = 1) -> Kernel:
         activations = [n for n in (*node.input, node.output[0]) if n and self._weight(n) is None]
@@ -146,7 +150,8 @@ class _Reader:
         if weight is None:
             scheme, numbers, stored = SCHEME_OF.get(self.types[node.output[0]][0], "fp32"), 0, 0
         else:
-            scheme = "int4" if node.op_type in ("MatMulNBits", "GatherBlockQuantized") else SCHEME_OF.get(weight[0], "fp32")
+            scheme = "int4" if node.op_type in ("MatMulNBits",
+                                                "GatherBlockQuantized") else SCHEME_OF.get(weight[0], "fp32")
             numbers = math.prod(self._shape(node, weight)) if kind == "linear" else math.prod(weight[1])
             stored = self._stored(node)
         if kind == "embedding":  # the rows that are copied

@@ -18,7 +18,8 @@ def describe(*more: str) -> dict:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.system(),
         "architecture": platform.machine(),
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in (*PACKAGES, *more)},
+        "versions": {"python": platform.python_version()}
+        | {p: importlib.metadata.version(p) for p in (*PACKAGES, *more)},
     }
 
 

@@ -87,10 +87,10 @@ def measure(bundle: Bundle, *, replans: int = 200, warm_up: int = 20, threads: i
 
 def measure_together(bundles: Sequence[Bundle], *, replans: int = 200, warm_up: int = 20, threads: int = 1,
                      progress: Callable[[int], None] = lambda done: None) -> tuple[Profile, ...]:
-    """Replan each `warm_up` + `replans` times, all sessions open, ROUND replans of each in turn; the order of the turns is
-    reversed from round to round. progress: replans done, of all. Raises RuntimeFailure with libvlart's words."""
+    """Replan each `warm_up` + `replans` times, all sessions open, ROUND replans of each in turn; the order of the turns
+    is reversed from round to round. progress: replans done, of all. Raises RuntimeFailure with libvlart's words."""
     with contextlib.ExitStack() as stack:
-        runs = [_Run(b, stack.enter_context(Session(b.path, threads=threads, accept=RECORDED)), warm_up)
+        runs = [MeasuredSession(b, stack.enter_context(Session(b.path, threads=threads, accept=RECORDED)), warm_up)
                 for b in bundles]
         before, total, done = read_sensors(), warm_up + replans, 0
         readings = _Readings()
@@ -128,7 +128,7 @@ class _Readings:
         self._next = now + self._every
 
 
-class _Run:
+class MeasuredSession:
     """A session that is being measured, and what was."""
 
     def __init__(self, bundle: Bundle, session: Session, warm_up: int):
@@ -156,13 +156,14 @@ def _contents(bundle: Bundle, frames: Sequence[Frame]) -> tuple[dict[str, list[n
         for name, array in ((n, a) for n, a in frame.writes.items() if n in own):
             if not any(np.array_equal(array, seen) for seen in found.setdefault(name, [])):
                 found[name].append(array)
-    for name, arrays in found.items():
+    for arrays in found.values():
         if len(arrays) == 1 and np.issubdtype(arrays[0].dtype, np.floating):
             arrays.append(arrays[0] + arrays[0].dtype.type(1e-3))
     return found, tuple(n for n, arrays in found.items() if len(arrays) == 1)
 
 
-def _replan(session: Session, contents: Mapping[str, list[np.ndarray]], tasks: set[str], i: int) -> list[tuple[str, float]]:
+def _replan(session: Session, contents: Mapping[str, list[np.ndarray]], tasks: set[str],
+            i: int) -> list[tuple[str, float]]:
     """(series, us) of one replan: inputs in, step, the first action out."""
     begin = time.perf_counter_ns()
     for name, arrays in contents.items():
@@ -227,9 +228,9 @@ def _checksums(files: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one series in two profiles, us. p: of a difference like this being chance, two-sided; by `turns`: of the medians
-    of paired rounds (Wilcoxon signed-rank), for times that follow each other are alike and count for less than they are;
-    else of all times (Mann-Whitney U). ratio: of the medians, second over first."""
+    """Of one series in two profiles, us. p: of a difference like this being chance, two-sided; by `turns`: of the
+    medians of paired rounds (Wilcoxon signed-rank), for times that follow each other are alike and count for less than
+    they are; else of all times (Mann-Whitney U). ratio: of the medians, second over first."""
 
     series: str
     first: float

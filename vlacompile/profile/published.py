@@ -1,4 +1,5 @@
-"""Latencies of transformers on Orin boards that others published, with the work behind them, and how far the model is off.
+"""Latencies of transformers on Orin boards that others published, with the work behind them, and how far the model is
+off.
 
 The work is arithmetic on public configurations: 2 operations per weight and row, a weight read once per pass. `factor`
 is how far the model may be off, either way; where it misses by more than 1.3 the reason is beside it.
@@ -116,10 +117,12 @@ PUBLISHED = (
 SCALES = {"SmolVLA vision": (284.0, 109.4), "pi0 after vision": (1164.7, 580.2 - 178.0),
           "N1.5 vision": (299.4, 129.2), "N1.5 after vision": (860.9, 409.6 - 129.2)}
 
-# What the constants of the power model were not taken from: (what, MHz on the 8 SMs of an Orin Nano, W), from their log.
+# What the constants of the power model were not taken from: (what, MHz on the 8 SMs of an Orin Nano, W), from their
+# log.
 PUBLISHED_WATTS = (("FP32 network, 25 W mode", 918, 11.62), ("FP16 network, governor's mean clock", 413, 6.15))
-# No engine was built on a board. These were, by TensorRT-RTX 1.7 for SM86 (profiles/rtx): bytes of weights over what was
-# modelled, least and most of all policies there; and {stage of the light policy in fp16: (products, kernels launched)}.
+# No engine was built on a board. These were, by TensorRT-RTX 1.7 for SM86 (profiles/rtx): bytes of weights over what
+# was modelled, least and most of all policies there; and {stage of the light policy in fp16: (products, kernels
+# launched)}.
 ENGINE_WEIGHTS = (0.984, 1.271)
 ENGINE_KERNELS = {"vision.agentview": (35, 38), "vision.wrist": (35, 38), "language": (54, 69), "fusion.1": (9, 14),
                   "fusion.2": (39, 52)}
@@ -168,8 +171,8 @@ def watts_held_out() -> tuple[tuple[str, float, float], ...]:
 
 @dataclass(frozen=True)
 class Bands:
-    """How far each modelled figure may be off, as a factor either way. time: nine of ten held-out latencies; joules: that
-    times the larger miss of two held-out powers; memory: the larger miss of what those engines hold. kernels: how
+    """How far each modelled figure may be off, as a factor either way. time: nine of ten held-out latencies; joules:
+    that times the larger miss of two held-out powers; memory: the larger miss of what those engines hold. kernels: how
     many an engine launches per product, least and most."""
 
     time: float

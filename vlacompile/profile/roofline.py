@@ -114,7 +114,8 @@ def model(plan: Plan, work: Sequence[StageWork], target: Target, question: WhatI
     if question.cameras is not None:
         if not cameras:
             raise ConfigError("no stage is a camera's alone", where=f'bundle "{plan.name}"',
-                              why="every stage reads more than one image, or none", fix="leave the number of cameras open")
+                              why="every stage reads more than one image, or none",
+                              fix="leave the number of cameras open")
         times = question.cameras / camera_count(plan)
     rows = []
     for stage, w in zip(plan.stages, work, strict=True):
@@ -138,7 +139,8 @@ def _executed(plan: Plan, question: WhatIf) -> int:
         return plan.action.execute_steps if plan.action else 0
     if plan.action is None or question.execute > plan.action.chunk_steps:
         raise ConfigError(f"{question.execute} actions cannot be executed per chunk", where=f'bundle "{plan.name}"',
-                          why=f"a chunk has {plan.action.chunk_steps}" if plan.action else "the policy gives no actions",
+                          why=f"a chunk has {plan.action.chunk_steps}" if plan.action
+                          else "the policy gives no actions",
                           fix="ask for fewer, or leave --execute out")
     return question.execute
 

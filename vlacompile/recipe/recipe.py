@@ -16,8 +16,8 @@ from vlacompile.vocabulary import CONSUMES, GUARD_RULES, LOOP_FORMS, SCHEDULES, 
 @dataclass(frozen=True)
 class StagesRecipe:
     """min_flops: stages below merge into a consumer; None: the target's launch cost decides.
-    tvm: names of stages, or patterns of them, that TVM compiles ahead of time, in place of the target's engine; one that
-    matches no stage is an error. tvm_device: "cpu", the target's processor, or "gpu", that of its board.
+    tvm: names of stages, or patterns of them, that TVM compiles ahead of time, in place of the target's engine; one
+    that matches no stage is an error. tvm_device: "cpu", the target's processor, or "gpu", that of its board.
     tvm_schedules: a file, relative to the recipe's folder, of schedules that were found for their kernels; the others
     keep TVM's own, which are slow on a processor. tvm_trials: candidates per stage that are built and timed, on this
     machine, for kernels that the file does not have; the fastest are added to it. tvm_seed: of that search."""
@@ -84,10 +84,12 @@ class PrecisionRecipe:
     """base: "fp32" or "fp16", of everything that is no layer, and of layers that touch actions or are small.
     layers: scheme of all other layers ("fp32", "fp16", "int8", "int4"), or "auto". rule: exceptions, the last that
     matches wins; one that matches no layer is an error.
-    optional: the policy may stay as it is; without it a scheme that is named (of several that "auto" chooses from none is)
+    optional: the policy may stay as it is; without it a scheme that is named (of several that "auto" chooses from none
+    is)
         and of which nothing can be carried out is refused.
     schemes: those that "auto" chooses from, besides the base.
-    max_action_error: what actions may lose by all of it, in units of each action dimension's spread over the calibration
+    max_action_error: what actions may lose by all of it, in units of each action dimension's spread over the
+    calibration
         observations, of the worst dimension, after the whole loop; None: anything, of fp16 as much as the
         integer layers cost (0.01 at least), and nothing is left to "auto".
     max_weight_mb (1e6 bytes), max_latency_ms (of a replan on average, by the target's rates): of all layers together;
@@ -140,8 +142,8 @@ class PrecisionRecipe:
 
 @dataclass(frozen=True)
 class SafetyRule:
-    """name: a source, or a pattern of names; the last rule that matches counts. low, high: range of its f32 numbers: one
-    for all, or one per element of the last axis; empty: the section's `ranges`. outside, max_age_ms: None: the
+    """name: a source, or a pattern of names; the last rule that matches counts. low, high: range of its f32 numbers:
+    one for all, or one per element of the last axis; empty: the section's `ranges`. outside, max_age_ms: None: the
     section's. not_finite: it may hold NaN and infinity (a marker of something missing)."""
 
     name: str
@@ -184,9 +186,9 @@ class TextRecipe:
 
 @dataclass(frozen=True)
 class LaneRecipe:
-    """A slower clock than the control loop's; the recipe lists them from slow to fast. sources: names of what is written
-    at that clock. The stages that depend on them alone run in a thread of their own. clock_hz: nominal; 0: not stated.
-    max_age_ms: what the control loop reads of it may be so old; 0: any age."""
+    """A slower clock than the control loop's; the recipe lists them from slow to fast. sources: names of what is
+    written at that clock. The stages that depend on them alone run in a thread of their own. clock_hz: nominal; 0: not
+    stated. max_age_ms: what the control loop reads of it may be so old; 0: any age."""
 
     name: str
     sources: tuple[str, ...]
@@ -229,7 +231,8 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
          "at least one action is executed per replan"),
         (len(recipe.action.low) == len(recipe.action.high), "action.low and action.high differ in length",
          "every dimension needs both bounds"),
-        (all(a < b for a, b in zip(recipe.action.low, recipe.action.high)), "action.low is not below action.high",
+        (all(a < b for a, b in zip(recipe.action.low, recipe.action.high, strict=False)),
+         "action.low is not below action.high",
          "a range has a lower and an upper end"),
         (recipe.loop.max_action_error >= 0, f"loop.max_action_error = {recipe.loop.max_action_error}",
          "an error is not negative"),
@@ -240,7 +243,8 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
         (recipe.action.deadline_ms >= 0, f"action.deadline_ms = {recipe.action.deadline_ms}", "a time is not negative"),
         (recipe.text.tokenize in TOKENIZE, f'text.tokenize = "{recipe.text.tokenize}"',
          nearest(recipe.text.tokenize, TOKENIZE)),
-        *((x.clock_hz >= 0 and x.max_age_ms >= 0, f'lane "{x.name}" has a negative number', "neither a rate nor an age is")
+        *((x.clock_hz >= 0 and x.max_age_ms >= 0, f'lane "{x.name}" has a negative number',
+           "neither a rate nor an age is")
           for x in recipe.lane),
         (len({x.name for x in recipe.lane}) == len(recipe.lane), "two lanes have one name", "they are found by name"),
         *_consume_checks(recipe.action),
@@ -267,7 +271,8 @@ def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str,
         (target is None or not gpu or cuda is not None, 'stages.tvm_device = "gpu"',
          f'target "{target.name if target else ""}" has no GPU that is known'),
         (not gpu or cuda is None or int(cuda.split(".")[0]) >= TVM_CUDA, 'stages.tvm_device = "gpu"',
-         f"TVM's runtime for GPUs is linked with CUDA {TVM_CUDA}, and {target.software.name if cuda else ''} has CUDA {cuda}; "
+         f"TVM's runtime for GPUs is linked with CUDA {TVM_CUDA}, and {target.software.name if cuda else ''} has CUDA "
+         f"{cuda}; "
          'choose software with it, or "cpu"'),
     ]
 
@@ -313,10 +318,12 @@ def _safety_checks(s: SafetyRecipe) -> list[tuple[bool, str, str]]:
     for r in s.source:
         where = f'safety.source "{r.name}"'
         checks += [
-            (r.outside in (None, *GUARD_RULES), f'{where}: outside = "{r.outside}"', nearest(r.outside or "", GUARD_RULES)),
+            (r.outside in (None, *GUARD_RULES), f'{where}: outside = "{r.outside}"',
+             nearest(r.outside or "", GUARD_RULES)),
             (r.max_age_ms is None or 0 <= r.max_age_ms < math.inf, f"{where}: max_age_ms = {r.max_age_ms}",
              "an age is finite and not negative"),
-            (len(r.low) == len(r.high) and all(a <= b for a, b in zip(r.low, r.high)), f"{where}: low and high",
+            (len(r.low) == len(r.high) and all(a <= b for a, b in zip(r.low, r.high, strict=True)),
+             f"{where}: low and high",
              "they are as many, and low is not above high"),
         ]
     return checks

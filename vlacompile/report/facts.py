@@ -43,7 +43,8 @@ def times_of(profile: Profile) -> Times:
     series = profile.series
     return Times(f"{profile.machine['cpu']}, {profile.threads or 'all'} thread{'' if profile.threads == 1 else 's'}",
                  {n.removeprefix("stage "): s.median for n, s in series.items() if n.startswith("stage ")},
-                 series["same"].median if "same" in series else 0.0, series["new"].median if "new" in series else 0.0, True)
+                 series["same"].median if "same" in series else 0.0,
+                 series["new"].median if "new" in series else 0.0, True)
 
 
 def times_modelled(m: Modelled) -> Times:
@@ -63,8 +64,9 @@ def stage_graph(plan: Plan) -> str:
     makers = {b.value: s.name for s in plan.stages for b in s.outputs}
     names = {i: v.name for i, v in enumerate(plan.values)}
     roots = {d.output: d.input for d in plan.delays}
-    boxes = [Box(f"source {names[s.value]}", (names[s.value].rpartition("observation.")[2], f"{plan.values[s.value].type}",
-                                              f"new every {s.update}" if s.update != "static" else "fixed"), SPEED[s.update],
+    boxes = [Box(f"source {names[s.value]}",
+                 (names[s.value].rpartition("observation.")[2], f"{plan.values[s.value].type}",
+                  f"new every {s.update}" if s.update != "static" else "fixed"), SPEED[s.update],
                  f"input {names[s.value]}") for s in plan.sources]
     arrows: dict[tuple[str, str], list[int]] = {}
     sources = {s.value for s in plan.sources}
@@ -108,7 +110,8 @@ def pace(plan: Plan, times: Times) -> str:
     if plan.action is None or not hz or not times.same:
         return ""
     lasts = 1e3 * plan.action.execute_steps / hz
-    return (f"Each gives {plan.action.execute_steps} actions: at {hz:g} Hz, as its fastest sensor, they last {lasts:.3g} ms, and "
+    return (f"Each gives {plan.action.execute_steps} actions: at {hz:g} Hz, as its fastest sensor, they last "
+            f"{lasts:.3g} ms, and "
             f"the next replan is {times.same / 10 / lasts:.2g} % of that.")
 
 
@@ -130,7 +133,8 @@ def task_timeline(plan: Plan, times: Times, replans: int = 4) -> str:
     kinds = {s.name: speed_of(plan, s) for s in plan.stages}
     rows = []
     for i in range(replans):
-        runs = [s.name for s in plan.stages if s.name in times.stages and (i == 0 or kinds[s.name] not in ("task", "static"))]
+        runs = [s.name for s in plan.stages if s.name in times.stages
+                and (i == 0 or kinds[s.name] not in ("task", "static"))]
         segments = tuple(Segment(times.stages[n] / 1e3, kinds[n], f"{n}: {times.stages[n] / 1e3:.3f} ms") for n in runs)
         total = sum(s.length for s in segments)
         rows.append(Bar(f"replan {i + 1}" + (", new instruction" if i == 0 else ""), segments, f"{total:.3g} ms"))
@@ -141,7 +145,8 @@ def latency_bars(modelled: Sequence[Modelled], bands: Bands) -> list[tuple[str, 
     """Per target, per stage, by what bounds it, with how far the whole may be off."""
     found = []
     for m in modelled:
-        rows = [Bar(s.stage, tuple(Segment(s.times * getattr(s, k) / 1e3, k, f"{s.stage}, {BOUND[k]}: {s.times * getattr(s, k) / 1e3:.3f} ms")
+        rows = [Bar(s.stage, tuple(Segment(s.times * getattr(s, k) / 1e3, k,
+                                           f"{s.stage}, {BOUND[k]}: {s.times * getattr(s, k) / 1e3:.3f} ms")
                                    for k in BOUND if getattr(s, k) > 0), f"{s.total / 1e3:.3g} ms",
                     band=(s.total / 1e3 / bands.time, s.total / 1e3 * bands.time)) for s in m.stages]
         found.append((m.target, _bars(rows, f"modelled latency on {m.target}", "ms")))
@@ -174,7 +179,8 @@ def roofline_of(work: Sequence[StageWork], plan: Plan, target: Target) -> str:
         stored = sum(k.stored for k in w.kernels)
         us = sum(stage_us(w.kernels, target))
         if stored and us:
-            points.append(Point(sum(k.operations for k in w.kernels) / stored, sum(k.operations for k in w.kernels) / us / 1e3,
+            points.append(Point(sum(k.operations for k in w.kernels) / stored,
+                                sum(k.operations for k in w.kernels) / us / 1e3,
                                 f"{w.stage}: {us / 1e3:.3f} ms an iteration", speed_of(plan, stage)))
     shown = [p for p in points if p.x > 0 and p.y > 0]
     return at_both_widths(lambda width: roofline(roofs, shown, width))
@@ -182,7 +188,8 @@ def roofline_of(work: Sequence[StageWork], plan: Plan, target: Target) -> str:
 
 def held_out_bars(checked: Sequence[Checked]) -> str:
     """Modelled over published, one row each."""
-    rows = [Bar(c.row.name, (Segment(c.ratio, "compute", f"modelled {c.modelled:.1f} ms, published {c.row.ms:g} ms ({c.row.source})"),),
+    rows = [Bar(c.row.name, (Segment(c.ratio, "compute",
+                                     f"modelled {c.modelled:.1f} ms, published {c.row.ms:g} ms ({c.row.source})"),),
                 f"{c.ratio:.2f}", 0.0, 1.0) for c in checked]
     return _bars(rows, "modelled over published latency", "")
 
@@ -193,14 +200,17 @@ def precision_rows(plan: Plan) -> list[dict]:
     for s in plan.stages:
         if s.precisions:
             worst = max(s.precisions, key=lambda p: p.error)
-            rows.append({"stage": s.name, "schemes": {k: n for k in SCHEMES if (n := sum(p.layers for p in s.precisions if p.scheme == k))},
-                         "megabytes": sum(p.bytes for p in s.precisions) / 1e6, "error": worst.error, "group": worst.group,
+            rows.append({"stage": s.name, "schemes": {k: n for k in SCHEMES
+                                                      if (n := sum(p.layers for p in s.precisions if p.scheme == k))},
+                         "megabytes": sum(p.bytes for p in s.precisions) / 1e6, "error": worst.error,
+                         "group": worst.group,
                          "blocks": s.precisions})
     return rows
 
 
 def bundle_facts(bundle: Bundle) -> list[tuple[str, str]]:
     plan, origin = bundle.plan, bundle.manifest["provenance"]
-    return [("policy", plan.name), ("target", plan.target), ("recipe", plan.recipe), ("bundle", f"sha256 {bundle.hash}"),
+    return [("policy", plan.name), ("target", plan.target), ("recipe", plan.recipe),
+            ("bundle", f"sha256 {bundle.hash}"),
             ("weights", f"sha256 {origin['weights_sha256']}"), ("size", f"{bundle.bytes / 1e6:.2f} MB"),
             *[(p, v) for p, v in origin["versions"].items()]]

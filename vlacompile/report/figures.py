@@ -77,21 +77,26 @@ def _arrow(place: Mapping[str, tuple[float, float]], boxes: Mapping[str, Box], a
     (x0, y0), (x1, y1) = place[a.begin], place[a.end]
     x0, y0, y1 = x0 + boxes[a.begin].width, y0 + boxes[a.begin].height / 2, y1 + boxes[a.end].height / 2
     bend = max(20.0, (x1 - x0) / 2)
-    return (f'<path class="arrow {boxes[a.begin].kind}" marker-end="url(#head)" d="M{x0:.1f},{y0:.1f} C{x0 + bend:.1f},{y0:.1f} '
+    return (f'<path class="arrow {boxes[a.begin].kind}" marker-end="url(#head)" d="M{x0:.1f},{y0:.1f} '
+            f'C{x0 + bend:.1f},{y0:.1f} '
             f'{x1 - bend:.1f},{y1:.1f} {x1 - 4:.1f},{y1:.1f}"><title>{escape(a.title)}</title></path>')
 
 
 def _box(b: Box, x: float, y: float) -> str:
-    text = "".join(f'<text x="{x + 9:.1f}" y="{y + 18 + LINE * i:.1f}" class="{"name" if i == 0 else "small"}">{escape(line)}</text>'
+    text = "".join(f'<text x="{x + 9:.1f}" y="{y + 18 + LINE * i:.1f}" '
+                   f'class="{"name" if i == 0 else "small"}">{escape(line)}</text>'
                    for i, line in enumerate(b.lines))
-    return (f'<g class="box {b.kind}"><title>{escape(b.title or b.name)}</title><rect x="{x:.1f}" y="{y:.1f}" width="{b.width:.1f}" '
+    return (f'<g class="box {b.kind}"><title>{escape(b.title or b.name)}</title><rect x="{x:.1f}" y="{y:.1f}" '
+            f'width="{b.width:.1f}" '
             f'height="{b.height:.1f}" rx="5"/>{text}</g>')
 
 
 def _svg(width: float, height: float, parts: Iterable[str], label: str, size: str = "fitted") -> str:
-    head = ('<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    head = ('<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+            'orient="auto">'
             '<path d="M0,0 L8,4 L0,8 z" class="head"/></marker></defs>')
-    return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" class="{size}" role="img" '
+    return (f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" class="{size}" '
+            f'role="img" '
             f'aria-label="{escape(label)}">{head}{"".join(parts)}</svg>')
 
 
@@ -142,10 +147,12 @@ def bars(rows: Sequence[Bar], label: str, unit: str, width: float = BROAD) -> st
         if x + char * len(f"{t:g}") / 2 < width - 14 - char * len(unit):  # where the unit stands
             parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 14:.0f}" text-anchor="middle">{t:g}</text>')
     for r in rows:
-        parts.append(f'<text class="label" x="{left - 8:.1f}" y="{y + 15:.1f}" text-anchor="end">{escape(r.label)}</text>')
+        parts.append(f'<text class="label" x="{left - 8:.1f}" y="{y + 15:.1f}" '
+                     f'text-anchor="end">{escape(r.label)}</text>')
         x = left + r.start * scale
         for s in r.segments:
-            parts.append(f'<rect class="seg {s.kind}" x="{x:.1f}" y="{y + 3:.1f}" width="{max(s.length * scale, 0.6):.1f}" '
+            parts.append(f'<rect class="seg {s.kind}" x="{x:.1f}" y="{y + 3:.1f}" '
+                         f'width="{max(s.length * scale, 0.6):.1f}" '
                          f'height="17"><title>{escape(s.title)}</title></rect>')
             x += s.length * scale
         x += 6
@@ -160,7 +167,8 @@ def bars(rows: Sequence[Bar], label: str, unit: str, width: float = BROAD) -> st
             x = at + 6 if x - 6 < at < x + char * len(r.text) + 4 else x
         parts.append(f'<text class="value" x="{x:.1f}" y="{y + 15:.1f}">{escape(r.text)}</text>')
         y += 24
-    parts.append(f'<text class="tick" x="{width - 6:.0f}" y="{bottom + 14:.0f}" text-anchor="end">{escape(unit)}</text>')
+    parts.append(f'<text class="tick" x="{width - 6:.0f}" y="{bottom + 14:.0f}" text-anchor="end">'
+                 f"{escape(unit)}</text>")
     return _svg(width, bottom + 22, parts, label)
 
 
@@ -190,25 +198,27 @@ def roofline(roofs: Sequence[tuple[str, float, float, str]], points: Sequence[Po
     x0, x1 = math.floor(math.log10(min(xs))), math.ceil(math.log10(max(xs)))
     y0, y1 = math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys)))
     left, bottom = 64.0, height - 40.0
-    at_x = lambda v: left + (math.log10(v) - x0) / max(x1 - x0, 1) * (width - left - 16)  # noqa: E731
-    at_y = lambda v: bottom - (math.log10(v) - y0) / max(y1 - y0, 1) * (bottom - 12)  # noqa: E731
-    parts = []
-    for e in range(x0, x1 + 1):
-        parts.append(f'<line class="grid" x1="{at_x(10**e):.1f}" x2="{at_x(10**e):.1f}" y1="12" y2="{bottom:.0f}"/>'
-                     f'<text class="tick" x="{at_x(10**e):.1f}" y="{bottom + 16:.0f}" text-anchor="middle">{10**e:g}</text>')
-    for e in range(y0, y1 + 1):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - 16:.0f}" y1="{at_y(10**e):.1f}" y2="{at_y(10**e):.1f}"/>'
-                     f'<text class="tick" x="{left - 8}" y="{at_y(10**e) + 4:.1f}" text-anchor="end">{10**e:g}</text>')
+    at_x = lambda v: left + (math.log10(v) - x0) / max(x1 - x0, 1) * (width - left - 16)
+    at_y = lambda v: bottom - (math.log10(v) - y0) / max(y1 - y0, 1) * (bottom - 12)
+    parts = [f'<line class="grid" x1="{at_x(10**e):.1f}" x2="{at_x(10**e):.1f}" y1="12" y2="{bottom:.0f}"/>'
+             f'<text class="tick" x="{at_x(10**e):.1f}" y="{bottom + 16:.0f}" text-anchor="middle">{10**e:g}</text>'
+             for e in range(x0, x1 + 1)]
+    parts += [f'<line class="grid" x1="{left}" x2="{width - 16:.0f}" y1="{at_y(10**e):.1f}" y2="{at_y(10**e):.1f}"/>'
+              f'<text class="tick" x="{left - 8}" y="{at_y(10**e) + 4:.1f}" text-anchor="end">{10**e:g}</text>'
+              for e in range(y0, y1 + 1)]
     for label, peak, gbps, kind in roofs:
         low = max(10**x0, 10**y0 / gbps)
         corner = peak / gbps
-        path = f"M{at_x(low):.1f},{at_y(low * gbps):.1f} L{at_x(corner):.1f},{at_y(peak):.1f} L{width - 16:.1f},{at_y(peak):.1f}"
-        parts.append(f'<path class="roof {kind}" d="{path}"/><text class="label" x="{width - 20:.0f}" y="{at_y(peak) - 5:.1f}" '
+        path = (f"M{at_x(low):.1f},{at_y(low * gbps):.1f} L{at_x(corner):.1f},{at_y(peak):.1f} "
+                f"L{width - 16:.1f},{at_y(peak):.1f}")
+        parts.append(f'<path class="roof {kind}" d="{path}"/><text class="label" x="{width - 20:.0f}" '
+                     f'y="{at_y(peak) - 5:.1f}" '
                      f'text-anchor="end">{escape(label)}</text>')
     words: list[tuple[float, float, list[str]]] = []
     for p in points:
         x, y = at_x(p.x), at_y(p.y)
-        parts.append(f'<circle class="dot {p.kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(p.label)}</title></circle>')
+        parts.append(f'<circle class="dot {p.kind}" cx="{x:.1f}" cy="{y:.1f}" '
+                     f'r="4"><title>{escape(p.label)}</title></circle>')
         near = next((w for w in words if abs(w[0] - x) < 60 and abs(w[1] - y) < 12), None)
         near[2].append(p.label.partition(":")[0]) if near else words.append((x, y, [p.label.partition(":")[0]]))
     for x, y, names in words:
@@ -217,6 +227,7 @@ def roofline(roofs: Sequence[tuple[str, float, float, str]], points: Sequence[Po
         anchor = "start" if fits else "end"
         parts.append(f'<text class="small" x="{x + (8 if fits else -8):.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">'
                      f"{escape(text)}</text>")
-    parts.append(f'<text class="tick" x="{width - 16:.0f}" y="{height - 6:.0f}" text-anchor="end">operations per byte of weights</text>'
+    parts.append(f'<text class="tick" x="{width - 16:.0f}" y="{height - 6:.0f}" text-anchor="end">operations per byte '
+                 f'of weights</text>'
                  f'<text class="tick" x="{left + 6:.0f}" y="{at_y(10**y1) + 16:.0f}">10⁹ operations per second</text>')
     return _svg(width, height, parts, "roofline")

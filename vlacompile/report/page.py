@@ -25,15 +25,16 @@ from vlacompile.routing.table import RoutingTable
 from vlacompile.verify.replay import ParityReport
 
 MOST_KEPT = 24
-SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "inputs copied in", "pop": "an action taken"}
+SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "inputs copied in",
+          "pop": "an action taken"}
 
 
 def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled], targets: Sequence[Target],
          profiles: Sequence[Profile], parity: ParityReport | None, check: Mapping | None = None,
          routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None) -> str:
-    """The whole page as HTML. modelled, targets: boards side by side; profiles: measurements of this very bundle; check:
-    what `vlacompile check --record` wrote of it; routing: a table in which this policy is one of the backbones, or not;
-    otherwise: {words: what if} on the first target."""
+    """The whole page as HTML. modelled, targets: boards side by side; profiles: measurements of this very bundle;
+    check: what `vlacompile check --record` wrote of it; routing: a table in which this policy is one of the backbones,
+    or not; otherwise: {words: what if} on the first target."""
     plan, origin = bundle.plan, bundle.manifest["provenance"]
     times = [gather.times_of(p) for p in profiles] + [gather.times_modelled(m) for m in modelled[:1]]
     short = short_names(plan.source_names())
@@ -65,7 +66,8 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
         "compiled": compiled_rows(origin), "kernels": kernel_rows(origin),
         "recipe_rows": list(_flat(origin["recipe"])),
     }
-    environment = Environment(loader=PackageLoader("vlacompile.report", "."), autoescape=True, undefined=StrictUndefined,
+    environment = Environment(loader=PackageLoader("vlacompile.report", "."), autoescape=True,
+                              undefined=StrictUndefined,
                               trim_blocks=True)
     return environment.get_template("page.html").render(content)
 
@@ -80,9 +82,12 @@ def _cards(bundle: Bundle, modelled: Sequence[Modelled], profiles: Sequence[Prof
            off: float) -> list[tuple[str, str]]:
     plan = bundle.plan
     cards = [(f"{sum(s.weight_bytes for s in plan.stages) / 1e6:.1f} MB", "weights that the stages read"),
-             (f"{sum(s.flops * s.iterations for s in plan.stages) / 1e9:.3g} GFLOP", "per replan with a new instruction")]
-    cards += [(f"{p.series['same'].median / 1e3:.2f} ms", "a replan, measured") for p in profiles[:1] if "same" in p.series]
-    cards += [(f"{m.same / 1e3:.2f} ms", f"a replan, modelled for {m.target.partition('+')[0]} ({m.same / off / 1e3:.2f} to "
+             (f"{sum(s.flops * s.iterations for s in plan.stages) / 1e9:.3g} GFLOP",
+              "per replan with a new instruction")]
+    cards += [(f"{p.series['same'].median / 1e3:.2f} ms", "a replan, measured") for p in profiles[:1]
+              if "same" in p.series]
+    cards += [(f"{m.same / 1e3:.2f} ms",
+               f"a replan, modelled for {m.target.partition('+')[0]} ({m.same / off / 1e3:.2f} to "
                f"{m.same * off / 1e3:.2f})") for m in modelled[:2]]
     if parity is not None:
         cards.append(("passed" if parity.passed else "failed", f"{parity.frames} golden frames"))
@@ -117,7 +122,8 @@ def _names(profiles: Sequence[Profile]) -> list[str]:
 
 def _difference(first: Profile, second: Profile, first_name: str, second_name: str) -> dict:
     found = compare_profiles(first, second)
-    rows = [{"words": SERIES.get(d.series, d.series.removeprefix("stage ")), "first": d.first / 1e3, "second": d.second / 1e3,
+    rows = [{"words": SERIES.get(d.series, d.series.removeprefix("stage ")), "first": d.first / 1e3,
+             "second": d.second / 1e3,
              "ratio": d.ratio, "p": d.p,
              "verdict": "may be chance" if d.p > SIGNIFICANT else "slower" if d.ratio > 1 else "faster"}
             for d in found]
@@ -126,12 +132,14 @@ def _difference(first: Profile, second: Profile, first_name: str, second_name: s
 
 
 def _measured(p: Profile, name: str, plan: Plan) -> dict:
-    words = SERIES | {f"stage {s.name}": f"{s.name}, {s.iterations} iterations" for s in plan.stages if s.iterations > 1}
+    words = SERIES | {f"stage {s.name}": f"{s.name}, {s.iterations} iterations" for s in plan.stages
+                      if s.iterations > 1}
     rows = [{"words": words.get(n, n.removeprefix("stage ")), "count": len(s.us), "median": s.median / 1e3,
              "p95": s.at(0.95) / 1e3,
              "p99": s.at(0.99) / 1e3, "max": max(s.us) / 1e3} for n, s in p.series.items()]
     machine = p.machine
-    note = (f"{p.replans} replans after {p.warm_up} that were not counted; {machine['cores']} cores, {machine['memory_gb']} GB, "
+    note = (f"{p.replans} replans after {p.warm_up} that were not counted; {machine['cores']} cores, "
+            f"{machine['memory_gb']} GB, "
             f"{_engine(machine)}.")
     if words := p.fared():
         note += f" The board: {words}."

@@ -15,7 +15,8 @@ from vlacompile.routing.table import RoutingTable
 KINDS = ("observation", "step", "task", "tick")  # classes of the style sheet, one per backbone
 WIDTH, HEIGHT, POINTS = 260.0, 64.0, 400
 MOST = 9.0  # density at the top of every picture: of 20 episodes, 18 of them solved, it is 6; a certainty is cut off
-LEVELS = {"task": "its own episodes", "cluster": "like instructions", "all": "all instructions", "prior": "nothing known"}
+LEVELS = {"task": "its own episodes", "cluster": "like instructions", "all": "all instructions",
+          "prior": "nothing known"}
 
 
 def routing_facts(table: RoutingTable) -> dict:
@@ -32,7 +33,8 @@ def _row(table: RoutingTable, index: int) -> dict:
     return {"text": name, "listed": bool(route.text), "cluster": route.cluster, "level": LEVELS[decision.level],
             "seen": [f"{e.successes:.4g} of {e.episodes:.4g}" if e.episodes else "none" for e in route.evidence],
             "figure": densities(decision.beliefs, [b.name for b in table.backbones], table.rule.delta),
-            "means": [b.mean for b in decision.beliefs], "probabilities": [b.probability for b in decision.beliefs[:-1]],
+            "means": [b.mean for b in decision.beliefs],
+            "probabilities": [b.probability for b in decision.beliefs[:-1]],
             "cost_ms": decision.beliefs[decision.backbone].cost_ms, "takes": table.backbones[decision.backbone].name,
             "escalated": decision.backbone == len(table.backbones) - 1}
 
@@ -49,7 +51,8 @@ def densities(beliefs: Sequence[Belief], names: Sequence[str], delta: float) -> 
     the last one's mean less delta is."""
     xs, bottom, top = [(i + 0.5) / POINTS for i in range(POINTS)], HEIGHT - 14, math.log(MOST)
     curves = [[math.exp(min(log_density(b, x), top)) / MOST for x in xs] for b in beliefs]
-    parts = [f'<line class="grid" x1="{x:.0f}" x2="{x:.0f}" y1="2" y2="{bottom:.0f}"/>' for x in (0.5, WIDTH / 2, WIDTH - 0.5)]
+    parts = [f'<line class="grid" x1="{x:.0f}" x2="{x:.0f}" y1="2" y2="{bottom:.0f}"/>'
+             for x in (0.5, WIDTH / 2, WIDTH - 0.5)]
     for i, (belief, name, curve) in enumerate(zip(beliefs, names, curves, strict=True)):
         points = " ".join(f"{x * WIDTH:.1f},{bottom - y * (bottom - 3):.1f}" for x, y in zip(xs, curve, strict=True))
         parts.append(f'<polygon class="density {KINDS[i % len(KINDS)]}" points="0,{bottom:.0f} {points} {WIDTH:.0f},'
@@ -61,5 +64,6 @@ def densities(beliefs: Sequence[Belief], names: Sequence[str], delta: float) -> 
     for x, anchor, text in ((0, "start", "0"), (WIDTH / 2, "middle", "0.5"), (WIDTH, "end", "1")):
         parts.append(f'<text class="tick" x="{x:.0f}" y="{HEIGHT - 2:.0f}" text-anchor="{anchor}">{text}</text>')
     label = ", ".join(f"{n} {b.mean:.2f}" for n, b in zip(names, beliefs, strict=True))
-    return (f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" width="{WIDTH:.0f}" height="{HEIGHT:.0f}" class="fitted" role="img" '
+    return (f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" width="{WIDTH:.0f}" height="{HEIGHT:.0f}" class="fitted" '
+            f'role="img" '
             f'aria-label="success: {escape(label)}">{"".join(parts)}</svg>')

@@ -46,7 +46,7 @@ def probability_not_worse(a: float, b: float, c: float, d: float, delta: float =
     if delta > 0.0:
         beyond = 1.0 - _cdf(a, b, p_split, p_norm, 1.0 - delta, delta)
         v = math.asinh((math.log((1.0 - delta) / delta) - centre) / width)
-        end = -_REACH if v < -_REACH else v if v < _REACH else _REACH
+        end = -_REACH if v < -_REACH else min(_REACH, v)
     total, step = 0.0, (end + _REACH + _CLOSE) / _STEPS
     for i in range(_STEPS + 1):
         s = _CLOSE - i * step
@@ -61,7 +61,7 @@ def probability_not_worse(a: float, b: float, c: float, d: float, delta: float =
         if mass > 1e-30:
             total += mass * _cdf(c, d, q_split, q_norm, math.exp(log_x) + delta, math.exp(log_rest) - delta)
     p = beyond + total * width * step
-    return 0.0 if p < 0.0 else 1.0 if p > 1.0 else p
+    return 0.0 if p < 0.0 else min(p, 1.0)
 
 
 def _norm(a: float, b: float) -> tuple[float, float]:

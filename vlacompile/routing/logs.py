@@ -89,7 +89,7 @@ def of_states(episodes: Sequence[Episode], states: frozenset[int] | None) -> lis
 
 
 def parse_states(text: str) -> frozenset[int]:
-    """ "0-9" or "0-9,12,20-29". Raises ConfigError."""
+    """States as "0-9" or "0-9,12,20-29". Raises ConfigError."""
     out: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -46,7 +47,8 @@ class AsyncSession:
         self._async = None
         given = None if isinstance(safe, str) else np.ascontiguousarray(safe, np.float32)
         if given is None and safe not in SAFE:
-            raise ConfigError(f'no safe action is called "{safe}"', where="AsyncSession", why=f"known: {', '.join(SAFE)}",
+            raise ConfigError(f'no safe action is called "{safe}"', where="AsyncSession",
+                              why=f"known: {', '.join(SAFE)}",
                               fix="choose one, or give the numbers")
         self.session = Session(path, threads=threads, engine_library=engine_library, accept=accept,
                                max_age_ms=max_age_ms)
@@ -72,7 +74,8 @@ class AsyncSession:
             raise
         self._async, self._action = pointer, np.empty(dim, np.float32)
         # ctypes gives up the interpreter's lock for the whole call.
-        self._worker = threading.Thread(target=self._library.vlart_async_serve, args=(pointer,), name="vlart", daemon=True)
+        self._worker = threading.Thread(target=self._library.vlart_async_serve, args=(pointer,), name="vlart",
+                                        daemon=True)
 
     def start(self) -> AsyncSession:
         """Start the worker; requests before are answered then."""
@@ -80,8 +83,8 @@ class AsyncSession:
         return self
 
     def answer(self) -> None:
-        """In place of a worker (do not start one): compute for the newest observation. For simulations in which a replan takes
-        a stated number of ticks."""
+        """In place of a worker (do not start one): compute for the newest observation. For simulations in which a
+        replan takes a stated number of ticks."""
         self._check(self._library.vlart_async_answer(self._open()))
 
     def write(self, name: str, array) -> None:
@@ -92,7 +95,8 @@ class AsyncSession:
 
     def select(self, backbone: str | None) -> None:
         """As Session.select, from the next request on."""
-        self._check(self._library.vlart_async_select(self._open(), self.session.backbone_index(backbone), c.byref(self._diag)))
+        self._check(self._library.vlart_async_select(self._open(), self.session.backbone_index(backbone),
+                                                     c.byref(self._diag)))
 
     def time(self, now_us: int) -> None:
         """As Session.time."""
@@ -100,7 +104,8 @@ class AsyncSession:
 
     def stamp(self, name: str, sequence: int, time_us: int) -> None:
         """As Session.stamp."""
-        self._check(self._library.vlart_async_stamp(self._open(), self.session.source_index(name), sequence & 0xFFFFFFFF,
+        self._check(self._library.vlart_async_stamp(self._open(), self.session.source_index(name),
+                                                    sequence & 0xFFFFFFFF,
                                                     time_us, c.byref(self._diag)))
 
     def sensor(self, name: str) -> SensorInfo:
@@ -110,24 +115,25 @@ class AsyncSession:
         return found
 
     def request(self) -> bool:
-        """Hand the observation of this tick to the worker; what was not written is as it was. False: a source is older than
-        it may be, and nothing was handed over; the chunk goes on to its end, and then the safe action."""
+        """Hand the observation of this tick to the worker; what was not written is as it was. False: a source is older
+        than it may be, and nothing was handed over; the chunk goes on to its end, and then the safe action."""
         status = self._library.vlart_async_request(self._open())
         if status != STALE_INPUT:
             self._check(status)
         return status != STALE_INPUT
 
     def pop(self) -> Popped:
-        """The action of this tick; a tick passes in any case. Raises RuntimeFailure with status QUEUE_EMPTY where there is
-        none yet, nor one to hold."""
-        status = self._library.vlart_async_pop(self._open(), self._action.ctypes.data, self._action.size, c.byref(self._diag))
+        """The action of this tick; a tick passes in any case. Raises RuntimeFailure with status QUEUE_EMPTY where there
+        is none yet, nor one to hold."""
+        status = self._library.vlart_async_pop(self._open(), self._action.ctypes.data, self._action.size,
+                                               c.byref(self._diag))
         if status not in ANSWERED:
             self._check(status)
         return Popped(self._action.copy(), ANSWERED[status])
 
     def cancel(self, chunk: str = "keep") -> None:
-        """What is being computed is for another instruction. chunk: the one that is executed goes on ("keep"), is dropped
-        ("drop"), or is dropped and an episode begins ("episode"). Then write and request."""
+        """What is being computed is for another instruction. chunk: the one that is executed goes on ("keep"), is
+        dropped ("drop"), or is dropped and an episode begins ("episode"). Then write and request."""
         if chunk not in CANCEL:
             raise ConfigError(f'a chunk cannot be cancelled by "{chunk}"', where="AsyncSession.cancel",
                               why=f"known: {', '.join(CANCEL)}", fix="choose one of them")
@@ -150,7 +156,7 @@ class AsyncSession:
             self._async = None
             self.session.close()
 
-    def __enter__(self) -> AsyncSession:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from vlacompile.bundle.plan.plan import Plan
 from vlacompile.errors import ConfigError, RuntimeFailure, nearest
@@ -17,8 +18,8 @@ from vlacompile.runtime.session import CONTROL, Session
 
 @dataclass(frozen=True)
 class Followed:
-    """What the control loop has of a lane. sequence: steps of the lane up to it; 0: nothing yet. age_ms: since that step
-    began."""
+    """What the control loop has of a lane. sequence: steps of the lane up to it; 0: nothing yet. age_ms: since that
+    step began."""
 
     sequence: int
     age_ms: float
@@ -30,7 +31,8 @@ class Lane:
     def __init__(self, session: Session, followers: int):
         self.session, self._library = session, session._library
         self._diag, size, pointer = Diag(), c.c_size_t(), c.c_void_p()
-        self._check(self._library.vlart_lane_required_bytes(session._session, followers, c.byref(self._diag), c.byref(size)))
+        self._check(self._library.vlart_lane_required_bytes(session._session, followers, c.byref(self._diag),
+                                                            c.byref(size)))
         self._arena = c.create_string_buffer(size.value)
         self._check(self._library.vlart_lane_init(session._session, followers, self._arena, size.value,
                                                   c.byref(self._diag), c.byref(pointer)))
@@ -46,8 +48,8 @@ class Lane:
         self._check(self._library.vlart_lane_step(self._lane, c.byref(self._diag)))
 
     def start(self, observe: Callable[[Lane], None], hz: float = 0.0) -> Lane:
-        """A thread that calls observe(lane), which writes, and steps: hz times a second, or as often as it can. An error
-        ends it and is `failure`; the control loop then sees the lane's age."""
+        """A thread that calls observe(lane), which writes, and steps: hz times a second, or as often as it can. An
+        error ends it and is `failure`; the control loop then sees the lane's age."""
         self._thread = threading.Thread(target=self._run, args=(observe, hz), name="vlart-lane", daemon=True)
         self._thread.start()
         return self
@@ -60,7 +62,7 @@ class Lane:
                 self.step()
                 due = max(due + 1 / hz, time.monotonic()) if hz else 0.0
                 self._ended.wait(max(0.0, due - time.monotonic()) if hz else 0.0)
-        except Exception as error:  # of the caller's own observe, too
+        except Exception as error:  # noqa: BLE001  of the caller's own observe, too
             self.failure = error
 
     def stop(self) -> None:
@@ -86,7 +88,8 @@ class Lanes:
         self.plan: Plan = self.control.plan
         if not self.plan.lanes:
             self.control.close()
-            raise ConfigError("all stages of the bundle run at one clock", where=str(path), why="its recipe has no [[lane]]",
+            raise ConfigError("all stages of the bundle run at one clock", where=str(path),
+                              why="its recipe has no [[lane]]",
                               fix="open it as a Session, or name the slower sources in a recipe")
         count = len(self.plan.lanes)
         try:
@@ -104,20 +107,23 @@ class Lanes:
     def __getitem__(self, name: str) -> Lane:
         """Raises ConfigError for a lane that there is none of."""
         if name not in self.lanes:
-            raise ConfigError(f'no lane is called "{name}"', where=str(self.control._path), why=nearest(name, self.lanes),
+            raise ConfigError(f'no lane is called "{name}"', where=str(self.control._path),
+                              why=nearest(name, self.lanes),
                               fix="`vlacompile inspect` lists them")
         return self.lanes[name]
 
     def followed(self, name: str) -> Followed:
         """Of the control loop's thread."""
         info = LaneInfo()
-        check(self.control._library.vlart_session_followed(self.control._session, list(self.lanes).index(self[name] and name),
+        check(self.control._library.vlart_session_followed(self.control._session,
+                                                           list(self.lanes).index(self[name] and name),
                                                            c.byref(info)), Diag(), str(self.control._path))
         return Followed(info.sequence, info.age_ns / 1e6)
 
     def _follow(self, session: Session, lane: Lane) -> None:
         diag = Diag()
-        check(session._library.vlart_session_follow(session._session, lane._lane, c.byref(diag)), diag, str(session._path))
+        check(session._library.vlart_session_follow(session._session, lane._lane, c.byref(diag)), diag,
+              str(session._path))
 
     def close(self) -> None:
         """Stop the threads and release the engines; twice is harmless."""
@@ -126,7 +132,7 @@ class Lanes:
             lane.session.close()
         self.control.close()
 
-    def __enter__(self) -> Lanes:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -71,7 +71,8 @@ class AsyncInfo(_Struct):
 
 
 class SensorOptions(_Struct):
-    _fields_ = [("struct_size", c.c_size_t), ("accept", c.c_uint32), ("reserved", c.c_uint32), ("max_age_us", c.c_uint64)]
+    _fields_ = [("struct_size", c.c_size_t), ("accept", c.c_uint32), ("reserved", c.c_uint32),
+                ("max_age_us", c.c_uint64)]
 
 
 class SensorInfo(_Struct):
@@ -81,7 +82,8 @@ class SensorInfo(_Struct):
 
 
 class RouterOptions(_Struct):
-    _fields_ = [("struct_size", c.c_size_t), ("state", c.c_char_p), ("log_capacity", c.c_uint32), ("reserved", c.c_uint32)]
+    _fields_ = [("struct_size", c.c_size_t), ("state", c.c_char_p), ("log_capacity", c.c_uint32),
+                ("reserved", c.c_uint32)]
 
 
 class RouterDecision(_Struct):
@@ -89,7 +91,8 @@ class RouterDecision(_Struct):
                 + [(n, c.c_uint32) for n in ("route", "cluster", "by", "level", "backbone", "backbone_count", "outcome",
                                              "reserved")]
                 + [(n, c.c_double) for n in ("similarity", "delta", "tau")]
-                + [(n, c.c_double * 4) for n in ("alpha", "beta", "probability", "cost_ms")] + [("text", c.c_char * 128)])
+                + [(n, c.c_double * 4) for n in ("alpha", "beta", "probability", "cost_ms")]
+                + [("text", c.c_char * 128)])
 
 
 class RouterInfo(_Struct):
@@ -160,15 +163,24 @@ _FUNCTIONS = {
 }
 
 
-@functools.cache
-def libvlart() -> c.CDLL:
-    """The runtime: beside this file in a wheel, else in `build/runtime_c` of a source tree."""
+def libvlart_path() -> Path:
+    """The runtime: beside this file in a wheel, else in `build/runtime_c` of a source tree. Raises RuntimeFailure."""
     here = Path(__file__).parent
     places = (here / "libvlart.so", here.parents[1] / "build" / "runtime_c" / "libvlart.so")
     path = next((p for p in places if p.is_file()), None)
     if path is None:
         raise RuntimeFailure("libvlart.so is not built", where=" or ".join(map(str, places)), why="no such file",
                              fix="run `make runtime` in the source tree", status="IO")
+    return path
+
+
+@functools.cache
+def libvlart() -> c.CDLL:
+    return open_libvlart(libvlart_path())
+
+
+def open_libvlart(path: Path) -> c.CDLL:
+    """A library with the types of its functions. Raises RuntimeFailure where its ABI is another."""
     library = c.CDLL(str(path))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
@@ -196,7 +208,8 @@ def onnxruntime_library() -> Path:
 def tvm_libraries() -> dict[str, Path | None]:
     """Of the installed packages (found without importing them), by the session's option; None: not installed."""
     found = {}
-    for option, package, name in (("tvm_ffi_library", "tvm_ffi", "libtvm_ffi.so"), ("tvm_library", "tvm", "libtvm_runtime.so"),
+    for option, package, name in (("tvm_ffi_library", "tvm_ffi", "libtvm_ffi.so"),
+                                  ("tvm_library", "tvm", "libtvm_runtime.so"),
                                   ("tvm_cuda_library", "tvm", "libtvm_runtime_cuda.so")):
         spec = importlib.util.find_spec(package)
         path = Path(spec.origin).parent / "lib" / name if spec and spec.origin else None

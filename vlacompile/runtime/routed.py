@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.runtime.router import Routed, Router
@@ -17,7 +18,8 @@ class RoutedSession:
     where the table has a backbone that the bundle has not, or the bundle takes no text.
     """
 
-    def __init__(self, bundle: str | Path, table: str | Path, state: str | Path | None = None, *, log_capacity: int = 64,
+    def __init__(self, bundle: str | Path, table: str | Path, state: str | Path | None = None, *,
+                 log_capacity: int = 64,
                  **options):
         self.router = Router(table, state, log_capacity=log_capacity)
         self.session = Session(bundle, **options)
@@ -25,7 +27,8 @@ class RoutedSession:
         names = [b.name for b in plan.backbones]
         for backbone in self.router.backbones:
             if backbone not in names:
-                raise ConfigError(f'the table routes to "{backbone}", which is no backbone of the bundle', where=str(table),
+                raise ConfigError(f'the table routes to "{backbone}", which is no backbone of the bundle',
+                                  where=str(table),
                                   why=nearest(backbone, names) if names else "the bundle is one policy",
                                   fix="join the policies under the names that the table was fitted with")
         needs = {n: {v for s in plan.stages if n in plan.served_by(s) for v in s.depends} for n in names}
@@ -54,7 +57,7 @@ class RoutedSession:
     def close(self) -> None:
         self.session.close()
 
-    def __enter__(self) -> RoutedSession:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

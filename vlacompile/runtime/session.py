@@ -6,6 +6,7 @@ import ctypes as c
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -66,10 +67,10 @@ class Session:
     libonnxruntime; None for the one of the installed package. verify_files: compare the checksums of
     all files when opening (a damaged bundle is refused). stand_in: run the stages of a board's TensorRT with ONNX
     Runtime, from the same ONNX files; what they compute can be tried so, not how long the board takes.
-    tensorrt_library: on a board, path of libvlart_tensorrt.so; None for the loader's. whole_tick: there, the stages that
-    every tick runs are one launch.
-    lane: run the stages of this lane alone, or of none: CONTROL (see Lanes). beside: a session of the same bundle, which
-    is then opened once.
+    tensorrt_library: on a board, path of libvlart_tensorrt.so; None for the loader's. whole_tick: there, the stages
+    that every tick runs are one launch.
+    lane: run the stages of this lane alone, or of none: CONTROL (see Lanes). beside: a session of the same bundle,
+    which is then opened once.
     accept: what is not refused of sensors, of "not finite", "out of range", "stale", "denormal" (vlart_sensors.h).
     max_age_ms: how old observations may be of which the plan says nothing; 0: any age.
     Raises RuntimeFailure with libvlart's status and words.
@@ -137,19 +138,19 @@ class Session:
                    *tensor_arguments(name, array, self._path, self.source_dtype(source)), c.byref(self._diag))
 
     def time(self, now_us: int) -> None:
-        """What time it is, microseconds on a clock of your own, before the writes and steps that are to know it. Without
-        this, ages are counted by CLOCK_MONOTONIC from the writes."""
+        """What time it is, microseconds on a clock of your own, before the writes and steps that are to know it.
+        Without this, ages are counted by CLOCK_MONOTONIC from the writes."""
         self._call(self._library.vlart_session_time, self._session, now_us)
 
     def stamp(self, name: str, sequence: int, time_us: int) -> None:
-        """The next write of a source was captured then, as that number (modulo 2**32). Raises RuntimeFailure with status
-        STALE_INPUT where that is not after the last number: do not write it."""
+        """The next write of a source was captured then, as that number (modulo 2**32). Raises RuntimeFailure with
+        status STALE_INPUT where that is not after the last number: do not write it."""
         self._call(self._library.vlart_session_stamp, self._session, self.source_index(name), sequence & 0xFFFFFFFF,
                    time_us, c.byref(self._diag))
 
     def sensor(self, name: str) -> SensorInfo:
-        """As vlart_sensor_info_t: writes, not_finite, out_of_range, denormal, stale, reordered, lost, age_us, max_age_us,
-        element, number."""
+        """As vlart_sensor_info_t: writes, not_finite, out_of_range, denormal, stale, reordered, lost, age_us,
+        max_age_us, element, number."""
         found = SensorInfo()
         self._call(self._library.vlart_session_sensor, self._session, self.source_index(name), c.byref(found))
         return found
@@ -173,7 +174,8 @@ class Session:
     def select(self, backbone: str | None) -> None:
         """Run this backbone of the bundle from the next step (or observe) on; the first one is run otherwise. None: all
         of them, the first one's chunk feeds the queue. What another one computed stays valid while its sources do."""
-        self._call(self._library.vlart_session_select, self._session, self.backbone_index(backbone), c.byref(self._diag))
+        self._call(self._library.vlart_session_select, self._session, self.backbone_index(backbone),
+                   c.byref(self._diag))
 
     def backbone_index(self, backbone: str | None) -> int:
         """Raises RuntimeFailure where the bundle has no such backbone."""
@@ -252,7 +254,7 @@ class Session:
             self._library.vlart_bundle_close(self._bundle)
             self._bundle = None
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:
@@ -272,7 +274,8 @@ class Session:
 def _accepted(words: tuple[str, ...]) -> int:
     for word in words:
         if word not in ACCEPT:
-            raise ConfigError(f'a session cannot accept "{word}"', where="Session(accept=...)", why=nearest(word, ACCEPT),
+            raise ConfigError(f'a session cannot accept "{word}"', where="Session(accept=...)",
+                              why=nearest(word, ACCEPT),
                               fix=f"choose of {', '.join(ACCEPT)}")
     return sum({ACCEPT[w] for w in words})
 
@@ -282,8 +285,8 @@ _TAKEN = frozenset({("float64", "f32"), ("float16", "f32"), ("uint16", "i32"), (
 
 
 def tensor_arguments(name: str, array, where: Path, wanted: str) -> tuple:
-    """(address, bytes, dtype, rank, dims) for a call of libvlart. wanted: the source's dtype in the plan. A contiguous NumPy
-    array of it is handed over where it lies. Keep `array` until the call is over."""
+    """(address, bytes, dtype, rank, dims) for a call of libvlart. wanted: the source's dtype in the plan. A contiguous
+    NumPy array of it is handed over where it lies. Keep `array` until the call is over."""
     if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed to run
         array = array.detach().cpu()
         array = (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()

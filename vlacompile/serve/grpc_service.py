@@ -261,8 +261,8 @@ class GrpcServer:
 
     def _forget_idle(self) -> None:
         """gRPC does not tell when a client has gone. One that lives asks for actions again and again: where there is no
-        room (or the bundle serves one client at a time), who was silent for longer than two such calls take is taken for
-        gone, the longest first; otherwise who was silent for the limit of it."""
+        room (or the bundle serves one client at a time), who was silent for longer than two such calls take is taken
+        for gone, the longest first; otherwise who was silent for the limit of it."""
         now, silent_s = time.monotonic(), min(self.limits.idle_s, 2 * self.wait_s)
         for name, peer in sorted(self._peers.items(), key=lambda item: item[1].seen):
             full = self.host.exclusive or len(self._peers) >= self.limits.clients

@@ -272,7 +272,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_grad_and_hooks:
 
 _CALLS: dict[tuple[str, str], Callable] = {("numpy", "dtype"): _dtype, ("torch.storage", "_load_from_bytes"): _storage,
                                            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-                                           ("collections", "OrderedDict"): lambda: {}}
+                                           ("collections", "OrderedDict"): lambda: {}}  # noqa: PIE807  without arguments
 for _core in ("numpy._core", "numpy.core"):  # NumPy 2 and 1
     _CALLS |= {(f"{_core}.multiarray", "_reconstruct"): _empty_array, (f"{_core}.multiarray", "scalar"): _scalar,
                (f"{_core}.numeric", "_frombuffer"): _from_buffer}

@@ -9,7 +9,8 @@ from vlacompile.tokenize.characters import POINTS
 
 INSTRUCTIONS = (
     "put the bowl on the plate", "open the middle drawer of the cabinet", "turn on the stove",
-    "put the wine bottle on top of the cabinet", "pick up the black bowl between the plate and the ramekin and place it "
+    "put the wine bottle on top of the cabinet",
+    "pick up the black bowl between the plate and the ramekin and place it "
     "on the plate", "push the plate to the front of the stove", "put the cream cheese in the bowl\n",
     "Grasp the RED block, then drop it 12.5cm to the left!", "What action should the robot take to stack 3 cups?",
     "Task: fold the towel;\nState: 12 255 0 131 7;\nAction: ", "don't touch it, it's hot; we'll wait, I'd say they've "
@@ -18,16 +19,22 @@ INSTRUCTIONS = (
 LANGUAGES = (
     "Lege den Apfel in die Schüssel, größer als Maß.", "Pose l'assiette à côté de l'évier, s'il te plaît.",
     "¿Dónde está el cajón? Ábrelo, niño.", "Połóż żółtą piłkę na półce; źdźbło", "İstanbul'da ıspanak IĞDIR",
-    "Поставь чашку на стол, ёлка", "Βάλε το φλιτζάνι στο τραπέζι ΣΟΦΟΣ", "ضع الكوب على الطاولة", "שים את הספל על השולחן, שָׁלוֹם",
-    "把碗放到盘子上。", "引き出しを開けてください、ｶﾀｶﾅ", "서랍을 열어 주세요 각", "कप को मेज पर रखो क़", "วางถ้วยไว้บนโต๊ะ", "Đặt cốc lên bàn ngưỡng",
+    "Поставь чашку на стол, ёлка", "Βάλε το φλιτζάνι στο τραπέζι ΣΟΦΟΣ", "ضع الكوب على الطاولة",
+    "שים את הספל על השולחן, שָׁלוֹם",
+    "把碗放到盘子上。", "引き出しを開けてください、ｶﾀｶﾅ", "서랍을 열어 주세요 각", "कप को मेज पर रखो क़", "วางถ้วยไว้บนโต๊ะ",
+    "Đặt cốc lên bàn ngưỡng",
     "ß ﬁ ﬀ Ǆ ŉ ſ K Å Ω", "እባክህ ክፈት", "Čeština: příliš žluťoučký kůň",
 )
 ODD = (
     "", " ", "  ", "   \n \t x", "\n\n\n", "a\u00a0b\u2003c\u3000d\u2028e", "tab\there\r\nand\rthere", "trailing   ",
-    "   leading", "a   b    c     d", " " * 200 + "x", "x" * 101, "y" * 100 + " " + "z" * 300, "\u0000\u0001\u001f\u007f\u0085",
-    "\ufeffbom\u200bzero\u200dwidth\u00adsoft", "\ufffd\ufffe\U0010ffff", "e\u0301 a\u0323\u0307 a\u0307\u0323 \u0301alone",
-    "\u1e9b\u0323 \u212b \u03d3 q\u0307\u0323", "👍🏽 👩‍👩‍👧‍👦 🤖 🇨🇭 ☕️ 1️⃣", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟘𝟙𝟚 ⅷ ½ ² ₂ ①", "0123456789 1e-7 3.14159 1,000,000 ١٢٣ १२३",
-    "!@#$%^&*()_+-=[]{}|;':\",./<>?`~", "...—–‘’“”«»…·•", "$5 £5 €5 ¥5 ^ ` ~ + < = > |", "a\u0300\u0301\u0302\u0303" * 5,
+    "   leading", "a   b    c     d", " " * 200 + "x", "x" * 101, "y" * 100 + " " + "z" * 300,
+    "\u0000\u0001\u001f\u007f\u0085",
+    "\ufeffbom\u200bzero\u200dwidth\u00adsoft", "\ufffd\ufffe\U0010ffff",
+    "e\u0301 a\u0323\u0307 a\u0307\u0323 \u0301alone",
+    "\u1e9b\u0323 \u212b \u03d3 q\u0307\u0323", "👍🏽 👩‍👩‍👧‍👦 🤖 🇨🇭 ☕️ 1️⃣", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𝟘𝟙𝟚 ⅷ ½ ² ₂ ①",
+    "0123456789 1e-7 3.14159 1,000,000 ١٢٣ १२३",
+    "!@#$%^&*()_+-=[]{}|;':\",./<>?`~", "...—–‘’“”«»…·•", "$5 £5 €5 ¥5 ^ ` ~ + < = > |",
+    "a\u0300\u0301\u0302\u0303" * 5,
     "'s 'S 'ſ ''s '' 'll'LL", "\r\n\r\n  \n a", "▁▁ a▁b ▁", "<0x41> <unk> </s> <s> ##ing ## Ġ Ċ", "a<b>c</b> &amp; {x}",
     "\U0001d15e\U0001d16d\u302e\u302f", "각각\u11a8 \u1100\u1161\u11a8", "Å\u0327\u0328",
 )
@@ -57,7 +64,8 @@ def characters(stride: int = 1, block: int = 64) -> list[str]:
     """Every character, once between letters and once between blanks, `block` of them in a text. stride: of ideographs,
     syllables, private and unassigned ones every so many alone, in a quick check."""
     points = POINTS if stride == 1 else [
-        c for i, c in enumerate(POINTS) if c < 0x3400 or 0xA000 <= c < 0xAC00 or 0xF900 <= c < 0x12000 or i % stride == 0]
+        c for i, c in enumerate(POINTS) if c < 0x3400 or 0xA000 <= c < 0xAC00 or 0xF900 <= c < 0x12000
+        or i % stride == 0]
     rows = [points[i: i + block] for i in range(0, len(points), block)]
     return ["a".join(map(chr, row)) for row in rows] + [" ".join(map(chr, row)) for row in rows]
 

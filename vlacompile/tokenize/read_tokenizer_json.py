@@ -57,7 +57,7 @@ def _read(document: dict, original, fit: Fit | None, ending: str) -> Tokenizer:
     normalise = _normalise(document["normalizer"])
     if len(normalise) + len(transform) + len(split) > MAX_STEPS:
         raise refused("normalizer, pre_tokenizer", f"they have more than {MAX_STEPS} steps")
-    ids = [id_ for id_ in original.get_vocab(with_added_tokens=True).values()]
+    ids = list(original.get_vocab(with_added_tokens=True).values())
     count = 1 + max([*ids, *prefix, *suffix, *(a.id for a in added)], default=0)
     return Tokenizer(normalise, transform, split, tuple(added), model, unknown, count, prefix, suffix,
                      fit or _fit(document), ending)
@@ -176,7 +176,7 @@ def _at_pattern(p: dict):
         return [], [Step("cut", find=pattern["String"], option=CUT_RULES[_CUTS[behaviour]])]
     rule = EXPRESSIONS.get(pattern.get("Regex"))
     # These expressions match every character, so that what is dropped or joined between matches is nothing.
-    if rule is None or not (behaviour == "Isolated" and not p["invert"] or behaviour == "Removed" and p["invert"]):
+    if rule is None or not ((behaviour == "Isolated" and not p["invert"]) or (behaviour == "Removed" and p["invert"])):
         raise refused("pre_tokenizer, Split", f"the pattern {pattern} with {behaviour} is none of those that are known")
     return [], [Step("cut_words", characters.word_classes(), option=WORD_RULES[rule])]
 

@@ -13,8 +13,9 @@ from vlacompile.policy.text import Fit
 
 @dataclass(frozen=True)
 class Span:
-    """Code points first..last. action: of a "map" step a key of vocabulary.SPAN_ACTIONS; of an "order" or "compose" step
-    the combining class; of a cut the sum of vocabulary.CHAR_CLASSES. argument: what is added, or the code points."""
+    """Code points first..last. action: of a "map" step a key of vocabulary.SPAN_ACTIONS; of an "order" or "compose"
+    step the combining class; of a cut the sum of vocabulary.CHAR_CLASSES. argument: what is added, or the code
+    points."""
 
     first: int
     last: int
@@ -79,5 +80,5 @@ class Tokenizer:
     token_count: int
     prefix: tuple[int, ...] = field(default=())
     suffix: tuple[int, ...] = field(default=())
-    fit: Fit = Fit()
+    fit: Fit = Fit()  # noqa: RUF009  frozen
     ending: str = ""  # put behind a text that does not end with it

@@ -52,14 +52,16 @@ class ParityReport:
         called, which is then not written."""
         for v in self.values:
             if not v.passed:
-                of = {"action": "its NumPy reference", "policy": "the policy in full precision, by more than when it was "
+                of = {"action": "its NumPy reference",
+                      "policy": "the policy in full precision, by more than when it was "
                       "built,"}.get(v.level, "PyTorch")
                 label, got, limit = v.failed
                 raise ParityError(
                     f'"{v.value}" differs from {of}', where=f'{building or self.bundle}, frame "{label}" of {v.frames}',
                     why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} "
                     f"({limit.rel_l2:.3g}), cosine {got.cosine:.7f} ({limit.cosine})",
-                    fix="the bundle was not written: the engine computes this value otherwise than PyTorch; report it with "
+                    fix="the bundle was not written: the engine computes this value otherwise than PyTorch; report "
+                        "it with "
                     "this policy, or keep what the value is made of in fp32 by a rule of the recipe" if building else
                     "run `vlacompile verify --json` to see every value; values are in execution order, so the "
                     "first one that differs names the stage at fault")
@@ -69,7 +71,7 @@ class ParityReport:
 def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, threads: int = 0,
            stand_in: bool = False) -> ParityReport:
     """Write, step and compare each frame in one session: caches act as on the robot. stand_in: as Session's."""
-    tally = _Tally()
+    tally = Tally()
     with Session(path, threads=threads, stand_in=stand_in, accept=RECORDED) as session:
         session.select(None)
         reference = ActionReference(Path(path), session.plan) if session.plan.action else None
@@ -90,7 +92,7 @@ def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, t
     return ParityReport(str(path), len(frames), tally.rows(), runs, stand_in)
 
 
-class _Tally:
+class Tally:
     """What came nearest its limits per value, in the order of the first comparison."""
 
     def __init__(self) -> None:
@@ -119,7 +121,7 @@ def _step(session: Session) -> bool:
     return False
 
 
-def _pop_and_compare(session: Session, reference: ActionReference, refused: bool, kept: bool, tally: _Tally,
+def _pop_and_compare(session: Session, reference: ActionReference, refused: bool, kept: bool, tally: Tally,
                      label: str) -> None:
     action, plan = reference.action, session.plan
     try:

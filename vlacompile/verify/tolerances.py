@@ -34,8 +34,8 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("f32", "stage"): Tolerance(1e-4, 1e-4, 1e-4, 0.99999),
     ("f32", "chunk"): Tolerance(1e-4, 1e-5, 1e-4, 0.99999),
     ("f32", "action"): Tolerance(1e-5, 1e-5, 1e-5, 0.99999),
-    # What a policy gives that computes in 16 bits, beside its stages, which compute the same in f32: roundings of 2^-9 and
-    # 2^-12 at every op, which add up over its depth. Measured per depth in
+    # What a policy gives that computes in 16 bits, beside its stages, which compute the same in f32: roundings of 2^-9
+    # and 2^-12 at every op, which add up over its depth. Measured per depth in
     # tests/compiler/passes/test_use_engine_types.py.
     ("bf16", "chunk"): Tolerance(1e-3, 0.1, 0.1, 0.995),
     ("f16", "chunk"): Tolerance(2e-4, 0.02, 0.02, 0.9998),
@@ -50,10 +50,11 @@ def tolerance(dtype: str, level: str) -> Tolerance:
 
 # How far two right engines in reduced precision may be apart. Every quantised op is the same to the last bit
 # (tests/compiler/precision/quantise/test_ops.py), but f32 in between is not, and a number that lies between two steps
-# goes the other way; over many layers the two become independent roundings of one function, sqrt(2) of what the precision moved a value by.
-# Where a policy is about to decide one way or the other they are further apart: as far as runs are with every f32 result
-# disturbed, times TWINS. Of the greatest difference more, because single numbers decide it; and of few numbers, whose
-# root mean square is off from the usual one by 1 / sqrt(2 n) of it: FEW standard deviations.
+# goes the other way; over many layers the two become independent roundings of one function, sqrt(2) of what the
+# precision moved a value by. Where a policy is about to decide one way or the other they are further apart: as far as
+# runs are with every f32 result disturbed, times TWINS. Of the greatest difference more, because single numbers decide
+# it; and of few numbers, whose root mean square is off from the usual one by 1 / sqrt(2 n) of it: FEW standard
+# deviations.
 ROUNDING_SHARE, ROUNDING_PEAK, TWINS, FEW = 1.5, 2.5, 3.0, 4.0
 
 
@@ -67,8 +68,8 @@ def within_precision(limit: Metrics, moved: Metrics, twins: Metrics, numbers: in
 
 def usually(pairs: Sequence[tuple[np.ndarray, np.ndarray]], want: np.ndarray) -> Metrics:
     """What a precision does to a value beside `want`, if it does there what it did on all golden frames. Of one or two
-    numbers a single frame says nothing: they may have been rounded to where they were. pairs: (in the precision, in full
-    precision), a frame each."""
+    numbers a single frame says nothing: they may have been rounded to where they were. pairs: (in the precision, in
+    full precision), a frame each."""
     every = [np.concatenate([p[i].ravel() for p in pairs]).astype(np.float64) for i in (0, 1)]
     if want.dtype.kind != "f" or not all(np.isfinite(x).all() for x in every) or not want.any():
         return Metrics(0.0, 0.0, 1.0)
@@ -83,6 +84,7 @@ def beside_policy(within: Metrics, moved: Metrics) -> Metrics:
 
 
 def _loosened(limit: Metrics, by: Metrics, share: float, peak: float) -> Metrics:
-    """What adds up of a cosine is the angle, whose square is 2 (1 - cosine) where it is small: as lengths of errors do."""
+    """What adds up of a cosine is the angle, whose square is 2 (1 - cosine) where it is small: as lengths of errors
+    do."""
     angle = math.sqrt(max(1 - limit.cosine, 0.0)) + share * math.sqrt(max(1 - by.cosine, 0.0))
     return Metrics(limit.max_abs + peak * by.max_abs, limit.rel_l2 + share * by.rel_l2, 1 - angle ** 2)

@@ -77,11 +77,14 @@ def shifted(x):
 
 def test_lines_are_those_of_whatever_function_it_is():
     policy = Policy("sampler", Sampler().eval(), {"x": Source("observation")}, {"x": torch.rand(1, 1, 4)})
-    lines = {str(n.target): source_line(n.meta["stack_trace"]) for n in capture(policy).graph.nodes if n.op == "call_function"}
-    assert "test_concretise.py" in lines["aten.cumsum.default"] and lines["aten.cumsum.default"].endswith("return torch.cumsum(x, dim=-1)")
+    lines = {str(n.target): source_line(n.meta["stack_trace"]) for n in capture(policy).graph.nodes
+             if n.op == "call_function"}
+    assert "test_concretise.py" in lines["aten.cumsum.default"]
+    assert lines["aten.cumsum.default"].endswith("return torch.cumsum(x, dim=-1)")
     assert lines["aten.linear.default"].endswith("return self.inner(shifted(x))")
     assert "_filter_traceback_frames" not in vars(PythonKeyTracer)
-    failing = Policy("failing", lambda x: {"action": x[x > 0]}, {"x": Source("observation")}, {"x": torch.rand(1, 1, 4)})
+    failing = Policy("failing", lambda x: {"action": x[x > 0]}, {"x": Source("observation")},
+                     {"x": torch.rand(1, 1, 4)})
     with pytest.raises(CaptureError):
         capture(failing)
     assert "_filter_traceback_frames" not in vars(PythonKeyTracer)

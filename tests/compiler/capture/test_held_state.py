@@ -1,4 +1,5 @@
-"""What one call of a policy leaves for the next is refused with its line; what it writes and reads within a call is a value."""
+"""What one call of a policy leaves for the next is refused with its line; what it writes and reads within a call is a
+value."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ class ScaleOnce(Base):
         return self.action(state / self.cached)
 
 
-@pytest.mark.parametrize("kind", [Average, Assigned, Attribute, PartOfABuffer, Queue, Counting, InstructionOnce, ScaleOnce], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [Average, Assigned, Attribute, PartOfABuffer, Queue, Counting, InstructionOnce,
+                                  ScaleOnce], ids=lambda k: k.__name__)
 def test_state_is_refused_with_its_line(tmp_path, kind):
     policy = Policy("p", kind().eval(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})
     with pytest.raises(CaptureError) as raised:
@@ -132,7 +134,7 @@ class Lazy(Base):
 
 @pytest.mark.parametrize("kind", [Written, Lazy], ids=lambda k: k.__name__)
 def test_what_does_not_outlast_a_call_is_a_value(tmp_path, kind):
-    make = lambda: Policy("p", kind().eval(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})  # noqa: E731
+    make = lambda: Policy("p", kind().eval(), {"state": Source("observation")}, {"state": torch.ones(1, 8)})
     assert worst(make, tmp_path / "p.vlab") < 1e-6
 
 

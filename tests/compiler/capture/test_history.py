@@ -35,7 +35,7 @@ def observations(policy: Policy, count: int = TICKS) -> list[dict[str, torch.Ten
     """What a robot writes, one after the other; the task stays."""
     torch.manual_seed(3)
     tokens = policy.example_inputs["tokens"]
-    return [{"tokens": tokens, "image": policies._image(), "state": torch.randn(1, 9)} for _ in range(count)]
+    return [{"tokens": tokens, "image": policies.picture(), "state": torch.randn(1, 9)} for _ in range(count)]
 
 
 def originals(policy: Policy, seen: list[dict[str, torch.Tensor]], order=lambda stacked: stacked) -> list[np.ndarray]:
@@ -105,7 +105,7 @@ def test_a_session_begins_again(remember):
 
 
 def test_frames_are_written_newest_only_and_verified(remember):
-    policy, bundle = remember
+    _policy, bundle = remember
     frames = read_frames(bundle.path / "golden/golden.bin")
     assert len(frames) >= 5 and all(f.writes["image"].shape == (1, 32, 32, 3) for f in frames)
     report = verify(bundle.path)

@@ -172,7 +172,7 @@ def test_what_cannot_fit_says_what_would_give():
     assert any("no board that is known" in a for a in fit.advice)
     with pytest.raises(BudgetError) as caught:
         fit.require()
-    assert "body" in caught.value.why and "34375" in caught.value.why.replace(" ", "") or "34395" in caught.value.why
+    assert ("body" in caught.value.why and "34375" in caught.value.why.replace(" ", "")) or "34395" in caught.value.why
     assert caught.value.reachable["memory_mb"] > 34_000
     fixed = plan_fit(policy(stage("body", 6600, schemes=("fp16",))), NX16, others=())
     assert fixed.fits and fixed.swap > 0
@@ -224,8 +224,9 @@ def test_any_fit_prints_in_80_columns(capsys, budget, free):
     few = FREE if free else ("fp16",)
     twin = replace(stage("vision.left_wrist", 400, schemes=few), engine="vision.right_wrist")
     head = Piece("policy__language_model__lm_head__weight", (151936, 2048), True, sized(151936 * 2048))
-    needs = Needs("made", (stage("vision.right_wrist", 400, schemes=few), twin, stage("language", 500, True, schemes=few),
-                           stage("fusion.2", 1800, schemes=few, pieces=(head,)), stage("step", 300, schemes=few)),
+    needs = Needs("made",
+                  (stage("vision.right_wrist", 400, schemes=few), twin, stage("language", 500, True, schemes=few),
+                   stage("fusion.2", 1800, schemes=few, pieces=(head,)), stage("step", 300, schemes=few)),
                   1, free)
     fit = plan_fit(needs, budget, instructions=12)
     print_fit(Console(width=80, markup=False, highlight=False), fit)

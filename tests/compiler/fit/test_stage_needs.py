@@ -98,7 +98,7 @@ def test_one_encoder_is_one_engine(staged):
     assert owners["vision.wrist"] == owners["vision.base"] == "vision.base" and owners["fusion"] == "fusion"
     class Two(Wide):
         def forward(self, base, wrist, tokens):
-            mean = lambda net, i: net(i.permute(0, 3, 1, 2).float() / 255).flatten(2).mean(-1)  # noqa: E731
+            mean = lambda net, i: net(i.permute(0, 3, 1, 2).float() / 255).flatten(2).mean(-1)
             seen = mean(self.see, base) + mean(self.other, wrist)
             return {"action": self.head(self.fuse(seen + self.mix(self.read(tokens)).mean(1))).view(1, 10, 7)}
 

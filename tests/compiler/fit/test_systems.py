@@ -67,7 +67,7 @@ def test_each_class_of_the_survey_is_judged():
 @pytest.mark.parametrize("name", [n for n in SYSTEMS if SYSTEMS[n][1]])
 def test_weights_are_those_of_the_survey(name):
     """4-bit blocks of 64 with f32 scales are 0.5625 bytes a weight; the survey's are between 0.54 and 0.56."""
-    for scheme, gigabytes in zip(FREE, SYSTEMS[name][1]):
+    for scheme, gigabytes in zip(FREE, SYSTEMS[name][1], strict=False):
         assert sum(bytes_of(m, scheme) for m in SYSTEMS[name][0]) / 1e9 == pytest.approx(gigabytes, rel=0.12, abs=0.01)
 
 
@@ -92,8 +92,9 @@ def test_up_to_three_billion_needs_fewer_bits_on_the_nano(name):
 
 
 def test_where_the_survey_is_stricter():
-    """It says that two billion weights need fewer bits on 8 GB. By these bytes GR00T N1.5, cut into engines of less than
-    one billion, fits in fp16, and bf16 was run there: see FOOTPRINTS. As one engine it would not be built there."""
+    """It says that two billion weights need fewer bits on 8 GB. By these bytes GR00T N1.5, cut into engines of less
+    than one billion, fits in fp16, and bf16 was run there: see FOOTPRINTS. As one engine it would not be built
+    there."""
     fit = on("GR00T N1.5", "orin-nano-8gb")
     assert fit.fits and used(fit) == {"fp16"}
     whole = StageNeed("all", 2_050_000_000, {"fp16": 4_100_000_000}, {"fp16": LIVE}, engine="all")
@@ -125,8 +126,9 @@ FOOTPRINTS = {"smolvla": 2.0e9, "pi0": 6.1e9, "groot": 6.0e9}
 
 @pytest.mark.parametrize("kind", FOOTPRINTS)
 def test_published_footprints(kind):
-    """Within 1.25 either way: 1.8 for 2.0, 7.3 for 6.1, 6.4 for 6.0 GB. That server too holds 16-bit weights, one encoder
-    for all cameras and a CUDA context; GR00T's holds all embodiments, and no weights twice that two stages read."""
+    """Within 1.25 either way: 1.8 for 2.0, 7.3 for 6.1, 6.4 for 6.0 GB. That server too holds 16-bit weights, one
+    encoder for all cameras and a CUDA context; GR00T's holds all embodiments, and no weights twice that two stages
+    read."""
     held = footprint(recorded(kind))
     assert 1 / 1.25 < held / FOOTPRINTS[kind] < 1.25
 
@@ -153,8 +155,8 @@ def footprint(needs: Needs) -> float:
 
 def test_published_engines_take_turns():
     """pi06 on Orin NX 8 GB: engines of 0.868, 3.749 and 1.889 GB in fp16 are loaded one after the other; the process
-    holds 2.6 GiB at most (Jinlong-cs/pi.cpp pull request 17). CUDA's own memory is no part of that figure and read files
-    are, so that the largest engine here is within 1.4 of it."""
+    holds 2.6 GiB at most (Jinlong-cs/pi.cpp pull request 17). CUDA's own memory is no part of that figure and read
+    files are, so that the largest engine here is within 1.4 of it."""
     sizes = {"vision": 0.868e9, "prefix": 3.749e9, "expert": 1.889e9}
     stages = tuple(StageNeed(n, int(b / 2), {"fp16": int(b)}, {"fp16": LIVE}, engine=n) for n, b in sizes.items())
     needs = Needs("pi06", stages, 10_000_000, False)

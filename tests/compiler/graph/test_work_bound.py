@@ -175,7 +175,8 @@ def sources(n: int) -> vc.Policy:
     return _policy(observe, {}, **{f"s{i}": torch.randn(1, 8) for i in range(n)})
 
 
-GROWING: dict[Callable, int] = {cameras: 8, residual: 8, layers: 6, iterations: 20, irregular: 120, loops: 8, scatters: 15,
+GROWING: dict[Callable, int] = {cameras: 8, residual: 8, layers: 6, iterations: 20, irregular: 120, loops: 8,
+                                scatters: 15,
                                 concatenations: 30, histories: 10, sources: 12}
 
 

@@ -24,7 +24,8 @@ TURNS = torch.polar(torch.linspace(0.5, 2, 16).reshape(4, 4), torch.linspace(-3,
 ORDERED = {
     "cummax": lambda x: torch.stack([x.cummax(1).values, x.round().cummax(2).indices.float(), x.cummin(1).values]),
     "cumprod": lambda x: x.cumprod(1),
-    "searchsorted": lambda x: torch.stack([torch.searchsorted(torch.linspace(-1, 1, 9), x, right=r) for r in (False, True)]),
+    "searchsorted": lambda x: torch.stack([torch.searchsorted(torch.linspace(-1, 1, 9), x, right=r)
+                                           for r in (False, True)]),
     "medians": lambda x: torch.stack([x.median(1).values, x.nanmedian(1).values, x.kthvalue(3, 1).values]),
     "distances": lambda x: torch.stack([torch.cdist(x, x.flip(1), p) for p in (0.0, 1.0, 2.0, 3.0, float("inf"))]),
     "histogram": lambda x: torch.histc(x, 5, -1, 1),
@@ -39,7 +40,8 @@ ORDERED = {
 LINALG = {
     "inverse": lambda x: torch.linalg.inv(_square(x)) + torch.inverse(x[..., 4:].roll(1, 1)),
     "solutions": lambda x: torch.linalg.solve(_square(x), x[..., 4:6]),
-    "determinants": lambda x: torch.stack([torch.linalg.det(x[..., :n, :n]) for n in (1, 2, 3, 4)] + [torch.slogdet(x[..., :4])[1]]),
+    "determinants": lambda x: torch.stack([torch.linalg.det(x[..., :n, :n]) for n in (1, 2, 3, 4)]
+                                          + [torch.slogdet(x[..., :4])[1]]),
     "factors": lambda x: torch.linalg.cholesky(x @ x.mT + torch.eye(4)),
     "triangular": lambda x: torch.linalg.solve_triangular(_square(x).triu(), x[..., 4:], upper=True),
     "exponential": lambda x: torch.matrix_exp(x[..., :4]) * 0.1,
@@ -49,11 +51,13 @@ COMPLEX = {
     "differences": lambda x: torch.view_as_real((x - 1j) * (2j - (1 - (x + 0.5j)))),
     "sums": lambda x: torch.view_as_real((_pairs(x) - 2.0) / TURNS + 1j * _pairs(x).conj() - 0.5j),
     "products": lambda x: torch.view_as_real(_pairs(x) @ TURNS + torch.einsum("bij,ij->bj", _pairs(x), TURNS)[:, None]),
-    "moved": lambda x: torch.view_as_real(torch.cat([_pairs(x), TURNS[None]], 1).transpose(1, 2)[:, 1:].reshape(1, 6, 4)),
+    "moved": lambda x: torch.view_as_real(torch.cat([_pairs(x), TURNS[None]],
+                                                    1).transpose(1, 2)[:, 1:].reshape(1, 6, 4)),
     "parts": lambda x: torch.stack([_pairs(x).abs(), _pairs(x).angle(), _pairs(x).real, torch.exp(_pairs(x)).imag]),
     "spectra": lambda x: torch.fft.rfft(x).abs() + torch.fft.fft(x, n=5, dim=1).real.sum(1, keepdim=True)[..., :5],
     "filtered": lambda x: torch.fft.irfft(torch.fft.rfft(x, norm="ortho")[..., :3] * 2, n=8, norm="ortho"),
-    "planes": lambda x: torch.fft.irfft2(torch.fft.rfft2(x), s=(4, 8)) + torch.fft.ifft2(torch.fft.fftshift(torch.fft.fft2(x))).real,
+    "planes": lambda x: torch.fft.irfft2(torch.fft.rfft2(x), s=(4, 8))
+    + torch.fft.ifft2(torch.fft.fftshift(torch.fft.fft2(x))).real,
 }
 
 
@@ -68,7 +72,8 @@ class Ops(torch.nn.Module):
 
 def policy(ops) -> Policy:
     torch.manual_seed(0)
-    return Policy("ops", Ops(ops).eval(), {"x": Source("observation")}, {"x": torch.randn(1, 4, 8)}, outputs=("action", *ops))
+    return Policy("ops", Ops(ops).eval(), {"x": Source("observation")}, {"x": torch.randn(1, 4, 8)},
+                  outputs=("action", *ops))
 
 
 def same(path, wanted: Policy, stand_in: bool, tolerance: float) -> None:
@@ -108,7 +113,8 @@ def test_edges_of_ordered_ops_are_pytorchs():
     assert torch.equal(w.median(x, 1)[0].nan_to_num(99), x.median(1).values.nan_to_num(99))
     assert torch.equal(w.nanmedian(x, 1)[0], x.nanmedian(1).values)
     assert torch.equal(w.searchsorted(torch.arange(3.0), x), torch.searchsorted(torch.arange(3.0), x))
-    assert torch.equal(w.signbit(x[:, -1]), torch.signbit(x[:, -1])) and torch.equal(w.hypot(x[2], x[2]), torch.hypot(x[2], x[2]))
+    assert torch.equal(w.signbit(x[:, -1]),
+                       torch.signbit(x[:, -1])) and torch.equal(w.hypot(x[2], x[2]), torch.hypot(x[2], x[2]))
     assert w.hypot(torch.tensor([1e30, inf]), torch.tensor([1e30, 1.0])).tolist() == torch.hypot(
         torch.tensor([1e30, inf]), torch.tensor([1e30, 1.0])).tolist()
     gamma = torch.tensor([1.0, 2.0, inf, 0.0, -1.0, 1e-3, 30.0])
@@ -126,7 +132,8 @@ def test_pivots_of_zero():
 
 @pytest.mark.parametrize(("op", "words"), [
     (lambda x: torch.linalg.svdvals(x), "svd"),
-    (lambda x: torch.linalg.inv(x.flatten(1)[:, :9, None] * x.flatten(1)[:, None, :9] + 9 * torch.eye(9)), "up to 8 rows"),
+    (lambda x: torch.linalg.inv(x.flatten(1)[:, :9, None] * x.flatten(1)[:, None, :9] + 9 * torch.eye(9)),
+     "up to 8 rows"),
     (lambda x: torch.special.erfcx(x), "special_erfcx"),
     (lambda x: F.gumbel_softmax(x), "make them an input"),
 ], ids=["svd", "rows", "inexact", "random"])

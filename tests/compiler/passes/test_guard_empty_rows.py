@@ -1,4 +1,5 @@
-"""Attention rows of which a mask hides every key: as PyTorch has them, in every precision; at no cost where none can be."""
+"""Attention rows of which a mask hides every key: as PyTorch has them, in every precision; at no cost where none can
+be."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def _log_written_out(q, k, v, m):
     return torch.nan_to_num((q @ k.transpose(-1, -2) + m.float().log()).softmax(-1)) @ v
 
 
-MAY_BE_EMPTY = (_log, _log_written_out, _bool, _float, _where_and_bias, _causal_too, _causal_floats, _and_causal, _written_out, _added, _isnan, _concatenated)
+MAY_BE_EMPTY = (_log, _log_written_out, _bool, _float, _where_and_bias, _causal_too, _causal_floats, _and_causal,
+                _written_out, _added, _isnan, _concatenated)
 
 
 class Attends(nn.Module):
@@ -91,7 +93,8 @@ class Attends(nn.Module):
 def policy(attend) -> Policy:
     inputs = {"x": torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(1)),
               "seen": torch.arange(6)[None] < 4, "rows": torch.arange(6)[None] < 5}
-    return Policy("p", Attends(attend).eval(), {"x": Source("observation"), "seen": Source("task"), "rows": Source("task")}, inputs)
+    return Policy("p", Attends(attend).eval(),
+                  {"x": Source("observation"), "seen": Source("task"), "rows": Source("task")}, inputs)
 
 
 @pytest.mark.parametrize("attend", MAY_BE_EMPTY, ids=lambda f: f.__name__.strip("_"))
@@ -139,13 +142,15 @@ def _transformers(q, k, v, m):
 
 
 @pytest.mark.parametrize("attend", (_bonus, _bert, _transformers, _finite), ids=lambda f: f.__name__.strip("_"))
-@pytest.mark.parametrize(("target", "recipe"), [("host", "fp16"), ("orin-nano-8gb", None)], ids=lambda x: x or "as-it-is")
+@pytest.mark.parametrize(("target", "recipe"), [("host", "fp16"), ("orin-nano-8gb", None)],
+                         ids=lambda x: x or "as-it-is")
 def test_masks_of_finite_numbers(tmp_path, attend, target, recipe):
     """A row of nothing but -3.4e38 is the mean of all values, in fp16 too, which has no such number."""
     assert worst(lambda: policy(attend), tmp_path / "p.vlab", target=target, recipe=recipe) < 1e-2
 
 
-@pytest.mark.parametrize("attend", (_constant, _state_is_seen, _finite, _no_mask, _bonus, _bert, _transformers), ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize("attend", (_constant, _state_is_seen, _finite, _no_mask, _bonus, _bert, _transformers),
+                         ids=lambda f: f.__name__.strip("_"))
 def test_no_cost_where_no_row_can_be_empty(tmp_path, attend):
     assert not GuardEmptyRows().run(capture(policy(attend))).changed
     assert worst(lambda: policy(attend), tmp_path / "p.vlab") < 1e-6
@@ -160,6 +165,7 @@ def test_attention_of_any_rank(tmp_path, rank):
         y = F.scaled_dot_product_attention(q, q, q.sin(), m if rank < 4 else m.reshape(*[1] * (rank - 2), 4, 4))
         return {"action": y.reshape(1, -1, 8)}
 
-    make = lambda: Policy("p", observe, dict.fromkeys("xm", Source("observation")),  # noqa: E731
-                          {"x": torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), "m": torch.ones(4, 4, dtype=torch.bool).tril()})
+    make = lambda: Policy("p", observe, dict.fromkeys("xm", Source("observation")),
+                          {"x": torch.randn(4, 8, generator=torch.Generator().manual_seed(1)),
+                           "m": torch.ones(4, 4, dtype=torch.bool).tril()})
     assert worst(make, tmp_path / "p.vlab") < 1e-6

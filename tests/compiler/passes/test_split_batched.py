@@ -103,7 +103,7 @@ def test_ops_that_mix_rows_read_the_whole(tail):
     inputs = {"a": torch.randn(1, 3, 8, 8), "b": torch.randn(1, 3, 8, 8)}
     result = split(Policy("mixing", Tail(MIXING[tail]).eval(), dict.fromkeys(inputs, OBSERVED), inputs))
     assert count(result.program, "conv2d") == 2
-    assert not (op_name(result.program.output_nodes()[0].target) == "cat")
+    assert op_name(result.program.output_nodes()[0].target) != "cat"
 
 
 def test_parts_of_one_source_stay_together():
@@ -189,7 +189,7 @@ def test_every_camera_has_a_stage_and_runs_alone(one_frame):
         session.step()
         for camera, other in (("base", "wrist"), ("wrist", "base")):
             before = session.stats().runs()
-            inputs[camera] = policies._image()
+            inputs[camera] = policies.picture()
             session.write(camera, inputs[camera])
             session.step()
             after = session.stats().runs()
@@ -213,7 +213,7 @@ def test_only_the_newest_frame_of_every_camera_is_encoded(tmp_path, every_stage)
     stacked = {}
     with vc.Session(bundle.path) as session:
         for _ in range(5):
-            inputs = {"base": policies._image(), "wrist": policies._image(), "state": torch.randn(1, 9)}
+            inputs = {"base": policies.picture(), "wrist": policies.picture(), "state": torch.randn(1, 9)}
             stacked = {n: append(stacked.get(n), t, 2) for n, t in inputs.items()}
             for name, tensor in inputs.items():
                 session.write(name, tensor)

@@ -35,7 +35,7 @@ class Naive(torch.nn.Module):
 
     def __init__(self, blocks: list[int], written: bool, layers: int = 3):
         super().__init__()
-        linear = lambda a, b: torch.nn.ModuleList([torch.nn.Linear(a, b) for _ in range(layers)])  # noqa: E731
+        linear = lambda a, b: torch.nn.ModuleList([torch.nn.Linear(a, b) for _ in range(layers)])
         self.q, self.k, self.v, self.o = (linear(WIDTH, WIDTH) for _ in range(4))
         self.up, self.down = linear(WIDTH, 2 * WIDTH), linear(2 * WIDTH, WIDTH)
         self.norms = torch.nn.ModuleList([torch.nn.LayerNorm(WIDTH) for _ in range(layers)])
@@ -56,7 +56,7 @@ class Naive(torch.nn.Module):
         return {"action": x}
 
     def attend(self, h, layer, see):
-        heads = lambda t: t.view(1, -1, HEADS, WIDTH // HEADS).transpose(1, 2)  # noqa: E731
+        heads = lambda t: t.view(1, -1, HEADS, WIDTH // HEADS).transpose(1, 2)
         q, k, v = (heads(p[layer](h)) for p in (self.q, self.k, self.v))
         if self.written:
             scores = torch.matmul(q, k.transpose(2, 3)) * (WIDTH // HEADS) ** -0.5 + torch.where(see, 0.0, -2.3e38)
@@ -78,7 +78,8 @@ def policy(blocks: list[int], written: bool) -> vc.Policy:
 
 @pytest.mark.parametrize("written", [False, True], ids=["fused", "written out"])
 def test_the_prefix_leaves_the_loop_and_the_text_is_kept(written, tmp_path):
-    """What the code computes in every step: 19 tokens. What the bundle does: 5 in every step, 8 per image, 6 per task."""
+    """What the code computes in every step: 19 tokens. What the bundle does: 5 in every step, 8 per image, 6 per
+    task."""
     made = policy(CAUSAL, written)
     (tmp_path / "every.toml").write_text(EVERY_STAGE, encoding="utf-8")
     bundle = vc.build(made, recipe=str(tmp_path / "every.toml"), out=tmp_path / "a.vlab")

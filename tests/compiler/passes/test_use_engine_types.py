@@ -44,10 +44,12 @@ def stored(dtype: torch.dtype, state: torch.dtype = torch.float32) -> Policy:
     draw = torch.Generator().manual_seed(1)
     inputs = {"state": torch.randn(1, 8, generator=draw).to(state), "tokens": torch.arange(7)[None],
               "frame": torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8, generator=draw)}
-    return Policy("stored", Stored(dtype).eval(), {"state": OBSERVED, "tokens": Source("task"), "frame": OBSERVED}, inputs)
+    return Policy("stored", Stored(dtype).eval(),
+                  {"state": OBSERVED, "tokens": Source("task"), "frame": OBSERVED}, inputs)
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 2e-2), (torch.float16, 2e-3), (torch.float64, 1e-5)], ids=str)
+@pytest.mark.parametrize(("dtype", "limit"),
+                         [(torch.bfloat16, 2e-2), (torch.float16, 2e-3), (torch.float64, 1e-5)], ids=str)
 def test_weights(tmp_path, dtype, limit):
     assert worst(lambda: stored(dtype), tmp_path / "p.vlab") < limit
     assert worst(lambda: stored(dtype), tmp_path / "b.vlab", target="orin-nano-8gb") < max(limit, 1e-2)
@@ -83,7 +85,7 @@ class Autocast(nn.Module):
 
 
 def test_autocast(tmp_path):
-    make = lambda: Policy("autocast", Autocast().eval(), {"state": OBSERVED}, {"state": torch.ones(1, 8)})  # noqa: E731
+    make = lambda: Policy("autocast", Autocast().eval(), {"state": OBSERVED}, {"state": torch.ones(1, 8)})
     assert worst(make, tmp_path / "p.vlab") < 1e-2
 
 
@@ -126,8 +128,9 @@ def test_a_number_is_handed_out_with_one_dimension(tmp_path):
 
 def test_names_that_differ_in_no_letter(tmp_path):
     names = ("a.b", "a_b", "input", "class", "0", "None", "lambda", "linear", "max")
-    make = lambda: Policy("names", lambda **k: {"action": k["a.b"] - 2 * k["a_b"] + sum(k[n] for n in names[2:])},  # noqa: E731
-                          dict.fromkeys(names, OBSERVED), {n: torch.full((1, 2, 3), float(i)) for i, n in enumerate(names)})
+    make = lambda: Policy("names", lambda **k: {"action": k["a.b"] - 2 * k["a_b"] + sum(k[n] for n in names[2:])},
+                          dict.fromkeys(names, OBSERVED),
+                          {n: torch.full((1, 2, 3), float(i)) for i, n in enumerate(names)})
     assert worst(make, tmp_path / "p.vlab") < 1e-6
 
 
@@ -167,7 +170,8 @@ def test_another_function_in_16_bits_is_refused(tmp_path):
     """A negative control: what gives something else on other inputs does not pass for rounding."""
     policy = stored(torch.bfloat16)
     calls = iter(range(100))
-    moved = Policy("moved", lambda **k: {"action": policy.observe(**k)["action"] + 0.3 * (next(calls) > 3)}, policy.sources,
+    moved = Policy("moved", lambda **k: {"action": policy.observe(**k)["action"] + 0.3 * (next(calls) > 3)},
+                   policy.sources,
                    policy.example_inputs)
     with pytest.raises(ParityError):
         vc.build(moved, out=tmp_path / "p.vlab")
@@ -185,12 +189,14 @@ class Sampler(nn.Module):
     def __init__(self, dtype: torch.dtype, autocast: bool):
         super().__init__()
         torch.manual_seed(0)
-        self.net, self.autocast = nn.Sequential(nn.Linear(6 + 8 + 4, 64), nn.SiLU(), nn.Linear(64, 6)).to(dtype), autocast
+        self.net, self.autocast = nn.Sequential(nn.Linear(6 + 8 + 4, 64), nn.SiLU(),
+                                                nn.Linear(64, 6)).to(dtype), autocast
 
     def forward(self, state, noise):
         x = noise
         for k in range(10):
-            time = (torch.tensor(k / 10, dtype=torch.float64) * torch.linspace(1, 4, 4, dtype=torch.float64)).sin().float()
+            time = (torch.tensor(k / 10,
+                                 dtype=torch.float64) * torch.linspace(1, 4, 4, dtype=torch.float64)).sin().float()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.autocast):
                 row = torch.cat([x, state[:, None].expand(1, 5, 8), time.expand(1, 5, 4)], -1)
                 x = x + 0.1 * self.net(row.to(self.net[0].weight.dtype)).float()
@@ -200,13 +206,15 @@ class Sampler(nn.Module):
 @pytest.mark.parametrize(("dtype", "autocast"), [(torch.bfloat16, False), (torch.float32, True)], ids=str)
 def test_loops_are_found_whatever_they_are_computed_in(tmp_path, dtype, autocast):
     inputs = {"state": torch.randn(1, 8, generator=torch.Generator().manual_seed(1)), "noise": torch.zeros(1, 5, 6)}
-    make = lambda: Policy("sampler", Sampler(dtype, autocast).eval(), {"state": OBSERVED, "noise": Source("step")}, inputs)  # noqa: E731
+    make = lambda: Policy("sampler", Sampler(dtype, autocast).eval(),
+                          {"state": OBSERVED, "noise": Source("step")}, inputs)
     assert worst(make, tmp_path / "p.vlab", draws=1) < 2e-2
     assert [s.sampling.iterations for s in vc.load(tmp_path / "p.vlab").plan.stages if s.sampling] == [10]
 
 
 EPS = {"normalize": lambda x: nn.functional.normalize(x, dim=-1), "std": lambda x: (x - x.mean()) / (x.std() + 1e-8),
-       "clamp": lambda x: x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12), "sum": lambda x: x.abs() / (x.abs().sum() + 1e-9),
+       "clamp": lambda x: x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12),
+       "sum": lambda x: x.abs() / (x.abs().sum() + 1e-9),
        "logsigmoid": lambda x: nn.functional.logsigmoid(x * 100) * 1e-2,
        "logaddexp": lambda x: torch.logaddexp(x * 100, -x * 90) * 1e-2}
 
@@ -217,7 +225,7 @@ def test_what_a_tiny_number_guards(tmp_path, op, target, limit):
     """Zeros are an input too: a robot that stands still, a camera that is black."""
     torch.manual_seed(0)
     head = nn.Linear(8, 6).eval()
-    make = lambda: Policy("eps", lambda x: {"action": head(EPS[op](x))[:, None]}, {"x": OBSERVED},  # noqa: E731
+    make = lambda: Policy("eps", lambda x: {"action": head(EPS[op](x))[:, None]}, {"x": OBSERVED},
                           {"x": torch.randn(1, 8, generator=torch.Generator().manual_seed(3))})
     bundle, zeros = tmp_path / "p.vlab", torch.zeros(1, 8)
     vc.build(make(), target=target, out=bundle)
@@ -226,17 +234,19 @@ def test_what_a_tiny_number_guards(tmp_path, op, target, limit):
             session.write("x", x)
             session.step()
             want = make().infer(x=x)["action"].detach()
-            assert (torch.from_numpy(session.read("action")) - want).abs().max() < limit * max(1.0, float(want.abs().max()))
+            assert (torch.from_numpy(session.read("action"))
+                    - want).abs().max() < limit * max(1.0, float(want.abs().max()))
 
 
 def test_tokens_of_nothing(tmp_path):
     """An empty list of cameras, in reduced precision too."""
     torch.manual_seed(0)
-    words, lin, norm, head = (m.eval() for m in (nn.Embedding(50, 32), nn.Linear(8, 32), nn.LayerNorm(32), nn.Linear(32, 6)))
+    words, lin, norm, head = (m.eval() for m in (nn.Embedding(50, 32), nn.Linear(8, 32), nn.LayerNorm(32),
+                                                 nn.Linear(32, 6)))
 
     def observe(tokens, state):
         return {"action": head(torch.cat([norm(lin(state[:, None])), norm(words(tokens[:, :0]))], 1)[:, -1])[:, None]}
 
-    make = lambda: Policy("p", observe, {"tokens": Source("task"), "state": OBSERVED},  # noqa: E731
+    make = lambda: Policy("p", observe, {"tokens": Source("task"), "state": OBSERVED},
                           {"tokens": torch.arange(10)[None], "state": torch.linspace(-1, 1, 8)[None]})
     assert worst(make, tmp_path / "p.vlab", target="orin-nano-8gb") < 1e-2

@@ -37,12 +37,14 @@ class Several(nn.Module):
             x = self.cells[0](state[:, t], x)
             carried = self.cells[1](x, carried)
             x = self.cells[2](carried[0], x)
-        return {"action": long[:, -2:], "c": c, "both": both, "projected": projected, "gated": gated, "last": last, "plain": plain,
+        return {"action": long[:, -2:], "c": c, "both": both, "projected": projected, "gated": gated, "last": last,
+                "plain": plain,
                 "x": x}
 
 
 # PyTorch says so of its own recurrent layers.
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{w}") for w in ("The tensor attributes self", "LSTM with projections")]
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{w}")
+              for w in ("The tensor attributes self", "LSTM with projections")]
 NAMES = ("action", "c", "both", "projected", "gated", "last", "plain", "x")
 
 
@@ -93,7 +95,8 @@ def test_int8_reaches_the_weights(tmp_path):
     policy = Policy("wide", Wide().eval(), {"state": Source("observation")}, {"state": torch.randn(1, 4, 64)})
     (tmp_path / "r.toml").write_text('name = "r"\ndescription = "d"\n[precision]\nlayers = "auto"\nschemes = ["int8"]\n'
                                      'max_action_error = 0.9\nminimise = "bytes"\n', encoding="utf-8")
-    full, small = (sum(f.stat().st_size for f in (vc.build(policy, recipe=r, out=tmp_path / n).path / "stages").iterdir())
+    full, small = (sum(f.stat().st_size
+                       for f in (vc.build(policy, recipe=r, out=tmp_path / n).path / "stages").iterdir())
                    for r, n in ((None, "f.vlab"), (str(tmp_path / "r.toml"), "i.vlab")))
     assert small < 0.45 * full
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -17,7 +18,7 @@ class Mlp(nn.Module):
     def __init__(self, *widths: int):
         super().__init__()
         torch.manual_seed(0)
-        layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+        layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
         self.net = nn.Sequential(*layers[:-1])
 
     def forward(self, state):
@@ -76,7 +77,8 @@ def test_what_is_named_is_carried_out(tmp_path, name, widths):
 
 def test_what_costs_too_much_is_refused_with_numbers(tmp_path):
     with pytest.raises(BudgetError) as caught:
-        vc.build(policy(16, 512, 512, 7), recipe=recipe(tmp_path, INT8 + "max_action_error = 1e-5\n"), out=tmp_path / "p.vlab")
+        vc.build(policy(16, 512, 512, 7), recipe=recipe(tmp_path, INT8 + "max_action_error = 1e-5\n"),
+                 out=tmp_path / "p.vlab")
     error = caught.value
     assert error.what == "nothing is carried out of int8: 0 of 3 layers, 0 of 1.1 MB" and "allowed 1e-05" in error.why
     assert "net.2 costs 0.0" in error.why and "optional = true" in error.fix and "max_action_error" in error.fix
@@ -85,7 +87,8 @@ def test_what_costs_too_much_is_refused_with_numbers(tmp_path):
 
 
 def test_a_recipe_may_say_that_the_policy_may_stay(tmp_path):
-    built = vc.build(policy(16, 512, 512, 7), recipe=recipe(tmp_path, INT8 + "max_action_error = 1e-5\noptional = true\n"),
+    built = vc.build(policy(16, 512, 512, 7),
+                     recipe=recipe(tmp_path, INT8 + "max_action_error = 1e-5\noptional = true\n"),
                      out=tmp_path / "p.vlab")
     row, = facts(built)["carried_out"]
     assert set(schemes(built)) == {"fp32"} and (row["number"], row["bytes"]) == (0, 0)
@@ -149,11 +152,13 @@ def test_what_a_recipe_names():
     assert named == {"default": (), "fp16": (), "int8": ("int8",), "int4": ("int4",), "auto": ()}
     ruled = PrecisionRecipe(base="fp16", layers="fp16", rule=(PrecisionRule("a", "int8"), PrecisionRule("b", "fp32")))
     assert ruled.named == ("int8",)
-    assert PrecisionRecipe(base="fp16", layers="auto", schemes=("fp16", "int4"), max_action_error=0.1).named == ("int4",)
+    assert PrecisionRecipe(base="fp16", layers="auto", schemes=("fp16", "int4"),
+                           max_action_error=0.1).named == ("int4",)
 
 
 def test_build_prints_both(tmp_path, cli, monkeypatch):
-    (tmp_path / "robot_mlp.py").write_text("from tests.compiler.precision.test_asked_and_done import policy\ndef make():\n    return policy(16, 64, 64, 7)\n",
+    (tmp_path / "robot_mlp.py").write_text("from tests.compiler.precision.test_asked_and_done import policy\ndef "
+                                           "make():\n    return policy(16, 64, 64, 7)\n",
                                            encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     code, out, err = cli("build", "robot_mlp:make", "-r", "int8", "-o", tmp_path / "p.vlab")

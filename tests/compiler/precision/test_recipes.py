@@ -53,7 +53,8 @@ def bundles(tmp_path_factory):
             rule = SMALL.format(scheme) if scheme != "int4" else SMALL.format("int4")
             base = 'base = "fp16"\nlayers = "fp16"\n' if scheme == "fp16" else ""
             rule = "" if scheme in ("fp32", "fp16") else rule
-            found[kind, scheme] = vc.build(make(), recipe=recipe(where, f"[precision]\nmax_action_error = 3.0\n{base}{rule}"),
+            found[kind, scheme] = vc.build(make(),
+                                           recipe=recipe(where, f"[precision]\nmax_action_error = 3.0\n{base}{rule}"),
                                            out=where / "p.vlab")
     return found
 
@@ -99,7 +100,8 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
 
     monkeypatch.setattr(phase, "emit_onnx", emit)
     with pytest.raises(ParityError):
-        vc.build(policies.flow(), recipe=recipe(tmp_path, "[precision]\n" + SMALL.format("int8")), out=tmp_path / "p.vlab")
+        vc.build(policies.flow(), recipe=recipe(tmp_path, "[precision]\n" + SMALL.format("int8")),
+                 out=tmp_path / "p.vlab")
     assert not (tmp_path / "p.vlab").exists()
 
 
@@ -113,21 +115,15 @@ def test_both_engines_are_simulated():
     assert 0 < float((a - b).abs().max()) < 0.5
 
 
-def test_smoothing_is_kept_only_where_it_helps(monkeypatch):
-    policy, chosen = policies.flow(), {}
+def test_smoothing_is_kept_only_where_it_helps():
+    policy = policies.flow()
     staged = staged_of(policy)
-    honest = module._Quantiser._best_smoothing
-
-    def watch(self, stage):
-        chosen[stage.name] = honest(self, stage)
-        return chosen[stage.name]
-
-    monkeypatch.setattr(module._Quantiser, "_best_smoothing", watch)
-    set_precision(staged, policy, PrecisionRecipe(layers="int8", smooth=0.5), load_target("host"), lambda phase: None)
-    assert chosen
-    chosen.clear()
-    set_precision(staged, policy, PrecisionRecipe(layers="int8"), load_target("host"), lambda phase: None)
-    assert set(chosen.values()) == {None}
+    smooth, plain = (set_precision(staged, policy, PrecisionRecipe(layers="int8", **options), load_target("host"),
+                                   lambda phase: None)
+                     for options in ({"smooth": 0.5}, {}))
+    rescaled = [[n for n in found.notes if "channels rescaled" in n] for found in (smooth, plain)]
+    assert rescaled[0] and not rescaled[1]
+    assert smooth.simulated["onnxruntime"] < plain.simulated["onnxruntime"]
 
 
 def test_without_a_budget_fp16_may_cost_what_the_integer_layers_do(monkeypatch):
@@ -144,7 +140,8 @@ def test_without_a_budget_fp16_may_cost_what_the_integer_layers_do(monkeypatch):
     for wanted in (PrecisionRecipe(base="fp16", layers="int4", rule=every), PrecisionRecipe(base="fp16", layers="fp16"),
                    PrecisionRecipe(base="fp16", layers="int8", max_action_error=3.0)):
         set_precision(staged, policy, wanted, load_target("host"), lambda phase: None)
-    alone = set_precision(staged, policy, PrecisionRecipe(layers="int4", rule=every), load_target("host"), lambda phase: None)
+    alone = set_precision(staged, policy, PrecisionRecipe(layers="int4", rule=every), load_target("host"),
+                          lambda phase: None)
     assert limits["int4"] == pytest.approx(alone.error, rel=1e-3) and limits["int4"] > 2 * HalfLimits.action
     assert limits["fp16"] == HalfLimits.action and limits["int8"] == 3.0
 
@@ -165,7 +162,8 @@ def test_an_observation_with_nan(tmp_path):
 
 
 def test_a_static_input_is_no_observation(tmp_path):
-    """It is a constant of the program by then; observations that are generated, or recorded with it, are none the worse."""
+    """It is a constant of the program by then; observations that are generated, or recorded with it, are none the
+    worse."""
     made = policies.late_fusion()
     state = next(n for n, x in made.example_inputs.items() if x.ndim == 2 and x.is_floating_point())
     fixed = replace(made, sources={**made.sources, state: Source("static")})
@@ -196,7 +194,8 @@ def test_masks_between_stages_are_compared_by_what_they_hide(tmp_path):
                   {"keep": torch.arange(8)[None] < 5, "x": torch.randn(1, 8, 16)})
     body = '[precision]\nmax_action_error = 3.0\nbase = "fp16"\nlayers = "fp16"\n'
     built = vc.build(made, recipe=recipe(tmp_path, body), out=tmp_path / "p.vlab", target="orin-nano-8gb")
-    limits = {n: e.limit for f in read_frames(built.path / GOLDEN_FILE) for n, e in f.expects.items() if e.array.min() < -1e3}
+    limits = {n: e.limit for f in read_frames(built.path / GOLDEN_FILE) for n, e in f.expects.items()
+              if e.array.min() < -1e3}
     assert limits and all(x.max_abs < 10 and x.rel_l2 < 1e-2 for x in limits.values())
 
 
@@ -214,7 +213,8 @@ def test_a_rule_for_nothing(tmp_path):
 
 
 def test_two_builds_are_equal(bundles, tmp_path):
-    again = vc.build(policies.flow(), recipe=recipe(tmp_path, "[precision]\nmax_action_error = 3.0\n" + SMALL.format("int8")),
+    again = vc.build(policies.flow(),
+                     recipe=recipe(tmp_path, "[precision]\nmax_action_error = 3.0\n" + SMALL.format("int8")),
                      out=tmp_path / "p.vlab")
     first = bundles["flow", "int8"]
     for file in ("plan.txt", "stages/weights.bin"):
@@ -233,7 +233,8 @@ def test_a_convolutional_policy_in_int8_is_the_engines():
     class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b, self.c = torch.nn.Conv2d(3, 16, 3, 2, 1), torch.nn.Conv2d(16, 16, 3, 1, 1), torch.nn.Conv2d(16, 32, 4, 4)
+            self.a, self.b, self.c = torch.nn.Conv2d(3, 16, 3, 2,
+                                                     1), torch.nn.Conv2d(16, 16, 3, 1, 1), torch.nn.Conv2d(16, 32, 4, 4)
             self.out = torch.nn.Linear(32 * 4, 70)
 
         def forward(self, image):

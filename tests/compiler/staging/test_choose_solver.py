@@ -34,7 +34,8 @@ def test_the_error_is_of_the_worst_dimension_in_its_own_spread():
     assert action_error([s + 0.1 for s in still], still) == float("inf")
 
 
-@pytest.mark.parametrize(("written", "evaluations", "kept"), [(10, 5, [0, 2, 4, 6, 8]), (10, 3, [0, 3, 6]), (4, 1, [0])])
+@pytest.mark.parametrize(("written", "evaluations", "kept"),
+                         [(10, 5, [0, 2, 4, 6, 8]), (10, 3, [0, 3, 6]), (4, 1, [0])])
 def test_the_first_iteration_and_others_evenly(written, evaluations, kept):
     assert kept_iterations(written, evaluations) == kept
 
@@ -158,7 +159,8 @@ def test_calibration_observations_must_fit():
 
 
 @pytest.mark.parametrize(("setting", "message"), [
-    ("max_action_error = -0.1", "max_action_error"), ('form = "fast"', "loop.form"), ("observations = 1", "observations")])
+    ("max_action_error = -0.1", "max_action_error"), ('form = "fast"', "loop.form"),
+    ("observations = 1", "observations")])
 def test_a_recipe_that_asks_for_nonsense_is_refused(setting, message, tmp_path):
     path = tmp_path / "r.toml"
     path.write_text(f'name = "r"\ndescription = ""\n[loop]\n{setting}\n', encoding="utf-8")

@@ -35,12 +35,13 @@ class Pair(nn.Module):
         return torch.relu(self.mix(patches)).mean(1)
 
     def forward(self, base, wrist):
-        return {"action": self.out(torch.tanh(self.head(torch.cat([self.see(base), self.see(wrist)], -1)))).view(1, 5, 7)}
+        return {"action": self.out(torch.tanh(self.head(torch.cat([self.see(base), self.see(wrist)],
+                                                                  -1)))).view(1, 5, 7)}
 
 
 def pair() -> vc.Policy:
     torch.manual_seed(0)
-    image = lambda: torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)  # noqa: E731
+    image = lambda: torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
     return vc.Policy("pair", Pair().eval(), {n: vc.Source("observation") for n in ("base", "wrist")},
                      {"base": image(), "wrist": image()})
 
@@ -91,7 +92,8 @@ def test_a_stage_is_decided_as_one():
         recipe = PrecisionRecipe(layers="auto", max_action_error=0.2, minimise="bytes", decide=decide)
         tried = []
         said = assign(staged, HOST, recipe, calibration(policy, recipe), [], lambda s, schemes: s, tried.append)
-        found[decide] = [t for t in tried if t.startswith("try ")], {(d.stage, d.scheme) for d in said.decisions if d.decided == "optimiser"}
+        found[decide] = [t for t in tried if t.startswith("try ")], {(d.stage, d.scheme) for d in said.decisions
+                                                                     if d.decided == "optimiser"}
     assert len(found["stage"][0]) < len(found["block"][0])
     assert all("/" not in t for t in found["stage"][0])
     stages = [s for s, _ in found["stage"][1]]

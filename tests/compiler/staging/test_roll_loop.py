@@ -64,10 +64,11 @@ def denoising(sampler: samplers.Sampler, guidance: float | None = None) -> vc.Po
     net = Denoiser().eval().requires_grad_(False)
 
     def observe(state, noise, fresh=None):
-        predict = lambda x, t, c: net(x, t, c)  # noqa: E731
+        predict = net
         if guidance is None:
             return {"action": sampler.denoise(lambda x, t: predict(x, t, state), noise, fresh)}
-        return {"action": sampler.denoise(samplers.guided(predict, state, torch.zeros_like(state), guidance), noise, fresh)}
+        return {"action": sampler.denoise(samplers.guided(predict, state, torch.zeros_like(state), guidance),
+                                          noise, fresh)}
 
     inputs = {"state": torch.randn(1, 9), "noise": torch.randn(1, 16, 7)}
     if sampler.needs(samplers.FRESH):
@@ -169,7 +170,8 @@ def test_a_first_iteration_of_its_own_stays_in_front():
 def test_two_loops_in_one_policy(tmp_path):
     """A recurrence over a weight, that starts from an observation, and a denoising loop that reads its result."""
     torch.manual_seed(0)
-    reason, flow = torch.nn.Linear(8, 8).eval().requires_grad_(False), Denoiser(condition=8).eval().requires_grad_(False)
+    reason, flow = torch.nn.Linear(8,
+                                   8).eval().requires_grad_(False), Denoiser(condition=8).eval().requires_grad_(False)
 
     def observe(image, noise):
         thought = image
@@ -193,7 +195,8 @@ def test_two_loops_in_one_policy(tmp_path):
 def test_a_loop_whose_body_is_always_the_same_runs_once():
     """RT-1 decodes eleven tokens with the tokens of the action zeroed: eleven times one and the same forward pass."""
     torch.manual_seed(0)
-    layer, head = torch.nn.Linear(8, 8).eval().requires_grad_(False), torch.nn.Linear(8, 32).eval().requires_grad_(False)
+    layer, head = torch.nn.Linear(8,
+                                  8).eval().requires_grad_(False), torch.nn.Linear(8, 32).eval().requires_grad_(False)
 
     def observe(image):
         tokens = [head(torch.relu(layer(image * 1.0)))[:, k * 4: k * 4 + 4].argmax(-1) for k in range(8)]
@@ -262,13 +265,15 @@ def test_parts_of_a_concatenation_that_are_of_other_sizes_in_some_iterations():
     _same_as_written(observe, obs=torch.randn(1, 8), noise=torch.randn(1, 8))
 
 
-@pytest.mark.parametrize("read", [lambda m: m.chunk(2, -1), lambda m: m.split([4, 4], -1), lambda m: m.view(1, 2, 4).unbind(1)],
+@pytest.mark.parametrize("read",
+                         [lambda m: m.chunk(2, -1), lambda m: m.split([4, 4], -1), lambda m: m.view(1, 2, 4).unbind(1)],
                          ids=["chunk", "split", "unbind"])
 @pytest.mark.parametrize("ahead", [True, False], ids=["before the loop", "in the loop"])
 def test_modulations_that_are_taken_apart(read, ahead):
     """adaLN, whose scales and shifts are several results of one op."""
     torch.manual_seed(0)
-    mix, modulate = torch.nn.Linear(4, 4).eval().requires_grad_(False), torch.nn.Linear(4, 8).eval().requires_grad_(False)
+    mix, modulate = torch.nn.Linear(4,
+                                    4).eval().requires_grad_(False), torch.nn.Linear(4, 8).eval().requires_grad_(False)
 
     def observe(obs, noise):
         parts = [read(modulate(torch.relu(obs + 0.1 * i))) for i in range(4)] if ahead else None

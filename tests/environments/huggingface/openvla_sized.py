@@ -1,5 +1,6 @@
 """A policy of the shape and size of OpenVLA-OFT: two vision towers, Llama-2-7B in one pass, a regression head. Random
-weights; meant to be planned without them (`vlacompile plan tests.environments.huggingface.openvla_sized:make --no-weights`)."""
+weights; meant to be planned without them (`vlacompile plan tests.environments.huggingface.openvla_sized:make
+--no-weights`)."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class LateFusion(nn.Module):
 
 def inputs(frame: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    image = lambda: torch.randint(0, 256, (1, *frame, 3), dtype=torch.uint8, generator=draw)  # noqa: E731
+    image = lambda: torch.randint(0, 256, (1, *frame, 3), dtype=torch.uint8, generator=draw)
     return {"base": image(), "wrist": image(), "tokens": torch.randint(0, 100, (1, LENGTH), generator=draw),
             "mask": torch.arange(LENGTH)[None] < 7 + seed, "state": torch.randn(1, 5, generator=draw)}
 
@@ -169,7 +169,7 @@ def test_another_input_fails_the_gate(built, changed):
 
 
 def test_stages_and_what_an_unchanged_instruction_costs(built):
-    policy, frame, bundle = built
+    _policy, frame, bundle = built
     names = {s.name.split(".")[0] if not s.name.startswith("vision") else s.name for s in bundle.plan.stages}
     assert {"language", "vision.base", "vision.wrist", "fusion"} <= names
     with vc.Session(bundle.path) as session:
@@ -272,7 +272,7 @@ def test_wrong_directories_are_refused(saved, tmp_path):
                              (text_backbone, "dinov2", 'no text_backbone for models of type "dinov2"')):
         with pytest.raises(SourceError) as error:
             make(saved(kind))
-        assert error.value.what == what and "known" in error.value.why or "did you mean" in error.value.why
+        assert (error.value.what == what and "known" in error.value.why) or "did you mean" in error.value.why
     with pytest.raises(SourceError, match="does not exist"):
         vision_backbone(tmp_path / "nowhere")
     with pytest.raises(SourceError, match="frames of 24x48"):

@@ -42,7 +42,8 @@ class TokenPolicy(torch.nn.Module):
 
         prompt = self.prompt(image, tokens)
         whole = torch.cat([torch.ones(1, prompt.shape[1] - TEXT, dtype=torch.bool), mask], 1)
-        return {"action_tokens": greedy(decoder, self.llm.get_input_embeddings(), self.llm.lm_head, prompt, whole, TOKENS)}
+        return {"action_tokens": greedy(decoder, self.llm.get_input_embeddings(), self.llm.lm_head, prompt,
+                                        whole, TOKENS)}
 
 
 @pytest.fixture(scope="module")

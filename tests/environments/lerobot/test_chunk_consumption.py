@@ -1,5 +1,6 @@
-"""LeRobot's own ensembler, action queue, prefix weights and FAST decoding: what tests/golden/lerobot_chunk_consumption.json
-holds, which libvlart is compared with where LeRobot is not installed. `--update-golden` writes it."""
+"""LeRobot's own ensembler, action queue, prefix weights and FAST decoding: what
+tests/golden/lerobot_chunk_consumption.json holds, which libvlart is compared with where LeRobot is not installed.
+`--update-golden` writes it."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def _fast(rng: np.random.Generator, steps: int = 4, dim: int = 2, scale: float =
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     def texts(count: int) -> list[str]:
-        return ["".join(chr(int(v) - lowest) for v in np.around(rng.normal(size=steps * dim) * 3)) for _ in range(count)]
+        return ["".join(chr(int(v) - lowest) for v in np.around(rng.normal(size=steps * dim) * 3))
+                for _ in range(count)]
 
     def idct(x: np.ndarray, axis: int, norm: str) -> np.ndarray:
         assert axis == 0 and norm == "ortho"

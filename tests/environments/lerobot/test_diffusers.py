@@ -64,7 +64,8 @@ def record() -> None:
     for name, (kind, steps, _) in CASES.items():
         made = scheduler(name)
         made.set_timesteps(steps)
-        cases[name] = {"config": {k: v for k, v in made.config.items() if not k.startswith("_") and k != "trained_betas"},
+        cases[name] = {"config": {k: v for k, v in made.config.items() if not k.startswith("_")
+                                  and k != "trained_betas"},
                        "timesteps": made.timesteps.tolist(), "alphas_cumprod": made.alphas_cumprod.tolist(),
                        "result": original(name).tolist()}
         if kind == "DPMSolverMultistepScheduler":

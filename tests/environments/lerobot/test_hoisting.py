@@ -53,7 +53,8 @@ def test_the_encoder_of_the_training_is_never_read(tmp_path):
     assert any("vae" in name for name in unread) and not weights_of(found.staged.stages, "vae")
 
 
-@pytest.mark.parametrize(("least_uses", "tokens"), [(16.0, 1), pytest.param(4.0, 0, marks=pytest.mark.full)], ids=["as it pays", "at any price"])
+@pytest.mark.parametrize(("least_uses", "tokens"), [(16.0, 1), pytest.param(4.0, 0, marks=pytest.mark.full)],
+                         ids=["as it pays", "at any price"])
 def test_the_state_token_leaves_the_loop_where_that_pays(least_uses, tokens, tmp_path):
     """pi0's state token cannot see the actions. One token in ten steps uses every weight nine times more than once, and
     reading all of them once more costs more than that: by default it stays."""

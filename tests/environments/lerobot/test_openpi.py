@@ -49,7 +49,7 @@ def test_chunk_is_that_of_openpi(policy):
 def test_another_rule_gives_another_chunk(policy, monkeypatch):
     model = policy.model.paligemma_with_expert.paligemma.model
     scale = model.config.text_config.hidden_size**0.5  # by which released transformers divides
-    monkeypatch.setattr(model, "get_image_features", lambda pixels: openpi._image_features(model, pixels) / scale)
+    monkeypatch.setattr(model, "get_image_features", lambda pixels: openpi.image_features(model, pixels) / scale)
     assert np.abs(chunk(policy)[::EVERY] - CHUNKS[policy.config.type]["openpi"]["steps"]).max() > 1e-4
 
 

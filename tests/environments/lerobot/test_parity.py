@@ -1,4 +1,5 @@
-"""Compiled checkpoints against LeRobot itself: its preprocessor, its policy and its postprocessor, on the same noise."""
+"""Compiled checkpoints against LeRobot itself: its preprocessor, its policy and its postprocessor, on the same
+noise."""
 
 from __future__ import annotations
 

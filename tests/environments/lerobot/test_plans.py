@@ -28,8 +28,8 @@ def computed_from(document: dict, *parts: str) -> tuple[float, float]:
 
 
 def test_time_leaves_the_weights_of_pi05():
-    """37 norms of 1024 -> 3072 and the time's two layers: 116.5 + 2.1 million numbers, for 10 x 37 x 3072 but the gate of
-    the last norm, which nothing reads."""
+    """37 norms of 1024 -> 3072 and the time's two layers: 116.5 + 2.1 million numbers, for 10 x 37 x 3072 but the gate
+    of the last norm, which nothing reads."""
     gone, made = computed_from(recorded("pi05"), "dense", "time_mlp")
     assert gone == pytest.approx(37 * (1024 * 3072 + 3072) / 1e6 + 2 * (1024 * 1025) / 1e6, abs=1e-6)
     assert made == pytest.approx(10 * (37 * 3072 - 1024) / 1e6)
@@ -70,7 +70,8 @@ def test_plan_needs_no_weights(kind, tmp_path):
     with sized(kind, real=False):
         known, unknown = (plan(folder, weights=w).parameters for w in (True, False))
     assert {k: known[k] for k in ("all", "unread")} == {k: unknown[k] for k in ("all", "unread")}
-    # weights of equal content, as the ones and zeros that norms start from, are seen to be equal only where they are read
+    # weights of equal content, as the ones and zeros that norms start from, are seen to be equal only where they are
+    # read
     merged = known["dropped"] - unknown["dropped"]
     assert 0 <= merged <= 0.02 * known["all"]
     assert known["in_stages"] + known["folded"] + merged == unknown["in_stages"] + unknown["folded"]

@@ -1,4 +1,5 @@
-"""LeRobot policies of toy size in every precision, through libvlart: what is lost is measured and within the recipe's."""
+"""LeRobot policies of toy size in every precision, through libvlart: what is lost is measured and within the
+recipe's."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ QUICK = {("act", "int8"), ("act", "auto"), ("pi0", "int4"), ("diffusion", "int4"
 EVERY = [(k, r) for k in ("act", "diffusion", "smolvla", "pi0") for r in ("int8", "int4", "auto")]
 
 
-@pytest.mark.parametrize("kind, recipe", [pytest.param(*x, marks=() if x in QUICK else pytest.mark.full) for x in EVERY])
+@pytest.mark.parametrize("kind, recipe",
+                         [pytest.param(*x, marks=() if x in QUICK else pytest.mark.full) for x in EVERY])
 def test_precisions_of_lerobot(kind, recipe, tmp_path):
     folder = tmp_path / "pretrained_model"
     write(kind, folder)

@@ -68,7 +68,7 @@ class EpisodeRobot:
 @contextlib.contextmanager
 def robot_client_module():
     """lerobot.async_inference.robot_client; camera drivers, which it imports, may be missing. It logs to ./logs."""
-    names = importing.NOT_CALLED + ("cv2", "pyrealsense2")
+    names = (*importing.NOT_CALLED, "cv2", "pyrealsense2")
     with mock.patch.object(importing, "NOT_CALLED", names), lerobot_importable():
         import lerobot.async_inference.robot_client as module
 
@@ -185,7 +185,7 @@ def test_the_policy_type_vlab_takes_every_observation_into_its_histories(tmp_pat
 @pytest.mark.full
 def test_a_policy_of_type_vlab_is_saved_and_loaded(bundle, scripts, tmp_path):
     policy, *_ = scripts(f"--policy.bundle={bundle.path}", "--policy.threads=1")
-    policy._save_pretrained(tmp_path)
+    policy.save_pretrained(tmp_path)
     again = type(policy).from_pretrained(tmp_path)
     assert again.config.bundle == str(bundle.path.resolve()) and again.config.threads == 1
     assert type(policy).from_pretrained(bundle.path).config.bundle == str(bundle.path)

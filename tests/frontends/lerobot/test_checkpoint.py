@@ -124,18 +124,21 @@ UNITS = {
         features={"actions": ACTION["action"]})), 'knows no "action"'),
     "action of another type": (edit_step(POST, OUT, lambda s: s["config"].update(
         features={"action": {"type": "STATE", "shape": [2]}})), 'knows no "action"'),
-    "un-normaliser without modes": (edit_step(POST, OUT, lambda s: s["config"].pop("norm_map")), "leaves ACTION as it is"),
+    "un-normaliser without modes": (edit_step(POST, OUT, lambda s: s["config"].pop("norm_map")),
+                                    "leaves ACTION as it is"),
     "un-normaliser without a mode": (edit_step(POST, OUT, lambda s: s["config"]["norm_map"].pop("ACTION")),
                                      "leaves ACTION as it is"),
     "un-normaliser of identity": (modes(POST, OUT, ACTION="IDENTITY"),
                                   "actions are normalised as MIN_MAX and un-normalised as IDENTITY"),
     "normaliser of identity": (modes(PRE, IN, ACTION="IDENTITY"),
                                "actions are normalised as IDENTITY and un-normalised as MIN_MAX"),
-    "two modes": (modes(POST, OUT, ACTION="MEAN_STD"), "actions are normalised as MIN_MAX and un-normalised as MEAN_STD"),
+    "two modes": (modes(POST, OUT, ACTION="MEAN_STD"),
+                  "actions are normalised as MIN_MAX and un-normalised as MEAN_STD"),
     "identity twice, trained otherwise": (both(say_modes, modes(PRE, IN, ACTION="IDENTITY"),
                                                modes(POST, OUT, ACTION="IDENTITY")), "leaves ACTION as it is"),
     "state as it is, trained otherwise": (both(say_modes, modes(PRE, IN, STATE="IDENTITY")), "leaves STATE as it is"),
-    "state of another type": (edit_step(PRE, IN, lambda s: s["config"]["features"]["observation.state"].update(type="ENV")),
+    "state of another type": (edit_step(PRE, IN,
+                                        lambda s: s["config"]["features"]["observation.state"].update(type="ENV")),
                               'takes "observation.state" for ENV'),
     "statistics not named": (edit_step(POST, OUT, lambda s: s.pop("state_file")), 'statistics of "action" are missing'),
     "statistics of other names": (resave(lambda t: t.update({"actions.min": t.pop("action.min")})),
@@ -144,7 +147,8 @@ UNITS = {
                                 'statistics of "action" hold NaN or infinity: max'),
     "statistics of another robot": (resave(lambda t: t.update({"action.max": torch.ones(7)})),
                                     'statistics of "action" do not fit it'),
-    "un-normalised twice": (lambda c: change(c / POST, lambda d: d["steps"].append(d["steps"][0])), f"has 2 steps {OUT}"),
+    "un-normalised twice": (lambda c: change(c / POST, lambda d: d["steps"].append(d["steps"][0])),
+                            f"has 2 steps {OUT}"),
     "normalised again": (lambda c: change(c / POST, lambda d: d["steps"].append({"registry_name": IN})),
                          f"{POST} has the step {IN} of the other file"),
     "un-normalised on the way in": (lambda c: change(c / PRE, lambda d: d["steps"].append({"registry_name": OUT})),
@@ -168,7 +172,8 @@ DAMAGES = UNITS | {
     "statistics of the state missing": (lambda c: save_file(
         {f"observation.images.top.{s}": torch.ones(3, 1, 1) for s in ("mean", "std")}, c / "statistics.safetensors"),
         'statistics of "observation.state" are missing: mean, std'),
-    "an unknown normalisation": (lambda c: change(c / "policy_preprocessor.json", lambda d: d["steps"][2]["config"].update(
+    "an unknown normalisation": (lambda c: change(c / "policy_preprocessor.json",
+                                                  lambda d: d["steps"][2]["config"].update(
         norm_map={"STATE": "MEAN_SDT"})), "unknown normalisation"),
     "another camera name": (lambda c: change(c / "config.json", lambda d: d["input_features"].update(
         {"observation.images.front": d["input_features"].pop("observation.images.top")})), "the preprocessor knows no"),
@@ -204,7 +209,8 @@ def test_actions_alone_may_be_left_as_they_are(checkpoint):
     say_modes(checkpoint, ACTION="IDENTITY")
     for file, name in ((PRE, IN), (POST, OUT)):
         modes(file, name, ACTION="IDENTITY")(checkpoint)
-    assert "action" not in read(checkpoint).normalise and read(checkpoint).normalise["observation.state"].mode == "MEAN_STD"
+    assert "action" not in read(checkpoint).normalise
+    assert read(checkpoint).normalise["observation.state"].mode == "MEAN_STD"
 
 
 def test_what_a_training_writes_is_read(checkpoint):
@@ -212,7 +218,8 @@ def test_what_a_training_writes_is_read(checkpoint):
     say_modes(checkpoint)
     change(checkpoint / PRE, lambda d: d["steps"][0]["config"].update(
         rename_map={"observation.images.front": "observation.images.top"}))
-    change(checkpoint / POST, lambda d: d["steps"].append({"registry_name": "device_processor", "config": {"device": "cpu"}}))
+    change(checkpoint / POST,
+           lambda d: d["steps"].append({"registry_name": "device_processor", "config": {"device": "cpu"}}))
     resave(lambda t: t.update({"timestamp.mean": torch.ones(1), "action.q01": torch.zeros(2)}))(checkpoint)
     assert read(checkpoint).normalise["action"].mode == "MIN_MAX"
 
@@ -231,24 +238,28 @@ def weights_named(c: Path, *names: str) -> None:
 
 HEAD = "model.paligemma_with_expert.paligemma.lm_head.weight"
 EMBEDDING = "model.paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
-OF_TRAINING = lambda c: write(c / "train_config.json", {"cudnn_deterministic": False})  # noqa: E731
+OF_TRAINING = lambda c: write(c / "train_config.json", {"cudnn_deterministic": False})
 VERSIONS = {  # kind, what gives it away, the version, where it is named, what is said to differ
     "smolvla 0.5, its training": ("smolvla", OF_TRAINING, "0.5.0", "train_config.json", "transformers 5"),
-    "smolvla 0.6": ("smolvla", lambda c: of_kind(c, "smolvla", pretrained_revision=None), "0.6.0", "pretrained_revision",
+    "smolvla 0.6": ("smolvla", lambda c: of_kind(c, "smolvla", pretrained_revision=None), "0.6.0",
+                    "pretrained_revision",
                     "transformers 5"),
     "pi0 0.5, its weights": ("pi0", lambda c: weights_named(c, HEAD, EMBEDDING), "0.5.0", "embed_tokens", "tied"),
     "pi0 0.5, as openpi names them": ("pi0", lambda c: weights_named(c, *(n.removeprefix("model.")
                                                                           for n in (HEAD, EMBEDDING))),
                                       "0.5.0", "embed_tokens", "tied"),
-    "pi0 0.5.1": ("pi0", lambda c: of_kind(c, "pi0", use_relative_actions=False), "0.5.1", "use_relative_actions", "tied"),
+    "pi0 0.5.1": ("pi0", lambda c: of_kind(c, "pi0", use_relative_actions=False), "0.5.1",
+                  "use_relative_actions", "tied"),
     "pi05 0.5.1, its steps": ("pi05", lambda c: change(c / PRE, lambda d: d["steps"].append(
         {"registry_name": "relative_actions_processor", "config": {"enabled": False}})), "0.5.1",
         "relative_actions_processor", "prompt"),
     "pi05 0.6.1": ("pi05", lambda c: (of_kind(c, "pi05", pretrained_revision=None),
                                       write(c / "train_config.json", {"dataloader_multiprocessing_context": None})),
                    "0.6.1", "train_config.json", "prompt"),
-    "groot 0.6": ("groot", lambda c: of_kind(c, "groot", pretrained_revision=None), "0.6.0", "pretrained_revision", "N1.7"),
-    "act 0.6": ("act", lambda c: of_kind(c, "act", pretrained_revision=None), "0.6.0", "pretrained_revision", "no such key"),
+    "groot 0.6": ("groot", lambda c: of_kind(c, "groot", pretrained_revision=None), "0.6.0",
+                  "pretrained_revision", "N1.7"),
+    "act 0.6": ("act", lambda c: of_kind(c, "act", pretrained_revision=None), "0.6.0", "pretrained_revision",
+                "no such key"),
     "diffusion 0.6.1": ("diffusion", lambda c: of_kind(c, "diffusion", pretrained_revision=None,
                                                        gradient_checkpointing=False),
                         "0.6.1", '"pretrained_revision", "gradient_checkpointing"', "no such key"),
@@ -332,7 +343,7 @@ def test_an_unknown_policy_type_lists_the_known_ones(checkpoint):
 
 
 def test_a_checkpoint_without_lerobot_says_how_to_get_it(checkpoint, monkeypatch):
-    import importlib.metadata as metadata
+    from importlib import metadata
 
     def missing(name: str):
         raise metadata.PackageNotFoundError(name)

@@ -99,13 +99,14 @@ def test_every_op_has_a_case():
     assert not (TABLE.keys() | SPECIAL) - ops, (TABLE.keys() | SPECIAL) - ops
 
 
-GEMMS = [dict(a=a, b=b, alpha=alpha, beta=beta, bias=bias) for a in (0, 1) for b in (0, 1)
+GEMMS = [{"a": a, "b": b, "alpha": alpha, "beta": beta, "bias": bias} for a in (0, 1) for b in (0, 1)
          for alpha, beta in ((1.0, 1.0), (0.5, 2.0)) for bias in (None, (), (1,), (5,), (1, 5), (4, 5), (4, 1))]
 
 
 @pytest.mark.parametrize("form", GEMMS, ids=str)
 def test_products_with_constant_matrices(form):
-    """As a Linear, with its bias where that is the same in each row. Another reader of the constants must not see it changed."""
+    """As a Linear, with its bias where that is the same in each row. Another reader of the constants must not see it
+    changed."""
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((5, 3) if form["b"] else (3, 5)).astype(np.float32)
     constants = [onnx.numpy_helper.from_array(matrix, "w")]
@@ -115,10 +116,12 @@ def test_products_with_constant_matrices(form):
         constants.append(onnx.numpy_helper.from_array(rng.standard_normal(form["bias"]).astype(np.float32), "c"))
         nodes[0].input.append("c")
         nodes[0].attribute.append(onnx.helper.make_attribute("beta", form["beta"]))
-        nodes += [onnx.helper.make_node("Add", ["s", "c"], ["plus"]), onnx.helper.make_node("MatMul", ["t", "w"], ["m"]),
+        nodes += [onnx.helper.make_node("Add", ["s", "c"], ["plus"]),
+                  onnx.helper.make_node("MatMul", ["t", "w"], ["m"]),
                   onnx.helper.make_node("Add", ["c", "m"], ["y"])]
     else:
-        nodes += [onnx.helper.make_node("Identity", ["s"], ["plus"]), onnx.helper.make_node("MatMul", ["t", "w"], ["y"])]
+        nodes += [onnx.helper.make_node("Identity", ["s"], ["plus"]),
+                  onnx.helper.make_node("MatMul", ["t", "w"], ["y"])]
     shapes = {"x": (3, 4) if form["a"] else (4, 3), "s": (2, 4, 1), "t": (4, matrix.shape[0])}
     info = onnx.helper.make_tensor_value_info
     outputs = ["product", "plus", "y"]

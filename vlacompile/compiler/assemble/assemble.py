@@ -173,7 +173,8 @@ def lanes_of(staged: Staged, index: Mapping[str, int], wanted: tuple[LaneRecipe,
                                   f"{s.name} depends on {', '.join(s.sources)}" for s in staged.stages)[:400],
                               fix="name other sources; stages.min_flops = 0 keeps small stages apart" if name
                               else "leave a source of the last stage out of the lanes")
-    return tuple(Lane(x.name, as_f32([x.clock_hz])[0], x.max_age_ms, tuple(index[n] for n in x.sources)) for x in wanted)
+    return tuple(Lane(x.name, as_f32([x.clock_hz])[0], x.max_age_ms, tuple(index[n] for n in x.sources))
+                 for x in wanted)
 
 
 def _values(staged: Staged, constant_weight: dict[str, int], backend: str) \

@@ -48,7 +48,7 @@ def action_of(staged: Staged, index: Mapping[str, int], wanted: ActionRecipe, ad
                           why=f"an action has {dim} dimensions", fix=f"give {dim} numbers each")
     decode = tuple(_step(s, staged, index, add_weight, dim) for s in decoder.steps) if decoder else ()
     consume = _consumption(staged, index, wanted, guidance, decode, steps, execute)
-    return Action(index[name], steps, execute, dim, int(round(wanted.deadline_ms * 1000)), as_f32(wanted.low),
+    return Action(index[name], steps, execute, dim, round(wanted.deadline_ms * 1000), as_f32(wanted.low),
                   as_f32(wanted.high), decode, consume)
 
 

@@ -18,7 +18,8 @@ from vlacompile.errors import CaptureError
 from vlacompile.policy.source_lines import line_of
 
 _ATEN = torch.ops.aten
-KEEP_NOTHING = ("make what must be kept an input and an output of the function (a vlacompile.Source, written back by the robot), "
+KEEP_NOTHING = ("make what must be kept an input and an output of the function (a vlacompile.Source, written back by "
+                "the robot), "
         "or use Source(history=n) and the action queue of the runtime")
 # Ops that put elements elsewhere: of each element of the result it is known where it comes from.
 _MOVES = frozenset({
@@ -26,7 +27,8 @@ _MOVES = frozenset({
     _ATEN.unsqueeze, _ATEN.squeeze, _ATEN.expand, _ATEN.clone, _ATEN.alias, _ATEN.detach, _ATEN.cat, _ATEN.stack,
     _ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.diagonal, _ATEN.flip, _ATEN.roll, _ATEN.index_put, _ATEN.index,
     _ATEN.index_select, _ATEN.unbind, _ATEN.split, _ATEN.split_with_sizes, _ATEN.chunk, _ATEN.narrow})
-_FRESH = frozenset({_ATEN.zeros_like, _ATEN.ones_like, _ATEN.full_like, _ATEN.empty_like, _ATEN.new_zeros, _ATEN.new_ones,
+_FRESH = frozenset({_ATEN.zeros_like, _ATEN.ones_like, _ATEN.full_like, _ATEN.empty_like, _ATEN.new_zeros,
+                    _ATEN.new_ones,
                     _ATEN.new_full, _ATEN.new_empty})
 
 _INDICES = frozenset({torch.int64, torch.int32})
@@ -39,7 +41,8 @@ def require_no_state(policy: str, exported: torch.export.ExportedProgram, held: 
                if s.kind is OutputKind.BUFFER_MUTATION}
     if not written:
         return
-    returned = [n for n, s in zip(output.args[0], signature.output_specs, strict=True) if s.kind is OutputKind.USER_OUTPUT]
+    returned = [n for n, s in zip(output.args[0], signature.output_specs, strict=True)
+                if s.kind is OutputKind.USER_OUTPUT]
     names = {s.arg.name: s.target for s in signature.input_specs if s.target in written}
     for node in [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in names]:
         old = _Old(node, held)
@@ -48,7 +51,8 @@ def require_no_state(policy: str, exported: torch.export.ExportedProgram, held: 
             raise CaptureError(
                 f'the inference function keeps state: buffer "{buffer}" is read before this call writes it',
                 where=f'Policy "{policy}", {line_of(written[buffer])}',
-                why="what one call leaves in it changes what the next one returns; a bundle keeps nothing between calls",
+                why="what one call leaves in it changes what the next one returns; "
+                    "a bundle keeps nothing between calls",
                 fix=KEEP_NOTHING)
 
 
@@ -78,7 +82,7 @@ class _Old:
             source = node.args[1]
             return self.found[source].expand(tuple(val.shape)) if isinstance(source, Node) else _marks(val, False)
         if packet in _MOVES and self._fixed_places(node):
-            moved = lambda n: self.held[n] if n in self.held and n.meta["val"].dtype in _INDICES else self.found[n]  # noqa: E731
+            moved = lambda n: self.held[n] if n in self.held and n.meta["val"].dtype in _INDICES else self.found[n]
             return node.target(*map_arg(node.args, moved))
         if node.target is operator.getitem:
             return self.found[node.args[0]][node.args[1]]

@@ -23,7 +23,8 @@ from vlacompile.policy.function_call import why_and_fix
 from vlacompile.policy.source_lines import line_text
 
 _NOT_THE_POLICYS = (str(Path(inspect.getsourcefile(torch)).parent), str(Path(__file__).parents[2]), "<")
-_BY_DATA = ("data-dependent", "DataDependent", "unbacked", "_local_scalar_dense", "Could not guard", "Could not extract specialized")
+_BY_DATA = ("data-dependent", "DataDependent", "unbacked", "_local_scalar_dense", "Could not guard",
+            "Could not extract specialized")
 _STATE = ("is mutated in the forward method", "were assigned during export", "missing nn_module_stack", "leaked")
 
 
@@ -62,7 +63,8 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
 
 def _packs(error: Exception) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(frame.f_code.co_name == "pack_padded_sequence" or any(isinstance(v, PackedSequence) for v in frame.f_locals.values())
+    return any(frame.f_code.co_name == "pack_padded_sequence"
+               or any(isinstance(v, PackedSequence) for v in frame.f_locals.values())
                for frame in frames)
 
 

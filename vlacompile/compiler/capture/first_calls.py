@@ -1,4 +1,5 @@
-"""The inference function is called before it is traced: what fails, or differs from call to call, is told by its own line."""
+"""The inference function is called before it is traced: what fails, or differs from call to call, is told by its own
+line."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from vlacompile.policy.policy import Policy
 
 
 def check_calls(policy: Policy) -> None:
-    """A few calls with the example inputs and others. Raises SourceError where PyTorch itself fails, CaptureError where they differ."""
+    """A few calls with the example inputs and others. Raises SourceError where PyTorch itself fails, CaptureError where
+    they differ."""
     held = Held(modules_of(policy.observe, policy.step), (policy.observe, policy.step))
     try:
         first = call(policy)
@@ -24,7 +26,9 @@ def check_calls(policy: Policy) -> None:
         line = policys_line(error)
         text = next((t.strip() for t in str(error).splitlines() if t.strip()), "")
         raise SourceError(
-            "the inference function fails with its own example inputs", where=f'Policy "{policy.name}"' + (f", {line}" if line else ""),
+            "the inference function fails with its own example inputs",
+            where=f'Policy "{policy.name}"' + (f", {line}" if line else ""),
             why=f"{type(error).__name__}: {text}".rstrip(": "),
-            fix="call policy.infer(**policy.example_inputs) in Python, and mend the function or the examples") from error
+            fix="call policy.infer(**policy.example_inputs) in Python, "
+                "and mend the function or the examples") from error
     require_repeatable(policy, first, held)

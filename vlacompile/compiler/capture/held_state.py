@@ -43,7 +43,7 @@ class _Cells(MutableMapping):
 
 def _is_set(cell) -> bool:
     try:
-        cell.cell_contents
+        cell.cell_contents  # noqa: B018  reading it tells
     except ValueError:
         return False
     return True

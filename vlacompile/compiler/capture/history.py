@@ -29,8 +29,8 @@ class EarlierFrame(Source):
 
 
 def frames_of(sources: Mapping[str, Source], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Inputs of the inference function -> inputs of a bundle, and of its program once types are those of engines: stacked
-    histories [1,n,...] as frames."""
+    """Inputs of the inference function -> inputs of a bundle, and of its program once types are those of engines:
+    stacked histories [1,n,...] as frames."""
     out: dict[str, torch.Tensor] = {}
     for name, tensor in inputs.items():
         tensor = as_taken(tensor)

@@ -27,12 +27,13 @@ LAST_BITS = 1e-5  # of the largest number
 def call(policy: Policy, inputs: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
     """What the inference function returns, for the example inputs where none are given; it may write into them."""
     with torch.no_grad():
-        return policy.infer(**{n: t.detach().clone() for n, t in (policy.example_inputs if inputs is None else inputs).items()})
+        return policy.infer(**{n: t.detach().clone()
+                               for n, t in (policy.example_inputs if inputs is None else inputs).items()})
 
 
 def require_repeatable(policy: Policy, first: Mapping[str, torch.Tensor], held: Held) -> None:
-    """first: what an earlier call gave. held: saved before it. Raises CaptureError where another call gives something else, or does so
-    after a call with else after a call with other inputs."""
+    """first: what an earlier call gave. held: saved before it. Raises CaptureError where another call gives something
+    else, or does so after a call with else after a call with other inputs."""
     left = held.changed()
     other = _that_differs(policy, call(policy), first)
     if other is not None:
@@ -49,7 +50,8 @@ def _hears_of_others(policy: Policy, first: Mapping[str, torch.Tensor], held: He
     """Whether a call gives something else where the one before it was with other inputs, from the beginning."""
     held.restore()
     try:
-        call(policy, {n: t if policy.sources[n].update == "static" else _other(t) for n, t in policy.example_inputs.items()})
+        call(policy,
+             {n: t if policy.sources[n].update == "static" else _other(t) for n, t in policy.example_inputs.items()})
         found = _that_differs(policy, call(policy), first) is not None
     except Exception:  # noqa: BLE001  whatever the policy raises: other inputs than its example may be none
         found = False
@@ -76,7 +78,8 @@ def _differs(policy: Policy, output: str, held: Held) -> CaptureError:
         f'two calls with the same inputs give another "{output}"', where=_where(policy, line),
         why="that line changes what the next call reads" if line else
         "the function draws random numbers outside PyTorch, or keeps something where only it knows",
-        fix=KEEP_NOTHING if line else f'random numbers: make them an input, vlacompile.Source("step"). State: {KEEP_NOTHING}')
+        fix=KEEP_NOTHING if line
+        else f'random numbers: make them an input, vlacompile.Source("step"). State: {KEEP_NOTHING}')
 
 
 def _where(policy: Policy, line: str) -> str:
@@ -92,7 +95,8 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _line_that_changes(policy: Policy, held: Held) -> str:
-    """The first line in a call that changes what is held; "" where none does. Looks at no more than what calls change."""
+    """The first line in a call that changes what is held; "" where none does. Looks at no more than what calls
+    change."""
     held.save()
     call(policy)
     held.narrow()

@@ -59,7 +59,7 @@ def positions(base: torch.Tensor, size, stride, offset: int | None = None) -> to
     Raises RuntimeError for one that is no element of `base`."""
     begin = int(base.storage_offset())
     offset = begin if offset is None else int(offset)
-    extent = lambda sizes, strides: sum((int(n) - 1) * int(s) for n, s in zip(sizes, strides, strict=True)) + 1  # noqa: E731
+    extent = lambda sizes, strides: sum((int(n) - 1) * int(s) for n, s in zip(sizes, strides, strict=True)) + 1
     held = torch.full((max(begin + extent(base.shape, base.stride()), offset + extent(size, stride)),), -1)
     elements = torch.arange(base.numel()).reshape(tuple(base.shape))
     held.as_strided(tuple(base.shape), base.stride(), begin).copy_(elements)

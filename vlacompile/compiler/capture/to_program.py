@@ -26,7 +26,8 @@ _RETURNED = (OutputKind.USER_OUTPUT,)
 
 
 def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Program:
-    """Raises CaptureError where a call leaves something for the next one, or where PyTorch holds what is no plain tensor."""
+    """Raises CaptureError where a call leaves something for the next one, or where PyTorch holds what is no plain
+    tensor."""
     graph, mapping = Graph(), {}  # mapping: old node -> new node, or the number that it stands for
     constants: dict[str, torch.Tensor] = {}
     parameters: set[str] = set()
@@ -49,7 +50,8 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
             new = None  # a branch of torch.cond or a torch.Generator: refused where they are read
         elif node.op == "placeholder":
             name = _identifier(source)
-            new = graph.placeholder(next(n for k in itertools.count() if (n := f"{name}_{k}" if k else name) not in inputs))
+            new = graph.placeholder(next(n for k in itertools.count()
+                                         if (n := f"{name}_{k}" if k else name) not in inputs))
             inputs[new.name] = source
             new.meta["val"] = to_meta(node.meta["val"])
         elif node.op == "output":
@@ -78,11 +80,13 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
 
 
 def _places(node: Node, known: Concretiser, graph: Graph, constants: dict[str, torch.Tensor]) -> dict[Node, Node]:
-    """{mask: the places that it chooses} for an index that is a row of booleans and known: how many they are is known too."""
+    """{mask: the places that it chooses} for an index that is a row of booleans and known: how many they are is known
+    too."""
     if node.target not in _INDEXED:
         return {}
     found = {}
-    for mask in [n for n in node.args[1] if n is not None and n.meta["val"].dtype is torch.bool and n.meta["val"].dim() == 1]:
+    for mask in [n for n in node.args[1] if n is not None and n.meta["val"].dtype is torch.bool
+                 and n.meta["val"].dim() == 1]:
         if known.is_known(mask):
             name = f"places__{mask.name}"
             constants[name] = known.value(mask).nonzero()[:, 0]

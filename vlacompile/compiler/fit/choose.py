@@ -1,7 +1,7 @@
 """Which engine gets which precision, under one way of loading them: an integer program over bytes.
 
-Minimises what is lost (fewest weights below fp16, and 4-bit ones count most) while every moment of the board's day fits:
-each build, each load, and running. Solved exactly by HiGHS. Knows numbers only.
+Minimises what is lost (fewest weights below fp16, and 4-bit ones count most) while every moment of the board's day
+fits: each build, each load, and running. Solved exactly by HiGHS. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def measure(engines: tuple[Engine, ...], schemes: Mapping[str, str], budget: Bud
 
 
 def smallest(engine: Engine) -> str:
-    return min(engine.weights, key=lambda s: engine.resident(s))
+    return min(engine.weights, key=engine.resident)
 
 
 def _library(engines: tuple[Engine, ...], loading: Loading) -> int:

@@ -105,7 +105,8 @@ def plan_fit(needs: Needs, budget: Budget, *, instructions: int | None = None, o
     rules = tuple((f"{s.stage}/*", s.scheme) for s in stages if s.scheme != "fp16") if needs.open else ()
     return Fit(needs.policy, budget.name, fits, budget.usable - found.peak, budget.usable, budget.context, needs.values,
                left, found.peak, found.moment, found.build, found.builds, max(0, found.build - budget.usable), stages,
-               (*_measures(stages, found, fits), *_costs(stages, needs.open and fits)), tuple(advice), needs.open, rules)
+               (*_measures(stages, found, fits), *_costs(stages, needs.open and fits)), tuple(advice),
+               needs.open, rules)
 
 
 def _engines(stages: tuple[StageNeed, ...], instructions: int | None) -> tuple[Engine, ...]:
@@ -189,7 +190,8 @@ def _costs(stages: tuple[StageFit, ...], chosen: bool) -> Iterator[str]:
     """Of precisions that memory alone has chosen."""
     names = [s.stage for s in stages if s.scheme == "int8" and s.stage == s.engine]
     if chosen and names:
-        yield (f"{', '.join(names)} in int8: the action error is measured by a build with Policy(calibration=...); without "
+        yield (f"{', '.join(names)} in int8: the action error is measured by a build with Policy(calibration=...); "
+               f"without "
                "real observations it is not measured, and `flash` refuses the bundle")
 
 

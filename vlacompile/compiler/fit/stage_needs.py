@@ -51,8 +51,8 @@ class StageNeed:
 
 @dataclass(frozen=True)
 class Needs:
-    """values: bytes of all that crosses between stages, as a board's engines take it. open: the recipe says nothing of precision, so that it is
-    chosen here."""
+    """values: bytes of all that crosses between stages, as a board's engines take it. open: the recipe says nothing of
+    precision, so that it is chosen here."""
 
     policy: str
     stages: tuple[StageNeed, ...]

@@ -13,7 +13,8 @@ import torch
 
 @dataclass(frozen=True)
 class ActionScale:
-    """spread: f64[D], standard deviation over all observations and steps. still: bool[D], dimensions that never move."""
+    """spread: f64[D], standard deviation over all observations and steps. still: bool[D], dimensions that never
+    move."""
 
     spread: torch.Tensor
     still: torch.Tensor

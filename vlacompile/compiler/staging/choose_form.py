@@ -1,10 +1,10 @@
 """Whether a loop is one engine that runs K times, or one engine with all K iterations.
 
 A launch per iteration costs what the target says; an engine with all iterations is K times as long, and ONNX Runtime
-packs the weights of every iteration anew. TensorRT fuses what dequantises a 4-bit weight into a product that alone reads
-it, so there 4 bits run K times. The choice follows from these facts alone, so that a build stays a function of its
-inputs. `benchmarks/forms.py` measures both: on the host one engine wins where a launch is more than about a quarter of
-an iteration, and loses where it is less.
+packs the weights of every iteration anew. TensorRT fuses what dequantises a 4-bit weight into a product that alone
+reads it, so there 4 bits run K times. The choice follows from these facts alone, so that a build stays a function of
+its inputs. `benchmarks/forms.py` measures both: on the host one engine wins where a launch is more than about a quarter
+of an iteration, and loses where it is less.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ def _of_policy(program: Program, policy: Policy, observations: Sequence[Inputs],
         phase(f"try {evaluations} of {written} evaluations of the loop")
         tried = {name: make(evaluations) for name, make in policy.solvers.items()}
         errors = {name: action_error(actions(other), want) for name, other in tried.items()}
-        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}{by}" for s, e in errors.items()]
+        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}{by}"
+                  for s, e in errors.items()]
         best = min(errors, key=errors.__getitem__)
         if errors[best] <= budget:
             how = Sampling("steps", evaluations, best, written, errors[best], budget)
@@ -101,7 +102,8 @@ def _of_flow(program: Program, euler: EulerLoop, observations: Sequence[Inputs],
         phase(f"try {evaluations} of {written} evaluations of the loop")
         tried = {solver: resample(euler, solver, evaluations) for solver in SOLVERS[: 1 if evaluations == 1 else 2]}
         errors = {s: action_error([run.action(t.run(*run.operands)) for run in runs], want) for s, t in tried.items()}
-        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}{by}" for s, e in errors.items()]
+        notes += [f"{s} with {evaluations} of {written} evaluations: action error {e:.4g}{by}"
+                  for s, e in errors.items()]
         best = min(errors, key=errors.__getitem__)
         if errors[best] <= budget:
             how = Sampling("steps", evaluations, best, written, errors[best], budget)
@@ -125,7 +127,7 @@ class _Run:
         with torch.no_grad():
             recorder.run(*order)
         self.module, self.behind = module, [n.name for n in program.graph.nodes if n in behind]
-        values = lambda nodes: tuple(self.kept[n.name] for n in nodes)  # noqa: E731
+        values = lambda nodes: tuple(self.kept[n.name] for n in nodes)
         self.operands = values(loop.args[0]), values(loop.args[1]), values(loop.args[2])
 
     @property

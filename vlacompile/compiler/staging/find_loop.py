@@ -101,7 +101,8 @@ def _loops(program: Program, trace: Trace, fewest: int, notes: list[str], taken:
     """Loops in a trace, the longest first. notes: takes why others are none. taken: nodes of the trace that belong to a
     loop already."""
     effort = _EFFORT * len(trace.nodes)
-    apart = [(0, 1)] * len(trace.nodes)  # (end, period) of bodies that read nothing of one another: nor do several of them
+    # (end, period) of bodies that read nothing of one another: nor do several of them
+    apart = [(0, 1)] * len(trace.nodes)
     for c in candidates(program, trace, fewest):
         end, period = apart[c.start]
         if c.start + c.nodes <= end and c.period % period == 0:

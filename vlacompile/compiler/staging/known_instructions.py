@@ -45,7 +45,8 @@ def tokenize(instructions: tuple[str, ...], texts: tuple[CompiledText, ...],
     if not instructions:
         return ()
     if len(texts) != 1:
-        raise ConfigError("instructions cannot be compiled", where="instructions", fix="declare Policy(texts=...) for one "
+        raise ConfigError("instructions cannot be compiled", where="instructions",
+                          fix="declare Policy(texts=...) for one "
                           "source of token ids", why=f"the policy declares {len(texts)} texts, not one")
     text, found = texts[0], []
     tokenizer, tokens = RuntimeTokenizer(text.table, text.max_bytes), example[text.tokens].numpy()
@@ -101,6 +102,7 @@ def accept_instructions(path: Path, known: tuple[KnownInstruction, ...], frame: 
                 got, limit = compare(session.read(name), want), limit_of(name, want)
                 if not got.within(limit):
                     raise ParityError(
-                        "an instruction compiled in advance is not what the stages compute", where=f'"{instruction.text}", '
+                        "an instruction compiled in advance is not what the stages compute",
+                        where=f'"{instruction.text}", '
                         f'value "{name}"', why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
                         fix="report it with the policy; until then, build without --instructions")

@@ -1,5 +1,5 @@
-"""Observations that something is decided by: recorded ones, or generated ones where the policy brings none; and the edges
-of what is known without any: bytes, ids and masks.
+"""Observations that something is decided by: recorded ones, or generated ones where the policy brings none; and the
+edges of what is known without any: bytes, ids and masks.
 
 Must not know what is decided. What is generated is no measurement: `Policy.calibration` says which of them they are.
 """
@@ -21,8 +21,8 @@ NEAR = 0.1
 
 
 def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe, at_least: int = 0) -> list[Inputs]:
-    """The policy's own observations, or generated ones, as many as the recipe says or `at_least`; with noise of their own.
-    Of a history the newest, which fills it."""
+    """The policy's own observations, or generated ones, as many as the recipe says or `at_least`; with noise of their
+    own. Of a history the newest, which fills it."""
     draw, sources = torch.Generator().manual_seed(0), dict(policy.sources)
     newest = newest_of(sources, policy.example_inputs)
     seen = [newest_of(sources, inputs) for inputs in policy.calibration] or _generated(
@@ -76,17 +76,21 @@ def edges(policy: Policy) -> list[tuple[str, Inputs]]:
     first = newest_of(sources, (*policy.calibration, policy.example_inputs)[0])
     live = {n: t for n, t in first.items() if sources[n].update != "static"}
     frames = [n for n, t in live.items() if t.dtype == torch.uint8 and t.dim() >= 3]
-    rest = {} if policy.calibration else {n: t for n, t in live.items() if not t.is_floating_point() and n not in frames}
+    rest = {} if policy.calibration else {n: t for n, t in live.items() if not t.is_floating_point()
+                                          and n not in frames}
     masks = [n for n, t in rest.items() if t.dtype == torch.bool]
     ids = [n for n in rest if n not in masks]
     # 0 is an id wherever none is below it; how long a table is we do not know, but it has what the example names
-    low = {n: torch.zeros_like(live[n]) for n in frames} | {n: torch.full_like(live[n], min(0, int(live[n].min()))) for n in ids}
-    high = {n: torch.full_like(live[n], 255) for n in frames} | {n: torch.full_like(live[n], int(live[n].max())) for n in ids}
+    low = {n: torch.zeros_like(live[n]) for n in frames} | {n: torch.full_like(live[n], min(0, int(live[n].min())))
+                                                            for n in ids}
+    high = {n: torch.full_like(live[n], 255) for n in frames} | {n: torch.full_like(live[n], int(live[n].max()))
+                                                                 for n in ids}
     every = {n: torch.ones_like(live[n]) for n in masks}
     alone = {n: torch.zeros_like(live[n]) for n in masks}
     for t in alone.values():
         t[..., :1] = True
-    found = [("the lowest bytes and ids", low | every), ("the highest bytes and ids", high | every)] if low or every else []
+    found = [("the lowest bytes and ids", low | every),
+             ("the highest bytes and ids", high | every)] if low or every else []
     found += [("masks of the first place alone", alone)] if alone else []
     draw = torch.Generator().manual_seed(1)
     return [(words, first | changed | _noise(sources, first, draw)) for words, changed in found]

@@ -1,7 +1,7 @@
 """Program -> groups of values, one per dependency set: which value is computed in which stage.
 
-A stage is the set of values with one dependency set (and one side of every loop, and for the same backbones). Cuts are then
-placed by cost and stages too small for a launch merge into a consumer.
+A stage is the set of values with one dependency set (and one side of every loop, and for the same backbones). Cuts are
+then placed by cost and stages too small for a launch merge into a consumer.
 """
 
 from __future__ import annotations
@@ -194,15 +194,16 @@ def _is_loop_table(node: Node) -> bool:
 
 def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
     """Merge A into a consumer B when A is too small for a launch of its own, or when they differ in sources of
-    the task alone (a new instruction writes all of them, its tokens and their mask). Both serve the same backbones, and B
-    runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage lies
-    between them."""
+    the task alone (a new instruction writes all of them, its tokens and their mask). Both serve the same backbones, and
+    B runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage
+    lies between them."""
     merger = _Merger(parts, min_stage_flops)
     pending = list(range(len(merger.order)))  # a heap: the first group that can merge does
     while pending:
         a = merger.order[heapq.heappop(pending)]
         b = None if a in merger.into else merger.consumer_of(a)
-        if b is not None:  # of the others, only what hands something to A, and B itself, may now merge where it could not
+        # of the others, only what hands something to A, and B itself, may now merge where it could not
+        if b is not None:
             changed = {*merger.producers[a], b}
             merger.merge(a, b)
             for group in changed - {a}:

@@ -9,6 +9,7 @@ uses the velocity of the evaluation before and costs nothing more.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -99,7 +100,8 @@ def _constant_per_iteration(program: Program, node: Node, dt) -> tuple[float, ..
              fold(program, frozenset({ports[p]}))[ports[p]] for p in read}
     tables = set(loop.placeholders()[loop.carried: loop.carried + loop.tables])
     module = GraphModule(torch.nn.Module(), graph)
-    return tuple(float(module(*(known[p][k] if p in tables else known[p] for p in read))) for k in range(loop.iterations))
+    return tuple(float(module(*(known[p][k] if p in tables else known[p] for p in read)))
+                 for k in range(loop.iterations))
 
 
 def kept_iterations(written: int, evaluations: int) -> list[int]:
@@ -110,7 +112,7 @@ def kept_iterations(written: int, evaluations: int) -> list[int]:
 def coefficients(steps: tuple[float, ...], kept: list[int], solver: str) -> list[tuple[float, float]]:
     """Per evaluation: factor of its velocity and of that of the evaluation before."""
     at = [sum(steps[:i]) for i in (*kept, len(steps))]
-    widths = [b - a for a, b in zip(at, at[1:], strict=False)]
+    widths = [b - a for a, b in itertools.pairwise(at)]
     rows = []
     for i, h in enumerate(widths):
         past = h * h / (2 * widths[i - 1]) if solver == "adams-bashforth-2" and i else 0.0
@@ -158,7 +160,8 @@ class Resampling:
         rows += [editor.constant(f"solver_{i}", t) for i, t in enumerate(self.added)]
         starts = [editor.constant(f"solver_start_{i}", torch.zeros(s)) for i, s in enumerate(self.started)]
         val = old.meta["val"] + tuple(torch.empty(s, device="meta") for s in self.started)
-        operands = ((*map(editor.map, carried), *starts), tuple(rows), tuple(editor.map(invariants[i]) for i in self.invariants))
+        operands = ((*map(editor.map, carried), *starts), tuple(rows),
+                    tuple(editor.map(invariants[i]) for i in self.invariants))
         return editor.emit(self.loop, operands, like=old, val=val)
 
 

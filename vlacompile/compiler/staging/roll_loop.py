@@ -1,4 +1,5 @@
-"""One repeated interval of a trace -> a loop, or the reason why it is none; programs with loops in the place of intervals.
+"""One repeated interval of a trace -> a loop, or the reason why it is none; programs with loops in the place of
+intervals.
 
 What differs between bodies becomes a table with one row per iteration; what is the same is an invariant; what one body
 hands to the next is carried. Nothing is assumed: every operand of every node is compared.
@@ -189,7 +190,8 @@ def _levels(program: Program, owner: dict[Node, Roll]) -> dict[Node | Roll, int]
                 continue
             around = next((r for r in missing if r in begun), None)
             if around is not None:
-                loop = next(u for u in (around, *reversed(stack)) if isinstance(u, Roll) and u in begun and u not in level)
+                loop = next(u for u in (around, *reversed(stack)) if isinstance(u, Roll) and u in begun
+                            and u not in level)
                 raise NoLoop("a loop inside of it would be outside of its body", loop)
             begun.add(unit)
             stack += missing

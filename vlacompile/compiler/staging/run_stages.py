@@ -21,12 +21,13 @@ Observer = Callable[[StageGraph, Node, object], object]
 class StageRunner:
     """Holds no state between calls: `past` is the caller's.
 
-    staged: its stages' graphs are run as they are now; build another runner for other graphs.
+    staged: its stages' graphs are run as they are now; build another runner for other graphs. callable_of: what
+    computes a stage; another than its module computes as some engine would, and cannot be observed.
     """
 
-    def __init__(self, staged: Staged):
+    def __init__(self, staged: Staged, callable_of: Callable[[StageGraph], Callable] | None = None):
         self.staged = staged
-        self._modules = {s.name: stage_module(s) for s in staged.stages}
+        self._modules = {s.name: (callable_of or stage_module)(s) for s in staged.stages}
         self._before = {after: before for before, after in staged.delays}
 
     def run(self, inputs: Mapping[str, torch.Tensor], past: Values | None = None, *, known: Values | None = None,
@@ -42,12 +43,12 @@ class StageRunner:
             for stage in self.staged.stages:
                 if known is None or any(p.value not in known for p in stage.outputs):
                     self._run_stage(stage, values, past or {}, observe)
-        earlier = {after: self._read(after, values, past or {}) for _, after in self.staged.delays}
+        earlier = {after: self.read(after, values, past or {}) for _, after in self.staged.delays}
         if past is not None:
-            past.update({after: self._read(before, values, past) for before, after in self.staged.delays})
+            past.update({after: self.read(before, values, past) for before, after in self.staged.delays})
         return values | earlier
 
-    def _read(self, name: str, values: Values, past: Values) -> torch.Tensor:
+    def read(self, name: str, values: Values, past: Values) -> torch.Tensor:
         """A value; of a delay what it was an observation ago, or at the first observation what it is now."""
         while name in self._before:
             if name in past:
@@ -56,14 +57,14 @@ class StageRunner:
         return values[name]
 
     def _run_stage(self, stage: StageGraph, values: Values, past: Values, observe: Observer | None) -> None:
-        carried = {c.input: self._read(c.initial, values, past) for c in stage.carries}
+        carried = {c.input: self.read(c.initial, values, past) for c in stage.carries}
         for k in range(stage.iterations):
             args = []
             for i, port in enumerate(stage.inputs):
                 if port.mode == "carry":
                     args.append(carried[i])
                 else:
-                    value = self._read(port.value, values, past)
+                    value = self.read(port.value, values, past)
                     args.append(value[k] if port.mode == "row" else value)
             outputs = self._call(stage, args, observe)
             carried = {c.input: outputs[c.output] for c in stage.carries}

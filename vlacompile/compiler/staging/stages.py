@@ -138,7 +138,8 @@ def build_stages(parts: Partition) -> Staged:
     types |= {value_of[n]: tensor_type(n.meta["val"]) for n in crossing} | builder.unread
     origin = {value_of[n]: n.name for n in crossing if n not in table_nodes}
     delays = tuple((value_of[n.args[0]], value_of[n]) for n in crossing if is_delay(n))
-    return Staged(program, stages, types, constants, origin, parts.merged, frozenset(n.name for n in parts.folded), delays)
+    return Staged(program, stages, types, constants, origin, parts.merged,
+                  frozenset(n.name for n in parts.folded), delays)
 
 
 def _crossing(parts: Partition) -> list[Node]:
@@ -219,7 +220,8 @@ class _Builder:
         taken: set[str] = set()
         outputs = tuple(Port(_free(_port(self.value_of[n]), taken), self.value_of[n]) for n in outs)
         sampling = next((n.meta[FUSED] for n in members if FUSED in n.meta), None)
-        return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs, sampling=sampling,
+        return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs,
+                          sampling=sampling,
                           backbones=tuple(sorted(group.backbones)))
 
     def _leaves(self, node: Node, group: Group) -> bool:
@@ -257,7 +259,7 @@ class _Builder:
 
     def _inline(self, loop: Node, ports: tuple[list[Node], list[Node]]) -> tuple[Node, ...]:
         """Put the loop's body into the stage's graph; returns the nodes of the next carried values."""
-        carried, tables, invariants = loop.args
+        _carried, _tables, invariants = loop.args
         stand_ins = [*ports[0], *ports[1], *(self.nodes[n] for n in invariants)]
         inner = dict(zip(loop.target.placeholders(), stand_ins, strict=True))
         for node in loop.target.body.nodes:
@@ -270,7 +272,8 @@ class _Builder:
         assert is_loop(loop)
         read = {n.args[1]: self.value_of[n] for n in members if is_loop_result(n)}
         names = [read.get(i, f"{name}.carried_{i}") for i in range(len(next_values))]
-        self.unread |= {n: tensor_type(v.meta["val"]) for n, v in zip(names, next_values) if n not in read.values()}
+        self.unread |= {n: tensor_type(v.meta["val"]) for n, v in zip(names, next_values, strict=True)
+                        if n not in read.values()}
         self.graph.output(next_values)
         outputs = tuple(Port(f"next_{i}", n, "carry") for i, n in enumerate(names))
         carries = tuple(StageCarry(self.value_of[n], names[i], i, i) for i, n in enumerate(loop.args[0]))

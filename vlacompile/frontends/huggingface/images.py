@@ -49,7 +49,8 @@ def image_settings(path: Path) -> ImageSettings:
         return _settings(table)
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError("these image settings are not covered", where=str(file),
-                          why=f"{type(error).__name__}: {error}", fix="give images=ImageSettings(...) to vision_backbone()") from error
+                          why=f"{type(error).__name__}: {error}",
+                          fix="give images=ImageSettings(...) to vision_backbone()") from error
 
 
 def _settings(table: dict) -> ImageSettings:

@@ -21,7 +21,8 @@ def policy_of(checkpoint: Checkpoint, model: torch.nn.Module) -> Policy:
     config, images = model.config, checkpoint.processor.get("image_processor", {})
     vision = config.vlm_config.vision_config
     side, per_image = vision.image_size, (vision.image_size // vision.patch_size) ** 2
-    image_mean, image_std = (torch.tensor(images.get(k, [0.5] * 3)).view(1, 3, 1, 1) for k in ("image_mean", "image_std"))
+    image_mean, image_std = (torch.tensor(images.get(k, [0.5] * 3)).view(1, 3, 1, 1)
+                             for k in ("image_mean", "image_std"))
     state_mean, state_std = statistics(checkpoint, "state_mean"), statistics(checkpoint, "state_std")
     action_mean, action_std = statistics(checkpoint, "actions_mean"), statistics(checkpoint, "actions_std")
     prefix = torch.full((1, per_image * len(CAMERAS)), config.vlm_config.image_token_id, dtype=torch.long)
@@ -48,7 +49,8 @@ def policy_of(checkpoint: Checkpoint, model: torch.nn.Module) -> Policy:
     example |= {TOKENS: ids * mask, MASK: mask, STATE: state_mean[None] + 0.5 * state_std[None],
                 "noise": torch.randn(1, config.chunk_size, config.max_action_dim, generator=draw)}
     sources = {n: Source("observation") for n in (*image_name.values(), STATE)}
-    return Policy("pi0", observe, sources | {TOKENS: Source("task"), MASK: Source("task"), "noise": Source("step")}, example)
+    return Policy("pi0", observe,
+                  sources | {TOKENS: Source("task"), MASK: Source("task"), "noise": Source("step")}, example)
 
 
 FAMILY = Family("PI0ForConditionalGeneration", policy_of)

@@ -60,7 +60,8 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads models of type "{kind}"', where=str(path / "config.json"),
                           why=nearest(kind, (*FAMILIES, *backbones.VISION)),
-                          fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
+                          fix="write a factory that returns vlacompile.Policy(...) around the model's inference "
+                              "function")
     if weights and not list(path.glob("*.safetensors")):
         raise SourceError("the checkpoint has no weights", where=str(path), why="there is no .safetensors file",
                           fix="give the directory that save_pretrained wrote, complete")

@@ -240,7 +240,8 @@ def _complete(checkpoint: Checkpoint) -> Checkpoint:
             raise SourceError(f"{file} has no step {step}" if own is None else f"{step} does not normalise",
                               where=str(checkpoint.path / file),
                               why="this policy computes with normalised numbers: the robot would be given them for "
-                                  "actions, or give it its own", fix="copy the directory that the training wrote again, "
+                                  "actions, or give it its own",
+                              fix="copy the directory that the training wrote again, "
                                                                      "whole")
         tensors = read_tensors(checkpoint.path / own["state_file"]) if "state_file" in own else {}
         normalise[name] = choose_normalisation(checkpoint.path / file, name, "MIN_MAX_OR_ZERO", tensors, 0.0)
@@ -260,4 +261,5 @@ def _noise(config) -> Batch:
 
 FAMILY = Family("lerobot.policies.groot.modeling_groot", "GrootPolicy", _bind, ready=_ready, make=_make, noise=_noise,
                 complete=_complete, static=_static, tokens=_tokens,
-                known_steps=frozenset({"groot_eagle_encode_v3", "groot_eagle_collate_v3"}), normalised_by=(PACK, UNPACK))
+                known_steps=frozenset({"groot_eagle_encode_v3", "groot_eagle_collate_v3"}),
+                normalised_by=(PACK, UNPACK))

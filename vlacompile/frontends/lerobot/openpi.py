@@ -47,11 +47,11 @@ def make(policy_class: type, config) -> nn.Module:
     both = policy.model.paligemma_with_expert
     both.paligemma.model.language_model = Gemma(both.paligemma.model.language_model)
     both.gemma_expert.model = Gemma(both.gemma_expert.model)
-    both.paligemma.model.get_image_features = functools.partial(_image_features, both.paligemma.model)
+    both.paligemma.model.get_image_features = functools.partial(image_features, both.paligemma.model)
     return policy
 
 
-def _image_features(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+def image_features(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     """[1,tokens,width], undivided."""
     return model.multi_modal_projector(model.vision_tower(pixel_values).last_hidden_state)
 

@@ -41,11 +41,11 @@ class Family:
     the noise that the policy starts from, given its config. history: how many observations it sees, newest last.
     ensemble: decay of temporal ensembling, where the policy is driven so.
     solvers, bind_solver: names of the solvers that the policy can be sampled with, and `bind` for one of them and so
-    many evaluations. ready: settles what the config leaves to a download. make: the policy object from its class and config. weights:
-    the file's tensors under the names that the policy object has. prompt: (instruction, normalised state [d], config)
-    -> text, for a policy that reads its state as text; tokens then change with every observation. tokens: what
-    `tokens_of` gives, where the checkpoint's tokenizer alone does not. static: inputs that are known now. complete:
-    the checkpoint with what only this policy's processor steps say. normalised_by: as of read_checkpoint.
+    many evaluations. ready: settles what the config leaves to a download. make: the policy object from its class and
+    config. weights: the file's tensors under the names that the policy object has. prompt: (instruction, normalised
+    state [d], config) -> text, for a policy that reads its state as text; tokens then change with every observation.
+    tokens: what `tokens_of` gives, where the checkpoint's tokenizer alone does not. static: inputs that are known now.
+    complete: the checkpoint with what only this policy's processor steps say. normalised_by: as of read_checkpoint.
     """
 
     module: str
@@ -92,14 +92,16 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads checkpoints of type "{kind}"', where=str(path / "config.json"),
                           why=nearest(str(kind), FAMILIES),
-                          fix="write a factory that returns vlacompile.Policy(...) around the model's inference function")
+                          fix="write a factory that returns vlacompile.Policy(...) around the model's inference "
+                              "function")
     family = family_of(kind)
     read = read_checkpoint(path, family.newline_steps, family.known_steps, weights, family.normalised_by)
     if (family.newline_steps or family.prompt) and read.tokenization is None:
         raise SourceError(f"{PREPROCESSOR} has no step {TOKENIZE}", where=str(path),
                           why="the policy takes an instruction, and nothing says how it becomes tokens" + (
                               "; checkpoints up to LeRobot 0.3 do not say it" if read.old_statistics else ""),
-                          fix="python -m lerobot.processor.migrate_policy_normalization --pretrained-path DIRECTORY, of "
+                          fix="python -m lerobot.processor.migrate_policy_normalization --pretrained-path "
+                              "DIRECTORY, of "
                               "LeRobot 0.4.4" if read.old_statistics else "copy the checkpoint again, whole")
     return family.complete(read), family
 
@@ -129,7 +131,7 @@ def load_original(checkpoint: Checkpoint, family: Family, weights: bool = True) 
         raise
     except Exception as error:  # the model's own code, draccus and safetensors raise whatever they raise
         raise SourceError("LeRobot cannot build this policy", where=str(checkpoint.path),
-                          why=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+                          why=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}",
                           fix="load it with LeRobot itself to see why; lerobot 0.4.4 is used here") from error
     extra = [k for k in extra if not k.startswith(OLD_STATISTICS)]
     if missing or extra:
@@ -140,7 +142,8 @@ def load_original(checkpoint: Checkpoint, family: Family, weights: bool = True) 
     return policy.float().eval().requires_grad_(False)
 
 
-def _with_solver(checkpoint: Checkpoint, family: Family, original: torch.nn.Module, solver: str, evaluations: int) -> Policy:
+def _with_solver(checkpoint: Checkpoint, family: Family, original: torch.nn.Module, solver: str,
+                 evaluations: int) -> Policy:
     bind = family.bind_solver
     assert bind is not None
     sampled = replace(family, bind=lambda policy: bind(policy, solver, evaluations), solvers=lambda config: ())

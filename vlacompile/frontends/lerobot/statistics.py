@@ -81,7 +81,8 @@ def from_processors(path: Path, config: dict, pre: list[dict], post: list[dict],
     if one != other:
         raise SourceError(f"actions are normalised as {one} and un-normalised as {other}",
                           where=f"{path}: norm_map in {PREPROCESSOR} and {POSTPROCESSOR}",
-                          why="what the policy has learnt to give would reach the robot in wrong units", fix=_SAVE_AGAIN)
+                          why="what the policy has learnt to give would reach the robot in wrong units",
+                          fix=_SAVE_AGAIN)
     found: dict[str, Normalisation] = {}
     if into is not None:
         _check_names(path, inputs, _features_of(path / PREPROCESSOR, into))
@@ -113,7 +114,8 @@ def _modes(path: Path, file: str, step: dict | None, config: dict, types: list[s
 def _features_of(where: Path, step: dict) -> dict[str, dict]:
     features = step["config"].get("features") or {}
     if not isinstance(features, dict) or not all(isinstance(f, dict) and "type" in f for f in features.values()):
-        raise SourceError(f'features of {step["registry_name"]} are not {{name: {{"type", "shape"}}}}', where=str(where),
+        raise SourceError(f'features of {step["registry_name"]} are not {{name: {{"type", "shape"}}}}',
+                          where=str(where),
                           why="they say which numbers are normalised how", fix=_SAVE_AGAIN)
     return features
 
@@ -142,7 +144,8 @@ def _check_names(path: Path, inputs: Mapping[str, Feature], features: dict) -> N
     other = [n for n, f in inputs.items() if features[n]["type"] != f.type]
     if other:
         raise SourceError(f'the preprocessor takes "{other[0]}" for {features[other[0]]["type"]}',
-                          where=str(path / PREPROCESSOR), why=f"config.json says {inputs[other[0]].type}; norm_map is by "
+                          where=str(path / PREPROCESSOR),
+                          why=f"config.json says {inputs[other[0]].type}; norm_map is by "
                           "these types", fix=_SAVE_AGAIN)
 
 
@@ -167,7 +170,8 @@ def choose_normalisation(where: Path, name: str, mode: str, statistics: dict[str
     missing = [s for s in NEEDED_STATISTICS[mode] if f"{name}.{s}" not in statistics]
     if missing:
         raise SourceError(f'statistics of "{name}" are missing: {", ".join(missing)}', where=str(where),
-                          why=f"its normalisation is {mode}; " + _HARM[POSTPROCESSOR if name == ACTION else PREPROCESSOR],
+                          why=f"its normalisation is {mode}; "
+                          + _HARM[POSTPROCESSOR if name == ACTION else PREPROCESSOR],
                           fix="copy the processor's .safetensors files too, or save them with the dataset's statistics")
     found = {s: statistics[f"{name}.{s}"] for s in NEEDED_STATISTICS[mode]}
     wrong = [s for s, t in found.items() if not bool(torch.isfinite(t).all())]
@@ -189,13 +193,13 @@ def _check_sizes(where: Path, name: str, feature: Feature, found: Normalisation)
 
 
 def from_weights(path: Path, config: dict, inputs: Mapping[str, Feature], action: Feature) -> dict[str, Normalisation]:
-    """Of a checkpoint without processors, as LeRobot up to 0.3 writes them: normalize_inputs.buffer_observation_state.mean
-    and the like, in model.safetensors. Raises SourceError."""
+    """Of a checkpoint without processors, as LeRobot up to 0.3 writes them:
+    normalize_inputs.buffer_observation_state.mean and the like, in model.safetensors. Raises SourceError."""
     old = ("normalize_inputs.", "unnormalize_outputs.")
     tensors = read_tensors(path / WEIGHTS, prefixes=old) if (path / WEIGHTS).is_file() else {}
     modes, features = config.get("normalization_mapping"), {**inputs, ACTION: action}
-    if not isinstance(modes, dict) or not tensors and any(modes.get(f.type, "IDENTITY") != "IDENTITY"
-                                                          for f in features.values()):
+    if not isinstance(modes, dict) or (not tensors and any(modes.get(f.type, "IDENTITY") != "IDENTITY"
+                                                           for f in features.values())):
         raise SourceError(f"{PREPROCESSOR} and {POSTPROCESSOR} are missing", where=str(path),
                           why=f"nor has {WEIGHTS} {old[0]}* and {old[1]}*, as checkpoints up to LeRobot 0.3 do; "
                               + _HARM[POSTPROCESSOR], fix=_SAVE_AGAIN)

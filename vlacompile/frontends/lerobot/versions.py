@@ -64,13 +64,15 @@ def check_version(path: Path, config: dict, steps: Iterable[dict]) -> None:
     if since is not None and _number(newest.version) >= _number(since):
         raise SourceError(what, where=f"{path / newest.file}: {newest.what}",
                           why=f"this type computes something else since LeRobot {since}: {difference}",
-                          fix=f"fine-tune it with LeRobot {OURS}, or write a factory that returns vlacompile.Policy(...) "
+                          fix=f"fine-tune it with LeRobot {OURS}, or write a factory that returns "
+                              f"vlacompile.Policy(...) "
                               "around the policy of that LeRobot")
     keys = [h.what for h in hints if h.file == CONFIG]
     if keys:
         raise SourceError(what, where=f"{path / CONFIG}: {', '.join(keys)}",
                           why=f"LeRobot {OURS}, whose code builds the policy, knows no such key",
-                          fix="remove these keys from config.json; a policy of this type computes the same without them")
+                          fix="remove these keys from config.json; "
+                              "a policy of this type computes the same without them")
 
 
 def _hints(path: Path, config: dict, steps: Iterable[dict]) -> Iterator[Hint]:

@@ -177,7 +177,7 @@ _REDUCTIONS = {
     "ReduceSumSquare": lambda x, d, k: torch.sum(x * x, d, keepdim=k),
     "ReduceLogSumExp": lambda x, d, k: torch.logsumexp(x, d, keepdim=k),
     "ReduceProd": lambda x, d, k: functools.reduce(lambda y, a: torch.prod(y, a, keepdim=True), d, x) if k else
-    functools.reduce(lambda y, a: torch.prod(y, a), sorted(d, reverse=True), x),
+    functools.reduce(torch.prod, sorted(d, reverse=True), x),
 }
 
 

@@ -59,7 +59,7 @@ class Sidecar:
     document: _Document
     inputs: dict[str, Input]
     where: str
-    folder: Path = field(default=Path("."))
+    folder: Path = field(default=Path())
 
 
 @dataclass(frozen=True)

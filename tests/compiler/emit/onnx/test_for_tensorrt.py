@@ -1,5 +1,5 @@
-"""What is rewritten for TensorRT so that it fuses, and what is planned to be fused: the same numbers, and counts that NVIDIA's
-compiler confirms where it is installed."""
+"""What is rewritten for TensorRT so that it fuses, and what is planned to be fused: the same numbers, and counts that
+NVIDIA's compiler confirms where it is installed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ ANY = Build(("strongly_typed",), 3, 0, 1 << 29, 0, 0, 1 << 40, 1 << 40)
 def in_four_bits(path, block: int, *, heads: bool = True, rows: int = 16, features: int = 64, kind=HALF):
     """Heads of an attention put beside each other, times a 4-bit weight [features,96]."""
     q = np.random.default_rng(0).integers(-7, 8, (features, 96)).astype(ml_dtypes.int4)
-    scale = (np.random.default_rng(1).random((features // block, 96)) / 64).astype(np.float16 if kind == HALF else np.float32)
+    scale = (np.random.default_rng(1).random((features // block, 96)) / 64)
+    scale = scale.astype(np.float16 if kind == HALF else np.float32)
     moved = [helper.make_node("MatMul", ["x", "v"], ["o"], name="heads"),
              helper.make_node("Transpose", ["o"], ["t"], perm=[0, 2, 1, 3], name="beside"),
              helper.make_node("Reshape", ["t", "shape"], ["flat"], name="flat")] if heads else []
@@ -57,7 +58,8 @@ def in_four_bits(path, block: int, *, heads: bool = True, rows: int = 16, featur
 def run(model: ir.Model, x: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()  # as written: it would round x to 8 bits for a product of its own
     options.graph_optimization_level, options.log_severity_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, 3
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options,
+                                           providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})[0]
 
 
@@ -79,7 +81,8 @@ def rewritten_is_equal(model: ir.Model, rewrite, shape) -> None:
 def test_a_product_in_four_bits_reads_a_matrix(tmp_path):
     model = in_four_bits(tmp_path / "m.onnx", 32, kind=SINGLE)
     rewritten_is_equal(model, flat_rows, (1, 4, 16, 16))
-    assert [n.op_type for n in model.graph] == ["MatMul", "Transpose", "Reshape", "DequantizeLinear", "Reshape", "MatMul",
+    assert [n.op_type for n in model.graph] == ["MatMul", "Transpose", "Reshape", "DequantizeLinear",
+                                                "Reshape", "MatMul",
                                                "Reshape"]
     assert next(n for n in model.graph if n.name == "product").inputs[0].shape == (16, 64)
     assert [v.name for v in model.graph.outputs] == ["y"] and model.graph.outputs[0].shape == (1, 16, 96)
@@ -91,7 +94,8 @@ def test_rows_that_several_products_read_are_reshaped_once(tmp_path):
     model = in_four_bits(tmp_path / "m.onnx", 32, heads=False, kind=SINGLE)
     first = next(n for n in model.graph if n.op_type == "MatMul")
     second = ir.node("MatMul", list(first.inputs), name="other")
-    second.outputs[0].name, second.outputs[0].shape, second.outputs[0].dtype = "z", first.outputs[0].shape, first.outputs[0].dtype
+    second.outputs[0].name, second.outputs[0].shape, second.outputs[0].dtype = (
+        "z", first.outputs[0].shape, first.outputs[0].dtype)
     model.graph.append(second)
     model.graph.outputs.append(second.outputs[0])
     rewritten_is_equal(model, flat_rows, (1, 16, 64))
@@ -104,7 +108,8 @@ def test_one_block_becomes_two_of_the_same_numbers(tmp_path):
     assert not int4_products(model)
     rewritten_is_equal(model, several_blocks, (1, 4, 16, 16))
     node = next(n for n in model.graph if n.op_type == "DequantizeLinear")
-    assert node.attributes.get_int("block_size") == 32 and node.inputs[1].shape == (2, 96) and len(int4_products(model)) == 1
+    assert node.attributes.get_int("block_size") == 32 and node.inputs[1].shape == (2, 96)
+    assert len(int4_products(model)) == 1
     several_blocks(model)
     assert node.attributes.get_int("block_size") == 32
 
@@ -139,10 +144,12 @@ def attention(path, heads, queries, keys, width, kind=HALF, softmax=None, writte
               constant: str = "") -> ir.Model:
     """softmax: the type that it is computed in. written: scaled and masked. constant: q, k or v is a weight."""
     wide = softmax is not None and softmax != kind
-    nodes = [helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]), helper.make_node("MatMul", ["q", "kt"], ["s"], name="qk")]
+    nodes = [helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]),
+             helper.make_node("MatMul", ["q", "kt"], ["s"], name="qk")]
     last = "s"
     if written:
-        nodes += [helper.make_node("Mul", ["s", "scale"], ["scaled"]), helper.make_node("Add", ["scaled", "mask"], ["masked"])]
+        nodes += [helper.make_node("Mul", ["s", "scale"], ["scaled"]),
+                  helper.make_node("Add", ["scaled", "mask"], ["masked"])]
         last = "masked"
     if wide:
         nodes.append(helper.make_node("Cast", [last], ["wide"], to=softmax))
@@ -150,7 +157,8 @@ def attention(path, heads, queries, keys, width, kind=HALF, softmax=None, writte
     if wide:
         nodes.append(helper.make_node("Cast", ["p"], ["narrow"], to=kind))
     nodes.append(helper.make_node("MatMul", ["narrow" if wide else "p", "v"], ["y"], name="pv"))
-    inputs = [("q", kind, [1, heads, queries, width]), ("k", kind, [1, heads, keys, width]), ("v", kind, [1, heads, keys, width])]
+    inputs = [("q", kind, [1, heads, queries, width]), ("k", kind, [1, heads, keys, width]),
+              ("v", kind, [1, heads, keys, width])]
     inputs += [("mask", kind, [1, 1, 1, keys])] if written else []
     dtype = np.float16 if kind == HALF else np.float32
     weights = [weight("scale", 1, dtype=dtype)] if written else []
@@ -161,12 +169,16 @@ def attention(path, heads, queries, keys, width, kind=HALF, softmax=None, writte
     return ir.load(path)
 
 
-CASES = {"several heads": ((4, 16, 16, 16), {}, 1), "one query": ((4, 1, 16, 16), {}, 1), "two keys": ((4, 2, 2, 16), {}, 1),
-         "narrow": ((4, 16, 16, 9), {}, 1), "wide": ((4, 16, 16, 256), {}, 1), "masked": ((4, 16, 16, 32), {"written": True}, 1),
+CASES = {"several heads": ((4, 16, 16, 16), {}, 1), "one query": ((4, 1, 16, 16), {}, 1),
+         "two keys": ((4, 2, 2, 16), {}, 1),
+         "narrow": ((4, 16, 16, 9), {}, 1), "wide": ((4, 16, 16, 256), {}, 1),
+         "masked": ((4, 16, 16, 32), {"written": True}, 1),
          "softmax in f32": ((4, 16, 16, 32), {"softmax": SINGLE}, 1),
-         "one head": ((1, 16, 16, 16), {}, 0), "one key": ((4, 16, 1, 16), {}, 0), "too narrow": ((4, 16, 16, 8), {}, 0),
+         "one head": ((1, 16, 16, 16), {}, 0), "one key": ((4, 16, 1, 16), {}, 0),
+         "too narrow": ((4, 16, 16, 8), {}, 0),
          "too wide": ((4, 16, 16, 512), {}, 0), "in f32": ((4, 16, 16, 16), {"kind": SINGLE}, 0),
-         "constant queries": ((4, 32, 158, 16), {"constant": "q"}, 1), "constant keys": ((4, 32, 158, 16), {"constant": "k"}, 1),
+         "constant queries": ((4, 32, 158, 16), {"constant": "q"}, 1),
+         "constant keys": ((4, 32, 158, 16), {"constant": "k"}, 1),
          "constant values": ((4, 32, 158, 16), {"constant": "v"}, 1)}
 
 
@@ -187,7 +199,8 @@ def test_the_compiler_fuses_those_and_no_other(tmp_path, case):
 
 def asked_twice(path, constant: bool, rows=(32, 16, 32), masked_by: str = "mask") -> ir.Model:
     """Queries, constant or not, over the same keys [1,4,16,158] and values, under a mask; each result is scaled."""
-    nodes, inputs, weights = [], [("k", HALF, [1, 4, 16, 158]), ("v", HALF, [1, 4, 158, 16]), ("mask", HALF, [1, 1, 1, 158]),
+    nodes, inputs, weights = [], [("k", HALF, [1, 4, 16, 158]), ("v", HALF, [1, 4, 158, 16]),
+                                  ("mask", HALF, [1, 1, 1, 158]),
                                   ("own", HALF, [1, 1, 16, 158])], [weight("scale", 1)]
     for i, n in enumerate(rows):
         nodes += [helper.make_node("MatMul", ["q" * (i + 1), "k"], [f"s{i}"], name=f"qk{i}"),
@@ -205,7 +218,8 @@ def asked_twice(path, constant: bool, rows=(32, 16, 32), masked_by: str = "mask"
 def answers(model: ir.Model) -> list[np.ndarray]:
     rng = np.random.default_rng(3)
     given = {v.name: rng.standard_normal(tuple(v.shape)).astype(np.float16) for v in model.graph.inputs}
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(None, given)
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(),
+                                        providers=["CPUExecutionProvider"]).run(None, given)
 
 
 def test_constant_queries_over_the_same_keys_become_one_attention(tmp_path):
@@ -258,7 +272,8 @@ def test_an_unrolled_loop_may_have_a_larger_plan_and_so_may_quantised_activation
 @pytest.mark.parametrize("precision, form, fused", [
     (PrecisionRecipe(layers="int4"), "auto", False), (PrecisionRecipe(layers="auto"), "auto", False),
     (PrecisionRecipe(layers="fp16", rule=(PrecisionRule("*", "int4"),)), "auto", False),
-    (PrecisionRecipe(base="fp16", layers="fp16"), "auto", True), (PrecisionRecipe(layers="auto", schemes=("int8",)), "auto", True),
+    (PrecisionRecipe(base="fp16", layers="fp16"), "auto", True),
+    (PrecisionRecipe(layers="auto", schemes=("int8",)), "auto", True),
     (PrecisionRecipe(layers="int4"), "fused", True)])
 def test_four_bits_run_step_by_step_on_a_board(precision, form, fused):
     def runs(target: str) -> bool:
@@ -276,7 +291,8 @@ def running_sum(path, kind, length: int = 6, ends: bool = True) -> ir.Model:
              helper.make_node("CumSum", ["more", "axis"], ["y" if ends else "sum"], name="sums")]
     nodes += [] if ends else [helper.make_node("Add", ["sum", "one"], ["y"], name="add")]
     tensors = [onnx.numpy_helper.from_array(np.array([[1]]), "one"), onnx.numpy_helper.from_array(np.array(1), "axis")]
-    model = ir.load(write(path, nodes, [("x", kind, [1, length])], [("y", TensorProto.INT64, [1, length + 1])], tensors))
+    model = ir.load(write(path, nodes, [("x", kind, [1, length])],
+                          [("y", TensorProto.INT64, [1, length + 1])], tensors))
     for value in (v for n in model.graph for v in n.outputs if v.name in ("n", "more", "sum")):
         value.dtype, value.shape = ir.DataType.INT64, ir.Shape([1, length + (value.name != "n")])
     return model
@@ -284,7 +300,8 @@ def running_sum(path, kind, length: int = 6, ends: bool = True) -> ir.Model:
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_what_is_counted_is_summed_in_floating_point(tmp_path, ends):
-    model, x = running_sum(tmp_path / "m.onnx", TensorProto.BOOL, ends=ends), np.array([[True, False, True, True, False, True]])
+    model, x = running_sum(tmp_path / "m.onnx", TensorProto.BOOL,
+                           ends=ends), np.array([[True, False, True, True, False, True]])
     want = run(model, x)
     count_in_numbers(model)
     found = {n.name: n for n in model.graph}["sums"]

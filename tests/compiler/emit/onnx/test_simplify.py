@@ -61,14 +61,16 @@ def numbers(policy: Policy, path, frames, atol: float = 0) -> None:
 
 def test_tiny_and_near_one_constants_stay(tmp_path):
     names = tuple(Constants()(torch.zeros(1, 4)))
-    policy = Policy("constants", Constants().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 4)}, outputs=names)
+    policy = Policy("constants", Constants().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 4)},
+                    outputs=names)
     numbers(policy, tmp_path / "p.vlab", [torch.zeros(1, 4), -torch.zeros(1, 4), torch.full((1, 4), 1e-8), torch.tensor(
         [[1e-30, -1e-40, 3.0, -2.0]]), torch.tensor([[0.5, float("nan"), float("inf"), -7.0]])])
 
 
 def test_no_form_that_only_fits_by_its_shapes(tmp_path):
     names = tuple(Reshaped()(torch.zeros(1, 16)))
-    policy = Policy("reshaped", Reshaped().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 16)}, outputs=names)
+    policy = Policy("reshaped", Reshaped().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 16)},
+                    outputs=names)
     numbers(policy, tmp_path / "p.vlab", [torch.randn(1, 16), torch.linspace(-3, 3, 16)[None]], atol=1e-5)
 
 

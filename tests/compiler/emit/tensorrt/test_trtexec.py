@@ -45,7 +45,8 @@ def wrong(line: str, version: str) -> list[str]:
 
 def parsed_options(source: str) -> list[str]:
     """The names that trtexec's parser asks its command line for."""
-    return sorted(set(re.findall(r'(?:getAndDel\w*|parseShapes\w*|getShapes\w*|get\w+)\(arguments,\s*"(--?\w+)"', source)))
+    return sorted(set(re.findall(r'(?:getAndDel\w*|parseShapes\w*|getShapes\w*|get\w+)\(arguments,\s*"(--?\w+)"',
+                                 source)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,8 @@ def plan(tmp_path_factory):
     import vlacompile as vc
     from tests.samples import policies
 
-    return read_bundle(vc.build(policies.flow(), target="orin-nano-8gb", out=tmp_path_factory.mktemp("t") / "b.vlab").path).plan
+    return read_bundle(vc.build(policies.flow(), target="orin-nano-8gb",
+                                out=tmp_path_factory.mktemp("t") / "b.vlab").path).plan
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -87,5 +89,6 @@ def test_every_flag_of_the_record_is_rendered(plan):
 def test_the_list_is_that_of_nvidias_sources(version):
     source = HEADERS / f"tensorrt-{version}" / "sampleOptions.cpp"
     if not source.is_file():
-        pytest.skip(f"{source.name} of github.com/NVIDIA/TensorRT at {KNOWN['commits'][version]} is not here: make nvidia-headers")
+        pytest.skip(f"{source.name} of github.com/NVIDIA/TensorRT at {KNOWN['commits'][version]} is not here: make "
+                    f"nvidia-headers")
     assert parsed_options(source.read_text(encoding="utf-8")) == KNOWN["options"][version]

@@ -49,18 +49,22 @@ def double(stages: dict[str, OnnxStage], folder: Path) -> Double:
     for name, version in DOUBLES.items():
         script = folder / f"{name}.map"
         script.write_text(f"{version or name} {{ global: *; }};\n" if version else "{ global: *; };\n")
-        subprocess.run(["gcc", "-O1", "-Wall", "-shared", "-fPIC", f"-I{tvm_stage.CUDA / 'include'}", f"-Wl,-soname,{name}",
-                        f"-Wl,--version-script={script}", "-o", folder / name, SOURCES / "fake_cuda.c", "-ldl"], check=True)
-    return Double({"LD_LIBRARY_PATH": str(folder), "FAKE_CUDA_KERNELS": str(kernels), "PATH": "/usr/bin:/bin"}, libraries)
+        subprocess.run(["gcc", "-O1", "-Wall", "-shared", "-fPIC", f"-I{tvm_stage.CUDA / 'include'}",
+                        f"-Wl,-soname,{name}",
+                        f"-Wl,--version-script={script}", "-o", folder / name, SOURCES / "fake_cuda.c",
+                        "-ldl"], check=True)
+    return Double({"LD_LIBRARY_PATH": str(folder), "FAKE_CUDA_KERNELS": str(kernels),
+                   "PATH": "/usr/bin:/bin"}, libraries)
 
 
 def _compiled(stage: OnnxStage, folder: Path, kernels: Path) -> bytes:
     folder.mkdir()
     model, out, request = (folder / n for n in ("model.onnx", "stage.so", "request.json"))
     model.write_bytes(ir.to_proto(stage.model).SerializeToString(deterministic=True))
-    request.write_text(json.dumps({"model": str(model), "machine": "sm_87", "host": "x86_64", "compiler": None, "out": str(out),
+    request.write_text(json.dumps({"model": str(model), "machine": "sm_87", "host": "x86_64", "compiler": None,
+                                   "out": str(out),
                                    "trials": 0, "seed": 0, "schedules": {"workloads": [], "records": []}}))
-    subprocess.run([sys.executable, "-c", COMPILE, request], check=True, env=tvm_stage._environment(folder),
+    subprocess.run([sys.executable, "-c", COMPILE, request], check=True, env=tvm_stage.environment(folder),
                    cwd=Path(__file__).parents[4])
     library = out.read_bytes()
     (code,) = tvm_stage.machine_code(library)

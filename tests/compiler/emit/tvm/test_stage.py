@@ -186,7 +186,8 @@ def test_compiled_for_aarch64_it_gives_the_golden_vectors_emulated(recipe, tmp_p
 def searching(folder: Path, trials: int, file: str = "found.json.gz") -> str:
     path = folder / f"search{trials}.toml"
     path.write_text(policies.EVERY_STAGE.replace(
-        "[stages]\n", f'[stages]\ntvm = ["state"]\ntvm_schedules = "{file}"\ntvm_trials = {trials}\n'), encoding="utf-8")
+        "[stages]\n", f'[stages]\ntvm = ["state"]\ntvm_schedules = "{file}"\ntvm_trials = {trials}\n'),
+                    encoding="utf-8")
     return str(path)
 
 
@@ -198,7 +199,8 @@ def test_what_a_search_found_is_kept_and_used_again(tmp_path, recipe):
     assert vc.verify(first.path).passed
     note = next(n for n in first.manifest["provenance"]["notes"] if n.startswith("TVM: state"))
     assert re.search(r"searched schedules for [1-9]\d* of \d+ kernels", note), note
-    again = vc.build(policies.late_fusion(seed=1), recipe=searching(tmp_path, 0), out=tmp_path / "b.vlab")  # other weights
+    # other weights
+    again = vc.build(policies.late_fusion(seed=1), recipe=searching(tmp_path, 0), out=tmp_path / "b.vlab")
     assert (tmp_path / "found.json.gz").read_bytes() == kept and note in again.manifest["provenance"]["notes"]
     report = first.manifest["provenance"]["tvm"]["state"][HERE]
     assert report == again.manifest["provenance"]["tvm"]["state"][HERE] and report["run"]
@@ -241,7 +243,8 @@ def test_a_stage_is_compiled_for_the_processor_of_the_target(tmp_path, target):
     """Replayed as its twin for this machine; the bundle has the target's."""
     path = tmp_path / "r.toml"
     path.write_text(policies.EVERY_STAGE.replace("[stages]\n", '[stages]\ntvm = ["state"]\n')
-                    + '[precision]\nbase = "fp32"\n[[precision.rule]]\nlayers = "*"\nscheme = "fp32"\n', encoding="utf-8")
+                    + '[precision]\nbase = "fp32"\n[[precision.rule]]\nlayers = "*"\nscheme = "fp32"\n',
+                    encoding="utf-8")
     made = vc.build(policies.late_fusion(), target=target, recipe=str(path), out=tmp_path / "a.vlab")
     library = (made.path / stage_path("state", "tvm")).read_bytes()
     assert library[:4] == b"\x7fELF" and int.from_bytes(library[18:20], "little") == 183  # aarch64

@@ -83,9 +83,9 @@ def test_what_only_another_output_reads_does_not_touch_actions(sizes):
 def test_the_last_rule_wins_and_reaches_what_is_kept(sizes):
     rules = (PrecisionRule("*.last.weight", "int4"), PrecisionRule("*", "fp16"), PrecisionRule("policy.first*", "fp32"))
     found = schemes(sizes, replace(INT8, rule=rules))
-    assert found == {n: ("fp16", "rule") for n in ("narrow", "middle", "last", "side")} | {"first": ("fp32", "rule")}
+    assert found == dict.fromkeys(("narrow", "middle", "last", "side"), ("fp16", "rule")) | {"first": ("fp32", "rule")}
     found = schemes(sizes, replace(INT8, rule=rules[::-1]))
-    assert found == {n: ("fp16", "rule") for n in ("first", "narrow", "middle", "side")} | {"last": ("int4", "rule")}
+    assert found == dict.fromkeys(("first", "narrow", "middle", "side"), ("fp16", "rule")) | {"last": ("int4", "rule")}
 
 
 def test_a_rule_names_blocks_with_their_stage():
@@ -129,11 +129,14 @@ class Depthwise(nn.Module):
 
 
 def test_a_depthwise_convolution_is_in_int8_where_the_engine_has_a_kernel_for_it():
-    staged = staged_of(vc.Policy("depthwise", Depthwise().eval(), {"x": vc.Source("observation")}, {"x": torch.rand(1, 1, 32, 32)}))
-    found = {b: {c.layer.weight.split("__")[1]: c for c in choices(staged, INT8, b)} for b in ("onnxruntime", "tensorrt")}
+    staged = staged_of(vc.Policy("depthwise", Depthwise().eval(), {"x": vc.Source("observation")},
+                                 {"x": torch.rand(1, 1, 32, 32)}))
+    found = {b: {c.layer.weight.split("__")[1]: c for c in choices(staged, INT8, b)}
+             for b in ("onnxruntime", "tensorrt")}
     assert [n for n, c in found["tensorrt"].items() if c.layer.depthwise] == ["each"]  # of one channel in all, none is
     assert found["onnxruntime"]["each"].scheme == found["tensorrt"]["mix"].scheme == "int8"
-    assert (found["tensorrt"]["each"].scheme, found["tensorrt"]["each"].why) == ("fp32", "a depthwise convolution has no int8")
+    assert (found["tensorrt"]["each"].scheme,
+            found["tensorrt"]["each"].why) == ("fp32", "a depthwise convolution has no int8")
     assert admits(found["tensorrt"]["each"].layer, "tensorrt") == ("fp32", "fp16")
     with pytest.raises(ConfigError, match="cannot be int8"):
         choices(staged, replace(INT8, rule=(PrecisionRule("*each*", "int8"),)), "tensorrt")

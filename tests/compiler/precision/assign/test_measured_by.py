@@ -61,7 +61,8 @@ def pictures(count: int, seed: int = 5) -> list[dict[str, torch.Tensor]]:
     found = []
     for _ in range(count):
         coarse = torch.rand(1, 3, 5, 5, generator=draw) * 0.25 + 0.05
-        fine = nn.functional.interpolate(coarse, (32, 32), mode="bilinear") + 0.02 * torch.randn(1, 3, 32, 32, generator=draw)
+        fine = nn.functional.interpolate(coarse, (32, 32),
+                                         mode="bilinear") + 0.02 * torch.randn(1, 3, 32, 32, generator=draw)
         found.append({"image": (255 * fine.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()})
     return found
 
@@ -82,7 +83,8 @@ def staged_of(policy: vc.Policy, target: str = "orin-nano-8gb"):
 
 
 def errors_of(policy: vc.Policy, inputs: list[dict], target: str = "orin-nano-8gb") -> tuple[float, float]:
-    """(of the worst dimension, in units of its spread over these inputs; the greatest in units of the largest action)"""
+    """(of the worst dimension, in units of its spread over these inputs; the greatest in units of the largest
+    action)"""
     staged = staged_of(policy, target)
     made = StageRunner(set_precision(staged, policy, INT8, load_target(target), lambda phase: None).staged)
     want, got = (torch.cat([runner.run(x)["action"] for x in inputs]) for runner in (StageRunner(staged), made))
@@ -100,12 +102,14 @@ def test_generated_observations_are_as_large_as_the_example():
     assert len(found) == 32 and torch.equal(found[0]["state"], example)
     spread = torch.cat([x["state"] for x in found]).std(0)
     assert float(spread.min()) > 0.3 and 0.5 < float(spread.mean()) / float(example.abs().mean()) < 3
-    assert all(torch.equal(a["state"], b["state"]) for a, b in zip(found, calibration(mlp(), PrecisionRecipe(), 32)))
+    assert all(torch.equal(a["state"], b["state"])
+               for a, b in zip(found, calibration(mlp(), PrecisionRecipe(), 32), strict=True))
 
 
 def test_numbers_of_different_units_keep_them():
     example = {"state": torch.tensor([[0.1, -0.5, 300.0]])}
-    policy = vc.Policy("units", lambda state: {"action": state[:, None] * 2}, {"state": vc.Source("observation")}, example)
+    policy = vc.Policy("units", lambda state: {"action": state[:, None] * 2},
+                       {"state": vc.Source("observation")}, example)
     seen = torch.cat([x["state"] for x in calibration(policy, PrecisionRecipe(), 32)])
     assert float(seen[:, :2].abs().max()) < 5 and float(seen[:, 2].std()) > 30
 
@@ -117,13 +121,15 @@ def test_edges_are_within_what_the_example_shows():
     for name, tensor in example.items():
         seen = torch.stack([x[name] for x in found.values()])
         if tensor.dtype == torch.uint8:
-            assert int(seen.min()) == 0 and int(seen.max()) == 255 and {len(x[name].unique()) for x in found.values()} >= {1}
+            assert int(seen.min()) == 0 and int(seen.max()) == 255
+            assert {len(x[name].unique()) for x in found.values()} >= {1}
         elif tensor.dtype == torch.bool:
-            assert any(bool(x[name].all()) for x in found.values()) and any(int(x[name].sum()) == 1 for x in found.values())
+            assert any(bool(x[name].all())
+                       for x in found.values()) and any(int(x[name].sum()) == 1 for x in found.values())
         elif not tensor.is_floating_point():
             assert int(seen.min()) == min(0, int(tensor.min())) and int(seen.max()) == int(tensor.max())
     recorded = replace(policy, calibration=(example, example))
-    assert all(torch.equal(x[n], example[n]) for _, x in edges(recorded) for n, t in example.items() if t.dtype == torch.int64)
+    assert all(torch.equal(x[n], t) for _, x in edges(recorded) for n, t in example.items() if t.dtype == torch.int64)
 
 
 def test_what_the_policy_cannot_deal_with_is_left_out():
@@ -136,7 +142,8 @@ def test_what_the_policy_cannot_deal_with_is_left_out():
         def forward(self, state, count):
             return {"action": self.b(self.a(state / count))[:, None]}
 
-    policy = vc.Policy("divides", Divides().eval(), {"state": vc.Source("observation"), "count": vc.Source("observation")},
+    policy = vc.Policy("divides", Divides().eval(),
+                       {"state": vc.Source("observation"), "count": vc.Source("observation")},
                        {"state": torch.randn(1, 4), "count": torch.tensor([[3]])})
     found = observed(staged_of(policy), policy, PrecisionRecipe())
     assert len(found.edges) == 1 and int(found.edges[0]["count"]) == 3
@@ -185,8 +192,10 @@ def bundles(tmp_path_factory):
     recipe.write_text('name = "r"\ndescription = ""\n[precision]\nlayers = "auto"\nschemes = ["int8"]\n'
                       'max_action_error = 0.3\nminimise = "bytes"\n', encoding="utf-8")
     made = {"mlp": mlp, "eyes": eyes}
-    return {key: vc.build(made[key[0]](key[2]), target=key[1], recipe=str(recipe), out=folder / f"{'-'.join(map(str, key))}.vlab")
-            for key in (("mlp", "host", 0), ("mlp", "orin-nano-8gb", 0), ("mlp", "orin-nano-8gb", 16), ("eyes", "host", 0),
+    return {key: vc.build(made[key[0]](key[2]), target=key[1], recipe=str(recipe),
+                          out=folder / f"{'-'.join(map(str, key))}.vlab")
+            for key in (("mlp", "host", 0), ("mlp", "orin-nano-8gb", 0), ("mlp", "orin-nano-8gb", 16),
+                        ("eyes", "host", 0),
                         ("eyes", "host", 16))}
 
 
@@ -212,7 +221,8 @@ def test_notes_state_no_error_that_was_not_measured(bundles):
         assert (f"precision: action error {NOT_MEASURED}" in notes) == (key in UNCALIBRATED), key
         assert ("measured error" in notes) == (key not in UNCALIBRATED), notes
         if key == ("mlp", "host", 0):
-            assert "on generated observations" in notes and f"tensorrt and simulated: action error {NOT_MEASURED}" in notes
+            assert "on generated observations" in notes
+            assert f"tensorrt and simulated: action error {NOT_MEASURED}" in notes
         assert ("on calibration observations" in notes) == (key[2] > 0)
 
 

@@ -1,5 +1,5 @@
-"""Quantised ops: their eager kernels against ONNX Runtime's, to the last bit where both add integers; and the graphs that
-are written for each engine."""
+"""Quantised ops: their eager kernels against ONNX Runtime's, to the last bit where both add integers; and the graphs
+that are written for each engine."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def linear_stage(k: int, n: int, rows: int, bias: bool = True, seed: int = 1) ->
     return stage, x
 
 
-def rounded(stage: StageGraph, scheme: str, block: int = 32, low: float = -4.0, high: float = 4.0) -> dict[str, QuantisedLayer]:
+def rounded(stage: StageGraph, scheme: str, block: int = 32, low: float = -4.0,
+            high: float = 4.0) -> dict[str, QuantisedLayer]:
     found = {}
     for layer in layers_of(stage):
         w = stage.constants[layer.weight]
@@ -161,7 +162,7 @@ def test_a_dropped_zero_point_shows():
     layers = rounded(stage, "int8", low=float(x.min()), high=float(x.max()))
     ranges = ranges_for(stage, x, layers)
     right, _ = both(lower(stage, layers, "onnxruntime", ranges), x)
-    wrong, _ = both(lower(stage, layers, "onnxruntime", {n: (0.0, h) for n, (l, h) in ranges.items()}), x)
+    wrong, _ = both(lower(stage, layers, "onnxruntime", {n: (0.0, high) for n, (_, high) in ranges.items()}), x)
     assert np.linalg.norm(right - wrong) > 0.1 * np.linalg.norm(right)
 
 
@@ -200,7 +201,8 @@ def _kernels(stage: StageGraph, tmp_path) -> set[str]:
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_tables_of_embeddings(scheme):
     ids = torch.tensor([[0, 3, 39, 3]])
-    stage = graph_of(lambda call, v, c: call(_ATEN.embedding.default, c["words__w"], v), ids, {"words__w": draw(40, 96)})
+    stage = graph_of(lambda call, v, c: call(_ATEN.embedding.default, c["words__w"], v), ids,
+                     {"words__w": draw(40, 96)})
     layers = rounded(stage, scheme)
     eager, engine = both(lower(stage, layers, "onnxruntime"), ids)
     want = next(iter(layers.values())).dequantised()[ids].numpy()
@@ -249,8 +251,8 @@ def _slope(function, x: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def test_errors_pass_through_quantised_ops_as_through_the_plain_ones():
     """Their derivative is that of the op with the same weights and without rounding."""
     draw = torch.Generator().manual_seed(0)
-    normal = lambda *shape: torch.randn(*shape, generator=draw)  # noqa: E731
-    whole = lambda low, high, *shape: torch.randint(low, high, shape, generator=draw, dtype=torch.int8)  # noqa: E731
+    normal = lambda *shape: torch.randn(*shape, generator=draw)
+    whole = lambda low, high, *shape: torch.randint(low, high, shape, generator=draw, dtype=torch.int8)
     x, v = normal(3, 64), normal(3, 10)
     w, scale = whole(-127, 127, 64, 10), torch.rand(10, generator=draw) + 0.1
     got = _slope(lambda x: OPS.linear_int8(x, w, scale, None), x, v)
@@ -258,11 +260,14 @@ def test_errors_pass_through_quantised_ops_as_through_the_plain_ones():
     q, steps = whole(-8, 7, 10, 64), torch.rand(10, 2, generator=draw) + 0.1
     got = _slope(lambda x: OPS.linear_int4(x, pack_int4(q, 32), steps, None, 64, 32), x, v)
     assert torch.allclose(got, _slope(lambda x: x @ (q * steps.repeat_interleave(32, 1)).T, x, v), rtol=1e-5)
-    assert torch.equal(_slope(lambda x: OPS.quantise_dequantise(x, 0.1, 0, False), x, normal(3, 64).fill_(2.0)), torch.full((3, 64), 2.0))
+    assert torch.equal(_slope(lambda x: OPS.quantise_dequantise(x, 0.1, 0, False), x, normal(3, 64).fill_(2.0)),
+                       torch.full((3, 64), 2.0))
     image, kernel, k_scale = normal(1, 4, 6, 6), whole(-127, 127, 8, 2, 3, 3), torch.rand(8, generator=draw) + 0.1
     out = normal(1, 8, 3, 3)
-    got = _slope(lambda x: OPS.conv_int8(x, 0.1, kernel, k_scale, None, [2, 2], [1, 1], [1, 1], 2, 0.1, 0, -1e9, 1e9), image, out)
-    want = _slope(lambda x: torch.nn.functional.conv2d(x, kernel * k_scale.reshape(-1, 1, 1, 1), None, 2, 1, 1, 2), image, out)
+    got = _slope(lambda x: OPS.conv_int8(x, 0.1, kernel, k_scale, None, [2, 2], [1, 1], [1, 1], 2, 0.1, 0, -1e9,
+                                         1e9), image, out)
+    want = _slope(lambda x: torch.nn.functional.conv2d(x, kernel * k_scale.reshape(-1, 1, 1, 1), None, 2, 1, 1,
+                                                       2), image, out)
     assert torch.allclose(got, want, rtol=1e-4)
     other = normal(1, 64)
     got = _slope(lambda y: OPS.add_int8(x, y, 0.1, 0, 0.1, 0, 0.1, 0, -9.0, 9.0), other, normal(3, 64).fill_(1.0))

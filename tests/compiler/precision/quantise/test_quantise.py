@@ -106,7 +106,7 @@ def test_sixteen_values_err_less_than_fifteen():
     w = torch.randn(256, 1024, generator=draw(0))
     symmetric = w.unflatten(1, (-1, 64)).abs().amax(-1) / 7
     scale = block_scales(w, 64)
-    error = lambda s: float((dequantise(round_blocks(w, s, 64), s, 64) - w).square().mean())  # noqa: E731
+    error = lambda s: float((dequantise(round_blocks(w, s, 64), s, 64) - w).square().mean())
     assert (scale <= symmetric * (1 + 1e-6)).all()
     assert error(scale) < 0.95 * error(symmetric)
 
@@ -115,7 +115,7 @@ def test_sixteen_values_err_less_than_fifteen():
 def test_searched_scales_never_err_more(w, block):
     importance = torch.rand(w.shape[1], generator=draw(1)) + 0.1
     w = w / w.abs().amax().clamp(min=1e-30)
-    error = lambda s: ((dequantise(round_blocks(w, s, block), s, block) - w).square() * importance).sum()  # noqa: E731
+    error = lambda s: ((dequantise(round_blocks(w, s, block), s, block) - w).square() * importance).sum()
     assert error(searched_scales(w, block, importance)) <= error(block_scales(w, block)) * (1 + 1e-5)
     assert SHRINKS[0] == 1
 
@@ -316,7 +316,7 @@ def test_gptq_errs_less_than_rounding_where_inputs_are_correlated(k):
     x = torch.randn(1000, k // 4, generator=g) @ torch.randn(k // 4, k, generator=g)
     x += 0.2 * torch.randn(1000, k, generator=g)
     other = torch.randn(1000, k // 4, generator=g) @ torch.randn(k // 4, k, generator=g)
-    error = lambda q, s, rows: float((rows @ (w - dequantise(q, s, 32)).T).square().mean())  # noqa: E731
+    error = lambda q, s, rows: float((rows @ (w - dequantise(q, s, 32)).T).square().mean())
     scale = block_scales(w, 32)
     rtn = (round_blocks(w, scale, 32), scale)
     fitted, misfitted = (gptq(w, spread_of(rows), rows.square().mean(0), 32) for rows in (x, other))
@@ -340,7 +340,7 @@ def test_searched_scales_know_what_is_read_much():
     w, x = torch.randn(32, 64, generator=g), torch.randn(500, 64, generator=g)
     w[:, 3] *= 4
     x[:, 3] *= 0.01
-    error = lambda s: float((x @ (w - dequantise(round_blocks(w, s, 64), s, 64)).T).square().mean())  # noqa: E731
+    error = lambda s: float((x @ (w - dequantise(round_blocks(w, s, 64), s, 64)).T).square().mean())
     assert error(searched_scales(w, 64, x.square().mean(0))) < 0.6 * error(block_scales(w, 64))
 
 

@@ -52,8 +52,8 @@ def rescaled(stage: StageGraph, seed: int = 0, spread: float = 3.0, only: str | 
         division = divide(value, frozenset(readers))
         free[value.name] = division.free()
         raw = (torch.randn(value.meta["val"].shape[-1], generator=draw(seed)) * spread).exp()
-        module._add_factors(factors, tuple(readers), division.edits, tied(raw, division.ties.classes()[1:]))
-    return module._rewrite(stage, factors), free
+        module.add_factors(factors, tuple(readers), division.edits, tied(raw, division.ties.classes()[1:]))
+    return module.rescaled(stage, factors), free
 
 
 def difference(a: StageGraph, b: StageGraph, call) -> float:
@@ -109,13 +109,13 @@ def test_scales_in_the_wrong_place_are_another_function(wrong):
         edits = {p: torch.cat([e[:32], e[32:].roll(8, 0)]) for p, e in edits.items()}
     elif wrong == "query for value":  # the halves of keys and values
         edits = {p: e.roll(32, 0) for p, e in edits.items()}
-    module._add_factors(factors, readers, edits, divisors)
+    module.add_factors(factors, readers, edits, divisors)
     if wrong == "axis of the readers":
         factors[readers[0], 1] = factors[readers[0], 1].reshape(-1, 1) * torch.ones(32, 32)
     if wrong == "axis of the producer":
         (place,) = (p for p in factors if p[1] == 1 and p[0] is not readers[0])
         factors[place] = factors[place][:, :1].roll(1, 0) * torch.ones_like(factors[place])
-    assert difference(stage, module._rewrite(stage, factors), (example,)) > 1e-2
+    assert difference(stage, module.rescaled(stage, factors), (example,)) > 1e-2
 
 
 def test_what_somebody_else_reads_stays():
@@ -288,7 +288,7 @@ def test_random_networks_keep_their_function(data):
             for i, op in enumerate(ops):
                 a, b, other = self.layers[2 * i], self.layers[2 * i + 1], kept[(seed + i) % len(kept)]
                 x = {"linear": lambda: a(x), "gate": lambda: F.silu(a(x)) * b(x), "norm": lambda: self.norms[i](x),
-                     "relu": lambda: x.relu(), "tanh": lambda: x.tanh(),
+                     "relu": x.relu, "tanh": x.tanh,
                      "cat": lambda: torch.cat([x[..., :3], other[..., 3:]], -1),
                      "heads": lambda: x.view(1, 6, 2, 4).transpose(1, 2).flip(1).transpose(1, 2).reshape(1, 6, 8),
                      "add": lambda: x + other, "branch": lambda: a(x) + b(x).relu(), "times": lambda: x * self.scale[i],

@@ -11,9 +11,9 @@ from onnxscript import opset20 as op
 
 
 def _group_norm(x, groups: int, weight=None, bias=None, eps: float = 1e-5, cudnn_enabled: bool = True):
-    """As the normalisation of instances whose channels are groups. GroupNormalization has a scale per channel from opset 21
-    on, where TensorRT below 10.15 wants one per group (NvInfer.h of 10.16, addNormalization): it would refuse the engine,
-    on the board."""
+    """As the normalisation of instances whose channels are groups. GroupNormalization has a scale per channel from
+    opset 21 on, where TensorRT below 10.15 wants one per group (NvInfer.h of 10.16, addNormalization): it would refuse
+    the engine, on the board."""
     shape = tuple(x.shape)
     grouped = op.Reshape(x, _numbers((shape[0], groups, math.prod(shape[1:]) // groups), np.int64))
     one, zero = (op.CastLike(_numbers((n,) * groups, np.float32), x) for n in (1.0, 0.0))

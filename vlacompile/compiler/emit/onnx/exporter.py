@@ -17,8 +17,8 @@ from vlacompile.compiler.emit.onnx.aten_ops import ATEN
 from vlacompile.compiler.emit.onnx.quantised_ops import QUANTISED
 from vlacompile.compiler.emit.onnx.simplify import simplify
 
-# torch 2.13 asks for onnxscript's functions at every export, and onnxscript 0.7.2 then parses the source of each: a third of
-# a second, which is most of what a small stage takes.
+# torch 2.13 asks for onnxscript's functions at every export, and onnxscript 0.7.2 then parses the source of each: a
+# third of a second, which is most of what a small stage takes.
 _functions = functools.cache(onnxscript_for_torch.get_torchlib_ops)
 
 

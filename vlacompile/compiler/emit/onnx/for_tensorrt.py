@@ -14,7 +14,8 @@ from vlacompile.compiler.emit.onnx.merge_attentions import join_attentions
 
 _F16 = ir.DataType.FLOAT16
 # Ops that only move what they read.
-_MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Split", "Identity",
+_MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand",
+                    "Split", "Identity",
                     "Flatten", "Tile"})
 
 
@@ -101,7 +102,8 @@ def dequantise_to_half(model: ir.Model) -> None:
 
 
 def _beside(model: ir.Model, node: ir.Node) -> ir.Node:
-    own = ir.Node(node.domain, node.op_type, list(node.inputs), list(node.attributes.values()), name=f"{node.name}__f16")
+    own = ir.Node(node.domain, node.op_type, list(node.inputs), list(node.attributes.values()),
+                  name=f"{node.name}__f16")
     own.doc_string = node.doc_string
     out, old = own.outputs[0], node.outputs[0]
     out.name, out.shape, out.type = f"{old.name}__f16", old.shape, _own_type(old)
@@ -123,8 +125,8 @@ def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
 
 
 def own_dequantisations(model: ir.Model) -> None:
-    """Every product that reads a weight which others read too, in 4 or 8 bits, gets a DequantizeLinear of its own, and own
-    copies of the numbers and their scales: with one for several (an unrolled loop), TensorRT-RTX 1.7.1 ends in a
+    """Every product that reads a weight which others read too, in 4 or 8 bits, gets a DequantizeLinear of its own, and
+    own copies of the numbers and their scales: with one for several (an unrolled loop), TensorRT-RTX 1.7.1 ends in a
     segmentation fault (8 bits) or an internal error (4 bits), or computes the wide weight once and keeps it. Equal
     copies are stored once, in the bundle and in the engine."""
     for node in [n for n in model.graph if n.op_type == "DequantizeLinear" and n.inputs[0].is_initializer()]:
@@ -150,13 +152,15 @@ def _copy(model: ir.Model, value: ir.Value, k: int) -> ir.Value:
 
 
 def several_blocks(model: ir.Model) -> None:
-    """A block of 4-bit numbers that spans its whole dimension becomes two with the same scale, which are the same numbers:
-    TensorRT-RTX 1.7.1 fuses a dequantisation of several blocks into the product that reads it, and none of one block."""
+    """A block of 4-bit numbers that spans its whole dimension becomes two with the same scale, which are the same
+    numbers: TensorRT-RTX 1.7.1 fuses a dequantisation of several blocks into the product that reads it, and none of one
+    block."""
     for node in [n for n in model.graph if n.op_type == "DequantizeLinear" and n.attributes.get_int("block_size", 0)]:
         axis, block, scale = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size"), node.inputs[1]
         if scale.const_value.shape[axis] > 1 or block % 2 or node.inputs[0].shape[axis] <= block // 2:
             continue
-        node.replace_input_with(1, _constant(model, f"{scale.name}__halves_{axis}", np.repeat(scale.const_value.numpy(), 2, axis)))
+        node.replace_input_with(1, _constant(model, f"{scale.name}__halves_{axis}",
+                                             np.repeat(scale.const_value.numpy(), 2, axis)))
         node.attributes["block_size"] = ir.AttrInt64("block_size", block // 2)
 
 
@@ -194,7 +198,8 @@ def _reshaped(model: ir.Model, value: ir.Value, shape: tuple[int, ...], name: st
 def count_in_numbers(model: ir.Model) -> None:
     """Running sums of integers are taken over f32 where no sum can reach 2^24, so that they are the same: TensorRT 10.3
     documents CumSum of floating-point numbers alone."""
-    for node in [n for n in model.graph if n.op_type == "CumSum" and n.inputs[0].dtype in (ir.DataType.INT32, ir.DataType.INT64)]:
+    for node in [n for n in model.graph if n.op_type == "CumSum"
+                 and n.inputs[0].dtype in (ir.DataType.INT32, ir.DataType.INT64)]:
         x, y = node.inputs[0], node.outputs[0]
         largest = _largest(x)
         if largest is None or largest * max(x.shape) >= 1 << 24:

@@ -1,4 +1,5 @@
-"""Which attentions of an ONNX graph TensorRT makes one kernel of: a softmax between two products, however it is written.
+"""Which attentions of an ONNX graph TensorRT makes one kernel of: a softmax between two products, however it is
+written.
 
 Found by trial with TensorRT-RTX 1.7.1 for SM86 (tests/check/test_tensorrt.py tries the limits). Must not know its log.
 """
@@ -34,14 +35,15 @@ def attentions(model: ir.Model) -> tuple[Attention, ...]:
 
 
 def fused_attentions(model: ir.Model) -> tuple[ir.Node, ...]:
-    """The second product of each: both in fp16, of several heads (or batches), over several keys, and with keys of its own
-    where the queries are constant."""
+    """The second product of each: both in fp16, of several heads (or batches), over several keys, and with keys of its
+    own where the queries are constant."""
     return tuple(a.second for a in attentions(model) if _fuses(a.first, a.second))
 
 
 def _fuses(first: ir.Node, second: ir.Node) -> bool:
     if first.inputs[0].const_value is not None and sum(
-            n.op_type == "MatMul" and i == 1 and n.inputs[0].const_value is not None for n, i in first.inputs[1].uses()) > 1:
+            n.op_type == "MatMul" and i == 1 and n.inputs[0].const_value is not None
+            for n, i in first.inputs[1].uses()) > 1:
         return False  # the products become one
     values = (*first.inputs, *second.inputs, *first.outputs, *second.outputs)
     *batch, keys, width = second.inputs[1].shape

@@ -1,7 +1,7 @@
 """Attentions of constant queries over the same keys and values become one, of all their queries.
 
-An unrolled loop leaves them where a first layer's queries depend on the step alone. TensorRT-RTX 1.7.1 makes one product
-of their queries and keys by itself, and then fuses none of them; of one attention it makes one kernel.
+An unrolled loop leaves them where a first layer's queries depend on the step alone. TensorRT-RTX 1.7.1 makes one
+product of their queries and keys by itself, and then fuses none of them; of one attention it makes one kernel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def join_attentions(model: ir.Model) -> None:
     groups: dict[tuple[ir.Value, ir.Value], list[tuple[Attention, Path]]] = {}
     for found in attentions(model):
         path = _path(found)
-        if found.first.inputs[0].const_value is not None and path is not None and not found.second.outputs[0].is_graph_output():
+        if (found.first.inputs[0].const_value is not None and path is not None
+            and not found.second.outputs[0].is_graph_output()):
             groups.setdefault((found.first.inputs[1], found.second.inputs[1]), []).append((found, path))
     for group in groups.values():
         alike = [g for g in group if _alike(group[0], g)]
@@ -48,7 +49,8 @@ def _path(found: Attention) -> Path | None:
 
 def _alike(one: tuple[Attention, Path], other: tuple[Attention, Path]) -> bool:
     def of(path: Path):
-        return [(n.op_type, i, [v for k, v in enumerate(n.inputs) if k != i], {a: v.value for a, v in n.attributes.items()})
+        return [(n.op_type, i, [v for k, v in enumerate(n.inputs) if k != i],
+                 {a: v.value for a, v in n.attributes.items()})
                 for n, i in path]
 
     (a, first), (b, second) = one, other

@@ -48,8 +48,8 @@ class OnnxStage:
 
 
 def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", halves: bool = False) -> OnnxStage:
-    """Translate one stage for the engine that `dialect` names. halves: as `store_halves`. Raises EmitError naming the stage and the op that has no
-    translation."""
+    """Translate one stage for the engine that `dialect` names. halves: as `store_halves`. Raises EmitError naming the
+    stage and the op that has no translation."""
     root = torch.nn.Module()
     for name, tensor in stage.constants.items():
         root.register_buffer(name, tensor)
@@ -70,7 +70,8 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
         cause = cause.__cause__
     line = next((x.strip() for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
     where = source_line(str(error)) or _line_of_op(stage, str(error))
-    return EmitError("the stage cannot be written as ONNX", where=f'stage "{stage.name}"' + (f", {where}" if where else ""),
+    return EmitError("the stage cannot be written as ONNX",
+                     where=f'stage "{stage.name}"' + (f", {where}" if where else ""),
                      why=f"{type(cause).__name__}: {line}",
                      fix="rewrite that line with ops that torch.onnx translates "
                      "(https://docs.pytorch.org/docs/stable/onnx_export.html)")
@@ -117,8 +118,8 @@ def _four_bit(model: ir.Model, names: Iterable[str]) -> set[str]:
 
 
 def _feeds_convolution(node: ir.Node) -> bool:
-    """ONNX Runtime 1.32 cannot share the packed weights of its quantised convolutions between sessions, and refuses them
-    when they are handed over."""
+    """ONNX Runtime 1.32 cannot share the packed weights of its quantised convolutions between sessions, and refuses
+    them when they are handed over."""
     return node.op_type == "DequantizeLinear" and any(n.op_type == "Conv" for n, _ in node.outputs[0].uses())
 
 

@@ -21,7 +21,8 @@ def _contributed(name: str, inputs: str, **attributes: OpSchema.AttrType) -> Op:
                                            param_option=option.Optional if n.endswith("?") else option.Single)
                   for n in inputs.split()]
     types = [(p.type_str, ["tensor(float)", "tensor(uint8)", "tensor(int8)", "tensor(int64)"], "") for p in parameters]
-    schema = OpSchema(name, _MS.domain, _MS.version, inputs=parameters, type_constraints=[*types, ("T", ["tensor(float)"], "")],
+    schema = OpSchema(name, _MS.domain, _MS.version, inputs=parameters,
+                      type_constraints=[*types, ("T", ["tensor(float)"], "")],
                       outputs=[OpSchema.FormalParameter("y", "T")],
                       attributes=[OpSchema.Attribute(n, kind) for n, kind in attributes.items()])
     return Op(_MS, name, schema)
@@ -42,7 +43,8 @@ def _quantise_dequantise(x, scale: float, zero_point: int, unsigned: bool):
     return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
 
 
-def _conv_int8(x, x_scale: float, weight, scale, bias, stride, padding, dilation, groups: int, y_scale: float, y_zero: int,
+def _conv_int8(x, x_scale: float, weight, scale, bias, stride, padding, dilation, groups: int, y_scale: float,
+               y_zero: int,
                low: float, high: float):
     w = op.DequantizeLinear(weight, scale, axis=0)
     if bias is not None:
@@ -70,7 +72,8 @@ def _number(x: float):
 
 
 def _dequantise(q, scale, axis: int, block: int):
-    return op21.DequantizeLinear(q, scale, axis=axis, block_size=block) if block else op.DequantizeLinear(q, scale, axis=axis)
+    return op21.DequantizeLinear(q, scale, axis=axis,
+                                 block_size=block) if block else op.DequantizeLinear(q, scale, axis=axis)
 
 
 def _linear_int8(x, weight, scale, bias=None):

@@ -1,15 +1,17 @@
 """Makes a translated graph smaller without changing a number: the list of rewrites that are on, and why each is exact.
 
-The optimiser that torch.onnx would call (onnxscript 0.7.2, optimize=True) is not used: its constants match within 1e-8 and
-within 1e-5 of themselves (`x + 1e-8` is x to it), and some of its rules give other numbers. Off, so that nobody turns them
-on again unread:
+The optimiser that torch.onnx would call (onnxscript 0.7.2, optimize=True) is not used: its constants match within 1e-8
+and within 1e-5 of themselves (`x + 1e-8` is x to it), and some of its rules give other numbers. Off, so that nobody
+turns them on again unread:
   no_op: `x + 0`, `x - 0`, `x * 1`, `x / 1` with that tolerance;
   broadcast_to_matmul: a batched product between reshapes becomes one product of whole matrices if the shapes allow it;
-  successive_clip, clip_relu, relu_clip: another result where the intervals do not meet; min_max_to_clip: another shape where
-  an end has dimensions;
+  successive_clip, clip_relu, relu_clip: another result where the intervals do not meet; min_max_to_clip: another shape
+    where an end has dimensions;
   redundant_scatter_nd: also of one that adds;
-  slice_split: by its text, other parts of an odd length; cast_constant_of_shape: the compiler's casts of what no type holds;
-  cast_cast: rounds f64 to f16 once instead of twice; fuse_batchnorm: compiler/passes/fold_batch_norms.py does it in f64;
+  slice_split: by its text, other parts of an odd length; cast_constant_of_shape: the compiler's casts of what no type
+    holds;
+  cast_cast: rounds f64 to f16 once instead of twice; fuse_batchnorm: compiler/passes/fold_batch_norms.py does it in
+    f64;
   remove_optional_bias: -0.0 + 0.0 is 0.0; fuse_pad_into_conv: onnx_stage.py does it.
 """
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common as common
+from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass
 from onnxscript.rewriter import MatchResult, RewritePass, RewriteRule, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import _basic_rules, _collapse_slices, _materialize_reshape_shape
@@ -25,10 +27,12 @@ from onnxscript.rewriter.rules.common import _basic_rules, _collapse_slices, _ma
 # Constants of more elements are not computed with, unless they only move and nothing else reads them.
 FOLDED_ELEMENTS = 8192
 # What moves, copies or converts numbers, and so gives the same ones wherever it is computed.
-_MOVES = frozenset("Cast CastLike Concat Expand Flatten Gather GatherElements GatherND Identity Range Reshape Shape Size Slice "
+_MOVES = frozenset("Cast CastLike Concat Expand Flatten Gather GatherElements GatherND Identity Range Reshape Shape "
+                   "Size Slice "
                    "Squeeze Tile Transpose Trilu Unsqueeze Where".split())
 # What has one result alone: comparisons, logic, and what IEEE 754 rounds in one way.
-_ROUNDED = frozenset("Abs Add And Ceil Div Equal Floor Greater GreaterOrEqual Less LessOrEqual Max Min Mul Neg Not Or Sqrt Sub "
+_ROUNDED = frozenset("Abs Add And Ceil Div Equal Floor Greater GreaterOrEqual Less LessOrEqual Max Min Mul Neg Not Or "
+                     "Sqrt Sub "
                      "Xor".split())
 
 
@@ -58,8 +62,8 @@ class NoOperation(RewriteRuleClassBase):
 
 
 class MaxMinToClip(RewriteRuleClassBase):
-    """min(max(x, low), high), which is what clamp() by integers is translated to, becomes Clip, which means the same; of
-    numbers low <= high, not NaN."""
+    """min(max(x, low), high), which is what clamp() by integers is translated to, becomes Clip, which means the same;
+    of numbers low <= high, not NaN."""
 
     def pattern(self, op, x, low, high):
         return op.Min(op.Max(x, low), high)

@@ -37,7 +37,8 @@ def _registry() -> _registration.ONNXRegistry:
 
 def is_translated(target) -> bool:
     """Whether there is ONNX for this op itself. What is no op of a library is the compiler's own affair."""
-    return not isinstance(target, torch._ops.OpOverload) or (target not in _INEXACT and _registry().is_registered(target))
+    return not isinstance(target,
+                          torch._ops.OpOverload) or (target not in _INEXACT and _registry().is_registered(target))
 
 
 @functools.cache
@@ -71,7 +72,8 @@ _OUTSIDE = "compute it outside the policy and make what it gives an input"
 _FIXES = {
     "svd": f"of fixed matrices it is computed beforehand; of others, {_OUTSIDE}",
     "eig": f"of fixed matrices it is computed beforehand; of others, {_OUTSIDE}",
-    "linalg": f"matrices of up to {ROWS} rows have an inverse, a solution, a determinant and a Cholesky factor here; of larger "
+    "linalg": f"matrices of up to {ROWS} rows have an inverse, a solution, a determinant and a Cholesky factor here; "
+              f"of larger "
               f"ones, {_OUTSIDE}",
 }
 
@@ -83,4 +85,5 @@ def _refusal(stage: str, node: Node, lost: str) -> EmitError:
     why = f'there is no ONNX for "{lost}"' + ("" if lost == name else f', which "{name}" consists of')
     if is_random(node):
         why, fix = f'"{name}" draws random numbers', "make the random numbers an input of the policy"
-    return EmitError(f'no engine computes "{name}"', where=f'stage "{stage}"' + (f", {line}" if line else ""), why=why, fix=fix)
+    return EmitError(f'no engine computes "{name}"', where=f'stage "{stage}"' + (f", {line}" if line else ""),
+                     why=why, fix=fix)

@@ -23,7 +23,8 @@ ACTIVATIONS_FACTOR = 1.5  # of the peak of what is live: formats are converted, 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 REDUCTIONS = ("Softmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization",
               "ReduceMean", "ReduceSum", "ReduceMax")
-# What the GEMMs of an engine may ask for at most (TensorRT-RTX 1.7.1); compiler/fit/engine_memory.py has what they mostly do.
+# What the GEMMs of an engine may ask for at most (TensorRT-RTX 1.7.1); compiler/fit/engine_memory.py has what they
+# mostly do.
 WORKSPACE_MOST = 8 * MIB
 PLAN_KERNELS = 125  # of code_bytes: as many have a plan of at most ENGINE_BYTES; more, in proportion
 
@@ -34,7 +35,8 @@ def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
     slack = int(WEIGHTS_SLACK * weights)
     return Build(
         flags=("strongly_typed", "no_tf32"), level=LEVEL, aux_streams=0, workspace_bytes=BUILD_WORKSPACE_BYTES,
-        weight_bytes=weights, engine_bytes_min=weights - slack, engine_bytes_max=weights + slack + code_bytes(emitted.model),
+        weight_bytes=weights, engine_bytes_min=weights - slack,
+        engine_bytes_max=weights + slack + code_bytes(emitted.model),
         activation_bytes=int(ACTIVATIONS_FACTOR * live_peak(stage.graph, half=False)) + WORKSPACE_MOST,
         int8_gemms=len(int8_products(emitted.model)), int4_dequants=len(int4_products(emitted.model)),
         attentions=len(fused_attentions(emitted.model)))
@@ -62,7 +64,8 @@ def code_bytes(model: ir.Model) -> int:
     products, reductions and quantised activations; other ops join one of these. (TensorRT-RTX 1.7.1: 8.6 MB with 195 of
     them, 9.8 MB with 480, 8.4 MB with 144 in int8, 14.7 MB with 289, 20.8 MB with more than 593; up to 73,
     never more than 8 MB.)"""
-    kernels = sum(n.op_type in (*PRODUCTS, *REDUCTIONS) or n.op_type == "QuantizeLinear" and n.inputs[0].const_value is None
+    kernels = sum(n.op_type in (*PRODUCTS, *REDUCTIONS)
+                  or (n.op_type == "QuantizeLinear" and n.inputs[0].const_value is None)
                   for n in model.graph)
     return int(ENGINE_BYTES * max(1, kernels / PLAN_KERNELS))
 

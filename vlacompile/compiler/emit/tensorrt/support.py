@@ -1,9 +1,9 @@
-"""Which ONNX ops, of which element types, the parser of an older TensorRT takes: a stage is refused here, with the line of
-the model, and not first on the board.
+"""Which ONNX ops, of which element types, the parser of an older TensorRT takes: a stage is refused here, with the line
+of the model, and not first on the board.
 
-NVIDIA's compiler that runs without a board (check/) is as new as JetPack 7.2's; JetPack 6.2's is not. The table has facts of
-onnx-tensorrt's docs/operators.md at 10.1-GA, and of its source where that takes more (Clip); its change log names
-nothing that 10.2 or 10.3 take away.
+NVIDIA's compiler that runs without a board (check/) is as new as JetPack 7.2's; JetPack 6.2's is not. The table has
+facts of onnx-tensorrt's docs/operators.md at 10.1-GA, and of its source where that takes more (Clip); its change log
+names nothing that 10.2 or 10.3 take away.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from vlacompile.errors import EmitError
 
 LISTED = (10, 3)  # the newest version that the table was made for; later ones take more
 _FLOATS, _INTS = ("FLOAT", "FLOAT16", "BFLOAT16"), ("INT32", "INT64")
-_OPS = {
-    _FLOATS: "Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv ConvTranspose Cos Cosh CumSum "
-             "Dropout Einsum Elu Erf Exp Floor GRU Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool HardSigmoid HardSwish "
-             "Hardmax IsInf LRN LSTM LayerNormalization LeakyRelu Log LogSoftmax LpNormalization LpPool MatMul MaxPool "
-             "MeanVarianceNormalization PRelu Pow QuantizeLinear RNN RandomNormal RandomNormalLike RandomUniform "
-             "RandomUniformLike Reciprocal Resize Round Scan Selu Sigmoid Sin Sinh Softmax Softplus Softsign Sqrt Tan Tanh "
-             "ThresholdedRelu Upsample",
+OPS = {
+    _FLOATS: "Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv ConvTranspose Cos Cosh "
+             "CumSum Dropout Einsum Elu Erf Exp Floor GRU Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool "
+             "HardSigmoid HardSwish Hardmax IsInf LRN LSTM LayerNormalization LeakyRelu Log LogSoftmax LpNormalization "
+             "LpPool MatMul MaxPool MeanVarianceNormalization PRelu Pow QuantizeLinear RNN RandomNormal "
+             "RandomNormalLike RandomUniform RandomUniformLike Reciprocal Resize Round Scan Selu Sigmoid Sin Sinh "
+             "Softmax Softplus Softsign Sqrt Tan Tanh ThresholdedRelu Upsample",
     _FLOATS[:2]: "DeformConv GridSample InstanceNormalization Mish NonMaxSuppression NonZero RoiAlign",
-    _FLOATS + _INTS: "Abs Add ArgMax ArgMin Clip DepthToSpace Div Equal Greater GreaterOrEqual IsNaN Less LessOrEqual Max Mean "
-                     "Min Mod Mul Neg Pad Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin "
-                     "ReduceProd ReduceSum ReduceSumSquare Relu Scatter ScatterElements ScatterND Shrink Sign SpaceToDepth "
-                     "Sub Sum TopK",
-    _FLOATS + _INTS + ("BOOL",): "Concat Constant ConstantOfShape Expand EyeLike Flatten Gather GatherElements GatherND "
-                                 "Identity If Loop OneHot Reshape ReverseSequence Shape Size Slice Split Squeeze Tile "
-                                 "Transpose Trilu Unsqueeze Where",
+    _FLOATS + _INTS: "Abs Add ArgMax ArgMin Clip DepthToSpace Div Equal Greater GreaterOrEqual IsNaN Less LessOrEqual "
+                     "Max Mean Min Mod Mul Neg Pad Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax "
+                     "ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Scatter ScatterElements ScatterND "
+                     "Shrink Sign SpaceToDepth Sub Sum TopK",
+    _FLOATS + _INTS + ("BOOL",): "Concat Constant ConstantOfShape Expand EyeLike Flatten Gather GatherElements "
+                                 "GatherND Identity If Loop OneHot Reshape ReverseSequence Shape Size Slice Split "
+                                 "Squeeze Tile Transpose Trilu Unsqueeze Where",
     _FLOATS + _INTS + ("BOOL", "UINT8"): "Cast CastLike",
     _FLOATS + _INTS + ("INT8",): "Gelu",
     ("INT8", "INT4"): "DequantizeLinear",
     ("BOOL",): "And Not Or Xor",
 }
-_TYPES = {op: types for types, ops in _OPS.items() for op in ops.split()}
+_TYPES = {op: types for types, ops in OPS.items() for op in ops.split()}
 _VALUE = {"Where": 1}  # which input says the type, where it is not the first
 
 _BITS = "write it with logical_and, logical_or and logical_not of booleans, or with // and % of integers"
@@ -64,7 +64,8 @@ REWRITES = {  # what to write in place of an op
     "RandomNormal": "make the random numbers an input",
 }
 OTHERWISE = ("rewrite that line with ops that TensorRT has "
-              "(https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md), or give the stage to another engine")
+              "(https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md), "
+              "or give the stage to another engine")
 
 
 def is_listed(tensorrt: str) -> bool:
@@ -81,7 +82,8 @@ def require_supported(stage: str, model: ir.Model, tensorrt: str) -> None:
         if why is not None:
             line = f", {node.doc_string}" if node.doc_string else ""
             raise EmitError(f'TensorRT {tensorrt} does not take the stage "{stage}"',
-                            where=f'stage "{stage}", node "{node.name}"{line}', why=why, fix=REWRITES.get(node.op_type, OTHERWISE) + "; or build it for jetpack-7.2")
+                            where=f'stage "{stage}", node "{node.name}"{line}', why=why,
+                            fix=REWRITES.get(node.op_type, OTHERWISE) + "; or build it for jetpack-7.2")
 
 
 def _refusal(node: ir.Node) -> str | None:
@@ -92,7 +94,8 @@ def _refusal(node: ir.Node) -> str | None:
         return f"its {node.op_type} is none of {value.dtype.name}"
     if node.op_type == "Resize" and node.attributes.get_int("antialias", 0):
         return "its Resize does not average (antialias)"
-    if node.op_type == "Cast" and node.attributes.get_int("to") == ir.DataType.UINT8 and not node.outputs[0].is_graph_output():
+    if (node.op_type == "Cast" and node.attributes.get_int("to") == ir.DataType.UINT8
+            and not node.outputs[0].is_graph_output()):
         return "it has bytes at a stage's border alone"
     if node.op_type == "DequantizeLinear" and value.dtype == ir.DataType.INT4 and value.shape[-1] % 2:
         return f"rows of 4-bit numbers have an even length there, not {value.shape[-1]}"

@@ -24,7 +24,8 @@ def trtexec(plan: Plan, stage: Stage) -> str:
     return shlex.join([
         TRTEXEC, f"--onnx={plan.files[stage.artefact].path}", f"--saveEngine=engines/{stage.name}.plan", *flags,
         f"--builderOptimizationLevel={build.level}", f"--maxAuxStreams={build.aux_streams}",
-        f"--memPoolSize=workspace:{build.workspace_bytes // MIB}", f"--timingCacheFile=engines/{plan.board.timing_cache}",
+        f"--memPoolSize=workspace:{build.workspace_bytes // MIB}",
+        f"--timingCacheFile=engines/{plan.board.timing_cache}",
         "--skipInference"])
 
 

@@ -37,14 +37,16 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
     if wanted.tvm_trials and target.processor != here:
         raise ConfigError("schedules cannot be searched for another processor", where=f'target "{target.name}"',
                           why=f"candidates are timed on this machine, which is {here}, not {target.processor}",
-                          fix="build on such a machine once, and give its file as stages.tvm_schedules without tvm_trials")
+                          fix="build on such a machine once, and give its file as stages.tvm_schedules without "
+                              "tvm_trials")
     if not stages:
         return Compiled()
     schedules = schedules_of(wanted.tvm_schedules, recipe, target.processor, PACKAGES["apache-tvm"])
     machine = target.processor if wanted.tvm_device == "cpu" else f"sm_{target.board.gpu.compute_capability}"
     files, local, notes, reports = {}, {}, [], {}
     for name, stage in stages.items():
-        progress(f"compile {name} with TVM for {machine}" + (f" ({wanted.tvm_trials} trials)" if wanted.tvm_trials else ""))
+        progress(f"compile {name} with TVM for {machine}"
+                 + (f" ({wanted.tvm_trials} trials)" if wanted.tvm_trials else ""))
         made = compile_tvm(stage, machine, host=target.processor, trials=wanted.tvm_trials, seed=wanted.tvm_seed,
                            known=schedules.lines)
         files[stage_path(name, "tvm")] = made.library

@@ -39,7 +39,8 @@ def schedules_of(file: str, recipe: str | None, machine: str, tvm: str) -> Sched
     ConfigError for a file that is no such file, or for another machine or version of TVM."""
     if not file:
         return Schedules(None, machine, tvm)
-    folder = Path(recipe).parent if recipe and recipe.endswith(".toml") else shipped("recipes")[recipe or "default"].parent
+    folder = Path(recipe).parent if recipe and recipe.endswith(".toml") else (
+        shipped("recipes")[recipe or "default"].parent)
     path = folder / file
     if not path.exists():
         return Schedules(path, machine, tvm)
@@ -48,7 +49,8 @@ def schedules_of(file: str, recipe: str | None, machine: str, tvm: str) -> Sched
         lines = {key: [str(line) for line in document[key]] for key in ("workloads", "records")}
         found = document["machine"], document["tvm"]
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError("the file of schedules cannot be read", where=str(path), why=f"{type(error).__name__}: {error}",
+        raise ConfigError("the file of schedules cannot be read", where=str(path),
+                          why=f"{type(error).__name__}: {error}",
                           fix="delete it, and build with stages.tvm_trials to search again") from error
     if found != (machine, tvm):
         raise ConfigError("the schedules are another machine's, or another TVM's", where=str(path),

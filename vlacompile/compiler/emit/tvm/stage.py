@@ -80,7 +80,8 @@ def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aa
     assert machine in MACHINES, machine
     processor = host if machine == "sm_87" else machine
     require_tvm()
-    compiler = None if processor == platform.machine() else _tool(CROSS_COMPILER, "apt-get install g++-aarch64-linux-gnu")
+    compiler = None if processor == platform.machine() else _tool(CROSS_COMPILER,
+                                                                  "apt-get install g++-aarch64-linux-gnu")
     with tempfile.TemporaryDirectory() as folder:
         model, out, request = (Path(folder) / n for n in ("model.onnx", "stage.so", "request.json"))
         model.write_bytes(ir.to_proto(stage.model).SerializeToString(deterministic=True))
@@ -89,7 +90,7 @@ def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aa
                                        "schedules": known or {"workloads": [], "records": []}}), encoding="utf-8")
         command = [sys.executable, "-m", "vlacompile.compiler.emit.tvm.worker", str(request)]
         done = subprocess.run(command, capture_output=True, text=True,
-                              env=_environment(Path(folder)) if machine == "sm_87" else None)
+                              env=environment(Path(folder)) if machine == "sm_87" else None, check=False)
         if done.returncode or not out.is_file():
             raise _refused(stage, done)
         report = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
@@ -113,7 +114,7 @@ def _tool(name: str, advice: str) -> str:
     return found
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """That of a process in which TVM writes machine code of a GPU although there is none: it calls nvcc, and loads its
     CUDA runtime beside a driver library that only has the names."""
     nvcc = _tool(str(CUDA / "bin" / "nvcc"), "install NVIDIA's CUDA toolkit 13.0")
@@ -137,7 +138,7 @@ def gpu_resources(library: Path) -> dict[str, dict[str, int]]:
     tool, found, code = _cuobjdump(), {}, library.with_suffix(".fatbin")
     for container in machine_code(library.read_bytes()):
         code.write_bytes(container)
-        done = subprocess.run([tool, "-arch", "sm_87", "-res-usage", code], capture_output=True, text=True)
+        done = subprocess.run([tool, "-arch", "sm_87", "-res-usage", code], capture_output=True, text=True, check=False)
         for kernel, usage in re.findall(r"Function (\S+?):\s*\n\s*(REG:.*)", done.stdout + done.stderr):
             found[kernel] = {k: int(v) for k, v in re.findall(r"([A-Z]+(?:\[\d+\])?):(\d+)", usage)}
     if not found:
@@ -158,7 +159,7 @@ def machine_code(library: bytes) -> list[bytes]:
 @functools.cache
 def _cuobjdump() -> str:
     places = [shutil.which("cuobjdump"), CUDA / "bin" / "cuobjdump"]
-    places += [p for p in Path(sys.prefix).glob("lib/python3*/site-packages/nvidia/*/bin/cuobjdump")]
+    places += list(Path(sys.prefix).glob("lib/python3*/site-packages/nvidia/*/bin/cuobjdump"))
     found = next((str(p) for p in places if p and Path(p).is_file()), None)
     if found is None:
         raise EmitError("cuobjdump is missing", where="this machine", why="it says what is in a compiled stage",

@@ -68,7 +68,8 @@ def _search(context, target: tvm.target.Target, trials: int, database, folder: P
                 tasks=[context], task_weights=[1.0], work_dir=str(folder), max_trials_global=trials, database=database,
                 num_trials_per_iter=BATCH, cost_model="random", builder=_builder(built), runner=_runner(built),
                 measure_callbacks=[ms.measure_callback.AddToDatabase(), ms.measure_callback.UpdateCostModel()])
-    except Exception as error:  # of C++, without a class; the caller counts the kernels that have a schedule
+    except Exception as error:  # noqa: BLE001  of C++, without a class
+        # The caller counts the kernels that have a schedule.
         print(f"{context.task_name}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
 
 
@@ -105,7 +106,7 @@ def _builder(built: dict):
                     key = f"{len(built)}"
                     built[key] = default_build(i.mod, i.target, None)
                     results.append(BuilderResult(key, None))
-                except Exception as error:  # a candidate that does not compile is one that is not taken
+                except Exception as error:  # noqa: BLE001  a candidate that does not compile is one that is not taken
                     results.append(BuilderResult(None, str(error)))
             return results
 
@@ -123,7 +124,7 @@ def _runner(built: dict):
                     arguments = default_alloc_argument(device, tuple(a.as_json() for a in i.args_info), 1)
                     times = default_run_evaluator(built[str(i.artifact_path)], device, TIMING, arguments)
                     results.append(LocalRunnerFuture(res=times))
-                except Exception as error:  # nor is one that does not run
+                except Exception as error:  # noqa: BLE001  nor is one that does not run
                     results.append(LocalRunnerFuture(error_message=str(error)))
                 finally:
                     built[str(i.artifact_path)] = None  # the key stays: names are unique

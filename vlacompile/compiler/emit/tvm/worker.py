@@ -1,11 +1,13 @@
-"""Compiles one ONNX file with TVM, in a process of its own: `python -m vlacompile.compiler.emit.tvm.worker REQUEST.json`.
+"""Compiles one ONNX file with TVM, in a process of its own: `python -m vlacompile.compiler.emit.tvm.worker
+REQUEST.json`.
 
 The compiler behind it keeps global state, reads its environment when it is loaded and can crash; its caller
 (`tvm_stage.py`) must survive all that. Must not know of stages or bundles.
 
-The request: {"model": path, "machine": a key of TARGETS, "host": that of the processor which launches it, "compiler": C++
-compiler or null, "out": path, "trials": number of candidates, "seed": number, "schedules": {"workloads": lines, "records":
-lines} found before}. What it writes beside the library is a JSON report, with the schedules where there are any.
+The request: {"model": path, "machine": a key of TARGETS, "host": that of the processor which launches it, "compiler":
+C++ compiler or null, "out": path, "trials": number of candidates, "seed": number, "schedules": {"workloads": lines,
+"records": lines} found before}. What it writes beside the library is a JSON report, with the schedules where there are
+any.
 """
 
 from __future__ import annotations

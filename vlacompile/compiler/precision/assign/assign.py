@@ -31,8 +31,8 @@ STEP = 0.97  # how far below the extrapolated limit the next round aims
 
 @dataclass(frozen=True)
 class Unit:
-    """Layers that are decided as one: of a block or of a whole stage, and of its twins. schemes: {option: scheme of each
-    layer}; one option: it is decided already."""
+    """Layers that are decided as one: of a block or of a whole stage, and of its twins. schemes: {option: scheme of
+    each layer}; one option: it is decided already."""
 
     choices: tuple[Choice, ...]
     schemes: dict[str, tuple[str, ...]]
@@ -61,8 +61,9 @@ def assign(staged: Staged, target: Target, recipe: PrecisionRecipe, observations
     """The cheapest mix of schemes whose actions stay within the recipe's budgets. Where nothing of a scheme comes of it
     that the recipe names: layer by layer; then small layers too; and if there are no others, those that touch actions.
 
-    measured: whether errors on these observations may be called so; they are used in any case. rewrite: (stage, {node: scheme}) -> the stage so computed, runnable in PyTorch. owners: {stage: the stage whose
-    integer weights it shares, and with which it is decided} (compiler/staging/identical_stages.py); None: all stages share what they hold alike.
+    measured: whether errors on these observations may be called so; they are used in any case. rewrite: (stage, {node:
+    scheme}) -> the stage so computed, runnable in PyTorch. owners: {stage: the stage whose integer weights it shares,
+    and with which it is decided} (compiler/staging/identical_stages.py); None: all stages share what they hold alike.
     Raises ConfigError (rules, a target without rates) and BudgetError.
     """
     found = None
@@ -120,7 +121,8 @@ class _Assigner:
         grouped: dict[tuple, list[Choice]] = {}
         for c in found:
             owner = (self.owners or {}).get(c.layer.stage, c.layer.stage)
-            path = c.layer.group.removeprefix(f"{c.layer.stage}/") if self.recipe.decide == "block" or c.scheme != AUTO else ""
+            path = (c.layer.group.removeprefix(f"{c.layer.stage}/") if self.recipe.decide == "block"
+                    or c.scheme != AUTO else "")
             # layers of a block that two rules leave to the search are decided apart
             path = c.layer.weight if self.apart and c.scheme == AUTO else path
             key = (owner, path, c.scheme, c.rule if c.scheme == AUTO else c.decided, c.why)
@@ -209,7 +211,8 @@ class _Assigner:
                 seen[found.options] = error
                 worst = float(error.max())
                 good = worst <= budget
-                self._note(f"internal budget {aim:.4g}: {self.recipe.minimise} {self._amount(found)}, {self._error(worst)} "
+                self._note(f"internal budget {aim:.4g}: {self.recipe.minimise} {self._amount(found)}, "
+                           f"{self._error(worst)} "
                            f"of {budget:g}{'' if good else ', too much'}")
                 if good and (best is None or found.value < best[0].value):
                     best = found, error

@@ -31,8 +31,8 @@ Key = tuple[str, str]  # stage, node
 
 
 def admits(layer: Layer, backend: str) -> tuple[str, ...]:
-    """The schemes that a layer can be in. TensorRT (RTX 1.7.1 for SM86) has no kernel for a depthwise convolution in int8:
-    it stores a weight per pixel, 3 MB for 66 KB in an encoder of 128 pixels."""
+    """The schemes that a layer can be in. TensorRT (RTX 1.7.1 for SM86) has no kernel for a depthwise convolution in
+    int8: it stores a weight per pixel, 3 MB for 66 KB in an encoder of 128 pixels."""
     found = ADMITS[layer.kind]
     return tuple(s for s in found if s != "int8") if layer.depthwise and backend == "tensorrt" else found
 
@@ -49,7 +49,8 @@ class Choice:
     why: str = ""
 
 
-def choices(staged: Staged, recipe: PrecisionRecipe, backend: str = "onnxruntime", lifted: int = 0) -> tuple[Choice, ...]:
+def choices(staged: Staged, recipe: PrecisionRecipe, backend: str = "onnxruntime",
+            lifted: int = 0) -> tuple[Choice, ...]:
     """One per layer, in the order of the stages. lifted: one of LIFTED. Raises ConfigError for a rule that no layer
     follows."""
     layers = [layer for s in staged.stages for layer in layers_of(s)]
@@ -96,7 +97,8 @@ def _ruled(layers: Sequence[Layer], recipe: PrecisionRecipe, backend: str) -> di
                                   why=f"it matches {_a(matching[0])}, as {matching[0].group}, and nothing else",
                                   fix=f"choose one of {', '.join(admits(matching[0], backend))}")
             raise ConfigError(f'"{rule.layers}" matches no layer', where=where, why=_near(rule.layers, layers),
-                              fix="`vlacompile plan SOURCE` shows the stages; patterns are as file names', with * and ?")
+                              fix="`vlacompile plan SOURCE` shows the stages; "
+                                  "patterns are as file names', with * and ?")
         found |= {(x.stage, x.node): i for x in able}
     return found
 

@@ -13,8 +13,9 @@ from vlacompile.compiler.staging.stages import Staged
 class Decision:
     """Layers of one block that got one scheme. decided: a key of vocabulary.DECIDERS. nodes: of the stage's graph.
     error: of this alone, per layout.PRECISION; None: not measured (a rule or a default needs no measuring).
-    time_us: of all iterations of a run of the stage; None: the target has no rate. bytes: of the stored weights; what an earlier
-    decision stores already is not counted again. time_saved_us, bytes_saved: against fp32, everything counted."""
+    time_us: of all iterations of a run of the stage; None: the target has no rate. bytes: of the stored weights; what
+    an earlier decision stores already is not counted again. time_saved_us, bytes_saved: against fp32, everything
+    counted."""
 
     stage: str
     group: str
@@ -31,8 +32,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Totals:
-    """time_us: of a replan on average, stages of the task alone at their share (costs.runs_per_replan); None: the target
-    lacks a rate."""
+    """time_us: of a replan on average, stages of the task alone at their share (costs.runs_per_replan); None: the
+    target lacks a rate."""
 
     time_us: float | None
     bytes: int
@@ -41,9 +42,9 @@ class Totals:
 @dataclass(frozen=True)
 class Assignment:
     """error: measured with all decisions together, per action dimension, in units of its spread over the calibration
-    observations; held_out: the same on observations that nothing was chosen by, or empty. budget: the recipe's, or None.
-    chosen, fp32: totals of all layers. notes: what the search did. tried: (block, scheme, error of it alone), of all that
-    the search could choose."""
+    observations; held_out: the same on observations that nothing was chosen by, or empty. budget: the recipe's, or
+    None. chosen, fp32: totals of all layers. notes: what the search did. tried: (block, scheme, error of it alone), of
+    all that the search could choose."""
 
     decisions: tuple[Decision, ...]
     error: tuple[float, ...]

@@ -24,14 +24,16 @@ REPLANS_PER_TASK = 100  # an instruction is taken to stand for so many replans: 
 
 @dataclass(frozen=True)
 class Cost:
-    """time_us: of all iterations of one run of the stage; None: the target has no rate for it. bytes: of the stored weight."""
+    """time_us: of all iterations of one run of the stage; None: the target has no rate for it. bytes: of the stored
+    weight."""
 
     time_us: float | None
     bytes: int
 
 
 def weight_bytes(layer: Layer, scheme: str, block: int) -> int:
-    """Of a stored weight with its scales: one per row; of int4 one per `block` numbers of a row, the last one padded."""
+    """Of a stored weight with its scales: one per row; of int4 one per `block` numbers of a row, the last one
+    padded."""
     if scheme in ("fp32", "fp16"):
         return layer.weights * (4 if scheme == "fp32" else 2)
     rows = layer.shape[0]
@@ -42,7 +44,8 @@ def weight_bytes(layer: Layer, scheme: str, block: int) -> int:
 
 
 def runs_per_replan(stage: StageGraph, sources: Mapping[str, Source]) -> float:
-    """1, or of a stage that depends on the task alone, which is kept from replan to replan, what it comes to on average."""
+    """1, or of a stage that depends on the task alone, which is kept from replan to replan, what it comes to on
+    average."""
     changing = {sources[n].update for n in stage.sources} - {"static", "task"}
     return 1.0 if changing else 1 / REPLANS_PER_TASK
 

@@ -1,7 +1,7 @@
 """What a precision is chosen and measured by: observations that decide, others that are held out, and edges.
 
-Edges are what bytes, ids and masks can be whatever the robot sees. Ranges of activations hold them; where observations are
-recorded they decide nothing else, because they are possible and not usual. Must not know schemes.
+Edges are what bytes, ids and masks can be whatever the robot sees. Ranges of activations hold them; where observations
+are recorded they decide nothing else, because they are possible and not usual. Must not know schemes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.policy.policy import Policy
 from vlacompile.recipe.recipe import PrecisionRecipe
 
-# Ranges are wider than what n observations show, by MARGIN / n of it: 8 generated ones double it, 64 recorded ones widen it
-# by a sixteenth. A range that is twice too wide costs one bit; one that is too narrow clips, and nothing bounds what that
-# costs.
+# Ranges are wider than what n observations show, by MARGIN / n of it: 8 generated ones double it, 64 recorded ones
+# widen it by a sixteenth. A range that is twice too wide costs one bit; one that is too narrow clips, and nothing
+# bounds what that costs.
 MARGIN = {"generated": 8.0, "recorded": 4.0}
-# Of a small policy more are generated than the recipe asks for: so many, as far as all of them together are no more work
-# and no more calls.
+# Of a small policy more are generated than the recipe asks for: so many, as far as all of them together are no more
+# work and no more calls.
 MOST, CHEAP_FLOPS, CHEAP_CALLS = 32, 10e9, 10_000
 
 
@@ -52,8 +52,8 @@ class Observed:
 
 
 def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observed:
-    """Generated observations and edges that the policy cannot deal with are left out: what it gives, or what a layer of it
-    reads, is not finite then."""
+    """Generated observations and edges that the policy cannot deal with are left out: what it gives, or what a layer of
+    it reads, is not finite then."""
     known = {n for n, s in policy.sources.items() if s.update == "static"}  # they are constants of the program
 
     def live(found: Iterable[Inputs]) -> list[Inputs]:

@@ -1,7 +1,7 @@
 """What was asked of a precision, and what came of it: side by side, for people and for programs.
 
-Owns the refusal where nothing came of it, and the facts that a manifest holds (bundle/precision_record.py reads them). Must
-not know how anything is chosen.
+Owns the refusal where nothing came of it, and the facts that a manifest holds (bundle/precision_record.py reads them).
+Must not know how anything is chosen.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MOST = 3  # reasons, or blocks, that are said
 
 @dataclass(frozen=True)
 class Carried:
-    """of, of_bytes: of all `what`, and of their weights in fp32; number, bytes: those that are in the scheme. why: what keeps
-    the others, in words."""
+    """of, of_bytes: of all `what`, and of their weights in fp32; number, bytes: those that are in the scheme. why: what
+    keeps the others, in words."""
 
     scheme: str
     what: str
@@ -45,7 +45,8 @@ def missing(assignment: Assignment, recipe: PrecisionRecipe) -> tuple[str, ...]:
 
 def carried_out(assignment: Assignment, layers: Sequence[Layer], recipe: PrecisionRecipe, measured: bool) \
         -> tuple[Carried, ...]:
-    """Of every scheme that was asked for, or that was chosen; and of "auto" itself, where it has a choice of several."""
+    """Of every scheme that was asked for, or that was chosen; and of "auto" itself, where it has a choice of
+    several."""
     chosen = assignment.schemes
     found = {d.scheme for d in assignment.decisions if d.scheme not in ("fp32", recipe.base)}
     rows = []
@@ -62,7 +63,8 @@ def carried_out(assignment: Assignment, layers: Sequence[Layer], recipe: Precisi
 
 def _why(assignment: Assignment, scheme: str, measured: bool) -> str:
     """Why the other layers are not in it: what they would cost by themselves, and what they are."""
-    over = sorted(((e, block) for block, tried, e in assignment.tried if tried == scheme and block not in _in(assignment, scheme)))
+    over = sorted(((e, block) for block, tried, e in assignment.tried if tried == scheme
+                   and block not in _in(assignment, scheme)))
     words = []
     if over and measured:
         words += [f"{block} would cost {e:.3g}, allowed {assignment.budget:g}" for e, block in over[:1]]
@@ -95,13 +97,15 @@ def _refusal(row: Carried, assignment: Assignment, recipe: PrecisionRecipe, poli
     costs = sorted((e, block) for block, scheme, e in assignment.tried if scheme == row.scheme)
     if not costs:
         return PrecisionError(what, where=where, why=row.why or (
-            "no layer with a weight of its own gains by it" if row.of else "the policy has no layers with weights of their own"),
+            "no layer with a weight of its own gains by it" if row.of
+            else "the policy has no layers with weights of their own"),
             fix=f"choose another recipe, or {leave}")
-    least, block = costs[0]
+    least, _block = costs[0]
     seen = "" if recorded else ", by generated observations"
     told = "; ".join(f"{b} costs {e:.3g} by itself" for e, b in costs[:MOST])
     return BudgetError(what, where=where, why=f"{told}{seen}; allowed {recipe.max_action_error:g}",
-                       fix=f"allow max_action_error = {least * 1.05:.2g}, or {leave}", reachable={"max_action_error": least})
+                       fix=f"allow max_action_error = {least * 1.05:.2g}, or {leave}",
+                       reachable={"max_action_error": least})
 
 
 def static_layers(assignment: Assignment, layers: Sequence[Layer], dialect: str) -> int:
@@ -112,8 +116,8 @@ def static_layers(assignment: Assignment, layers: Sequence[Layer], dialect: str)
 
 def facts(rows: Sequence[Carried], *, recorded: int, generated: int, static: Mapping[str, int], dialect: str,
           errors: tuple[float, float | None], simulated: Mapping[str, float], budget: float | None) -> dict:
-    """For the manifest. static: {dialect: layers of static_layers}. An error that static ranges have a part in is a number
-    only where real observations were seen, else null. simulated: {dialect: error}, of layers alone."""
+    """For the manifest. static: {dialect: layers of static_layers}. An error that static ranges have a part in is a
+    number only where real observations were seen, else null. simulated: {dialect: error}, of layers alone."""
     real = {d: bool(recorded) or not n for d, n in static.items()}
     return {
         "carried_out": [asdict(r) | {"line": r.line} for r in rows],

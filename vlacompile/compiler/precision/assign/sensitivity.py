@@ -28,8 +28,8 @@ Rewrite = Callable[[StageGraph, Mapping[str, str]], StageGraph]  # a stage with 
 
 @dataclass(frozen=True)
 class Numerics:
-    """A Rewrite of two parts. quantise: what integer layers become, by the calibration that it holds. lower: a stage with
-    those layers, to be run in PyTorch. fp16 is rounded here."""
+    """A Rewrite of two parts. quantise: what integer layers become, by the calibration that it holds. lower: a stage
+    with those layers, to be run in PyTorch. fp16 is rounded here."""
 
     quantise: Quantise
     lower: Lower
@@ -43,7 +43,8 @@ class Numerics:
 
 
 def remembered(quantise: Quantise) -> Quantise:
-    """The same, each (stage, node, scheme) computed once: for methods that take long and treat every layer by itself."""
+    """The same, each (stage, node, scheme) computed once: for methods that take long and treat every layer by
+    itself."""
     found: dict[tuple[str, str, str], QuantisedLayer] = {}
 
     def once(stage: StageGraph, schemes: Mapping[str, str]) -> dict[str, QuantisedLayer]:
@@ -76,7 +77,8 @@ class Trial:
         changed = {s.name: self.rewrite(s, schemes[s.name]) for s in self.staged.stages
                    if any(x != "fp32" for x in schemes.get(s.name, {}).values())}
         again = reached(self.staged, frozenset(changed))
-        if not any(p.value in self.staged.program.actions for s in self.staged.stages if s.name in again for p in s.outputs):
+        if not any(p.value in self.staged.program.actions for s in self.staged.stages if s.name in again
+                   for p in s.outputs):
             return torch.zeros_like(self.scale.spread)
         mixed = replace(self.staged, stages=tuple(changed.get(s.name, s) for s in self.staged.stages))
         fresh = {p.value for s in self.staged.stages if s.name in again for p in s.outputs}

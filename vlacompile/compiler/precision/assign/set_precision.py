@@ -49,8 +49,8 @@ from vlacompile.verify.metrics import compare
 @dataclass(frozen=True)
 class Precise:
     """staged: as the target's engine computes it. error, held_out: of the action, on the observations that it was
-    calibrated on and on others. simulated: {dialect: action error of the same choice on the others, where there are any,
-    layers alone}. facts: of outcome.facts. notes: what stays in fp32, what was rescaled."""
+    calibrated on and on others. simulated: {dialect: action error of the same choice on the others, where there are
+    any, layers alone}. facts: of outcome.facts. notes: what stays in fp32, what was rescaled."""
 
     staged: Staged
     assignment: Assignment
@@ -81,13 +81,15 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
     rewriters = {d: _rewriter(quantise, d) for d in DIALECTS}
     mine = rewriters[target.backend]
     measured = bool(seen.recorded) or not _may_be_static(recipe, staged, target.backend)
-    assignment = assign(staged, target, recipe, seen.deciding, seen.held, mine, progress, owners=owners, measured=measured)
+    assignment = assign(staged, target, recipe, seen.deciding, seen.held, mine, progress, owners=owners,
+                        measured=measured)
     layers = [x for s in staged.stages for x in layers_of(s)]
     carried = carried_out(assignment, layers, recipe, measured)
     require_carried_out(carried, assignment, recipe, policy.name, bool(seen.recorded))
     schemes = assignment.schemes
     progress("simulate other engines")
-    simulated = {d: max(Trial(staged, seen.held or seen.fitted, r).errors(schemes).tolist()) for d, r in rewriters.items()}
+    simulated = {d: max(Trial(staged, seen.held or seen.fitted, r).errors(schemes).tolist())
+                 for d, r in rewriters.items()}
     integer = {s.name: mine(s, _integer(schemes.get(s.name, {}))) for s in staged.stages}
     precise, said, halves = _with_halves(staged, integer, schemes, recipe, seen.deciding, progress)
     require_carried_out(halves, assignment, recipe, policy.name, bool(seen.recorded))
@@ -96,11 +98,14 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
     if limit is not None and errors[0] > limit:
         raise BudgetError("the precisions do not fit the budgets", where=f'policy "{policy.name}", recipe [precision]',
                           why=f"fp16 adds to what was chosen: error {limit:g} asked, {errors[0]:.4g} reachable",
-                          fix='allow a larger max_action_error, or base = "fp32"', reachable={"max_action_error": errors[0]})
-    told = facts((*halves, *carried), recorded=seen.recorded, generated=0 if seen.recorded else len(seen.fitted) + len(seen.held),
+                          fix='allow a larger max_action_error, or base = "fp32"',
+                          reachable={"max_action_error": errors[0]})
+    told = facts((*halves, *carried), recorded=seen.recorded,
+                 generated=0 if seen.recorded else len(seen.fitted) + len(seen.held),
                  static={d: static_layers(assignment, layers, d) for d in DIALECTS}, dialect=target.backend,
                  errors=tuple(errors), simulated=simulated, budget=limit)
-    return Precise(marked(precise, assignment, not told["uncalibrated"]), assignment, errors[0], errors[1] or 0.0, simulated,
+    return Precise(marked(precise, assignment, not told["uncalibrated"]), assignment, errors[0],
+                   errors[1] or 0.0, simulated,
                    told, (*seen.notes, *said, *quantise.said(schemes)))
 
 
@@ -114,9 +119,10 @@ def _may_be_static(recipe: PrecisionRecipe, staged: Staged, dialect: str) -> boo
 def _with_halves(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
                  observations: Sequence[Inputs], progress: Callable[[str], None]) \
         -> tuple[Staged, tuple[str, ...], tuple[Carried, ...]]:
-    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what was pinned and why; how much). Where the recipe
-    sets no budget, fp16 may move the action by as much as the integer layers themselves do: a last bit of fp16 turns many
-    numbers to their next step, and no pin but FP32 everywhere would turn them back (as `HalfLimits.quantised` for stages)."""
+    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what was pinned and why; how much).
+    Where the recipe sets no budget, fp16 may move the action by as much as the integer layers themselves do: a last bit
+    of fp16 turns many numbers to their next step, and no pin but FP32 everywhere would turn them back (as
+    `HalfLimits.quantised` for stages)."""
     lowered = replace(staged, stages=tuple(integer[s.name] for s in staged.stages))
     if recipe.base == "fp16":
         ruled = Pin("recipe", "a rule says fp32")
@@ -135,7 +141,8 @@ def _halved(half: HalfPolicy) -> Carried:
     before, after = sum(s.before for s in half.stages), sum(s.made.weights for s in half.stages)
     kinds = Counter(p.kind for s in half.stages for p in s.pins.values())
     return Carried("fp16", "operations", sum(s.made.nodes for s in half.stages), sum(s.of for s in half.stages),
-                   max(0, 2 * (before - after)), before, "left in fp32: " + ", ".join(f"{n} by {kind}" for kind, n in kinds.most_common()))
+                   max(0, 2 * (before - after)), before,
+                   "left in fp32: " + ", ".join(f"{n} by {kind}" for kind, n in kinds.most_common()))
 
 
 def _error(staged: Staged, precise: Staged, observations: Sequence[Inputs]) -> float:
@@ -191,9 +198,9 @@ class _Quantiser:
         return (stage, layers, self._ranges(stage, layers)), notes
 
     def _best_smoothing(self, stage: StageGraph) -> Method | None:
-        """None, the recipe's alpha, or the best alpha per value: what moves the stage's outputs least when all its layers
-        are in int8. Smoothing makes the rounding of activations smaller and that of weights larger, and which of them
-        counts is not seen in one layer."""
+        """None, the recipe's alpha, or the best alpha per value: what moves the stage's outputs least when all its
+        layers are in int8. Smoothing makes the rounding of activations smaller and that of weights larger, and which of
+        them counts is not seen in one layer."""
         schemes = {x.node: "int8" for x in layers_of(stage) if x.kind == "linear"}
         if not self.method.alpha or not schemes:
             return None

@@ -88,9 +88,10 @@ class HalfPolicy:
 
 
 def halve(staged: Staged, observations: Sequence[Inputs], limits: HalfLimits = HalfLimits(),
-          phase: Callable[[str], None] = lambda name: None, keep: Mapping[str, Mapping[str, Pin]] | None = None) -> HalfPolicy:
-    """The stages in fp16, within `limits` on `observations` (`choose_solver.calibration`). keep: {stage: nodes that stay
-    FP32 whatever the scan says}.
+          phase: Callable[[str], None] = lambda name: None,
+          keep: Mapping[str, Mapping[str, Pin]] | None = None) -> HalfPolicy:
+    """The stages in fp16, within `limits` on `observations` (`choose_solver.calibration`). keep: {stage: nodes that
+    stay FP32 whatever the scan says}.
 
     Raises PrecisionError, with the best that was reached, when so many rounds of repair are not enough.
     """
@@ -113,7 +114,8 @@ def halve(staged: Staged, observations: Sequence[Inputs], limits: HalfLimits = H
             best, best_errors = action, errors
         shares = {n: (AIM * allowed[n] / e) ** 2 for n, e in errors.items() if not e <= allowed[n]}
         shares = shares or check.share_to_keep(stages, action, AIM * limits.action)
-        if not any([repair.pin_worst(n, pins[n], extra[n], share, errors[n]) for n, share in shares.items()]):
+        pinned = [repair.pin_worst(n, pins[n], extra[n], share, errors[n]) for n, share in shares.items()]
+        if not any(pinned):
             break
     worst = max(best_errors, key=lambda n: best_errors[n] / allowed[n])
     raise PrecisionError(

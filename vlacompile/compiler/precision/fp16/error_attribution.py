@@ -3,8 +3,8 @@
 What fp16 rounds are weights and results. To first order the outputs move by the sum of J e over these, e what is
 rounded away and J the derivative of the outputs by it. The mean of (v J e)^2 over random v of unit variance is |J e|^2
 (Hutchinson 1990), and one backward pass gives v J for all nodes at once. An op without a derivative passes slopes on as
-they are (Bengio et al. 2013, "straight-through"); where no slope arrives, as behind an argmax, the outputs are looked at
-when what is rounded away is taken away. Must not know pins.
+they are (Bengio et al. 2013, "straight-through"); where no slope arrives, as behind an argmax, the outputs are looked
+at when what is rounded away is taken away. Must not know pins.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def influence(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[
 
 def _moved(slopes: list, errors: list[torch.Tensor]) -> float:
     """0 where a slope is none: the quotient of two numbers that became 0."""
-    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors) if s is not None)
+    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors, strict=True) if s is not None)
     return moved if math.isfinite(moved) else 0.0
 
 
@@ -127,7 +127,8 @@ class _Tape(Interpreter):
         with torch.no_grad():
             values = tensors(result)
             stored = [_finite(self._narrow(n, t).double() - t.double()) for t in values]
-            weighed = [_finite(a.double() - b.double()) for a, b in zip(tensors(self._with_half_weights(n)), values)]
+            weighed = [_finite(a.double() - b.double())
+                       for a, b in zip(tensors(self._with_half_weights(n)), values, strict=False)]
         zeros = tuple(torch.zeros_like(t, requires_grad=True) for t in values)
         self.rows.append(_Row(n.name, zeros, weighed, stored))
         moved = tuple(t + z for t, z in zip(values, zeros, strict=True))
@@ -157,7 +158,7 @@ class _Tape(Interpreter):
     def _with_half_weights(self, n: Node):
         if not any(i.op == "get_attr" and is_f32(i) for i in n.all_input_nodes):
             return ()
-        read = lambda i: self._narrow(i, self.env[i]) if i.op == "get_attr" and is_f32(i) else self.env[i]  # noqa: E731
+        read = lambda i: self._narrow(i, self.env[i]) if i.op == "get_attr" and is_f32(i) else self.env[i]
         return n.target(*map_arg(n.args, read), **map_arg(n.kwargs, read))
 
 

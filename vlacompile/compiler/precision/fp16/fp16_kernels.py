@@ -54,9 +54,9 @@ def lost_number(node: Node, masked: bool) -> float | None:
     lost: list[float] = []
 
     def look(a):
-        if isinstance(a, float) and a not in (float("inf"), float("-inf")) and not (masked and a < MASKED):
-            if abs(a) > LARGEST or abs(float(torch.tensor(a).half()) - a) > 4 * ROUNDOFF * abs(a):
-                lost.append(a)
+        if (isinstance(a, float) and a not in (float("inf"), float("-inf")) and not (masked and a < MASKED)
+                and (abs(a) > LARGEST or abs(float(torch.tensor(a).half()) - a) > 4 * ROUNDOFF * abs(a))):
+            lost.append(a)
         return a
 
     map_aggregate((node.args, node.kwargs), look)

@@ -128,7 +128,8 @@ class _Pinner:
             self.pin(node, "unknown", "no fp16 kernel of this op is known")
             return
         if is_norm(node):
-            return self.pin(node, "norm", f"adds up squares to {row.partial:.3g}")
+            self.pin(node, "norm", f"adds up squares to {row.partial:.3g}")
+            return
         if bad := self._unstorable(node):
             self.pin(node, *bad)
         number = lost_number(node, node.name in self.masked)
@@ -143,7 +144,8 @@ class _Pinner:
                      f"{min(1.0, row.terms * ROUNDOFF):.0%}")
 
     def _divided_by(self, node: Node, why: str) -> None:
-        """What is guarded by a number that fp16 has not is divided in FP32: on inputs of zeros it is all that is left."""
+        """What is guarded by a number that fp16 has not is divided in FP32: on inputs of zeros it is all that is
+        left."""
         for user in node.users:
             if moves(user) or packet(user) in _SMALL_STAYS:
                 self.pin(user, "reads", why)
@@ -167,7 +169,7 @@ class _Pinner:
         """A norm that is written out: a reduction of squares, a root, and what it scales."""
         square = node.args[0] if node.args else None
         if is_reduction(node) and squares(square):
-            small = [m for m in _ahead(node, lambda m: is_pointwise(m) and _size(m) == _size(node))]
+            small = list(_ahead(node, lambda m: is_pointwise(m) and _size(m) == _size(node)))
             if not any(is_root(m) for m in small):
                 return
             why = f"a norm that is written out: squares up to {self.rows[square.name].largest:.3g}"

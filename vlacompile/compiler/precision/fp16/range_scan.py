@@ -180,7 +180,7 @@ def largest_logit(x: torch.Tensor, dim: int) -> float:
 
 def _logits(node: Node, args, kwargs) -> torch.Tensor:
     names = [a.name for a in node.target._schema.arguments]
-    bound = dict(zip(names, args)) | kwargs
+    bound = dict(zip(names, args, strict=False)) | kwargs
     q, k, mask = bound["query"], bound["key"], bound.get("attn_mask")
     if k.shape[-3] != q.shape[-3]:  # grouped queries
         k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)

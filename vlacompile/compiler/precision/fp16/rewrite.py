@@ -76,7 +76,7 @@ class _Halver:
             self._make(node, (source, node.args[1]), {}, source.meta["val"][node.args[1]])
             return
         half = self._halves(node)
-        read = lambda n: self._read(n, F16 if half else F32)  # noqa: E731
+        read = lambda n: self._read(n, F16 if half else F32)
         args, kwargs = map_arg(node.args, read), dict(map_arg(node.kwargs, read))
         if half and is_cast(node) and is_f32(node.args[0]) and set(node.kwargs) <= {"dtype"}:
             self.made[node] = args[0]  # it is in fp16 already
@@ -89,10 +89,11 @@ class _Halver:
             self._hide(node, args)
 
     def _hide(self, node: Node, args: tuple) -> None:
-        """Logits that a mask was added to are the mask's number where they do not count, not near it: a row of nothing but
-        such logits is one of equal ones, as f32 has it, in whatever type an engine adds. fp16 rounds them to that; sums in
-        f32 keep the difference of numbers that are not meant to be read."""
-        masks = [new for old, new in zip(node.args, args) if isinstance(old, Node) and old.name in self.masked]
+        """Logits that a mask was added to are the mask's number where they do not count, not near it: a row of nothing
+        but such logits is one of equal ones, as f32 has it, in whatever type an engine adds. fp16 rounds them to that;
+        sums in f32 keep the difference of numbers that are not meant to be read."""
+        masks = [new for old, new in zip(node.args, args, strict=True) if isinstance(old, Node)
+                 and old.name in self.masked]
         if len(masks) != 1 or len(args) != 2:
             return
         mask = masks[0]
@@ -107,8 +108,8 @@ class _Halver:
         self.made[node] = kept
 
     def _even_rows(self, node: Node, args: tuple) -> tuple:
-        """A row of nothing but masked logits is one of equal ones in f32, whose mask is so large that nothing is left of a
-        logit beside it: in fp16 its query is zero, which makes them equal beside any mask."""
+        """A row of nothing but masked logits is one of equal ones in f32, whose mask is so large that nothing is left
+        of a logit beside it: in fp16 its query is zero, which makes them equal beside any mask."""
         mask = node.args[3] if is_attention(node) and len(node.args) > 3 else None
         if not isinstance(mask, Node) or mask.name not in self.masked:
             return args
@@ -219,8 +220,8 @@ def with_f32_sums(stage: StageGraph) -> StageGraph:
                     else:
                         widened[new[n]] = graph.call_function(_ATEN._to_copy.default, (new[n],), {"dtype": F32})
                 widened[new[n]].meta["val"] = n.meta["val"].to(F32)
-        copy.args = map_arg(copy.args, lambda n: widened.get(n, n))
-        copy.kwargs = map_arg(copy.kwargs, lambda n: widened.get(n, n))
+        copy.args = map_arg(copy.args, lambda n, of=widened: of.get(n, n))
+        copy.kwargs = map_arg(copy.kwargs, lambda n, of=widened: of.get(n, n))
         copy.meta = {**copy.meta, "val": _typed(node.meta["val"], F32)}
         if isinstance(node.meta["val"], torch.Tensor):
             new[node] = _rounded(graph, copy, node.meta["val"])

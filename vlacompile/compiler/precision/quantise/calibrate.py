@@ -33,8 +33,8 @@ class InputSamples:
     rows: f32[R,K], drawn from all without repetition; none of a convolution. count: rows in all.
     mean, mean_square, peak: f32[K], exact, per feature or channel; peak of the magnitude.
     taps: of a convolution f32[K,kernel...]: the mean of what each weight is multiplied with, padding included.
-    edges: magnitudes on observations at the edges of what bytes, ids and masks can be, which count for ranges alone: they
-    are possible, not usual. None: there were none.
+    edges: magnitudes on observations at the edges of what bytes, ids and masks can be, which count for ranges alone:
+    they are possible, not usual. None: there were none.
     """
 
     rows: torch.Tensor
@@ -132,7 +132,8 @@ def collect(stage: StageGraph, calls: Iterable[Call], *, layers: Iterable[str] |
 
     A call that is the same as an earlier one counts once: most observations of an instruction bring no new text.
     layers: node names; None: all linears and convolutions. rows: kept at most of each, fewer where all together
-    would be over BYTES. edges: calls of which ranges alone are kept. Deterministic in `seed`. Raises CalibrationError when a layer reads NaN or infinity.
+    would be over BYTES. edges: calls of which ranges alone are kept. Deterministic in `seed`. Raises CalibrationError
+    when a layer reads NaN or infinity.
     """
     calls = tuple({_digest(args): args for args in calls}.values())
     chosen = {x.node for x in layers_of(stage) if x.kind != "embedding"}
@@ -251,7 +252,7 @@ class _OfConvolution(_Collector):
         weight = node.args[1].meta["val"]
         super().__init__(node.args[0].meta["val"].shape[1], 1)
         self.kernel = tuple(weight.shape[2:])
-        options = dict(zip(("stride", "padding", "dilation"), node.args[3:6])) | node.kwargs
+        options = dict(zip(("stride", "padding", "dilation"), node.args[3:6], strict=False)) | node.kwargs
         self.stride, self.padding, self.dilation = (
             _per_dim(options.get(name, default), len(self.kernel))
             for name, default in (("stride", 1), ("padding", 0), ("dilation", 1)))

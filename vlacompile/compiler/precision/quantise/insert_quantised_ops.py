@@ -28,7 +28,8 @@ DIALECTS = ("onnxruntime", "tensorrt")
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def lower(stage: StageGraph, layers: Mapping[str, QuantisedLayer], dialect: str, ranges: Ranges | None = None) -> StageGraph:
+def lower(stage: StageGraph, layers: Mapping[str, QuantisedLayer], dialect: str,
+          ranges: Ranges | None = None) -> StageGraph:
     """layers: {node of the stage's graph: what it becomes}. ranges: of `values_to_range`, by node."""
     if not layers:
         return stage
@@ -46,9 +47,9 @@ def values_to_range(stage: StageGraph, convolutions: frozenset[str]) -> frozense
     found = {end_of(nodes[c]) for c in convolutions}
     for node in stage.graph.nodes:
         operands = [a for a in node.args if isinstance(a, Node)]
-        if node.target is _ATEN.add.Tensor and len(operands) == 2 and all(a in found for a in operands):
-            if any(u.name in convolutions or end_of(u) in found for u in node.users):
-                found.add(end_of(node))
+        if (node.target is _ATEN.add.Tensor and len(operands) == 2 and all(a in found for a in operands)
+                and any(u.name in convolutions or end_of(u) in found for u in node.users)):
+            found.add(end_of(node))
     return frozenset(n.name for n in found)
 
 
@@ -138,7 +139,8 @@ class _Lowering:
     def _static_linear(self, node: Node, weight: str, layer: QuantisedLayer, x: Node, bias: Node | None) -> Node:
         if layer.scheme == "int8":
             x = self._held(x, layer.low, layer.high)
-        q, scale = self._constant(weight, layer.scheme, layer.q.T), self._constant(weight, "scale", layer.scale.T if layer.block else layer.scale)
+        q = self._constant(weight, layer.scheme, layer.q.T)
+        scale = self._constant(weight, "scale", layer.scale.T if layer.block else layer.scale)
         axis = 0 if layer.block else 1
         w = self._emit(OPS.dequantise.default, (q, scale, axis, layer.block), node)
         y = self._emit(_ATEN.matmul.default, (x, w), node)
@@ -206,7 +208,8 @@ class _Lowering:
                               (self._constant(weight, "int4", packed), scale, ids, layer.block), node)
         rows = self._emit(node.target, (self._constant(weight, "int8", layer.q), ids), node)
         steps = self._emit(node.target, (self._constant(weight, "scale", layer.scale[:, None]), ids), node)
-        return self._emit(_ATEN.mul.Tensor, (self._emit(_ATEN._to_copy.default, (rows,), node, dtype=torch.float32), steps),
+        return self._emit(_ATEN.mul.Tensor,
+                          (self._emit(_ATEN._to_copy.default, (rows,), node, dtype=torch.float32), steps),
                           node)
 
     def _held(self, value: Node, low: float, high: float) -> Node:
@@ -242,7 +245,8 @@ class _Lowering:
 def _adds_zeros(node: Node) -> bool:
     if node.target is _ATEN.constant_pad_nd.default:
         return node.args[2:] in ((), (0,), (0.0,))
-    return node.target is _ATEN.pad.default and node.args[2:] in ((), ("constant",), ("constant", None), ("constant", 0.0))
+    return node.target is _ATEN.pad.default and node.args[2:] in ((), ("constant",), ("constant", None),
+                                                                  ("constant", 0.0))
 
 
 def half_steps(scale: torch.Tensor) -> torch.Tensor:
@@ -251,8 +255,8 @@ def half_steps(scale: torch.Tensor) -> torch.Tensor:
 
 
 def with_half_scales(layer: QuantisedLayer) -> QuantisedLayer:
-    """The layer with scales that fp16 holds exactly, so that TensorRT can dequantise to fp16 within the product: one that
-    dequantises to FP32 and converts is none that it fuses."""
+    """The layer with scales that fp16 holds exactly, so that TensorRT can dequantise to fp16 within the product: one
+    that dequantises to FP32 and converts is none that it fuses."""
     scale = half_steps(layer.scale)
     ratio = layer.scale / scale
     wide = ratio.repeat_interleave(layer.block, 1)[:, : layer.q.shape[1]] if layer.block else \

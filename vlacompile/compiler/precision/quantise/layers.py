@@ -54,8 +54,8 @@ class Layer:
 class QuantisedLayer:
     """What a layer is computed from instead: y = x @ (q * scale).T + bias.
 
-    scheme: a key of LIMITS. q: int8, as the weight is laid out. block: 0: one scale per row of the weight, scale f32[N];
-    else one per `block` numbers along K, scale f32[N,ceil(K/block)].
+    scheme: a key of LIMITS. q: int8, as the weight is laid out. block: 0: one scale per row of the weight, scale
+    f32[N]; else one per `block` numbers along K, scale f32[N,ceil(K/block)].
     bias: f32[N], with what the quantisation moved on average taken out; None: as it was.
     low, high: what x was on calibration observations, clipped as the calibrator says.
     """

@@ -47,7 +47,8 @@ def conv_int8(x: Tensor, x_scale: float, weight: Tensor, scale: Tensor, bias: Te
 
 
 @custom_op("vlacompile::add_int8", mutates_args=())
-def add_int8(a: Tensor, b: Tensor, a_scale: float, a_zero: int, b_scale: float, b_zero: int, y_scale: float, y_zero: int,
+def add_int8(a: Tensor, b: Tensor, a_scale: float, a_zero: int, b_scale: float, b_zero: int, y_scale: float,
+             y_zero: int,
              low: float, high: float) -> Tensor:
     """a + b of two values held in u8, clipped to low..high and held in u8 again. (com.microsoft QLinearAdd, with fused
     multiplications and additions.)"""

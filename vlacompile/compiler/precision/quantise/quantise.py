@@ -21,7 +21,8 @@ from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.recipe.quantisation_methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
 
-REACH = 4.0  # edges widen a range so many times at the most: white frames that are far outside clip, others lose two bits
+# edges widen a range so many times at the most: white frames that are far outside clip, others lose two bits
+REACH = 4.0
 _SMALLEST = torch.finfo(torch.float32).tiny * 256
 
 
@@ -100,11 +101,11 @@ def _check(stage: StageGraph, layer: Layer | None, name: str, scheme: str, sampl
         raise ConfigError("a convolution in int4", where=where, why="no engine has a kernel for it", fix='use "int8"')
     if layer.kind != "embedding" and name not in samples.inputs:
         raise ConfigError("no samples of what this layer reads", where=where,
-                          why=f"{len(samples.inputs)} layers of stage \"{samples.stage}\" were calibrated",
+                          why=f'{len(samples.inputs)} layers of stage "{samples.stage}" were calibrated',
                           fix="collect(stage, calls) for the graph that is quantised")
 
 
-def _bias(stage: StageGraph, node: Node) -> torch.Tensor | None | Node:
+def _bias(stage: StageGraph, node: Node) -> torch.Tensor | Node | None:
     """The layer's bias; None: it has none; a node: it is computed, and stays."""
     if KINDS[node.target][0] == "embedding":
         return None
@@ -112,7 +113,7 @@ def _bias(stage: StageGraph, node: Node) -> torch.Tensor | None | Node:
     return stage.constants[bias.target] if isinstance(bias, Node) and bias.op == "get_attr" else bias
 
 
-def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | None | Node, samples: InputSamples | None,
+def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | Node | None, samples: InputSamples | None,
                    scheme: str, method: Method, spread: torch.Tensor | None = None) -> QuantisedLayer:
     """samples: None of an embedding alone. bias: a node where it is no constant: it is not corrected then. spread: for
     GPTQ, of these samples (spread_of)."""

@@ -245,7 +245,7 @@ def _best(found: Division, ways: list[Callable[[Division], None]]) -> bool:
 def _factor(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool:
     """mul: one factor is divided; div: what is divided already."""
     operands = [a for a in node.args[:2] if isinstance(a, Node)]
-    if len(operands) == 2 and operands[0] is operands[1] or len(node.args) > 2 or node.kwargs:
+    if (len(operands) == 2 and operands[0] is operands[1]) or len(node.args) > 2 or node.kwargs:
         return False
     if node.target in (_ATEN.div.Tensor, _ATEN.div.Scalar):
         operands = [node.args[0]] if isinstance(node.args[0], Node) else []

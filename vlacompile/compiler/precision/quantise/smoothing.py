@@ -68,8 +68,8 @@ def migrate(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str]
             continue
         notes.append(f"{where}: {division.free()} of {len(divisors)} channels rescaled, alpha {alpha:g}, "
                      f"error {before:.3g} -> {after:.3g}")
-        _add_factors(factors, readers.every, division.edits, divisors)
-    return Migrated(_rewrite(stage, factors) if factors else stage, tuple(notes))
+        add_factors(factors, readers.every, division.edits, divisors)
+    return Migrated(rescaled(stage, factors) if factors else stage, tuple(notes))
 
 
 def _readers(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str], method: Method) \
@@ -158,7 +158,7 @@ def _round_activation(x: torch.Tensor, peak: float, method: Method) -> torch.Ten
     return (x / scale).round_().clamp_(-LEVELS, LEVELS).mul_(scale)
 
 
-def _add_factors(factors: Factors, readers: tuple[Node, ...], edits: Mapping[tuple[Node, int], torch.Tensor],
+def add_factors(factors: Factors, readers: tuple[Node, ...], edits: Mapping[tuple[Node, int], torch.Tensor],
                  divisors: torch.Tensor) -> None:
     inverse = torch.cat([torch.ones(1, dtype=torch.float64), 1 / divisors.double()])
     for place, labels in edits.items():
@@ -167,7 +167,7 @@ def _add_factors(factors: Factors, readers: tuple[Node, ...], edits: Mapping[tup
         factors[node, 1] = factors.get((node, 1), 1.0) * divisors.double()
 
 
-def _rewrite(stage: StageGraph, factors: Factors) -> StageGraph:
+def rescaled(stage: StageGraph, factors: Factors) -> StageGraph:
     """The stage with a constant of its own at every argument position that has a factor."""
     graph, copies, constants = Graph(), {}, dict(stage.constants)
 

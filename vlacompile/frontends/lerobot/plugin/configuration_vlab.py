@@ -17,8 +17,8 @@ ENVIRONMENT, NOISE = "observation.environment_state", ("normal", "uniform")
 class VlabConfig(PreTrainedConfig):
     """bundle: NAME.vlab. checkpoint: LeRobot checkpoint directory whose tokenizer turns the task into tokens; empty for
     the bundle's own, and for a policy that takes none. threads: of the engine, 0 for its own choice. noise: "normal" or
-    "uniform", what a policy samples from; seed: of that, or None. backbone: of a bundle with several; empty for the first.
-    Raises ConfigError, and BundleError for what is no
+    "uniform", what a policy samples from; seed: of that, or None. backbone: of a bundle with several; empty for the
+    first. Raises ConfigError, and BundleError for what is no
     bundle."""
 
     bundle: str = ""
