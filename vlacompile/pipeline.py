@@ -35,14 +35,14 @@ class Intermediate(Protocol):
 
 
 def build(source: Policy | str | Path | Several, target: str = "host", recipe: str | None = None,
-          out: str | Path | None = "policy.vlab", *, instructions: tuple[str, ...] = (), only_instructions: bool = False,
-          progress: Progress = silent) -> Bundle:
+          out: str | Path | None = "policy.vlab", *, instructions: tuple[str, ...] = (),
+          only_instructions: bool = False, progress: Progress = silent) -> Bundle:
     """Compile a policy into a bundle, replay it through libvlart, and put it at `out`.
 
     source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or
-    .toml paths. out: None: the policy's name + .vlab. instructions: texts that are known beforehand; what the stages make
-    of them is stored. only_instructions: no other text will come, so that the stages of the text alone and its tokenizer
-    leave the bundle. progress: called with a line for each thing that is done, "phase: what", as it begins.
+    .toml paths. out: None: the policy's name + .vlab. instructions: texts that are known beforehand; what the stages
+    make of them is stored. only_instructions: no other text will come, so that the stages of the text alone and its
+    tokenizer leave the bundle. progress: called with a line for each thing that is done, "phase: what", as it begins.
     Raises a VlaError subclass that knows its phase; nothing half-written stays behind.
     """
     inputs = read_inputs(source, target, recipe, out, instructions=instructions, only_instructions=only_instructions,
@@ -73,8 +73,8 @@ def run(inputs: Inputs, progress: Progress = silent) -> Iterator[tuple[Phase, In
     yield Phase.PUBLISH, publish(inputs, assembled, progress=progress)
 
 
-def plan(source: Policy | str | Path | Several, target: str = "host", recipe: str | None = None, *, weights: bool = True,
-         progress: Progress = silent) -> Account:
+def plan(source: Policy | str | Path | Several, target: str = "host", recipe: str | None = None, *,
+         weights: bool = True, progress: Progress = silent) -> Account:
     """Compile as far as the stages, emit nothing, and say where the policy's weights and work went.
 
     weights: False works with shapes alone and reads no weights, for policies of any size.
@@ -83,9 +83,9 @@ def plan(source: Policy | str | Path | Several, target: str = "host", recipe: st
     return _account(*_staged_whole(read_inputs(source, target, recipe, weights=weights, progress=progress), progress))
 
 
-def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: str | None = None, *, weights: bool = True,
-                  instructions: int | None = None, swap_mb: float = 0.0, progress: Progress = silent) \
-        -> tuple[Account, Fit]:
+def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: str | None = None, *,
+                  weights: bool = True, instructions: int | None = None, swap_mb: float = 0.0,
+                  progress: Progress = silent) -> tuple[Account, Fit]:
     """plan(), and whether and how the policy fits a board's memory: modelled, nothing is run on a board.
 
     target: one with a board. instructions: how many are known beforehand; None: any may come. swap_mb: 1e6 bytes that

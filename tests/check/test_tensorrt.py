@@ -25,7 +25,7 @@ from vlacompile.check.compile import Refusal, compile_stage
 from vlacompile.check.rtx_log import read_log
 from vlacompile.check.tensorrt import BundleCheck, check_bundle, judge
 from vlacompile.cli.main import main
-from vlacompile.compiler.emit.onnx.for_tensorrt import cast_bytes_first, dequantise_to_half, own_dequantisations
+from vlacompile.compiler.emit.onnx.for_tensorrt import cast_bytes_first, dequantise_to_fp16, own_dequantisations
 from vlacompile.compiler.emit.onnx.onnx_stage import source_line
 from vlacompile.errors import EmitError, ParityError, RuntimeFailure
 
@@ -86,7 +86,8 @@ def _rewritten(bundle: vc.Bundle, out: Path, change) -> vc.Bundle:
     weights = bytearray(contents["stages/weights.bin"])
     change(weights)
     contents["stages/weights.bin"] = bytes(weights)
-    return write_bundle(out, with_files(bundle.plan, contents), contents, bundle.manifest["provenance"], lambda path: None)
+    plan = with_files(bundle.plan, contents)
+    return write_bundle(out, plan, contents, bundle.manifest["provenance"], lambda path: None)
 
 
 def test_the_stand_in_fails_where_a_weight_is_wrong(on_board, tmp_path, capsys):
@@ -143,7 +144,7 @@ def _dequantised(path: Path, scale: float, products: int) -> ir.Model:
 
 def test_a_dequantisation_gives_fp16_itself_where_its_scale_is_exact(tmp_path):
     exact, other = (_dequantised(tmp_path / f"{i}.onnx", s, 1) for i, s in enumerate((0.25, 0.1)))
-    dequantise_to_half(exact), dequantise_to_half(other)
+    dequantise_to_fp16(exact), dequantise_to_fp16(other)
     assert [n.op_type for n in exact.graph] == ["DequantizeLinear", "MatMul"]
     assert [n.op_type for n in other.graph] == ["DequantizeLinear", "Cast", "MatMul"]
 
@@ -156,7 +157,7 @@ def test_a_weight_that_is_wanted_in_both_types_keeps_both(tmp_path):
     path = write(tmp_path / "m.onnx", nodes, [("x", 10, [4, 8])], [("y", 10, [4, 8]), ("z", 1, [8, 8])],
                  [weight("q", 8, 8, dtype=np.int8), scalar("s", 0.25, np.float32)])
     model = ir.from_proto(onnx.shape_inference.infer_shapes(onnx.load(path)))
-    dequantise_to_half(model)
+    dequantise_to_fp16(model)
     types = {n.name: n.outputs[0].dtype for n in model.graph if n.op_type == "DequantizeLinear"}
     assert types == {"dq": ir.DataType.FLOAT, "dq__f16": ir.DataType.FLOAT16}
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
@@ -164,7 +165,7 @@ def test_a_weight_that_is_wanted_in_both_types_keeps_both(tmp_path):
 
 def test_every_product_has_a_dequantisation_of_its_own(tmp_path):
     model = _dequantised(tmp_path / "m.onnx", 0.25, 3)
-    dequantise_to_half(model)
+    dequantise_to_fp16(model)
     own_dequantisations(model)
     read = [n.inputs[1].producer() for n in model.graph if n.op_type == "MatMul"]
     assert len(set(read)) == 3 and len({d.inputs[0].name for d in read}) == 3

@@ -77,7 +77,8 @@ def test_build_prints_progress_then_one_table(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("build", TINY, "-o", "here.vlab")
     assert code == 0 and (tmp_path / "here.vlab" / "plan.bin").is_file()
-    for phase in ("read-inputs: load the policy", "capture: trace the inference function", "find-stages: rewrite", "publish: replay"):
+    for phase in ("read-inputs: load the policy", "capture: trace the inference function", "find-stages: rewrite",
+                  "publish: replay"):
         assert phase in err
     assert "stage" in out and "depends on" in out and "parity   action: max_abs" in out
     assert "bundle   here.vlab" in out

@@ -98,10 +98,10 @@ def test_a_bundle_that_was_not_written_is_not_pointed_to(tmp_path, monkeypatch):
 
     honest = phase.emit_onnx
 
-    def emit(stage, dialect="onnxruntime", halves=False):
+    def emit(stage, dialect="onnxruntime", fp16_weights=False):
         return honest(replace(stage, constants={n: t * 1.01 if t.is_floating_point() else t
                                                 for n, t in stage.constants.items()}),
-                      dialect, halves)
+                      dialect, fp16_weights)
 
     monkeypatch.setattr(phase, "emit_onnx", emit)
     with pytest.raises(ParityError) as raised:

@@ -338,7 +338,7 @@ def test_recipe_and_target_errors_name_the_nearest(tmp_path):
 
 def test_policies_that_do_not_fit_together_are_refused():
     state = {"state": torch.randn(1, 2, 3)}
-    observe = lambda state: {"action": state}  # noqa: E731
+    observe = lambda state: {"action": state}
     with pytest.raises(SourceError, match="different inputs"):
         vc.Policy("p", observe, {}, state)
     with pytest.raises(SourceError, match="not an update class") as caught:

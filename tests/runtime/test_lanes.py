@@ -117,7 +117,8 @@ def test_a_source_is_written_in_the_session_of_its_clock(bundle, lane, name):
 def test_what_is_too_old_is_refused(bundle, tmp_path):
     plan = replace(bundle.plan, lanes=tuple(replace(x, max_age_ms=80) for x in bundle.plan.lanes))
     files = {f.path: (bundle.path / f.path).read_bytes() for f in bundle.plan.files}
-    short = write_bundle(tmp_path / "short.vlab", with_files(plan, files), files, {"outputs": ["action"]}, lambda path: None)
+    plan = with_files(plan, files)
+    short = write_bundle(tmp_path / "short.vlab", plan, files, {"outputs": ["action"]}, lambda path: None)
     with vc.Lanes(short.path, threads=1) as lanes:
         think(lanes["slow"], drawn(0))
         act(lanes.control, drawn(1))

@@ -8,7 +8,7 @@ import torch
 
 import vlacompile as vc
 from vlacompile.verify.metrics import Metrics, compare
-from vlacompile.verify.tolerances import ROUNDING_SHARE, TWINS, tolerance, usually, within_precision
+from vlacompile.verify.tolerances import ROUNDING_SHARE, DISTURBED, tolerance, usually, within_precision
 
 MASK = np.array([0.0, -np.inf, 2.0, -np.inf])
 
@@ -83,8 +83,8 @@ def test_errors_that_add_up_are_allowed_by_all_three_metrics_or_none(share):
     """What a precision moves a vector by, and what two right engines may be apart, may lie in one direction."""
     want, aside = np.zeros(64, np.float32), np.zeros(64, np.float32)
     want[0], aside[1] = 1.0, 1.0
-    moved, twins = (compare(want + r * aside, want) for r in (0.02, 0.01))
-    limit = within_precision(Metrics(0.0, 0.0, 1.0), moved, twins)
-    allowed = ROUNDING_SHARE * 0.02 + TWINS * 0.01
+    moved, disturbed = (compare(want + r * aside, want) for r in (0.02, 0.01))
+    limit = within_precision(Metrics(0.0, 0.0, 1.0), moved, disturbed)
+    allowed = ROUNDING_SHARE * 0.02 + DISTURBED * 0.01
     got = compare(want + np.float32(share * allowed) * aside, want)
     assert (got.rel_l2 <= limit.rel_l2) == (got.cosine >= limit.cosine) == (share < 1)

@@ -41,14 +41,16 @@ next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
 
 def add_arguments(parser) -> None:
     parser.add_argument("source", metavar="SOURCE", nargs="+",
-                        help="package.module:factory, an .onnx file, or a checkpoint directory; NAME=SOURCE for each of several")
+                        help="package.module:factory, an .onnx file, or a checkpoint directory; NAME=SOURCE for each "
+                             "of several")
     parser.add_argument("--target", "-t", default="host", metavar="T",
                         help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
     parser.add_argument("--recipe", "-r", default="default", metavar="R",
                         help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
     parser.add_argument("--out", "-o", metavar="OUT", help="the bundle to write (default: the policy's name + .vlab)")
     parser.add_argument("--instructions", metavar="FILE",
-                        help="texts that are known beforehand, one per line: what the stages compute of them is stored in the bundle")
+                        help="texts that are known beforehand, one per line: what the stages compute of them is "
+                             "stored in the bundle")
     parser.add_argument("--only-instructions", action="store_true",
                         help="no other text will come: the stages of the text alone leave the bundle")
     parser.add_argument("--stop-after", choices=PHASES, default=LAST, metavar="PHASE",
@@ -121,7 +123,7 @@ def _print(console: Console, bundle) -> None:
     _print_precision(console, bundle)
     for v in report.values:
         if v.level == "chunk":
-            console.print(f'parity   {v.value}: max_abs {v.worst.max_abs:.2g}, rel L2 {v.worst.rel_l2:.2g}, '
+            console.print(f"parity   {v.value}: max_abs {v.worst.max_abs:.2g}, rel L2 {v.worst.rel_l2:.2g}, "
                           f"cosine {v.worst.cosine:.7f}")
     console.print(f"         libvlart against PyTorch, worst of {report.frames} frames", soft_wrap=True)
     if report.stand_in:

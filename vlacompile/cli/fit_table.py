@@ -21,7 +21,7 @@ def print_fit(console: Console, fit) -> None:
         owner = s.stage == s.engine
         table.add_row(s.stage, s.scheme, mb(s.weights) if owner else "",
                       mb(s.activations) if owner else "", mb(s.outputs), mb(s.build) if owner and s.build else "",
-                      HEADS[s.residency] if owner else "twin")
+                      HEADS[s.residency] if owner else "shared")
     console.print(table)
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(justify="right", no_wrap=True)

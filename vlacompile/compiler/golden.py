@@ -204,16 +204,16 @@ def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...
     """The same frames with what the stages compute in their precision, and how far another engine may be from it (see
     verify/tolerances.py). What the policy gave in full precision stays beside it. masks: values that only say what
     counts, which a precision does not move by ending sooner."""
-    got, *twins = ([{n: v[n].contiguous().numpy() for n in f.expects} for v, f in zip(values, frames, strict=True)]
-                   for values in (frame_values(precise, frames, seed) for seed in (None, *range(DISTURBED_RUNS))))
+    got, *runs = ([{n: v[n].contiguous().numpy() for n in f.expects} for v, f in zip(values, frames, strict=True)]
+                  for values in (frame_values(precise, frames, seed) for seed in (None, *range(DISTURBED_RUNS))))
     found = []
     for i, frame in enumerate(frames):
         expects, references = {}, {}
         for name, expected in frame.expects.items():
             seen = (lambda x: saturated(torch.from_numpy(x)).numpy()) if name in masks else lambda x: x
             mine, want, apart = seen(got[i][name]), seen(expected.array), Metrics(0.0, 0.0, 1.0)
-            for twin in twins:
-                apart = apart.worst(compare(seen(twin[i][name]), mine))
+            for run in runs:
+                apart = apart.worst(compare(seen(run[i][name]), mine))
             full = tolerance(dtype_name(want.dtype.str), "stage").limit(want) if name in masks else expected.limit
             if not np.isfinite(mine).all() and np.isfinite(want).all():
                 raise PrecisionError(

@@ -28,9 +28,9 @@ PACKAGES = ("vlacompile", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime
 
 @dataclass(frozen=True)
 class Assembled:
-    """plan, contents: of the bundle, {path in it: bytes}. local: the same as this machine's processor runs them, where the
-    bundle holds stages compiled for another; None: it runs the bundle itself. provenance: what the bundle is a function of.
-    frames, known: what a replay must give."""
+    """plan, contents: of the bundle, {path in it: bytes}. local: the same as this machine's processor runs them, where
+    the bundle holds stages compiled for another; None: it runs the bundle itself. provenance: what the bundle is a
+    function of. frames, known: what a replay must give."""
 
     plan: Plan
     contents: Mapping[str, bytes] = field(repr=False)
@@ -45,14 +45,15 @@ class Assembled:
 
 
 @phase(Phase.ASSEMBLE)
-def assemble(inputs: Inputs, verified: Verified, precise: Precise, emitted: Emitted, *, progress: Progress) -> Assembled:
+def assemble(inputs: Inputs, verified: Verified, precise: Precise, emitted: Emitted, *,
+             progress: Progress) -> Assembled:
     """Raises ConfigError where what the recipe wants of lanes, actions or guards does not fit the policy."""
     progress("lay out the bundle")
     policy, frames = inputs.policy, precise.frames
     known = compile_instructions(inputs.spoken, precise.staged, frames[0])
     texts = () if inputs.only_spoken else inputs.texts
-    parts = Parts(precise.engines, emitted.compiled.files, policy.decoder, policy.guidance, policy.calibration, texts, known,
-                  frames_bytes(list(frames)))
+    parts = Parts(precise.engines, emitted.compiled.files, policy.decoder, policy.guidance, policy.calibration, texts,
+                  known, frames_bytes(list(frames)))
     made = put_together(precise.staged, emitted.onnx, inputs.target, precise.recipe, parts)
     local = None
     if emitted.compiled.local:  # this machine cannot run the target's

@@ -29,8 +29,8 @@ from vlacompile.vocabulary import COMPILED
 @dataclass(frozen=True)
 class Precise:
     """staged: as the engines compute it. engines: {stage: backend}, "library" where only what the stage makes of known
-    instructions is kept. recipe: with what a board's memory asked for. frames: golden frames in that precision. facts: of
-    the manifest (compiler/precision/assign/outcome.py); None: everything stays as it was written."""
+    instructions is kept. recipe: with what a board's memory asked for. frames: golden frames in that precision. facts:
+    of the manifest (compiler/precision/assign/outcome.py); None: everything stays as it was written."""
 
     staged: Staged
     engines: Mapping[str, str]
@@ -75,8 +75,8 @@ def choose_precision(inputs: Inputs, verified: Verified, *, progress: Progress) 
 
 
 def engines_of(inputs: Inputs, staged: Staged) -> dict[str, str]:
-    """{stage: backend}. Raises ConfigError where the recipe names stages that are not there, and where no stage could be
-    left out although no other text will come."""
+    """{stage: backend}. Raises ConfigError where the recipe names stages that are not there, and where no stage could
+    be left out although no other text will come."""
     absent = require_spoken(staged, inputs.spoken) if inputs.only_spoken else frozenset()
     wanted = inputs.recipe.stages
     ahead = chosen_stages([s.name for s in staged.stages], wanted.tvm) - absent
@@ -95,9 +95,11 @@ def _require_taken(staged: Staged, engines: Mapping[str, str], target: Target, p
             require_supported(s.name, emit_onnx(s, target.backend).model, target.software.tensorrt)
 
 
-def fitting(staged: Staged, target: Target, recipe: PrecisionRecipe, instructions: int | None = None) -> PrecisionRecipe:
-    """For a board, of a recipe that says nothing of precision: fp16, and less where memory asks for it. instructions: as
-    of plan_fit. Raises BudgetError where nothing fits."""
+def fitting(staged: Staged, target: Target, recipe: PrecisionRecipe,
+            instructions: int | None = None) -> PrecisionRecipe:
+    """For a board, of a recipe that says nothing of precision: fp16, and less where memory asks for it. instructions:
+    as of plan_fit. Raises BudgetError where nothing fits."""
     fit = plan_fit(needs_of(staged, recipe), budget_of(target), instructions=instructions)
     fit.require()
-    return replace(recipe, base="fp16", layers="fp16", rule=tuple(PrecisionRule(*rule) for rule in fit.rules), optional=True)
+    rules = tuple(PrecisionRule(*rule) for rule in fit.rules)
+    return replace(recipe, base="fp16", layers="fp16", rule=rules, optional=True)

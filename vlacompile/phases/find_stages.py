@@ -30,9 +30,9 @@ from vlacompile.recipe.recipe import Recipe
 
 @dataclass(frozen=True)
 class Staging:
-    """program: as it was traced. staged: in f32. notes: what was rewritten, rolled up, folded and merged. complete: False
-    where a loop was traced in part and not found again. written: the program before a loop was given fewer evaluations;
-    None: it was not."""
+    """program: as it was traced. staged: in f32. notes: what was rewritten, rolled up, folded and merged. complete:
+    False where a loop was traced in part and not found again. written: the program before a loop was given fewer
+    evaluations; None: it was not."""
 
     program: Program
     staged: Staged
@@ -62,7 +62,7 @@ def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | Non
     program, found = _rolled(program, minimum, notes, sized)
     complete, written = program.iterations is None, None
     if found and complete and policy is not None and recipe.loop.max_action_error > 0:
-        again = lambda other: _rolled(trace(other, whole=True), minimum, [], sized)[0]  # noqa: E731
+        again = lambda other: _rolled(trace(other, whole=True), minimum, [], sized)[0]
         choice = choose_solver(program, policy, recipe.loop, again, progress)
         notes += [f"solver: {note}" for note in choice.notes]
         written, program = (None if choice.sampling is None else program), choice.program
@@ -78,8 +78,8 @@ def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | Non
 
 
 def _sized(target: Target, recipe: Recipe) -> tuple:
-    """The passes that a board's memory asks for: no weight is larger than what it grants in one piece, in fp16 or in what
-    the recipe asks for."""
+    """The passes that a board's memory asks for: no weight is larger than what it grants in one piece, in fp16 or in
+    what the recipe asks for."""
     if target.board is None:
         return ()
     width = 4 if recipe.precision.reduced and recipe.precision.base == "fp32" else 2

@@ -98,7 +98,8 @@ def _check_path(path: Path) -> None:
                           fix="give a checkpoint directory, an .onnx file, or package.module:factory")
     if path.suffix != ".onnx" and not (path / "config.json").is_file():
         raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
-                          fix="give the directory that the training wrote (…/pretrained_model), or package.module:factory")
+                          fix="give the directory that the training wrote (…/pretrained_model), or "
+                              "package.module:factory")
 
 
 def _reader(path: Path) -> ModuleType:

@@ -22,9 +22,9 @@ from vlacompile.tokenize.compile_text import CompiledText, compile_text
 
 @dataclass(frozen=True)
 class Inputs:
-    """recipe: with what it leaves to the policy filled in. recipe_name: as it was given, a name or a path. out: where the
-    bundle is to be. texts: the policy's tokenizers as tables. spoken: instructions that are known beforehand, as ids;
-    only_spoken: no other text will come. weights: False where the policy's have shapes and no content."""
+    """recipe: with what it leaves to the policy filled in. recipe_name: as it was given, a name or a path. out: where
+    the bundle is to be. texts: the policy's tokenizers as tables. spoken: instructions that are known beforehand, as
+    ids; only_spoken: no other text will come. weights: False where the policy's have shapes and no content."""
 
     policy: Policy
     target: Target
@@ -64,9 +64,9 @@ def _settings(table: Mapping, indent: str) -> list[str]:
 
 
 @phase(Phase.READ_INPUTS)
-def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str | None, out: str | Path | None = None, *,
-                instructions: tuple[str, ...] = (), only_instructions: bool = False, weights: bool = True,
-                progress: Progress) -> Inputs:
+def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str | None,
+                out: str | Path | None = None, *, instructions: tuple[str, ...] = (),
+                only_instructions: bool = False, weights: bool = True, progress: Progress) -> Inputs:
     """source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or .toml paths. out:
     None: the policy's name. weights: False reads none. Raises a VlaError subclass."""
     where = load_target(target)

@@ -44,7 +44,8 @@ def verify_staging(inputs: Inputs, staging: Staging, *, progress: Progress) -> V
     progress("compare with the policy on golden frames")
     spoken = inputs.spoken if inputs.only_spoken else ()
     try:
-        frames, parity = golden(inputs.policy, staging.staged, staging.written, inputs.recipe.verify, spoken, staging.program)
+        frames, parity = golden(inputs.policy, staging.staged, staging.written, inputs.recipe.verify, spoken,
+                                staging.program)
     except ParityError:
         if not shortened:
             raise

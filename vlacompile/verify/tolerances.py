@@ -52,18 +52,18 @@ def tolerance(dtype: str, level: str) -> Tolerance:
 # (tests/compiler/precision/quantise/test_ops.py), but f32 in between is not, and a number that lies between two steps
 # goes the other way; over many layers the two become independent roundings of one function, sqrt(2) of what the
 # precision moved a value by. Where a policy is about to decide one way or the other they are further apart: as far as
-# runs are with every f32 result disturbed, times TWINS. Of the greatest difference more, because single numbers decide
-# it; and of few numbers, whose root mean square is off from the usual one by 1 / sqrt(2 n) of it: FEW standard
+# runs are with every f32 result disturbed, times DISTURBED. Of the greatest difference more, because single numbers
+# decide it; and of few numbers, whose root mean square is off from the usual one by 1 / sqrt(2 n) of it: FEW standard
 # deviations.
-ROUNDING_SHARE, ROUNDING_PEAK, TWINS, FEW = 1.5, 2.5, 3.0, 4.0
+ROUNDING_SHARE, ROUNDING_PEAK, DISTURBED, FEW = 1.5, 2.5, 3.0, 4.0
 
 
-def within_precision(limit: Metrics, moved: Metrics, twins: Metrics, numbers: int = 1 << 30) -> Metrics:
+def within_precision(limit: Metrics, moved: Metrics, disturbed: Metrics, numbers: int = 1 << 30) -> Metrics:
     """Limits for a value computed in reduced precision, against the compiler's own computation in it. limit: the same
-    in full precision; moved: by the precision, usually or here, whichever is more (`usually`); twins: the worst of
+    in full precision; moved: by the precision, usually or here, whichever is more (`usually`); disturbed: the worst of
     disturbed runs. numbers: how many the value is."""
     share = ROUNDING_SHARE * (1 + FEW / math.sqrt(2 * max(numbers, 1)))
-    return _loosened(_loosened(limit, moved, share, max(share, ROUNDING_PEAK)), twins, TWINS, TWINS)
+    return _loosened(_loosened(limit, moved, share, max(share, ROUNDING_PEAK)), disturbed, DISTURBED, DISTURBED)
 
 
 def usually(pairs: Sequence[tuple[np.ndarray, np.ndarray]], want: np.ndarray) -> Metrics:

@@ -76,7 +76,7 @@ def plans(draw) -> Plan:
     offsets, arena = arena_offsets(kinds)
     values = tuple(Value(n, t, o) for n, t, o in zip(names, kinds, offsets))
     weights = tuple(Weight(f"w{i}", t, None, i * 64) for i, t in enumerate(draw(st.lists(TYPES, max_size=3))))
-    pick = lambda: rnd.randrange(len(values))  # noqa: E731
+    pick = lambda: rnd.randrange(len(values))
     stages = tuple(
         Stage(draw(NAMES), draw(st.sampled_from(sorted(vocabulary.BACKENDS))), draw(st.none() | st.just(0)),
               draw(st.integers(1, 9)), (0,), (Binding("in", pick()), Binding("row", pick(), "row")),
@@ -104,8 +104,8 @@ def test_text_and_binary_round_trips(plan):
         path.unlink()
 
 
-@pytest.mark.parametrize("line", ["stage", "stage 0 \"a\" onnxruntime", "nonsense 3", "value %0 \"a\" f32[1,] arena+0",
-                                  "weight @0 \"a f32[1] file=0 offset=0 bytes=4", ""])
+@pytest.mark.parametrize("line", ["stage", 'stage 0 "a" onnxruntime', "nonsense 3", 'value %0 "a" f32[1,] arena+0',
+                                  'weight @0 "a f32[1] file=0 offset=0 bytes=4', ""])
 def test_a_line_that_is_not_of_a_plan_is_refused(line):
     with pytest.raises(BundleError, match="not a line of a plan") as caught:
         parse_plan('plan "a" format 1.0 target "host" recipe "r"\n' + line + "\narena 0\n")

@@ -159,8 +159,8 @@ def test_a_large_product_is_split():
 
 def test_cameras_behind_one_encoder_are_one_engine():
     first, second = stage("vision.a", 400), stage("vision.b", 400)
-    twins = policy(first, replace(second, engine="vision.a"))
-    fit, apart = plan_fit(twins, NANO), plan_fit(policy(first, second), NANO)
+    alike = policy(first, replace(second, engine="vision.a"))
+    fit, apart = plan_fit(alike, NANO), plan_fit(policy(first, second), NANO)
     assert apart.peak - fit.peak > 800_000_000
     assert fit.stages[1].weights == 0 and "run by the engine of vision.a" in fit.measures[-1]
 
@@ -220,18 +220,18 @@ def test_plan_prints_the_fit(narrow, capsys):
 @pytest.mark.parametrize("budget", [NANO, replace(NX16, name="orin-nx-16gb@maxn-super+jetpack-7.2")])
 @pytest.mark.parametrize("free", [True, False])
 def test_any_fit_prints_in_80_columns(capsys, budget, free):
-    """With the longest names that cameras have, twins, splits and instructions."""
+    """With the longest names that cameras have, shared engines, splits and instructions."""
     few = FREE if free else ("fp16",)
-    twin = replace(stage("vision.left_wrist", 400, schemes=few), engine="vision.right_wrist")
+    same = replace(stage("vision.left_wrist", 400, schemes=few), engine="vision.right_wrist")
     head = Piece("policy__language_model__lm_head__weight", (151936, 2048), True, sized(151936 * 2048))
     needs = Needs("made",
-                  (stage("vision.right_wrist", 400, schemes=few), twin, stage("language", 500, True, schemes=few),
+                  (stage("vision.right_wrist", 400, schemes=few), same, stage("language", 500, True, schemes=few),
                    stage("fusion.2", 1800, schemes=few, pieces=(head,)), stage("step", 300, schemes=few)),
                   1, free)
     fit = plan_fit(needs, budget, instructions=12)
     print_fit(Console(width=80, markup=False, highlight=False), fit)
     text = capsys.readouterr().out
-    assert max(map(len, text.splitlines())) <= 80 and "  twin" in text and "leaves" in text and "…" not in text
+    assert max(map(len, text.splitlines())) <= 80 and "  shared" in text and "leaves" in text and "…" not in text
     assert ("the recipe fixes the precision of all stages" in text) == (not free)
 
 

@@ -13,7 +13,7 @@ from vlacompile.compiler.capture.weightless import weightless
 from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.fit.stage_needs import needs_of
 from vlacompile.compiler.precision.assign.set_precision import set_precision
-from vlacompile.compiler.staging.identical_stages import twins_of
+from vlacompile.compiler.staging.identical_stages import identical_stages
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.pipeline import plan_on_board
@@ -94,7 +94,7 @@ def test_fewer_bits_are_fewer_bytes(staged):
 
 
 def test_one_encoder_is_one_engine(staged):
-    owners = twins_of(staged.stages)
+    owners = identical_stages(staged.stages)
     assert owners["vision.wrist"] == owners["vision.base"] == "vision.base" and owners["fusion"] == "fusion"
     class Two(Wide):
         def forward(self, base, wrist, tokens):
@@ -105,7 +105,7 @@ def test_one_encoder_is_one_engine(staged):
     two = Two()
     two.other = nn.Sequential(nn.Conv2d(3, 256, 8, 8), nn.ReLU(), nn.Conv2d(256, 256, 1))
     made = Policy("two", two.eval(), wide().sources, wide().example_inputs)
-    owners = twins_of(stage(capture(made, whole=True), NANO, load_recipe(None)).staged.stages)
+    owners = identical_stages(stage(capture(made, whole=True), NANO, load_recipe(None)).staged.stages)
     assert len(set(owners.values())) == len(owners)
 
 

@@ -16,7 +16,7 @@ from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.cli.main import main
 from vlacompile.compiler.precision.assign import set_precision as module
 from vlacompile.compiler.precision.assign.set_precision import set_precision
-from vlacompile.compiler.precision.fp16.convert import HalfLimits
+from vlacompile.compiler.precision.fp16.convert import Fp16Limits
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.errors import BudgetError, CalibrationError, ConfigError, ParityError
 from vlacompile.hardware.target import load_target
@@ -87,7 +87,7 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
 
     honest = phase.emit_onnx
 
-    def emit(stage, dialect="onnxruntime", halves=False):
+    def emit(stage, dialect="onnxruntime", fp16_weights=False):
         constants = dict(stage.constants)
         for name, tensor in stage.constants.items():
             if spoil == "scales" and name.endswith("__scale"):
@@ -96,7 +96,7 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
                 constants[name] = tensor.T.contiguous()
             if spoil == "numbers" and name.endswith("__int8"):
                 constants[name] = tensor.roll(1, 0)
-        return honest(replace(stage, constants=constants), dialect, halves)
+        return honest(replace(stage, constants=constants), dialect, fp16_weights)
 
     monkeypatch.setattr(phase, "emit_onnx", emit)
     with pytest.raises(ParityError):
@@ -129,21 +129,21 @@ def test_smoothing_is_kept_only_where_it_helps():
 def test_without_a_budget_fp16_may_cost_what_the_integer_layers_do(monkeypatch):
     policy, limits = policies.flow(), {}
     staged = staged_of(policy)
-    honest = module.halve
+    honest = module.convert_to_fp16
 
     def watch(lowered, observations, given, *rest):
         limits[wanted.layers] = given.action
         return honest(lowered, observations, given, *rest)
 
-    monkeypatch.setattr(module, "halve", watch)
+    monkeypatch.setattr(module, "convert_to_fp16", watch)
     every = (PrecisionRule("*", "int4"),)  # those that touch actions too
     for wanted in (PrecisionRecipe(base="fp16", layers="int4", rule=every), PrecisionRecipe(base="fp16", layers="fp16"),
                    PrecisionRecipe(base="fp16", layers="int8", max_action_error=3.0)):
         set_precision(staged, policy, wanted, load_target("host"), lambda phase: None)
     alone = set_precision(staged, policy, PrecisionRecipe(layers="int4", rule=every), load_target("host"),
                           lambda phase: None)
-    assert limits["int4"] == pytest.approx(alone.error, rel=1e-3) and limits["int4"] > 2 * HalfLimits.action
-    assert limits["fp16"] == HalfLimits.action and limits["int8"] == 3.0
+    assert limits["int4"] == pytest.approx(alone.error, rel=1e-3) and limits["int4"] > 2 * Fp16Limits.action
+    assert limits["fp16"] == Fp16Limits.action and limits["int8"] == 3.0
 
 
 def test_too_few_observations(tmp_path):

@@ -53,7 +53,7 @@ def staged_of(policy):
     return stage(capture(policy), HOST, replace(load_recipe(None), stages=StagesRecipe(0)), policy).staged
 
 
-def test_twins_are_found_and_compute_what_they_did():
+def test_identical_stages_are_found_and_compute_what_they_did():
     policy = pair()
     plain = staged_of(policy)
     staged, owners = with_one_graph(plain)
@@ -62,7 +62,7 @@ def test_twins_are_found_and_compute_what_they_did():
     assert torch.equal(StageRunner(staged).run(inputs)["action"], StageRunner(plain).run(inputs)["action"])
 
 
-def test_one_weight_that_differs_makes_no_twins():
+def test_one_weight_that_differs_makes_them_different():
     plain = staged_of(pair())
     wrist = next(s for s in plain.stages if s.name == "vision.wrist")
     name = next(n for n, t in wrist.constants.items() if t.is_floating_point() and t.numel() > 1)
@@ -73,7 +73,7 @@ def test_one_weight_that_differs_makes_no_twins():
     assert all(stage == owner for stage, owner in with_one_graph(staged)[1].items())
 
 
-def test_twins_are_quantised_to_the_same_numbers():
+def test_identical_stages_are_quantised_to_the_same_numbers():
     policy = pair()
     precise = set_precision(staged_of(policy), policy, INT8, HOST, lambda phase: None)
     base, wrist = (next(s for s in precise.staged.stages if s.name == f"vision.{c}") for c in ("base", "wrist"))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.compiler.precision.fp16.test_convert import staged_of, through_onnx
 from tests.environments.lerobot.checkpoints import sized, write
-from vlacompile.compiler.precision.fp16.convert import halve
+from vlacompile.compiler.precision.fp16.convert import convert_to_fp16
 from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.phases.load_policy import load_policy
@@ -23,7 +23,7 @@ def test_loops_of_lerobot_in_fp16(kind, tmp_path):
         policy = load_policy(str(tmp_path / kind))
         staged = staged_of(policy)
     observations = calibration(policy, LoopRecipe())[:3]
-    half = halve(staged, observations)
+    half = convert_to_fp16(staged, observations)
     assert half.action_error < 5e-3 and half.repaired == 0
     kinds = {s.name: {p.kind for p in s.pins.values()} for s in half.stages}
     assert kinds["step"] >= {"accumulator", "norm"} and kinds["decode"] >= {"action"}

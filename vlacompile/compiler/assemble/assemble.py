@@ -106,7 +106,8 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
     inside = {*COMPILED, "library"}  # no engine is handed these stages' weights
     stored = {
         s.name: () if engines[s.name] in inside else tuple(
-            Initializer(port, store.add(f"{s.name}/{port}", array)) for port, array in emitted[s.name].initializers.items())
+            Initializer(port, store.add(f"{s.name}/{port}", array))
+            for port, array in emitted[s.name].initializers.items())
         for s in staged.stages}
     values, index, arena_bytes = _values(staged, constants, target.backend)
     sources = tuple(SourceInput(index[n], s.update, as_f32([s.clock or 0.0])[0])
@@ -120,15 +121,15 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
     contents = _contents(emitted, engines, stored, store, parts)
     files = file_table(contents, len(parts.texts))
     place = {f.path: i for i, f in enumerate(files)}
-    stages = tuple(_stage(s, index, engines[s.name], stored[s.name], emitted.get(s.name), store.rows, place, builds.get(s.name))
-                   for s in staged.stages)
+    stages = tuple(_stage(s, index, engines[s.name], stored[s.name], emitted.get(s.name), store.rows, place,
+                          builds.get(s.name)) for s in staged.stages)
     plan = Plan(
         staged.program.name, target.name, recipe.name, arena_bytes, files,
         tuple(replace(w, file=place[WEIGHTS_FILE]) for w in store.rows), values, sources, stages, action,
         delays=tuple(Delay(index[a], index[b]) for a, b in staged.delays),
         histories=tuple(History(index[n], s.history) for n, s in staged.program.sources.items() if s.history > 1),
-        texts=tuple(TextInput(index[t.tokens], None if t.mask is None else index[t.mask], place[tokenizer_path(i)], t.max_bytes)
-                    for i, t in enumerate(parts.texts)),
+        texts=tuple(TextInput(index[t.tokens], None if t.mask is None else index[t.mask], place[tokenizer_path(i)],
+                              t.max_bytes) for i, t in enumerate(parts.texts)),
         instructions=instructions, lanes=lanes_of(staged, index, recipe.lane),
         board=None if target.board is None else board_of(target),
         guards=guards_of(sources, values, action, recipe.safety, parts.calibration),
@@ -137,8 +138,8 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
     return Assembly(plan, contents)
 
 
-def _contents(emitted: Mapping[str, OnnxStage], engines: Mapping[str, str], stored: Mapping[str, tuple[Initializer, ...]],
-              store: _WeightStore, parts: Parts) -> dict[str, bytes]:
+def _contents(emitted: Mapping[str, OnnxStage], engines: Mapping[str, str],
+              stored: Mapping[str, tuple[Initializer, ...]], store: _WeightStore, parts: Parts) -> dict[str, bytes]:
     offsets = {name: {i.port: store.rows[i.weight].offset for i in rows} for name, rows in stored.items()}
     contents = {stage_path(n): externalise(e, Path(WEIGHTS_FILE).name, offsets[n]) for n, e in emitted.items()
                 if engines[n] not in COMPILED}
@@ -189,11 +190,12 @@ def _values(staged: Staged, constant_weight: dict[str, int], backend: str) \
     return values, {v.name: i for i, v in enumerate(values)}, arena_bytes
 
 
-def _stage(s: StageGraph, index: dict[str, int], backend: str, stored: tuple[Initializer, ...], emitted: OnnxStage | None,
-           weights: list[Weight], place: Mapping[str, int], build: Build | None) -> Stage:
+def _stage(s: StageGraph, index: dict[str, int], backend: str, stored: tuple[Initializer, ...],
+           emitted: OnnxStage | None, weights: list[Weight], place: Mapping[str, int], build: Build | None) -> Stage:
     own = frozenset() if emitted is None else emitted.own
     return Stage(
-        s.name, backend, place.get(stage_path(s.name, backend)), s.iterations, tuple(sorted(index[n] for n in s.sources)),
+        s.name, backend, place.get(stage_path(s.name, backend)), s.iterations,
+        tuple(sorted(index[n] for n in s.sources)),
         tuple(Binding(p.name, index[p.value], p.mode) for p in s.inputs),
         tuple(Binding(p.name, index[p.value], p.mode) for p in s.outputs),
         tuple(i for i in stored if i.port not in own),

@@ -10,9 +10,9 @@ from vlacompile.compiler.graph.ops import is_view
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
-def live_peak(graph: Graph, half: bool) -> int:
+def live_peak(graph: Graph, fp16: bool) -> int:
     """Peak over the nodes in order. Inputs, outputs and constants are somebody else's; a view shares what it views.
-    half: f32 values will be computed in fp16. Attention in fp16 is fused; in fp32 its scores lie in memory."""
+    fp16: f32 values will be computed in fp16. Attention in fp16 is fused; in fp32 its scores lie in memory."""
     outputs = {root(n) for n in graph.output_node().all_input_nodes}
     last: dict[Node, int] = {}
     nodes = list(graph.nodes)
@@ -24,9 +24,9 @@ def live_peak(graph: Graph, half: bool) -> int:
         ends.setdefault(i, []).append(node)
     for i, node in enumerate(nodes):
         own = node.op == "call_function" and root(node) is node and node not in outputs
-        live += _bytes(node, half) if own else 0
-        peak = max(peak, live + (0 if half else _scores(node)))
-        live -= sum(_bytes(n, half) for n in ends.get(i, ()) if n.op == "call_function" and n not in outputs)
+        live += _bytes(node, fp16) if own else 0
+        peak = max(peak, live + (0 if fp16 else _scores(node)))
+        live -= sum(_bytes(n, fp16) for n in ends.get(i, ()) if n.op == "call_function" and n not in outputs)
     return peak
 
 
@@ -37,17 +37,17 @@ def root(node: Node) -> Node:
     return node
 
 
-def value_bytes(val, half: bool) -> int:
+def value_bytes(val, fp16: bool) -> int:
     """Of a tensor or a tuple of them."""
     if isinstance(val, (list, tuple)):
-        return sum(value_bytes(v, half) for v in val)
+        return sum(value_bytes(v, fp16) for v in val)
     if not isinstance(val, torch.Tensor):
         return 0
-    return val.numel() * (2 if half and val.dtype == torch.float32 else val.element_size())
+    return val.numel() * (2 if fp16 and val.dtype == torch.float32 else val.element_size())
 
 
-def _bytes(node: Node, half: bool) -> int:
-    return value_bytes(node.meta.get("val"), half)
+def _bytes(node: Node, fp16: bool) -> int:
+    return value_bytes(node.meta.get("val"), fp16)
 
 
 def _scores(node: Node) -> int:

@@ -176,9 +176,9 @@ def _measures(stages: tuple[StageFit, ...], found: Chosen, fits: bool) -> Iterat
         if names:
             yield f"{', '.join(names)}: {text}"
     for owner in dict.fromkeys(s.engine for s in stages):
-        twins = [s.stage for s in stages if s.engine == owner != s.stage]
-        if twins:
-            yield f"{', '.join(twins)}: run by the engine of {owner}, which has the same weights"
+        alike = [s.stage for s in stages if s.engine == owner != s.stage]
+        if alike:
+            yield f"{', '.join(alike)}: run by the engine of {owner}, which has the same weights"
     for s in stages:
         for weight, parts in s.split.items():
             yield f"{s.stage}: {weight} is split over its outputs into {parts} products, each within one allocation"

@@ -12,7 +12,7 @@ from vlacompile.bundle.plan.arena import arena_offsets
 from vlacompile.compiler.fit.liveness import live_peak, value_bytes
 from vlacompile.compiler.precision.assign.candidates import Choice, admits, choices
 from vlacompile.compiler.precision.assign.layer_costs import weight_bytes
-from vlacompile.compiler.staging.identical_stages import twins_of
+from vlacompile.compiler.staging.identical_stages import identical_stages
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
 
@@ -67,7 +67,7 @@ def needs_of(staged: Staged, recipe: PrecisionRecipe) -> Needs:
     chosen: dict[str, list[Choice]] = {}
     for c in choices(staged, wanted, "tensorrt"):
         chosen.setdefault(c.layer.stage, []).append(c)
-    owners = twins_of(staged.stages)
+    owners = identical_stages(staged.stages)
     stages = tuple(_need(s, staged, chosen.get(s.name, []), wanted, owners[s.name]) for s in staged.stages)
     placed = [t for n, t in staged.types.items() if n not in staged.constants]
     placed += [staged.types[c.result] for s in staged.stages for c in s.carries]
@@ -84,13 +84,13 @@ def _need(stage: StageGraph, staged: Staged, found: list[Choice], recipe: Precis
     schemes = _schemes(found, recipe)
     updates = {staged.program.sources[n].update for n in stage.sources}
     layers = {c.layer.weight: c.layer for c in found}
-    half = recipe.base == "fp16"
+    fp16 = recipe.base == "fp16"
     pieces = tuple(Piece(n, x.shape, x.kind == "linear", {s: _stored(found, recipe, s)[n] for s in schemes})
                    for n, x in layers.items() if x.weights > 1 << 24)
     return StageNeed(
         stage.name, sum(t.numel() for t in stage.constants.values()),
         {s: _weights(stage, found, recipe, s) for s in schemes},
-        {s: live_peak(stage.graph, half or s == "fp16") for s in schemes}, updates <= {"task", "static"},
+        {s: live_peak(stage.graph, fp16 or s == "fp16") for s in schemes}, updates <= {"task", "static"},
         sum(staged.types[p.value].bytes for p in stage.outputs), engine, pieces)
 
 

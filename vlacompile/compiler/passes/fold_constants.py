@@ -62,7 +62,7 @@ class _Fold:
         constant: set[Node] = set()
         self.of_weights: set[Node] = set()
         for n in program.graph.nodes:
-            if n.op == "get_attr" and n.target in program.parameters or any(i in self.of_weights for i in n.all_input_nodes):
+            if (n.op == "get_attr" and n.target in program.parameters) or any(i in self.of_weights for i in n.all_input_nodes):
                 self.of_weights.add(n)
             if n.op == "get_attr" or (n.op == "call_function" and not is_random(n) and not isinstance(n.target, RolledLoop) and all(i in constant for i in n.all_input_nodes)):
                 constant.add(n)

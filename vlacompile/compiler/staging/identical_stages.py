@@ -15,8 +15,8 @@ from torch.fx.node import map_arg
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 
-def twins_of(stages: Iterable[StageGraph]) -> dict[str, str]:
-    """{stage: the first of its twins, or itself}"""
+def identical_stages(stages: Iterable[StageGraph]) -> dict[str, str]:
+    """{stage: the first that is identical to it, or itself}"""
     firsts: list[StageGraph] = []
     owners: dict[str, str] = {}
     for stage in stages:
@@ -27,13 +27,14 @@ def twins_of(stages: Iterable[StageGraph]) -> dict[str, str]:
 
 
 def with_one_graph(staged: Staged) -> tuple[Staged, dict[str, str]]:
-    """(the same, twins with the graph and the constants of the first of them; twins_of them)"""
-    owners, by_name = twins_of(staged.stages), {s.name: s for s in staged.stages}
-    return replace(staged, stages=tuple(as_twin(by_name[owners[s.name]], s) for s in staged.stages)), owners
+    """(the same, identical stages with the graph and the constants of the first of them; identical_stages of them)"""
+    owners, by_name = identical_stages(staged.stages), {s.name: s for s in staged.stages}
+    return replace(staged, stages=tuple(with_graph_of(by_name[owners[s.name]], s) for s in staged.stages)), owners
 
 
-def as_twin(first: StageGraph, stage: StageGraph) -> StageGraph:
-    """`stage` with the graph and the constants of its twin. Layers keep the twin's names, inputs their own."""
+def with_graph_of(first: StageGraph, stage: StageGraph) -> StageGraph:
+    """`stage` with the graph and the constants of one that is identical. Layers keep that one's names, inputs their
+    own."""
     if first.name == stage.name:
         return first
     graph, copied, ports = Graph(), {}, iter(stage.inputs)

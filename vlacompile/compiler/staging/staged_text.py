@@ -8,7 +8,8 @@ from vlacompile.compiler.staging.stages import Port, Staged, StageGraph
 
 def staged_text(staged: Staged) -> str:
     """Every stage in the order in which they run; then the values that cross between them."""
-    values = [f'value "{name}" {kind}' + (" constant" if name in staged.constants else "") for name, kind in staged.types.items()]
+    values = [f'value "{name}" {kind}' + (" constant" if name in staged.constants else "")
+              for name, kind in staged.types.items()]
     delays = [f'delay "{a}" becomes "{b}" when the histories advance' for a, b in staged.delays]
     return "\n".join([*(_stage_text(s) for s in staged.stages), *values, *delays]) + "\n"
 
@@ -21,7 +22,7 @@ def _stage_text(stage: StageGraph) -> str:
     lines += [f"  {line}" for line in graph_lines(stage.graph, stage.constants)]
     outputs = stage.graph.output_node().args[0]
     lines += [f'  gives "{p.value}" = %{n.name}{_mode(p)}' for p, n in zip(stage.outputs, outputs, strict=True)]
-    lines += [f'  {p.group}: {p.layers} layers in {p.scheme}, by {p.decider}' for p in stage.precisions]
+    lines += [f"  {p.group}: {p.layers} layers in {p.scheme}, by {p.decider}" for p in stage.precisions]
     return "\n".join(lines) + "\n"
 
 

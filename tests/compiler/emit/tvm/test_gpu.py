@@ -77,7 +77,8 @@ def built(policy: vc.Policy, stages: tuple[str, ...], folder: Path) -> Built:
     libraries = {stage_path(n, "tvm_cuda"): library for n, library in made.libraries.items()}
     assembly = assemble(staging.staged, emitted, where, wanted,
                         Parts(dict.fromkeys(stages, "tvm_cuda"), libraries, golden=frames_bytes(frames)))
-    out = write_bundle(folder / "gpu.vlab", assembly.plan, assembly.contents, {"outputs": ["action"]}, lambda path: None)
+    out = write_bundle(folder / "gpu.vlab", assembly.plan, assembly.contents, {"outputs": ["action"]},
+                       lambda path: None)
     return Built(out.path, made)
 
 
@@ -144,7 +145,7 @@ def test_without_a_gpu_it_says_what_is_missing(bundle):
 @full
 @needs_compilers
 def test_a_build_for_a_board_has_the_machine_code_of_its_gpu(tmp_path, capsys):
-    """Replayed here as its twin for this processor; the bundle has the board's, and says that it was not run."""
+    """Replayed here compiled for this processor; the bundle has the board's, and says that it was not run."""
     recipe = recipe_for(tmp_path, 'tvm = ["state"]\ntvm_device = "gpu"')
     made, again = (vc.build(policies.late_fusion(), target="orin-nano-8gb+jetpack-7.2", recipe=recipe, out=tmp_path / n)
                    for n in ("a.vlab", "b.vlab"))

@@ -132,7 +132,8 @@ def test_a_file_that_is_not_the_stage_is_refused_when_it_is_loaded(bundle, late_
     files[state] = {"other": files[stage_path("vision.base", "tvm")], "short": good[:5000],
                     "machine": good[:18] + machine + good[20:], "headers": good[:56] + b"\xff\xff" + good[58:],
                     "onnx": (late_fusion_bundle.path / stage_path("state")).read_bytes()}[wrong]
-    out = write_bundle(tmp_path / "b.vlab", with_files(bundle.plan, files), files, bundle.manifest["provenance"], lambda path: None)
+    plan = with_files(bundle.plan, files)
+    out = write_bundle(tmp_path / "b.vlab", plan, files, bundle.manifest["provenance"], lambda path: None)
     with pytest.raises(RuntimeFailure) as error:
         Session(out.path)
     assert error.value.status == "BACKEND_FAILED" and '"state"' in error.value.where and why in str(error.value)
@@ -148,7 +149,8 @@ def test_a_wrong_weight_shows(bundle, tmp_path):
     assert len(plausible) > 100
     arrays[plausible[len(plausible) // 2]] += 1.0
     files[state] = arrays.tobytes() + files[state][len(files[state]) // 4 * 4:]
-    out = write_bundle(tmp_path / "b.vlab", with_files(bundle.plan, files), files, bundle.manifest["provenance"], lambda path: None)
+    plan = with_files(bundle.plan, files)
+    out = write_bundle(tmp_path / "b.vlab", plan, files, bundle.manifest["provenance"], lambda path: None)
     assert not vc.verify(out.path).passed
 
 
@@ -240,7 +242,7 @@ def test_a_search_that_could_not_be_repeated_is_refused(tmp_path):
                     reason="apt-get install g++-aarch64-linux-gnu")
 @pytest.mark.parametrize("target", ["host-aarch64", "orin-nano-8gb"])
 def test_a_stage_is_compiled_for_the_processor_of_the_target(tmp_path, target):
-    """Replayed as its twin for this machine; the bundle has the target's."""
+    """Replayed compiled for this machine; the bundle has the target's."""
     path = tmp_path / "r.toml"
     path.write_text(policies.EVERY_STAGE.replace("[stages]\n", '[stages]\ntvm = ["state"]\n')
                     + '[precision]\nbase = "fp32"\n[[precision.rule]]\nlayers = "*"\nscheme = "fp32"\n',

@@ -45,7 +45,7 @@ def quantised_by_range(x: torch.Tensor) -> torch.Tensor:
     return ((x / scale).round() + zero).clamp(0, 255).sub(zero) * scale
 
 
-def lower(stage: StageGraph, layers: Mapping[str, QuantisedLayer]) -> StageGraph:
+def insert_quantised_ops(stage: StageGraph, layers: Mapping[str, QuantisedLayer]) -> StageGraph:
     graph, copied, constants = Graph(), {}, dict(stage.constants)
     for node in stage.graph.nodes:
         if node.op == "output":
@@ -67,4 +67,4 @@ def lower(stage: StageGraph, layers: Mapping[str, QuantisedLayer]) -> StageGraph
     return replace(stage, graph=graph, constants=constants)
 
 
-NUMERICS = Numerics(round_to_nearest, lower)
+NUMERICS = Numerics(round_to_nearest, insert_quantised_ops)

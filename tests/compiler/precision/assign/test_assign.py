@@ -21,7 +21,7 @@ from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.precision.assign.assign import assign, split
 from vlacompile.compiler.precision.assign.decision import marked, table
 from vlacompile.compiler.precision.assign.layer_costs import cost, runs_per_replan, weight_bytes
-from vlacompile.compiler.precision.assign.sensitivity import Trial, in_half, reached, remembered
+from vlacompile.compiler.precision.assign.sensitivity import Trial, in_fp16, reached, remembered
 from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.compiler.staging.run_stages import StageRunner
@@ -156,7 +156,7 @@ def test_half_rounds_operands_and_results(planted):
     where, node = node_of(planted, "sturdy")
     s = next(s for s in planted.stages if s.name == where)
     seen: dict[str, torch.Tensor] = {}
-    half = replace(planted, stages=tuple(in_half(x, frozenset({node})) if x is s else x for x in planted.stages))
+    half = replace(planted, stages=tuple(in_fp16(x, frozenset({node})) if x is s else x for x in planted.stages))
     StageRunner(half).run(observations(1)[0], observe=lambda _, n, result: seen.__setitem__(n.name, result))
     weight, bias = (s.constants[f"policy__sturdy__{n}"].half().float() for n in ("weight", "bias"))
     want = torch.nn.functional.linear(observations(1)[0]["state"].half().float(), weight, bias)

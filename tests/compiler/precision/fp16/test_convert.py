@@ -1,4 +1,4 @@
-"""FP16: what fp16 breaks is found and pinned, and breaks when it is not; what is converted is typed, small and near."""
+"""FP16: what fp16 breaks is found and kept, and breaks when it is not; what is converted is typed, small and near."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from examples.libero_goal import recordings
 from tests.samples import policies
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
-from vlacompile.compiler.precision.fp16.convert import HalfLimits, halve
-from vlacompile.compiler.precision.fp16.error_attribution import influence
-from vlacompile.compiler.precision.fp16.keep_fp32 import PinRules, pins_of
+from vlacompile.compiler.precision.fp16.convert import Fp16Limits, convert_to_fp16
+from vlacompile.compiler.precision.fp16.error_attribution import attribute_error
+from vlacompile.compiler.precision.fp16.keep_fp32 import KeepRules, find_kept_fp32
 from vlacompile.compiler.precision.fp16.range_scan import scan
-from vlacompile.compiler.precision.fp16.rewrite import to_half, with_f32_sums
+from vlacompile.compiler.precision.fp16.rewrite import to_fp16, with_f32_sums
 from vlacompile.compiler.precision.quantise.ops import OPS
 from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
@@ -40,10 +40,10 @@ from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import LoopRecipe, load_recipe
 
 ATEN = torch.ops.aten
-# Of ONNX Runtime against FP32 from the same inputs, relative L2. PyTorch may be as far from it as HalfLimits.stage;
+# Of ONNX Runtime against FP32 from the same inputs, relative L2. PyTorch may be as far from it as Fp16Limits.stage;
 # other kernels round elsewhere (convolutions take batch norms in, masked rows keep f32 sums): half as much for that.
-ONNX_TOLERANCE = 1.5 * HalfLimits().stage
-LOOSE = HalfLimits(stage=math.inf, action=math.inf)
+ONNX_TOLERANCE = 1.5 * Fp16Limits().stage
+LOOSE = Fp16Limits(stage=math.inf, action=math.inf)
 
 
 def staged_of(policy: Policy, recipe: str | None = None) -> Staged:
@@ -79,7 +79,7 @@ def errors(staged: Staged, stages, observations, interpreter=None) -> float:
     return float((got - want).norm() / want.norm())
 
 
-class SumsInHalf(Interpreter):
+class SumsInFp16(Interpreter):
     """An engine that adds up in fp16, one after the other: `mean` and `sum` over the last dimension."""
 
     def call_function(self, target, args, kwargs):
@@ -149,7 +149,7 @@ def whole(x):
 
 
 PLANTED = {
-    # function, shape of the input, scale and offset, what is pinned and why, error without the pins
+    # function, shape of the input, scale and offset, what is kept and why, error without the kept_fp32
     "a sum beyond fp16": (sum_beyond, (1, 4096), 1.0, 50.0, {"sum": "overflow"}, math.inf),
     "a linear beyond fp16": (linear_beyond, (1, 16), 1.0, 0.0, {"linear": "overflow", "div": "reads"}, math.inf),
     "values below fp16": (tiny, (1, 16), 1.0, 0.0, {"mul": "underflow", "relu": "underflow"}, 0.01),
@@ -165,22 +165,22 @@ PLANTED = {
 def test_what_fp16_breaks_is_pinned_and_breaks_without_the_pin(name):
     function, shape, scale, offset, wanted, without = PLANTED[name]
     staged, observations = planted(function, *shape, scale=scale, offset=offset)
-    half = halve(staged, observations)
-    pins = {(re.sub(r"_\d+$", "", n), p.kind) for s in half.stages for n, p in s.pins.items()}
-    assert pins >= set(wanted.items()), pins
+    half = convert_to_fp16(staged, observations)
+    kept_fp32 = {(re.sub(r"_\d+$", "", n), p.kind) for s in half.stages for n, p in s.kept_fp32.items()}
+    assert kept_fp32 >= set(wanted.items()), kept_fp32
     assert half.repaired == 0
     assert errors(staged, half.staged.stages, observations) < 2e-3
-    bare = errors(staged, [to_half(s, ()) for s in staged.stages], observations)
+    bare = errors(staged, [to_fp16(s, ()) for s in staged.stages], observations)
     assert math.isnan(bare) or bare > without, bare
 
 
 def test_a_long_sum_is_not_left_to_an_accumulator_of_fp16():
     staged, observations = planted(long_mean, 1, 8192, scale=0.1, offset=1.0)
-    half = halve(staged, observations)
-    pin = half.stages[0].pins["mean"]
+    half = convert_to_fp16(staged, observations)
+    pin = half.stages[0].kept_fp32["mean"]
     assert pin.kind == "accumulation" and "8192 terms" in pin.why
-    assert errors(staged, half.staged.stages, observations, SumsInHalf) < 2e-3
-    assert errors(staged, [to_half(s, ()) for s in staged.stages], observations, SumsInHalf) > 0.05
+    assert errors(staged, half.staged.stages, observations, SumsInFp16) < 2e-3
+    assert errors(staged, [to_fp16(s, ()) for s in staged.stages], observations, SumsInFp16) > 0.05
 
 
 def test_logits_inside_of_an_attention_are_looked_at():
@@ -191,8 +191,8 @@ def test_logits_inside_of_an_attention_are_looked_at():
     kinds = []
     for scale in (1.0, 600.0):
         staged, observations = planted(attend, 1, 8, 16, scale=scale)
-        pins = pins_of(staged, scan(staged, observations))[staged.stages[0].name]
-        kinds.append([p.kind for n, p in pins.items() if n.startswith("scaled_dot")])
+        kept_fp32 = find_kept_fp32(staged, scan(staged, observations))[staged.stages[0].name]
+        kinds.append([p.kind for n, p in kept_fp32.items() if n.startswith("scaled_dot")])
     assert kinds == [[], ["logits"]]
     x = observations[0]["x"].half()
     assert not torch.isfinite(F.linear(x, WEIGHT.half()) @ x.transpose(1, 2)).all()  # where attention is written out
@@ -227,13 +227,13 @@ def test_what_a_loop_carries_stays_fp32(form, tmp_path):
     staged, observations = staged_of(policy, str(recipe)), calibration(policy, LoopRecipe())
     loop = next(s for s in staged.stages if s.name == "step")
     assert bool(loop.carries) == (form == "steps")
-    half = halve(staged, observations)
-    kinds = [p.kind for s in half.stages if s.name == "step" for p in s.pins.values()]
+    half = convert_to_fp16(staged, observations)
+    kinds = [p.kind for s in half.stages if s.name == "step" for p in s.kept_fp32.values()]
     assert kinds.count("accumulator") >= (2 if form == "steps" else 2 * 24)
     products = [n for s in half.staged.stages for n in s.graph.nodes if n.target is ATEN.linear.default]
     assert sum(n.meta["val"].dtype == torch.float16 for n in products) >= len(products) / 2  # the network is fp16
     assert half.action_error < 2e-3
-    bare = [to_half(s, ()) if s.name == "step" else s for s in staged.stages]
+    bare = [to_fp16(s, ()) if s.name == "step" else s for s in staged.stages]
     assert errors(staged, bare, observations) > 0.1
 
 
@@ -248,13 +248,13 @@ def test_masks_end_where_fp16_does():
         return F.linear(torch.matmul(torch.softmax(scores, -1), x), WEIGHT).mean(1)
 
     staged, observations = planted(masked, 1, 8, 16)
-    half = halve(staged, observations)
-    assert {p.kind for s in half.stages for p in s.pins.values()} <= {"action", "between", "decision"}  # x > -0.5
+    half = convert_to_fp16(staged, observations)
+    assert {p.kind for s in half.stages for p in s.kept_fp32.values()} <= {"action", "between", "decision"}  # x > -0.5
     assert errors(staged, half.staged.stages, observations) < 2e-3
     numbers = [a for s in half.staged.stages for n in s.graph.nodes for a in n.args
                if isinstance(a, float) and n.meta["val"].dtype == torch.float16]
     assert min(numbers) == -(2.0 ** 14)
-    assert math.isnan(errors(staged, [to_half(s, (), masked=()) for s in staged.stages], observations))
+    assert math.isnan(errors(staged, [to_fp16(s, (), masked=()) for s in staged.stages], observations))
 
 
 def test_rows_of_hidden_keys_are_equal_whoever_adds():
@@ -267,7 +267,7 @@ def test_rows_of_hidden_keys_are_equal_whoever_adds():
 
     staged, observations = planted(masked, 1, 8, 16)
 
-    stages = [to_half(s, ()) for s in staged.stages]
+    stages = [to_fp16(s, ()) for s in staged.stages]
     assert max(errors(staged, stages, observations, how) for how in (None, LogitsInFull)) < 2e-3
     hidden = [n for s in stages for n in s.graph.nodes if n.name.endswith("_hidden")]
     assert hidden
@@ -282,10 +282,10 @@ def test_an_op_without_a_kernel_stays_fp32():
         return F.linear(small.reshape(1, 16), WEIGHT)
 
     staged, observations = planted(resized, 1, 64)
-    half = halve(staged, observations)
-    assert "unknown" in {p.kind for s in half.stages for n, p in s.pins.items() if "upsample" in n}
+    half = convert_to_fp16(staged, observations)
+    assert "unknown" in {p.kind for s in half.stages for n, p in s.kept_fp32.items() if "upsample" in n}
     with pytest.raises(NotImplementedError):
-        errors(staged, [to_half(s, ()) for s in staged.stages], observations)
+        errors(staged, [to_fp16(s, ()) for s in staged.stages], observations)
 
 
 def test_a_constant_that_both_read_is_stored_in_both():
@@ -298,11 +298,11 @@ def test_a_constant_that_both_read_is_stored_in_both():
     s = staged.stages[0]
     weight = next(n for n in s.graph.nodes if n.op == "get_attr" and len(n.users) > 1)
     one = next(u.name for u in weight.users if u.op == "call_function")
-    half = to_half(s, {one})
+    half = to_fp16(s, {one})
     assert half.constants[weight.target].dtype == torch.float32
     assert half.constants[f"{weight.target}__f16"].dtype == torch.float16
     assert torch.equal(half.constants[f"{weight.target}__f16"], s.constants[weight.target].half())
-    assert all(t.dtype == torch.float16 for t in to_half(s, ()).constants.values())
+    assert all(t.dtype == torch.float16 for t in to_fp16(s, ()).constants.values())
 
 
 SMALL = {"flow": policies.flow, "late_fusion": policies.late_fusion, "remember": policies.remember,
@@ -337,7 +337,7 @@ def test_any_choice_of_pins_is_strongly_typed(name, tmp_path):
     inputs = calibration(policy, LoopRecipe())[0]
     plain = StageRunner(staged).run(inputs)
     for share in (0.0, 0.3, 0.7, 1.0):
-        stages = [to_half(s, {n.name for n in s.graph.nodes if draw.random() < share}) for s in staged.stages]
+        stages = [to_fp16(s, {n.name for n in s.graph.nodes if draw.random() < share}) for s in staged.stages]
         got = StageRunner(replace(staged, stages=tuple(stages)), lambda s: Typed(stage_module(s)).run).run(inputs)
         for before, after in zip(staged.stages, stages, strict=True):
             casts = [(n.args[0], n.kwargs["dtype"]) for n in after.graph.nodes
@@ -358,7 +358,7 @@ def test_small_policies_in_fp16(name, tmp_path):
     recipe.write_text(policies.EVERY_STAGE, encoding="utf-8")
     policy = SMALL[name]()
     staged, observations = staged_of(policy, str(recipe)), calibration(policy, LoopRecipe())
-    half = halve(staged, observations)
+    half = convert_to_fp16(staged, observations)
     assert half.action_error < 5e-3 and half.repaired == 0
     before, after = sum(s.before for s in half.stages), sum(s.made.weights for s in half.stages)
     assert after < 0.6 * before
@@ -402,18 +402,18 @@ def _fed(staged: Staged, port, s: StageGraph, position: int, values) -> torch.Te
     return value[0] if port.mode == "row" else value
 
 
-BLIND = PinRules(stored=math.inf, local=math.inf)
+BLIND = KeepRules(stored=math.inf, local=math.inf)
 
 
 def test_what_the_rules_miss_is_repaired():
     staged, observations = planted(cancelled, 1, 16)
-    loose = halve(staged, observations, replace(LOOSE, pins=BLIND))
+    loose = convert_to_fp16(staged, observations, replace(LOOSE, kept_fp32=BLIND))
     assert loose.repaired == 0 and loose.action_error > 0.02
-    half = halve(staged, observations, HalfLimits(pins=BLIND))
+    half = convert_to_fp16(staged, observations, Fp16Limits(kept_fp32=BLIND))
     assert half.action_error < 0.01 and half.repaired
-    repaired = {n: p for s in half.stages for n, p in s.pins.items() if p.kind == "error"}
+    repaired = {n: p for s in half.stages for n, p in s.kept_fp32.items() if p.kind == "error"}
     assert "add" in repaired and "sub" in repaired and "% of the error of the stage" in repaired["add"].why
-    assert "nodes pinned by the check" in half.lines()[-1]
+    assert "nodes kept by the check" in half.lines()[-1]
 
 
 @torch.library.custom_op("tests::doubled", mutates_args=())
@@ -460,7 +460,7 @@ def test_influence_does_not_need_derivatives(name):
     staged = staged_of(policy)
     stage = staged.stages[0]
     observations = [{"state": torch.randn(1, 8, generator=draw)} for _ in range(4)]
-    found = influence(staged, stage, observations, frozenset())
+    found = attribute_error(staged, stage, observations, frozenset())
     linear = next(n.name for n in stage.graph.nodes if "linear" in str(n.target))
     assert all(math.isfinite(v.weights) and math.isfinite(v.result) for v in found.values())
     steps = name in ("argsort", "floor", "searchsorted")  # a step is taken, or it is not
@@ -478,7 +478,7 @@ def test_a_step_is_seen_where_it_is_taken():
     state = torch.zeros(1, 8)
     state[0, 0] = 1.0
     staged = staged_of(Policy("edge", function, {"state": Source("observation")}, {"state": state + 0.5}))
-    found = influence(staged, staged.stages[0], [{"state": state}], frozenset())
+    found = attribute_error(staged, staged.stages[0], [{"state": state}], frozenset())
     assert max(v.weights for v in found.values()) > 0.5
 
 
@@ -492,7 +492,7 @@ def test_a_recurrence_in_fp16():
 
     made = Policy("recurrent", function, {"x": Source("observation")}, {"x": torch.randn(1, 6, 16)})
     staged = staged_of(made)
-    half = halve(staged, calibration(made, LoopRecipe()), HalfLimits())
+    half = convert_to_fp16(staged, calibration(made, LoopRecipe()), Fp16Limits())
     assert half.action_error < 0.01 and sum(s.made.nodes for s in half.stages) > 0
     kinds = {str(n.target): n.meta["val"] for s in half.staged.stages for n in s.graph.nodes if n.op == "call_function"}
     assert all(v.dtype == torch.float16 for t, val in kinds.items() if "gru" in t for v in val)
@@ -502,7 +502,7 @@ def test_what_cannot_be_reached_is_said():
     policy = policies.late_fusion()
     staged, observations = staged_of(policy), calibration(policy, LoopRecipe())
     with pytest.raises(PrecisionError) as caught:
-        halve(staged, observations, HalfLimits(action=1e-5, rounds=1))
+        convert_to_fp16(staged, observations, Fp16Limits(action=1e-5, rounds=1))
     assert "best reached: action error" in caught.value.why and "limit 1e-05" in caught.value.why
     assert caught.value.exit_code == 11
 
@@ -516,10 +516,10 @@ def test_a_stage_in_int8_may_be_as_far_off_as_its_steps_are_wide():
         return {"action": OPS.quantise_dequantise(x @ first, 16.0, 0, False) @ second}
 
     policy = Policy("rounded", function, {"x": Source("observation")}, {"x": x})
-    staged, limits = staged_of(policy), HalfLimits(action=math.inf)
-    half = halve(staged, [{"x": x}], limits)
+    staged, limits = staged_of(policy), Fp16Limits(action=math.inf)
+    half = convert_to_fp16(staged, [{"x": x}], limits)
     assert not half.repaired and limits.stage < half.stages[0].error <= limits.quantised
-    assert halve(staged, [{"x": x}], replace(limits, quantised=limits.stage)).repaired
+    assert convert_to_fp16(staged, [{"x": x}], replace(limits, quantised=limits.stage)).repaired
 
 
 @pytest.mark.skipif(not libero.checkpoint("light").is_file(), reason="the light member has not been trained")
@@ -532,7 +532,7 @@ def test_a_trained_policy_in_fp16(capsys):
         images = {libero.IMAGES[c]: torch.from_numpy(i)[None] for c, i in row.images.items()}
         observations.append({libero.TOKENS: tokens, libero.MASK: mask, libero.STATE: torch.from_numpy(row.state)[None],
                              **images})
-    half = halve(staged, observations)
+    half = convert_to_fp16(staged, observations)
     with capsys.disabled():
         print("\n" + "\n".join(half.lines()))
     assert half.action_error <= 0.01 and max(s.error for s in half.stages) <= 0.01

@@ -16,7 +16,7 @@ from torch.fx import Graph
 
 from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.graph.program import infer_val
-from vlacompile.compiler.precision.quantise.insert_quantised_ops import lower, step_of, values_to_range
+from vlacompile.compiler.precision.quantise.insert_quantised_ops import insert_quantised_ops, step_of, values_to_range
 from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, layers_of
 from vlacompile.compiler.precision.quantise.ops import OPS, pack_int4, unpack_int4
 from vlacompile.compiler.precision.quantise.quantise import round_rows, row_scales
@@ -94,7 +94,7 @@ def rounded(stage: StageGraph, scheme: str, block: int = 32, low: float = -4.0,
 @pytest.mark.parametrize(("k", "n", "rows", "bias"), [(384, 200, 50, True), (100, 33, 1, False), (17, 5, 3, True)])
 def test_a_linear_in_int8_is_the_engines(k, n, rows, bias):
     stage, x = linear_stage(k, n, rows, bias)
-    lowered = lower(stage, rounded(stage, "int8"), "onnxruntime")
+    lowered = insert_quantised_ops(stage, rounded(stage, "int8"), "onnxruntime")
     eager, engine = both(lowered, x)
     assert np.array_equal(eager, engine)
     full = stage_module(stage)(x)[0].numpy()
@@ -105,11 +105,11 @@ def test_a_linear_in_int8_is_the_engines(k, n, rows, bias):
 @pytest.mark.parametrize(("k", "rows"), [(384, 50), (384, 1), (160, 7)])
 def test_a_linear_in_int4_is_the_engines(k, rows, block):
     stage, x = linear_stage(k, 72, rows)
-    eager, engine = both(lower(stage, rounded(stage, "int4", block), "onnxruntime"), x)
+    eager, engine = both(insert_quantised_ops(stage, rounded(stage, "int4", block), "onnxruntime"), x)
     assert np.abs(eager - engine).max() < 2e-5 * np.abs(eager).max()  # f32 sums of blocks, in another order
     wrong = rounded(stage, "int4", block)
     wrong = {n: replace(q, scale=q.scale.flip(0)) for n, q in wrong.items()}
-    other, _ = both(lower(stage, wrong, "onnxruntime"), x)
+    other, _ = both(insert_quantised_ops(stage, wrong, "onnxruntime"), x)
     assert np.abs(other - engine).max() > 1e-2 * np.abs(eager).max()
 
 
@@ -148,7 +148,7 @@ def ranges_for(stage: StageGraph, x: torch.Tensor, layers) -> dict[str, tuple[fl
 def test_convolutions_in_int8_are_the_engines(pads, groups, clip):
     stage, x = conv_stage(pads, groups, clip)
     layers = rounded(stage, "int8", low=float(x.min()), high=float(x.max()))
-    lowered = lower(stage, layers, "onnxruntime", ranges_for(stage, x, layers))
+    lowered = insert_quantised_ops(stage, layers, "onnxruntime", ranges_for(stage, x, layers))
     kinds = [n.target for n in lowered.graph.nodes if n.op == "call_function"]
     assert kinds.count(OPS.conv_int8.default) == 3
     eager, engine = both(lowered, x)
@@ -161,8 +161,9 @@ def test_a_dropped_zero_point_shows():
     stage, x = conv_stage([1, 1, 1, 1], 1, False)
     layers = rounded(stage, "int8", low=float(x.min()), high=float(x.max()))
     ranges = ranges_for(stage, x, layers)
-    right, _ = both(lower(stage, layers, "onnxruntime", ranges), x)
-    wrong, _ = both(lower(stage, layers, "onnxruntime", {n: (0.0, high) for n, (_, high) in ranges.items()}), x)
+    right, _ = both(insert_quantised_ops(stage, layers, "onnxruntime", ranges), x)
+    dropped = {n: (0.0, high) for n, (_, high) in ranges.items()}
+    wrong, _ = both(insert_quantised_ops(stage, layers, "onnxruntime", dropped), x)
     assert np.linalg.norm(right - wrong) > 0.1 * np.linalg.norm(right)
 
 
@@ -171,7 +172,7 @@ def test_a_bias_that_32_bits_do_not_hold_makes_the_steps_larger():
     stage, x = conv_stage([1, 1, 1, 1], 1, True)
     stage.constants["a__w"][3] *= 1e-9
     layers = rounded(stage, "int8", low=float(x.min()), high=float(x.max()))
-    lowered = lower(stage, layers, "onnxruntime", ranges_for(stage, x, layers))
+    lowered = insert_quantised_ops(stage, layers, "onnxruntime", ranges_for(stage, x, layers))
     assert int(lowered.constants["a__w__bias_int32"].abs().max()) <= 2**30
     eager, engine = both(lowered, x)
     assert np.array_equal(eager, engine)
@@ -181,12 +182,13 @@ def test_the_engine_runs_in_integers(tmp_path):
     """What ONNX Runtime makes of the graph: quantised kernels, no convolution or product in f32."""
     stage, x = conv_stage([0, 2, 0, 2], 1, True)
     layers = rounded(stage, "int8", low=float(x.min()), high=float(x.max()))
-    conv = lower(stage, layers, "onnxruntime", ranges_for(stage, x, layers))
+    conv = insert_quantised_ops(stage, layers, "onnxruntime", ranges_for(stage, x, layers))
     linear, _ = linear_stage(64, 32, 4)
     kernels = _kernels(conv, tmp_path)
     assert "QLinearConv" in kernels and not kernels & {"Conv", "FusedConv"}, kernels
-    assert "DynamicQuantizeMatMul" in _kernels(lower(linear, rounded(linear, "int8"), "onnxruntime"), tmp_path)
-    assert "MatMulNBits" in _kernels(lower(linear, rounded(linear, "int4"), "onnxruntime"), tmp_path)
+    for scheme, kernel in (("int8", "DynamicQuantizeMatMul"), ("int4", "MatMulNBits")):
+        quantised = insert_quantised_ops(linear, rounded(linear, scheme), "onnxruntime")
+        assert kernel in _kernels(quantised, tmp_path)
 
 
 def _kernels(stage: StageGraph, tmp_path) -> set[str]:
@@ -204,7 +206,7 @@ def test_tables_of_embeddings(scheme):
     stage = graph_of(lambda call, v, c: call(_ATEN.embedding.default, c["words__w"], v), ids,
                      {"words__w": draw(40, 96)})
     layers = rounded(stage, scheme)
-    eager, engine = both(lower(stage, layers, "onnxruntime"), ids)
+    eager, engine = both(insert_quantised_ops(stage, layers, "onnxruntime"), ids)
     want = next(iter(layers.values())).dequantised()[ids].numpy()
     assert np.array_equal(eager, engine) and np.allclose(eager, want, atol=1e-6)
 
@@ -213,7 +215,7 @@ def test_tables_of_embeddings(scheme):
 def test_tensorrt_gets_static_symmetric_scales(scheme):
     """Explicit Q/DQ: signed, zero point 0; 4-bit weights in blocks, packed; the same function as the eager kernels."""
     stage, x = linear_stage(128, 48, 20)
-    lowered = lower(stage, rounded(stage, scheme), "tensorrt")
+    lowered = insert_quantised_ops(stage, rounded(stage, scheme), "tensorrt")
     model = ir.to_proto(emit_onnx(lowered, "tensorrt").model)
     onnx.checker.check_model(model, full_check=True)
     kinds = [n.op_type for n in model.graph.node]

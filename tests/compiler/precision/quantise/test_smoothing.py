@@ -17,7 +17,7 @@ from vlacompile.compiler.precision.quantise.calibrate import collect
 from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.compiler.precision.quantise.quantise import Method, quantise_stage
 from vlacompile.compiler.precision.quantise.scale_propagation import divide
-from vlacompile.compiler.precision.quantise.smoothing import migrate, tied
+from vlacompile.compiler.precision.quantise.smoothing import smooth_activations, tied
 from vlacompile.compiler.staging.stages import StageGraph
 
 
@@ -133,7 +133,7 @@ def test_what_somebody_else_reads_stays():
     example = torch.randn(1, 5, 16)
     stage = as_stage(PostNorm(), x=example)
     samples = collect(stage, [(example,)])
-    result = migrate(stage, samples, linears(stage, "int8"), Method())
+    result = smooth_activations(stage, samples, linears(stage, "int8"), Method())
     assert result.stage is stage
     assert len(result.notes) == 3 and all("stays" in n for n in result.notes)
     assert "%gelu" in result.notes[1] and "%add" in result.notes[0]
@@ -352,7 +352,7 @@ def quantised(stage: StageGraph, layers) -> StageGraph:
 def test_smoothquant_lowers_the_error_of_w8a8_where_channels_are_outliers(alpha):
     stage, calls = hard_block()
     method = Method(alpha=alpha)
-    got = migrate(stage, collect(stage, calls), linears(stage, "int8"), method)
+    got = smooth_activations(stage, collect(stage, calls), linears(stage, "int8"), method)
     assert difference(stage, got.stage, calls[0]) < 1e-5
     before, after = (output_error(s, calls, "int8", method) for s in (stage, got.stage))
     assert after < 0.6 * before
@@ -362,12 +362,12 @@ def test_smoothquant_lowers_the_error_of_w8a8_where_channels_are_outliers(alpha)
 def test_awq_lowers_the_error_of_int4_where_channels_are_outliers():
     stage, calls = hard_block()
     rtn, awq = Method(int4="rtn", block=32), Method(int4="awq", block=32)
-    got = migrate(stage, collect(stage, calls), linears(stage, "int4"), awq)
+    got = smooth_activations(stage, collect(stage, calls), linears(stage, "int4"), awq)
     assert difference(stage, got.stage, calls[0]) < 1e-5
     plain, searched, both = (output_error(stage, calls, "int4", rtn), output_error(stage, calls, "int4", awq),
                              output_error(got.stage, calls, "int4", awq))
     assert both < 0.7 * plain and both < searched
-    assert migrate(stage, collect(stage, calls), linears(stage, "int4"), rtn).stage is stage
+    assert smooth_activations(stage, collect(stage, calls), linears(stage, "int4"), rtn).stage is stage
 
 
 def test_a_search_never_makes_its_own_error_greater_and_says_so():
@@ -375,12 +375,13 @@ def test_a_search_never_makes_its_own_error_greater_and_says_so():
     stage = as_stage(Block(32, 4, 2), x=torch.randn(1, 6, 32))
     calls = [(torch.randn(1, 6, 32, generator=draw(i)),) for i in range(3)]
     for scheme in ("int8", "int4"):
-        result = migrate(stage, collect(stage, calls), linears(stage, scheme), Method(int4="awq", alpha=None))
+        method = Method(int4="awq", alpha=None)
+        result = smooth_activations(stage, collect(stage, calls), linears(stage, scheme), method)
         for note in result.notes:
             if "->" in note:
                 before, after = (float(x) for x in note.split("error ")[1].split(" -> "))
                 assert after <= before
-        again = migrate(stage, collect(stage, calls), linears(stage, scheme), Method(int4="awq", alpha=None))
+        again = smooth_activations(stage, collect(stage, calls), linears(stage, scheme), Method(int4="awq", alpha=None))
         assert again.notes == result.notes
         assert all(torch.equal(t, again.stage.constants[n]) for n, t in result.stage.constants.items())
 
@@ -388,5 +389,5 @@ def test_a_search_never_makes_its_own_error_greater_and_says_so():
 def test_layers_that_stay_in_floating_point_are_rescaled_with_their_neighbours():
     stage, calls = hard_block()
     only = {next(x.node for x in layers_of(stage) if x.weight.endswith("q__weight")): "int8"}
-    got = migrate(stage, collect(stage, calls), only, Method())
+    got = smooth_activations(stage, collect(stage, calls), only, Method())
     assert len(got.notes) == 1 and difference(stage, got.stage, calls[0]) < 1e-5

@@ -22,7 +22,7 @@ _MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Gather", "Squeez
 def for_tensorrt(model: ir.Model) -> None:
     """All rewrites, in the order in which they apply."""
     cast_bytes_first(model)
-    dequantise_to_half(model)
+    dequantise_to_fp16(model)
     own_dequantisations(model)
     several_blocks(model)
     flat_rows(model)
@@ -80,7 +80,7 @@ def _drop(model: ir.Model, node: ir.Node) -> None:
     model.graph.remove(node, safe=True)
 
 
-def dequantise_to_half(model: ir.Model) -> None:
+def dequantise_to_fp16(model: ir.Model) -> None:
     """A Cast to fp16 behind a DequantizeLinear becomes the type of its scale, which says what it gives: products fuse a
     dequantisation that they read directly, and no other. Scales that fp16 does not hold exactly stay."""
     for node in [n for n in model.graph if n.op_type == "DequantizeLinear"]:

@@ -36,7 +36,8 @@ def _numbers(value: ir.Value) -> str:
 def _attribute(attribute: ir.Attr) -> str:
     if attribute.type == ir.AttributeType.TENSOR:
         tensor = attribute.as_tensor()
-        return str(tensor.numpy().tolist()) if _is_printed(tensor) else f"{tensor.dtype.short_name()}{list(tensor.shape)}"
+        shape = f"{tensor.dtype.short_name()}{list(tensor.shape)}"
+        return str(tensor.numpy().tolist()) if _is_printed(tensor) else shape
     return str(attribute.value)
 
 

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from vlacompile.compiler.emit.onnx.exporter import export
 from vlacompile.compiler.emit.onnx.for_tensorrt import for_tensorrt
-from vlacompile.compiler.emit.onnx.store_fp16 import store_halves
+from vlacompile.compiler.emit.onnx.store_fp16 import store_fp16
 from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.errors import EmitError
 from vlacompile.policy.source_lines import source_line
@@ -47,9 +47,9 @@ class OnnxStage:
     own: frozenset[str] = frozenset()
 
 
-def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", halves: bool = False) -> OnnxStage:
-    """Translate one stage for the engine that `dialect` names. halves: as `store_halves`. Raises EmitError naming the
-    stage and the op that has no translation."""
+def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", fp16_weights: bool = False) -> OnnxStage:
+    """Translate one stage for the engine that `dialect` names. fp16_weights: as `store_fp16`. Raises EmitError naming
+    the stage and the op that has no translation."""
     root = torch.nn.Module()
     for name, tensor in stage.constants.items():
         root.register_buffer(name, tensor)
@@ -61,7 +61,7 @@ def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", halves: bool = Fa
         model = export(module, args, OPSETS[dialect], [p.name for p in stage.inputs], outputs)
     except Exception as error:  # torch.onnx raises its own and its translators' errors
         raise _explain(stage, error) from error
-    return _finish(stage, model, dialect, halves)
+    return _finish(stage, model, dialect, fp16_weights)
 
 
 def _explain(stage: StageGraph, error: Exception) -> EmitError:
@@ -85,7 +85,7 @@ def _line_of_op(stage: StageGraph, text: str) -> str:
     return next((x for x in lines if x), "")
 
 
-def _finish(stage: StageGraph, model: ir.Model, dialect: str, halves: bool) -> OnnxStage:
+def _finish(stage: StageGraph, model: ir.Model, dialect: str, fp16_weights: bool) -> OnnxStage:
     model.ir_version = IR_VERSION
     origins = {n: source_line(n.metadata_props.get("pkg.torch.onnx.stack_trace", "")) for n in model.graph}
     _strip(model)
@@ -96,8 +96,8 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str, halves: bool) -> O
     _pad_in_convolutions(model)
     if dialect == "tensorrt":
         for_tensorrt(model)
-    if halves:
-        store_halves(model)
+    if fp16_weights:
+        store_fp16(model)
     given = [v.name for v in model.graph.inputs]
     assert given == [p.name for p in stage.inputs], f"{stage.name}: ports {given}"
     initializers = {}

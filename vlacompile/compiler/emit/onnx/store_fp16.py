@@ -9,7 +9,7 @@ import onnx_ir as ir
 LEAST_BYTES = 1 << 12  # what is smaller is not worth a node
 
 
-def store_halves(model: ir.Model) -> None:
+def store_fp16(model: ir.Model) -> None:
     """Every f32 matrix of which bf16, or else fp16, holds all numbers becomes one of it behind a Cast, in place. The
     engine folds the Cast when it starts, so that products read f32 as before. For policies that were stored in 16
     bits."""

@@ -37,7 +37,7 @@ def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
         flags=("strongly_typed", "no_tf32"), level=LEVEL, aux_streams=0, workspace_bytes=BUILD_WORKSPACE_BYTES,
         weight_bytes=weights, engine_bytes_min=weights - slack,
         engine_bytes_max=weights + slack + code_bytes(emitted.model),
-        activation_bytes=int(ACTIVATIONS_FACTOR * live_peak(stage.graph, half=False)) + WORKSPACE_MOST,
+        activation_bytes=int(ACTIVATIONS_FACTOR * live_peak(stage.graph, fp16=False)) + WORKSPACE_MOST,
         int8_gemms=len(int8_products(emitted.model)), int4_dequants=len(int4_products(emitted.model)),
         attentions=len(fused_attentions(emitted.model)))
 

@@ -64,7 +64,8 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
 
 
 def for_this_processor(plan: Plan, contents: Mapping[str, bytes]) -> Plan:
-    """The plan of a bundle in which this processor runs what TVM compiled. contents: the bundle's files, with `local`."""
+    """The plan of a bundle in which this processor runs what TVM compiled. contents: the bundle's files, with
+    `local`."""
     stages = tuple(replace(s, backend="tvm") if s.backend == "tvm_cuda" else s for s in plan.stages)
     return with_files(replace(plan, stages=stages), contents)
 

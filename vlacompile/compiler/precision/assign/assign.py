@@ -31,8 +31,8 @@ STEP = 0.97  # how far below the extrapolated limit the next round aims
 
 @dataclass(frozen=True)
 class Unit:
-    """Layers that are decided as one: of a block or of a whole stage, and of its twins. schemes: {option: scheme of
-    each layer}; one option: it is decided already."""
+    """Layers that are decided as one: of a block or of a whole stage, and of those identical to it. schemes: {option:
+    scheme of each layer}; one option: it is decided already."""
 
     choices: tuple[Choice, ...]
     schemes: dict[str, tuple[str, ...]]

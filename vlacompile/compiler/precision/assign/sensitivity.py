@@ -36,9 +36,9 @@ class Numerics:
 
     def __call__(self, stage: StageGraph, schemes: Mapping[str, str]) -> StageGraph:
         integer = {node: s for node, s in schemes.items() if s not in ("fp32", "fp16")}
-        half = frozenset(node for node, s in schemes.items() if s == "fp16")
+        fp16 = frozenset(node for node, s in schemes.items() if s == "fp16")
         layers = self.quantise(stage, integer) if integer else {}
-        stage = in_half(stage, half) if half else stage
+        stage = in_fp16(stage, fp16) if fp16 else stage
         return self.lower(stage, layers) if layers else stage
 
 
@@ -116,7 +116,7 @@ def reached(staged: Staged, stages: frozenset[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def in_half(stage: StageGraph, nodes: frozenset[str]) -> StageGraph:
+def in_fp16(stage: StageGraph, nodes: frozenset[str]) -> StageGraph:
     """The stage with these layers in fp16: their operands and results are rounded to it. What is inside a product stays
     f32, as tensor cores and fp16 kernels of CPUs accumulate."""
     graph, copied = Graph(), {}

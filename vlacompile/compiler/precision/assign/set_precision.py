@@ -1,8 +1,8 @@
 """Stages in fp32 -> stages in the precision that the recipe wants, for the engine of the target, and what that costs
 in actions.
 
-Owns the order: what layers read on calibration observations (calibrate.py), rescaling (migrate.py), rounding
-(quantise.py), rendering (lower.py), choosing (assign.py). Must not know how any of them works.
+Owns the order: what layers read on calibration observations (calibrate.py), rescaling (smoothing.py), rounding
+(quantise.py), rendering (insert_quantised_ops.py), choosing (assign.py). Must not know how any of them works.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from vlacompile.compiler.precision.assign.assign import assign
 from vlacompile.compiler.precision.assign.decision import Assignment, marked
 from vlacompile.compiler.precision.assign.measured_by import observed
 from vlacompile.compiler.precision.assign.outcome import Carried, carried_out, facts, require_carried_out, static_layers
-from vlacompile.compiler.precision.assign.sensitivity import Inputs, Rewrite, Schemes, Trial, in_half
-from vlacompile.compiler.precision.fp16.convert import HalfLimits, HalfPolicy, halve
-from vlacompile.compiler.precision.fp16.keep_fp32 import Pin
-from vlacompile.compiler.precision.fp16.rewrite import to_half
+from vlacompile.compiler.precision.assign.sensitivity import Inputs, Rewrite, Schemes, Trial, in_fp16
+from vlacompile.compiler.precision.fp16.convert import Fp16Limits, Fp16Policy, convert_to_fp16
+from vlacompile.compiler.precision.fp16.keep_fp32 import KeptFp32
+from vlacompile.compiler.precision.fp16.rewrite import to_fp16
 from vlacompile.compiler.precision.quantise.calibrate import Call, StageSamples, collect, pooled, record_calls
 from vlacompile.compiler.precision.quantise.histogram import Histogram
 from vlacompile.compiler.precision.quantise.insert_quantised_ops import (
     DIALECTS,
     Ranges,
+    insert_quantised_ops,
     is_static,
-    lower,
     values_to_range,
 )
 from vlacompile.compiler.precision.quantise.layers import KINDS, LIMITS, QuantisedLayer, layers_of
 from vlacompile.compiler.precision.quantise.quantise import Method, held_range, quantise_stage
-from vlacompile.compiler.precision.quantise.smoothing import migrate
+from vlacompile.compiler.precision.quantise.smoothing import smooth_activations
 from vlacompile.compiler.staging.choose_solver import action_error
-from vlacompile.compiler.staging.identical_stages import as_twin, with_one_graph
+from vlacompile.compiler.staging.identical_stages import with_graph_of, with_one_graph
 from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.errors import BudgetError
@@ -91,8 +91,8 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
     simulated = {d: max(Trial(staged, seen.held or seen.fitted, r).errors(schemes).tolist())
                  for d, r in rewriters.items()}
     integer = {s.name: mine(s, _integer(schemes.get(s.name, {}))) for s in staged.stages}
-    precise, said, halves = _with_halves(staged, integer, schemes, recipe, seen.deciding, progress)
-    require_carried_out(halves, assignment, recipe, policy.name, bool(seen.recorded))
+    precise, said, in_fp16_too = _with_fp16(staged, integer, schemes, recipe, seen.deciding, progress)
+    require_carried_out(in_fp16_too, assignment, recipe, policy.name, bool(seen.recorded))
     errors = [_error(staged, precise, x) if x else None for x in (seen.deciding, seen.held)]
     limit = recipe.max_action_error
     if limit is not None and errors[0] > limit:
@@ -100,7 +100,7 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
                           why=f"fp16 adds to what was chosen: error {limit:g} asked, {errors[0]:.4g} reachable",
                           fix='allow a larger max_action_error, or base = "fp32"',
                           reachable={"max_action_error": errors[0]})
-    told = facts((*halves, *carried), recorded=seen.recorded,
+    told = facts((*in_fp16_too, *carried), recorded=seen.recorded,
                  generated=0 if seen.recorded else len(seen.fitted) + len(seen.held),
                  static={d: static_layers(assignment, layers, d) for d in DIALECTS}, dialect=target.backend,
                  errors=tuple(errors), simulated=simulated, budget=limit)
@@ -116,31 +116,31 @@ def _may_be_static(recipe: PrecisionRecipe, staged: Staged, dialect: str) -> boo
     return any(is_static(x.kind, scheme, dialect) for s in staged.stages for x in layers_of(s))
 
 
-def _with_halves(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
+def _with_fp16(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
                  observations: Sequence[Inputs], progress: Callable[[str], None]) \
         -> tuple[Staged, tuple[str, ...], tuple[Carried, ...]]:
-    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what was pinned and why; how much).
+    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what stays FP32 and why; how much).
     Where the recipe sets no budget, fp16 may move the action by as much as the integer layers themselves do: a last bit
-    of fp16 turns many numbers to their next step, and no pin but FP32 everywhere would turn them back (as
-    `HalfLimits.quantised` for stages)."""
+    of fp16 turns many numbers to their next step, and nothing but FP32 everywhere would turn them back (as
+    `Fp16Limits.quantised` for stages)."""
     lowered = replace(staged, stages=tuple(integer[s.name] for s in staged.stages))
     if recipe.base == "fp16":
-        ruled = Pin("recipe", "a rule says fp32")
+        ruled = KeptFp32("recipe", "a rule says fp32")
         keep = {s: {n: ruled for n, scheme in of.items() if scheme == "fp32"} for s, of in schemes.items()}
-        action = recipe.max_action_error or max(HalfLimits.action, _error(staged, lowered, observations))
-        half = halve(lowered, observations, HalfLimits(action=action), progress, keep)
-        return half.staged, tuple(half.lines()), (_halved(half),)
-    halves = {s: {n for n, scheme in of.items() if scheme == "fp16"} for s, of in schemes.items()}
-    stages = tuple(to_half(s, {n.name for n in s.graph.nodes} - halves[s.name]) if halves.get(s.name) else s
+        action = recipe.max_action_error or max(Fp16Limits.action, _error(staged, lowered, observations))
+        made = convert_to_fp16(lowered, observations, Fp16Limits(action=action), progress, keep)
+        return made.staged, tuple(made.lines()), (_fp16_carried_out(made),)
+    chosen = {s: {n for n, scheme in of.items() if scheme == "fp16"} for s, of in schemes.items()}
+    stages = tuple(to_fp16(s, {n.name for n in s.graph.nodes} - chosen[s.name]) if chosen.get(s.name) else s
                    for s in lowered.stages)
     return replace(lowered, stages=stages), (), ()
 
 
-def _halved(half: HalfPolicy) -> Carried:
+def _fp16_carried_out(made: Fp16Policy) -> Carried:
     """Constants that are stored in both dtypes save nothing."""
-    before, after = sum(s.before for s in half.stages), sum(s.made.weights for s in half.stages)
-    kinds = Counter(p.kind for s in half.stages for p in s.pins.values())
-    return Carried("fp16", "operations", sum(s.made.nodes for s in half.stages), sum(s.of for s in half.stages),
+    before, after = sum(s.before for s in made.stages), sum(s.made.weights for s in made.stages)
+    kinds = Counter(p.kind for s in made.stages for p in s.kept_fp32.values())
+    return Carried("fp16", "operations", sum(s.made.nodes for s in made.stages), sum(s.of for s in made.stages),
                    max(0, 2 * (before - after)), before,
                    "left in fp32: " + ", ".join(f"{n} by {kind}" for kind, n in kinds.most_common()))
 
@@ -163,7 +163,7 @@ def run_calls(stage: StageGraph, calls: Sequence[Call]) -> list[torch.Tensor]:
 
 class _Quantiser:
     """(stage, {node: "int8" | "int4"}) -> the stage, rescaled, its quantised layers, and the ranges between
-    convolutions. The same arguments are worked on once, of twins too."""
+    convolutions. The same arguments are worked on once, of identical stages too."""
 
     def __init__(self, firsts: Mapping[str, StageGraph], owners: Mapping[str, str], calls: Mapping[str, Sequence[Call]],
                  edges: Mapping[str, Sequence[Call]], method: Method, progress: Callable[[str], None]):
@@ -183,16 +183,16 @@ class _Quantiser:
                 self.smoothing[first.name] = self._best_smoothing(first)
             self.done[key], self.notes[key] = self._quantised(first, schemes, self.smoothing[first.name])
         written, layers, ranges = self.done[key]
-        return as_twin(written, stage), layers, ranges
+        return with_graph_of(written, stage), layers, ranges
 
     def _quantised(self, stage: StageGraph, schemes: Mapping[str, str], smoothing: Method | None) \
             -> tuple[Quantised, tuple[str, ...]]:
         samples, notes = self.samples[stage.name], ()
         if smoothing is not None:
-            migrated = migrate(stage, samples, schemes, smoothing, self.progress)
-            notes = tuple(f"{stage.name}: {line}" for line in migrated.notes)
-            if migrated.stage is not stage:
-                stage, samples = migrated.stage, collect(migrated.stage, self.calls[stage.name], layers=schemes,
+            smoothed = smooth_activations(stage, samples, schemes, smoothing, self.progress)
+            notes = tuple(f"{stage.name}: {line}" for line in smoothed.notes)
+            if smoothed.stage is not stage:
+                stage, samples = smoothed.stage, collect(smoothed.stage, self.calls[stage.name], layers=schemes,
                                                          edges=self.edges[stage.name])
         layers = quantise_stage(stage, samples, schemes, self.method, self.progress)
         return (stage, layers, self._ranges(stage, layers)), notes
@@ -208,7 +208,7 @@ class _Quantiser:
         errors = {}
         for smoothing in (None, self.method, replace(self.method, alpha=None)):
             written, layers, ranges = self._quantised(stage, schemes, smoothing)[0]
-            got = run_calls(lower(written, layers, "onnxruntime", ranges), self.calls[stage.name])
+            got = run_calls(insert_quantised_ops(written, layers, "onnxruntime", ranges), self.calls[stage.name])
             errors[smoothing] = max(compare(a.numpy(), b.numpy()).rel_l2 for a, b in zip(got, want, strict=True))
         return min(errors, key=errors.__getitem__)
 
@@ -243,12 +243,12 @@ def _rewriter(quantise: _Quantiser, dialect: str) -> Rewrite:
     """(stage, {node: scheme}) -> the stage as that engine computes it."""
 
     def rewrite(stage: StageGraph, schemes: Mapping[str, str]) -> StageGraph:
-        half = frozenset(n for n, s in schemes.items() if s == "fp16")
+        fp16 = frozenset(n for n, s in schemes.items() if s == "fp16")
         integer = _integer(schemes)
         if integer:
             written, layers, ranges = quantise(stage, integer)
-            stage = lower(written, layers, dialect, ranges)
-        return in_half(stage, half) if half else stage
+            stage = insert_quantised_ops(written, layers, dialect, ranges)
+        return in_fp16(stage, fp16) if fp16 else stage
 
     return rewrite
 

@@ -1,7 +1,7 @@
 """Values that only say which logits count: fp16 cannot hold the numbers that they are masked with, and need not.
 
 A mask is added to logits, or chosen where they do not count, and ends in a softmax. All that matters of its numbers is
-that exp makes 0 of them, so in fp16 they stop at MASKED. Must not know pins.
+that exp makes 0 of them, so in fp16 they stop at MASKED. Must not know what stays FP32.
 """
 
 from __future__ import annotations

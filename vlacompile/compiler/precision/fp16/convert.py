@@ -1,6 +1,6 @@
 """A policy in fp16, checked: the stages are converted, run against FP32, and repaired until they are near enough.
 
-Owns the loop around `scan`, `pins_of` and `to_half`, and what is reported of it.
+Owns the loop around `scan`, `find_kept_fp32` and `to_fp16`, and what is reported of it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.precision.fp16.attention_masks import mask_values, masks
-from vlacompile.compiler.precision.fp16.error_attribution import Influence, influence
-from vlacompile.compiler.precision.fp16.keep_fp32 import Pin, PinRules, pins_of
+from vlacompile.compiler.precision.fp16.error_attribution import ErrorShare, attribute_error
+from vlacompile.compiler.precision.fp16.keep_fp32 import KeepRules, KeptFp32, find_kept_fp32
 from vlacompile.compiler.precision.fp16.op_kinds import MASKED, is_f32, moves, rounds_to_int8
 from vlacompile.compiler.precision.fp16.range_scan import scan
-from vlacompile.compiler.precision.fp16.rewrite import Conversion, conversion, to_half, with_f32_sums
+from vlacompile.compiler.precision.fp16.rewrite import Conversion, conversion, to_fp16, with_f32_sums
 from vlacompile.compiler.staging.choose_solver import action_error
 from vlacompile.compiler.staging.run_stages import StageRunner, Values
 from vlacompile.compiler.staging.stages import Staged, StageGraph
@@ -29,30 +29,30 @@ AIM = 0.9  # of what is allowed: less would pin more than is needed, more would 
 
 
 @dataclass(frozen=True)
-class HalfLimits:
+class Fp16Limits:
     """stage: largest relative L2 error of a stage's outputs, computed from FP32 inputs, over all observations together.
     quantised: the same of a stage that rounds activations to 8 bits, beside that stage in FP32: a last bit of fp16 may
     move a number to the next of 255 steps, by as much as the 8 bits themselves were allowed to cost. action: largest
-    action error (`choose_solver.action_error`) with all stages in fp16. rounds: how often nodes are pinned and the
+    action error (`choose_solver.action_error`) with all stages in fp16. rounds: how often nodes are kept and the
     stages run again."""
 
     stage: float = 1e-2
     quantised: float = 3e-2
     action: float = 1e-2
     rounds: int = 10
-    pins: PinRules = field(default_factory=PinRules)
+    rules: KeepRules = field(default_factory=KeepRules)
 
     def of(self, stage: StageGraph) -> float:
         return self.quantised if any(rounds_to_int8(n) for n in stage.graph.nodes) else self.stage
 
 
 @dataclass(frozen=True)
-class HalfStage:
-    """pins: {node: Pin} of what stays FP32. of: how many nodes could be in fp16. before: bytes of constants in FP32.
-    error: relative L2 of its outputs, from FP32 inputs."""
+class Fp16Stage:
+    """kept_fp32: {node: KeptFp32} of what stays FP32. of: how many nodes could be in fp16. before: bytes of constants
+    in FP32. error: relative L2 of its outputs, from FP32 inputs."""
 
     name: str
-    pins: Mapping[str, Pin]
+    kept_fp32: Mapping[str, KeptFp32]
     made: Conversion
     of: int
     before: int
@@ -62,107 +62,109 @@ class HalfStage:
         """For a report: the stage, then a line per reason with one node as the example."""
         lines = [f"{self.name}: {self.made.nodes} of {self.of} nodes in fp16, weights {_size(self.before)} -> "
                  f"{_size(self.made.weights)}, error {self.error:.2g}"]
-        count = Counter(p.kind for p in self.pins.values())
+        count = Counter(p.kind for p in self.kept_fp32.values())
         for kind, n in count.most_common():
-            name, pin = next((name, p) for name, p in self.pins.items() if p.kind == kind)
-            lines.append(f"  FP32, {kind}: {n} ({name}: {pin.why})")
+            name, reason = next((name, p) for name, p in self.kept_fp32.items() if p.kind == kind)
+            lines.append(f"  FP32, {kind}: {n} ({name}: {reason.why})")
         if self.made.twice:
             lines.append(f"  in both dtypes: {', '.join(self.made.twice)}")
         return lines
 
 
 @dataclass(frozen=True)
-class HalfPolicy:
-    """staged: with converted stages. repaired: how many nodes the check pinned."""
+class Fp16Policy:
+    """staged: with converted stages. repaired: how many nodes the check kept in FP32."""
 
     staged: Staged
-    stages: tuple[HalfStage, ...]
+    stages: tuple[Fp16Stage, ...]
     action_error: float
-    limits: HalfLimits
+    limits: Fp16Limits
     repaired: int
 
     def lines(self) -> list[str]:
         lines = [line for s in self.stages for line in s.lines()]
         return [*lines, f"action error {self.action_error:.2g} of the spread (limit {self.limits.action:g}); "
-                f"{self.repaired} nodes pinned by the check"]
+                f"{self.repaired} nodes kept in FP32 by the check"]
 
 
-def halve(staged: Staged, observations: Sequence[Inputs], limits: HalfLimits = HalfLimits(),
+def convert_to_fp16(staged: Staged, observations: Sequence[Inputs], limits: Fp16Limits = Fp16Limits(),
           phase: Callable[[str], None] = lambda name: None,
-          keep: Mapping[str, Mapping[str, Pin]] | None = None) -> HalfPolicy:
+          keep: Mapping[str, Mapping[str, KeptFp32]] | None = None) -> Fp16Policy:
     """The stages in fp16, within `limits` on `observations` (`choose_solver.calibration`). keep: {stage: nodes that
     stay FP32 whatever the scan says}.
 
     Raises PrecisionError, with the best that was reached, when so many rounds of repair are not enough.
     """
     phase("scan the ranges of all values")
-    ranges = scan(staged, observations, limits.pins.margin)
+    ranges = scan(staged, observations, limits.rules.margin)
     check = _Check(staged, observations)
     repair = _Repair(staged, observations)
-    extra: dict[str, dict[str, Pin]] = {s.name: dict((keep or {}).get(s.name, {})) for s in staged.stages}
+    extra: dict[str, dict[str, KeptFp32]] = {s.name: dict((keep or {}).get(s.name, {})) for s in staged.stages}
     given = sum(len(e) for e in extra.values())
     allowed = {s.name: limits.of(s) for s in staged.stages}
     best, best_errors = math.inf, {}
     for round_ in range(limits.rounds + 1):
         phase("check fp16 against FP32" + (f", repair {round_}" if round_ else ""))
-        pins = pins_of(staged, ranges, limits.pins, extra)
-        stages = _converted(staged, pins)
-        errors, action = check.measure(stages, pins)
+        kept_fp32 = find_kept_fp32(staged, ranges, limits.rules, extra)
+        stages = _converted(staged, kept_fp32)
+        errors, action = check.measure(stages, kept_fp32)
         if action <= limits.action and all(e <= allowed[n] for n, e in errors.items()):
-            return _result(staged, stages, pins, errors, action, limits, sum(len(e) for e in extra.values()) - given)
+            repaired = sum(len(e) for e in extra.values()) - given
+            return _result(staged, stages, kept_fp32, errors, action, limits, repaired)
         if action <= best:
             best, best_errors = action, errors
         shares = {n: (AIM * allowed[n] / e) ** 2 for n, e in errors.items() if not e <= allowed[n]}
         shares = shares or check.share_to_keep(stages, action, AIM * limits.action)
-        pinned = [repair.pin_worst(n, pins[n], extra[n], share, errors[n]) for n, share in shares.items()]
-        if not any(pinned):
+        kept = [repair.keep_worst(n, kept_fp32[n], extra[n], share, errors[n]) for n, share in shares.items()]
+        if not any(kept):
             break
     worst = max(best_errors, key=lambda n: best_errors[n] / allowed[n])
     raise PrecisionError(
         "the policy cannot be put into fp16 within what may be lost",
         where=f'stage "{worst}"',
         why=f"best reached: action error {best:.3g} (limit {limits.action:g}), its own error {best_errors[worst]:.3g} "
-            f"(limit {allowed[worst]:g}); the check pinned {sum(len(e) for e in extra.values()) - given} nodes",
+            f"(limit {allowed[worst]:g}); the check kept {sum(len(e) for e in extra.values()) - given} nodes",
         fix="allow a larger error or more rounds of repair, or leave the policy in FP32")
 
 
-def _converted(staged: Staged, pins: Mapping[str, Mapping[str, Pin]]) -> tuple[StageGraph, ...]:
+def _converted(staged: Staged, kept_fp32: Mapping[str, Mapping[str, KeptFp32]]) -> tuple[StageGraph, ...]:
     values = mask_values(staged)
-    return tuple(to_half(s, pins[s.name], masks(s, values)) for s in staged.stages)
+    return tuple(to_fp16(s, kept_fp32[s.name], masks(s, values)) for s in staged.stages)
 
 
 class _Repair:
-    """Pins what causes most of the error of a stage."""
+    """Kept what causes most of the error of a stage."""
 
     def __init__(self, staged: Staged, observations: Sequence[Inputs]):
         self.staged, self.observations = staged, observations
-        self.sources: dict[str, dict[str, Influence]] = {}  # of stages that needed repair; pins do not change them
+        self.sources: dict[str, dict[str, ErrorShare]] = {}  # of stages that needed repair
 
-    def pin_worst(self, name: str, pins: Mapping[str, Pin], extra: dict[str, Pin], keep: float, error: float) -> bool:
-        """Pin nodes until what is left causes `keep` of the squared error. What a node gives is stored in FP32 only
-        when what reads it is FP32 as well, so these are pinned with it. False: nothing was left to pin."""
+    def keep_worst(self, name: str, kept_fp32: Mapping[str, KeptFp32], extra: dict[str, KeptFp32], keep: float,
+                   error: float) -> bool:
+        """Keeps nodes in FP32 until what is left causes `keep` of the squared error. What a node gives is stored in
+        FP32 only when what reads it is FP32 as well, so these are kept with it. False: nothing was left to keep."""
         stage = next(s for s in self.staged.stages if s.name == name)
         if name not in self.sources:
             masked = masks(stage, mask_values(self.staged))
-            self.sources[name] = influence(self.staged, stage, self.observations, masked)
+            self.sources[name] = attribute_error(self.staged, stage, self.observations, masked)
         sources = self.sources[name]
         nodes = {n.name: n for n in stage.graph.nodes if n.name in sources}
         readers = {n: frozenset(u.name for u in _readers(node)) for n, node in nodes.items()}
-        pinned = {n for n in nodes if n in pins or nodes[n].op == "placeholder"}
+        kept = {n for n in nodes if n in kept_fp32 or nodes[n].op == "placeholder"}
 
         def left_by(n: str) -> float:
-            stored = n not in pinned or not readers[n] <= pinned
-            return (0.0 if n in pinned else sources[n].weights) + (sources[n].result if stored else 0.0)
+            stored = n not in kept or not readers[n] <= kept
+            return (0.0 if n in kept else sources[n].weights) + (sources[n].result if stored else 0.0)
 
-        whole, before = sum(left_by(n) for n in nodes), len(pinned)
+        whole, before = sum(left_by(n) for n in nodes), len(kept)
         for n in sorted(nodes, key=lambda n: -left_by(n)):
-            now = {m for m in (n, *readers[n]) if m in nodes} - pinned
+            now = {m for m in (n, *readers[n]) if m in nodes} - kept
             for m in now:
-                extra[m] = Pin("error", self._why(name, n, m, left_by(n) / (whole or 1.0), error))
-            pinned |= now
+                extra[m] = KeptFp32("error", self._why(name, n, m, left_by(n) / (whole or 1.0), error))
+            kept |= now
             if now and whole and sum(left_by(m) for m in nodes) <= keep * whole:
                 break
-        return len(pinned) > before
+        return len(kept) > before
 
     def _why(self, stage: str, source: str, node: str, share: float, error: float) -> str:
         how = "its weights and result cause" if node == source else f"reads {source}, which causes"
@@ -192,12 +194,12 @@ class _Check:
         self.action = staged.program.action_in
         self.measured: dict[str, tuple[frozenset[str], float]] = {}
 
-    def measure(self, stages: Sequence[StageGraph], pins: Mapping[str, Mapping[str, Pin]]) \
+    def measure(self, stages: Sequence[StageGraph], kept_fp32: Mapping[str, Mapping[str, KeptFp32]]) \
             -> tuple[dict[str, float], float]:
         """({stage: relative L2 from FP32 inputs}, action error from end to end)."""
         runner = StageRunner(replace(self.staged, stages=tuple(with_f32_sums(s) for s in stages)))
         for s in stages:
-            key = frozenset(pins[s.name])
+            key = frozenset(kept_fp32[s.name])
             if s.name not in self.measured or self.measured[s.name][0] != key:
                 self.measured[s.name] = key, self._stage_error(runner, s)
         errors = {s.name: self.measured[s.name][1] for s in stages}
@@ -238,14 +240,14 @@ class _Check:
         return value.clamp(min=MASKED / 2) if name in self.masks else value
 
 
-def _result(staged: Staged, stages: tuple[StageGraph, ...], pins: Mapping[str, Mapping[str, Pin]],
-            errors: Mapping[str, float], action: float, limits: HalfLimits, repaired: int) -> HalfPolicy:
+def _result(staged: Staged, stages: tuple[StageGraph, ...], kept_fp32: Mapping[str, Mapping[str, KeptFp32]],
+            errors: Mapping[str, float], action: float, limits: Fp16Limits, repaired: int) -> Fp16Policy:
     rows = tuple(
-        HalfStage(s.name, pins[s.name], conversion(h),
+        Fp16Stage(s.name, kept_fp32[s.name], conversion(h),
                   of=sum(n.op == "call_function" and is_f32(n) for n in s.graph.nodes),
                   before=sum(t.numel() * t.element_size() for t in s.constants.values()), error=errors[s.name])
         for s, h in zip(staged.stages, stages, strict=True))
-    return HalfPolicy(replace(staged, stages=stages), rows, action, limits, repaired)
+    return Fp16Policy(replace(staged, stages=stages), rows, action, limits, repaired)
 
 
 def _size(count: int) -> str:

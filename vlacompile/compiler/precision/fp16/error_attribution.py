@@ -4,7 +4,7 @@ What fp16 rounds are weights and results. To first order the outputs move by the
 rounded away and J the derivative of the outputs by it. The mean of (v J e)^2 over random v of unit variance is |J e|^2
 (Hutchinson 1990), and one backward pass gives v J for all nodes at once. An op without a derivative passes slopes on as
 they are (Bengio et al. 2013, "straight-through"); where no slope arrives, as behind an argmax, the outputs are looked
-at when what is rounded away is taken away. Must not know pins.
+at when what is rounded away is taken away. Must not know what stays FP32.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SEEN = 4  # observations, and iterations of a loop, that are looked at
 
 
 @dataclass
-class Influence:
+class ErrorShare:
     """Estimates of the squared relative error of a stage's outputs. weights: by rounding the constants that a node
     reads; result: by storing what it gives."""
 
@@ -35,18 +35,18 @@ class Influence:
     result: float = 0.0
 
 
-def influence(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[str, torch.Tensor]],
-              masked: Collection[str]) -> dict[str, Influence]:
-    """{node: Influence}, summed over a few observations and iterations: of every f32 input and of every f32 node that
+def attribute_error(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[str, torch.Tensor]],
+              masked: Collection[str]) -> dict[str, ErrorShare]:
+    """{node: ErrorShare}, summed over a few observations and iterations: of every f32 input and of every f32 node that
     computes something."""
-    found: dict[str, Influence] = {}
+    found: dict[str, ErrorShare] = {}
     draw = torch.Generator().manual_seed(0)
     for args in _arguments(staged, stage, observations[:SEEN]):
         tape = _Tape(stage, masked)
         with torch.enable_grad():
             outputs = [o for o in tape.run(*args) if o.dtype == torch.float32 and o.requires_grad]
         zeros = [z for row in tape.rows for z in row.zeros]
-        once = {row.node: Influence() for row in tape.rows}
+        once = {row.node: ErrorShare() for row in tape.rows}
         for _ in range(PROBES if outputs else 0):
             v = [torch.randn(o.shape, generator=draw) / (o.detach().norm() + 1e-30) for o in outputs]
             slopes = iter(torch.autograd.grad(outputs, zeros, v, retain_graph=True, allow_unused=True))
@@ -55,7 +55,7 @@ def influence(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[
                 once[row.node].weights += _moved(mine, row.weights) ** 2 / PROBES
                 once[row.node].result += _moved(mine, row.result) ** 2 / PROBES
         for row in tape.rows:
-            to, own = found.setdefault(row.node, Influence()), once[row.node]
+            to, own = found.setdefault(row.node, ErrorShare()), once[row.node]
             to.weights += own.weights or tape.moved_by(args, row.node, row.weights)
             to.result += own.result or tape.moved_by(args, row.node, row.result)
     return found
@@ -91,7 +91,7 @@ def _keep(stage: StageGraph, ports: list[str], seen: list[dict[str, torch.Tensor
 
 @dataclass(frozen=True)
 class _Row:
-    """zeros: what was added to the results. weights, result: errors of the results, f64; see Influence."""
+    """zeros: what was added to the results. weights, result: errors of the results, f64; see ErrorShare."""
 
     node: str
     zeros: tuple[torch.Tensor, ...]
@@ -128,7 +128,7 @@ class _Tape(Interpreter):
             values = tensors(result)
             stored = [_finite(self._narrow(n, t).double() - t.double()) for t in values]
             weighed = [_finite(a.double() - b.double())
-                       for a, b in zip(tensors(self._with_half_weights(n)), values, strict=False)]
+                       for a, b in zip(tensors(self._with_fp16_weights(n)), values, strict=False)]
         zeros = tuple(torch.zeros_like(t, requires_grad=True) for t in values)
         self.rows.append(_Row(n.name, zeros, weighed, stored))
         moved = tuple(t + z for t, z in zip(values, zeros, strict=True))
@@ -155,7 +155,7 @@ class _Tape(Interpreter):
     def _narrow(self, n: Node, t: torch.Tensor) -> torch.Tensor:
         return (saturated(t) if n.name in self.masked else t).half().float()
 
-    def _with_half_weights(self, n: Node):
+    def _with_fp16_weights(self, n: Node):
         if not any(i.op == "get_attr" and is_f32(i) for i in n.all_input_nodes):
             return ()
         read = lambda i: self._narrow(i, self.env[i]) if i.op == "get_attr" and is_f32(i) else self.env[i]

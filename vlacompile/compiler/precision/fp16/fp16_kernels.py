@@ -29,12 +29,12 @@ _MAKERS = frozenset({_ATEN.full, _ATEN.zeros, _ATEN.ones, _ATEN.arange, _ATEN.sc
                      _ATEN.empty})
 
 
-def can_be_half(node: Node) -> bool:
+def has_fp16_kernel(node: Node) -> bool:
     """False for a call that gives f32 because nothing that it reads says otherwise: where(mask, 0.0, 1.0)."""
     return packet(node) in _MAKERS or is_cast(node) or any(is_f32(n) for n in node.all_input_nodes)
 
 
-def half_arguments(node: Node, args: tuple, kwargs: dict, masked: bool) -> tuple[tuple, dict]:
+def fp16_arguments(node: Node, args: tuple, kwargs: dict, masked: bool) -> tuple[tuple, dict]:
     """args, kwargs: of the call with tensors (or nodes) in fp16 already. masked: the node is a mask."""
 
     def lower(a):
@@ -67,7 +67,7 @@ class NoKernel(Exception):
     """PyTorch has no fp16 kernel for the op on this device."""
 
 
-def called_in_half(node: Node, values: Mapping[Node, object], masked: Collection[str],
+def called_in_fp16(node: Node, values: Mapping[Node, object], masked: Collection[str],
                    margin: float = 1.0) -> tuple[torch.Tensor, ...] | None:
     """The results of one node in fp16 from f32 operands: operands and results rounded, sums in f32; None where fp16
     does not hold a number of the call. margin: operands lose what they would if they were that much smaller.
@@ -83,7 +83,7 @@ def called_in_half(node: Node, values: Mapping[Node, object], masked: Collection
 
     args, kwargs = map_arg(node.args, narrow), map_arg(node.kwargs, narrow)
     if not wide:
-        args, kwargs = half_arguments(node, args, kwargs, node.name in masked)
+        args, kwargs = fp16_arguments(node, args, kwargs, node.name in masked)
     try:
         return tuple(t.half() if t.dtype == torch.float32 else t for t in tensors(node.target(*args, **kwargs)))
     except NotImplementedError as error:

@@ -48,7 +48,7 @@ KINDS = frozenset({
 
 
 @dataclass(frozen=True)
-class Pin:
+class KeptFp32:
     """kind: one of KINDS. why: for a person, with the number that decided."""
 
     kind: str
@@ -59,7 +59,7 @@ class Pin:
 
 
 @dataclass(frozen=True)
-class PinRules:
+class KeepRules:
     """margin: values of other observations may be this much larger or smaller than those of the scan.
     stored, local: largest relative error (by energy) of storing a value, and of computing one node alone, in fp16;
     rounding alone gives 2e-4 to 6e-4. accumulation: largest relative error that adding numbers one after the other in
@@ -77,28 +77,28 @@ class PinRules:
 
 _DIVIDES = frozenset({torch.ops.aten.div, torch.ops.aten.reciprocal, torch.ops.aten.rsqrt, torch.ops.aten.log})
 _SMALL_STAYS = frozenset({torch.ops.aten.sqrt, torch.ops.aten.clamp, torch.ops.aten.clamp_min, torch.ops.aten.maximum})
-Pins = Mapping[str, Pin]  # node name ->
+Kept = Mapping[str, KeptFp32]  # node name ->
 
 
-def pins_of(staged: Staged, ranges: Ranges, rules: PinRules = PinRules(),
-            extra: Mapping[str, Pins] | None = None) -> dict[str, dict[str, Pin]]:
-    """{stage: {node: Pin}}. ranges: of `scan` over the same stages with the same margin. extra: pins that something
-    else decided; what follows from them is pinned too."""
+def find_kept_fp32(staged: Staged, ranges: Ranges, rules: KeepRules = KeepRules(),
+                   extra: Mapping[str, Kept] | None = None) -> dict[str, dict[str, KeptFp32]]:
+    """{stage: {node: KeptFp32}}. ranges: of `scan` over the same stages with the same margin. extra: what something
+    else decided; what follows from them stays too."""
     values = mask_values(staged)
     return {s.name: _Pinner(s, ranges[s.name], masks(s, values), rules, frozenset(staged.program.outputs)).find(
         (extra or {}).get(s.name, {})) for s in staged.stages}
 
 
 class _Pinner:
-    """The pins of one stage; the first reason that is found stays."""
+    """What stays FP32 of one stage; the first reason that is found stays."""
 
-    def __init__(self, stage: StageGraph, rows: Mapping[str, NodeRange], masked: frozenset[str], rules: PinRules,
+    def __init__(self, stage: StageGraph, rows: Mapping[str, NodeRange], masked: frozenset[str], rules: KeepRules,
                  actions: frozenset[str]):
         self.stage, self.rows, self.masked, self.rules, self.actions = stage, rows, masked, rules, actions
-        self.pins: dict[str, Pin] = {}
+        self.kept_fp32: dict[str, KeptFp32] = {}
         self.nodes = [n for n in stage.graph.nodes if n.op == "call_function"]
 
-    def find(self, extra: Pins) -> dict[str, Pin]:
+    def find(self, extra: Kept) -> dict[str, KeptFp32]:
         for node in self.nodes:
             self._norm(node)
         for node in self.nodes:
@@ -109,38 +109,38 @@ class _Pinner:
             self._position(node)
         self._accumulators()
         self._actions()
-        for name, pin in extra.items():
-            self.pins.setdefault(name, pin)
+        for name, reason in extra.items():
+            self.kept_fp32.setdefault(name, reason)
         self._readers()
         for node in self.nodes:
             if is_f32(node):
                 self._rounding(node)
         self._between()
-        return self.pins
+        return self.kept_fp32
 
-    def pin(self, node: Node, kind: str, why: str) -> None:
+    def keep(self, node: Node, kind: str, why: str) -> None:
         if node.op == "call_function" and is_f32(node):
-            self.pins.setdefault(node.name, Pin(kind, why))
+            self.kept_fp32.setdefault(node.name, KeptFp32(kind, why))
 
     def _measured(self, node: Node) -> None:
         row, rules = self.rows[node.name], self.rules
         if not known(node) or not row.kernel:
-            self.pin(node, "unknown", "no fp16 kernel of this op is known")
+            self.keep(node, "unknown", "no fp16 kernel of this op is known")
             return
         if is_norm(node):
-            self.pin(node, "norm", f"adds up squares to {row.partial:.3g}")
+            self.keep(node, "norm", f"adds up squares to {row.partial:.3g}")
             return
         if bad := self._unstorable(node):
-            self.pin(node, *bad)
+            self.keep(node, *bad)
         number = lost_number(node, node.name in self.masked)
         if number is not None:
-            self.pin(node, "number", f"fp16 does not hold its argument {number:g}")
+            self.keep(node, "number", f"fp16 does not hold its argument {number:g}")
             if abs(number) < SMALLEST_NORMAL:
                 self._divided_by(node, f"divides by {node.name}, which {number:g} keeps from being 0")
         if row.partial * rules.margin > LARGEST:
-            self.pin(node, "accumulation", f"partial sums up to {row.partial:.3g}, of {row.terms or 'all'} terms")
+            self.keep(node, "accumulation", f"partial sums up to {row.partial:.3g}, of {row.terms or 'all'} terms")
         if is_reduction(node) and row.terms * ROUNDOFF > rules.accumulation:
-            self.pin(node, "accumulation", f"adds {row.terms} terms: an fp16 sum of as many may be off by "
+            self.keep(node, "accumulation", f"adds {row.terms} terms: an fp16 sum of as many may be off by "
                      f"{min(1.0, row.terms * ROUNDOFF):.0%}")
 
     def _divided_by(self, node: Node, why: str) -> None:
@@ -148,10 +148,10 @@ class _Pinner:
         left."""
         for user in node.users:
             if moves(user) or packet(user) in _SMALL_STAYS:
-                self.pin(user, "reads", why)
+                self.keep(user, "reads", why)
                 self._divided_by(user, why)
             elif packet(user) in _DIVIDES:
-                self.pin(user, "reads", why)
+                self.keep(user, "reads", why)
 
     def _unstorable(self, node: Node) -> tuple[str, str] | None:
         row = self.rows.get(node.name)
@@ -178,7 +178,7 @@ class _Pinner:
             means = [i for n in centred for i in n.all_input_nodes if is_reduction(i)]
             scaled = [u for m in small for u in m.users if is_pointwise(u) and _size(u) > _size(m)]
             for n in (*means, *centred, square, node, *small, *scaled):
-                self.pin(n, "norm", why)
+                self.keep(n, "norm", why)
 
     def _logits(self, node: Node) -> None:
         row = self.rows.get(node.name)
@@ -187,26 +187,26 @@ class _Pinner:
         if row.logit * ROUNDOFF <= self.rules.logit and not row.breaks:
             return
         why = f"logits up to {row.logit:.3g} at the top of a row: fp16 is off by {row.logit * ROUNDOFF:.2g} there"
-        self.pin(node, "logits", why)
+        self.keep(node, "logits", why)
         if is_softmax(node):
             for n in behind([node.args[0]], is_glue):
-                self.pin(n, "logits", why)
+                self.keep(n, "logits", why)
                 for m in n.all_input_nodes:
                     if multiplies(m):
-                        self.pin(m, "logits", why)
+                        self.keep(m, "logits", why)
             if multiplies(node.args[0]):
-                self.pin(node.args[0], "logits", why)
+                self.keep(node.args[0], "logits", why)
 
     def _position(self, node: Node) -> None:
         if is_periodic(node):
             for n in behind([node], lambda n: n.op == "call_function" and not (multiplies(n) and _weighs(n))):
-                self.pin(n, "position", f"an angle, for {node.name}")
+                self.keep(n, "position", f"an angle, for {node.name}")
         elif counts_from_integers(node):
-            self.pin(node, "position", "whole numbers, of which fp16 holds those up to 2048")
+            self.keep(node, "position", "whole numbers, of which fp16 holds those up to 2048")
         elif decides(node):
-            self.pin(node, "decision", "rounds to a whole number")
+            self.keep(node, "decision", "rounds to a whole number")
             for n in behind(node.all_input_nodes, is_glue):
-                self.pin(n, "decision", f"decides {node.name}")
+                self.keep(n, "decision", f"decides {node.name}")
 
     def _accumulators(self) -> None:
         """From the next carried value back to the carried one: errors there add up over the iterations."""
@@ -224,11 +224,11 @@ class _Pinner:
         """What is done to values before they leave, and the products that they come from where these cost nothing."""
         steps = behind(ends, is_glue)
         for n in steps:
-            self.pin(n, kind, why)
+            self.keep(n, kind, why)
         products = {i for n in (*steps, *ends) for i in (n, *n.all_input_nodes) if multiplies(i)}
         if sum(flops(n) for n in products) <= self.rules.cheap * self.stage.flops:
             for n in products:
-                self.pin(n, kind, f"{why}; {flops(n) / self.stage.flops:.1%} of the stage's work")
+                self.keep(n, kind, f"{why}; {flops(n) / self.stage.flops:.1%} of the stage's work")
 
     def _readers(self) -> None:
         """What reads a value that overflows in fp16 must read it in FP32."""
@@ -236,31 +236,31 @@ class _Pinner:
             bad = is_f32(node) and node.name not in self.masked and self._unstorable(node)
             if bad and bad[0] == "overflow":
                 for user in node.users:
-                    self.pin(user, "reads", f"reads {node.name}: {bad[1]}")
+                    self.keep(user, "reads", f"reads {node.name}: {bad[1]}")
 
     def _rounding(self, node: Node) -> None:
         """What nothing above explains: numbers that cancel, or that the op makes much of."""
         error = self.rows[node.name].local_error
         if not is_softmax(node) and not is_attention(node) and error > self.rules.local:
-            self.pin(node, "rounding", f"alone in fp16 it is off by {error:.2g} of its result")
+            self.keep(node, "rounding", f"alone in fp16 it is off by {error:.2g} of its result")
 
     def _between(self) -> None:
         """Glue among FP32 nodes alone would be cast there and back for nothing, or lose what they keep."""
         why = "nothing but FP32 around it"
-        for part in _parts(self.nodes, lambda n: n.name not in self.pins and is_f32(n)):
+        for part in _parts(self.nodes, lambda n: n.name not in self.kept_fp32 and is_f32(n)):
             if not any(multiplies(n) or _looks_up(n) for n in part) and all(self._is_wide(n) for n in _around(part)):
                 for n in part:
-                    self.pin(n, "between", why)
+                    self.keep(n, "between", why)
         wide: dict[Node, bool] = {}
         for n in self.stage.graph.nodes:
             reads = [i for i in n.all_input_nodes if is_f32(i) and i.op != "get_attr"]
-            wide[n] = n.name in self.pins or n.op == "placeholder" or (moves(n) and any(wide[i] for i in reads))
+            wide[n] = n.name in self.kept_fp32 or n.op == "placeholder" or (moves(n) and any(wide[i] for i in reads))
         for n in reversed(self.nodes):
-            if wide[n] and moves(n) and any(u.name in self.pins for u in n.users):
-                self.pin(n, "between", "an FP32 node reads it from another")
+            if wide[n] and moves(n) and any(u.name in self.kept_fp32 for u in n.users):
+                self.keep(n, "between", "an FP32 node reads it from another")
 
     def _is_wide(self, node: Node) -> bool:
-        return node.op != "call_function" or not is_f32(node) or node.name in self.pins
+        return node.op != "call_function" or not is_f32(node) or node.name in self.kept_fp32
 
 
 def _looks_up(node: Node) -> bool:

@@ -1,5 +1,5 @@
 """What an op does to the precision of its data: moves it, multiplies and adds long rows of it, normalises it, decides
-by it. The numbers of fp16. Must not know ranges or pins.
+by it. The numbers of fp16. Must not know ranges, nor what stays FP32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LARGEST = 65504.0  # of fp16
 ROUNDOFF = 2.0 ** -11  # largest relative error of rounding to fp16, above SMALLEST_NORMAL
 SMALLEST_NORMAL = 2.0 ** -14
 # What a masked logit becomes in fp16. Three of them added are still finite, and exp(MASKED - logit) is 0 for every
-# logit that is not pinned.
+# logit that does not stay FP32.
 MASKED = -(2.0 ** 14)
 
 _ATEN = torch.ops.aten

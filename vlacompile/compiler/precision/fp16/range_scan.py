@@ -16,7 +16,7 @@ from torch.fx.node import map_aggregate, map_arg
 
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.precision.fp16.attention_masks import mask_values, masks
-from vlacompile.compiler.precision.fp16.fp16_kernels import NoKernel, called_in_half, off_by
+from vlacompile.compiler.precision.fp16.fp16_kernels import NoKernel, called_in_fp16, off_by
 from vlacompile.compiler.precision.fp16.op_kinds import (
     LARGEST,
     MASKED,
@@ -158,7 +158,7 @@ class _Scanner:
 
     def _try(self, node: Node, inside: frozenset[str], result: object, row: NodeRange) -> None:
         try:
-            tried = called_in_half(node, self.live, inside, self.margin)
+            tried = called_in_fp16(node, self.live, inside, self.margin)
         except NoKernel:
             row.kernel = False
             return

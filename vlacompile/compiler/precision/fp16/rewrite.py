@@ -1,7 +1,7 @@
 """A stage in fp16: every value has one dtype, and every change of dtype is a node.
 
-What is pinned stays FP32, and so do the ports; the rest is computed in fp16 from fp16 constants. Must not know why a
-node is pinned.
+What is in `kept_fp32` stays FP32, and so do the ports; the rest is computed in fp16 from fp16 constants. Must not know
+why a node is among them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.fx.node import map_arg
 
 from vlacompile.compiler.graph.program import infer_val
 from vlacompile.compiler.precision.fp16.attention_masks import masks, saturated
-from vlacompile.compiler.precision.fp16.fp16_kernels import can_be_half, half_arguments
+from vlacompile.compiler.precision.fp16.fp16_kernels import fp16_arguments, has_fp16_kernel
 from vlacompile.compiler.precision.fp16.op_kinds import (
     MASKED,
     is_attention,
@@ -32,25 +32,25 @@ _ATEN = torch.ops.aten
 F16, F32 = torch.float16, torch.float32
 
 
-def to_half(stage: StageGraph, pins: Collection[str], masked: Collection[str] | None = None) -> StageGraph:
-    """The stage with every f32 node in fp16 whose name is not among `pins`.
+def to_fp16(stage: StageGraph, kept_fp32: Collection[str], masked: Collection[str] | None = None) -> StageGraph:
+    """The stage with every f32 node in fp16 whose name is not among `kept_fp32`.
 
     masked: nodes of which only what they mask matters (`masks`); None: those that the stage shows by itself. Nodes keep
     their names. A constant that both read is stored in both, the fp16 one as "<name>__f16".
     """
-    return _Halver(stage, frozenset(pins), frozenset(masks(stage) if masked is None else masked)).run()
+    return _Fp16Rewriter(stage, frozenset(kept_fp32), frozenset(masks(stage) if masked is None else masked)).run()
 
 
-class _Halver:
-    def __init__(self, stage: StageGraph, pins: frozenset[str], masked: frozenset[str]):
-        self.stage, self.pins, self.masked = stage, pins, masked
+class _Fp16Rewriter:
+    def __init__(self, stage: StageGraph, kept_fp32: frozenset[str], masked: frozenset[str]):
+        self.stage, self.kept_fp32, self.masked = stage, kept_fp32, masked
         self.graph = Graph()
         self.made: dict[Node, Node] = {}  # old node -> the new one, whatever its dtype
         self.cast: dict[tuple[Node, torch.dtype], Node] = {}  # old node, dtype -> the new one of that dtype
         self.empty: dict[Node, Node] = {}  # a mask -> rows of which it hides all
         self.hidden: dict[Node, Node] = {}  # a mask in fp16 -> where it hides
         self.constants: dict[str, torch.Tensor] = {}
-        self.wide = _read_in_f32(stage, self._halves)
+        self.wide = _read_in_f32(stage, self._in_fp16)
 
     def run(self) -> StageGraph:
         for node in self.stage.graph.nodes:
@@ -67,25 +67,25 @@ class _Halver:
         constants = {name: t for name, t in self.constants.items() if name in live}
         return replace(self.stage, graph=self.graph, constants=constants)
 
-    def _halves(self, node: Node) -> bool:
-        return node.op == "call_function" and is_f32(node) and node.name not in self.pins and can_be_half(node)
+    def _in_fp16(self, node: Node) -> bool:
+        return node.op == "call_function" and is_f32(node) and node.name not in self.kept_fp32 and has_fp16_kernel(node)
 
     def _call(self, node: Node) -> None:
         if node.target is operator.getitem:  # a part of several: it is what they are
             source = self.made[node.args[0]]
             self._make(node, (source, node.args[1]), {}, source.meta["val"][node.args[1]])
             return
-        half = self._halves(node)
-        read = lambda n: self._read(n, F16 if half else F32)
+        fp16 = self._in_fp16(node)
+        read = lambda n: self._read(n, F16 if fp16 else F32)
         args, kwargs = map_arg(node.args, read), dict(map_arg(node.kwargs, read))
-        if half and is_cast(node) and is_f32(node.args[0]) and set(node.kwargs) <= {"dtype"}:
+        if fp16 and is_cast(node) and is_f32(node.args[0]) and set(node.kwargs) <= {"dtype"}:
             self.made[node] = args[0]  # it is in fp16 already
             return
-        if half:
-            args, kwargs = half_arguments(node, args, kwargs, node.name in self.masked)
+        if fp16:
+            args, kwargs = fp16_arguments(node, args, kwargs, node.name in self.masked)
             args = self._even_rows(node, args)
-        self._make(node, args, kwargs, _typed(node.meta["val"], F16) if half else node.meta["val"])
-        if half and packet(node) is _ATEN.add and node.name in self.masked:
+        self._make(node, args, kwargs, _typed(node.meta["val"], F16) if fp16 else node.meta["val"])
+        if fp16 and packet(node) is _ATEN.add and node.name in self.masked:
             self._hide(node, args)
 
     def _hide(self, node: Node, args: tuple) -> None:
@@ -174,10 +174,10 @@ def _typed(val, dtype: torch.dtype):
     return type(val)(_typed(v, dtype) for v in val)
 
 
-def _read_in_f32(stage: StageGraph, halves) -> frozenset[str]:
+def _read_in_f32(stage: StageGraph, in_fp16) -> frozenset[str]:
     """Constants that an FP32 node or the output reads."""
     return frozenset(n.target for n in stage.graph.nodes if n.op == "get_attr"
-                     and any(not halves(u) for u in n.users))
+                     and any(not in_fp16(u) for u in n.users))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class Conversion:
 
 
 def conversion(stage: StageGraph) -> Conversion:
-    """What `to_half` made of a stage."""
+    """What `to_fp16` made of a stage."""
     nodes = sum(n.op == "call_function" and not is_cast(n) and all(v.dtype == F16 for v in tensors(n.meta["val"]))
                 for n in stage.graph.nodes)
     twice = tuple(n[: -len("__f16")] for n in stage.constants if n.endswith("__f16"))

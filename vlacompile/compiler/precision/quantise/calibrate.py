@@ -80,7 +80,7 @@ def record_calls(staged: Staged, observations: Sequence[Mapping[str, torch.Tenso
 
 
 def pooled(calls: Mapping[str, Sequence[Call]], owners: Mapping[str, str]) -> dict[str, tuple[Call, ...]]:
-    """{first of the twins: the calls of all of them}"""
+    """{first of identical stages: the calls of all of them}"""
     found: dict[str, tuple[Call, ...]] = {}
     for stage, owner in owners.items():
         found[owner] = found.get(owner, ()) + tuple(calls[stage])

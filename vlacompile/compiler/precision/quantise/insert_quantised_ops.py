@@ -28,7 +28,7 @@ DIALECTS = ("onnxruntime", "tensorrt")
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def lower(stage: StageGraph, layers: Mapping[str, QuantisedLayer], dialect: str,
+def insert_quantised_ops(stage: StageGraph, layers: Mapping[str, QuantisedLayer], dialect: str,
           ranges: Ranges | None = None) -> StageGraph:
     """layers: {node of the stage's graph: what it becomes}. ranges: of `values_to_range`, by node."""
     if not layers:
@@ -118,7 +118,7 @@ class _Lowering:
 
     def _layer(self, node: Node, layer: QuantisedLayer) -> Node:
         if self.dialect == "tensorrt":
-            layer = with_half_scales(layer)
+            layer = with_fp16_scales(layer)
         kind, position = KINDS[node.target]
         weight, x = node.args[position].target, self.map[node.args[1 - position]]
         if kind == "embedding":
@@ -254,7 +254,7 @@ def half_steps(scale: torch.Tensor) -> torch.Tensor:
     return scale.half().float().clamp(min=2**-24)
 
 
-def with_half_scales(layer: QuantisedLayer) -> QuantisedLayer:
+def with_fp16_scales(layer: QuantisedLayer) -> QuantisedLayer:
     """The layer with scales that fp16 holds exactly, so that TensorRT can dequantise to fp16 within the product: one
     that dequantises to FP32 and converts is none that it fuses."""
     scale = half_steps(layer.scale)

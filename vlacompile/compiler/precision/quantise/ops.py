@@ -147,7 +147,7 @@ def _(weight, scale, ids, block):
 OPS = torch.ops.vlacompile
 
 # Derivatives, as far as an error in what an op reads goes on to what it gives: rounding and clipping are passed
-# straight through (Bengio et al. 2013, arXiv 1308.3432); weights are fixed. `influence.py` asks for them.
+# straight through (Bengio et al. 2013, arXiv 1308.3432); weights are fixed. `attribute_error.py` asks for them.
 
 
 def _keeping(*positions: int):

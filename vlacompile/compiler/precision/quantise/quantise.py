@@ -34,11 +34,12 @@ class Method:
     correct_bias: give the bias what the rounding of the weights moves the output by on average (Nagel et al. 2019,
         "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2, measured).
     int4: "rtn": to the nearest, no number clipped; "awq": to the nearest of scales searched for the least error,
-        numbers weighing as their inputs do, after the stage was rescaled (migrate.py); "gptq": column by column, later
-        columns making up for the errors of earlier ones (Frantar et al. 2022), of scales searched in the same way.
+        numbers weighing as their inputs do, after the stage was rescaled (smoothing.py); "gptq": column by column,
+        later columns making up for the errors of earlier ones (Frantar et al. 2022), of scales searched in the same
+        way.
     block: numbers along K that share a scale of INT4.
     margin: how much wider a range of activations is than what was seen.
-    alpha: how much of the difficulty of INT8 activations migrate.py moves into the weights, 0..1 (Xiao et al. 2022,
+    alpha: how much of the difficulty of INT8 activations smoothing.py moves into the weights, 0..1 (Xiao et al. 2022,
         "SmoothQuant", equation 4); None: the one of the least error on the samples, for every value.
     """
 

@@ -1,8 +1,8 @@
 """Difficult channels of activations made easier before they are quantised, with the stage's function preserved.
 
 x / d is read instead of x, by linears of weight W * d; the division happens in the constants that x is computed from
-(divisors.py), so that no op is added. What cannot be divided there stays as it is, with a note. Owns the choice of the
-divisors d: SmoothQuant's for INT8, AWQ's for INT4.
+(scale_propagation.py), so that no op is added. What cannot be divided there stays as it is, with a note. Owns the
+choice of the divisors d: SmoothQuant's for INT8, AWQ's for INT4.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Factors = dict[tuple[Node, int], torch.Tensor]  # of the constant at an argument
 
 
 @dataclass(frozen=True)
-class Migrated:
+class Smoothed:
     """stage: of the same function, inputs and outputs, node names kept; samples of the old one do not fit it.
     notes: one per value that was rescaled or could not be."""
 
@@ -47,8 +47,8 @@ class _Readers:
     samples: InputSamples
 
 
-def migrate(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str], method: Method,
-            progress: Callable[[str], None] = lambda what: None) -> Migrated:
+def smooth_activations(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str], method: Method,
+            progress: Callable[[str], None] = lambda what: None) -> Smoothed:
     """Rescale every value that linears with a scheme read: those in INT8 by SmoothQuant's divisors, those in INT4 by
     AWQ's where the method says "awq". Deterministic; the constants of `stage` are not touched, new ones are made for
     the nodes that take a factor. Calls of the stage stay valid: collect again before quantising."""
@@ -69,7 +69,7 @@ def migrate(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str]
         notes.append(f"{where}: {division.free()} of {len(divisors)} channels rescaled, alpha {alpha:g}, "
                      f"error {before:.3g} -> {after:.3g}")
         add_factors(factors, readers.every, division.edits, divisors)
-    return Migrated(rescaled(stage, factors) if factors else stage, tuple(notes))
+    return Smoothed(rescaled(stage, factors) if factors else stage, tuple(notes))
 
 
 def _readers(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str], method: Method) \
