@@ -1,4 +1,4 @@
-"""Blocks of the README on boards: nothing of it was run on one."""
+"""Blocks on boards: nothing of it was run on one."""
 
 from __future__ import annotations
 
@@ -32,6 +32,23 @@ def _rtx_cell(stages: list[dict]) -> str:
     counts = {w: [sum(s["counts"][what][k] for s in stages if s["counts"]) for k in ("found", "planned")] for what, w in words.items()}
     good = f"{sum(s['passed'] for s in stages)} of {len(stages)}"
     return "; ".join([good, *(f"{w} {n} of {all_}" for w, (n, all_) in counts.items() if all_)])
+
+
+def boards() -> str:
+    """The boards and their power modes, from targets/*.toml and what follows from them."""
+    from vlacompile.files.toml import shipped
+    from vlacompile.hardware.target import load_target, modes_of
+
+    lines = ["| board | power mode | SMs | GPU, MHz | dense FP16, TOPS | dense INT8, TOPS | memory, GB/s | usable memory, MB |",
+             "|---|---|---|---|---|---|---|---|"]
+    for name in shipped("targets"):
+        target = load_target(name)
+        for mode in modes_of(name) if target.board is not None else ():
+            default = " (default)" if mode.name == target.power.name else ""
+            lines.append(f"| {name} | {mode.name}{default} | {mode.sms} | {mode.gpu_mhz:g} | {mode.tops('fp16'):.1f} | "
+                         f"{mode.tops('int8'):.1f} | {mode.dram_gbps(target.board.memory):.0f} | "
+                         f"{target.board.memory.usable_bytes / 1e6:.0f} |")
+    return "\n".join([*lines, "", "Computed from datasheets and clocks, of the GPU alone; not measured.", ""])
 
 
 def fit() -> str:

@@ -1,4 +1,4 @@
-"""The recorded figures that the READMEs are made from."""
+"""The recorded figures that the pages are made from."""
 
 from __future__ import annotations
 

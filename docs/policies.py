@@ -1,4 +1,4 @@
-"""Blocks of the README on policies: the demo, the example, checkpoints, beside other engines."""
+"""Blocks on policies: the demo, the example, checkpoints, beside other engines."""
 
 from __future__ import annotations
 
@@ -32,6 +32,32 @@ def libero(name: str) -> str:
     from examples.libero_goal import report
 
     return report.rendered()[name] + "\n" if report.results() else MISSING
+
+
+def summary() -> str:
+    """Both members in one table: one thread, beside PyTorch and the fastest of the other engines, and episodes solved."""
+    lines = ["| policy | eager PyTorch, ms | fastest other engine, ms | vlacompile, ms | vlacompile, new instruction, ms "
+             "| solved by PyTorch | solved by the bundle |", "|---|---|---|---|---|---|---|"]
+    for member in ("light", "heavy"):
+        figures = figures_of(f"profiles/host/bench-{member}.json")
+        if not figures:
+            return MISSING
+        rows = {r["engine"]: r for r in figures["engines"] if r["threads"] == 1 and r["ran"]}
+        eager, ours = rows.pop("PyTorch eager"), rows.pop("vlacompile")
+        other = min(rows.values(), key=lambda r: r["same_wall_ms"])
+        lines.append(f"| {member} | {eager['same_wall_ms']:.1f} | {other['same_wall_ms']:.1f} ({other['engine']}) | "
+                     f"**{ours['same_wall_ms']:.1f}** | {ours['new_wall_ms']:.1f} | "
+                     + " | ".join(_solved(member, engine) for engine in ("torch", "vlab")) + " |")
+    where = figures["machine"]
+    return "\n".join([*lines, "", "Median milliseconds per replan with the instruction of the replan before, one thread, fp32; "
+                      f"episodes of LIBERO-Goal from the same initial states; {where['cpu']}, torch "
+                      f"{where['versions']['torch']}.", ""])
+
+
+def _solved(member: str, engine: str) -> str:
+    path = ROOT / f"examples/libero_goal/results/{member}-{engine}.jsonl"
+    episodes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return f"{sum(e['success'] for e in episodes)}/{len(episodes)}"
 
 
 def bench(member: str) -> str:
@@ -75,7 +101,7 @@ def lerobot(size: str = "") -> str:
 
 def plans() -> str:
     """Policies of real size without their weights: where parameters and work go."""
-    lines = ["| policy | parameters, M | in stages | computed now | never read | GFLOP per chunk | weights per stage |",
+    lines = ["| policy | parameters, M | in stages | constant-folded | never read | GFLOP per chunk | weights per stage |",
              "|---|---|---|---|---|---|---|"]
     for path in sorted((ROOT / "profiles/plans").glob("*.json")):
         f = json.loads(path.read_text(encoding="utf-8"))

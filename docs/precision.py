@@ -1,4 +1,4 @@
-"""Blocks of the README on precision."""
+"""Blocks on precision."""
 
 from __future__ import annotations
 

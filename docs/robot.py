@@ -1,4 +1,4 @@
-"""Blocks of the README on running: time, routing, sensors, hardening, serving."""
+"""Blocks on running: time, routing, sensors, hardening, serving."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def runtimes() -> str:
     if not figures:
         return MISSING
     nothing, blocks = (figures["stages"][s] for s in ("nothing", "blocks"))
-    lines = ["| runtime | libraries, MB | static data, kB | artefact, MB | start, ms | call of next to nothing, us | "
+    lines = ["| runtime | libraries, MB | static data, kB | artefact, MB | start, ms | call of an empty stage, us | "
              "call of 4 layers, ms | resident, MB |", "|---|---|---|---|---|---|---|---|"]
     for name, r in blocks.items():
         shipped = figures["shipped"].get(name)

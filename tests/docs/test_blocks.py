@@ -20,7 +20,7 @@ import pytest
 
 from tests.docs.pages import DOCS, ROOT, RUNNABLE, Block, blocks, commands, matches, name_of, pages
 from vlacompile.cli.main import main
-from vlacompile.recipe import load_recipe
+from vlacompile.recipe.recipe import load_recipe
 from vlacompile.runtime.library import onnxruntime_library
 
 # bundle: the page that shows its policy, and the arguments that build it there.
@@ -70,7 +70,7 @@ def test_blocks_of_a_page(page, built, tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     for name in BUILT:
         if name in text and BUILT[name][0] != page:
-            (tmp_path / name).symlink_to(built / name)
+            shutil.copytree(built / name, tmp_path / name)
     if page not in {p for p, _ in BUILT.values()}:
         shutil.copytree(built / "my_robot", tmp_path / "my_robot")
     with inside(tmp_path):
@@ -91,6 +91,8 @@ def perform(block: Block, number: int) -> None:
         recipe = Path(f"block_{number}.toml")
         recipe.write_text(f'name = "page"\ndescription = "of {block.page.name}"\n{block.body}', encoding="utf-8")
         load_recipe(str(recipe))
+    elif block.body.startswith("--8<-- "):  # the site puts a file there
+        assert (ROOT / shlex.split(block.body)[1]).is_file(), str(block)
     elif block.language == "c":
         done = subprocess.run(["gcc", "-std=c11", "-Wall", "-Werror", "-fsyntax-only", f"-I{ROOT}/runtime_c/include", "-xc",
                                "-"], input=block.body, capture_output=True, text=True)
@@ -141,6 +143,7 @@ def write_file(block: Block) -> None:
 def inside(folder: Path):
     """The folder as working directory, from which factories are imported anew."""
     before, path = Path.cwd(), list(sys.path)
+    sys.path.insert(0, str(folder))  # as Python does for a program that is run there
     for name in [m for m in sys.modules if m == "my_robot" or m.startswith("my_robot.")]:
         del sys.modules[name]
     os.chdir(folder)
