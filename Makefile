@@ -90,7 +90,8 @@ site: $(SITE)/.stamp ## the documentation as a static site, with API pages, in b
 $(SITE)/.stamp: pyproject.toml | check-tools  # an environment of its own: it needs neither PyTorch nor the package
 	@echo "installing what builds the site"
 	@$(PYTHON) -m venv $(SITE)
-	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["site"], sep="\n")' \
+	@$(PYTHON) -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["site"], sep="\n")' \
 	  | $(SITE)/bin/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) -r /dev/stdin
 	@touch $@
 

@@ -1,5 +1,5 @@
-"""An extension of griffe, which reads docstrings for the API pages: where a docstring explains parameters as "name: words.
-other: words.", each becomes an item of a list, because Markdown would run them together."""
+"""An extension of griffe, which reads docstrings for the API pages: where a docstring explains parameters as
+"name: words. other: words.", each becomes an item of a list, because Markdown would run them together."""
 
 from __future__ import annotations
 

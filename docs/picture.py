@@ -30,8 +30,10 @@ def svg() -> str:
                    f"{figures['episodes']} tasks", 15, INK, bold=True)]
     for name, before in reads.items():
         covered = set().union(*(needs[b] for b in before)) if before else set()
-        parts += [_edge(place[b], place[name]) for b in (*before, *(_input(s) for s in SOURCES if s in needs[name] - covered))]
-    parts += [_box(place[_input(s)], s, f"new per {update}", *FILL[update], rounded=22) for s, update in SOURCES.items()]
+        inputs = [_input(s) for s in SOURCES if s in needs[name] - covered]
+        parts += [_edge(place[b], place[name]) for b in (*before, *inputs)]
+    parts += [_box(place[_input(s)], s, f"new per {update}", *FILL[update], rounded=22)
+              for s, update in SOURCES.items()]
     for stage in figures["stages"]:
         rare = all(SOURCES[s] == "task" for s in needs[stage["stage"]])
         parts.append(_box(place[stage["stage"]], stage["stage"],
@@ -41,8 +43,10 @@ def svg() -> str:
     parts += _bars(figures["replan_ms"], base)
     height = base + 34 * len(BARS) + 44
     where = figures["machine"]
-    parts.append(_text(20, height - 16, f"Median time of one replan; {figures['episodes']} of {figures['observations']} have a new instruction. {figures['threads']} thread, {where['cpu']}, "
-                       f"torch {where['versions']['torch']}, onnxruntime {where['versions']['onnxruntime']}.", 12, FAINT))
+    about = (f"Median time of one replan; {figures['episodes']} of {figures['observations']} have a new instruction. "
+             f"{figures['threads']} thread, {where['cpu']}, torch {where['versions']['torch']}, onnxruntime "
+             f"{where['versions']['onnxruntime']}.")
+    parts.append(_text(20, height - 16, about, 12, FAINT))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
             'font-family="Helvetica, Arial, sans-serif">\n'
             f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n")
@@ -73,27 +77,30 @@ def _places(needs: dict[str, set[str]], reads: dict[str, list[str]]) -> dict[str
 def _box(at: tuple[float, float], title: str, below: str, fill: str, line: str, rounded: int = 4) -> str:
     (x, y), (w, h) = at, BOX
     return (f'<rect x="{x}" y="{y:g}" width="{w}" height="{h}" rx="{rounded}" fill="{fill}" stroke="{line}"/>'
-            + _text(x + w / 2, y + 19, title, 14, INK, "middle", bold=True) + _text(x + w / 2, y + 36, below, 12, INK, "middle"))
+            + _text(x + w / 2, y + 19, title, 14, INK, "middle", bold=True)
+            + _text(x + w / 2, y + 36, below, 12, INK, "middle"))
 
 
 def _edge(start: tuple[float, float], end: tuple[float, float]) -> str:
     x0, y0, x1, y1 = start[0] + BOX[0], start[1] + BOX[1] / 2, end[0], end[1] + BOX[1] / 2
     middle = (x0 + x1) / 2 if x1 - x0 < 200 else x1 - 40
-    return f'<path d="M{x0} {y0:g} C{middle} {y0:g} {middle} {y1:g} {x1} {y1:g}" fill="none" stroke="#9ca3af" stroke-width="1.5"/>'
+    return (f'<path d="M{x0} {y0:g} C{middle} {y0:g} {middle} {y1:g} {x1} {y1:g}" fill="none" stroke="#9ca3af" '
+            'stroke-width="1.5"/>')
 
 
 def _bars(replan: dict[str, dict], top: float) -> list[str]:
     longest = max(replan[name]["median"] for name, _ in BARS)
     parts = []
     for i, (name, label) in enumerate(BARS):
-        ms, y = replan[name]["median"], top + 34 * i
+        ms, y, colour = replan[name]["median"], top + 34 * i, "#1d4ed8" if name == "libvlart" else "#9ca3af"
         width = 480 * ms / longest
         parts += [_text(270, y + 17, label, 13, INK, "end"),
-                  f'<rect x="280" y="{y:g}" width="{width:.1f}" height="24" rx="2" fill="{"#1d4ed8" if name == "libvlart" else "#9ca3af"}"/>',
+                  f'<rect x="280" y="{y:g}" width="{width:.1f}" height="24" rx="2" fill="{colour}"/>',
                   _text(288 + width, y + 17, f"{ms:.1f} ms (p90 {replan[name]['p90']:.1f})", 13, INK)]
     return parts
 
 
 def _text(x: float, y: float, words: str, size: int, colour: str, anchor: str = "start", bold: bool = False) -> str:
     weight = ' font-weight="600"' if bold else ""
-    return f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"{weight}>{escape(words)}</text>'
+    return (f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"{weight}>'
+            f"{escape(words)}</text>")

@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 RUNNABLE = ("python", "console", "sh", "toml", "c")
 
-_FENCE = re.compile(r"^(?P<marks>(?:<!-- [^\n]*? -->\n+)*)```(?P<language>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^(?P<marks>(?:<!-- [^\n]*? -->\n+)*)```(?P<language>\w*)\n(?P<body>.*?)^```$",
+                    re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- (not run|file|exit): *(.*?) *-->")
 
 
@@ -77,7 +78,8 @@ def commands(block: Block) -> tuple[Command, ...]:
     return tuple(found)
 
 
-_MEASURED = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[+-]?\d+)?(?![\w.])|(?<![\w.])-?\d+e[+-]?\d+|(?<![\w.])\d+(?= (?:ms|us|µs|s|MB|kB|GB)\b)")
+_MEASURED = re.compile(r"(?<![\w.])-?\d+\.\d+(?:e[+-]?\d+)?(?![\w.])|(?<![\w.])-?\d+e[+-]?\d+|"
+                       r"(?<![\w.])\d+(?= (?:ms|us|µs|s|MB|kB|GB)\b)")
 
 
 def normal(text: str) -> list[str]:

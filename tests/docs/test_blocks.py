@@ -94,8 +94,8 @@ def perform(block: Block, number: int) -> None:
     elif block.body.startswith("--8<-- "):  # the site puts a file there
         assert (ROOT / shlex.split(block.body)[1]).is_file(), str(block)
     elif block.language == "c":
-        done = subprocess.run(["gcc", "-std=c11", "-Wall", "-Werror", "-fsyntax-only", f"-I{ROOT}/runtime_c/include", "-xc",
-                               "-"], input=block.body, capture_output=True, text=True)
+        command = ["gcc", "-std=c11", "-Wall", "-Werror", "-fsyntax-only", f"-I{ROOT}/runtime_c/include", "-xc", "-"]
+        done = subprocess.run(command, input=block.body, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
     else:
         run_commands(block)
@@ -113,7 +113,7 @@ def run_commands(block: Block) -> None:
 
 
 def run(text: str) -> tuple[int, str]:
-    """(exit code, what a person sees without progress). Verbs run in this process, which has imported PyTorch already."""
+    """(exit code, what a person sees without progress). Verbs run in this process, which has imported PyTorch."""
     words = shlex.split(text)
     if words[0] != "vlacompile" or set(text) & set("|<>&;$"):
         done = subprocess.run(["bash", "-c", text], capture_output=True, text=True)

@@ -11,6 +11,7 @@ import pytest
 
 from docs import picture, render
 from tests.docs.pages import DOCS, ROOT, blocks, name_of, pages
+from tests.house.layers import LAYERS
 from vlacompile.recipe import recipe as recipes
 
 RENDERED = pytest.mark.parametrize("page", render.PAGES, ids=name_of)
@@ -53,7 +54,7 @@ def test_the_demo_is_drawn_from_its_figures_alone():
 
 def test_the_picture_shows_every_stage_with_its_time():
     figures = json.loads((ROOT / "profiles" / "host" / "demo.json").read_text(encoding="utf-8"))["heavy"]
-    shown = [e.text for e in xml.etree.ElementTree.fromstring(picture.svg()).iter() if e.text and e.tag.endswith("text")]
+    shown = [e.text for e in xml.etree.ElementTree.fromstring(picture.svg()).iter() if e.tag.endswith("text")]
     for stage in figures["stages"]:
         assert stage["stage"] in shown
         assert f"ran {stage['runs']} of {figures['observations']}, {stage['median_ms']:.2f} ms" in shown
@@ -95,7 +96,8 @@ def sources_text() -> str:
 
 def test_messages_of_the_errors_page_are_in_the_code():
     page, code = DOCS / "errors.md", re.sub(r'"\s*\n\s*f?"', "", sources_text())
-    rows = [line for line in render.BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines() if line.startswith("| `")]
+    text = render.BLOCK.sub("", page.read_text(encoding="utf-8"))
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert len(rows) > 60
     for message in (re.match(r"\| `([^`]+)`", row)[1] for row in rows):
         for piece in re.split(r"…|\.\.\.", message):
@@ -109,6 +111,16 @@ def test_json_keys_of_the_stability_page_are_those_of_the_verbs(cli, late_fusion
         row = re.search(rf"^\| `{verb}` \| (.*) \|$", text, re.MULTILINE)[1]
         code, out, _ = cli(verb, late_fusion_bundle.path, "--json")
         assert code == 0 and set(json.loads(out)) == set(re.findall(r"`(\w+)`", row)), verb
+
+
+def test_the_table_of_layers_is_that_of_the_layer_test():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## Layers")[2].partition("##")[0]
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = [n.rstrip("/").removesuffix(".py") for row in rows for n in re.findall(r"`vlacompile/([\w./]+)`", row)]
+    first = {layer: [i for i, n in enumerate(named) if f"{layer}/".startswith(f"{n}/")][:1] for layer in LAYERS}
+    covered = {layer: found[0] if found else None for layer, found in first.items()}
+    assert None not in covered.values(), covered
+    assert list(covered.values()) == sorted(covered.values()), covered
 
 
 def test_blocks_are_found():
