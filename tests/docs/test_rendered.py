@@ -12,6 +12,7 @@ import pytest
 from docs import picture, render
 from tests.docs.pages import DOCS, ROOT, blocks, name_of, pages
 from tests.house.layers import LAYERS
+from vlacompile.phases.phase import Phase
 from vlacompile.recipe import recipe as recipes
 
 RENDERED = pytest.mark.parametrize("page", render.PAGES, ids=name_of)
@@ -121,6 +122,11 @@ def test_the_table_of_layers_is_that_of_the_layer_test():
     covered = {layer: found[0] if found else None for layer, found in first.items()}
     assert None not in covered.values(), covered
     assert list(covered.values()) == sorted(covered.values()), covered
+
+
+def test_phases_are_named_as_they_are():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## Eight phases")[2].partition("##")[0]
+    assert re.findall(r"^\| `([\w-]+)`", text, re.MULTILINE) == [phase.value for phase in Phase]
 
 
 def test_blocks_are_found():
