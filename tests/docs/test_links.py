@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 import pytest
-import tomllib
 
 import vlacompile as vc
 from tests.docs.pages import DOCS, ROOT, anchors, links, name_of, pages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import xml.etree.ElementTree
+import xml.etree.ElementTree as ET
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_the_demo_is_drawn_from_its_figures_alone():
 
 def test_the_picture_shows_every_stage_with_its_time():
     figures = json.loads((ROOT / "profiles" / "host" / "demo.json").read_text(encoding="utf-8"))["heavy"]
-    shown = [e.text for e in xml.etree.ElementTree.fromstring(picture.svg()).iter() if e.tag.endswith("text")]
+    shown = [e.text for e in ET.fromstring(picture.svg()).iter() if e.tag.endswith("text")]
     for stage in figures["stages"]:
         assert stage["stage"] in shown
         assert f"ran {stage['runs']} of {figures['observations']}, {stage['median_ms']:.2f} ms" in shown
@@ -81,7 +81,7 @@ def test_simple_defaults_of_a_recipe_are_those_of_the_code():
     for line in (DOCS / "recipes.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("| `") and len(cells := [c.strip() for c in line.split("|")]) > 3:
             names, values = re.findall(r"`([\w.]+)`", cells[1]), re.findall(r"`([^`]+)`", cells[2])
-            found |= dict(zip(names, values)) if len(names) == len(values) else {}
+            found |= dict(zip(names, values, strict=True)) if len(names) == len(values) else {}
     default = recipes.Recipe("page", "")
     for key, value in found.items():
         section, _, name = key.rpartition(".")
