@@ -176,5 +176,5 @@ def backbones() -> str:
     where = figures["machine"]
     return table(["the pair is", "MB", "ready, s", "resident, MB", *(f"{n}, ms" for n in names)], rows,
                  f"The LIBERO-Goal pair in fp32, one thread, medians of {figures['rounds']} processes of each, in "
-                 'turns; "over to": the other backbone on the observation that was just computed. Most bytes are the two '
-                 f"language encoders, which share nothing. {where['cpu']}, {where['cores']} cores.")
+                 'turns; "over to": the other backbone on the observation that was just computed. Most bytes are the '
+                 f"two language encoders, which share nothing. {where['cpu']}, {where['cores']} cores.")
