@@ -31,7 +31,7 @@ def exit_codes() -> str:
 
 def statuses() -> str:
     """The closed list of the C header."""
-    found = re.findall(r'^  X\((\w+), (\d+), "([^"]*)"\)', HEADER.read_text(encoding="utf-8"), re.MULTILINE)
+    found = re.findall(r'X\((\w+), (\d+),\s*"([^"]*)"\)', HEADER.read_text(encoding="utf-8").replace("\\\n", "\n"))
     rows = [f"| {number} | `{name}` | {words} |" for name, number, words in found]
     return "\n".join(["| | status | what it means, and what to do |", "|---|---|---|", *rows, ""])
 

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from docs import picture, render
+from docs import picture, reference, render
 from tests.docs.pages import DOCS, ROOT, blocks, name_of, pages
 from tests.house.layers import LAYERS
 from vlacompile.phases.phase import Phase
@@ -104,6 +104,13 @@ def test_messages_of_the_errors_page_are_in_the_code():
         for piece in re.split(r"…|\.\.\.", message):
             words = piece.strip(' ":,;.')
             assert len(words) < 5 or words in code, f"{message}: nothing says {words!r}"
+
+
+def test_every_status_of_the_header_is_explained():
+    header = reference.HEADER.read_text(encoding="utf-8").partition("VLART_STATUS_LIST(X)")[2]
+    names = re.findall(r"\bX\((\w+)", header.partition("typedef enum")[0])
+    rows = re.findall(r"^\| \d+ \| `([A-Z_]+)`", (DOCS / "errors.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == names and "STALE_INPUT" in rows
 
 
 def test_json_keys_of_the_stability_page_are_those_of_the_verbs(cli, late_fusion_bundle):
