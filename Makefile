@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/runtime_c
 STAMP := $(VENV)/.stamp
+SITE := $(VENV)/environments/site
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -25,7 +26,7 @@ PYTEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime tensorrt demo test test-lerobot test-huggingface test-full test-tvm nvidia-headers aarch64 eval bench bench-lerobot docs clean check-tools check-simulator
+.PHONY: help setup runtime tensorrt demo test test-docs test-lerobot test-huggingface test-full test-tvm nvidia-headers aarch64 eval bench bench-lerobot docs site clean check-tools check-simulator
 
 help: ## this list
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+)[a-z0-9 -]*:.*## /\1\t/' | \
@@ -45,7 +46,10 @@ demo: setup runtime ## build, verify and replay the light policy (MEMBER=heavy: 
 test: setup $(STAMP)-lerobot runtime ## every test that needs no simulator, in C and in Python
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) test
 	@$(PYTEST_ENV) $(BIN)/python -m pytest $(WORKERS)
-	@$(MAKE) --no-print-directory test-lerobot test-huggingface
+	@$(MAKE) --no-print-directory test-docs test-lerobot test-huggingface
+
+test-docs: setup runtime ## what README.md and docs/ show: links, paths, programs, commands, recipes (minutes: 3)
+	@$(PYTEST_ENV) $(BIN)/python -m pytest tests/docs
 
 test-tvm: setup $(STAMP)-tvm runtime ## stages compiled ahead of time by TVM, here, emulated and for a GPU
 	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' -rs tests/compiler/emit/tvm
@@ -76,8 +80,20 @@ bench: $(STAMP)-bench runtime ## latency beside other CPU engines (MEMBER=heavy:
 bench-lerobot: $(STAMP)-lerobot runtime ## LeRobot policies of real size, beside PyTorch (gigabytes, minutes)
 	@HF_HUB_OFFLINE=1 $$($(BIN)/python -m vlacompile.frontends.environments lerobot) -W ignore -m benchmarks.checkpoints
 
-docs: setup ## render the figures of README.md from profiles/
+docs: setup ## render figures and tables of README.md and docs/ from profiles/
 	@$(BIN)/python -m docs.render
+
+site: $(SITE)/.stamp ## the documentation as a static site, with API pages, in build/site
+	@$(SITE)/bin/mkdocs build --quiet --config-file mkdocs.yml
+	@echo "build/site/index.html"
+
+$(SITE)/.stamp: pyproject.toml | check-tools  # an environment of its own: it needs neither PyTorch nor the package
+	@echo "installing what builds the site"
+	@$(PYTHON) -m venv $(SITE)
+	@$(PYTHON) -c 'import tomllib; \
+	  print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["site"], sep="\n")' \
+	  | $(SITE)/bin/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) -r /dev/stdin
+	@touch $@
 
 clean: ## remove build products; .venv and collected data (build/libero_goal) stay
 	@rm -rf build/runtime_c build/demo build/bench build/aarch64/runtime_c build/aarch64/bundles

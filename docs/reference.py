@@ -1,9 +1,13 @@
-"""Blocks of the README that the code itself gives: verbs, exit codes."""
+"""Blocks of the pages that the code itself gives: verbs, exit codes, statuses, versions."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
+from docs.figures import ROOT
+
+HEADER = ROOT / "runtime_c" / "include" / "vlart" / "vlart.h"
 
 
 def verbs() -> str:
@@ -19,6 +23,25 @@ def exit_codes() -> str:
     codes: dict[int, list[str]] = defaultdict(list)
     for error in errors.VlaError.__subclasses__():
         if error.__module__ == errors.__name__:
-            codes[error.exit_code].append(f"| {error.exit_code} | `{error.__name__}` | {(error.__doc__ or '').splitlines()[0]} |")
+            first = (error.__doc__ or "").splitlines()[0]
+            codes[error.exit_code].append(f"| {error.exit_code} | `{error.__name__}` | {first} |")
     rows = [row for code in sorted(codes) for row in codes[code]]
     return "\n".join(["| exit code | error | when |", "|---|---|---|", *rows, ""])
+
+
+def statuses() -> str:
+    """The closed list of the C header."""
+    found = re.findall(r'X\((\w+), (\d+),\s*"([^"]*)"\)', HEADER.read_text(encoding="utf-8").replace("\\\n", "\n"))
+    rows = [f"| {number} | `{name}` | {words} |" for name, number, words in found]
+    return "\n".join(["| | status | what it means, and what to do |", "|---|---|---|", *rows, ""])
+
+
+def versions() -> str:
+    import importlib.metadata
+
+    from vlacompile.bundle.format.layout import FORMAT_MAJOR, FORMAT_MINOR
+
+    abi = re.findall(r"#define VLART_ABI_M\w+ (\d+)u", HEADER.read_text(encoding="utf-8"))
+    rows = [f"| package | {importlib.metadata.version('vlacompile')} |",
+            f"| bundle format | {FORMAT_MAJOR}.{FORMAT_MINOR} |", f"| C ABI | {'.'.join(abi)} |"]
+    return "\n".join(["| | version |", "|---|---|", *rows, ""])

@@ -1,7 +1,7 @@
-"""Writes the measured parts of the READMEs: `python -m docs.render`, or `--check` to only compare.
+"""Writes the measured parts of the documentation: `python -m docs.render`, or `--check` to only compare.
 
 Text between `<!-- render:NAME -->` and `<!-- end -->` is the output of the function of that name, made
-from profiles/*.json and the results of the example. Numbers are never typed into prose.
+from profiles/*.json, the results of the example, or the code itself. Numbers are never typed into prose.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from docs import boards, policies, precision, reference, robot, runtimes
+from docs import boards, picture, policies, precision, reference, robot, runtimes
 from docs.figures import ROOT
 
-READMES = (ROOT / "README.md", ROOT / "examples" / "libero_goal" / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "examples" / "libero_goal" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BLOCK = re.compile(r"(<!-- render:([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "summary": policies.summary,
     "demo-light": lambda: policies.demo("light"),
     "demo-heavy": lambda: policies.demo("heavy"),
     "bench-light": lambda: policies.bench("light"),
@@ -36,6 +37,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "lanes": robot.lanes,
     "backbones": robot.backbones,
     "serve": robot.serve,
+    "boards": boards.boards,
     "fit": boards.fit,
     "held-out": boards.held_out_rows,
     "precision-modes": precision.precision_modes,
@@ -47,27 +49,34 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "libero-training": lambda: policies.libero("libero-training"),
     "verbs": reference.verbs,
     "exit-codes": reference.exit_codes,
+    "statuses": reference.statuses,
+    "versions": reference.versions,
     "tvm": runtimes.tvm,
     "runtimes": runtimes.runtimes,
 }
 
 
 def render(text: str) -> str:
-    """A README's text with every block made anew."""
+    """A page's text with every block made anew."""
     return BLOCK.sub(lambda m: m[1] + BLOCKS[m[2]]() + m[3], text)
 
 
+def current() -> dict[Path, str]:
+    """{file: its content as it should be}"""
+    return {path: render(path.read_text(encoding="utf-8")) for path in PAGES} | {picture.FILE: picture.svg()}
+
+
 def stale() -> list[Path]:
-    return [p for p in READMES if render(p.read_text(encoding="utf-8")) != p.read_text(encoding="utf-8")]
+    return [path for path, text in current().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
 
 
 def main() -> None:
-    for path in stale():
-        path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, text in current().items():
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     if "--check" not in sys.argv:
         main()
-    elif stale():
-        sys.exit(f"not current: {', '.join(str(p.relative_to(ROOT)) for p in stale())}; run `python -m docs.render`")
+    elif old := stale():
+        sys.exit(f"not current: {', '.join(str(p.relative_to(ROOT)) for p in old)}; run `make docs`")
