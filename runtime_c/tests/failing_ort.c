@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "failing_ort.h"
-#include "ort_abi.h"
+#include "onnxruntime/ort_abi.h"
 
 enum { FUNCTIONS = 200, OUT_OF_MEMORY_CODE = 1 };
 

@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "fake_tensorrt.h"
-#include "ort_abi.h"
+#include "onnxruntime/ort_abi.h"
 
 ORT(7, OrtStatus *, CreateSession, const OrtEnv *, const char *, const OrtSessionOptions *,
     OrtSession **);

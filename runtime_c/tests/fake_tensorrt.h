@@ -2,7 +2,7 @@
 #ifndef VLART_FAKE_TENSORRT_H
 #define VLART_FAKE_TENSORRT_H
 
-#include "trt_abi.h"
+#include "tensorrt/trt_abi.h"
 
 enum { PATH = 1024 };
 

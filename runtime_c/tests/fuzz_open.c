@@ -4,13 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "crc32.h"
-#include "frames.h"
+#include "base/crc32.h"
+#include "container/golden_frames.h"
 #include "fuzz_open.h"
 #include "fuzz_router.h"
 #include "fuzz_text.h"
 #include "null_backend.h"
-#include "text.h"
 
 enum { LARGEST_FILE = 1 << 20, LARGEST_SESSION = 1 << 22, LARGEST_LOOP = 4096 };
 

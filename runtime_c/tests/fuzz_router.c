@@ -1,11 +1,11 @@
-#include "fuzz_router.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "crc32.h"
-#include "router.h"
-#include "trt_lock.h"
+#include "base/crc32.h"
+#include "fuzz_router.h"
+#include "router/router.h"
+#include "tensorrt/trt_lock.h"
 
 /* Decides by text, by words and by an embedding, and learns from it. */
 static void use_router(vlart_router_t *router, uint64_t *stepped) {

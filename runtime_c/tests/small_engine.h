@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "backend.h"
+#include "bundle/backend.h"
 #include "check.h"
 
 static _Thread_local uint64_t allocations;

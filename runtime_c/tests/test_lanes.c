@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "small_engine.h"
 #include "vlart/vlart.h"
 

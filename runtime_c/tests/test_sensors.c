@@ -7,9 +7,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/float_scan.h"
 #include "check.h"
 #include "null_backend.h"
-#include "sensors.h"
 #include "vlart/vlart.h"
 
 enum { RAW = 0, STATE = 1, MS = 1000 };

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "check.h"
-#include "trt_engine.h"
+#include "tensorrt/trt_engine.h"
 #include "vlart/vlart.h"
 
 static uint64_t allocations;

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "bundle.h"
+#include "bundle/bundle.h"
 #include "check.h"
 #include "null_backend.h"
 

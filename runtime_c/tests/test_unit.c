@@ -3,12 +3,12 @@
 #include <math.h>
 #include <string.h>
 
-#include "arena.h"
-#include "bundle.h"
+#include "base/arena.h"
+#include "base/crc32.h"
+#include "base/diag.h"
+#include "base/sort.h"
+#include "base/struct_size.h"
 #include "check.h"
-#include "crc32.h"
-#include "diag.h"
-#include "sort.h"
 
 static void test_crc32(void) {
   static vlart_crc32_table_t table;

@@ -6,8 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "async.h"
 #include "check.h"
+#include "multirate/async.h"
 #include "null_backend.h"
 #include "vlart/vlart.h"
 

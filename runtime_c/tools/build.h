@@ -5,10 +5,10 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "bundle.h"
-#include "trt_abi.h"
-#include "trt_lock.h"
-#include "trt_system.h"
+#include "bundle/bundle.h"
+#include "tensorrt/trt_abi.h"
+#include "tensorrt/trt_lock.h"
+#include "tensorrt/trt_system.h"
 
 typedef struct {
   const char *bundle;

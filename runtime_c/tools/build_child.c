@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/diag.h"
 #include "build.h"
-#include "diag.h"
 
 /* What a child tells its parent, in one piece. */
 typedef struct {

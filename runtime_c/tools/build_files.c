@@ -6,9 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crc32.h"
+#include "base/diag.h"
 #include "build.h"
-#include "crc32.h"
-#include "diag.h"
 
 static bool sync_directory(const char *dir) {
   int fd = openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "build.h"
-#include "diag.h"
 #include "run.h"
 
 static int ascending(const void *a, const void *b) {

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#include "plan.h"
+#include "plan/plan.h"
 
 void vlart_plan_print(FILE *out, const vlart_plan_t *plan);
 

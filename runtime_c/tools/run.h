@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "bundle.h"
-#include "frames.h"
+#include "bundle/bundle.h"
+#include "container/golden_frames.h"
 
 typedef struct {
   const char *bundle;

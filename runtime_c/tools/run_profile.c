@@ -5,7 +5,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "run.h"
 
 enum { VERSION = 1 };

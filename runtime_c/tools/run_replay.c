@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "run.h"
 
 static void add_sample(run_samples_t *samples, double ms) {

@@ -3,10 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/diag.h"
 #include "build.h"
-#include "diag.h"
 #include "run.h"
-#include "trt_engine.h"
+#include "tensorrt/trt_engine.h"
 
 static const char usage[] =
     "usage: vlart-build BUNDLE [options]\n"

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "run.h"
 
 enum { UNSAID = 1000000, /* of the option warm_up */

@@ -9,7 +9,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "ort_engine.h"
 
 #define ORT_DEFAULT_LIBRARY "libonnxruntime.so.1"

@@ -8,8 +8,8 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "crc32.h"
-#include "diag.h"
+#include "base/crc32.h"
+#include "base/diag.h"
 #include "trt_engine.h"
 
 #define TRT_DEFAULT_LIBRARY "libvlart_tensorrt.so"

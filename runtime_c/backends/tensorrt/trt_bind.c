@@ -1,7 +1,6 @@
 /* Where the engine's addresses lie. Values that stages exchange are in memory that host and device
    share, and are used in place; constants get one copy on the device, at [init]; what is off the
    engine's alignment is copied beside, on the device, in the recorded work itself. */
-#include "diag.h"
 #include "trt_engine.h"
 
 static bool is_shared(const vlart_trt_context_t *context, const void *address) {

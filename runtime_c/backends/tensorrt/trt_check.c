@@ -2,7 +2,7 @@
    the plan says. Every refusal names what was asked for and what is there. */
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "trt_engine.h"
 
 typedef struct {

@@ -2,7 +2,7 @@
 #ifndef VLART_TRT_ENGINE_H
 #define VLART_TRT_ENGINE_H
 
-#include "backend.h"
+#include "bundle/backend.h"
 #include "trt_abi.h"
 #include "trt_lock.h"
 #include "trt_system.h"

@@ -1,4 +1,3 @@
-#include "trt_lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,8 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "crc32.h"
-#include "diag.h"
+#include "base/crc32.h"
+#include "base/diag.h"
+#include "trt_lock.h"
 
 static bool text_of(vlart_json_t object, const char *key, char *out, size_t capacity) {
   vlart_json_t value;

@@ -2,7 +2,7 @@
 #ifndef VLART_TRT_LOCK_H
 #define VLART_TRT_LOCK_H
 
-#include "bundle.h"
+#include "bundle/bundle.h"
 #include "trt_json.h"
 
 #define VLART_TRT_LOCK_FILE "engines/lock.json"

@@ -12,7 +12,7 @@
    a run gives: the session's memory may be anybody's. */
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "tvm_engine.h"
 
 #define TVM_PATH_BYTES 4096u

@@ -2,7 +2,7 @@
 #ifndef VLART_TVM_ENGINE_H
 #define VLART_TVM_ENGINE_H
 
-#include "backend.h"
+#include "bundle/backend.h"
 #include "tvm_abi.h"
 
 #define TVM_ALIGNMENT 64u /* what compiled kernels assume of every tensor */

@@ -2,7 +2,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "tvm_engine.h"
 
 #define TVM_DEFAULT_FFI "libtvm_ffi.so"

@@ -2,7 +2,7 @@
    checked and copied. */
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "tvm_engine.h"
 
 /* DLPack's element type; false: it has none that a stage may use. */

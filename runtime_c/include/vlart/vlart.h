@@ -86,7 +86,7 @@ typedef enum {
 typedef struct vlart_bundle vlart_bundle_t;   /* opaque, lives in a caller's arena */
 typedef struct vlart_session vlart_session_t; /* opaque, lives in a caller's arena */
 typedef struct vlart_async vlart_async_t;     /* opaque, lives in a caller's arena */
-typedef struct vlart_backend vlart_backend_t; /* an engine, src/backend.h */
+typedef struct vlart_backend vlart_backend_t; /* an engine, src/bundle/backend.h */
 typedef struct vlart_tokenizer vlart_tokenizer_t; /* opaque, lives in a caller's arena */
 
 /* Four short lines for a person. A failing call fills it; a call that succeeds leaves it alone.
