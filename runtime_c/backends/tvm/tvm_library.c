@@ -9,32 +9,6 @@
 #define TVM_DEFAULT_RUNTIME "libtvm_runtime.so"
 #define TVM_DEFAULT_CUDA "libtvm_runtime_cuda.so"
 
-/* The library's texts are counted, not ended. */
-static void copy_text(char *out, size_t capacity, const tvm_text_t *text) {
-  size_t bytes = text->bytes < capacity - 1 ? text->bytes : capacity - 1;
-  memcpy(out, text->data, bytes);
-  out[bytes] = '\0';
-}
-
-vlart_status_t tvm_raised(const tvm_api_t *api, const char *call, const char *where,
-                          vlart_diag_t *diag) {
-  void *object = NULL;
-  api->take_error(&object);
-  vlart_fail(diag, VLART_STATUS_BACKEND_FAILED, "TVM reports an error", NULL);
-  vlart_where(diag, "%s in stage \"%s\"", call, where);
-  if (object == NULL) {
-    vlart_why(diag, "it gives no reason");
-    return VLART_STATUS_BACKEND_FAILED;
-  }
-  const tvm_error_t *error = object;
-  char kind[64], message[400];
-  copy_text(kind, sizeof kind, &error->kind);
-  copy_text(message, sizeof message, &error->message);
-  vlart_why(diag, "%s: %s", kind, message);
-  api->release(object);
-  return VLART_STATUS_BACKEND_FAILED;
-}
-
 static vlart_status_t no_library(const char *path, const char *why, vlart_diag_t *diag) {
   vlart_fail(diag, VLART_STATUS_NO_BACKEND, "TVM's runtime cannot be loaded",
              "`pip install apache-tvm`, then give the paths of tvm_ffi/lib/libtvm_ffi.so and "
@@ -130,13 +104,6 @@ vlart_status_t tvm_open_on(int32_t device, tvm_context_t *context,
     status = load_gpu_library(gpu, diag);
   }
   return status == VLART_STATUS_OK ? find_functions(context, diag) : status;
-}
-
-void tvm_release(const tvm_api_t *api, void **object) {
-  if (*object != NULL) {
-    api->release(*object);
-    *object = NULL;
-  }
 }
 
 void tvm_close(void *memory) {
