@@ -24,7 +24,7 @@ static vlart_status_t read_options(const vlart_session_t *session,
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  if (session->action_stage == VLART_NONE) {
+  if (session->selection.action_stage == VLART_NONE) {
     return vlart_bad_argument(diag, call, "this bundle has no action value");
   }
   if (out->safe > VLART_SAFE_GIVEN || (out->safe == VLART_SAFE_GIVEN) != (out->safe_action != NULL)) {
@@ -139,9 +139,9 @@ vlart_status_t vlart_async_init(vlart_session_t *session, const vlart_async_opti
   async->options.safe_action = NULL; /* the caller's */
   vlart_sensors_init(&async->sensors, &session->sensors.options, session->realtime.filled);
   session->sensors.trusting = true;
-  async->needed = session->sources_needed;
-  async->backbone = session->selected;
-  session->cancelled = &async->epoch;
+  async->needed = session->sources.needed;
+  async->backbone = session->selection.backbone;
+  session->cancel.epoch = &async->epoch;
   *out_async = async;
   return VLART_STATUS_OK;
 }
@@ -156,7 +156,7 @@ void vlart_async_stop(vlart_async_t *async) {
 
 void vlart_async_close(vlart_async_t *async) {
   if (async != NULL) {
-    async->session->cancelled = NULL;
+    async->session->cancel.epoch = NULL;
     async->session->sensors.trusting = false;
     sem_destroy(&async->wake);
   }

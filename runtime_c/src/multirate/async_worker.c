@@ -30,7 +30,7 @@ static vlart_status_t compute(vlart_async_t *async, const vlart_observation_t *o
     vlart_queue_reset(session); /* the last instruction's chunk leads nowhere */
   }
   async->last_epoch = o->epoch;
-  session->allowed = o->epoch;
+  session->cancel.allowed = o->epoch;
   session->realtime.pops = o->tick; /* ticks are the control thread's */
   vlart_status_t status = vlart_session_select(session, o->backbone, diag);
   if (status == VLART_STATUS_OK) {

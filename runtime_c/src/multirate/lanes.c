@@ -10,7 +10,7 @@
 static vlart_lane_t *take_lane(vlart_lane_t *draft, vlart_session_t *session, uint32_t room,
                                vlart_arena_t *arena) {
   vlart_lane_t *lane = vlart_arena_take(arena, 1, sizeof *lane);
-  *draft = (vlart_lane_t){.session = session, .index = session->lane - 1, .room = room};
+  *draft = (vlart_lane_t){.session = session, .index = session->lanes.option - 1, .room = room};
   draft->followers = vlart_arena_take(arena, room, sizeof *draft->followers);
   size_t bytes = vlart_lane_move(session, draft->index, NULL, true);
   for (uint32_t i = 0; i < room; i++) {
@@ -29,7 +29,7 @@ static vlart_status_t check_lane(const vlart_session_t *session, uint32_t follow
   if (session == NULL) {
     return vlart_bad_argument(diag, call, "the session is NULL");
   }
-  if (session->lane == 0 || session->lane == VLART_LANE_CONTROL) {
+  if (session->lanes.option == 0 || session->lanes.option == VLART_LANE_CONTROL) {
     return vlart_bad_argument(diag, call, "the session is not of a lane: options.lane");
   }
   if (followers == 0 || followers > VLART_MAX_LANES) {
@@ -92,13 +92,13 @@ vlart_status_t vlart_session_follow(vlart_session_t *session, vlart_lane_t *lane
   if (session->bundle != lane->session->bundle) {
     return vlart_bad_argument(diag, call, "the two are of different bundles");
   }
-  if (session->lane == 0 || session->lane - 1 <= lane->index) {
+  if (session->lanes.option == 0 || session->lanes.option - 1 <= lane->index) {
     return vlart_bad_argument(diag, call, "the session is not of a faster clock: options.lane");
   }
-  if (session->follows[lane->index] != NULL || lane->count == lane->room) {
+  if (session->lanes.follows[lane->index] != NULL || lane->count == lane->room) {
     return vlart_bad_argument(diag, call, "it follows already, or there is no room for it");
   }
-  session->follows[lane->index] = &lane->followers[lane->count++];
+  session->lanes.follows[lane->index] = &lane->followers[lane->count++];
   return VLART_STATUS_OK;
 }
 

@@ -21,8 +21,8 @@ static vlart_status_t reject(vlart_session_t *session, vlart_status_t status, si
   if (status == VLART_STATUS_ACTION_NOT_FINITE) {
     vlart_why(diag, "it is %g", (double)chunk[element]);
   } else {
-    vlart_why(diag, "it is %g, the bounds are %g and %g", (double)chunk[element], session->low[d],
-              session->high[d]);
+    vlart_why(diag, "it is %g, the bounds are %g and %g", (double)chunk[element], session->bounds.low[d],
+              session->bounds.high[d]);
   }
   return status;
 }
@@ -54,7 +54,7 @@ vlart_status_t vlart_queue_rewind(vlart_session_t *session, vlart_diag_t *diag) 
 }
 
 bool vlart_queue_outdated(const vlart_session_t *session) {
-  return session->queue.value != session->action_value ||
+  return session->queue.value != session->selection.action_value ||
          (session->decode.sources != 0 && session->decode.seen != vlart_decode_version(session));
 }
 
@@ -74,7 +74,7 @@ void vlart_queue_reset(vlart_session_t *session) {
 
 vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag) {
   const vlart_policy_record_t *policy = session->bundle->plan.policy;
-  const float *chunk = session->data[session->action_value];
+  const float *chunk = session->values.at[session->selection.action_value];
   size_t count = (size_t)policy->chunk_steps * policy->action_dim;
   if (vlart_plan_count(&session->bundle->plan, VLART_SECTION_DECODES) > 0) {
     vlart_status_t status = vlart_decode(session, diag);
@@ -95,7 +95,7 @@ vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag)
   for (size_t i = 0; i < count; i += policy->action_dim) {
     for (uint32_t d = 0; d < policy->action_dim; d++) {
       double action = (double)chunk[i + d];
-      if (action < session->low[d] || action > session->high[d]) {
+      if (action < session->bounds.low[d] || action > session->bounds.high[d]) {
         return reject(session, VLART_STATUS_ACTION_OUT_OF_RANGE, i + d, chunk, diag);
       }
     }
@@ -103,7 +103,7 @@ vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag)
   memcpy(session->queue.actions, chunk, count * sizeof *chunk);
   session->queue.stale = false;
   session->queue.chunks++;
-  session->queue.value = session->action_value;
+  session->queue.value = session->selection.action_value;
   session->decode.seen = vlart_decode_version(session);
   return begin_chunk(session, diag);
 }
@@ -111,7 +111,7 @@ vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag)
 static vlart_status_t nothing_to_pop(const vlart_session_t *session, size_t dim,
                                      vlart_diag_t *diag) {
   const char *call = "vlart_session_pop";
-  if (session->action_stage == VLART_NONE) {
+  if (session->selection.action_stage == VLART_NONE) {
     return vlart_bad_argument(diag, call, "this bundle has no action value");
   }
   if (dim != session->bundle->plan.policy->action_dim) {

@@ -29,7 +29,7 @@ static void *address_of(const vlart_session_t *session, const vlart_stage_record
   uint32_t value = binding->value;
   if (binding->mode == VLART_BINDING_MODE_ROW) {
     uint64_t row_bytes = vlart_plan_value(plan, value)->bytes / stage->iterations;
-    return (uint8_t *)session->data[value] + row_bytes * iteration;
+    return (uint8_t *)session->values.at[value] + row_bytes * iteration;
   }
   if (binding->mode == VLART_BINDING_MODE_CARRY) {
     const vlart_carry_record_t *carry = find_carry(plan, stage, index);
@@ -39,14 +39,14 @@ static void *address_of(const vlart_session_t *session, const vlart_stage_record
       value = carried_output(carry, iteration - 1, stage->iterations);
     }
   }
-  return session->data[value];
+  return session->values.at[value];
 }
 
 vlart_status_t vlart_session_bind(vlart_session_t *session, uint32_t index, vlart_diag_t *diag) {
   const vlart_stage_record_t *stage = vlart_plan_stage(&session->bundle->plan, index);
   const vlart_stage_state_t *state = &session->stages[index];
-  void **inputs = session->addresses;
-  void **outputs = session->addresses + stage->input_count;
+  void **inputs = session->engines.addresses;
+  void **outputs = session->engines.addresses + stage->input_count;
   for (uint32_t k = 0; k < stage->iterations; k++) {
     for (uint32_t i = 0; i < stage->input_count; i++) {
       inputs[i] = address_of(session, stage, stage->input_begin + i, k);

@@ -31,7 +31,7 @@ static vlart_status_t refuse(const decode_t *d, size_t token, int64_t id, const 
   vlart_fail(d->diag, VLART_STATUS_ACTION_NOT_DECODED, "the tokens are no action chunk",
              "execute the stale chunk or stop; write a new observation and step");
   vlart_where(d->diag, "token %zu of value \"%s\"", token,
-              vlart_plan_value_name(d->plan, d->session->action_value));
+              vlart_plan_value_name(d->plan, d->session->selection.action_value));
   if (id < 0) {
     vlart_why(d->diag, "%s: -%llu", why, -(unsigned long long)id);
   } else {
@@ -41,13 +41,13 @@ static vlart_status_t refuse(const decode_t *d, size_t token, int64_t id, const 
 }
 
 static size_t token_count(const decode_t *d) {
-  const vlart_value_record_t *value = vlart_plan_value(d->plan, d->session->action_value);
+  const vlart_value_record_t *value = vlart_plan_value(d->plan, d->session->selection.action_value);
   return (size_t)value->bytes / vlart_dtype_bytes(value->dtype);
 }
 
 static int64_t token_at(const decode_t *d, size_t i) {
-  uint32_t value = d->session->action_value;
-  const void *tokens = d->session->data[value];
+  uint32_t value = d->session->selection.action_value;
+  const void *tokens = d->session->values.at[value];
   return vlart_plan_value(d->plan, value)->dtype == VLART_DTYPE_I32 ? ((const int32_t *)tokens)[i]
                                                                     : ((const int64_t *)tokens)[i];
 }
@@ -182,7 +182,7 @@ static void run_affine(const decode_t *d) {
 }
 
 static void run_delta(const decode_t *d) {
-  const float *source = d->session->data[d->step->value];
+  const float *source = d->session->values.at[d->step->value];
   for (size_t n = 0; n < d->steps * d->dim; n++) {
     uint32_t element = vlart_plan_index(d->plan, d->step->index_begin + (uint32_t)(n % d->dim));
     d->numbers[n] += element == VLART_NONE ? 0 : (double)source[element];
@@ -202,8 +202,8 @@ vlart_status_t vlart_decode(vlart_session_t *session, vlart_diag_t *diag) {
                 .steps = plan->policy->chunk_steps,
                 .dim = plan->policy->action_dim,
                 .numbers = session->decode.numbers};
-  if (vlart_plan_value(plan, session->action_value)->dtype == VLART_DTYPE_F32) {
-    const float *chunk = session->data[session->action_value];
+  if (vlart_plan_value(plan, session->selection.action_value)->dtype == VLART_DTYPE_F32) {
+    const float *chunk = session->values.at[session->selection.action_value];
     for (size_t n = 0; n < d.steps * d.dim; n++) {
       d.numbers[n] = (double)chunk[n];
     }
@@ -251,7 +251,7 @@ void vlart_decode_init(vlart_session_t *session) {
 uint64_t vlart_decode_version(const vlart_session_t *session) {
   uint64_t version = 0; /* versions only grow, so that equal sums are equal versions */
   for (uint32_t i = 0; i < session->bundle->plan.source_count; i++) {
-    version += session->decode.sources >> i & 1 ? session->versions[i] : 0;
+    version += session->decode.sources >> i & 1 ? session->sources.versions[i] : 0;
   }
   return version;
 }

@@ -13,24 +13,24 @@ static void shift_delay(vlart_session_t *session, uint32_t index) {
   const vlart_delay_record_t *delay = vlart_plan_delay(plan, index);
   uint64_t bytes = vlart_plan_value(plan, delay->output)->bytes;
   if (bytes > 0) {
-    memcpy(session->data[delay->output], session->data[delay->input], bytes);
+    memcpy(session->values.at[delay->output], session->values.at[delay->input], bytes);
   }
 }
 
 void vlart_history_advance(vlart_session_t *session) {
-  if (!session->observed) {
+  if (!session->history.encoded) {
     return; /* nothing is kept yet, or the one before was never encoded: this one replaces it */
   }
   for (uint32_t i = session->bundle->plan.delay_count; i > 0; i--) { /* ends of chains first */
     shift_delay(session, i - 1);
   }
-  session->advances++;
-  session->observed = false;
+  session->history.advances++;
+  session->history.encoded = false;
 }
 
 void vlart_history_fill(vlart_session_t *session, vlart_origin_t origin, uint32_t index) {
   const vlart_plan_t *plan = &session->bundle->plan;
-  for (uint32_t i = 0; !session->filled && i < plan->delay_count; i++) {
+  for (uint32_t i = 0; !session->history.filled && i < plan->delay_count; i++) {
     vlart_writer_t writer = plan->writers[plan->delay_roots[i]];
     if (writer.origin == origin && (origin == VLART_ORIGIN_SOURCE || writer.index == index)) {
       shift_delay(session, i);
@@ -40,7 +40,7 @@ void vlart_history_fill(vlart_session_t *session, vlart_origin_t origin, uint32_
 
 void vlart_history_passed(vlart_session_t *session, uint32_t stages) {
   if (stages >= session->bundle->plan.observing_stages) {
-    session->observed = true;
-    session->filled = true;
+    session->history.encoded = true;
+    session->history.filled = true;
   }
 }

@@ -37,7 +37,7 @@ vlart_status_t vlart_graph_capture(vlart_session_t *session, vlart_diag_t *diag)
   if (plan->backbone_count > 0) {
     return refuse("the bundle has several backbones, of which a tick runs one", diag);
   }
-  uint32_t last = session->action_stage != VLART_NONE ? session->action_stage
+  uint32_t last = session->selection.action_stage != VLART_NONE ? session->selection.action_stage
                                                       : plan->stage_count - 1;
   if (plan->stage_count == 0 || session->stages[last].backend->record == NULL) {
     return refuse("the last stage's engine cannot record launches", diag);
@@ -52,22 +52,22 @@ vlart_status_t vlart_graph_capture(vlart_session_t *session, vlart_diag_t *diag)
   const vlart_backend_t *backend = session->stages[last].backend;
   uint32_t count = last + 1 - first;
   for (uint32_t i = 0; i < count; i++) {
-    session->addresses[i] = session->stages[first + i].engine;
+    session->engines.addresses[i] = session->stages[first + i].engine;
   }
-  vlart_status_t status = backend->record(session->contexts[backend->id].memory,
-                                          session->addresses, count, diag);
+  vlart_status_t status = backend->record(session->engines.contexts[backend->id].memory,
+                                          session->engines.addresses, count, diag);
   if (status == VLART_STATUS_OK) {
-    session->whole_begin = first;
-    session->whole_end = last + 1;
+    session->graph.begin = first;
+    session->graph.end = last + 1;
   }
   return status;
 }
 
 vlart_status_t vlart_graph_launch(vlart_session_t *session, vlart_diag_t *diag) {
-  const vlart_backend_t *backend = session->stages[session->whole_begin].backend;
-  for (uint32_t i = session->whole_begin; i < session->whole_end; i++) {
+  const vlart_backend_t *backend = session->stages[session->graph.begin].backend;
+  for (uint32_t i = session->graph.begin; i < session->graph.end; i++) {
     session->stages[i].current = false;
     session->stages[i].readable = false;
   }
-  return backend->replay(session->contexts[backend->id].memory, diag);
+  return backend->replay(session->engines.contexts[backend->id].memory, diag);
 }

@@ -18,8 +18,8 @@ vlart_status_t vlart_lane_check_source(const vlart_session_t *session, uint32_t 
   while (lane < plan->lane_count && (plan->lane_sources[lane] >> source & 1) == 0) {
     lane++;
   }
-  uint32_t own = session->lane == VLART_LANE_CONTROL ? plan->lane_count : session->lane - 1;
-  if (session->lane == 0 || lane == own) {
+  uint32_t own = session->lanes.option == VLART_LANE_CONTROL ? plan->lane_count : session->lanes.option - 1;
+  if (session->lanes.option == 0 || lane == own) {
     return VLART_STATUS_OK;
   }
   vlart_fail(diag, VLART_STATUS_BAD_ARGUMENT, "the source belongs to another clock",
@@ -34,7 +34,7 @@ vlart_status_t vlart_lane_check_source(const vlart_session_t *session, uint32_t 
 static size_t move_value(const vlart_session_t *session, uint32_t value, uint8_t *set, bool into) {
   size_t bytes = (size_t)vlart_plan_value(&session->bundle->plan, value)->bytes;
   if (set != NULL && bytes > 0) {
-    memcpy(into ? set : session->data[value], into ? session->data[value] : set, bytes);
+    memcpy(into ? set : session->values.at[value], into ? session->values.at[value] : set, bytes);
   }
   return bytes;
 }
@@ -66,8 +66,8 @@ static void take_set(vlart_session_t *session, uint32_t lane, vlart_follower_t *
   follower->sequence = set->sequence;
   for (uint32_t i = 0; i < plan->source_count; i++) {
     if ((plan->lane_sources[lane] >> i & 1) != 0) {
-      session->versions[i]++;
-      session->sources_set |= 1ull << i;
+      session->sources.versions[i]++;
+      session->sources.written |= 1ull << i;
     }
   }
   for (uint32_t i = 0; i < plan->stage_count; i++) {
@@ -91,7 +91,7 @@ static vlart_status_t too_old(const vlart_session_t *session, uint32_t lane, uin
 vlart_status_t vlart_lanes_take(vlart_session_t *session, vlart_diag_t *diag) {
   const vlart_plan_t *plan = &session->bundle->plan;
   for (uint32_t i = 0; i < plan->lane_count; i++) {
-    vlart_follower_t *follower = session->follows[i];
+    vlart_follower_t *follower = session->lanes.follows[i];
     if (follower == NULL) {
       continue;
     }
@@ -111,10 +111,10 @@ vlart_status_t vlart_lanes_take(vlart_session_t *session, vlart_diag_t *diag) {
 
 vlart_status_t vlart_session_followed(const vlart_session_t *session, uint32_t lane,
                                       vlart_lane_info_t *out_info) {
-  if (session == NULL || lane >= session->bundle->plan.lane_count || session->follows[lane] == NULL) {
+  if (session == NULL || lane >= session->bundle->plan.lane_count || session->lanes.follows[lane] == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
-  const vlart_follower_t *follower = session->follows[lane];
+  const vlart_follower_t *follower = session->lanes.follows[lane];
   vlart_lane_info_t info = {.sequence = follower->sequence};
   if (follower->sequence > 0) {
     info.age_ns = vlart_now_ns() - follower->sets[follower->between.front].ns;

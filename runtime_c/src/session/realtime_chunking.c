@@ -29,7 +29,7 @@ void vlart_realtime_init(vlart_session_t *session) {
   if (r->fills) {
     r->filled = 1ull << plan->writers[plan->consumption->previous].index |
                 1ull << plan->writers[plan->consumption->weights].index;
-    session->sources_needed &= ~r->filled;
+    session->sources.needed &= ~r->filled;
   }
 }
 
@@ -63,7 +63,7 @@ void vlart_realtime_publish(vlart_session_t *session) {
   r->running = true;
   if (r->fills) {
     uint32_t chunk = plan->consumption->chunk;
-    memcpy(r->chunk, session->data[chunk], vlart_plan_value(plan, chunk)->bytes);
+    memcpy(r->chunk, session->values.at[chunk], vlart_plan_value(plan, chunk)->bytes);
   }
 }
 
@@ -82,15 +82,15 @@ static float prefix_weight(uint32_t schedule, uint64_t i, uint64_t start, uint64
 
 static void give(vlart_session_t *session, uint32_t value, bool changed) {
   uint32_t source = session->bundle->plan.writers[value].index;
-  session->versions[source] += changed || session->versions[source] == 0;
-  session->sources_set |= 1ull << source;
+  session->sources.versions[source] += changed || session->sources.versions[source] == 0;
+  session->sources.written |= 1ull << source;
 }
 
 static void fill_previous(vlart_session_t *session, uint64_t shift, uint64_t left) {
   const vlart_plan_t *plan = &session->bundle->plan;
   uint32_t value = plan->consumption->previous;
   size_t row = (size_t)vlart_plan_value(plan, value)->bytes / plan->policy->chunk_steps;
-  uint8_t *to = session->data[value];
+  uint8_t *to = session->values.at[value];
   bool changed = false;
   for (uint64_t i = 0; i < plan->policy->chunk_steps; i++) {
     for (size_t b = 0; b < row; b++) {
@@ -111,8 +111,8 @@ static void fill_weights(vlart_session_t *session, uint64_t left) {
   for (uint32_t i = 0; i < steps; i++) {
     weights[i] = prefix_weight(c->schedule, i, start, end);
   }
-  bool changed = memcmp(session->data[c->weights], weights, steps * sizeof *weights) != 0;
-  memcpy(session->data[c->weights], weights, steps * sizeof *weights);
+  bool changed = memcmp(session->values.at[c->weights], weights, steps * sizeof *weights) != 0;
+  memcpy(session->values.at[c->weights], weights, steps * sizeof *weights);
   give(session, c->weights, changed);
 }
 

@@ -10,7 +10,7 @@ uint64_t vlart_sources_of(const vlart_session_t *session, uint32_t backbones) {
   const vlart_plan_t *plan = &session->bundle->plan;
   uint64_t sources = session->decode.sources;
   for (uint32_t i = 0; i < plan->stage_count; i++) {
-    if (vlart_plan_owns_stage(plan, session->lane, i) && (plan->serves[i] & backbones) != 0) {
+    if (vlart_plan_owns_stage(plan, session->lanes.option, i) && (plan->serves[i] & backbones) != 0) {
       sources |= plan->depends[i];
     }
   }
@@ -42,10 +42,10 @@ vlart_status_t vlart_session_select(vlart_session_t *session, uint32_t backbone,
   if (status != VLART_STATUS_OK || plan->backbone_count == 0) {
     return status;
   }
-  session->selected = backbone;
-  session->backbones = vlart_backbone_bits(backbone);
-  session->action_value = vlart_plan_chunk(plan, backbone == VLART_BACKBONE_ALL ? 0 : backbone)->value;
-  session->action_stage = plan->writers[session->action_value].index;
-  session->sources_needed = vlart_sources_of(session, session->backbones);
+  session->selection.backbone = backbone;
+  session->selection.backbones = vlart_backbone_bits(backbone);
+  session->selection.action_value = vlart_plan_chunk(plan, backbone == VLART_BACKBONE_ALL ? 0 : backbone)->value;
+  session->selection.action_stage = plan->writers[session->selection.action_value].index;
+  session->sources.needed = vlart_sources_of(session, session->selection.backbones);
   return VLART_STATUS_OK;
 }

@@ -71,7 +71,7 @@ static void take_stages(vlart_session_t *draft, const vlart_session_options_t *o
     bool owned = vlart_plan_owns_stage(plan, options->lane, i);
     const vlart_backend_t *backend =
         owned ? find_backend(options, record->backend) : &vlart_backend_remote;
-    vlart_context_t *context = &draft->contexts[backend->id];
+    vlart_context_t *context = &draft->engines.contexts[backend->id];
     if (owned && context->backend == NULL) {
       context->backend = backend;
       context->memory = vlart_arena_take(arena, backend->context_bytes(draft->bundle), 1);
@@ -84,7 +84,7 @@ static void take_stages(vlart_session_t *draft, const vlart_session_options_t *o
     uint32_t ports = record->input_count + record->output_count;
     most_ports = ports > most_ports ? ports : most_ports;
   }
-  draft->addresses = vlart_arena_take(arena, most_ports, sizeof *draft->addresses);
+  draft->engines.addresses = vlart_arena_take(arena, most_ports, sizeof *draft->engines.addresses);
 }
 
 /* Places, or measures, the whole session. Returns where it lies; the content is in `draft`. */
@@ -98,18 +98,18 @@ static vlart_session_t *take_session(vlart_session_t *draft, const vlart_bundle_
   size_t dim = acts ? policy->action_dim : 0;
   *draft = (vlart_session_t){
       .bundle = bundle,
-      .lane = options->lane,
-      .backbones = plan->backbone_count == 0 ? VLART_ALL_BACKBONES : 1,
-      .action_value = VLART_NONE,
-      .action_stage = VLART_NONE};
+      .lanes.option = options->lane,
+      .selection = {.backbones = plan->backbone_count == 0 ? VLART_ALL_BACKBONES : 1,
+                    .action_value = VLART_NONE,
+                    .action_stage = VLART_NONE}};
   vlart_session_t *session = vlart_arena_take(arena, 1, sizeof *session);
   bool given = find_giver(bundle, options) != NULL;
-  draft->memory = vlart_arena_take(arena, given ? 0 : policy->arena_bytes, 1);
-  draft->data = vlart_arena_take(arena, plan->value_count, sizeof *draft->data);
-  draft->versions = vlart_arena_take(arena, plan->source_count, sizeof *draft->versions);
+  draft->values.memory = vlart_arena_take(arena, given ? 0 : policy->arena_bytes, 1);
+  draft->values.at = vlart_arena_take(arena, plan->value_count, sizeof *draft->values.at);
+  draft->sources.versions = vlart_arena_take(arena, plan->source_count, sizeof *draft->sources.versions);
   draft->queue.actions = vlart_arena_take(arena, numbers, sizeof *draft->queue.actions);
-  draft->low = vlart_arena_take(arena, dim, sizeof *draft->low);
-  draft->high = vlart_arena_take(arena, dim, sizeof *draft->high);
+  draft->bounds.low = vlart_arena_take(arena, dim, sizeof *draft->bounds.low);
+  draft->bounds.high = vlart_arena_take(arena, dim, sizeof *draft->bounds.high);
   vlart_decode_take(draft, arena);
   vlart_ensemble_take(&draft->ensemble, plan, arena);
   vlart_realtime_take(draft, arena);
@@ -123,13 +123,13 @@ static void place_values(vlart_session_t *session) {
   const vlart_plan_t *plan = &session->bundle->plan;
   for (uint32_t i = 0; i < plan->value_count; i++) {
     const vlart_value_record_t *value = vlart_plan_value(plan, i);
-    session->data[i] = value->storage == VLART_STORAGE_ARENA
-                           ? session->memory + value->offset
+    session->values.at[i] = value->storage == VLART_STORAGE_ARENA
+                           ? session->values.memory + value->offset
                            : (void *)(uintptr_t)vlart_bundle_weight(session->bundle, value->weight);
   }
-  session->sources_own = ~0ull;
-  for (uint32_t i = 0; session->lane != 0 && i < plan->lane_count; i++) {
-    session->sources_own &= session->lane == i + 1 ? ~0ull : ~plan->lane_sources[i];
+  session->sources.own = ~0ull;
+  for (uint32_t i = 0; session->lanes.option != 0 && i < plan->lane_count; i++) {
+    session->sources.own &= session->lanes.option == i + 1 ? ~0ull : ~plan->lane_sources[i];
   }
 }
 
@@ -140,19 +140,19 @@ static void place_bounds(vlart_session_t *session) {
   if (policy->action_value == VLART_NONE) {
     return;
   }
-  if (!vlart_plan_owns_stage(plan, session->lane, plan->writers[policy->action_value].index)) {
+  if (!vlart_plan_owns_stage(plan, session->lanes.option, plan->writers[policy->action_value].index)) {
     return; /* a lane has no actions */
   }
-  session->action_value = policy->action_value;
-  session->action_stage = plan->writers[policy->action_value].index;
+  session->selection.action_value = policy->action_value;
+  session->selection.action_stage = plan->writers[policy->action_value].index;
   for (uint32_t d = 0; d < policy->action_dim; d++) {
     double low = policy->low_count > 0 ? (double)vlart_plan_floats(plan, policy->low_begin)[d]
                                        : -(double)INFINITY;
     double high = policy->high_count > 0 ? (double)vlart_plan_floats(plan, policy->high_begin)[d]
                                          : (double)INFINITY;
     double range = high - low;
-    session->low[d] = isinf(low) ? low : low - 1e-6 * (isinf(range) ? fabs(low) : range);
-    session->high[d] = isinf(high) ? high : high + 1e-6 * (isinf(range) ? fabs(high) : range);
+    session->bounds.low[d] = isinf(low) ? low : low - 1e-6 * (isinf(range) ? fabs(low) : range);
+    session->bounds.high[d] = isinf(high) ? high : high + 1e-6 * (isinf(range) ? fabs(high) : range);
   }
 }
 
@@ -161,7 +161,7 @@ static vlart_status_t open_contexts(vlart_session_t *session,
                                     const vlart_session_options_t *options, vlart_diag_t *diag) {
   vlart_status_t status = VLART_STATUS_OK;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < VLART_BACKEND_LIMIT; i++) {
-    const vlart_context_t *context = &session->contexts[i];
+    const vlart_context_t *context = &session->engines.contexts[i];
     if (context->backend != NULL) {
       status = context->backend->open(context->memory, options, diag);
     }
@@ -169,9 +169,9 @@ static vlart_status_t open_contexts(vlart_session_t *session,
   const vlart_backend_t *giver = find_giver(session->bundle, options);
   if (status == VLART_STATUS_OK && giver != NULL) {
     void *memory = NULL;
-    status = giver->values(session->contexts[giver->id].memory, session->bundle,
+    status = giver->values(session->engines.contexts[giver->id].memory, session->bundle,
                            session->bundle->plan.policy->arena_bytes, &memory, diag);
-    session->memory = memory;
+    session->values.memory = memory;
   }
   if (status == VLART_STATUS_OK) {
     place_values(session);
@@ -186,7 +186,7 @@ static vlart_status_t build_engines(vlart_session_t *session,
   vlart_status_t status = VLART_STATUS_OK;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
     const vlart_stage_state_t *stage = &session->stages[i];
-    status = stage->backend->load(session->contexts[stage->backend->id].memory, stage->engine,
+    status = stage->backend->load(session->engines.contexts[stage->backend->id].memory, stage->engine,
                                   session->bundle, i, diag);
   }
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
@@ -272,7 +272,7 @@ vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
   status = open_contexts(session, &chosen, diag);
   if (status == VLART_STATUS_OK) {
     vlart_decode_init(session);
-    session->sources_needed = vlart_sources_of(session, session->backbones);
+    session->sources.needed = vlart_sources_of(session, session->selection.backbones);
     vlart_ensemble_init(&session->ensemble, &bundle->plan);
     vlart_realtime_init(session);
     vlart_sensors_init(&session->sensors, &(vlart_sensor_options_t){0}, session->realtime.filled);
@@ -295,8 +295,8 @@ void vlart_session_close(vlart_session_t *session) {
     session->stages[i - 1].backend->unload(session->stages[i - 1].engine);
   }
   for (uint32_t i = 0; i < VLART_BACKEND_LIMIT; i++) {
-    if (session->contexts[i].backend != NULL) {
-      session->contexts[i].backend->close(session->contexts[i].memory);
+    if (session->engines.contexts[i].backend != NULL) {
+      session->engines.contexts[i].backend->close(session->engines.contexts[i].memory);
     }
   }
 }
@@ -305,9 +305,9 @@ vlart_status_t vlart_session_reset(vlart_session_t *session) {
   if (session == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
-  session->advances++;
-  session->observed = false;
-  session->filled = false;
+  session->history.advances++;
+  session->history.encoded = false;
+  session->history.filled = false;
   session->queue.remaining = 0;
   return VLART_STATUS_OK;
 }

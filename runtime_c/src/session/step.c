@@ -17,8 +17,8 @@ static bool is_late(const clock_limit_t *clock) {
 }
 
 static bool is_cancelled(const vlart_session_t *session) {
-  return session->cancelled != NULL &&
-         atomic_load_explicit(session->cancelled, memory_order_acquire) != session->allowed;
+  return session->cancel.epoch != NULL &&
+         atomic_load_explicit(session->cancel.epoch, memory_order_acquire) != session->cancel.allowed;
 }
 
 static vlart_status_t cancelled(const vlart_session_t *session, uint32_t stage,
@@ -85,25 +85,25 @@ static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
 
 /* Whether stage `index` begins the recorded stages, and all of them are due. */
 static bool is_graph_due(const vlart_session_t *session, uint32_t index) {
-  for (uint32_t i = session->whole_begin; i < session->whole_end; i++) {
+  for (uint32_t i = session->graph.begin; i < session->graph.end; i++) {
     if (vlart_stage_is_current(session, i)) {
       return false;
     }
   }
-  return session->whole_begin < session->whole_end && index == session->whole_begin;
+  return session->graph.begin < session->graph.end && index == session->graph.begin;
 }
 
 static vlart_status_t launch_graph(vlart_session_t *session, const clock_limit_t *clock,
                                 vlart_diag_t *diag) {
   if (is_late(clock)) {
-    return missed(session, session->whole_begin, 0, clock, diag);
+    return missed(session, session->graph.begin, 0, clock, diag);
   }
   vlart_status_t status = vlart_graph_launch(session, diag);
   if (status != VLART_STATUS_OK) {
     session->totals.backend_failures++;
     return status;
   }
-  for (uint32_t i = session->whole_begin; i < session->whole_end; i++) {
+  for (uint32_t i = session->graph.begin; i < session->graph.end; i++) {
     mark_run(session, i);
     session->stages[i].iterations += vlart_plan_stage(&session->bundle->plan, i)->iterations;
     session->stages[i].last_ns = 0; /* nobody measured it */
@@ -136,7 +136,7 @@ static void begin_stages(vlart_session_t *session) {
 /* Whether the session runs a stage at all. */
 static bool is_ours(const vlart_session_t *session, uint32_t stage) {
   const vlart_plan_t *plan = &session->bundle->plan;
-  return vlart_plan_owns_stage(plan, session->lane, stage) && (plan->serves[stage] & session->backbones) != 0;
+  return vlart_plan_owns_stage(plan, session->lanes.option, stage) && (plan->serves[stage] & session->selection.backbones) != 0;
 }
 
 static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit_t *clock,
@@ -155,10 +155,10 @@ static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit
 
 static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *clock,
                                  vlart_diag_t *diag) {
-  bool acts = session->action_stage != VLART_NONE;
+  bool acts = session->selection.action_stage != VLART_NONE;
   bool published = false;
   begin_stages(session);
-  if (acts && !vlart_stage_is_current(session, session->action_stage)) {
+  if (acts && !vlart_stage_is_current(session, session->selection.action_stage)) {
     vlart_realtime_fill(session);
   }
   for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
@@ -169,14 +169,14 @@ static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *
     vlart_status_t status;
     if (ran) {
       status = launch_graph(session, clock, diag);
-      i = session->whole_end - 1;
+      i = session->graph.end - 1;
     } else {
       status = pass_stage(session, i, clock, &ran, diag);
     }
     if (!ran) {
       continue;
     }
-    if (status == VLART_STATUS_OK && i == session->action_stage) {
+    if (status == VLART_STATUS_OK && i == session->selection.action_stage) {
       status = vlart_queue_publish(session, diag);
       session->stages[i].current = status == VLART_STATUS_OK; /* a bad chunk is computed again */
       published = true;
@@ -190,7 +190,7 @@ static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *
   }
   if (vlart_queue_outdated(session)) {
     vlart_status_t status = vlart_queue_publish(session, diag);
-    session->stages[session->action_stage].current = status == VLART_STATUS_OK;
+    session->stages[session->selection.action_stage].current = status == VLART_STATUS_OK;
     return status;
   }
   session->queue.stale = false; /* it is what the sources ask for, also after one was too old */
@@ -201,7 +201,7 @@ static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *
 static vlart_status_t check_sources(const vlart_session_t *session, uint64_t needed,
                                     vlart_diag_t *diag) {
   const vlart_plan_t *plan = &session->bundle->plan;
-  uint64_t unset = needed & ~session->sources_set;
+  uint64_t unset = needed & ~session->sources.written;
   if (unset == 0) {
     return VLART_STATUS_OK;
   }
@@ -226,7 +226,7 @@ vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *dia
     return vlart_bad_argument(diag, "vlart_session_observe", "the session is NULL");
   }
   const vlart_plan_t *plan = &session->bundle->plan;
-  uint64_t needed = plan->histories & session->sources_needed;
+  uint64_t needed = plan->histories & session->sources.needed;
   vlart_status_t status = check_sources(session, needed, diag);
   if (status == VLART_STATUS_OK) {
     status = vlart_sensors_fresh(&session->sensors, needed, diag);
@@ -249,11 +249,11 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
     vlart_queue_keep(session); /* what is left of the chunk is old, and may be handed out */
     return status;
   }
-  status = check_sources(session, session->sources_needed, diag);
+  status = check_sources(session, session->sources.needed, diag);
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  status = vlart_sensors_fresh(&session->sensors, session->sources_needed & session->sources_own, diag);
+  status = vlart_sensors_fresh(&session->sensors, session->sources.needed & session->sources.own, diag);
   if (status != VLART_STATUS_OK) {
     vlart_queue_keep(session);
     return status;
@@ -267,8 +267,8 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
   } else if (session->totals.last_step_ns > clock.limit_ns) {
     session->totals.deadline_overruns++;
   }
-  if (status != VLART_STATUS_OK && session->action_stage != VLART_NONE &&
-      !vlart_stage_is_current(session, session->action_stage)) {
+  if (status != VLART_STATUS_OK && session->selection.action_stage != VLART_NONE &&
+      !vlart_stage_is_current(session, session->selection.action_stage)) {
     vlart_queue_keep(session);
   }
   return status;

@@ -72,8 +72,8 @@ vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t source, co
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  bool written = session->versions[source] > 0;
-  if (written && (bytes == 0 || memcmp(session->data[index], data, bytes) == 0)) {
+  bool written = session->sources.versions[source] > 0;
+  if (written && (bytes == 0 || memcmp(session->values.at[index], data, bytes) == 0)) {
     vlart_sensors_taken(&session->sensors, source, NULL, 0);
     vlart_realtime_written(session, source);
     if (remembers) {
@@ -89,11 +89,11 @@ vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t source, co
     vlart_history_advance(session);
   }
   if (bytes > 0) {
-    memcpy(session->data[index], data, bytes);
+    memcpy(session->values.at[index], data, bytes);
   }
-  vlart_sensors_taken(&session->sensors, source, session->data[index], bytes);
-  session->versions[source]++;
-  session->sources_set |= 1ull << source;
+  vlart_sensors_taken(&session->sensors, source, session->values.at[index], bytes);
+  session->sources.versions[source]++;
+  session->sources.written |= 1ull << source;
   vlart_realtime_written(session, source);
   return VLART_STATUS_OK;
 }
@@ -102,9 +102,9 @@ static bool is_readable(const vlart_session_t *session, uint32_t value) {
   vlart_writer_t writer = session->bundle->plan.writers[value];
   switch (writer.origin) {
     case VLART_ORIGIN_WEIGHT: return true;
-    case VLART_ORIGIN_SOURCE: return session->versions[writer.index] > 0;
+    case VLART_ORIGIN_SOURCE: return session->sources.versions[writer.index] > 0;
     case VLART_ORIGIN_STAGE: return session->stages[writer.index].readable;
-    case VLART_ORIGIN_DELAY: return session->filled;
+    case VLART_ORIGIN_DELAY: return session->history.filled;
     default: return false;
   }
 }
@@ -133,7 +133,7 @@ vlart_status_t vlart_session_read(vlart_session_t *session, uint32_t value, void
     return status;
   }
   if (bytes > 0) {
-    memcpy(out, session->data[value], bytes);
+    memcpy(out, session->values.at[value], bytes);
   }
   return VLART_STATUS_OK;
 }
@@ -149,7 +149,7 @@ vlart_status_t vlart_session_sensors(vlart_session_t *session,
   if (status == VLART_STATUS_OK && chosen.accept >= 2 * VLART_ACCEPT_DENORMAL) {
     status = vlart_bad_argument(diag, call, "a bit of `accept` is not known");
   }
-  if (status == VLART_STATUS_OK && session->sources_set != 0) {
+  if (status == VLART_STATUS_OK && session->sources.written != 0) {
     status = vlart_bad_argument(diag, call, "a source was written already");
   }
   if (status == VLART_STATUS_OK) {
