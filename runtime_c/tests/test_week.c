@@ -61,7 +61,7 @@ static void write_source(vlart_session_t *session, const vlart_bundle_t *bundle,
 }
 
 typedef struct {
-  uint64_t resident; /* pages */
+  uint64_t resident; /* pages of its own: those of files come and go as the system likes */
   uint64_t files;
 } held_t;
 
@@ -69,10 +69,10 @@ typedef struct {
 static held_t held(void) {
   held_t now = {0};
   char text[128] = {0};
-  unsigned long long size = 0, resident = 0;
+  unsigned long long size = 0, resident = 0, shared = 0;
   FILE *file = fopen("/proc/self/statm", "r");
   CHECK(file != NULL && fgets(text, sizeof text, file) != NULL);
-  CHECK(sscanf(text, "%llu %llu", &size, &resident) == 2);
+  CHECK(sscanf(text, "%llu %llu %llu", &size, &resident, &shared) == 3);
   fclose(file);
   DIR *dir = opendir("/proc/self/fd");
   CHECK(dir != NULL);
@@ -80,7 +80,7 @@ static held_t held(void) {
     now.files++;
   }
   closedir(dir);
-  now.resident = resident;
+  now.resident = resident - shared;
   return now;
 }
 

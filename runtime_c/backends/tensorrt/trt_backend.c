@@ -277,14 +277,14 @@ static vlart_status_t trt_record(void *memory, void *const *engines, uint32_t co
                                  vlart_diag_t *diag) {
   vlart_trt_context_t *context = memory;
   const vlart_bundle_t *bundle = ((const vlart_trt_state_t *)engines[0])->bundle;
-  vlart_status_t status = vlart_trt_check_whole(bundle, &context->lock, context->trial, diag);
-  return status != VLART_STATUS_OK ? status : record(context, (vlart_trt_state_t *const *)engines, count, VLART_NONE, &context->whole,
+  vlart_status_t status = vlart_trt_check_whole_tick(bundle, &context->lock, context->trial, diag);
+  return status != VLART_STATUS_OK ? status : record(context, (vlart_trt_state_t *const *)engines, count, VLART_NONE, &context->tick_graph,
                 diag);
 }
 
 static vlart_status_t trt_replay(void *memory, vlart_diag_t *diag) {
   vlart_trt_context_t *context = memory;
-  return launch(context, context->whole, "*", diag);
+  return launch(context, context->tick_graph, "*", diag);
 }
 
 static void trt_unload(void *memory) {
@@ -293,9 +293,9 @@ static void trt_unload(void *memory) {
     return;
   }
   vlart_trt_context_t *context = state->context;
-  if (context->whole != NULL) { /* recorded work goes before the engines in it */
-    context->api->drop(context->whole);
-    context->whole = NULL;
+  if (context->tick_graph != NULL) { /* recorded work goes before the engines in it */
+    context->api->drop(context->tick_graph);
+    context->tick_graph = NULL;
   }
   for (uint32_t k = 0; k < state->iterations; k++) {
     if (state->graphs[k] != NULL) {

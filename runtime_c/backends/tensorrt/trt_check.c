@@ -41,7 +41,7 @@ static vlart_status_t check_proof(const vlart_bundle_t *bundle, const char *what
   return VLART_STATUS_SELF_TEST_FAILED;
 }
 
-vlart_status_t vlart_trt_check_whole(const vlart_bundle_t *bundle, const vlart_trt_lock_t *lock,
+vlart_status_t vlart_trt_check_whole_tick(const vlart_bundle_t *bundle, const vlart_trt_lock_t *lock,
                                      bool trial, vlart_diag_t *diag) {
   return check_proof(bundle, "a whole tick as one launch is not proved", lock->whole_tick, trial,
                      diag);

@@ -21,7 +21,7 @@ typedef struct {
   void *scratch; /* of the engine that runs */
   uint64_t scratch_bytes;
   uint64_t scratch_needed; /* by the largest engine that is loaded */
-  vlart_trt_graph_t *whole;
+  vlart_trt_graph_t *tick_graph; /* a whole tick as one launch; NULL: none */
   void **constants; /* [constant_count], by value; NULL where no engine reads it */
   size_t constant_count;
 } vlart_trt_context_t;
@@ -62,7 +62,7 @@ vlart_status_t vlart_trt_check_lock(const vlart_bundle_t *bundle, const vlart_tr
                                     vlart_diag_t *diag);
 
 /* [init] Recorded as a whole, the engines must have passed the golden frames too. */
-vlart_status_t vlart_trt_check_whole(const vlart_bundle_t *bundle, const vlart_trt_lock_t *lock,
+vlart_status_t vlart_trt_check_whole_tick(const vlart_bundle_t *bundle, const vlart_trt_lock_t *lock,
                                      bool trial, vlart_diag_t *diag);
 
 /* [init] The engine's ports must be the plan's in name, type and shape. */
