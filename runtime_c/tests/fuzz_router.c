@@ -3,9 +3,9 @@
 #include <string.h>
 
 #include "base/crc32.h"
+#include "container/engine_lock.h"
 #include "fuzz_router.h"
 #include "router/router.h"
-#include "tensorrt/trt_lock.h"
 
 /* Decides by text, by words and by an embedding, and learns from it. */
 static void use_router(vlart_router_t *router, uint64_t *stepped) {
@@ -97,15 +97,16 @@ void fuzz_seal_state(uint8_t *data, size_t bytes) {
 /* ---- what vlart-build writes ------------------------------------------------------------------ */
 
 bool fuzz_lock(const uint8_t *data, size_t bytes, uint64_t *bytes_used) {
-  vlart_trt_lock_t lock = {0};
-  vlart_trt_locked_t locked;
-  if (!vlart_trt_lock_read((const char *)data, bytes, &lock)) {
+  vlart_engine_lock_t lock;
+  if (vlart_engine_lock_read(data, bytes, "lock", NULL, &lock) != VLART_STATUS_OK) {
     return false;
   }
-  *bytes_used += strlen(lock.golden) + strlen(lock.model);
-  if (vlart_trt_lock_find(&lock, "prefix", &locked)) {
-    *bytes_used += strlen(locked.file) + locked.bytes;
+  *bytes_used += strlen(vlart_proof_name(lock.record->golden)) +
+                 strlen(vlart_engine_lock_string(&lock, lock.record->model));
+  for (uint32_t i = 0; i < lock.engine_count; i++) {
+    const vlart_engine_record_t *engine = vlart_engine_lock_engine(&lock, i);
+    *bytes_used += strlen(vlart_engine_lock_string(&lock, engine->file)) + engine->sha256[7];
   }
-  *bytes_used += vlart_trt_lock_find(&lock, "none of them", &locked);
+  *bytes_used += vlart_engine_lock_find(&lock, "none of them") != NULL;
   return true;
 }

@@ -13,7 +13,7 @@ static const char usage[] =
     "\n"
     "Builds the TensorRT engines of a bundle on this board, proves them with the\n"
     "bundle's golden frames, measures them, and records all of it in\n"
-    "BUNDLE/engines/lock.json. Engines run only where they were built: on another\n"
+    "BUNDLE/engines/lock.bin. Engines run only where they were built: on another\n"
     "board, or after an update of JetPack, run this again.\n"
     "\n"
     "  vlart-build my.vlab --tensorrt DIR/libvlart_tensorrt.so \\\n"
@@ -192,8 +192,8 @@ static void print_times(const build_t *build) {
              engine->p95_ms);
     }
   }
-  printf("golden frames: %s; a whole tick as one launch: %s; see %s\n", build->golden,
-         build->whole_tick, VLART_TRT_LOCK_FILE);
+  printf("golden frames: %s; a whole tick as one launch: %s; see %s\n",
+         vlart_proof_name(build->golden), vlart_proof_name(build->whole_tick), VLART_TRT_LOCK_FILE);
 }
 
 static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
@@ -226,7 +226,10 @@ int main(int argc, char **argv) {
     fprintf(stderr, "vlart-build: wrong usage at: %s\n\n%s", wrong, usage);
     return 2;
   }
-  build_t build = {.options = &options, .golden = "pending", .whole_tick = "pending", .exclusive = -1};
+  build_t build = {.options = &options,
+                   .golden = VLART_PROOF_PENDING,
+                   .whole_tick = VLART_PROOF_PENDING,
+                   .exclusive = -1};
   vlart_diag_t diag = {.struct_size = sizeof diag};
   vlart_status_t status = work(&build, &diag);
   if (status == VLART_STATUS_OK) {

@@ -108,7 +108,7 @@ def test_c_router(sanitized):
 
 
 @pytest.mark.parametrize("file", ["reactive/plan.bin", "flow/plan.bin", "recall/plan.bin", "reactive/golden/golden.bin",
-                                  "board/plan.bin", "guarded/plan.bin", "routing/state.bin", "lock.json",
+                                  "board/plan.bin", "guarded/plan.bin", "routing/state.bin", "lock.bin",
                                   "lookup/plan.bin", "pieces/plan.bin", "ensemble/plan.bin", "realtime/plan.bin",
                                   "routing/table.bin",
                                   "spoken/plan.bin", "word_piece.bin", "byte_pairs.bin"])

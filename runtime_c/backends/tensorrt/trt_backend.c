@@ -126,39 +126,42 @@ static vlart_status_t not_locked(const vlart_trt_state_t *state, const char *why
   return VLART_STATUS_UNSUPPORTED;
 }
 
-static vlart_status_t check_file(const vlart_trt_state_t *state, const vlart_trt_locked_t *locked,
-                                 const vlart_map_t *map, vlart_diag_t *diag) {
+static vlart_status_t check_file(const vlart_trt_state_t *state, const char *file,
+                                 const vlart_engine_record_t *built, const vlart_map_t *map,
+                                 vlart_diag_t *diag) {
   vlart_crc32_table_t table;
   vlart_crc32_init(&table);
   uint32_t crc = vlart_crc32(&table, 0, map->data, map->bytes);
-  if (map->bytes == locked->bytes && crc == locked->crc32) {
+  if (map->bytes == built->bytes && crc == built->crc32) {
     return VLART_STATUS_OK;
   }
   vlart_fail(diag, VLART_STATUS_CORRUPT, "an engine was altered after it was built",
              "run vlart-build on this bundle again; what is whole is kept");
-  vlart_where(diag, "%s/%s, stage \"%s\"", state->bundle->dir, locked->file,
+  vlart_where(diag, "%s/%s, stage \"%s\"", state->bundle->dir, file,
               vlart_trt_stage_name(state));
   vlart_why(diag, "it has %zu bytes and CRC-32 %08x, %s says %llu and %08x", map->bytes, crc,
-            VLART_TRT_LOCK_FILE, (unsigned long long)locked->bytes, locked->crc32);
+            VLART_TRT_LOCK_FILE, (unsigned long long)built->bytes, built->crc32);
   return VLART_STATUS_CORRUPT;
 }
 
 static vlart_status_t load_engine(vlart_trt_state_t *state, vlart_diag_t *diag) {
   vlart_trt_context_t *context = state->context;
   const vlart_stage_record_t *record = vlart_plan_stage(&state->bundle->plan, state->stage);
-  vlart_trt_locked_t locked;
   if (record->artefact == VLART_NONE) {
     return not_locked(state, "the plan gives it no ONNX file to build from", diag);
   }
-  if (!vlart_trt_lock_find(&context->lock, vlart_trt_stage_name(state), &locked)) {
+  const vlart_engine_lock_t *lock = &context->lock.content;
+  const vlart_engine_record_t *built = vlart_engine_lock_find(lock, vlart_trt_stage_name(state));
+  if (built == NULL) {
     return not_locked(state, "it is not in the record of the built engines", diag);
   }
-  if (locked.stage_crc32 != vlart_plan_file(&state->bundle->plan, record->artefact)->crc32) {
+  if (built->stage_crc32 != vlart_plan_file(&state->bundle->plan, record->artefact)->crc32) {
     return not_locked(state, "its engine was built from another ONNX file", diag);
   }
+  const char *file = vlart_engine_lock_string(lock, built->file);
   vlart_map_t map;
-  vlart_status_t status = vlart_trt_map(state->bundle->dir, locked.file, &map, diag);
-  if (status == VLART_STATUS_OK) status = check_file(state, &locked, &map, diag);
+  vlart_status_t status = vlart_trt_map(state->bundle->dir, file, &map, diag);
+  if (status == VLART_STATUS_OK) status = check_file(state, file, built, &map, diag);
   vlart_trt_error_t error = {{0}};
   if (status == VLART_STATUS_OK &&
       !context->api->load(context->device, map.data, map.bytes, &state->engine, &error)) {

@@ -160,6 +160,12 @@ void vlart_why(vlart_diag_t *diag, const char *format, ...) {
   }
 }
 
+void vlart_fix(vlart_diag_t *diag, const char *fix) {
+  if (usable(diag)) {
+    copy_line(diag->fix, sizeof diag->fix, fix);
+  }
+}
+
 vlart_status_t vlart_corrupt(vlart_diag_t *diag, const char *file, const char *section,
                              uint32_t index, const char *why_format, ...) {
   vlart_fail(diag, VLART_STATUS_CORRUPT, "the bundle is damaged or was written wrongly",

@@ -20,6 +20,9 @@ vlart_status_t vlart_fail(vlart_diag_t *diag, vlart_status_t status, const char 
 void vlart_where(vlart_diag_t *diag, const char *format, ...) VLART_PRINTF(2, 3);
 void vlart_why(vlart_diag_t *diag, const char *format, ...) VLART_PRINTF(2, 3);
 
+/* Another cure than the one that vlart_fail was given. */
+void vlart_fix(vlart_diag_t *diag, const char *fix);
+
 /* A record of a file is wrong: CORRUPT, "FILE, SECTION[INDEX]", why. */
 vlart_status_t vlart_corrupt(vlart_diag_t *diag, const char *file, const char *section,
                              uint32_t index, const char *why_format, ...) VLART_PRINTF(5, 6);
