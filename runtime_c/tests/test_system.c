@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "count_allocations.h"
 #include "null_backend.h"
 #include "vlart/vlart.h"
 
@@ -23,7 +24,6 @@ typedef struct {
   int64_t files; /* open */
   int64_t mapped;
   int64_t semaphores;
-  uint64_t allocations;
 } system_t;
 
 static system_t sys;
@@ -47,8 +47,6 @@ void *__real_mmap(void *at, size_t bytes, int protection, int flags, int fd, off
 int __real_munmap(void *at, size_t bytes);
 int __real_sem_init(sem_t *semaphore, int shared, unsigned value);
 int __real_sem_destroy(sem_t *semaphore);
-void *__real_malloc(size_t bytes);
-void __real_free(void *memory);
 int __wrap_open(const char *path, int flags, ...);
 int __wrap_openat(int dir, const char *path, int flags, ...);
 int __wrap_close(int fd);
@@ -58,10 +56,6 @@ void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off
 int __wrap_munmap(void *at, size_t bytes);
 int __wrap_sem_init(sem_t *semaphore, int shared, unsigned value);
 int __wrap_sem_destroy(sem_t *semaphore);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
 
 int __wrap_open(const char *path, int flags, ...) {
   va_list arguments;
@@ -110,21 +104,6 @@ int __wrap_sem_init(sem_t *semaphore, int shared, unsigned value) {
 int __wrap_sem_destroy(sem_t *semaphore) {
   sys.semaphores--;
   return __real_sem_destroy(semaphore);
-}
-
-void *__wrap_malloc(size_t bytes) {
-  (void)bytes;
-  sys.allocations++;
-  return NULL;
-}
-void *__wrap_calloc(size_t count, size_t bytes) { return __wrap_malloc(count * bytes); }
-void *__wrap_realloc(void *memory, size_t bytes) {
-  (void)memory;
-  return __wrap_malloc(bytes);
-}
-void __wrap_free(void *memory) {
-  (void)memory;
-  sys.allocations++;
 }
 
 static vlart_diag_t diag = {.struct_size = sizeof diag};
@@ -179,7 +158,7 @@ static uint64_t sweep(const char *samples, const char *name, bool async, bool la
     CHECK(status == VLART_STATUS_IO || status == VLART_STATUS_OUT_OF_MEMORY);
     CHECK(diag.status == status && diag.what[0] != '\0' && diag.where[0] != '\0' &&
           diag.why[0] != '\0' && diag.fix[0] != '\0');
-    CHECK(sys.files == 0 && sys.mapped == 0 && sys.semaphores == 0 && sys.allocations == 0);
+    CHECK(sys.files == 0 && sys.mapped == 0 && sys.semaphores == 0 && allocations == 0);
     sys = (system_t){0};
     CHECK_STATUS(all_of_it(async), OK); /* and with everything there it works */
     CHECK(sys.calls == calls && sys.files == 0 && sys.mapped == 0 && sys.semaphores == 0);

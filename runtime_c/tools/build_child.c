@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/diag.h"
 #include "build.h"
 
@@ -233,11 +233,7 @@ vlart_status_t build_probe(build_t *build, vlart_diag_t *diag) {
   return VLART_STATUS_OK;
 }
 
-static double now_s(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
+static double now_s(void) { return (double)vlart_now_ns() * 1e-9; }
 
 vlart_status_t build_one(build_t *build, build_engine_t *engine, vlart_diag_t *diag) {
   answer_t answer;

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/diag.h"
 #include "run.h"
 
@@ -184,11 +184,7 @@ static vlart_status_t compare_tensors(run_t *run, const vlart_frame_record_t *fr
   return VLART_STATUS_OK;
 }
 
-static double now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
+static double now_ms(void) { return (double)vlart_now_ns() * 1e-6; }
 
 /* Times the pops of a chunk together: one is near the clock's resolution. */
 static void take_actions(run_t *run, uint32_t frame) {
