@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "stubs.h"
-#include "trt_abi.h"
+#include "tensorrt/trt_abi.h"
 #include "vlart/vlart_layout.h"
 
 extern "C" {

@@ -1,4 +1,4 @@
-/* What the two files of the double share: what its machine is, and what its engines begin with. */
+/* What the files of the double share: what its machine is, and what its engines begin with. */
 #ifndef VLART_FAKE_TENSORRT_H
 #define VLART_FAKE_TENSORRT_H
 

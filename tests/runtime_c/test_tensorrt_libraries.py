@@ -92,8 +92,7 @@ def test_an_analyser_finds_nothing_in_what_calls_nvidia(software, file):
                                   *sorted((RUNTIME / "tools").glob("*build*.c"))],
                          ids=lambda p: p.name)
 def test_an_analyser_finds_nothing_in_what_runs_on_a_board(path):
-    include = [f"-I{RUNTIME / d}" for d in ("src", "backends/onnxruntime", "backends/tvm")]
-    assert analysed(path, "-std=c11", "-D_GNU_SOURCE", *include) == ""
+    assert analysed(path, "-std=c11", "-D_GNU_SOURCE", f"-I{RUNTIME / 'src'}") == ""
 
 
 @needs_clang
@@ -105,7 +104,7 @@ def test_an_analyser_would_find_something(tmp_path):
 def analysed(path: Path, *flags: str) -> str:
     """What clang's static analyser says of a file; no compiler of NVIDIA's is needed."""
     done = subprocess.run(["clang", "--analyze", "-Xclang", "-analyzer-output=text", "-Wall", "-Wextra",
-                           *(f"-I{RUNTIME / d}" for d in ("include", "backends/tensorrt")), *flags, str(path), "-o",
+                           *(f"-I{RUNTIME / d}" for d in ("include", "backends")), *flags, str(path), "-o",
                            "/dev/null"],
                           capture_output=True, text=True, check=False)
     return done.stderr if done.returncode or "warning" in done.stderr else ""
