@@ -58,8 +58,10 @@ def test_every_tick_function_is_called_where_allocations_are_counted(sanitized):
         assert re.search(r"CHECK\(.*allocations == ", (RUNTIME / f"tests/{name}.c").read_text()), name
 
 
-def test_header_compiles_as_cxx_and_pedantic_c(tmp_path):
-    (tmp_path / "a.c").write_text('#include "vlart/vlart.h"\nint main(void) { return VLART_STATUS_OK; }\n')
+@pytest.mark.parametrize("header", sorted(p.name for p in (RUNTIME / "include/vlart").glob("*.h")))
+def test_header_compiles_as_cxx_and_pedantic_c(tmp_path, header):
+    (tmp_path / "a.c").write_text(f'#include "vlart/{header}"\n#include "vlart/vlart.h"\n'
+                                  'int main(void) { return VLART_STATUS_OK; }\n')
     for language in (("c", "-std=c11"), ("c++", "-std=c++11")):
         subprocess.run(["gcc", "-x", language[0], language[1], "-Wall", "-Wextra", "-Wpedantic", "-Werror",
                         "-fsyntax-only", f"-I{RUNTIME / 'include'}", str(tmp_path / "a.c")], check=True)
