@@ -57,11 +57,11 @@ static vlart_async_t *take_async(vlart_async_t *draft, const vlart_session_t *se
   draft->steps = plan->policy->chunk_steps;
   draft->dim = plan->policy->action_dim;
   size_t numbers = (size_t)draft->steps * draft->dim;
-  draft->versions = vlart_arena_take(arena, plan->source_count, sizeof *draft->versions);
-  draft->seen = vlart_arena_take(arena, plan->source_count, sizeof *draft->seen);
-  draft->chunk = vlart_arena_take(arena, numbers, sizeof *draft->chunk);
-  draft->last = vlart_arena_take(arena, draft->dim, sizeof *draft->last);
-  draft->safe = vlart_arena_take(arena, draft->dim, sizeof *draft->safe);
+  draft->asking.versions = vlart_arena_take(arena, plan->source_count, sizeof *draft->asking.versions);
+  draft->worker.seen = vlart_arena_take(arena, plan->source_count, sizeof *draft->worker.seen);
+  draft->chunk.actions = vlart_arena_take(arena, numbers, sizeof *draft->chunk.actions);
+  draft->fallback.last = vlart_arena_take(arena, draft->dim, sizeof *draft->fallback.last);
+  draft->fallback.safe = vlart_arena_take(arena, draft->dim, sizeof *draft->fallback.safe);
   vlart_ensemble_take(&draft->ensemble, plan, arena);
   vlart_sensors_take(&draft->sensors, plan, arena);
   for (unsigned k = 0; k < VLART_SLOTS; k++) {
@@ -101,7 +101,7 @@ vlart_status_t vlart_async_required_bytes(const vlart_session_t *session,
 vlart_status_t vlart_async_init(vlart_session_t *session, const vlart_async_options_t *options,
                                 void *arena_base, size_t arena_bytes, vlart_diag_t *diag,
                                 vlart_async_t **out_async) {
-  vlart_async_t draft = {.session = session, .episode = true};
+  vlart_async_t draft = {.session = session, .asking.episode = true};
   vlart_arena_t arena;
   if (out_async == NULL) {
     return vlart_bad_argument(diag, CALL_INIT, "a pointer is NULL");
@@ -134,13 +134,13 @@ vlart_status_t vlart_async_init(vlart_session_t *session, const vlart_async_opti
   }
   vlart_ensemble_init(&async->ensemble, async->plan);
   if (async->options.safe == VLART_SAFE_GIVEN) {
-    memcpy(async->safe, async->options.safe_action, async->dim * sizeof(float));
+    memcpy(async->fallback.safe, async->options.safe_action, async->dim * sizeof(float));
   }
   async->options.safe_action = NULL; /* the caller's */
   vlart_sensors_init(&async->sensors, &session->sensors.options, session->realtime.filled);
   session->sensors.trusting = true;
-  async->needed = session->sources.needed;
-  async->backbone = session->selection.backbone;
+  async->asking.needed = session->sources.needed;
+  async->asking.backbone = session->selection.backbone;
   session->cancel.epoch = &async->epoch;
   *out_async = async;
   return VLART_STATUS_OK;
@@ -187,20 +187,20 @@ vlart_status_t vlart_async_write(vlart_async_t *async, uint32_t source, const vo
     memcpy(o->data[source], data, bytes);
   }
   vlart_sensors_taken(&async->sensors, source, o->data[source], bytes);
-  o->versions[source] = async->versions[source] = ++async->changes;
+  o->versions[source] = async->asking.versions[source] = ++async->asking.changes;
   return VLART_STATUS_OK;
 }
 
 /* What was not written since the last observation is as it was in that one. */
 static void complete(vlart_async_t *async, vlart_observation_t *o) {
-  const vlart_observation_t *before = &async->observations[async->latest];
+  const vlart_observation_t *before = &async->observations[async->asking.latest];
   for (uint32_t i = 0; i < async->plan->source_count; i++) {
-    if (o->versions[i] != async->versions[i]) {
+    if (o->versions[i] != async->asking.versions[i]) {
       uint64_t bytes = vlart_plan_value(async->plan, vlart_plan_source(async->plan, i)->value)->bytes;
       if (bytes > 0) {
         memcpy(o->data[i], before->data[i], bytes);
       }
-      o->versions[i] = async->versions[i];
+      o->versions[i] = async->asking.versions[i];
     }
   }
 }
@@ -210,7 +210,7 @@ vlart_status_t vlart_async_request(vlart_async_t *async) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
   async->trouble.struct_size = sizeof async->trouble;
-  vlart_status_t status = vlart_sensors_fresh(&async->sensors, async->needed, &async->trouble);
+  vlart_status_t status = vlart_sensors_fresh(&async->sensors, async->asking.needed, &async->trouble);
   if (status != VLART_STATUS_OK) { /* nothing is computed of it: the chunk goes on to its end */
     async->counts.failures++;
     async->counts.status = status;
@@ -218,13 +218,13 @@ vlart_status_t vlart_async_request(vlart_async_t *async) {
   }
   vlart_observation_t *o = &async->observations[async->observing.back];
   complete(async, o);
-  o->tick = async->asked = async->tick;
-  o->epoch = async->asked_epoch = atomic_load_explicit(&async->epoch, memory_order_relaxed);
-  o->episode = async->episode;
-  o->backbone = async->backbone;
-  async->episode = false;
-  async->latest = async->observing.back;
-  async->requested++;
+  o->tick = async->asking.tick = async->tick;
+  o->epoch = async->asking.epoch = atomic_load_explicit(&async->epoch, memory_order_relaxed);
+  o->episode = async->asking.episode;
+  o->backbone = async->asking.backbone;
+  async->asking.episode = false;
+  async->asking.latest = async->observing.back;
+  async->asking.requested++;
   vlart_handover_give(&async->observing);
   sem_post(&async->wake);
   return VLART_STATUS_OK;
@@ -235,9 +235,9 @@ vlart_status_t vlart_async_cancel(vlart_async_t *async, uint32_t how) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
   atomic_fetch_add_explicit(&async->epoch, 1, memory_order_acq_rel);
-  async->episode |= how == VLART_CANCEL_EPISODE;
+  async->asking.episode |= how == VLART_CANCEL_EPISODE;
   if (how != VLART_CANCEL_KEEP) {
-    async->running = false;
+    async->chunk.running = false;
     vlart_ensemble_reset(&async->ensemble);
   }
   return VLART_STATUS_OK;
@@ -253,11 +253,11 @@ static void begin_chunk(vlart_async_t *async, const vlart_result_t *r) {
     async->counts.discarded++;
     return;
   }
-  memcpy(async->chunk, r->actions, (size_t)async->steps * async->dim * sizeof *r->actions);
-  async->began = r->tick;
-  async->running = true;
+  memcpy(async->chunk.actions, r->actions, (size_t)async->steps * async->dim * sizeof *r->actions);
+  async->chunk.began = r->tick;
+  async->chunk.running = true;
   if (async->ensemble.on) {
-    vlart_ensemble_fold(&async->ensemble, async->chunk, (uint32_t)over);
+    vlart_ensemble_fold(&async->ensemble, async->chunk.actions, (uint32_t)over);
   }
 }
 
@@ -280,24 +280,24 @@ static void take_result(vlart_async_t *async) {
 
 /* Ticks that the chunk may still answer, the next one among them. */
 static uint32_t left(const vlart_async_t *async) {
-  uint64_t over = async->tick - async->began;
+  uint64_t over = async->tick - async->chunk.began;
   uint64_t limit = (uint64_t)async->plan->policy->execute_steps + async->options.stale_ticks;
-  return async->running && over < limit ? (uint32_t)(limit - over) : 0;
+  return async->chunk.running && over < limit ? (uint32_t)(limit - over) : 0;
 }
 
 static bool is_busy(const vlart_async_t *async) {
-  return atomic_load_explicit(&async->answered, memory_order_acquire) < async->requested;
+  return atomic_load_explicit(&async->answered, memory_order_acquire) < async->asking.requested;
 }
 
 static vlart_status_t safe_action(vlart_async_t *async, float *action, vlart_diag_t *diag) {
-  if (async->options.safe == VLART_SAFE_HOLD && !async->moved) {
+  if (async->options.safe == VLART_SAFE_HOLD && !async->fallback.moved) {
     vlart_fail(diag, VLART_STATUS_QUEUE_EMPTY, "there is no action to execute", NULL);
     vlart_where(diag, "tick %llu", (unsigned long long)async->tick);
     vlart_why(diag, "no chunk has come yet, and there is no last action to hold");
     return VLART_STATUS_QUEUE_EMPTY;
   }
   async->counts.safe_actions++;
-  memcpy(action, async->options.safe == VLART_SAFE_HOLD ? async->last : async->safe,
+  memcpy(action, async->options.safe == VLART_SAFE_HOLD ? async->fallback.last : async->fallback.safe,
          async->dim * sizeof *action);
   vlart_fail(diag, VLART_STATUS_SAFE_ACTION, "the declared safe action is executed", NULL);
   vlart_where(diag, "tick %llu", (unsigned long long)async->tick);
@@ -308,7 +308,7 @@ static vlart_status_t safe_action(vlart_async_t *async, float *action, vlart_dia
 }
 
 static vlart_status_t late(const vlart_async_t *async, vlart_diag_t *diag) {
-  uint64_t waited = async->tick - async->asked;
+  uint64_t waited = async->tick - async->asking.tick;
   if (async->options.deadline_ticks == 0 || !is_busy(async) ||
       waited <= async->options.deadline_ticks) {
     return VLART_STATUS_OK;
@@ -336,10 +336,10 @@ vlart_status_t vlart_async_pop(vlart_async_t *async, float *action, size_t dim,
     if (mean) {
       vlart_ensemble_read(&async->ensemble, action);
     } else {
-      memcpy(action, async->chunk + (async->tick - async->began) * dim, dim * sizeof *action);
+      memcpy(action, async->chunk.actions + (async->tick - async->chunk.began) * dim, dim * sizeof *action);
     }
-    memcpy(async->last, action, dim * sizeof *action);
-    async->moved = true;
+    memcpy(async->fallback.last, action, dim * sizeof *action);
+    async->fallback.moved = true;
   }
   if (async->ensemble.on) {
     vlart_ensemble_advance(&async->ensemble);
@@ -376,13 +376,13 @@ vlart_status_t vlart_async_info(vlart_async_t *async, vlart_async_info_t *out_in
   }
   take_result(async);
   vlart_async_info_t info = async->counts;
-  uint64_t over = async->tick - async->began;
+  uint64_t over = async->tick - async->chunk.began;
   info.tick = async->tick;
   info.remaining = left(async);
   info.busy = is_busy(async);
   /* what is being computed for a cancelled instruction need not be waited for */
-  bool awaited = info.busy && async->asked_epoch == atomic_load_explicit(&async->epoch, memory_order_relaxed);
-  info.due = !awaited && (!async->running ||
+  bool awaited = info.busy && async->asking.epoch == atomic_load_explicit(&async->epoch, memory_order_relaxed);
+  info.due = !awaited && (!async->chunk.running ||
                             over + async->options.lead_ticks >= async->plan->policy->execute_steps);
   return vlart_copy_out(out_info, &info, sizeof info);
 }
@@ -394,8 +394,8 @@ vlart_status_t vlart_async_select(vlart_async_t *async, uint32_t backbone, vlart
   }
   vlart_status_t status = vlart_check_backbone(async->plan, backbone, call, diag);
   if (status == VLART_STATUS_OK && async->plan->backbone_count > 0) {
-    async->backbone = backbone;
-    async->needed = vlart_sources_of(async->session, vlart_backbone_bits(backbone));
+    async->asking.backbone = backbone;
+    async->asking.needed = vlart_sources_of(async->session, vlart_backbone_bits(backbone));
   }
   return status;
 }

@@ -28,6 +28,39 @@ typedef struct {
   vlart_diag_t diag;
 } vlart_result_t;
 
+/* What the control thread asks the worker for. */
+typedef struct {
+  uint64_t *versions; /* [source_count] of the newest writes */
+  uint64_t changes;
+  unsigned latest;    /* slot of the last observation that was handed over */
+  uint64_t requested; /* observations handed over */
+  uint64_t tick;      /* of the last one */
+  unsigned epoch;     /* and its instruction */
+  bool episode;       /* the next observation begins one */
+  uint32_t backbone;  /* of the next observation */
+  uint64_t needed;    /* bit i: it reads source i */
+} vlart_async_asking_t;
+
+/* The chunk that answers the ticks. */
+typedef struct {
+  bool running;   /* there is one */
+  uint64_t began; /* tick of its observation */
+  float *actions; /* [chunk_steps, action_dim] */
+} vlart_async_chunk_t;
+
+/* What answers a tick without a chunk. */
+typedef struct {
+  float *last; /* [action_dim] the action that was handed out last */
+  float *safe; /* [action_dim] the declared one; unused where the last one is held */
+  bool moved;  /* `last` is one */
+} vlart_async_fallback_t;
+
+/* What the session has seen. */
+typedef struct {
+  uint64_t *seen; /* [source_count] versions */
+  unsigned epoch;
+} vlart_async_worker_t;
+
 struct vlart_async {
   vlart_session_t *session; /* the worker's */
   vlart_async_options_t options;
@@ -35,22 +68,10 @@ struct vlart_async {
   uint32_t steps, dim;
 
   /* the control thread's */
-  uint64_t tick;      /* the next one */
-  uint64_t *versions; /* [source_count] of the newest writes */
-  uint64_t changes;
-  unsigned latest;    /* slot of the last observation that was handed over */
-  uint64_t requested; /* observations handed over */
-  uint64_t asked;     /* tick of the last one */
-  unsigned asked_epoch; /* and its instruction */
-  bool episode;       /* the next observation begins one */
-  uint32_t backbone;  /* of the next observation */
-  uint64_t needed;    /* bit i: it reads source i */
-  bool running;       /* there is a chunk */
-  uint64_t began;     /* tick of its observation */
-  float *chunk;       /* [chunk_steps, action_dim] */
-  float *last;        /* [action_dim] the action that was handed out last */
-  float *safe;        /* [action_dim] the declared one; unused where the last one is held */
-  bool moved;         /* `last` is one */
+  uint64_t tick; /* the next one */
+  vlart_async_asking_t asking;
+  vlart_async_chunk_t chunk;
+  vlart_async_fallback_t fallback;
   vlart_ensemble_t ensemble;
   vlart_sensors_t sensors;
   vlart_async_info_t counts;
@@ -66,9 +87,7 @@ struct vlart_async {
   atomic_bool stopped;
   sem_t wake;
 
-  /* the worker's */
-  uint64_t *seen; /* [source_count] versions that the session has */
-  unsigned last_epoch;
+  vlart_async_worker_t worker;
 };
 
 #endif

@@ -9,14 +9,14 @@ static vlart_status_t write_sources(vlart_async_t *async, const vlart_observatio
                                     vlart_diag_t *diag) {
   vlart_status_t status = VLART_STATUS_OK;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < async->plan->source_count; i++) {
-    if (o->versions[i] == async->seen[i]) {
+    if (o->versions[i] == async->worker.seen[i]) {
       continue;
     }
     const vlart_value_record_t *value =
         vlart_plan_value(async->plan, vlart_plan_source(async->plan, i)->value);
     status = vlart_session_write(async->session, i, o->data[i], value->bytes, value->dtype,
                                  value->rank, value->dims, diag);
-    async->seen[i] = o->versions[i];
+    async->worker.seen[i] = o->versions[i];
   }
   return status;
 }
@@ -26,10 +26,10 @@ static vlart_status_t compute(vlart_async_t *async, const vlart_observation_t *o
   vlart_session_t *session = async->session;
   if (o->episode) {
     vlart_session_reset(session);
-  } else if (o->epoch != async->last_epoch) {
+  } else if (o->epoch != async->worker.epoch) {
     vlart_queue_reset(session); /* the last instruction's chunk leads nowhere */
   }
-  async->last_epoch = o->epoch;
+  async->worker.epoch = o->epoch;
   session->cancel.allowed = o->epoch;
   session->realtime.pops = o->tick; /* ticks are the control thread's */
   vlart_status_t status = vlart_session_select(session, o->backbone, diag);
