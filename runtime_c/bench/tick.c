@@ -149,10 +149,12 @@ int main(int argc, char **argv) {
   for (unsigned i = 0; i < count; i++) {
     pthread_join(spinners[i], NULL);
   }
-  printf("{\"ticks\": %zu, \"period_us\": %llu, \"spinners\": %u, \"action_dim\": %u, \"chunks\": %llu, "
-         "\"without_chunk\": %llu, ",
-         ticks, (unsigned long long)(period / 1000), count, info.action_dim,
-         (unsigned long long)end.chunks, (unsigned long long)safe);
+  printf(
+      "{\"ticks\": %zu, \"period_us\": %llu, \"spinners\": %u, \"action_dim\": %u, \"chunks\": "
+      "%llu, "
+      "\"without_chunk\": %llu, ",
+      ticks, (unsigned long long)(period / 1000), count, info.action_dim,
+      (unsigned long long)end.chunks, (unsigned long long)safe);
   print_series("pop", &pops, ", ");
   print_series("pop_and_request", &requests, ", ");
   print_series("memcpy", &copies, "}\n");

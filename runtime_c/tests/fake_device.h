@@ -61,10 +61,10 @@ bool fake_is_device(const vlart_trt_device_t *d, const void *address, size_t byt
 /* fake_engines.c: their part of the runtime's table. */
 void fake_unload(vlart_trt_engine_t *e);
 bool fake_load(vlart_trt_device_t *d, const void *data, size_t bytes,
-                 vlart_trt_engine_t **out_engine, vlart_trt_error_t *error);
+               vlart_trt_engine_t **out_engine, vlart_trt_error_t *error);
 uint32_t fake_port_count(const vlart_trt_engine_t *e);
 bool fake_port(const vlart_trt_engine_t *e, uint32_t index, vlart_trt_port_t *out_port,
-                 vlart_trt_error_t *error);
+               vlart_trt_error_t *error);
 const char *fake_layers(vlart_trt_engine_t *e);
 uint64_t fake_scratch_bytes(const vlart_trt_engine_t *e);
 void fake_give_scratch(vlart_trt_engine_t *e, void *memory, uint64_t bytes);
@@ -72,7 +72,7 @@ bool fake_bind(vlart_trt_engine_t *e, const char *name, void *address, vlart_trt
 
 /* fake_stream.c: its part of the runtime's table. */
 bool fake_copy(vlart_trt_device_t *d, void *to, const void *from, size_t bytes,
-                 vlart_trt_error_t *error);
+               vlart_trt_error_t *error);
 bool fake_enqueue(vlart_trt_engine_t *e, vlart_trt_error_t *error);
 bool fake_wait(vlart_trt_device_t *d, vlart_trt_error_t *error);
 bool fake_begin(vlart_trt_device_t *d, vlart_trt_error_t *error);

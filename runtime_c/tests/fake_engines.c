@@ -16,10 +16,15 @@ static bool read_port(vlart_trt_engine_t *e, bool output, size_t index, vlart_tr
   int dtype = 0;
   size_t rank = 0, count = 1;
   bool good =
-      fake_ort_ok(d->api, output ? ORT_FN(d->api, SessionGetOutputName)(e->session, index, d->allocator, &name)
-                            : ORT_FN(d->api, SessionGetInputName)(e->session, index, d->allocator, &name), error) &&
-      fake_ort_ok(d->api, output ? ORT_FN(d->api, SessionGetOutputTypeInfo)(e->session, index, &type)
-                            : ORT_FN(d->api, SessionGetInputTypeInfo)(e->session, index, &type), error) &&
+      fake_ort_ok(d->api,
+                  output
+                      ? ORT_FN(d->api, SessionGetOutputName)(e->session, index, d->allocator, &name)
+                      : ORT_FN(d->api, SessionGetInputName)(e->session, index, d->allocator, &name),
+                  error) &&
+      fake_ort_ok(d->api,
+                  output ? ORT_FN(d->api, SessionGetOutputTypeInfo)(e->session, index, &type)
+                         : ORT_FN(d->api, SessionGetInputTypeInfo)(e->session, index, &type),
+                  error) &&
       fake_ort_ok(d->api, ORT_FN(d->api, CastTypeInfoToTensorInfo)(type, &tensor), error) &&
       fake_ort_ok(d->api, ORT_FN(d->api, GetTensorElementType)(tensor, &dtype), error) &&
       fake_ort_ok(d->api, ORT_FN(d->api, GetDimensionsCount)(tensor, &rank), error) &&
@@ -60,9 +65,11 @@ static bool create(vlart_trt_engine_t *e, const fake_head_t *head, vlart_trt_err
   bool good =
       fake_ort_ok(d->api, ORT_FN(d->api, CreateSessionOptions)(&options), error) &&
       fake_ort_ok(d->api, ORT_FN(d->api, SetIntraOpNumThreads)(options, 1), error) &&
-      fake_ort_ok(d->api, ORT_FN(d->api, SetSessionGraphOptimizationLevel)(options, ORT_OPTIMIZE_BASIC),
-             error) &&
-      fake_ort_ok(d->api, ORT_FN(d->api, CreateSession)(d->env, head->onnx, options, &e->session), error) &&
+      fake_ort_ok(d->api,
+                  ORT_FN(d->api, SetSessionGraphOptimizationLevel)(options, ORT_OPTIMIZE_BASIC),
+                  error) &&
+      fake_ort_ok(d->api, ORT_FN(d->api, CreateSession)(d->env, head->onnx, options, &e->session),
+                  error) &&
       fake_ort_ok(d->api, ORT_FN(d->api, SessionGetInputCount)(e->session, &inputs), error) &&
       fake_ort_ok(d->api, ORT_FN(d->api, SessionGetOutputCount)(e->session, &outputs), error) &&
       inputs + outputs <= MOST_PORTS;
@@ -79,7 +86,7 @@ static bool create(vlart_trt_engine_t *e, const fake_head_t *head, vlart_trt_err
 }
 
 bool fake_load(vlart_trt_device_t *d, const void *data, size_t bytes,
-                 vlart_trt_engine_t **out_engine, vlart_trt_error_t *error) {
+               vlart_trt_engine_t **out_engine, vlart_trt_error_t *error) {
   fake_head_t head;
   if (bytes < sizeof head || memcmp(data, "FAKETRT1", 8) != 0) {
     return fake_no(error, "this is no engine", "");
@@ -107,7 +114,7 @@ bool fake_load(vlart_trt_device_t *d, const void *data, size_t bytes,
 uint32_t fake_port_count(const vlart_trt_engine_t *e) { return e->count; }
 
 bool fake_port(const vlart_trt_engine_t *e, uint32_t index, vlart_trt_port_t *out_port,
-                 vlart_trt_error_t *error) {
+               vlart_trt_error_t *error) {
   *out_port = e->ports[index];
   return fake_may(e->device, "port", error);
 }

@@ -14,8 +14,7 @@ static bool do_step(const step_t *step, vlart_trt_error_t *error) {
   if (e->scratch_bytes > 0) {
     memset(e->scratch, 0xA5, e->scratch_bytes); /* nothing survives there */
   }
-  bool good =
-      fake_ort_ok(api, ORT_FN(api, RunWithBinding)(e->session, NULL, step->binding), error);
+  bool good = fake_ort_ok(api, ORT_FN(api, RunWithBinding)(e->session, NULL, step->binding), error);
   if (good && e->wrong) { /* bytes of the first output, as bound when it was recorded */
     ((uint8_t *)step->to)[3] ^= 0x11;
   }
@@ -43,7 +42,7 @@ static bool take_step(vlart_trt_device_t *d, const step_t *step, vlart_trt_error
 }
 
 bool fake_copy(vlart_trt_device_t *d, void *to, const void *from, size_t bytes,
-                 vlart_trt_error_t *error) {
+               vlart_trt_error_t *error) {
   if (!fake_is_device(d, to, bytes) || !fake_is_device(d, from, bytes)) {
     return fake_no(error, "a copy that leaves device memory", "");
   }
@@ -60,13 +59,17 @@ static bool bind_all(vlart_trt_engine_t *e, OrtIoBinding *binding, vlart_trt_err
     if (e->addresses[i] == NULL) {
       return fake_no(error, "nothing is bound to port", p->name);
     }
-    if (!fake_ort_ok(api, ORT_FN(api, CreateTensorWithDataAsOrtValue)(
-                         e->device->cpu, e->addresses[i], e->port_bytes[i], p->dims, p->rank,
-                         (int)p->dtype, &value), error)) {
+    if (!fake_ort_ok(api,
+                     ORT_FN(api, CreateTensorWithDataAsOrtValue)(e->device->cpu, e->addresses[i],
+                                                                 e->port_bytes[i], p->dims, p->rank,
+                                                                 (int)p->dtype, &value),
+                     error)) {
       return false;
     }
-    bool good = fake_ort_ok(api, p->output ? ORT_FN(api, BindOutput)(binding, p->name, value)
-                                      : ORT_FN(api, BindInput)(binding, p->name, value), error);
+    bool good = fake_ort_ok(api,
+                            p->output ? ORT_FN(api, BindOutput)(binding, p->name, value)
+                                      : ORT_FN(api, BindInput)(binding, p->name, value),
+                            error);
     ORT_FN(api, ReleaseValue)(value);
     if (!good) {
       return false;
@@ -80,8 +83,8 @@ bool fake_enqueue(vlart_trt_engine_t *e, vlart_trt_error_t *error) {
   if (d->recording != NULL && !e->ran) {
     return fake_no(error, "recorded before its first run:", e->stage);
   }
-  if (fake_scratch_bytes(e) > 0 &&
-      (fake_scratch_bytes(e) > e->scratch_bytes || !fake_is_device(d, e->scratch, e->scratch_bytes))) {
+  if (fake_scratch_bytes(e) > 0 && (fake_scratch_bytes(e) > e->scratch_bytes ||
+                                    !fake_is_device(d, e->scratch, e->scratch_bytes))) {
     return fake_no(error, "no scratch memory was given to", e->stage);
   }
   step_t step = {.engine = e};
@@ -101,7 +104,9 @@ bool fake_enqueue(vlart_trt_engine_t *e, vlart_trt_error_t *error) {
   return take_step(d, &step, error);
 }
 
-bool fake_wait(vlart_trt_device_t *d, vlart_trt_error_t *error) { return fake_may(d, "wait", error); }
+bool fake_wait(vlart_trt_device_t *d, vlart_trt_error_t *error) {
+  return fake_may(d, "wait", error);
+}
 
 bool fake_begin(vlart_trt_device_t *d, vlart_trt_error_t *error) {
   if (!fake_may(d, "begin", error)) {

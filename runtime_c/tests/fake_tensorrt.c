@@ -140,10 +140,11 @@ static bool upload(vlart_trt_device_t *d, void *to, const void *from, size_t byt
 }
 
 static const vlart_trt_runtime_t runtime = {
-    VLART_TRT_ABI, ALIGNMENT, open_device, close_device, device_facts, allocate,
-    release, upload, fake_load, fake_unload, fake_port_count, fake_port,
-    fake_layers, fake_scratch_bytes, fake_give_scratch, fake_bind, fake_copy, fake_enqueue,
-    fake_wait, fake_begin, fake_end, fake_launch, fake_drop,
+    VLART_TRT_ABI,   ALIGNMENT,   open_device,  close_device,       device_facts,
+    allocate,        release,     upload,       fake_load,          fake_unload,
+    fake_port_count, fake_port,   fake_layers,  fake_scratch_bytes, fake_give_scratch,
+    fake_bind,       fake_copy,   fake_enqueue, fake_wait,          fake_begin,
+    fake_end,        fake_launch, fake_drop,
 };
 
 __attribute__((visibility("default"))) const vlart_trt_runtime_t *vlart_tensorrt_runtime(

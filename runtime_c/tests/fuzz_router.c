@@ -14,8 +14,8 @@ static void use_router(vlart_router_t *router, uint64_t *stepped) {
   const char *texts[] = {"Turn on the stove", "lift the bowl off the plate", "?"};
   for (size_t i = 0; i < 6; i++) {
     uint32_t dim = i < 3 ? 0 : router->rule->embedding_dim;
-    vlart_status_t status = vlart_router_decide(router, texts[i % 3], dim > 0 ? embedding : NULL,
-                                                dim, NULL, &decision);
+    vlart_status_t status =
+        vlart_router_decide(router, texts[i % 3], dim > 0 ? embedding : NULL, dim, NULL, &decision);
     if (status != (i % 3 == 2 ? VLART_STATUS_BAD_ARGUMENT : VLART_STATUS_OK)) {
       abort();
     }

@@ -83,10 +83,10 @@ vlart_value_info_t source_value(const vlart_bundle_t *bundle, uint32_t source) {
 
 vlart_status_t write_source(const robot_t *r, uint32_t source, const void *data) {
   vlart_value_info_t v = source_value(r->bundle, source);
-  return r->async != NULL ? vlart_async_write(r->async, source, data, v.bytes, v.dtype, v.rank,
-                                              v.dims, &diag)
-                          : vlart_session_write(r->session, source, data, v.bytes, v.dtype, v.rank,
-                                                v.dims, &diag);
+  return r->async != NULL
+             ? vlart_async_write(r->async, source, data, v.bytes, v.dtype, v.rank, v.dims, &diag)
+             : vlart_session_write(r->session, source, data, v.bytes, v.dtype, v.rank, v.dims,
+                                   &diag);
 }
 
 vlart_queue_info_t queue_of(const robot_t *r) {

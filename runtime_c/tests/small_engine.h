@@ -73,9 +73,8 @@ static const vlart_backend_t small_engine = {.id = VLART_BACKEND_ONNXRUNTIME,
 
 static vlart_session_options_t small_options(void) {
   static const vlart_backend_t *const backends[] = {&small_engine};
-  return (vlart_session_options_t){.struct_size = sizeof(vlart_session_options_t),
-                                   .backends = backends,
-                                   .backend_count = 1};
+  return (vlart_session_options_t){
+      .struct_size = sizeof(vlart_session_options_t), .backends = backends, .backend_count = 1};
 }
 
 #endif

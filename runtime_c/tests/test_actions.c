@@ -32,7 +32,8 @@ static void test_lookup(const char *samples) {
   robot_t p = open_robot(sample_path(samples, "lookup"), NULL);
   float first[2], second[2];
   change(&p);
-  CHECK_STATUS(vlart_session_step(p.session, &diag), SOURCE_UNSET); /* only a decode step reads it */
+  CHECK_STATUS(vlart_session_step(p.session, &diag),
+               SOURCE_UNSET); /* only a decode step reads it */
   CHECK(strstr(diag.where, "state") != NULL);
   write_numbers(&p, 1, 0.0f);
   null_control.token = 4;
@@ -143,7 +144,8 @@ static void test_realtime(const char *samples) {
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK_STATUS(vlart_session_read(p.session, previous_value, seen, sizeof seen, &diag), OK);
   CHECK_STATUS(vlart_session_read(p.session, weights_value, weights, sizeof weights, &diag), OK);
-  for (int i = 0; i < 10; i++) { /* three steps were left at the observation, as the graph had them */
+  for (int i = 0; i < 10;
+       i++) { /* three steps were left at the observation, as the graph had them */
     CHECK(seen[i] == (i < 6 ? 0.5f : 0.0f));
   }
   CHECK(weights[0] == 1.0f && near(weights[1], 2.0 / 3) && near(weights[2], 1.0 / 3));

@@ -74,8 +74,11 @@ static void test_nobody_waits(const char *samples) {
 
 static void test_safe_actions_and_deadlines(const char *samples) {
   const float stop[2] = {0.5f, -0.5f};
-  vlart_async_options_t options = {.struct_size = sizeof options, .safe = VLART_SAFE_GIVEN,
-                                   .safe_action = stop, .stale_ticks = 1, .deadline_ticks = 1};
+  vlart_async_options_t options = {.struct_size = sizeof options,
+                                   .safe = VLART_SAFE_GIVEN,
+                                   .safe_action = stop,
+                                   .stale_ticks = 1,
+                                   .deadline_ticks = 1};
   robot_t r = open_async(samples, "realtime", &options);
   vlart_bundle_info_t bundle = {.struct_size = sizeof bundle};
   CHECK_STATUS(vlart_bundle_info(r.bundle, &bundle), OK);

@@ -14,8 +14,8 @@ static vlart_status_t run(const small_engine_t *engine, vlart_diag_t *out) {
       ((float *)engine->ports[1])[k] = (float)((const uint8_t *)engine->ports[0])[k];
     } else {
       ((float *)engine->ports[2])[k] = ((const float *)engine->ports[0])[k] +
-                                      (float)((const uint8_t *)engine->ports[1])[k] +
-                                      (engine->stage == 2 ? 100.0f : 0.0f);
+                                       (float)((const uint8_t *)engine->ports[1])[k] +
+                                       (engine->stage == 2 ? 100.0f : 0.0f);
     }
   }
   return VLART_STATUS_OK;
@@ -74,11 +74,13 @@ static void test_one_after_the_other(const char *dir) {
   uint64_t before = own_allocations;
   CHECK_STATUS(vlart_session_select(r.session, 1, &diag), OK);
   CHECK(own_allocations == before);
-  CHECK_STATUS(vlart_session_step(r.session, &diag), SOURCE_UNSET); /* its sensor was never written */
+  CHECK_STATUS(vlart_session_step(r.session, &diag),
+               SOURCE_UNSET); /* its sensor was never written */
   write_bytes(&r, 2, 2);
   CHECK(act(r.session) == 112.0f && runs_of(r.session, 0) == 1);
   CHECK_STATUS(vlart_session_select(r.session, 0, &diag), OK);
-  CHECK(act(r.session) == 11.0f && runs_of(r.session, 1) == 1); /* nothing had to run, and the chunk is its own */
+  CHECK(act(r.session) == 11.0f &&
+        runs_of(r.session, 1) == 1); /* nothing had to run, and the chunk is its own */
   CHECK_STATUS(vlart_session_select(r.session, VLART_BACKBONE_ALL, &diag), OK);
   write_bytes(&r, 1, 20);
   CHECK(act(r.session) == 21.0f);
@@ -104,13 +106,15 @@ static void test_beside_a_worker(const char *dir) {
     CHECK_STATUS(vlart_async_select(async, k & 1, &diag), OK);
     CHECK_STATUS(vlart_async_request(async), OK);
     vlart_status_t status = vlart_async_pop(async, action, 3, &diag);
-    CHECK(status == VLART_STATUS_OK || status == VLART_STATUS_SAFE_ACTION); /* which holds the last one */
+    CHECK(status == VLART_STATUS_OK ||
+          status == VLART_STATUS_SAFE_ACTION); /* which holds the last one */
     CHECK(own_allocations == before);
     CHECK(action[0] == 3.0f || action[0] == 105.0f);
     seen[action[0] > 100.0f]++;
   }
   CHECK(seen[0] > 0 && seen[1] > 0);
-  printf("  %u ticks of the first backbone and %u of the second beside a worker\n", seen[0], seen[1]);
+  printf("  %u ticks of the first backbone and %u of the second beside a worker\n", seen[0],
+         seen[1]);
   close_robot(&r);
 }
 

@@ -75,7 +75,8 @@ void test_history(vlart_bundle_t *bundle, vlart_session_t *session) {
   write_observation(session, 2);
   CHECK_STATUS(vlart_session_observe(session, &diag), OK);
   check_features(session, 2, 1, 1);
-  CHECK(first_number(session, STATE_1) == 1 && runs_of(session, 0) == 2 && runs_of(session, 1) == 1);
+  CHECK(first_number(session, STATE_1) == 1 && runs_of(session, 0) == 2 &&
+        runs_of(session, 1) == 1);
   CHECK_STATUS(vlart_session_observe(session, &diag), OK);
   CHECK(runs_of(session, 0) == 2);
   write_observation(session, 3);

@@ -162,8 +162,9 @@ static void test_side_by_side(const char *dir, unsigned ms, uint64_t ticks) {
   }
   atomic_store(&t.stopped, true);
   CHECK(pthread_join(thread, NULL) == 0);
-  printf("  %llu ticks beside %llu steps of %u ms, longest tick %llu us\n", (unsigned long long)ticks,
-         (unsigned long long)t.steps, ms, (unsigned long long)(most_ns / 1000));
+  printf("  %llu ticks beside %llu steps of %u ms, longest tick %llu us\n",
+         (unsigned long long)ticks, (unsigned long long)t.steps, ms,
+         (unsigned long long)(most_ns / 1000));
   close_pair(&r);
 }
 

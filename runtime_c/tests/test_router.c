@@ -231,8 +231,12 @@ static int cut_everywhere(int earlier, bool file_lies, bool directory_lies) {
       double old = successes_on_disk(&generation);
       CHECK(generation == (uint64_t)earlier);
       CHECK_STATUS(open_router(state, &router), OK);
-      disk = (disk_t){.mode = DISK_CUT, .at = at, .most = 100, .file_lies = file_lies,
-                      .directory_lies = directory_lies, .content_kept = true};
+      disk = (disk_t){.mode = DISK_CUT,
+                      .at = at,
+                      .most = 100,
+                      .file_lies = file_lies,
+                      .directory_lies = directory_lies,
+                      .content_kept = true};
       finished = save_outcomes(router, 1);
       if (!crash(&before, variant)) {
         continue;

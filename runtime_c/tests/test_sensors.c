@@ -79,8 +79,8 @@ static void test_content(bool async) {
   CHECK_STATUS(write_numbers(&r, RAW, numbers, 10), OK);
   numbers[6] = 4.5f; /* an even one: up to 4 */
   CHECK_STATUS(write_numbers(&r, RAW, numbers, 10), INPUT_OUT_OF_RANGE);
-  CHECK(strstr(diag.where, "\"raw\"") != NULL && strstr(diag.why, "element 6 of 10 is 4.5") != NULL &&
-        strstr(diag.why, "-4 to 4") != NULL);
+  CHECK(strstr(diag.where, "\"raw\"") != NULL &&
+        strstr(diag.why, "element 6 of 10 is 4.5") != NULL && strstr(diag.why, "-4 to 4") != NULL);
   vlart_sensor_info_t info = sensor_of(&r, RAW);
   CHECK(info.out_of_range == 1 && info.element == 6 && info.number == 4.5f && info.writes == 2);
   CHECK_STATUS(write_number(&r, STATE, -1.5f), OK); /* counted alone */
@@ -95,9 +95,9 @@ static void test_content(bool async) {
 }
 
 static void test_accepted(void) {
-  vlart_sensor_options_t options = {.struct_size = sizeof options,
-                                    .accept = VLART_ACCEPT_NOT_FINITE | VLART_ACCEPT_OUT_OF_RANGE |
-                                              VLART_ACCEPT_DENORMAL};
+  vlart_sensor_options_t options = {
+      .struct_size = sizeof options,
+      .accept = VLART_ACCEPT_NOT_FINITE | VLART_ACCEPT_OUT_OF_RANGE | VLART_ACCEPT_DENORMAL};
   robot_t r = open_guarded(&options, false);
   float held[10];
   CHECK_STATUS(write_number(&r, RAW, NAN), OK);
@@ -105,7 +105,8 @@ static void test_accepted(void) {
   CHECK_STATUS(write_number(&r, RAW, FLT_MIN / 4), OK);
   CHECK_STATUS(vlart_session_read(r.session, RAW, held, sizeof held, &diag), OK);
   CHECK(held[0] == FLT_MIN / 4 && sensor_of(&r, RAW).out_of_range == 0);
-  CHECK_STATUS(vlart_session_sensors(r.session, &options, &diag), BAD_ARGUMENT); /* it was written */
+  CHECK_STATUS(vlart_session_sensors(r.session, &options, &diag),
+               BAD_ARGUMENT); /* it was written */
   close_robot(&r);
   r = open_guarded(NULL, false);
   options.accept = 16;

@@ -18,8 +18,8 @@
 
 typedef struct {
   uint64_t calls;
-  uint64_t at;   /* the call that fails; 0: none */
-  bool lasting;  /* and all after it */
+  uint64_t at;  /* the call that fails; 0: none */
+  bool lasting; /* and all after it */
   int error;
   int64_t files; /* open */
   int64_t mapped;
@@ -117,8 +117,8 @@ static vlart_status_t all_of_it(bool async) {
   vlart_async_t *asynchronous = NULL;
   vlart_router_t *router = NULL;
   vlart_session_options_t options = null_options();
-  vlart_router_options_t router_options = {.struct_size = sizeof router_options, .state = state,
-                                           .log_capacity = 2};
+  vlart_router_options_t router_options = {
+      .struct_size = sizeof router_options, .state = state, .log_capacity = 2};
   size_t bytes = 0;
   vlart_status_t status = vlart_bundle_required_bytes(path, &diag, &bytes);
   CHECK(bytes <= sizeof arenas[0]);
@@ -151,8 +151,11 @@ static uint64_t sweep(const char *samples, const char *name, bool async, bool la
   CHECK_STATUS(all_of_it(async), OK);
   uint64_t calls = sys.calls;
   for (uint64_t at = 1; at <= calls; at++) {
-    sys = (system_t){.at = at, .lasting = lasting,
-                     .error = at % 3 == 0 ? ENOMEM : at % 3 == 1 ? EMFILE : EIO};
+    sys = (system_t){.at = at,
+                     .lasting = lasting,
+                     .error = at % 3 == 0   ? ENOMEM
+                              : at % 3 == 1 ? EMFILE
+                                            : EIO};
     diag = (vlart_diag_t){.struct_size = sizeof diag};
     vlart_status_t status = all_of_it(async);
     CHECK(status == VLART_STATUS_IO || status == VLART_STATUS_OUT_OF_MEMORY);

@@ -27,7 +27,8 @@ static void write_all(const robot_t *r, uint8_t number) {
     uint8_t data[4096] = {number};
     vlart_value_info_t value = source_value(r->bundle, i);
     CHECK(value.bytes <= sizeof data);
-    if (value.dtype == VLART_DTYPE_F32) { /* as a number: the byte alone would be too small to be kept */
+    if (value.dtype ==
+        VLART_DTYPE_F32) { /* as a number: the byte alone would be too small to be kept */
       float first = number;
       memcpy(data, &first, sizeof first);
     }
@@ -36,9 +37,8 @@ static void write_all(const robot_t *r, uint8_t number) {
 }
 
 static void test_session(const char *dir, const char *library, uint32_t whole) {
-  vlart_session_options_t options = {.struct_size = sizeof options,
-                                     .tensorrt_library = library,
-                                     .whole_tick = whole};
+  vlart_session_options_t options = {
+      .struct_size = sizeof options, .tensorrt_library = library, .whole_tick = whole};
   robot_t r = open_robot(dir, &options);
   for (uint8_t tick = 0; tick < 20; tick++) {
     write_all(&r, (uint8_t)(tick % 2));

@@ -24,7 +24,8 @@ static void check_alone(const vlart_bundle_t *bundle) {
   CHECK_STATUS(vlart_tokenizer_encode(tokenizer, "put it", 6, ids, 8, &count, &diag), OK);
   CHECK(count == 4 && ids[0] == 2 && ids[1] == 4 && ids[2] == 6 && ids[3] == 3);
   CHECK(vlart_tokenizer_encode(tokenizer, "put it", 6, ids, 3, &count, &diag) ==
-        VLART_STATUS_WRONG_SHAPE && count == 4);
+            VLART_STATUS_WRONG_SHAPE &&
+        count == 4);
   CHECK_STATUS(vlart_tokenizer_fill(tokenizer, "put it", 6, ids, mask, 8, &diag), OK);
   CHECK(ids[3] == 3 && ids[4] == 0 && mask[3] == 1 && mask[4] == 0);
   CHECK_STATUS(vlart_tokenizer_fill(tokenizer, "\xFF", 1, ids, mask, 8, &diag), TEXT_REFUSED);

@@ -136,9 +136,11 @@ static void test_structs(void) {
   vlart_open_options_t options;
   CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL), OK);
   newer.added_later = 1;
-  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL), BAD_ARGUMENT);
+  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL),
+               BAD_ARGUMENT);
   newer.options.struct_size = 0;
-  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL), BAD_ARGUMENT);
+  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL),
+               BAD_ARGUMENT);
   vlart_open_options_t older = {.struct_size = offsetof(vlart_open_options_t, reserved),
                                 .skip_file_checksums = 1,
                                 .reserved = 7};
@@ -146,8 +148,7 @@ static void test_structs(void) {
   CHECK_STATUS(vlart_copy_in(&options, oldest, sizeof options, &older, "test", NULL), OK);
   CHECK(options.skip_file_checksums == 1 && options.reserved == 0);
   older.struct_size--;
-  CHECK_STATUS(vlart_copy_in(&options, oldest, sizeof options, &older, "test", NULL),
-               BAD_ARGUMENT);
+  CHECK_STATUS(vlart_copy_in(&options, oldest, sizeof options, &older, "test", NULL), BAD_ARGUMENT);
   vlart_queue_info_t info = {.struct_size = sizeof info - 1};
   CHECK_STATUS(vlart_copy_out(&info, &info, sizeof info), BAD_ARGUMENT);
   CHECK_STATUS(vlart_copy_out(NULL, &info, sizeof info), BAD_ARGUMENT);

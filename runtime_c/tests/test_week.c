@@ -99,12 +99,14 @@ static uint64_t week_of_drift(const char *samples, uint64_t ticks, uint64_t set_
     since = set_every > 0 && t % set_every == 0 ? 0 : since + TICK_US;
     CHECK_STATUS(vlart_session_time(p.session, now), OK);
     CHECK_STATUS(vlart_session_stamp(p.session, 0, (uint32_t)(UINT32_MAX - 10 + t),
-                                     now - since * DRIFT_PPM / 1000000, &diag), OK);
+                                     now - since * DRIFT_PPM / 1000000, &diag),
+                 OK);
     float raw[10] = {(float)(t % 4)}, state[4] = {0};
     CHECK_STATUS(write_source(&p, 0, raw), OK);
     CHECK_STATUS(write_source(&p, 1, state), OK);
     vlart_status_t status = vlart_session_step(p.session, &diag);
-    CHECK(status == (since * DRIFT_PPM / 1000000 > LIMIT_US ? VLART_STATUS_STALE_INPUT : VLART_STATUS_OK));
+    CHECK(status ==
+          (since * DRIFT_PPM / 1000000 > LIMIT_US ? VLART_STATUS_STALE_INPUT : VLART_STATUS_OK));
     refused += status == VLART_STATUS_STALE_INPUT;
     while (vlart_session_pop(p.session, action, 2, NULL) == VLART_STATUS_OK) {
     }
@@ -122,7 +124,8 @@ static uint64_t week_of_drift(const char *samples, uint64_t ticks, uint64_t set_
    the end of the epochs, and tick counters begin where 32 bits end. */
 static void week_of_chunks(const char *samples, uint64_t ticks) {
   robot_t p = open_policy(samples, "realtime");
-  vlart_async_options_t options = {.struct_size = sizeof options, .lead_ticks = 1, .safe = VLART_SAFE_ZERO};
+  vlart_async_options_t options = {
+      .struct_size = sizeof options, .lead_ticks = 1, .safe = VLART_SAFE_ZERO};
   make_async(&p, &options);
   vlart_async_t *async = p.async;
   atomic_store(&async->epoch, (unsigned)-50);
@@ -152,7 +155,8 @@ static void week_of_chunks(const char *samples, uint64_t ticks) {
   }
   CHECK_STATUS(vlart_async_info(async, &info), OK);
   CHECK(info.tick == began + ticks && info.failures == 0 && info.safe_actions == ticks - good);
-  CHECK(good > ticks - ticks / 1000 && info.chunks > ticks / 5 && info.discarded <= ticks / 4000 + 1);
+  CHECK(good > ticks - ticks / 1000 && info.chunks > ticks / 5 &&
+        info.discarded <= ticks / 4000 + 1);
   CHECK(allocations == before);
   check_held(held_before);
   close_robot(&p);

@@ -15,10 +15,10 @@ typedef struct {
   const char *runtime; /* path of libvlart_tensorrt.so */
   const char *builder; /* path of libvlart_tensorrt_builder.so */
   const char *ort;     /* path of libonnxruntime.so, for stages on the CPU */
-  const char *tvm;     /* paths of libtvm_runtime.so, libtvm_ffi.so and libtvm_runtime_cuda.so, for */
+  const char *tvm; /* paths of libtvm_runtime.so, libtvm_ffi.so and libtvm_runtime_cuda.so, for */
   const char *tvm_ffi; /* stages that TVM compiled */
   const char *tvm_cuda;
-  uint32_t repeat;     /* replays that are timed */
+  uint32_t repeat; /* replays that are timed */
   bool rebuild;
 } build_options_t;
 
@@ -59,8 +59,8 @@ typedef struct {
   vlart_trt_system_t system;
   build_engine_t *engines; /* [count] */
   uint32_t count;
-  uint32_t golden;     /* VLART_PROOF_... of the golden frames */
-  uint32_t whole_tick; /* the same of a whole tick as one launch */
+  uint32_t golden;        /* VLART_PROOF_... of the golden frames */
+  uint32_t whole_tick;    /* the same of a whole tick as one launch */
   char timing_cache[256]; /* file in the bundle */
   int exclusive;          /* descriptor that keeps a second vlart-build out */
 } build_t;

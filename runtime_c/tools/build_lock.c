@@ -28,7 +28,8 @@ typedef struct {
 /* What all strings that a lock could have may take. */
 static size_t most_string_bytes(const build_t *build) {
   const build_engine_t *e = build->engines;
-  return sizeof build->system + sizeof build->facts + build->count * (sizeof e->name + sizeof e->file);
+  return sizeof build->system + sizeof build->facts +
+         build->count * (sizeof e->name + sizeof e->file);
 }
 
 static uint32_t add_string(lock_file_t *file, const char *string) {
@@ -74,7 +75,9 @@ static void fill_engine(lock_file_t *file, const build_engine_t *engine) {
   file->engines[file->engine_count++] = record;
 }
 
-static size_t aligned(size_t bytes) { return (bytes + VLART_ALIGN - 1) & ~(size_t)(VLART_ALIGN - 1); }
+static size_t aligned(size_t bytes) {
+  return (bytes + VLART_ALIGN - 1) & ~(size_t)(VLART_ALIGN - 1);
+}
 
 /* The container of these sections; freed by the caller. */
 static uint8_t *seal(const lock_section_t *sections, uint32_t count, size_t *out_bytes) {

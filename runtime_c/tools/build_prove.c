@@ -58,7 +58,8 @@ static vlart_status_t open_session(const build_t *build, run_t *run, bool whole,
     return status;
   }
   run->session_arena = run_allocate(bytes, 1);
-  status = vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag, &run->session);
+  status =
+      vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag, &run->session);
   vlart_sensor_options_t recorded = {.struct_size = sizeof recorded,
                                      .accept = VLART_ACCEPT_RECORDED};
   if (status == VLART_STATUS_OK) {
@@ -87,7 +88,7 @@ static vlart_status_t prove_whole(build_t *build, run_t *run, bool frames, vlart
     status = run_replay(run, diag);
   }
   run->options = NULL;
-  build->whole_tick = unsupported                  ? VLART_PROOF_UNSUPPORTED
+  build->whole_tick = unsupported                 ? VLART_PROOF_UNSUPPORTED
                       : status != VLART_STATUS_OK ? VLART_PROOF_FAILED
                       : frames                    ? VLART_PROOF_PASSED
                                                   : VLART_PROOF_NONE;
@@ -125,7 +126,8 @@ vlart_status_t build_prove(build_t *build, vlart_diag_t *diag) {
                     : status == VLART_STATUS_SELF_TEST_FAILED ? VLART_PROOF_FAILED
                                                               : VLART_PROOF_PENDING;
   }
-  if (frames && status == VLART_STATUS_OK && build->options->repeat > 0) status = measure(build, &run, diag);
+  if (frames && status == VLART_STATUS_OK && build->options->repeat > 0)
+    status = measure(build, &run, diag);
   close_session(&run);
   if (status == VLART_STATUS_OK) status = prove_whole(build, &run, frames, diag);
   close_session(&run);

@@ -46,8 +46,9 @@ static void print_engine(FILE *out, const vlart_engine_lock_t *lock,
   print_string(out, "file", lock, engine->file);
   fprintf(out, " bytes=%" PRIu64 " crc32=%08" PRIx32 " stage_crc32=%08" PRIx32, engine->bytes,
           engine->crc32, engine->stage_crc32);
-  fprintf(out, " weights_crc32=%08" PRIx32 " recipe_crc32=%08" PRIx32 " sha256=",
-          engine->weights_crc32, engine->recipe_crc32);
+  fprintf(out,
+          " weights_crc32=%08" PRIx32 " recipe_crc32=%08" PRIx32 " sha256=", engine->weights_crc32,
+          engine->recipe_crc32);
   for (size_t i = 0; i < sizeof engine->sha256; i++) {
     fprintf(out, "%02x", digest[i]);
   }
@@ -62,7 +63,8 @@ static void print_engine(FILE *out, const vlart_engine_lock_t *lock,
 
 void vlart_lock_print(FILE *out, const vlart_engine_lock_t *lock) {
   const vlart_lock_record_t *r = lock->record;
-  fprintf(out, "engines format %" PRIu32 ".%" PRIu32 " plan=%08" PRIx32 " golden=%s whole_tick=%s\n",
+  fprintf(out,
+          "engines format %" PRIu32 ".%" PRIu32 " plan=%08" PRIx32 " golden=%s whole_tick=%s\n",
           lock->file.version_major, lock->file.version_minor, r->plan_crc32,
           vlart_proof_name(r->golden), vlart_proof_name(r->whole_tick));
   print_board(out, lock);

@@ -39,8 +39,8 @@ static const char *update_name(uint32_t update) {
 }
 
 static const char *backend_name(uint32_t backend) {
-  static const char *const names[] = {"none", "onnxruntime", "tensorrt", "tvm", "library",
-                                      "tvm_cuda"};
+  static const char *const names[] = {"none", "onnxruntime", "tensorrt",
+                                      "tvm",  "library",     "tvm_cuda"};
   return names[backend];
 }
 
@@ -71,8 +71,7 @@ static void print_values(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < plan->value_count; i++) {
     const vlart_value_record_t *value = vlart_plan_value(plan, i);
     fprintf(out, "value %%%" PRIu32, i);
-    print_tensor(out, vlart_plan_string(plan, value->name), value->dtype, value->rank,
-                 value->dims);
+    print_tensor(out, vlart_plan_string(plan, value->name), value->dtype, value->rank, value->dims);
     if (value->storage == VLART_STORAGE_ARENA) {
       fprintf(out, " arena+%" PRIu64 "\n", value->offset);
     } else {
@@ -84,8 +83,8 @@ static void print_values(FILE *out, const vlart_plan_t *plan) {
 static void print_sources(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < plan->source_count; i++) {
     const vlart_source_record_t *source = vlart_plan_source(plan, i);
-    fprintf(out, "source %%%" PRIu32 " %s clock=%.9g\n", source->value,
-            update_name(source->update), (double)source->clock_hz);
+    fprintf(out, "source %%%" PRIu32 " %s clock=%.9g\n", source->value, update_name(source->update),
+            (double)source->clock_hz);
   }
 }
 
@@ -110,7 +109,8 @@ static void print_texts(FILE *out, const vlart_plan_t *plan) {
     } else {
       fprintf(out, "%%%" PRIu32, vlart_plan_source(plan, text->mask)->value);
     }
-    fprintf(out, " tokenizer=%" PRIu32 " max_bytes=%" PRIu32 "\n", text->tokenizer, text->max_bytes);
+    fprintf(out, " tokenizer=%" PRIu32 " max_bytes=%" PRIu32 "\n", text->tokenizer,
+            text->max_bytes);
   }
 }
 
@@ -232,7 +232,8 @@ static void print_board(FILE *out, const vlart_plan_t *plan) {
 }
 
 static void print_build(FILE *out, const vlart_plan_t *plan, uint32_t stage) {
-  static const char *const flags[] = {"none", "strongly_typed", "no_tf32", "strongly_typed,no_tf32"};
+  static const char *const flags[] = {"none", "strongly_typed", "no_tf32",
+                                      "strongly_typed,no_tf32"};
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_BUILDS); i++) {
     const vlart_build_record_t *build = vlart_plan_build(plan, i);
     if (build->stage == stage) {

@@ -104,8 +104,7 @@ static vlart_status_t unknown_name(const run_t *run, const char *what, const cha
 static vlart_status_t write_tensors(run_t *run, const vlart_frame_record_t *frame,
                                     vlart_diag_t *diag) {
   for (uint32_t i = 0; i < frame->write_count; i++) {
-    const vlart_tensor_record_t *tensor =
-        vlart_frames_tensor(&run->frames, frame->write_begin + i);
+    const vlart_tensor_record_t *tensor = vlart_frames_tensor(&run->frames, frame->write_begin + i);
     const char *name = vlart_string(&run->frames.file, tensor->name);
     uint32_t source;
     if (vlart_bundle_find_source(run->bundle, name, &source) != VLART_STATUS_OK) {
@@ -132,9 +131,9 @@ static void judge(run_t *run, const char *name, const vlart_tensor_record_t *ten
     *verdict = (run_verdict_t){.name = name, .max_abs = -1, .rel_l2 = -1, .cosine = 2};
   }
   verdict->frames++;
-  verdict->failed += !(metrics->max_abs <= (double)tensor->max_abs &&
-                       metrics->rel_l2 <= (double)tensor->rel_l2 &&
-                       metrics->cosine >= (double)tensor->cosine);
+  verdict->failed +=
+      !(metrics->max_abs <= (double)tensor->max_abs && metrics->rel_l2 <= (double)tensor->rel_l2 &&
+        metrics->cosine >= (double)tensor->cosine);
   if (metrics->max_abs > verdict->max_abs) {
     verdict->max_abs = metrics->max_abs;
     verdict->max_abs_allowed = (double)tensor->max_abs;
@@ -264,8 +263,8 @@ static vlart_status_t final_verdict(const run_t *run, vlart_diag_t *diag) {
       vlart_where(diag, "value \"%s\", %u of %u frames", verdict->name, verdict->failed,
                   verdict->frames);
       vlart_why(diag, "max_abs %g (%g), rel_l2 %g (%g), cosine %g (%g allowed)", verdict->max_abs,
-                verdict->max_abs_allowed, verdict->rel_l2, verdict->rel_l2_allowed,
-                verdict->cosine, verdict->cosine_allowed);
+                verdict->max_abs_allowed, verdict->rel_l2, verdict->rel_l2_allowed, verdict->cosine,
+                verdict->cosine_allowed);
       return VLART_STATUS_SELF_TEST_FAILED;
     }
   }

@@ -178,8 +178,7 @@ static vlart_status_t build_all(build_t *build, vlart_diag_t *diag) {
 static vlart_status_t prove(build_t *build, vlart_diag_t *diag) {
   vlart_status_t status = build_prove(build, diag);
   vlart_diag_t unused = {.struct_size = sizeof unused};
-  vlart_status_t written =
-      build_write_lock(build, status == VLART_STATUS_OK ? diag : &unused);
+  vlart_status_t written = build_write_lock(build, status == VLART_STATUS_OK ? diag : &unused);
   return status != VLART_STATUS_OK ? status : written;
 }
 
@@ -212,9 +211,8 @@ static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
 }
 
 int main(int argc, char **argv) {
-  build_options_t options = {.runtime = "libvlart_tensorrt.so",
-                             .builder = "libvlart_tensorrt_builder.so",
-                             .repeat = 20};
+  build_options_t options = {
+      .runtime = "libvlart_tensorrt.so", .builder = "libvlart_tensorrt_builder.so", .repeat = 20};
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
       fputs(usage, stdout);

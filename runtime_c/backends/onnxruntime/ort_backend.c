@@ -70,10 +70,10 @@ static vlart_status_t ort_open(void *memory, const vlart_session_options_t *opti
   status = ort_check(api, ORT_FN(api, CreateEnv)(ORT_LOG_FATAL, "vlart", &context->env),
                      "CreateEnv", "*", diag);
   if (status == VLART_STATUS_OK) {
-    status = ort_check(api,
-                       ORT_FN(api, CreateCpuMemoryInfo)(ORT_DEVICE_ALLOCATOR, ORT_MEMORY_DEFAULT,
-                                                        &context->cpu),
-                       "CreateCpuMemoryInfo", "*", diag);
+    status = ort_check(
+        api,
+        ORT_FN(api, CreateCpuMemoryInfo)(ORT_DEVICE_ALLOCATOR, ORT_MEMORY_DEFAULT, &context->cpu),
+        "CreateCpuMemoryInfo", "*", diag);
   }
   if (status == VLART_STATUS_OK) {
     status = ort_check(api, ORT_FN(api, GetAllocatorWithDefaultOptions)(&context->allocator),
@@ -141,9 +141,9 @@ static vlart_status_t set_options(const ort_engine_t *engine, OrtSessionOptions 
   /* As a stand-in for TensorRT: the library's (1.32) further rewrites of int8 convolutions want
      unsigned values and refuse the signed ones that are written there. */
   int level = record->backend == VLART_BACKEND_TENSORRT ? ORT_OPTIMIZE_BASIC : ORT_OPTIMIZE_ALL;
-  vlart_status_t status = ort_check(
-      api, ORT_FN(api, SetSessionGraphOptimizationLevel)(options, level),
-      "SetSessionGraphOptimizationLevel", stage, diag);
+  vlart_status_t status =
+      ort_check(api, ORT_FN(api, SetSessionGraphOptimizationLevel)(options, level),
+                "SetSessionGraphOptimizationLevel", stage, diag);
   if (status == VLART_STATUS_OK && threads > 0) {
     status = ort_check(api, ORT_FN(api, SetIntraOpNumThreads)(options, (int)threads),
                        "SetIntraOpNumThreads", stage, diag);
@@ -153,7 +153,8 @@ static vlart_status_t set_options(const ort_engine_t *engine, OrtSessionOptions 
                        stage, diag);
   }
   for (size_t i = 0; status == VLART_STATUS_OK && i < sizeof ORT_CONFIG / sizeof *ORT_CONFIG; i++) {
-    OrtStatus *error = ORT_FN(api, AddSessionConfigEntry)(options, ORT_CONFIG[i][0], ORT_CONFIG[i][1]);
+    OrtStatus *error =
+        ORT_FN(api, AddSessionConfigEntry)(options, ORT_CONFIG[i][0], ORT_CONFIG[i][1]);
     status = ort_check(api, error, "AddSessionConfigEntry", stage, diag);
   }
   return status;
@@ -167,12 +168,12 @@ static vlart_status_t add_constants(const ort_engine_t *engine, OrtSessionOption
     vlart_port_t port = {constant.name, constant.dtype, constant.rank, constant.dims,
                          constant.bytes};
     /* The library reads initializers only; the mapping is read-only and would say otherwise. */
-    vlart_status_t status = ort_wrap(engine, &port, (void *)(uintptr_t)constant.data, diag,
-                                     &engine->constants[i]);
+    vlart_status_t status =
+        ort_wrap(engine, &port, (void *)(uintptr_t)constant.data, diag, &engine->constants[i]);
     if (status == VLART_STATUS_OK) {
-      status = ort_check(api,
-                         ORT_FN(api, AddInitializer)(options, constant.name, engine->constants[i]),
-                         "AddInitializer", ort_stage_name(engine), diag);
+      status =
+          ort_check(api, ORT_FN(api, AddInitializer)(options, constant.name, engine->constants[i]),
+                    "AddInitializer", ort_stage_name(engine), diag);
     }
     if (status != VLART_STATUS_OK) {
       return status;
@@ -236,8 +237,8 @@ static vlart_status_t bind_port(const ort_engine_t *engine, uint32_t iteration,
   if (status == VLART_STATUS_OK) {
     OrtStatus *error = output ? ORT_FN(api, BindOutput)(binding, port->name, value)
                               : ORT_FN(api, BindInput)(binding, port->name, value);
-    status = ort_check(api, error, output ? "BindOutput" : "BindInput", ort_stage_name(engine),
-                       diag);
+    status =
+        ort_check(api, error, output ? "BindOutput" : "BindInput", ort_stage_name(engine), diag);
     ORT_FN(api, ReleaseValue)(value);
   }
   return status;
@@ -248,9 +249,9 @@ static vlart_status_t ort_prepare(void *memory, uint32_t iteration, void *const 
   ort_engine_t *engine = memory;
   ort_api_t api = engine->context->api;
   const vlart_stage_record_t *record = vlart_plan_stage(&engine->bundle->plan, engine->stage);
-  vlart_status_t status = ort_check(
-      api, ORT_FN(api, CreateIoBinding)(engine->session, &engine->bindings[iteration]),
-      "CreateIoBinding", ort_stage_name(engine), diag);
+  vlart_status_t status =
+      ort_check(api, ORT_FN(api, CreateIoBinding)(engine->session, &engine->bindings[iteration]),
+                "CreateIoBinding", ort_stage_name(engine), diag);
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < record->input_count; i++) {
     vlart_port_t port = vlart_stage_input(engine->bundle, engine->stage, i);
     status = bind_port(engine, iteration, &port, false, inputs[i], diag);

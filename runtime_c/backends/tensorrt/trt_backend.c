@@ -137,8 +137,7 @@ static vlart_status_t check_file(const vlart_trt_state_t *state, const char *fil
   }
   vlart_fail(diag, VLART_STATUS_CORRUPT, "an engine was altered after it was built",
              "run vlart-build on this bundle again; what is whole is kept");
-  vlart_where(diag, "%s/%s, stage \"%s\"", state->bundle->dir, file,
-              vlart_trt_stage_name(state));
+  vlart_where(diag, "%s/%s, stage \"%s\"", state->bundle->dir, file, vlart_trt_stage_name(state));
   vlart_why(diag, "it has %zu bytes and CRC-32 %08x, %s says %llu and %08x", map->bytes, crc,
             VLART_TRT_LOCK_FILE, (unsigned long long)built->bytes, built->crc32);
   return VLART_STATUS_CORRUPT;
@@ -255,7 +254,8 @@ static vlart_status_t trt_prepare(void *memory, uint32_t iteration, void *const 
   vlart_trt_state_t *state = memory;
   vlart_status_t status = VLART_STATUS_OK;
   if (iteration == 0) status = give_scratch(state, diag);
-  if (status == VLART_STATUS_OK) status = vlart_trt_resolve(state, iteration, inputs, outputs, diag);
+  if (status == VLART_STATUS_OK)
+    status = vlart_trt_resolve(state, iteration, inputs, outputs, diag);
   if (status == VLART_STATUS_OK && iteration == 0) status = warm_up(state, diag);
   if (status == VLART_STATUS_OK) {
     status = record(state->context, &state, 1, iteration, &state->graphs[iteration], diag);
@@ -281,8 +281,9 @@ static vlart_status_t trt_record(void *memory, void *const *engines, uint32_t co
   vlart_trt_context_t *context = memory;
   const vlart_bundle_t *bundle = ((const vlart_trt_state_t *)engines[0])->bundle;
   vlart_status_t status = vlart_trt_check_whole_tick(bundle, &context->lock, context->trial, diag);
-  return status != VLART_STATUS_OK ? status : record(context, (vlart_trt_state_t *const *)engines, count, VLART_NONE, &context->tick_graph,
-                diag);
+  return status != VLART_STATUS_OK ? status
+                                   : record(context, (vlart_trt_state_t *const *)engines, count,
+                                            VLART_NONE, &context->tick_graph, diag);
 }
 
 static vlart_status_t trt_replay(void *memory, vlart_diag_t *diag) {

@@ -25,12 +25,13 @@ static vlart_status_t not_this_plan(const vlart_bundle_t *bundle, const vlart_tr
   vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "the engines were built from another plan",
              "run vlart-build on this bundle again; what did not change is kept");
   vlart_where(diag, "%s/%s", bundle->dir, VLART_TRT_LOCK_FILE);
-  vlart_why(diag, "it says plan %08x, plan.bin is %08x", lock->content.record->plan_crc32, plan_crc32);
+  vlart_why(diag, "it says plan %08x, plan.bin is %08x", lock->content.record->plan_crc32,
+            plan_crc32);
   return VLART_STATUS_UNSUPPORTED;
 }
 
-static vlart_status_t check_proof(const vlart_bundle_t *bundle, const char *what,
-                                  uint32_t proof, bool trial, vlart_diag_t *diag) {
+static vlart_status_t check_proof(const vlart_bundle_t *bundle, const char *what, uint32_t proof,
+                                  bool trial, vlart_diag_t *diag) {
   if (trial || proof == VLART_PROOF_PASSED || proof == VLART_PROOF_NONE) {
     return VLART_STATUS_OK;
   }
@@ -41,10 +42,11 @@ static vlart_status_t check_proof(const vlart_bundle_t *bundle, const char *what
   return VLART_STATUS_SELF_TEST_FAILED;
 }
 
-vlart_status_t vlart_trt_check_whole_tick(const vlart_bundle_t *bundle, const vlart_trt_lock_t *lock,
-                                     bool trial, vlart_diag_t *diag) {
-  return check_proof(bundle, "a whole tick as one launch is not proved", lock->content.record->whole_tick, trial,
-                     diag);
+vlart_status_t vlart_trt_check_whole_tick(const vlart_bundle_t *bundle,
+                                          const vlart_trt_lock_t *lock, bool trial,
+                                          vlart_diag_t *diag) {
+  return check_proof(bundle, "a whole tick as one launch is not proved",
+                     lock->content.record->whole_tick, trial, diag);
 }
 
 /* A number as text; [11]. */

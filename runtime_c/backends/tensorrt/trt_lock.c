@@ -11,10 +11,8 @@
 
 #define BUILD_AGAIN "run vlart-build on this bundle again"
 
-static vlart_status_t unreadable(const char *dir, const char *path, int error,
-                                 vlart_diag_t *diag) {
-  vlart_fail(diag, VLART_STATUS_IO, "a file that vlart-build wrote cannot be read",
-             BUILD_AGAIN);
+static vlart_status_t unreadable(const char *dir, const char *path, int error, vlart_diag_t *diag) {
+  vlart_fail(diag, VLART_STATUS_IO, "a file that vlart-build wrote cannot be read", BUILD_AGAIN);
   vlart_where(diag, "%s/%s", dir, path);
   if (error == ENOENT) {
     vlart_why(diag, "there is no such file");
@@ -66,7 +64,8 @@ static vlart_status_t not_built(const char *dir, vlart_diag_t *diag) {
 }
 
 static vlart_status_t built_by_another(const char *dir, vlart_diag_t *diag) {
-  vlart_fail(diag, VLART_STATUS_VERSION, "an earlier vlart-build recorded the engines", BUILD_AGAIN);
+  vlart_fail(diag, VLART_STATUS_VERSION, "an earlier vlart-build recorded the engines",
+             BUILD_AGAIN);
   vlart_where(diag, "%s/%s", dir, VLART_TRT_OLD_LOCK_FILE);
   vlart_why(diag, "this version reads %s, of format %u.%u", VLART_TRT_LOCK_FILE, VLART_FORMAT_MAJOR,
             VLART_FORMAT_MINOR);
@@ -100,9 +99,7 @@ vlart_status_t vlart_trt_lock_open(const char *dir, vlart_trt_lock_t *out_lock,
   return status;
 }
 
-void vlart_trt_lock_close(vlart_trt_lock_t *lock) {
-  vlart_trt_unmap(&lock->map);
-}
+void vlart_trt_lock_close(vlart_trt_lock_t *lock) { vlart_trt_unmap(&lock->map); }
 
 uint32_t vlart_trt_plan_crc32(const vlart_bundle_t *bundle) {
   vlart_crc32_table_t table;

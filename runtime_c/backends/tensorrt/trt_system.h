@@ -8,8 +8,8 @@
 #define VLART_TRT_UNKNOWN "unknown"
 
 typedef struct {
-  char model[128]; /* "NVIDIA Jetson Orin Nano ...", or "unknown" */
-  char l4t[32];    /* "36.4.3", or "unknown" */
+  char model[128];  /* "NVIDIA Jetson Orin Nano ...", or "unknown" */
+  char l4t[32];     /* "36.4.3", or "unknown" */
   char jetpack[32]; /* "6.2", or "unknown" */
   char board[32];   /* as targets call it: "orin-nano-8gb", or "unknown" */
 } vlart_trt_system_t;

@@ -11,19 +11,19 @@
 #include <stdint.h>
 
 enum { /* type of a value */
-  TVM_NONE = 0,
-  TVM_INT = 1,
-  TVM_BOOL = 2,
-  TVM_POINTER = 4, /* an address, not owned */
-  TVM_ELEMENT = 5, /* element type */
-  TVM_DEVICE = 6,
-  TVM_STRING = 8,   /* const char *, not owned */
-  TVM_OBJECTS = 64, /* from here on the value is an object, and one reference to it */
-  TVM_FUNCTION = 68,
-  TVM_SHAPE = 69,
-  TVM_TENSOR = 70,
-  TVM_ARRAY = 71,
-  TVM_MODULE = 73,
+       TVM_NONE = 0,
+       TVM_INT = 1,
+       TVM_BOOL = 2,
+       TVM_POINTER = 4, /* an address, not owned */
+       TVM_ELEMENT = 5, /* element type */
+       TVM_DEVICE = 6,
+       TVM_STRING = 8,   /* const char *, not owned */
+       TVM_OBJECTS = 64, /* from here on the value is an object, and one reference to it */
+       TVM_FUNCTION = 68,
+       TVM_SHAPE = 69,
+       TVM_TENSOR = 70,
+       TVM_ARRAY = 71,
+       TVM_MODULE = 73,
 };
 
 typedef struct {
@@ -94,7 +94,8 @@ struct tvm_lent { /* memory of ours that the library may refer to */
 };
 
 _Static_assert(sizeof(tvm_value_t) == 16 && sizeof(tvm_object_t) == 24, "tvm-ffi's layout");
-_Static_assert(sizeof(tvm_tensor_t) == 48 && offsetof(tvm_lent_t, deleter) == 56, "DLPack's layout");
+_Static_assert(sizeof(tvm_tensor_t) == 48 && offsetof(tvm_lent_t, deleter) == 56,
+               "DLPack's layout");
 
 /* All return 0, or -1 with the error raised. */
 typedef struct {

@@ -100,8 +100,8 @@ static vlart_status_t start(tvm_engine_t *engine, const char *path, vlart_diag_t
     status = function_of(engine, engine->library, "vm_load_executable", &make, diag);
   }
   if (status == VLART_STATUS_OK) {
-    status = tvm_call_for(engine, make, "vm_load_executable", NULL, 0, TVM_MODULE,
-                          &engine->machine, diag);
+    status = tvm_call_for(engine, make, "vm_load_executable", NULL, 0, TVM_MODULE, &engine->machine,
+                          diag);
   }
   if (status == VLART_STATUS_OK) {
     status = function_of(engine, engine->machine, "vm_initialization", &initialise, diag);

@@ -42,8 +42,8 @@ void tvm_release(const tvm_api_t *api, void **object) {
 }
 
 vlart_status_t tvm_call_for(const tvm_engine_t *engine, void *function, const char *name,
-                            tvm_value_t *arguments, int32_t count, int32_t type,
-                            void **out_object, vlart_diag_t *diag) {
+                            tvm_value_t *arguments, int32_t count, int32_t type, void **out_object,
+                            vlart_diag_t *diag) {
   const tvm_api_t *api = &engine->context->api;
   tvm_value_t result = {0};
   if (api->call(function, arguments, count, &result) != 0) {

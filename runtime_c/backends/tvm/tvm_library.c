@@ -20,8 +20,8 @@ static vlart_status_t no_library(const char *path, const char *why, vlart_diag_t
 
 /* A compiled stage looks for the library's functions among the global symbols, so both are loaded
    to be seen; they stay in the process, as their threads and tables do. */
-static vlart_status_t load_libraries(tvm_api_t *api, const char *ffi_path,
-                                     const char *runtime_path, vlart_diag_t *diag) {
+static vlart_status_t load_libraries(tvm_api_t *api, const char *ffi_path, const char *runtime_path,
+                                     vlart_diag_t *diag) {
   void *ffi = dlopen(ffi_path, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
   if (ffi == NULL) {
     return no_library(ffi_path, dlerror(), diag);
@@ -109,7 +109,7 @@ vlart_status_t tvm_open_on(int32_t device, tvm_context_t *context,
 void tvm_close(void *memory) {
   tvm_context_t *context = memory;
   tvm_functions_t *held = &context->functions;
-  void **all[] = {&held->download,     &held->upload,       &held->allocate,   &held->shape,
+  void **all[] = {&held->download, &held->upload,       &held->allocate,   &held->shape,
                   &held->get_item, &held->get_function, &held->load_module};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     tvm_release(&context->api, all[i]);

@@ -39,12 +39,12 @@ extern "C" {
 #define VLART_ABI_MINOR 4u
 
 /* Limits of this reader; a plan beyond them is refused as UNSUPPORTED. */
-#define VLART_MAX_SOURCES 64u        /* a dependency set is one 64-bit word */
-#define VLART_MAX_ITERATIONS 65536u  /* of one loop stage */
-#define VLART_MAX_STRING 1023u       /* bytes of one string, without its NUL */
-#define VLART_MAX_THREADS 1024u      /* of one engine */
-#define VLART_MAX_CHUNK 1048576u     /* numbers of a chunk that is decoded, averaged or handed over */
-#define VLART_MAX_BACKBONES 4u /* of a bundle, and of a router's table */
+#define VLART_MAX_SOURCES 64u       /* a dependency set is one 64-bit word */
+#define VLART_MAX_ITERATIONS 65536u /* of one loop stage */
+#define VLART_MAX_STRING 1023u      /* bytes of one string, without its NUL */
+#define VLART_MAX_THREADS 1024u     /* of one engine */
+#define VLART_MAX_CHUNK 1048576u /* numbers of a chunk that is decoded, averaged or handed over */
+#define VLART_MAX_BACKBONES 4u   /* of a bundle, and of a router's table */
 
 /* The closed list of statuses: name, number (never reused), and what to make of it. */
 #define VLART_STATUS_LIST(X)                                                                      \
@@ -70,12 +70,13 @@ extern "C" {
   X(NOT_FOUND, 19, "The bundle has nothing of that name.")                                        \
   X(SELF_TEST_FAILED, 20, "The bundle runs here but does not give the recorded outputs.")         \
   X(ACTION_NOT_DECODED, 21, "The tokens are no action chunk; the last safe chunk stays.")         \
-  X(CHUNK_TOO_LATE, 22, "More actions were popped since the observation than a chunk has.")         \
-  X(SAFE_ACTION, 23, "No chunk is left for this tick; the declared safe action was handed out.")   \
-  X(CANCELLED, 24, "Another instruction came; what was being computed for the last one is gone.")    \
-  X(TEXT_REFUSED, 25, "The text is not UTF-8 or too long; the sources keep their old content.") \
-  X(LANE_STALE, 26, "What a slower clock handed over is too old.")                                             \
-  X(STALE_INPUT, 30, "A source is older than it may be; write it anew. The last safe chunk stays.") \
+  X(CHUNK_TOO_LATE, 22, "More actions were popped since the observation than a chunk has.")       \
+  X(SAFE_ACTION, 23, "No chunk is left for this tick; the declared safe action was handed out.")  \
+  X(CANCELLED, 24, "Another instruction came; what was being computed for the last one is gone.") \
+  X(TEXT_REFUSED, 25, "The text is not UTF-8 or too long; the sources keep their old content.")   \
+  X(LANE_STALE, 26, "What a slower clock handed over is too old.")                                \
+  X(STALE_INPUT, 30,                                                                              \
+    "A source is older than it may be; write it anew. The last safe chunk stays.")                \
   X(INPUT_OUT_OF_RANGE, 31, "A number leaves its source's range; the source keeps its old content.")
 
 typedef enum {
@@ -84,11 +85,11 @@ typedef enum {
 #undef VLART_STATUS_MEMBER
 } vlart_status_t;
 
-typedef struct vlart_bundle vlart_bundle_t;   /* opaque, lives in a caller's arena */
-typedef struct vlart_session vlart_session_t; /* opaque, lives in a caller's arena */
-typedef struct vlart_async vlart_async_t; /* opaque, lives in a caller's arena */
+typedef struct vlart_bundle vlart_bundle_t;       /* opaque, lives in a caller's arena */
+typedef struct vlart_session vlart_session_t;     /* opaque, lives in a caller's arena */
+typedef struct vlart_async vlart_async_t;         /* opaque, lives in a caller's arena */
 typedef struct vlart_tokenizer vlart_tokenizer_t; /* opaque, lives in a caller's arena */
-typedef struct vlart_backend vlart_backend_t; /* an engine, src/bundle/backend.h */
+typedef struct vlart_backend vlart_backend_t;     /* an engine, src/bundle/backend.h */
 
 /* Four short lines for a person. A failing call fills it; a call that succeeds leaves it alone.
    Every function takes NULL instead. Lines are NUL-terminated and cut where they are too long. */
@@ -117,7 +118,7 @@ typedef struct {
   size_t backend_count;
   const char *tvm_ffi_library; /* paths of libtvm_ffi.so and libtvm_runtime.so, for stages that */
   const char *tvm_library;     /* TVM compiled; NULL: the loader's */
-  uint32_t stand_in;  /* 1: ONNX Runtime runs the stages of TENSORRT from their ONNX files, so that a
+  uint32_t stand_in; /* 1: ONNX Runtime runs the stages of TENSORRT from their ONNX files, so that a
                          bundle for a board can be tried elsewhere; its times say nothing of the board */
   uint32_t reserved2;
   const char *tensorrt_library; /* path of libvlart_tensorrt.so; NULL: the loader's */
@@ -125,10 +126,12 @@ typedef struct {
   uint32_t whole_tick; /* 1: the stages that every tick runs are one launch, where they are all due;
                           then a step looks at its time limit before them only, and their
                           stats.last_ns is 0. UNSUPPORTED where the plan does not allow it. */
-  uint32_t lane; /* 0: all stages; k: those of the k-th lane, from 1; VLART_LANE_CONTROL: those of none
+  uint32_t
+      lane; /* 0: all stages; k: those of the k-th lane, from 1; VLART_LANE_CONTROL: those of none
                     (vlart_lanes.h) */
   uint32_t reserved3;
-  const char *tvm_cuda_library; /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the
+  const char
+      *tvm_cuda_library; /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the
                                    GPU; NULL: the loader's */
 } vlart_session_options_t;
 
@@ -142,15 +145,15 @@ typedef struct {
   uint32_t source_count;
   uint32_t value_count;
   uint32_t stage_count;
-  uint32_t action_value;  /* value index or VLART_NONE; without it the next five are 0 or NULL */
-  uint32_t chunk_steps;   /* H: actions predicted per replan */
-  uint32_t execute_steps; /* h: actions handed out before a replan is due */
-  uint32_t action_dim;    /* numbers per action */
-  uint32_t consume;       /* VLART_CONSUME_... */
-  const float *low;     /* [action_dim] or NULL */
-  const float *high;    /* [action_dim] or NULL */
-  uint64_t deadline_us; /* time that one step may take, microseconds; 0 = none */
-  uint64_t arena_bytes; /* of all values that stages exchange */
+  uint32_t action_value;   /* value index or VLART_NONE; without it the next five are 0 or NULL */
+  uint32_t chunk_steps;    /* H: actions predicted per replan */
+  uint32_t execute_steps;  /* h: actions handed out before a replan is due */
+  uint32_t action_dim;     /* numbers per action */
+  uint32_t consume;        /* VLART_CONSUME_... */
+  const float *low;        /* [action_dim] or NULL */
+  const float *high;       /* [action_dim] or NULL */
+  uint64_t deadline_us;    /* time that one step may take, microseconds; 0 = none */
+  uint64_t arena_bytes;    /* of all values that stages exchange */
   uint32_t backbone_count; /* policies that a session can choose from; 0: it is one policy */
   uint32_t reserved;
 } vlart_bundle_info_t;
@@ -158,9 +161,9 @@ typedef struct {
 typedef struct {
   size_t struct_size;
   const char *name;
-  uint32_t dtype;                 /* VLART_DTYPE_... */
-  uint32_t rank;                  /* 0..VLART_MAX_RANK */
-  uint64_t dims[VLART_MAX_RANK];  /* dims[0..rank); the rest is 1 */
+  uint32_t dtype;                /* VLART_DTYPE_... */
+  uint32_t rank;                 /* 0..VLART_MAX_RANK */
+  uint64_t dims[VLART_MAX_RANK]; /* dims[0..rank); the rest is 1 */
   uint64_t bytes;
 } vlart_value_info_t;
 
@@ -175,11 +178,11 @@ typedef struct {
 typedef struct {
   size_t struct_size;
   const char *name;
-  const char *artefact; /* path in the bundle, or NULL */
-  uint32_t backend;     /* VLART_BACKEND_... */
-  uint32_t iterations;  /* 1, or K for a loop body */
-  uint64_t depends;     /* bit i: the stage depends on source i */
-  uint64_t flops;       /* per iteration */
+  const char *artefact;  /* path in the bundle, or NULL */
+  uint32_t backend;      /* VLART_BACKEND_... */
+  uint32_t iterations;   /* 1, or K for a loop body */
+  uint64_t depends;      /* bit i: the stage depends on source i */
+  uint64_t flops;        /* per iteration */
   uint64_t weight_bytes; /* read per iteration */
   uint64_t backbones;    /* bit i: the stage serves backbone i; all bits where it is one policy */
 } vlart_stage_info_t;
@@ -302,8 +305,8 @@ VLART_API vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t 
 VLART_API vlart_status_t vlart_session_step(vlart_session_t *session, vlart_diag_t *diag);
 
 /* [tick] The same with another time limit in microseconds from now; 0 = none. */
-VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session,
-                                                     uint64_t deadline_us, vlart_diag_t *diag);
+VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t deadline_us,
+                                                     vlart_diag_t *diag);
 
 /* [tick] Takes the newest observation into the histories without replanning: runs the stages that
    encode it, where they are not up to date, and no other. For a host that executes several

@@ -32,10 +32,10 @@ extern "C" {
 
 typedef struct {
   size_t struct_size;
-  uint32_t lead_ticks;     /* so many ticks before execute_steps a replan is due */
-  uint32_t stale_ticks;    /* so many ticks after execute_steps a chunk may go on; 0: to its end */
-  uint32_t deadline_ticks; /* from an observation to its chunk; 0: none */
-  uint32_t safe;           /* VLART_SAFE_... */
+  uint32_t lead_ticks;      /* so many ticks before execute_steps a replan is due */
+  uint32_t stale_ticks;     /* so many ticks after execute_steps a chunk may go on; 0: to its end */
+  uint32_t deadline_ticks;  /* from an observation to its chunk; 0: none */
+  uint32_t safe;            /* VLART_SAFE_... */
   const float *safe_action; /* [action_dim], for VLART_SAFE_GIVEN; copied */
   uint64_t deadline_us;     /* of one step of the worker, microseconds; 0: the plan's */
 } vlart_async_options_t;
@@ -56,7 +56,6 @@ typedef struct {
   vlart_status_t status;    /* of the newest observation that was answered */
   uint32_t reserved;
 } vlart_async_info_t;
-
 
 /* [init] */
 VLART_API vlart_status_t vlart_async_required_bytes(const vlart_session_t *session,

@@ -5,9 +5,7 @@
 
 #include "vlart/vlart_layout.h"
 
-void vlart_arena_measure(vlart_arena_t *arena) {
-  *arena = (vlart_arena_t){.bytes = SIZE_MAX};
-}
+void vlart_arena_measure(vlart_arena_t *arena) { *arena = (vlart_arena_t){.bytes = SIZE_MAX}; }
 
 void vlart_arena_place(vlart_arena_t *arena, void *base, size_t bytes) {
   size_t slack = (size_t)(-(uintptr_t)base & (VLART_ALIGN - 1));

@@ -62,8 +62,7 @@ static double cdf(const beta_t *f, double x, double rest) {
   if (rest <= 0.0) {
     return 1.0;
   }
-  double front =
-      exp(f->a * log(x / f->split) + f->b * log(rest / (1.0 - f->split))) / f->norm;
+  double front = exp(f->a * log(x / f->split) + f->b * log(rest / (1.0 - f->split))) / f->norm;
   return x < f->split ? front * fraction(f->a, f->b, x) / f->a
                       : 1.0 - front * fraction(f->b, f->a, rest) / f->b;
 }

@@ -13,7 +13,8 @@ typedef struct {
 void vlart_crc32_init(vlart_crc32_table_t *out_table);
 
 /* CRC of `data` continued from `crc`; 0 to begin. */
-uint32_t vlart_crc32(const vlart_crc32_table_t *table, uint32_t crc, const void *data, size_t bytes);
+uint32_t vlart_crc32(const vlart_crc32_table_t *table, uint32_t crc, const void *data,
+                     size_t bytes);
 
 /* The same without the processor's help; vlart_crc32 falls back to it, and a test compares. */
 uint32_t vlart_crc32_by_table(const vlart_crc32_table_t *table, uint32_t crc, const void *data,

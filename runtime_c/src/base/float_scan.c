@@ -10,28 +10,28 @@
 enum { BLOCK = 256 };
 
 /* A float whose exponent bits are all set is an infinity or a NaN. The caller's data may have any alignment. */
-#define FIRST_NOT_FINITE(name, type)                                                      \
-  static size_t name(const uint8_t *floats, size_t count, type exponent) {                \
-    size_t i = 0;                                                                         \
-    for (; i + BLOCK <= count; i += BLOCK) {                                              \
-      type words[BLOCK];                                                                  \
-      unsigned bad = 0;                                                                   \
-      memcpy(words, floats + i * sizeof(type), sizeof words);                             \
-      for (size_t k = 0; k < BLOCK; k++) {                                                \
-        bad |= (words[k] & exponent) == exponent;                                         \
-      }                                                                                   \
-      if (bad != 0) {                                                                     \
-        break;                                                                            \
-      }                                                                                   \
-    }                                                                                     \
-    for (; i < count; i++) {                                                              \
-      type word;                                                                          \
-      memcpy(&word, floats + i * sizeof word, sizeof word);                               \
-      if ((word & exponent) == exponent) {                                                \
-        return i;                                                                         \
-      }                                                                                   \
-    }                                                                                     \
-    return count;                                                                         \
+#define FIRST_NOT_FINITE(name, type)                                       \
+  static size_t name(const uint8_t *floats, size_t count, type exponent) { \
+    size_t i = 0;                                                          \
+    for (; i + BLOCK <= count; i += BLOCK) {                               \
+      type words[BLOCK];                                                   \
+      unsigned bad = 0;                                                    \
+      memcpy(words, floats + i * sizeof(type), sizeof words);              \
+      for (size_t k = 0; k < BLOCK; k++) {                                 \
+        bad |= (words[k] & exponent) == exponent;                          \
+      }                                                                    \
+      if (bad != 0) {                                                      \
+        break;                                                             \
+      }                                                                    \
+    }                                                                      \
+    for (; i < count; i++) {                                               \
+      type word;                                                           \
+      memcpy(&word, floats + i * sizeof word, sizeof word);                \
+      if ((word & exponent) == exponent) {                                 \
+        return i;                                                          \
+      }                                                                    \
+    }                                                                      \
+    return count;                                                          \
   }
 FIRST_NOT_FINITE(first_not_finite_16, uint16_t)
 FIRST_NOT_FINITE(first_not_finite_32, uint32_t)
@@ -84,7 +84,7 @@ size_t vlart_first_outside(const void *data, size_t count, const float *low, con
         tiny |= (block[k] & exponent) == 0 ? (type)(block[k] & ~sign) : (type)0; \
       }                                                                          \
       for (size_t k = 0; tiny != 0 && k < BLOCK; k++) {                          \
-        block[k] &= (block[k] & exponent) == 0 ? sign : (type)~(type)0;          \
+        block[k] &= (block[k] & exponent) == 0 ? sign : (type) ~(type)0;         \
       }                                                                          \
       found |= tiny;                                                             \
     }                                                                            \
@@ -103,8 +103,7 @@ FLUSH(flush_64, uint64_t)
 bool vlart_flush_denormals(void *data, size_t count, uint32_t dtype) {
   switch (dtype) {
     case VLART_DTYPE_F32: return flush_32(data, count, 0x7F800000u, 0x80000000u);
-    case VLART_DTYPE_F64:
-      return flush_64(data, count, 0x7FF0000000000000u, 0x8000000000000000u);
+    case VLART_DTYPE_F64: return flush_64(data, count, 0x7FF0000000000000u, 0x8000000000000000u);
     default: return false;
   }
 }

@@ -8,8 +8,7 @@ uint32_t vlart_abi_version(void) { return VLART_ABI_MAJOR << 16 | VLART_ABI_MINO
 const char *vlart_status_name(vlart_status_t status) {
   switch (status) {
 #define NAME(name, number, help) \
-  case VLART_STATUS_##name:      \
-    return #name;
+  case VLART_STATUS_##name: return #name;
     VLART_STATUS_LIST(NAME)
 #undef NAME
   }
@@ -19,8 +18,7 @@ const char *vlart_status_name(vlart_status_t status) {
 const char *vlart_status_help(vlart_status_t status) {
   switch (status) {
 #define HELP(name, number, help) \
-  case VLART_STATUS_##name:      \
-    return help;
+  case VLART_STATUS_##name: return help;
     VLART_STATUS_LIST(HELP)
 #undef HELP
   }

@@ -22,8 +22,7 @@ struct vlart_backend {
   size_t (*engine_bytes)(const vlart_bundle_t *bundle, uint32_t stage);
 
   /* [init] Finds the library and makes what the engines share. */
-  vlart_status_t (*open)(void *context, const vlart_session_options_t *options,
-                         vlart_diag_t *diag);
+  vlart_status_t (*open)(void *context, const vlart_session_options_t *options, vlart_diag_t *diag);
 
   /* [init] Loads a stage's artefact, gives it its constants, and checks that the engine's ports
      are the plan's in name, type and shape. */
@@ -51,8 +50,7 @@ struct vlart_backend {
 
   /* [init] After the last `prepare`: all iterations of these engines, one after the other, become
      one thing that `replay` runs. */
-  vlart_status_t (*record)(void *context, void *const *engines, uint32_t count,
-                           vlart_diag_t *diag);
+  vlart_status_t (*record)(void *context, void *const *engines, uint32_t count, vlart_diag_t *diag);
 
   /* [tick] Runs what was recorded to its end. */
   vlart_status_t (*replay)(void *context, vlart_diag_t *diag);

@@ -119,7 +119,8 @@ vlart_status_t vlart_bundle_read_tokenizers(vlart_bundle_t *bundle, vlart_diag_t
   for (uint32_t i = 0; i < vlart_plan_count(&bundle->plan, VLART_SECTION_TEXTS); i++) {
     const vlart_text_record_t *text = vlart_plan_text(&bundle->plan, i);
     const vlart_map_t *map = &bundle->files[text->tokenizer];
-    const char *path = vlart_plan_string(&bundle->plan, vlart_plan_file(&bundle->plan, text->tokenizer)->path);
+    const char *path =
+        vlart_plan_string(&bundle->plan, vlart_plan_file(&bundle->plan, text->tokenizer)->path);
     vlart_status_t status =
         vlart_token_table_read(map->data, map->bytes, path, diag, &bundle->token_tables[i]);
     if (status != VLART_STATUS_OK) {
@@ -129,14 +130,14 @@ vlart_status_t vlart_bundle_read_tokenizers(vlart_bundle_t *bundle, vlart_diag_t
     vlart_tokenizer_t *none;
     vlart_arena_measure(&arena);
     if (!vlart_tokenizer_take(&arena, &bundle->token_tables[i], text->max_bytes, &none)) {
-      return vlart_corrupt(diag, "plan.bin", "texts", i, "%u bytes of text may become too many", text->max_bytes);
+      return vlart_corrupt(diag, "plan.bin", "texts", i, "%u bytes of text may become too many",
+                           text->max_bytes);
     }
   }
   return VLART_STATUS_OK;
 }
 
-vlart_status_t vlart_bundle_required_bytes(const char *dir, vlart_diag_t *diag,
-                                           size_t *out_bytes) {
+vlart_status_t vlart_bundle_required_bytes(const char *dir, vlart_diag_t *diag, size_t *out_bytes) {
   if (dir == NULL || out_bytes == NULL) {
     return vlart_bad_argument(diag, "vlart_bundle_required_bytes", "a pointer is NULL");
   }
@@ -253,7 +254,8 @@ void vlart_bundle_forget_pages(const vlart_bundle_t *bundle) {
     if (bundle->files[i].data != NULL &&
         vlart_plan_file(&bundle->plan, i)->kind == VLART_FILE_KIND_WEIGHTS) {
       /* Only advice: where it fails, memory is what it was. */
-      (void)madvise((void *)(uintptr_t)bundle->files[i].data, bundle->files[i].bytes, MADV_DONTNEED);
+      (void)madvise((void *)(uintptr_t)bundle->files[i].data, bundle->files[i].bytes,
+                    MADV_DONTNEED);
     }
   }
 }

@@ -15,7 +15,7 @@ struct vlart_bundle {
   vlart_map_t plan_map;
   vlart_map_t *files; /* [file_count] weights and tokenizers stay mapped, the others do not */
   vlart_token_table_t *token_tables; /* [text records] */
-  char *dir;          /* as given to open, NUL-terminated */
+  char *dir;                         /* as given to open, NUL-terminated */
 };
 
 /* [init] Writes "DIR/PATH" of a file; false if it does not fit. */

@@ -83,7 +83,8 @@ vlart_status_t vlart_bundle_stage(const vlart_bundle_t *bundle, uint32_t stage,
   if (record->artefact != VLART_NONE) {
     info.artefact = vlart_plan_string(plan, vlart_plan_file(plan, record->artefact)->path);
   }
-  return vlart_copy_out_since(out_info, &info, offsetof(vlart_stage_info_t, backbones), sizeof info);
+  return vlart_copy_out_since(out_info, &info, offsetof(vlart_stage_info_t, backbones),
+                              sizeof info);
 }
 
 vlart_status_t vlart_bundle_find_value(const vlart_bundle_t *bundle, const char *name,
@@ -142,7 +143,8 @@ vlart_status_t vlart_bundle_find_stage(const vlart_bundle_t *bundle, const char 
 const char *vlart_bundle_backbone(const vlart_bundle_t *bundle, uint32_t backbone) {
   return bundle == NULL || backbone >= bundle->plan.backbone_count
              ? NULL
-             : vlart_plan_string(&bundle->plan, vlart_plan_chunk(&bundle->plan, backbone)->backbone);
+             : vlart_plan_string(&bundle->plan,
+                                 vlart_plan_chunk(&bundle->plan, backbone)->backbone);
 }
 
 vlart_status_t vlart_bundle_find_backbone(const vlart_bundle_t *bundle, const char *name,

@@ -28,7 +28,10 @@ vlart_constant_t vlart_stage_constant(const vlart_bundle_t *bundle, uint32_t sta
   const vlart_initializer_record_t *initializer =
       vlart_plan_initializer(plan, vlart_plan_stage(plan, stage)->initializer_begin + index);
   const vlart_weight_record_t *weight = vlart_plan_weight(plan, initializer->weight);
-  return (vlart_constant_t){vlart_plan_string(plan, initializer->port), weight->dtype,
-                            weight->rank, weight->dims, weight->bytes,
+  return (vlart_constant_t){vlart_plan_string(plan, initializer->port),
+                            weight->dtype,
+                            weight->rank,
+                            weight->dims,
+                            weight->bytes,
                             vlart_bundle_weight(bundle, initializer->weight)};
 }

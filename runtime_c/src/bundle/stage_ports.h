@@ -26,7 +26,6 @@ typedef struct {
 /* Indices are those of the stage's own lists and are not checked. */
 vlart_port_t vlart_stage_input(const vlart_bundle_t *bundle, uint32_t stage, uint32_t index);
 vlart_port_t vlart_stage_output(const vlart_bundle_t *bundle, uint32_t stage, uint32_t index);
-vlart_constant_t vlart_stage_constant(const vlart_bundle_t *bundle, uint32_t stage,
-                                      uint32_t index);
+vlart_constant_t vlart_stage_constant(const vlart_bundle_t *bundle, uint32_t stage, uint32_t index);
 
 #endif

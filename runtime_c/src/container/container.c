@@ -73,8 +73,8 @@ static vlart_status_t check_section(const vlart_section_record_t *section, uint3
   }
   uint32_t known = known_stride(section->id);
   bool raw = known == 1 || known == 4;
-  if (known != 0 && (raw ? section->stride != known
-                         : section->stride < known || section->stride % 8 != 0)) {
+  if (known != 0 &&
+      (raw ? section->stride != known : section->stride < known || section->stride % 8 != 0)) {
     return vlart_corrupt(diag, name, "section", index, "its stride is %u, this reader knows %u",
                          section->stride, known);
   }
@@ -89,9 +89,8 @@ vlart_status_t vlart_container_open(const uint8_t *data, size_t bytes, const cha
     return status;
   }
   const vlart_header_record_t *header = (const void *)data;
-  *out_container = (vlart_container_t){.name = name,
-                                       .version_major = header->version_major,
-                                       .version_minor = header->version_minor};
+  *out_container = (vlart_container_t){
+      .name = name, .version_major = header->version_major, .version_minor = header->version_minor};
   const vlart_section_record_t *sections = (const void *)(data + sizeof *header);
   size_t tables_end = sizeof *header + header->section_count * sizeof *sections;
   for (uint32_t i = 0; i < header->section_count; i++) {

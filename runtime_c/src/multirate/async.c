@@ -44,7 +44,8 @@ static void complete(vlart_async_t *async, vlart_observation_t *o) {
   const vlart_observation_t *before = &async->observations[async->asking.latest];
   for (uint32_t i = 0; i < async->plan->source_count; i++) {
     if (o->versions[i] != async->asking.versions[i]) {
-      uint64_t bytes = vlart_plan_value(async->plan, vlart_plan_source(async->plan, i)->value)->bytes;
+      uint64_t bytes =
+          vlart_plan_value(async->plan, vlart_plan_source(async->plan, i)->value)->bytes;
       if (bytes > 0) {
         memcpy(o->data[i], before->data[i], bytes);
       }
@@ -58,7 +59,8 @@ vlart_status_t vlart_async_request(vlart_async_t *async) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
   async->trouble.struct_size = sizeof async->trouble;
-  vlart_status_t status = vlart_sensors_fresh(&async->sensors, async->asking.needed, &async->trouble);
+  vlart_status_t status =
+      vlart_sensors_fresh(&async->sensors, async->asking.needed, &async->trouble);
   if (status != VLART_STATUS_OK) { /* nothing is computed of it: the chunk goes on to its end */
     async->counts.failures++;
     async->counts.status = status;
@@ -145,12 +147,14 @@ static vlart_status_t safe_action(vlart_async_t *async, float *action, vlart_dia
     return VLART_STATUS_QUEUE_EMPTY;
   }
   async->counts.safe_actions++;
-  memcpy(action, async->options.safe == VLART_SAFE_HOLD ? async->fallback.last : async->fallback.safe,
+  memcpy(action,
+         async->options.safe == VLART_SAFE_HOLD ? async->fallback.last : async->fallback.safe,
          async->dim * sizeof *action);
   vlart_fail(diag, VLART_STATUS_SAFE_ACTION, "the declared safe action is executed", NULL);
   vlart_where(diag, "tick %llu", (unsigned long long)async->tick);
-  vlart_why(diag, async->counts.status == VLART_STATUS_OK ? "the next chunk has not come%s"
-                                                          : "the last observation gave no chunk: %s",
+  vlart_why(diag,
+            async->counts.status == VLART_STATUS_OK ? "the next chunk has not come%s"
+                                                    : "the last observation gave no chunk: %s",
             async->counts.status == VLART_STATUS_OK ? "" : async->trouble.what);
   return VLART_STATUS_SAFE_ACTION;
 }
@@ -184,7 +188,8 @@ vlart_status_t vlart_async_pop(vlart_async_t *async, float *action, size_t dim,
     if (mean) {
       vlart_ensemble_read(&async->ensemble, action);
     } else {
-      memcpy(action, async->chunk.actions + (async->tick - async->chunk.began) * dim, dim * sizeof *action);
+      memcpy(action, async->chunk.actions + (async->tick - async->chunk.began) * dim,
+             dim * sizeof *action);
     }
     memcpy(async->fallback.last, action, dim * sizeof *action);
     async->fallback.moved = true;
@@ -208,8 +213,9 @@ vlart_status_t vlart_async_time(vlart_async_t *async, uint64_t now_us) {
 vlart_status_t vlart_async_stamp(vlart_async_t *async, uint32_t source, uint32_t sequence,
                                  uint64_t time_us, vlart_diag_t *diag) {
   const char *call = "vlart_async_stamp";
-  return async == NULL ? vlart_bad_argument(diag, call, "a pointer is NULL")
-                       : vlart_sensors_stamp(&async->sensors, source, sequence, time_us, call, diag);
+  return async == NULL
+             ? vlart_bad_argument(diag, call, "a pointer is NULL")
+             : vlart_sensors_stamp(&async->sensors, source, sequence, time_us, call, diag);
 }
 
 vlart_status_t vlart_async_sensor(const vlart_async_t *async, uint32_t source,
@@ -229,9 +235,10 @@ vlart_status_t vlart_async_info(vlart_async_t *async, vlart_async_info_t *out_in
   info.remaining = left(async);
   info.busy = is_busy(async);
   /* what is being computed for a cancelled instruction need not be waited for */
-  bool awaited = info.busy && async->asking.epoch == atomic_load_explicit(&async->epoch, memory_order_relaxed);
+  bool awaited =
+      info.busy && async->asking.epoch == atomic_load_explicit(&async->epoch, memory_order_relaxed);
   info.due = !awaited && (!async->chunk.running ||
-                            over + async->options.lead_ticks >= async->plan->policy->execute_steps);
+                          over + async->options.lead_ticks >= async->plan->policy->execute_steps);
   return vlart_copy_out(out_info, &info, sizeof info);
 }
 

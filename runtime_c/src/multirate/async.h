@@ -23,7 +23,7 @@ typedef struct {
   uint64_t tick; /* of the observation: action k of the chunk is for tick + k */
   unsigned epoch;
   vlart_status_t status;
-  uint64_t ns; /* from taking the observation to the end */
+  uint64_t ns;    /* from taking the observation to the end */
   float *actions; /* [chunk_steps, action_dim] */
   vlart_diag_t diag;
 } vlart_result_t;

@@ -20,13 +20,13 @@ static vlart_status_t read_options(const vlart_session_t *session,
   if (session->selection.action_stage == VLART_NONE) {
     return vlart_bad_argument(diag, call, "this bundle has no action value");
   }
-  if (out->safe > VLART_SAFE_GIVEN || (out->safe == VLART_SAFE_GIVEN) != (out->safe_action != NULL)) {
+  if (out->safe > VLART_SAFE_GIVEN ||
+      (out->safe == VLART_SAFE_GIVEN) != (out->safe_action != NULL)) {
     return vlart_bad_argument(diag, call, "`safe` and `safe_action` do not agree");
   }
   const vlart_policy_record_t *policy = session->bundle->plan.policy;
-  if (out->safe_action != NULL &&
-      vlart_first_not_finite(out->safe_action, policy->action_dim, VLART_DTYPE_F32) <
-          policy->action_dim) {
+  if (out->safe_action != NULL && vlart_first_not_finite(out->safe_action, policy->action_dim,
+                                                         VLART_DTYPE_F32) < policy->action_dim) {
     return vlart_bad_argument(diag, call, "the safe action is not finite");
   }
   if (session->bundle->plan.histories != 0) {
@@ -50,7 +50,8 @@ static vlart_async_t *take_async(vlart_async_t *draft, const vlart_session_t *se
   draft->steps = plan->policy->chunk_steps;
   draft->dim = plan->policy->action_dim;
   size_t numbers = (size_t)draft->steps * draft->dim;
-  draft->asking.versions = vlart_arena_take(arena, plan->source_count, sizeof *draft->asking.versions);
+  draft->asking.versions =
+      vlart_arena_take(arena, plan->source_count, sizeof *draft->asking.versions);
   draft->worker.seen = vlart_arena_take(arena, plan->source_count, sizeof *draft->worker.seen);
   draft->chunk.actions = vlart_arena_take(arena, numbers, sizeof *draft->chunk.actions);
   draft->fallback.last = vlart_arena_take(arena, draft->dim, sizeof *draft->fallback.last);
@@ -74,8 +75,8 @@ static vlart_async_t *take_async(vlart_async_t *draft, const vlart_session_t *se
 }
 
 vlart_status_t vlart_async_required_bytes(const vlart_session_t *session,
-                                          const vlart_async_options_t *options,
-                                          vlart_diag_t *diag, size_t *out_bytes) {
+                                          const vlart_async_options_t *options, vlart_diag_t *diag,
+                                          size_t *out_bytes) {
   vlart_async_t draft = {0};
   vlart_arena_t arena;
   vlart_status_t status =
@@ -109,7 +110,8 @@ vlart_status_t vlart_async_init(vlart_session_t *session, const vlart_async_opti
   if (arena.full) {
     vlart_arena_measure(&arena);
     take_async(&draft, session, &arena);
-    return vlart_arena_too_small(diag, "vlart_async_init", vlart_arena_required(&arena), arena_bytes);
+    return vlart_arena_too_small(diag, "vlart_async_init", vlart_arena_required(&arena),
+                                 arena_bytes);
   }
   memcpy(async, &draft, sizeof draft);
   vlart_handover_init(&async->observing);

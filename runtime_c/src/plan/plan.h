@@ -35,16 +35,16 @@ typedef struct {
   uint32_t delay_count;
   uint32_t observing_stages; /* index behind the last stage that must run for every observation */
   uint64_t histories;        /* bit i: source i has a history */
-  vlart_writer_t *writers; /* [value_count] */
-  uint32_t *names;         /* [value_count] value indices in the order of their names */
-  uint64_t *depends;       /* [stage_count] bit i: source i */
-  uint32_t *delay_roots;   /* [delay_count] value at the beginning of the chain */
-  uint8_t *looks_back;     /* [stage_count] 1: depends on an earlier observation */
-  uint8_t *observes;       /* [stage_count] 1: what it computes is delayed */
-  uint8_t *lanes;          /* [stage_count] the lane that runs it; lane_count: the control loop */
+  vlart_writer_t *writers;   /* [value_count] */
+  uint32_t *names;           /* [value_count] value indices in the order of their names */
+  uint64_t *depends;         /* [stage_count] bit i: source i */
+  uint32_t *delay_roots;     /* [delay_count] value at the beginning of the chain */
+  uint8_t *looks_back;       /* [stage_count] 1: depends on an earlier observation */
+  uint8_t *observes;         /* [stage_count] 1: what it computes is delayed */
+  uint8_t *lanes;            /* [stage_count] the lane that runs it; lane_count: the control loop */
   uint32_t lane_count;
   uint64_t lane_sources[VLART_MAX_LANES]; /* bit i: source i is the lane's */
-  uint32_t *serves;        /* [stage_count] bit i: backbone i */
+  uint32_t *serves;                       /* [stage_count] bit i: backbone i */
   uint32_t backbone_count;
   /* The next two serve the checks and are idle afterwards. */
   uint32_t *order;       /* [largest record count] */
@@ -65,7 +65,7 @@ vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag);
 uint64_t vlart_plan_observations(const vlart_plan_t *plan);
 
 /* Record accessors; indices are not checked. */
-#define VLART_ACCESSOR(record, SECTION)                                                       \
+#define VLART_ACCESSOR(record, SECTION)                                                        \
   static inline const vlart_##record##_record_t *vlart_plan_##record(const vlart_plan_t *plan, \
                                                                      uint32_t index) {         \
     return vlart_record(&plan->file.tables[VLART_SECTION_##SECTION], index);                   \

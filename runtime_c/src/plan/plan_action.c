@@ -131,8 +131,8 @@ static vlart_status_t check_decode(action_t *a) {
       break;
     case VLART_DECODE_KIND_BASIS:
       fault = table_fault(a, VLART_DTYPE_F32, a->plan->policy->chunk_steps);
-      if (fault == NULL && vlart_plan_weight(a->plan, a->step->table)->dims[1] !=
-                               a->plan->policy->chunk_steps) {
+      if (fault == NULL &&
+          vlart_plan_weight(a->plan, a->step->table)->dims[1] != a->plan->policy->chunk_steps) {
         fault = "its table has another shape";
       }
       break;
@@ -258,9 +258,8 @@ vlart_status_t vlart_plan_check_action(vlart_plan_t *plan, vlart_diag_t *diag) {
   if (policy->action_value == VLART_NONE) {
     return VLART_STATUS_OK;
   }
-  if (decodes + consumptions > 0 &&
-      (policy->chunk_steps > VLART_MAX_CHUNK ||
-       policy->action_dim > VLART_MAX_CHUNK / policy->chunk_steps)) {
+  if (decodes + consumptions > 0 && (policy->chunk_steps > VLART_MAX_CHUNK ||
+                                     policy->action_dim > VLART_MAX_CHUNK / policy->chunk_steps)) {
     vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "an action chunk is too large", NULL);
     vlart_where(diag, "plan.bin, policy[0]");
     vlart_why(diag, "it has %u actions of %u numbers, this reader takes %u numbers",

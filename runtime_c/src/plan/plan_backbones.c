@@ -5,7 +5,8 @@
 #include "plan/plan_check.h"
 
 static bool is_alike(const vlart_value_record_t *a, const vlart_value_record_t *b) {
-  return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
+  return a->dtype == b->dtype && a->rank == b->rank &&
+         memcmp(a->dims, b->dims, sizeof a->dims) == 0;
 }
 
 static const char *chunk_fault(const vlart_plan_t *plan, uint32_t index) {
@@ -27,8 +28,9 @@ static const char *chunk_fault(const vlart_plan_t *plan, uint32_t index) {
       return "its name or its value is another one's";
     }
   }
-  return index > 0 || chunk->value == plan->policy->action_value ? NULL
-                                                                 : "the first is not the action value";
+  return index > 0 || chunk->value == plan->policy->action_value
+             ? NULL
+             : "the first is not the action value";
 }
 
 static void serve(const vlart_plan_t *plan, uint32_t value, uint32_t backbones) {

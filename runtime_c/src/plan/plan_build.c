@@ -53,10 +53,9 @@ vlart_status_t vlart_plan_check_builds(const vlart_plan_t *plan, vlart_diag_t *d
                            build->flags, build->level);
     }
     if (build->engine_bytes_min > build->engine_bytes_max) {
-      return vlart_corrupt(diag, "plan.bin", "builds", i,
-                           "an engine of at least %llu and at most %llu bytes",
-                           (unsigned long long)build->engine_bytes_min,
-                           (unsigned long long)build->engine_bytes_max);
+      return vlart_corrupt(
+          diag, "plan.bin", "builds", i, "an engine of at least %llu and at most %llu bytes",
+          (unsigned long long)build->engine_bytes_min, (unsigned long long)build->engine_bytes_max);
     }
   }
   return check_board(plan, diag);

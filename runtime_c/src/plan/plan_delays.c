@@ -43,8 +43,8 @@ vlart_status_t vlart_plan_check_delays(vlart_plan_t *plan, vlart_diag_t *diag) {
                            delay->output);
     }
     vlart_writer_t input = plan->writers[delay->input];
-    plan->delay_roots[i] = input.origin == VLART_ORIGIN_DELAY ? plan->delay_roots[input.index]
-                                                              : delay->input;
+    plan->delay_roots[i] =
+        input.origin == VLART_ORIGIN_DELAY ? plan->delay_roots[input.index] : delay->input;
     plan->writers[delay->output] = (vlart_writer_t){VLART_ORIGIN_DELAY, i};
   }
   return status;

@@ -64,9 +64,8 @@ static vlart_status_t check_engine(const flow_t *flow) {
     return VLART_STATUS_UNSUPPORTED;
   }
   bool optional = stage->artefact == VLART_NONE && stage->backend != VLART_BACKEND_ONNXRUNTIME;
-  if (!optional &&
-      (stage->artefact >= flow->plan->file_count ||
-       vlart_plan_file(flow->plan, stage->artefact)->kind != VLART_FILE_KIND_STAGE)) {
+  if (!optional && (stage->artefact >= flow->plan->file_count ||
+                    vlart_plan_file(flow->plan, stage->artefact)->kind != VLART_FILE_KIND_STAGE)) {
     return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index,
                          "artefact %u is not a stage file", stage->artefact);
   }
@@ -224,12 +223,12 @@ static vlart_status_t check_carries(const flow_t *flow) {
   uint32_t inputs = 0;
   uint32_t outputs = 0;
   for (uint32_t i = 0; i < stage->input_count; i++) {
-    inputs += vlart_plan_binding(flow->plan, stage->input_begin + i)->mode ==
-              VLART_BINDING_MODE_CARRY;
+    inputs +=
+        vlart_plan_binding(flow->plan, stage->input_begin + i)->mode == VLART_BINDING_MODE_CARRY;
   }
   for (uint32_t i = 0; i < stage->output_count; i++) {
-    outputs += vlart_plan_binding(flow->plan, stage->output_begin + i)->mode ==
-               VLART_BINDING_MODE_CARRY;
+    outputs +=
+        vlart_plan_binding(flow->plan, stage->output_begin + i)->mode == VLART_BINDING_MODE_CARRY;
   }
   if (inputs != stage->carry_count || outputs != stage->carry_count) {
     return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index,

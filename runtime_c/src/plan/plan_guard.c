@@ -51,8 +51,8 @@ vlart_status_t vlart_plan_check_guards(const vlart_plan_t *plan, vlart_diag_t *d
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_GUARDS); i++) {
     const vlart_guard_record_t *guard = vlart_plan_guard(plan, i);
     if (guard->source < next || guard->source >= plan->source_count) {
-      return vlart_corrupt(diag, "plan.bin", "guards", i,
-                           "source %u does not exist or comes twice", guard->source);
+      return vlart_corrupt(diag, "plan.bin", "guards", i, "source %u does not exist or comes twice",
+                           guard->source);
     }
     next = guard->source + 1;
     if (guard->outside > VLART_GUARD_RULE_REFUSE || guard->not_finite > 1) {

@@ -9,11 +9,13 @@
 #include "plan/plan_check.h"
 
 const vlart_stored_record_t *vlart_instruction_value(const vlart_plan_t *plan,
-                                              const vlart_instruction_record_t *row, uint32_t i) {
+                                                     const vlart_instruction_record_t *row,
+                                                     uint32_t i) {
   return vlart_plan_stored(plan, row->stored_begin + i);
 }
 
-uint64_t vlart_instruction_sources(const vlart_plan_t *plan, const vlart_instruction_record_t *row) {
+uint64_t vlart_instruction_sources(const vlart_plan_t *plan,
+                                   const vlart_instruction_record_t *row) {
   uint64_t own = 0;
   for (uint32_t i = 0; i < row->stored_count; i++) {
     vlart_writer_t writer = plan->writers[vlart_instruction_value(plan, row, i)->value];
@@ -69,7 +71,8 @@ static const char *instruction_fault(const vlart_plan_t *plan, uint32_t index) {
     return fault;
   }
   uint64_t own = vlart_instruction_sources(plan, row);
-  if (row->source >= plan->source_count || (own >> row->source & 1) == 0 || (own & plan->histories) != 0) {
+  if (row->source >= plan->source_count || (own >> row->source & 1) == 0 ||
+      (own & plan->histories) != 0) {
     return "its source is not stored, or has a history";
   }
   for (uint32_t i = 0; i < plan->stage_count; i++) {
@@ -78,7 +81,8 @@ static const char *instruction_fault(const vlart_plan_t *plan, uint32_t index) {
       uint32_t value = vlart_plan_binding(plan, stage->output_begin + k)->value;
       bool has = vlart_instruction_weight(plan, index, value) != VLART_NONE;
       if (has != vlart_instruction_covers(plan, i, own)) {
-        return has ? "a stage depends on more than what is stored" : "an output of a stage is missing";
+        return has ? "a stage depends on more than what is stored"
+                   : "an output of a stage is missing";
       }
     }
     if (stage->backend == VLART_BACKEND_LIBRARY && !vlart_instruction_covers(plan, i, own)) {
@@ -139,7 +143,8 @@ uint32_t vlart_instruction_find(const vlart_plan_t *plan, uint32_t source, const
   return VLART_NONE;
 }
 
-void vlart_instruction_names(const vlart_plan_t *plan, uint32_t source, char *out, size_t capacity) {
+void vlart_instruction_names(const vlart_plan_t *plan, uint32_t source, char *out,
+                             size_t capacity) {
   size_t used = 0;
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_INSTRUCTIONS); i++) {
     const vlart_instruction_record_t *row = vlart_plan_instruction(plan, i);

@@ -22,7 +22,8 @@ static const char *lane_fault(const vlart_plan_t *plan, const vlart_lane_record_
   *out_sources = 0;
   for (uint32_t i = 0; i < lane->index_count; i++) {
     uint32_t source = vlart_plan_index(plan, lane->index_begin + i);
-    if (source >= plan->source_count || ((*taken | *out_sources | plan->histories) >> source & 1) != 0) {
+    if (source >= plan->source_count ||
+        ((*taken | *out_sources | plan->histories) >> source & 1) != 0) {
       return "a source does not exist, is another lane's, or has a history";
     }
     *out_sources |= 1ull << source;
@@ -66,8 +67,9 @@ vlart_status_t vlart_plan_check_lanes(vlart_plan_t *plan, vlart_diag_t *diag) {
   }
   for (uint32_t i = 0; count > 0 && i <= count; i++) {
     if ((running >> i & 1) == 0) {
-      return vlart_corrupt(diag, "plan.bin", "lanes", i < count ? i : 0,
-                           i < count ? "no stage is its own" : "nothing is left for the control loop");
+      return vlart_corrupt(
+          diag, "plan.bin", "lanes", i < count ? i : 0,
+          i < count ? "no stage is its own" : "nothing is left for the control loop");
     }
   }
   uint32_t action = plan->policy->action_value;

@@ -136,8 +136,7 @@ static vlart_status_t check_weights(const vlart_plan_t *plan, vlart_diag_t *diag
   vlart_status_t status = check_names(plan, VLART_SECTION_WEIGHTS, "weights", plan->order, diag);
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < plan->weight_count; i++) {
     const vlart_weight_record_t *weight = vlart_plan_weight(plan, i);
-    const char *fault =
-        vlart_shape_fault(weight->dtype, weight->rank, weight->dims, weight->bytes);
+    const char *fault = vlart_shape_fault(weight->dtype, weight->rank, weight->dims, weight->bytes);
     if (fault != NULL) {
       return vlart_corrupt(diag, "plan.bin", "weights", i, "%s", fault);
     }

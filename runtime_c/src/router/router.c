@@ -51,13 +51,13 @@ static vlart_status_t open_table(const char *path, vlart_diag_t *diag, int *out_
 
 static vlart_status_t read_options(const vlart_router_options_t *given, const char *call,
                                    vlart_diag_t *diag, vlart_router_options_t *out_options) {
-  vlart_status_t status = vlart_copy_in(out_options, sizeof *out_options, sizeof *out_options,
-                                        given, call, diag);
+  vlart_status_t status =
+      vlart_copy_in(out_options, sizeof *out_options, sizeof *out_options, given, call, diag);
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  out_options->log_capacity = out_options->log_capacity == 0 ? DEFAULT_LOG
-                                                             : out_options->log_capacity;
+  out_options->log_capacity =
+      out_options->log_capacity == 0 ? DEFAULT_LOG : out_options->log_capacity;
   if (out_options->log_capacity > MOST_LOG) {
     return vlart_bad_argument(diag, call, "log_capacity is above 65536");
   }
@@ -92,8 +92,7 @@ static vlart_router_t *take_router(const vlart_router_options_t *options, size_t
   return router;
 }
 
-vlart_status_t vlart_router_required_bytes(const char *table,
-                                           const vlart_router_options_t *options,
+vlart_status_t vlart_router_required_bytes(const char *table, const vlart_router_options_t *options,
                                            vlart_diag_t *diag, size_t *out_bytes) {
   const char *call = "vlart_router_required_bytes";
   if (table == NULL || out_bytes == NULL) {
@@ -247,8 +246,8 @@ static void append_log(vlart_router_t *router, const vlart_decision_t *decision)
   router->log[slot] = *decision;
 }
 
-vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text,
-                                   const float *embedding, uint32_t dim, vlart_diag_t *diag,
+vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text, const float *embedding,
+                                   uint32_t dim, vlart_diag_t *diag,
                                    vlart_decision_t *out_decision) {
   if (router == NULL || text == NULL || out_decision == NULL) {
     return vlart_bad_argument(diag, "vlart_router_decide", "a pointer is NULL");
@@ -256,9 +255,8 @@ vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text,
   if (out_decision->struct_size < sizeof *out_decision) {
     return vlart_bad_argument(diag, "vlart_router_decide", "struct_size is too small or not set");
   }
-  vlart_decision_t decision = {.struct_size = sizeof decision,
-                               .delta = router->rule->delta,
-                               .tau = router->rule->tau};
+  vlart_decision_t decision = {
+      .struct_size = sizeof decision, .delta = router->rule->delta, .tau = router->rule->tau};
   vlart_status_t status = check_embedding(router, embedding, dim, diag);
   if (status == VLART_STATUS_OK) {
     status = locate(router, text, embedding, &decision, diag);
@@ -313,8 +311,8 @@ vlart_status_t vlart_router_drain(vlart_router_t *router, vlart_decision_t *out_
   if (router->log_count == 0) {
     return VLART_STATUS_NOT_FOUND;
   }
-  vlart_status_t status = vlart_copy_out(out_decision, &router->log[router->log_begin],
-                                         sizeof *out_decision);
+  vlart_status_t status =
+      vlart_copy_out(out_decision, &router->log[router->log_begin], sizeof *out_decision);
   if (status == VLART_STATUS_OK) {
     router->log_begin = (router->log_begin + 1) % router->log_capacity;
     router->log_count--;

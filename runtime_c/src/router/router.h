@@ -20,10 +20,10 @@ struct vlart_router {
   uint32_t backbone_count;
   uint32_t route_count;
   uint32_t first_cluster; /* route of the others of cluster 0; the last one is of no cluster */
-  double *words;           /* [text_dim] */
-  double *vector;          /* [embedding_dim] */
-  vlart_outcomes_t *seen;  /* [route_count * backbone_count] since the table was fitted */
-  uint8_t *file;           /* room for a state file */
+  double *words;          /* [text_dim] */
+  double *vector;         /* [embedding_dim] */
+  vlart_outcomes_t *seen; /* [route_count * backbone_count] since the table was fitted */
+  uint8_t *file;          /* room for a state file */
   char path[VLART_MAX_STATE_PATH + 1]; /* empty: nothing is kept */
   uint64_t generation;
   uint32_t slot; /* where `generation` lies */

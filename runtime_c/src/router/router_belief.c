@@ -11,8 +11,7 @@
 static vlart_outcomes_t evidence(const vlart_router_t *router, uint32_t route, uint32_t backbone) {
   const vlart_evidence_record_t *fitted = vlart_router_evidence(router, route, backbone);
   const vlart_outcomes_t *seen = &router->seen[route * router->backbone_count + backbone];
-  return (vlart_outcomes_t){fitted->successes + seen->successes,
-                            fitted->failures + seen->failures};
+  return (vlart_outcomes_t){fitted->successes + seen->successes, fitted->failures + seen->failures};
 }
 
 static double at_least(double x, double least) { return x > least ? x : least; }
@@ -64,8 +63,7 @@ void vlart_router_believe(const vlart_router_t *router, vlart_decision_t *decisi
   decision->backbone_count = router->backbone_count;
   decision->level = VLART_LEVEL_TASK;
   for (uint32_t k = 0; k <= last; k++) {
-    uint32_t level =
-        posterior(router, decision->route, k, &decision->alpha[k], &decision->beta[k]);
+    uint32_t level = posterior(router, decision->route, k, &decision->alpha[k], &decision->beta[k]);
     decision->level = level > decision->level ? level : decision->level;
   }
   for (uint32_t k = 0; k <= last; k++) {

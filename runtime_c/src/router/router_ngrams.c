@@ -33,7 +33,7 @@ void vlart_router_count_ngrams(vlart_router_t *router, const char *normalised) {
   size_t length = strlen(normalised);
   memset(router->words, 0, rule->text_dim * sizeof *router->words);
   for (size_t begin = 0; begin < length + 2; begin++) { /* of " text " */
-    uint32_t digest = 2166136261u; /* FNV-1a */
+    uint32_t digest = 2166136261u;                      /* FNV-1a */
     for (size_t i = begin; i < begin + LONGEST && i < length + 2; i++) {
       char c = i == 0 || i == length + 1 ? ' ' : normalised[i - 1];
       digest = (digest ^ (unsigned char)c) * 16777619u;

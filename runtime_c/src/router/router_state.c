@@ -122,8 +122,7 @@ static vlart_state_kind_t read_slot(vlart_router_t *router, uint32_t slot,
     return VLART_STATE_UNREADABLE;
   }
   uint64_t generation;
-  vlart_state_kind_t kind =
-      vlart_router_read_state(router, router->file, (size_t)got, &generation);
+  vlart_state_kind_t kind = vlart_router_read_state(router, router->file, (size_t)got, &generation);
   if (kind == VLART_STATE_GOOD && (size_t)info.st_size != bytes) {
     kind = VLART_STATE_DAMAGED;
   }
@@ -143,9 +142,10 @@ static vlart_status_t refuse(const vlart_router_t *router, vlart_diag_t *diag,
              : foreign  ? "give each table a state of its own, or remove this one"
                         : "remove both files: what was learnt since the fit is lost");
   vlart_where(diag, "%s.0 and .1", router->path);
-  vlart_why(diag, "%s", unreadable ? "a file is there and cannot be read"
-                        : foreign  ? "it belongs to another routing table or version"
-                                   : "no generation is whole");
+  vlart_why(diag, "%s",
+            unreadable ? "a file is there and cannot be read"
+            : foreign  ? "it belongs to another routing table or version"
+                       : "no generation is whole");
   return status;
 }
 
@@ -155,14 +155,15 @@ vlart_status_t vlart_router_load(vlart_router_t *router, vlart_diag_t *diag) {
   for (uint32_t slot = 0; slot < 2; slot++) {
     kinds[slot] = read_slot(router, slot, &generations[slot]);
   }
-  if (kinds[0] == VLART_STATE_UNREADABLE || kinds[1] == VLART_STATE_UNREADABLE || kinds[0] == VLART_STATE_FOREIGN ||
-      kinds[1] == VLART_STATE_FOREIGN) {
+  if (kinds[0] == VLART_STATE_UNREADABLE || kinds[1] == VLART_STATE_UNREADABLE ||
+      kinds[0] == VLART_STATE_FOREIGN || kinds[1] == VLART_STATE_FOREIGN) {
     return refuse(router, diag, kinds);
   }
   if (kinds[0] != VLART_STATE_GOOD && kinds[1] != VLART_STATE_GOOD) {
     router->slot = 1; /* the first generation goes to slot 0 */
-    return kinds[0] == VLART_STATE_MISSING && kinds[1] == VLART_STATE_MISSING ? VLART_STATUS_OK
-                                                      : refuse(router, diag, kinds);
+    return kinds[0] == VLART_STATE_MISSING && kinds[1] == VLART_STATE_MISSING
+               ? VLART_STATUS_OK
+               : refuse(router, diag, kinds);
   }
   router->slot = generations[1] > generations[0] ? 1 : 0;
   router->recovered = kinds[1 - router->slot] == VLART_STATE_DAMAGED;

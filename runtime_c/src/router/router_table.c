@@ -41,16 +41,15 @@ static const char *rule_fault(const vlart_router_t *router) {
       !within(r->nearest_text, -1.0, 1.0) || !within(r->nearest_embedding, -1.0, 1.0)) {
     return "a threshold is out of range";
   }
-  const char *fault =
-      floats_fault(router, r->text_weight_begin, r->text_weight_count, r->text_dim);
+  const char *fault = floats_fault(router, r->text_weight_begin, r->text_weight_count, r->text_dim);
   if (fault == NULL) {
     fault = floats_fault(router, r->text_centroid_begin, r->text_centroid_count,
                          (uint64_t)r->cluster_count * r->text_dim);
   }
-  return fault != NULL ? fault
-                       : floats_fault(router, r->embedding_centroid_begin,
-                                      r->embedding_centroid_count,
-                                      (uint64_t)r->cluster_count * r->embedding_dim);
+  return fault != NULL
+             ? fault
+             : floats_fault(router, r->embedding_centroid_begin, r->embedding_centroid_count,
+                            (uint64_t)r->cluster_count * r->embedding_dim);
 }
 
 static const char *backbone_fault(const vlart_router_t *router, uint32_t index) {
@@ -124,8 +123,7 @@ static const char *route_fault(const vlart_router_t *router, uint32_t index) {
 vlart_status_t vlart_router_read_table(vlart_router_t *router, const uint8_t *data, size_t bytes,
                                        const char *name, vlart_diag_t *diag) {
   vlart_container_t *table = &router->table;
-  vlart_status_t status =
-      vlart_container_open(data, bytes, VLART_ROUTING_MAGIC, name, diag, table);
+  vlart_status_t status = vlart_container_open(data, bytes, VLART_ROUTING_MAGIC, name, diag, table);
   if (status != VLART_STATUS_OK) {
     return status;
   }
@@ -147,9 +145,10 @@ vlart_status_t vlart_router_read_table(vlart_router_t *router, const uint8_t *da
   if (router->backbone_count < 2 || clusters == 0 || router->rule->text_dim == 0 ||
       router->route_count < clusters + 1 ||
       table->tables[VLART_SECTION_EVIDENCE].count != router->route_count * router->backbone_count) {
-    return vlart_corrupt(diag, name, "router", 0, "%u backbones, %u routes and %u clusters do not "
-                         "make a table with their evidence", router->backbone_count,
-                         router->route_count, clusters);
+    return vlart_corrupt(diag, name, "router", 0,
+                         "%u backbones, %u routes and %u clusters do not "
+                         "make a table with their evidence",
+                         router->backbone_count, router->route_count, clusters);
   }
   router->first_cluster = router->route_count - clusters - 1;
   const char *fault = rule_fault(router);

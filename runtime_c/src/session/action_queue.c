@@ -21,8 +21,8 @@ static vlart_status_t reject(vlart_session_t *session, vlart_status_t status, si
   if (status == VLART_STATUS_ACTION_NOT_FINITE) {
     vlart_why(diag, "it is %g", (double)chunk[element]);
   } else {
-    vlart_why(diag, "it is %g, the bounds are %g and %g", (double)chunk[element], session->bounds.low[d],
-              session->bounds.high[d]);
+    vlart_why(diag, "it is %g, the bounds are %g and %g", (double)chunk[element],
+              session->bounds.low[d], session->bounds.high[d]);
   }
   return status;
 }
@@ -122,8 +122,9 @@ static vlart_status_t nothing_to_pop(const vlart_session_t *session, size_t dim,
   }
   vlart_fail(diag, VLART_STATUS_QUEUE_EMPTY, "there is no action to execute", NULL);
   vlart_where(diag, "%s", call);
-  vlart_why(diag, session->queue.chunks == 0 ? "no good chunk was computed yet%s"
-                                             : "all actions to be executed were handed out%s",
+  vlart_why(diag,
+            session->queue.chunks == 0 ? "no good chunk was computed yet%s"
+                                       : "all actions to be executed were handed out%s",
             "");
   return VLART_STATUS_QUEUE_EMPTY;
 }

@@ -4,8 +4,7 @@
 #include "session/session.h"
 
 static const vlart_carry_record_t *find_carry(const vlart_plan_t *plan,
-                                              const vlart_stage_record_t *stage,
-                                              uint32_t binding) {
+                                              const vlart_stage_record_t *stage, uint32_t binding) {
   for (uint32_t i = 0; i < stage->carry_count; i++) {
     const vlart_carry_record_t *carry = vlart_plan_carry(plan, stage->carry_begin + i);
     if (carry->input == binding || carry->output == binding) {

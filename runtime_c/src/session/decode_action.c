@@ -13,14 +13,14 @@ typedef struct {
   vlart_diag_t *diag;
   const vlart_plan_t *plan;
   const vlart_decode_record_t *step;
-  size_t steps; /* H */
-  size_t dim;   /* D */
+  size_t steps;    /* H */
+  size_t dim;      /* D */
   double *numbers; /* [H, D] what the steps hand on */
 } decode_t;
 
 /* A token sequence that becomes a chunk symbol by symbol. */
 typedef struct {
-  size_t count;   /* symbols so far; numbers has room for `most` */
+  size_t count; /* symbols so far; numbers has room for `most` */
   size_t most;
   uint32_t code;  /* UTF-8: bits of the code point so far */
   uint32_t least; /* UTF-8: smallest code point that may be written with so many bytes */
@@ -94,8 +94,8 @@ static bool take_byte(sequence_t *s, uint32_t byte) {
     s->code = s->code << 6 | (byte & 0x3Fu);
     s->more--;
     return byte >= 0x80 && byte < 0xC0 &&
-           (s->more > 0 || (s->code >= s->least && s->code <= 0x10FFFF &&
-                            (s->code < 0xD800 || s->code > 0xDFFF)));
+           (s->more > 0 ||
+            (s->code >= s->least && s->code <= 0x10FFFF && (s->code < 0xD800 || s->code > 0xDFFF)));
   }
   s->more = byte < 0x80 ? 0 : byte < 0xE0 ? 1 : byte < 0xF0 ? 2 : 3;
   s->least = s->more == 0 ? 0 : s->more == 1 ? 0x80 : s->more == 2 ? 0x800 : 0x10000;

@@ -7,9 +7,9 @@
 
 /* Room for the decode steps; nothing where the plan has none. */
 typedef struct {
-  double *numbers; /* [chunk_steps, action_dim] what the steps hand on */
-  double *column;  /* [chunk_steps] */
-  float *chunk;    /* [chunk_steps, action_dim] the actions */
+  double *numbers;  /* [chunk_steps, action_dim] what the steps hand on */
+  double *column;   /* [chunk_steps] */
+  float *chunk;     /* [chunk_steps, action_dim] the actions */
   uint64_t sources; /* bit i: a step reads source i */
   uint64_t seen;    /* vlart_decode_version when the chunk was decoded */
 } vlart_decode_t;

@@ -38,7 +38,7 @@ vlart_status_t vlart_graph_capture(vlart_session_t *session, vlart_diag_t *diag)
     return refuse("the bundle has several backbones, of which a tick runs one", diag);
   }
   uint32_t last = session->selection.action_stage != VLART_NONE ? session->selection.action_stage
-                                                      : plan->stage_count - 1;
+                                                                : plan->stage_count - 1;
   if (plan->stage_count == 0 || session->stages[last].backend->record == NULL) {
     return refuse("the last stage's engine cannot record launches", diag);
   }

@@ -28,7 +28,8 @@ vlart_status_t vlart_instruction_apply(vlart_session_t *session, uint32_t instru
   }
   uint64_t own = vlart_instruction_sources(plan, row);
   for (uint32_t i = 0; i < plan->stage_count; i++) {
-    if (!vlart_instruction_covers(plan, i, own) || i == session->selection.action_stage || vlart_stage_is_current(session, i)) {
+    if (!vlart_instruction_covers(plan, i, own) || i == session->selection.action_stage ||
+        vlart_stage_is_current(session, i)) {
       continue;
     }
     for (uint32_t k = 0; k < row->stored_count; k++) {
@@ -36,7 +37,8 @@ vlart_status_t vlart_instruction_apply(vlart_session_t *session, uint32_t instru
       vlart_writer_t writer = plan->writers[stored->value];
       size_t bytes = vlart_plan_value(plan, stored->value)->bytes;
       if (writer.origin == VLART_ORIGIN_STAGE && writer.index == i && bytes > 0) {
-        memcpy(session->values.at[stored->value], vlart_bundle_weight(session->bundle, stored->weight), bytes);
+        memcpy(session->values.at[stored->value],
+               vlart_bundle_weight(session->bundle, stored->weight), bytes);
       }
     }
     vlart_stage_made_current(session, i);

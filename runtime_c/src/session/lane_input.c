@@ -18,7 +18,8 @@ vlart_status_t vlart_lane_check_source(const vlart_session_t *session, uint32_t 
   while (lane < plan->lane_count && (plan->lane_sources[lane] >> source & 1) == 0) {
     lane++;
   }
-  uint32_t own = session->lanes.option == VLART_LANE_CONTROL ? plan->lane_count : session->lanes.option - 1;
+  uint32_t own =
+      session->lanes.option == VLART_LANE_CONTROL ? plan->lane_count : session->lanes.option - 1;
   if (session->lanes.option == 0 || lane == own) {
     return VLART_STATUS_OK;
   }
@@ -26,7 +27,8 @@ vlart_status_t vlart_lane_check_source(const vlart_session_t *session, uint32_t 
              "write it in that session");
   vlart_where(diag, "source %u \"%s\"", source,
               vlart_plan_value_name(plan, vlart_plan_source(plan, source)->value));
-  vlart_why(diag, "it is of %s, this session is of %s", vlart_plan_lane_name(plan, lane), vlart_plan_lane_name(plan, own));
+  vlart_why(diag, "it is of %s, this session is of %s", vlart_plan_lane_name(plan, lane),
+            vlart_plan_lane_name(plan, own));
   return VLART_STATUS_BAD_ARGUMENT;
 }
 
@@ -111,7 +113,8 @@ vlart_status_t vlart_lanes_take(vlart_session_t *session, vlart_diag_t *diag) {
 
 vlart_status_t vlart_session_followed(const vlart_session_t *session, uint32_t lane,
                                       vlart_lane_info_t *out_info) {
-  if (session == NULL || lane >= session->bundle->plan.lane_count || session->lanes.follows[lane] == NULL) {
+  if (session == NULL || lane >= session->bundle->plan.lane_count ||
+      session->lanes.follows[lane] == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
   const vlart_follower_t *follower = session->lanes.follows[lane];

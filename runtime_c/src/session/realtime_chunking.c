@@ -16,7 +16,8 @@ void vlart_realtime_take(vlart_session_t *draft, vlart_arena_t *arena) {
   r->fills = r->on && plan->consumption->previous != VLART_NONE;
   size_t bytes = r->fills ? (size_t)vlart_plan_value(plan, plan->consumption->chunk)->bytes : 0;
   r->chunk = vlart_arena_take(arena, bytes, 1);
-  r->scratch = vlart_arena_take(arena, r->fills ? plan->policy->chunk_steps : 0, sizeof *r->scratch);
+  r->scratch =
+      vlart_arena_take(arena, r->fills ? plan->policy->chunk_steps : 0, sizeof *r->scratch);
 }
 
 void vlart_realtime_init(vlart_session_t *session) {

@@ -17,7 +17,7 @@ static size_t no_engine(const vlart_bundle_t *bundle, uint32_t stage) {
 }
 
 static vlart_status_t remote_open(void *context, const vlart_session_options_t *options,
-                                    vlart_diag_t *diag) {
+                                  vlart_diag_t *diag) {
   (void)context;
   (void)options;
   (void)diag;
@@ -25,7 +25,7 @@ static vlart_status_t remote_open(void *context, const vlart_session_options_t *
 }
 
 static vlart_status_t remote_load(void *context, void *engine, const vlart_bundle_t *bundle,
-                                    uint32_t stage, vlart_diag_t *diag) {
+                                  uint32_t stage, vlart_diag_t *diag) {
   (void)context;
   (void)engine;
   (void)bundle;
@@ -35,7 +35,7 @@ static vlart_status_t remote_load(void *context, void *engine, const vlart_bundl
 }
 
 static vlart_status_t remote_prepare(void *engine, uint32_t iteration, void *const *inputs,
-                                       void *const *outputs, vlart_diag_t *diag) {
+                                     void *const *outputs, vlart_diag_t *diag) {
   (void)engine;
   (void)iteration;
   (void)inputs;

@@ -19,12 +19,12 @@ typedef struct {
 
 typedef struct {
   const vlart_plan_t *plan;
-  vlart_sensor_t *of;   /* [source_count] */
+  vlart_sensor_t *of; /* [source_count] */
   vlart_sensor_options_t options;
-  uint64_t limited;     /* bit i: the age of source i is limited */
-  uint64_t now_us;      /* of the caller's clock */
-  bool told;            /* the caller says what time it is */
-  bool trusting;        /* everything was checked by another: an asynchronous session's */
+  uint64_t limited; /* bit i: the age of source i is limited */
+  uint64_t now_us;  /* of the caller's clock */
+  bool told;        /* the caller says what time it is */
+  bool trusting;    /* everything was checked by another: an asynchronous session's */
 } vlart_sensors_t;
 
 /* [init] Places or measures; then sets them up for `options`. `filled`: sources that the runtime fills. */

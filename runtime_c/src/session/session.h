@@ -22,7 +22,7 @@ typedef struct {
 } vlart_context_t;
 
 typedef struct {
-  uint32_t option; /* 0: all stages; as in the options */
+  uint32_t option;                            /* 0: all stages; as in the options */
   vlart_follower_t *follows[VLART_MAX_LANES]; /* by lane; NULL: it does not follow it */
 } vlart_session_lanes_t;
 

@@ -89,8 +89,7 @@ static void take_stages(vlart_session_t *draft, const vlart_session_options_t *o
 
 /* Places, or measures, the whole session. Returns where it lies; the content is in `draft`. */
 static vlart_session_t *take_session(vlart_session_t *draft, const vlart_bundle_t *bundle,
-                                     const vlart_session_options_t *options,
-                                     vlart_arena_t *arena) {
+                                     const vlart_session_options_t *options, vlart_arena_t *arena) {
   const vlart_plan_t *plan = &bundle->plan;
   const vlart_policy_record_t *policy = plan->policy;
   bool acts = policy->action_value != VLART_NONE;
@@ -106,7 +105,8 @@ static vlart_session_t *take_session(vlart_session_t *draft, const vlart_bundle_
   bool given = find_giver(bundle, options) != NULL;
   draft->values.memory = vlart_arena_take(arena, given ? 0 : policy->arena_bytes, 1);
   draft->values.at = vlart_arena_take(arena, plan->value_count, sizeof *draft->values.at);
-  draft->sources.versions = vlart_arena_take(arena, plan->source_count, sizeof *draft->sources.versions);
+  draft->sources.versions =
+      vlart_arena_take(arena, plan->source_count, sizeof *draft->sources.versions);
   draft->queue.actions = vlart_arena_take(arena, numbers, sizeof *draft->queue.actions);
   draft->bounds.low = vlart_arena_take(arena, dim, sizeof *draft->bounds.low);
   draft->bounds.high = vlart_arena_take(arena, dim, sizeof *draft->bounds.high);
@@ -123,9 +123,10 @@ static void place_values(vlart_session_t *session) {
   const vlart_plan_t *plan = &session->bundle->plan;
   for (uint32_t i = 0; i < plan->value_count; i++) {
     const vlart_value_record_t *value = vlart_plan_value(plan, i);
-    session->values.at[i] = value->storage == VLART_STORAGE_ARENA
-                           ? session->values.memory + value->offset
-                           : (void *)(uintptr_t)vlart_bundle_weight(session->bundle, value->weight);
+    session->values.at[i] =
+        value->storage == VLART_STORAGE_ARENA
+            ? session->values.memory + value->offset
+            : (void *)(uintptr_t)vlart_bundle_weight(session->bundle, value->weight);
   }
   session->sources.own = ~0ull;
   for (uint32_t i = 0; session->lanes.option != 0 && i < plan->lane_count; i++) {
@@ -140,7 +141,8 @@ static void place_bounds(vlart_session_t *session) {
   if (policy->action_value == VLART_NONE) {
     return;
   }
-  if (!vlart_plan_owns_stage(plan, session->lanes.option, plan->writers[policy->action_value].index)) {
+  if (!vlart_plan_owns_stage(plan, session->lanes.option,
+                             plan->writers[policy->action_value].index)) {
     return; /* a lane has no actions */
   }
   session->selection.action_value = policy->action_value;
@@ -152,7 +154,8 @@ static void place_bounds(vlart_session_t *session) {
                                          : (double)INFINITY;
     double range = high - low;
     session->bounds.low[d] = isinf(low) ? low : low - 1e-6 * (isinf(range) ? fabs(low) : range);
-    session->bounds.high[d] = isinf(high) ? high : high + 1e-6 * (isinf(range) ? fabs(high) : range);
+    session->bounds.high[d] =
+        isinf(high) ? high : high + 1e-6 * (isinf(range) ? fabs(high) : range);
   }
 }
 
@@ -186,8 +189,8 @@ static vlart_status_t build_engines(vlart_session_t *session,
   vlart_status_t status = VLART_STATUS_OK;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
     const vlart_stage_state_t *stage = &session->stages[i];
-    status = stage->backend->load(session->engines.contexts[stage->backend->id].memory, stage->engine,
-                                  session->bundle, i, diag);
+    status = stage->backend->load(session->engines.contexts[stage->backend->id].memory,
+                                  stage->engine, session->bundle, i, diag);
   }
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
     status = vlart_session_bind(session, i, diag);

@@ -8,10 +8,10 @@
 typedef struct {
   const vlart_backend_t *backend;
   void *engine;
-  uint64_t *seen; /* [dep_count] version of each source when the stage last ran */
+  uint64_t *seen;         /* [dep_count] version of each source when the stage last ran */
   uint64_t seen_advances; /* of the histories, when the stage last ran */
-  bool current;   /* the last run ended well; with `seen`, whether the stage may be skipped */
-  bool readable;  /* the outputs are those of a whole run */
+  bool current;  /* the last run ended well; with `seen`, whether the stage may be skipped */
+  bool readable; /* the outputs are those of a whole run */
   uint64_t runs;
   uint64_t iterations;
   uint64_t last_ns;

@@ -18,14 +18,14 @@ static bool is_late(const clock_limit_t *clock) {
 
 static bool is_cancelled(const vlart_session_t *session) {
   return session->cancel.epoch != NULL &&
-         atomic_load_explicit(session->cancel.epoch, memory_order_acquire) != session->cancel.allowed;
+         atomic_load_explicit(session->cancel.epoch, memory_order_acquire) !=
+             session->cancel.allowed;
 }
 
 static vlart_status_t cancelled(const vlart_session_t *session, uint32_t stage,
                                 vlart_diag_t *diag) {
   vlart_fail(diag, VLART_STATUS_CANCELLED, "the step was cancelled", NULL);
-  vlart_where(diag, "before stage \"%s\"",
-              vlart_plan_stage_name(&session->bundle->plan, stage));
+  vlart_where(diag, "before stage \"%s\"", vlart_plan_stage_name(&session->bundle->plan, stage));
   vlart_why(diag, "another instruction came");
   return VLART_STATUS_CANCELLED;
 }
@@ -94,7 +94,7 @@ static bool is_graph_due(const vlart_session_t *session, uint32_t index) {
 }
 
 static vlart_status_t launch_graph(vlart_session_t *session, const clock_limit_t *clock,
-                                vlart_diag_t *diag) {
+                                   vlart_diag_t *diag) {
   if (is_late(clock)) {
     return missed(session, session->graph.begin, 0, clock, diag);
   }
@@ -136,7 +136,8 @@ static void begin_stages(vlart_session_t *session) {
 /* Whether the session runs a stage at all. */
 static bool is_ours(const vlart_session_t *session, uint32_t stage) {
   const vlart_plan_t *plan = &session->bundle->plan;
-  return vlart_plan_owns_stage(plan, session->lanes.option, stage) && (plan->serves[stage] & session->selection.backbones) != 0;
+  return vlart_plan_owns_stage(plan, session->lanes.option, stage) &&
+         (plan->serves[stage] & session->selection.backbones) != 0;
 }
 
 static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit_t *clock,
@@ -253,7 +254,8 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  status = vlart_sensors_fresh(&session->sensors, session->sources.needed & session->sources.own, diag);
+  status =
+      vlart_sensors_fresh(&session->sensors, session->sources.needed & session->sources.own, diag);
   if (status != VLART_STATUS_OK) {
     vlart_queue_keep(session);
     return status;

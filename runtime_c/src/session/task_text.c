@@ -54,7 +54,8 @@ vlart_status_t vlart_session_write_text(vlart_session_t *session, uint32_t sourc
   if (i == count) {
     char names[400];
     vlart_instruction_names(plan, source, names, sizeof names);
-    vlart_fail(diag, VLART_STATUS_NOT_FOUND, "the source has no tokenizer, and the text is not known",
+    vlart_fail(diag, VLART_STATUS_NOT_FOUND,
+               "the source has no tokenizer, and the text is not known",
                "write token ids, or build the bundle with the policy's tokenizer");
     vlart_where(diag, "source %u \"%s\"", source, name);
     vlart_why(diag, "known: %s", names[0] == '\0' ? "none" : names);

@@ -7,8 +7,8 @@
 /* The mean of the chunks so far, per tick ahead. */
 typedef struct {
   bool on;
-  bool offered;    /* the newest chunk is not in the mean yet */
-  uint32_t steps;  /* H */
+  bool offered;   /* the newest chunk is not in the mean yet */
+  uint32_t steps; /* H */
   uint32_t dim;
   double *mean;    /* [chunk_steps, action_dim] a ring: slot (first + k) % H is k ticks ahead */
   uint32_t *count; /* [chunk_steps] chunks in the mean of a slot */

@@ -109,8 +109,8 @@ static bool is_readable(const vlart_session_t *session, uint32_t value) {
   }
 }
 
-vlart_status_t vlart_session_read(vlart_session_t *session, uint32_t value, void *out,
-                                  size_t bytes, vlart_diag_t *diag) {
+vlart_status_t vlart_session_read(vlart_session_t *session, uint32_t value, void *out, size_t bytes,
+                                  vlart_diag_t *diag) {
   const char *call = "vlart_session_read";
   if (session == NULL || out == NULL) {
     return vlart_bad_argument(diag, call, "a pointer is NULL");
@@ -169,9 +169,9 @@ vlart_status_t vlart_session_time(vlart_session_t *session, uint64_t now_us) {
 vlart_status_t vlart_session_stamp(vlart_session_t *session, uint32_t source, uint32_t sequence,
                                    uint64_t time_us, vlart_diag_t *diag) {
   const char *call = "vlart_session_stamp";
-  return session == NULL ? vlart_bad_argument(diag, call, "the session is NULL")
-                         : vlart_sensors_stamp(&session->sensors, source, sequence, time_us, call,
-                                               diag);
+  return session == NULL
+             ? vlart_bad_argument(diag, call, "the session is NULL")
+             : vlart_sensors_stamp(&session->sensors, source, sequence, time_us, call, diag);
 }
 
 vlart_status_t vlart_session_sensor(const vlart_session_t *session, uint32_t source,

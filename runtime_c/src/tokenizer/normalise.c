@@ -170,7 +170,8 @@ static void replace(const vlart_token_table_t *table, const vlart_step_record_t 
                     vlart_piece_t piece, writer_t *writer) {
   const uint8_t *find = table->blob + step->find;
   for (size_t at = 0; at < piece.count;) {
-    if (piece.count - at >= step->find_bytes && memcmp(piece.bytes + at, find, step->find_bytes) == 0) {
+    if (piece.count - at >= step->find_bytes &&
+        memcmp(piece.bytes + at, find, step->find_bytes) == 0) {
       put(writer, table->blob + step->put, step->put_bytes);
       at += step->find_bytes;
     } else {
@@ -193,8 +194,8 @@ static void prepend(const vlart_token_table_t *table, const vlart_step_record_t 
 }
 
 vlart_piece_t vlart_text_rewrite(vlart_tokenizer_t *tokenizer, uint32_t first, uint32_t count,
-                                vlart_piece_t piece, uint8_t *const buffers[2], size_t bytes,
-                                bool at_start) {
+                                 vlart_piece_t piece, uint8_t *const buffers[2], size_t bytes,
+                                 bool at_start) {
   const vlart_token_table_t *table = &tokenizer->table;
   size_t points = 0;
   for (uint32_t i = 0; i < count && piece.count > 0; i++) {
@@ -223,7 +224,12 @@ vlart_piece_t vlart_text_rewrite(vlart_tokenizer_t *tokenizer, uint32_t first, u
 size_t vlart_text_fault(const uint8_t *text, size_t count) {
   for (size_t at = 0; at < count;) {
     uint8_t lead = text[at];
-    size_t length = lead < 0x80 ? 1 : lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
+    size_t length = lead < 0x80   ? 1
+                    : lead < 0xC2 ? 0
+                    : lead < 0xE0 ? 2
+                    : lead < 0xF0 ? 3
+                    : lead < 0xF5 ? 4
+                                  : 0;
     if (length == 0 || length > count - at) {
       return at;
     }

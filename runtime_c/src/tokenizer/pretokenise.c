@@ -31,9 +31,7 @@ static size_t run_of(const reader_t *reader, size_t at, uint32_t class, size_t m
   return at;
 }
 
-static bool is_newline(uint8_t byte) {
-  return byte == '\r' || byte == '\n';
-}
+static bool is_newline(uint8_t byte) { return byte == '\r' || byte == '\n'; }
 
 /* Behind 's 't 're 've 'm 'll 'd at `at`; `at` itself where there is none. Without regard to case,
    the long s is an s. */
@@ -85,7 +83,8 @@ static size_t word_gpt2(const reader_t *reader, size_t at) {
   }
   size_t next = begin;
   uint32_t class = take(reader, &next);
-  return class == VLART_CHAR_CLASS_SPACE ? blanks(reader, at) : run_of(reader, next, class, SIZE_MAX);
+  return class == VLART_CHAR_CLASS_SPACE ? blanks(reader, at)
+                                         : run_of(reader, next, class, SIZE_MAX);
 }
 
 /* \s*[\r\n]+ : behind the last line end of the white space; `at` where it has none. */
@@ -181,7 +180,8 @@ static void cut_string(vlart_tokenizer_t *tokenizer, uint32_t index, const reade
     begin = rule == VLART_CUT_RULE_NEXT ? at : behind;
   }
   if (reader->piece.count > begin) {
-    vlart_pretokenise(tokenizer, index + 1, (vlart_piece_t){bytes + begin, reader->piece.count - begin});
+    vlart_pretokenise(tokenizer, index + 1,
+                      (vlart_piece_t){bytes + begin, reader->piece.count - begin});
   }
 }
 

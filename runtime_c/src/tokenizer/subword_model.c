@@ -11,8 +11,8 @@ static uint32_t entry_bytes(const vlart_token_table_t *table, uint32_t entry) {
 
 /* First of the entries low..high, which share `depth` bytes, whose next byte is at least `byte`; one
    that ends there comes before all bytes. */
-static uint32_t narrow(const vlart_token_table_t *table, uint32_t low, uint32_t high, uint32_t depth,
-                       uint32_t byte) {
+static uint32_t narrow(const vlart_token_table_t *table, uint32_t low, uint32_t high,
+                       uint32_t depth, uint32_t byte) {
   while (low < high) {
     uint32_t middle = low + (high - low) / 2;
     uint32_t begin = table->entry_begins[middle];
@@ -56,8 +56,9 @@ static void wordpiece(vlart_tokenizer_t *tokenizer, vlart_piece_t word) {
   for (size_t at = 0; known && at < word.count;) {
     vlart_piece_t rest = {word.bytes + at, word.count - at};
     size_t length;
-    uint32_t entry = at == 0 ? vlart_token_longest(table, record->word_begin, record->word_count, rest, &length)
-                             : vlart_token_longest(table, record->rest_begin, record->rest_count, rest, &length);
+    uint32_t entry =
+        at == 0 ? vlart_token_longest(table, record->word_begin, record->word_count, rest, &length)
+                : vlart_token_longest(table, record->rest_begin, record->rest_count, rest, &length);
     known = entry != VLART_NONE;
     if (known) {
       vlart_token_emit(tokenizer, table->entry_ids[entry]);
@@ -206,7 +207,8 @@ static uint32_t begin_symbols(vlart_tokenizer_t *tokenizer, vlart_piece_t word) 
 static void bpe(vlart_tokenizer_t *tokenizer, vlart_piece_t word) {
   const vlart_token_table_t *table = &tokenizer->table;
   size_t length;
-  uint32_t whole = vlart_token_longest(table, table->record->word_begin, table->record->word_count, word, &length);
+  uint32_t whole = vlart_token_longest(table, table->record->word_begin, table->record->word_count,
+                                       word, &length);
   if (whole != VLART_NONE && length == word.count) {
     vlart_token_emit(tokenizer, table->entry_ids[whole]);
     return;

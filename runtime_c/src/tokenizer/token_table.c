@@ -60,7 +60,8 @@ static uint64_t mapped_bytes(const vlart_token_table_t *table, const vlart_span_
     case VLART_SPAN_ACTION_SPACE: return vlart_text_point_bytes(span->last) + 2;
     case VLART_SPAN_ACTION_SEQUENCE: return sequence_bytes(table, span->argument, fault);
     case VLART_SPAN_ACTION_SHIFT:
-      if (first > last || !is_scalar(first) || !is_scalar(last) || (first < 0xD800 && last > 0xDFFF)) {
+      if (first > last || !is_scalar(first) || !is_scalar(last) ||
+          (first < 0xD800 && last > 0xDFFF)) {
         *fault = "a span is shifted to what are no code points";
       }
       return vlart_text_point_bytes(last);
@@ -129,7 +130,8 @@ static const char *step_fault(const vlart_token_table_t *table, const vlart_step
   if (!range_fits(step->span_begin, step->span_count, count_of(table, VLART_SECTION_SPANS))) {
     return "its spans do not exist";
   }
-  uint64_t replaced = finds ? ((uint64_t)step->put_bytes + step->find_bytes - 1) / step->find_bytes : 1;
+  uint64_t replaced =
+      finds ? ((uint64_t)step->put_bytes + step->find_bytes - 1) / step->find_bytes : 1;
   switch (step->kind) {
     case VLART_TEXT_STEP_MAP:
     case VLART_TEXT_STEP_ORDER:
@@ -178,8 +180,8 @@ static vlart_status_t check_steps(const vlart_token_table_t *table, uint32_t fir
 
 /* ---- vocabulary ----------------------------------------------------------------------------- */
 
-static vlart_status_t check_entries(const vlart_token_table_t *table, uint32_t begin, uint32_t count,
-                                    bool added, vlart_diag_t *diag) {
+static vlart_status_t check_entries(const vlart_token_table_t *table, uint32_t begin,
+                                    uint32_t count, bool added, vlart_diag_t *diag) {
   const char *fault = NULL;
   uint32_t i = begin;
   if (!range_fits(begin, count, count_of(table, VLART_SECTION_ENTRY_IDS))) {
@@ -213,12 +215,14 @@ static vlart_status_t check_vocabulary(const vlart_token_table_t *table, vlart_d
   const vlart_tokenizer_record_t *record = table->record;
   uint32_t entries = count_of(table, VLART_SECTION_ENTRY_IDS);
   if (count_of(table, VLART_SECTION_ENTRY_BEGINS) != (uint64_t)entries + 1) {
-    return vlart_corrupt(diag, table->file.name, "entries", 0, "there is not one beginning more than ids");
+    return vlart_corrupt(diag, table->file.name, "entries", 0,
+                         "there is not one beginning more than ids");
   }
   for (uint32_t i = 0; i <= entries; i++) {
     uint32_t end = i < entries ? table->entry_begins[i + 1] : count_of(table, VLART_SECTION_BLOB);
     if (table->entry_begins[i] > end) {
-      return vlart_corrupt(diag, table->file.name, "entries", i, "it is not inside the blob section");
+      return vlart_corrupt(diag, table->file.name, "entries", i,
+                           "it is not inside the blob section");
     }
   }
   for (uint32_t i = 0; i < count_of(table, VLART_SECTION_ADDED); i++) {
@@ -228,9 +232,12 @@ static vlart_status_t check_vocabulary(const vlart_token_table_t *table, vlart_d
     }
   }
   vlart_status_t status = check_entries(table, record->word_begin, record->word_count, false, diag);
-  if (status == VLART_STATUS_OK) status = check_entries(table, record->rest_begin, record->rest_count, false, diag);
-  if (status == VLART_STATUS_OK) status = check_entries(table, record->letter_begin, record->letter_count, false, diag);
-  if (status == VLART_STATUS_OK) status = check_entries(table, record->raw_begin, record->raw_count, true, diag);
+  if (status == VLART_STATUS_OK)
+    status = check_entries(table, record->rest_begin, record->rest_count, false, diag);
+  if (status == VLART_STATUS_OK)
+    status = check_entries(table, record->letter_begin, record->letter_count, false, diag);
+  if (status == VLART_STATUS_OK)
+    status = check_entries(table, record->raw_begin, record->raw_count, true, diag);
   if (status == VLART_STATUS_OK) {
     status = check_entries(table, record->normalised_begin, record->normalised_count, true, diag);
   }
@@ -246,8 +253,10 @@ static vlart_status_t check_merges(const vlart_token_table_t *table, vlart_diag_
   }
   if (merges != count_of(table, VLART_SECTION_MERGE_RANKS) ||
       merges != count_of(table, VLART_SECTION_MERGE_IDS) || rows != (uint64_t)tokens + 1 ||
-      table->merge_rights == NULL || table->merge_rows[0] != 0 || table->merge_rows[tokens] != merges) {
-    return vlart_corrupt(diag, table->file.name, "merges", 0, "rows, rights, ranks and ids do not fit together");
+      table->merge_rights == NULL || table->merge_rows[0] != 0 ||
+      table->merge_rows[tokens] != merges) {
+    return vlart_corrupt(diag, table->file.name, "merges", 0,
+                         "rows, rights, ranks and ids do not fit together");
   }
   for (uint32_t left = 0; left < tokens; left++) {
     if (table->merge_rows[left] > table->merge_rows[left + 1]) {
@@ -255,7 +264,8 @@ static vlart_status_t check_merges(const vlart_token_table_t *table, vlart_diag_
     }
     for (uint32_t i = table->merge_rows[left]; i < table->merge_rows[left + 1]; i++) {
       if (i >= merges || table->merge_rights[i] >= tokens || table->merge_ids[i] >= tokens) {
-        return vlart_corrupt(diag, table->file.name, "merges", i, "its ids are none of the vocabulary");
+        return vlart_corrupt(diag, table->file.name, "merges", i,
+                             "its ids are none of the vocabulary");
       }
       if (i > table->merge_rows[left] && table->merge_rights[i] <= table->merge_rights[i - 1]) {
         return vlart_corrupt(diag, table->file.name, "merges", i, "a row is not in order");
@@ -265,7 +275,8 @@ static vlart_status_t check_merges(const vlart_token_table_t *table, vlart_diag_
   return VLART_STATUS_OK;
 }
 
-static bool ids_fit(const vlart_token_table_t *table, uint32_t begin, uint32_t count, bool optional) {
+static bool ids_fit(const vlart_token_table_t *table, uint32_t begin, uint32_t count,
+                    bool optional) {
   if (!range_fits(begin, count, count_of(table, VLART_SECTION_INDICES))) {
     return false;
   }
@@ -364,10 +375,12 @@ vlart_status_t vlart_token_table_read(const uint8_t *data, size_t bytes, const c
     status = check_steps(table, 0, record->normalise, false, &table->normalised, diag);
   }
   if (status == VLART_STATUS_OK) {
-    status = check_steps(table, record->normalise, record->transform, false, &table->transformed, diag);
+    status =
+        check_steps(table, record->normalise, record->transform, false, &table->transformed, diag);
   }
   if (status == VLART_STATUS_OK) {
-    status = check_steps(table, record->normalise + record->transform, record->split, true, &none, diag);
+    status =
+        check_steps(table, record->normalise + record->transform, record->split, true, &none, diag);
   }
   if (status == VLART_STATUS_OK) status = check_compositions(table, diag);
   if (status == VLART_STATUS_OK) status = check_vocabulary(table, diag);

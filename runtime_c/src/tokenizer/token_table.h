@@ -6,7 +6,7 @@
 #include "container/container.h"
 
 #define VLART_MAX_TEXT_BYTES 1048576u /* of one text, and of what its steps may make of it */
-#define VLART_MAX_TEXT_STEPS 16u /* of all three kinds together */
+#define VLART_MAX_TEXT_STEPS 16u      /* of all three kinds together */
 
 /* Text of n bytes becomes at most times * n + plus bytes. */
 typedef struct {

@@ -8,17 +8,19 @@
 
 /* ---- room ----------------------------------------------------------------------------------- */
 
-bool vlart_tokenizer_take(vlart_arena_t *arena, const vlart_token_table_t *table,
-                          size_t text_bytes, vlart_tokenizer_t **out_tokenizer) {
+bool vlart_tokenizer_take(vlart_arena_t *arena, const vlart_token_table_t *table, size_t text_bytes,
+                          vlart_tokenizer_t **out_tokenizer) {
   *out_tokenizer = NULL;
   uint64_t max_text_bytes = (uint64_t)text_bytes + table->record->ending_bytes;
   vlart_growth_t first = table->normalised;
   vlart_growth_t then = table->transformed;
-  if (text_bytes == 0 || text_bytes > VLART_MAX_TEXT_BYTES || max_text_bytes > VLART_MAX_TEXT_BYTES) {
+  if (text_bytes == 0 || text_bytes > VLART_MAX_TEXT_BYTES ||
+      max_text_bytes > VLART_MAX_TEXT_BYTES) {
     return false;
   }
   uint64_t normal = first.times * max_text_bytes + first.plus;
-  uint64_t pieces = first.times * max_text_bytes + first.plus * (max_text_bytes + 1); /* all of them */
+  uint64_t pieces =
+      first.times * max_text_bytes + first.plus * (max_text_bytes + 1); /* all of them */
   uint64_t changed = then.times * normal + then.plus;
   uint64_t ids = then.times * pieces + then.plus * (pieces + 1) + max_text_bytes;
   if (changed > VLART_MAX_TEXT_BYTES || normal > VLART_MAX_TEXT_BYTES ||
@@ -119,7 +121,8 @@ static void cut_tokens(vlart_tokenizer_t *tokenizer, tokens_t list, vlart_piece_
     given = behind;
   }
   if (piece.count > given) {
-    use(tokenizer, (vlart_piece_t){piece.bytes + given, piece.count - given}, at_start && given == 0);
+    use(tokenizer, (vlart_piece_t){piece.bytes + given, piece.count - given},
+        at_start && given == 0);
   }
 }
 
@@ -127,7 +130,7 @@ static void use_normalised(vlart_tokenizer_t *tokenizer, vlart_piece_t piece, bo
   const vlart_tokenizer_record_t *record = tokenizer->table.record;
   vlart_piece_t changed =
       vlart_text_rewrite(tokenizer, record->normalise, record->transform, piece, tokenizer->changed,
-                        tokenizer->changed_bytes, at_start);
+                         tokenizer->changed_bytes, at_start);
   if (changed.count > 0) {
     vlart_pretokenise(tokenizer, record->normalise + record->transform, changed);
   }
@@ -135,8 +138,8 @@ static void use_normalised(vlart_tokenizer_t *tokenizer, vlart_piece_t piece, bo
 
 static void use_raw(vlart_tokenizer_t *tokenizer, vlart_piece_t piece, bool at_start) {
   const vlart_tokenizer_record_t *record = tokenizer->table.record;
-  vlart_piece_t normal = vlart_text_rewrite(tokenizer, 0, record->normalise, piece, tokenizer->normal,
-                                           tokenizer->normal_bytes, at_start);
+  vlart_piece_t normal = vlart_text_rewrite(tokenizer, 0, record->normalise, piece,
+                                            tokenizer->normal, tokenizer->normal_bytes, at_start);
   tokens_t list = {record->normalised_begin, record->normalised_count};
   cut_tokens(tokenizer, list, normal, at_start, use_normalised);
 }
@@ -150,7 +153,8 @@ static vlart_status_t refuse(vlart_diag_t *diag, const char *what, const char *f
 static vlart_piece_t with_ending(vlart_tokenizer_t *tokenizer, vlart_piece_t text) {
   size_t count = tokenizer->table.record->ending_bytes;
   const uint8_t *ending = tokenizer->table.blob + tokenizer->table.record->ending;
-  if (count == 0 || (text.count >= count && memcmp(text.bytes + text.count - count, ending, count) == 0)) {
+  if (count == 0 ||
+      (text.count >= count && memcmp(text.bytes + text.count - count, ending, count) == 0)) {
     return text;
   }
   if (text.count > 0) {
@@ -216,8 +220,9 @@ static size_t put_ids(const vlart_tokenizer_t *tokenizer, void *ids, uint32_t dt
   return at;
 }
 
-vlart_status_t vlart_tokenizer_lay_out(const vlart_tokenizer_t *tokenizer, void *ids, uint32_t dtype,
-                                       uint8_t *mask, size_t length, vlart_diag_t *diag) {
+vlart_status_t vlart_tokenizer_lay_out(const vlart_tokenizer_t *tokenizer, void *ids,
+                                       uint32_t dtype, uint8_t *mask, size_t length,
+                                       vlart_diag_t *diag) {
   const vlart_tokenizer_record_t *record = tokenizer->table.record;
   size_t fixed = (size_t)record->prefix_count + record->suffix_count;
   size_t count = tokenizer->id_count;
@@ -250,7 +255,8 @@ static vlart_status_t place(const void *table, size_t table_bytes, size_t max_te
                             vlart_tokenizer_t **out_tokenizer) {
   vlart_token_table_t read;
   if (table == NULL || (uintptr_t)table % 8 != 0) {
-    return vlart_bad_argument(diag, "vlart_tokenizer_open", "the table is NULL or not aligned to 8 bytes");
+    return vlart_bad_argument(diag, "vlart_tokenizer_open",
+                              "the table is NULL or not aligned to 8 bytes");
   }
   vlart_status_t status = vlart_token_table_read(table, table_bytes, "the tokenizer", diag, &read);
   if (status == VLART_STATUS_OK &&

@@ -23,7 +23,7 @@ typedef struct {
 struct vlart_tokenizer {
   vlart_token_table_t table;
   size_t max_text_bytes;
-  size_t normal_bytes;  /* of each of the two buffers */
+  size_t normal_bytes; /* of each of the two buffers */
   size_t changed_bytes;
   size_t id_limit;
   uint8_t *text; /* [max_text_bytes + ending] with its ending */
@@ -48,14 +48,15 @@ vlart_status_t vlart_tokenizer_run(vlart_tokenizer_t *tokenizer, const char *tex
 
 /* [tick] The ids of the last run with prefix and suffix: `length` of them, cut or filled up as the
    table says. i32 or i64; `mask`, one byte each, may be NULL. */
-vlart_status_t vlart_tokenizer_lay_out(const vlart_tokenizer_t *tokenizer, void *ids, uint32_t dtype,
-                                       uint8_t *mask, size_t length, vlart_diag_t *diag);
+vlart_status_t vlart_tokenizer_lay_out(const vlart_tokenizer_t *tokenizer, void *ids,
+                                       uint32_t dtype, uint8_t *mask, size_t length,
+                                       vlart_diag_t *diag);
 
 /* normalise.c. [tick] Runs `count` text steps from `first` on; the result lies in `piece` itself or in one of the
    buffers. at_start: the piece begins where the text does. */
 vlart_piece_t vlart_text_rewrite(vlart_tokenizer_t *tokenizer, uint32_t first, uint32_t count,
-                                vlart_piece_t piece, uint8_t *const buffers[2], size_t bytes,
-                                bool at_start);
+                                 vlart_piece_t piece, uint8_t *const buffers[2], size_t bytes,
+                                 bool at_start);
 
 /* pretokenise.c. [tick] Cuts a piece into words with the steps from `step` on, and gives them to the model. */
 void vlart_pretokenise(vlart_tokenizer_t *tokenizer, uint32_t step, vlart_piece_t piece);
