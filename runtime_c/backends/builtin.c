@@ -1,11 +1,5 @@
 /* The engines of this build. A new backend adds its vtable here and its files to the Makefile. */
-#include "bundle/backend.h"
-
-extern const vlart_backend_t vlart_backend_library;
-extern const vlart_backend_t vlart_backend_onnxruntime;
-extern const vlart_backend_t vlart_backend_tensorrt;
-extern const vlart_backend_t vlart_backend_tvm;
-extern const vlart_backend_t vlart_backend_tvm_cuda;
+#include "builtin.h"
 
 static const vlart_backend_t *const builtin[] = {&vlart_backend_onnxruntime,
                                                  &vlart_backend_tensorrt, &vlart_backend_tvm,

@@ -35,15 +35,15 @@ static OrtStatus *counted(OrtStatus *status, bool makes) {
     return fails() ? refused() : counted(ORT_FN(real, name) arguments, makes); \
   }
 PASS(CreateEnv, true, (int level, const char *name, OrtEnv **out), (level, name, out))
-PASS(CreateSessionOptions, true, (OrtSessionOptions * *out), (out))
-PASS(SetSessionGraphOptimizationLevel, false, (OrtSessionOptions * o, int level), (o, level))
-PASS(SetIntraOpNumThreads, false, (OrtSessionOptions * o, int n), (o, n))
-PASS(SetInterOpNumThreads, false, (OrtSessionOptions * o, int n), (o, n))
+// clang-format off
+PASS(CreateSessionOptions, true, (OrtSessionOptions **out), (out))
+PASS(SetSessionGraphOptimizationLevel, false, (OrtSessionOptions *o, int level), (o, level))
+PASS(SetIntraOpNumThreads, false, (OrtSessionOptions *o, int n), (o, n))
+PASS(SetInterOpNumThreads, false, (OrtSessionOptions *o, int n), (o, n))
 PASS(SessionGetInputCount, false, (const OrtSession *s, size_t *out), (s, out))
 PASS(SessionGetOutputCount, false, (const OrtSession *s, size_t *out), (s, out))
 PASS(SessionGetInputTypeInfo, true, (const OrtSession *s, size_t i, OrtTypeInfo **out), (s, i, out))
-PASS(SessionGetOutputTypeInfo, true, (const OrtSession *s, size_t i, OrtTypeInfo **out),
-     (s, i, out))
+PASS(SessionGetOutputTypeInfo, true, (const OrtSession *s, size_t i, OrtTypeInfo **out), (s, i, out))
 PASS(SessionGetInputName, true, (const OrtSession *s, size_t i, OrtAllocator *a, char **out),
      (s, i, a, out))
 PASS(SessionGetOutputName, true, (const OrtSession *s, size_t i, OrtAllocator *a, char **out),
@@ -57,20 +57,19 @@ PASS(GetTensorElementType, false, (const OrtTensorInfo *t, int *out), (t, out))
 PASS(GetDimensionsCount, false, (const OrtTensorInfo *t, size_t *out), (t, out))
 PASS(GetDimensions, false, (const OrtTensorInfo *t, int64_t *out, size_t n), (t, out, n))
 PASS(CreateCpuMemoryInfo, true, (int a, int m, OrtMemoryInfo **out), (a, m, out))
-PASS(GetAllocatorWithDefaultOptions, false, (OrtAllocator * *out), (out))
-PASS(AddSessionConfigEntry, false, (OrtSessionOptions * o, const char *k, const char *v), (o, k, v))
-PASS(RunWithBinding, false, (OrtSession * s, const OrtRunOptions *o, const OrtIoBinding *b),
-     (s, o, b))
-PASS(CreateIoBinding, true, (OrtSession * s, OrtIoBinding **out), (s, out))
-PASS(BindInput, false, (OrtIoBinding * b, const char *name, const OrtValue *v), (b, name, v))
-PASS(BindOutput, false, (OrtIoBinding * b, const char *name, const OrtValue *v), (b, name, v))
-PASS(AddInitializer, false, (OrtSessionOptions * o, const char *name, const OrtValue *v),
-     (o, name, v))
-PASS(CreatePrepackedWeightsContainer, true, (OrtPrepackedWeights * *out), (out))
+PASS(GetAllocatorWithDefaultOptions, false, (OrtAllocator **out), (out))
+PASS(AddSessionConfigEntry, false, (OrtSessionOptions *o, const char *k, const char *v), (o, k, v))
+PASS(RunWithBinding, false, (OrtSession *s, const OrtRunOptions *o, const OrtIoBinding *b), (s, o, b))
+PASS(CreateIoBinding, true, (OrtSession *s, OrtIoBinding **out), (s, out))
+PASS(BindInput, false, (OrtIoBinding *b, const char *name, const OrtValue *v), (b, name, v))
+PASS(BindOutput, false, (OrtIoBinding *b, const char *name, const OrtValue *v), (b, name, v))
+PASS(AddInitializer, false, (OrtSessionOptions *o, const char *name, const OrtValue *v), (o, name, v))
+PASS(CreatePrepackedWeightsContainer, true, (OrtPrepackedWeights **out), (out))
 PASS(CreateSessionWithPrepackedWeightsContainer, true,
      (const OrtEnv *e, const char *path, const OrtSessionOptions *o, OrtPrepackedWeights *p,
       OrtSession **out),
      (e, path, o, p, out))
+// clang-format on
 
 /* Frees what it is given, and reports an error all the same: the memory is gone either way. */
 static OrtStatus *pass_AllocatorFree(OrtAllocator *allocator, void *memory) {

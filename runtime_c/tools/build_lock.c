@@ -27,9 +27,8 @@ typedef struct {
 
 /* What all strings that a lock could have may take. */
 static size_t most_string_bytes(const build_t *build) {
-  const build_engine_t *e = build->engines;
-  return sizeof build->system + sizeof build->facts +
-         build->count * (sizeof e->name + sizeof e->file);
+  size_t of_engine = sizeof(((build_engine_t *)0)->name) + sizeof(((build_engine_t *)0)->file);
+  return sizeof build->system + sizeof build->facts + build->count * of_engine;
 }
 
 static uint32_t add_string(lock_file_t *file, const char *string) {

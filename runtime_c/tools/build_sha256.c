@@ -17,7 +17,7 @@ static uint32_t right(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static void add_block(uint32_t state[8], const uint8_t *block) {
   uint32_t w[64], s[8];
-  for (int i = 0; i < 16; i++) {
+  for (size_t i = 0; i < 16; i++) {
     w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
            (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
   }

@@ -4,6 +4,8 @@
 
 #include "plan_text.h"
 
+enum { DIGEST_BYTES = 32 }; /* of SHA-256 */
+
 static void print_string(FILE *out, const char *key, const vlart_engine_lock_t *lock,
                          uint32_t string) {
   fprintf(out, " %s=", key);
@@ -49,7 +51,7 @@ static void print_engine(FILE *out, const vlart_engine_lock_t *lock,
   fprintf(out,
           " weights_crc32=%08" PRIx32 " recipe_crc32=%08" PRIx32 " sha256=", engine->weights_crc32,
           engine->recipe_crc32);
-  for (size_t i = 0; i < sizeof engine->sha256; i++) {
+  for (size_t i = 0; i < DIGEST_BYTES; i++) {
     fprintf(out, "%02x", digest[i]);
   }
   fprintf(out, " scratch=%" PRIu64 " build_s=%.1f build_peak=%" PRIu64, engine->scratch_bytes,

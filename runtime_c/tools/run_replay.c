@@ -1,6 +1,5 @@
 /* Replays frames: write, step, compare, collect times and actions. */
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,11 +10,12 @@
 static void add_sample(run_samples_t *samples, double ms) {
   if (samples->count == samples->capacity) {
     samples->capacity = samples->capacity == 0 ? 64 : samples->capacity * 2;
-    samples->ms = realloc(samples->ms, samples->capacity * sizeof *samples->ms);
-    if (samples->ms == NULL) {
+    double *grown = realloc(samples->ms, samples->capacity * sizeof *samples->ms);
+    if (grown == NULL) {
       fputs("vlart-run: out of memory\n", stderr);
       exit(1);
     }
+    samples->ms = grown;
   }
   samples->ms[samples->count++] = ms;
 }

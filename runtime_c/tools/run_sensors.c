@@ -204,7 +204,7 @@ void run_read_during(run_t *run, double now_ms) {
   if (run->during_count == RUN_READINGS) {
     run->during_count /= 2;
     for (uint32_t i = 0; i < run->during_count; i++) {
-      memcpy(run->during[i], run->during[2 * i], sizeof run->during[i]);
+      memcpy(run->during[i], run->during[(size_t)2 * i], sizeof run->during[i]);
     }
     run->reading_every_ms *= 2;
   }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/diag.h"
-#include "bundle/backend.h"
+#include "builtin.h"
 #include "plan/plan_instructions.h"
 
 typedef struct {

@@ -10,12 +10,11 @@
 #include <string.h>
 
 #include "base/diag.h"
+#include "builtin.h"
 #include "ort_engine.h"
 
 #define ORT_DEFAULT_LIBRARY "libonnxruntime.so.1"
 #define ORT_PATH_BYTES 4096u
-
-extern const vlart_backend_t vlart_backend_onnxruntime;
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
   (void)bundle;

@@ -10,11 +10,10 @@
 
 #include "base/crc32.h"
 #include "base/diag.h"
+#include "builtin.h"
 #include "trt_engine.h"
 
 #define TRT_DEFAULT_LIBRARY "libvlart_tensorrt.so"
-
-extern const vlart_backend_t vlart_backend_tensorrt;
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
   return sizeof(vlart_trt_context_t) + bundle->plan.value_count * sizeof(void *);

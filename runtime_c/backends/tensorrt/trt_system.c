@@ -10,11 +10,10 @@
 bool vlart_trt_read_text(const char *root, const char *path, char *out, size_t capacity) {
   char full[1024];
   out[0] = '\0';
-  if (strlen(root) + strlen(path) + 1 > sizeof full) {
+  int length = snprintf(full, sizeof full, "%s%s", root, path);
+  if (length < 0 || (size_t)length >= sizeof full) {
     return false;
   }
-  strcpy(full, root);
-  strcat(full, path);
   int fd = open(full, O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     return false;

@@ -10,20 +10,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { /* type of a value */
-       TVM_NONE = 0,
-       TVM_INT = 1,
-       TVM_BOOL = 2,
-       TVM_POINTER = 4, /* an address, not owned */
-       TVM_ELEMENT = 5, /* element type */
-       TVM_DEVICE = 6,
-       TVM_STRING = 8,   /* const char *, not owned */
-       TVM_OBJECTS = 64, /* from here on the value is an object, and one reference to it */
-       TVM_FUNCTION = 68,
-       TVM_SHAPE = 69,
-       TVM_TENSOR = 70,
-       TVM_ARRAY = 71,
-       TVM_MODULE = 73,
+/* Type of a value. */
+enum {
+  TVM_NONE = 0,
+  TVM_INT = 1,
+  TVM_BOOL = 2,
+  TVM_POINTER = 4, /* an address, not owned */
+  TVM_ELEMENT = 5, /* element type */
+  TVM_DEVICE = 6,
+  TVM_STRING = 8,   /* const char *, not owned */
+  TVM_OBJECTS = 64, /* from here on the value is an object, and one reference to it */
+  TVM_FUNCTION = 68,
+  TVM_SHAPE = 69,
+  TVM_TENSOR = 70,
+  TVM_ARRAY = 71,
+  TVM_MODULE = 73,
 };
 
 typedef struct {

@@ -13,12 +13,10 @@
 #include <string.h>
 
 #include "base/diag.h"
+#include "builtin.h"
 #include "tvm_engine.h"
 
 #define TVM_PATH_BYTES 4096u
-
-extern const vlart_backend_t vlart_backend_tvm;
-extern const vlart_backend_t vlart_backend_tvm_cuda;
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
   (void)bundle;

@@ -51,7 +51,7 @@ vlart_status_t tvm_open_on(int32_t device, tvm_context_t *context,
                            const vlart_session_options_t *options, vlart_diag_t *diag);
 
 /* Lets go of the functions; the libraries stay. */
-void tvm_close(void *context);
+void tvm_close(void *memory);
 
 /* Gives a reference back, if there is one. */
 void tvm_release(const tvm_api_t *api, void **object);

@@ -118,21 +118,21 @@ typedef struct {
   size_t backend_count;
   const char *tvm_ffi_library; /* paths of libtvm_ffi.so and libtvm_runtime.so, for stages that */
   const char *tvm_library;     /* TVM compiled; NULL: the loader's */
-  uint32_t stand_in; /* 1: ONNX Runtime runs the stages of TENSORRT from their ONNX files, so that a
-                         bundle for a board can be tried elsewhere; its times say nothing of the board */
+  /* 1: ONNX Runtime runs the stages of TENSORRT from their ONNX files, so that a bundle for a board can
+     be tried elsewhere; its times say nothing of the board */
+  uint32_t stand_in;
   uint32_t reserved2;
   const char *tensorrt_library; /* path of libvlart_tensorrt.so; NULL: the loader's */
   uint32_t tensorrt_trial; /* 1: also run engines that no golden frame proved yet (vlart-build) */
-  uint32_t whole_tick; /* 1: the stages that every tick runs are one launch, where they are all due;
-                          then a step looks at its time limit before them only, and their
-                          stats.last_ns is 0. UNSUPPORTED where the plan does not allow it. */
-  uint32_t
-      lane; /* 0: all stages; k: those of the k-th lane, from 1; VLART_LANE_CONTROL: those of none
-                    (vlart_lanes.h) */
+  /* 1: the stages that every tick runs are one launch, where they are all due; then a step looks at its
+     time limit before them only, and their stats.last_ns is 0. UNSUPPORTED where the plan does not
+     allow it. */
+  uint32_t whole_tick;
+  /* 0: all stages; k: those of the k-th lane, from 1; VLART_LANE_CONTROL: those of none (vlart_lanes.h) */
+  uint32_t lane;
   uint32_t reserved3;
-  const char
-      *tvm_cuda_library; /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the
-                                   GPU; NULL: the loader's */
+  /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the GPU; NULL: the loader's */
+  const char *tvm_cuda_library;
 } vlart_session_options_t;
 
 typedef struct {

@@ -29,13 +29,13 @@ FOLD void vlart_crc32_fold(uint32_t crc, const uint8_t *data, size_t bytes, uint
   const __m128i by_512 = _mm_set_epi64x(0x01C6E41596, 0x0154442BD4);
   const __m128i by_128 = _mm_set_epi64x(0x00CCAA009E, 0x01751997D0);
   __m128i lane[4];
-  for (int i = 0; i < 4; i++) {
+  for (size_t i = 0; i < 4; i++) {
     lane[i] = load(data + 16 * i);
   }
   lane[0] = _mm_xor_si128(lane[0], _mm_cvtsi32_si128((int)crc));
   const uint8_t *end = data + bytes;
   for (data += 64; end - data >= 64; data += 64) {
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < 4; i++) {
       lane[i] = forward(lane[i], by_512, load(data + 16 * i));
     }
   }

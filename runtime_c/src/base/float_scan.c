@@ -84,7 +84,7 @@ size_t vlart_first_outside(const void *data, size_t count, const float *low, con
         tiny |= (block[k] & exponent) == 0 ? (type)(block[k] & ~sign) : (type)0; \
       }                                                                          \
       for (size_t k = 0; tiny != 0 && k < BLOCK; k++) {                          \
-        block[k] &= (block[k] & exponent) == 0 ? sign : (type) ~(type)0;         \
+        block[k] &= (block[k] & exponent) == 0 ? sign : (type) - 1;              \
       }                                                                          \
       found |= tiny;                                                             \
     }                                                                            \

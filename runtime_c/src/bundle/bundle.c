@@ -179,8 +179,8 @@ static vlart_status_t open_plan(const char *dir, int dir_fd, void *arena_base, s
     if (arena.full) {
       vlart_arena_measure(&arena);
       take_bundle(&arena, &plan, strlen(dir) + 1);
-      status = vlart_arena_too_small(diag, "vlart_bundle_open", vlart_arena_required(&arena),
-                                     arena_bytes);
+      vlart_arena_too_small(diag, "vlart_bundle_open", vlart_arena_required(&arena), arena_bytes);
+      status = VLART_STATUS_OUT_OF_MEMORY;
     } else {
       memcpy(bundle->dir, dir, strlen(dir) + 1);
       bundle->plan_map = map;

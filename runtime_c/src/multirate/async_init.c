@@ -77,13 +77,13 @@ static vlart_async_t *take_async(vlart_async_t *draft, const vlart_session_t *se
 vlart_status_t vlart_async_required_bytes(const vlart_session_t *session,
                                           const vlart_async_options_t *options, vlart_diag_t *diag,
                                           size_t *out_bytes) {
+  const char *call = "vlart_async_required_bytes";
   vlart_async_t draft = {0};
   vlart_arena_t arena;
-  vlart_status_t status =
-      read_options(session, options, "vlart_async_required_bytes", diag, &draft.options);
-  if (status == VLART_STATUS_OK && out_bytes == NULL) {
-    status = vlart_bad_argument(diag, "vlart_async_required_bytes", "a pointer is NULL");
+  if (out_bytes == NULL) {
+    return vlart_bad_argument(diag, call, "a pointer is NULL");
   }
+  vlart_status_t status = read_options(session, options, call, diag, &draft.options);
   if (status == VLART_STATUS_OK) {
     vlart_arena_measure(&arena);
     take_async(&draft, session, &arena);

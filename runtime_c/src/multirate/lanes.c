@@ -41,10 +41,10 @@ static vlart_status_t check_lane(const vlart_session_t *session, uint32_t follow
 vlart_status_t vlart_lane_required_bytes(const vlart_session_t *session, uint32_t followers,
                                          vlart_diag_t *diag, size_t *out_bytes) {
   const char *call = "vlart_lane_required_bytes";
-  vlart_status_t status = check_lane(session, followers, call, diag);
-  if (status == VLART_STATUS_OK && out_bytes == NULL) {
-    status = vlart_bad_argument(diag, call, "a pointer is NULL");
+  if (out_bytes == NULL) {
+    return vlart_bad_argument(diag, call, "a pointer is NULL");
   }
+  vlart_status_t status = check_lane(session, followers, call, diag);
   if (status == VLART_STATUS_OK) {
     vlart_lane_t draft;
     vlart_arena_t arena;

@@ -151,7 +151,7 @@ vlart_status_t vlart_router_init(const char *table, const vlart_router_options_t
   uint8_t *data = NULL;
   vlart_arena_place(&arena, arena_base, arena_bytes);
   vlart_router_t *router = take_router(&chosen, bytes, &arena, &data);
-  if (arena.full) {
+  if (data == NULL) {
     close(fd);
     vlart_arena_measure(&arena);
     take_router(&chosen, bytes, &arena, &data);

@@ -156,12 +156,14 @@ vlart_status_t vlart_router_read_table(vlart_router_t *router, const uint8_t *da
     return vlart_corrupt(diag, name, "router", 0, "%s", fault);
   }
   for (uint32_t i = 0; i < router->backbone_count; i++) {
-    if ((fault = backbone_fault(router, i)) != NULL) {
+    fault = backbone_fault(router, i);
+    if (fault != NULL) {
       return vlart_corrupt(diag, name, "backbones", i, "%s", fault);
     }
   }
   for (uint32_t i = 0; i < router->route_count; i++) {
-    if ((fault = route_fault(router, i)) != NULL) {
+    fault = route_fault(router, i);
+    if (fault != NULL) {
       return vlart_corrupt(diag, name, "routes", i, "%s", fault);
     }
   }

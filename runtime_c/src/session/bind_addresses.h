@@ -4,7 +4,7 @@
 
 #include "vlart/vlart.h"
 
-/* [init] Tells the stage's engine the addresses of the values in every iteration. */
-vlart_status_t vlart_session_bind(vlart_session_t *session, uint32_t stage, vlart_diag_t *diag);
+/* [init] Tells the engine of stage `index` the addresses of the values in every iteration. */
+vlart_status_t vlart_session_bind(vlart_session_t *session, uint32_t index, vlart_diag_t *diag);
 
 #endif

@@ -21,9 +21,9 @@ typedef struct {
 } vlart_stage_state_t;
 
 /* [tick] Whether a stage need not run. */
-bool vlart_stage_is_current(const vlart_session_t *session, uint32_t stage);
+bool vlart_stage_is_current(const vlart_session_t *session, uint32_t index);
 
 /* [tick] The outputs of a stage are those of its sources as they are now. */
-void vlart_stage_made_current(vlart_session_t *session, uint32_t stage);
+void vlart_stage_made_current(vlart_session_t *session, uint32_t index);
 
 #endif

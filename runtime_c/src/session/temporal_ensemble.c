@@ -6,8 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "session/session.h"
-
 void vlart_ensemble_take(vlart_ensemble_t *e, const vlart_plan_t *plan, vlart_arena_t *arena) {
   e->on = plan->consumption != NULL && plan->consumption->consume == VLART_CONSUME_ENSEMBLE;
   size_t steps = e->on ? plan->policy->chunk_steps : 0;

@@ -58,8 +58,8 @@ vlart_piece_t vlart_text_rewrite(vlart_tokenizer_t *tokenizer, uint32_t first, u
                                  vlart_piece_t piece, uint8_t *const buffers[2], size_t bytes,
                                  bool at_start);
 
-/* pretokenise.c. [tick] Cuts a piece into words with the steps from `step` on, and gives them to the model. */
-void vlart_pretokenise(vlart_tokenizer_t *tokenizer, uint32_t step, vlart_piece_t piece);
+/* pretokenise.c. [tick] Cuts a piece into words with the steps from `index` on, and gives them to the model. */
+void vlart_pretokenise(vlart_tokenizer_t *tokenizer, uint32_t index, vlart_piece_t piece);
 
 /* subword_model.c. [tick] The ids of one word. */
 void vlart_encode_word(vlart_tokenizer_t *tokenizer, vlart_piece_t word);
