@@ -29,7 +29,8 @@ CORPUS, SEEDS, FOUND = RUNTIME / "tests" / "corpus", BUILD / "seeds", BUILD / "f
 TARGET = BUILD / "fuzz" / "fuzz_open"
 RECORD = ROOT / "profiles" / "host" / "fuzz.json"
 LARGEST, MOST_BYTES = 65536, 300_000
-READ = ("src/*/*.[ch]", "backends/*.c", "backends/*/*.[ch]", "include/vlart/*.h", "tests/fuzz_*.[ch]", "tests/null_backend.[ch]")
+READ = ("src/*/*.[ch]", "backends/*.[ch]", "backends/*/*.[ch]", "include/vlart/*.h", "tests/fuzz_*.[ch]",
+        "tests/null_backend.[ch]")
 
 
 def sources() -> str:

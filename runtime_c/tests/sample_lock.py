@@ -33,7 +33,8 @@ def lock_bytes(lock: dict) -> bytes:
 
     def add(section: str, row: dict) -> None:
         words = {name: out.string(text) for name, text in row.items() if name in TEXTS and isinstance(text, str)}
-        words |= {name: vocabulary.PROOFS[row[name]] for name in ("golden", "whole_tick") if row.get(name) in vocabulary.PROOFS}
+        words |= {name: vocabulary.PROOFS[row[name]] for name in ("golden", "whole_tick")
+                  if row.get(name) in vocabulary.PROOFS}
         if "sha256" in row:
             words["sha256"] = struct.unpack("<8I", row["sha256"])
         out.add(section, **row | words)

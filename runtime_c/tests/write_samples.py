@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sample_actions import samples
 from sample_backbones import paired
-from sample_bundles import Flow, Recall, Reactive
+from sample_bundles import Flow, Reactive, Recall
 from sample_lanes import laned
 from sample_lock import lock_bytes, sample_lock
 from sample_routing import sample_bytes

@@ -1,13 +1,15 @@
 """The layers of runtime_c: who may include, and call, whom.
 
-The table below is the one place that states the order. A file of a directory may include headers of its own directory, of
-the directories in its row, and of include/vlart; an object file may call what these define.
+The table below is the one place that states the order. A file of a directory may include headers of its own directory,
+of the directories in its row, and of include/vlart; an object file may call what these define.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.runtime_c.running import BUILD, RUNTIME
@@ -28,28 +30,63 @@ LAYERS = {
 SEAM = {"vlart_builtin_backends"}
 
 
+@dataclass(frozen=True)
+class Include:
+    """path, header: relative to runtime_c."""
+
+    path: Path
+    line: int
+    header: Path
+
+    def __str__(self) -> str:
+        return f"runtime_c/{self.path}:{self.line}: {layer(self.path)} includes {self.header}, of {layer(self.header)}"
+
+
 def layer(path: Path) -> str:
     """The directory that a source, header or object file belongs to."""
     parts = path.parts
     return parts[parts.index("src") + 1] if "src" in parts else "backends"
 
 
-def sources(suffix: str) -> list[Path]:
-    return [path.relative_to(RUNTIME) for folder in ("src", "backends")
-            for path in sorted((RUNTIME / folder).rglob(f"*{suffix}"))]
+def is_below(mine: str, other: str) -> bool:
+    return other == mine or other in LAYERS[mine]
 
 
-def includes(path: Path) -> list[tuple[int, Path]]:
-    """(line, header relative to runtime_c) of every quoted include; those of include/vlart are below everything."""
+def sources(ending: str, root: Path = RUNTIME) -> list[Path]:
+    return [path.relative_to(root) for folder in ("src", "backends")
+            for path in sorted((root / folder).rglob(f"*{ending}"))]
+
+
+def includes(root: Path = RUNTIME) -> list[Include]:
+    """Every quoted include; those of include/vlart are below everything."""
     found = []
-    for number, line in enumerate((RUNTIME / path).read_text().splitlines(), 1):
-        name = re.match(r'#include "([^"]+)"', line)
-        if name and not name[1].startswith("vlart/"):
-            own = path.parent / name[1]
-            header = own if path.parts[0] == "backends" and (RUNTIME / own).exists() else Path("src") / name[1]
-            assert (RUNTIME / header).exists(), f"{path}:{number}: {name[1]}: name a header as LAYER/HEADER.h"
-            found.append((number, header))
+    for path in [*sources(".c", root), *sources(".h", root)]:
+        for number, line in enumerate((root / path).read_text().splitlines(), 1):
+            name = re.match(r'#include "([^"]+)"', line)
+            if name is None or name[1].startswith("vlart/"):
+                continue
+            places = [Path("src") / name[1], Path("backends") / name[1]]
+            places += [path.parent / name[1]] if path.parts[0] == "backends" else []
+            header = next((p for p in places if (root / p).exists()), None)
+            assert header, f"runtime_c/{path}:{number}: {name[1]}: name a header as LAYER/HEADER.h"
+            found.append(Include(path, number, header))
     return found
+
+
+def upward(found: list[Include]) -> list[str]:
+    return [str(i) for i in found if not is_below(layer(i.path), layer(i.header))]
+
+
+def cycles(found: list[Include]) -> list[str]:
+    """Headers that include one another, or what includes them."""
+    left = {header: set() for include in found for header in (include.header, include.path) if header.suffix == ".h"}
+    for include in found:
+        if include.path.suffix == ".h":
+            left[include.path].add(include.header)
+    while free := [path for path, used in left.items() if not used & set(left)]:
+        for path in free:
+            del left[path]
+    return sorted(map(str, left))
 
 
 def test_every_directory_has_a_layer():
@@ -59,36 +96,29 @@ def test_every_directory_has_a_layer():
         assert all(order.index(other) < order.index(name) for other in below), name
 
 
-def test_no_include_runs_upward(record_property):
-    files = [*sources(".c"), *sources(".h")]
-    upward, edges = [], set()
-    for path in files:
-        for number, header in includes(path):
-            mine, other = layer(path), layer(header)
-            if mine != other:
-                edges.add((mine, other))
-                if other not in LAYERS[mine]:
-                    upward.append(f"runtime_c/{path}:{number}: {mine} includes {header}, of {other}")
-    report = {"directories": len(LAYERS), "files": len(files), "edges": len(edges), "upward includes": len(upward)}
+def test_no_include_runs_upward_and_no_headers_include_each_other(record_property):
+    found = includes()
+    edges = {(layer(i.path), layer(i.header)) for i in found if layer(i.path) != layer(i.header)}
+    report = {"directories": len(LAYERS), "includes": len(found), "edges": len(edges),
+              "upward includes": len(upward(found)), "headers in cycles": len(cycles(found))}
     print(report)
     for name, count in report.items():
         record_property(name, count)
-    assert len(files) > 80 and not upward, "\n".join(upward)
+    assert len(found) > 150 and not upward(found), "\n".join(upward(found))
+    assert not cycles(found), f"headers that include one another: {', '.join(cycles(found))}"
 
 
-def test_headers_form_no_cycle(record_property):
-    graph = {path: {header for _, header in includes(path)} for path in sources(".h")}
-    cycles = []
-    left = dict(graph)
-    while left:
-        free = [path for path, used in left.items() if not used & set(left)]
-        if not free:
-            cycles = sorted(str(path) for path in left)
-            break
-        for path in free:
-            del left[path]
-    record_property("headers in cycles", len(cycles))
-    assert not cycles, f"headers that include one another: {', '.join(cycles)}"
+def test_an_include_upward_and_a_cycle_are_found(tmp_path):
+    """The control: a tree with both."""
+    for folder in ("src", "backends"):
+        shutil.copytree(RUNTIME / folder, tmp_path / folder)
+    for path, header in (("src/base/arena.h", "plan/plan.h"), ("src/plan/plan.c", "session/session.h")):
+        text = (tmp_path / path).read_text()
+        (tmp_path / path).write_text(f'#include "{header}"\n{text}')
+    found = includes(tmp_path)
+    assert upward(found) == ["runtime_c/src/plan/plan.c:1: plan includes src/session/session.h, of session",
+                             "runtime_c/src/base/arena.h:1: base includes src/plan/plan.h, of plan"]
+    assert {"src/base/arena.h", "src/plan/plan.h"} <= set(cycles(found))
 
 
 def test_no_call_runs_upward(lib, record_property):
@@ -96,15 +126,16 @@ def test_no_call_runs_upward(lib, record_property):
     objects = [BUILD / "obj" / path.with_suffix(".o") for path in sources(".c")]
     table = subprocess.run(["nm", "-A", *map(str, objects)], capture_output=True, text=True, check=True).stdout
     defined, used = {}, []
-    for name, kind, symbol in re.findall(r"^(.+?\.o):\S* +([A-Za-z]) (vlart_\w+)$", table.replace("\t", " "), re.M):
+    for name, kind, symbol in re.findall(r"^(.+?\.o):\S* +([A-Za-z]) (vlart_\w+)$", table, re.MULTILINE):
         if kind == "U":
             used.append((Path(name), symbol))
         elif kind.isupper():
             defined[symbol] = Path(name)
-    upward = [f"{path.relative_to(BUILD / 'obj')} calls {symbol} of {defined[symbol].relative_to(BUILD / 'obj')}"
-              for path, symbol in used if symbol in defined and symbol not in SEAM
-              and layer(defined[symbol]) not in (layer(path), *LAYERS[layer(path)])]
-    calls = sum(symbol in defined for _, symbol in used)
-    print({"calls between files": calls, "upward calls": len(upward)})
-    record_property("upward calls", len(upward))
-    assert calls > 300 and SEAM <= set(defined) and not upward, "\n".join(upward)
+    calls = [(path.relative_to(BUILD / "obj"), symbol, defined[symbol].relative_to(BUILD / "obj"))
+             for path, symbol in used if symbol in defined]
+    wrong = [f"{path} calls {symbol} of {other}" for path, symbol, other in calls
+             if symbol not in SEAM and not is_below(layer(path), layer(other))]
+    print({"calls between files": len(calls), "upward calls": len(wrong)})
+    record_property("upward calls", len(wrong))
+    assert len(calls) > 300 and not wrong, "\n".join(wrong)
+    assert {symbol for path, symbol, other in calls if not is_below(layer(path), layer(other))} == SEAM

@@ -134,14 +134,13 @@ def test_dump_of_engines(lib, tmp_path):
     version, digest = f"{layout.FORMAT_MAJOR}.{layout.FORMAT_MINOR}", bytes(range(32)).hex()
     built = ("bytes=20 crc32=12345678 stage_crc32=00000001 weights_crc32=00000002 recipe_crc32=00000003 "
              f"sha256={digest} scratch=4096 build_s=1.5 build_peak=7")
-    assert run_tool("vlart-dump", "--engines", tmp_path).stdout == f'''\
-engines format {version} plan=0011aaff golden=passed whole_tick=passed
-board model="a \\"board\\"" jetpack="6.2" l4t="36.4.3" tensorrt="10.3.0" cuda="12.6" gpu="Orin" \
-compute_capability=87 multiprocessors=8 memory=8000000000
-clocks gpu_mhz=612 gpu_max_mhz=1020 cpu_mhz=1344
-engine "prefix" file="engines/prefix.plan" {built}
-engine "denoise" file="engines/denoise.plan" {built} runs=6 median_ms=1.250 p95_ms=2.500
-'''
+    assert run_tool("vlart-dump", "--engines", tmp_path).stdout.splitlines() == [
+        f"engines format {version} plan=0011aaff golden=passed whole_tick=passed",
+        'board model="a \\"board\\"" jetpack="6.2" l4t="36.4.3" tensorrt="10.3.0" cuda="12.6" gpu="Orin" '
+        "compute_capability=87 multiprocessors=8 memory=8000000000",
+        "clocks gpu_mhz=612 gpu_max_mhz=1020 cpu_mhz=1344",
+        f'engine "prefix" file="engines/prefix.plan" {built}',
+        f'engine "denoise" file="engines/denoise.plan" {built} runs=6 median_ms=1.250 p95_ms=2.500']
     (tmp_path / "engines/lock.bin").unlink()
     missing = run_tool("vlart-dump", "--engines", tmp_path)
     assert missing.returncode == 1 and "NOT_FOUND" in missing.stderr and "run vlart-build" in missing.stderr

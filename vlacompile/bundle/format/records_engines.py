@@ -13,7 +13,7 @@ LOCK = record(
     ("whole_tick", "u32", "proof: the golden frames, a whole tick as one launch"),
     ("compute_capability", "u32", "of the GPU, 87: 8.7"),
     ("multiprocessors", "u32", "of the GPU, in its power mode"),
-    ("model", "u32", "string, as the device tree has it; \"unknown\" where the machine does not say it, as the next two"),
+    ("model", "u32", "string, of the device tree; unknown where the machine does not say it, as the next two"),
     ("jetpack", "u32", "string"),
     ("l4t", "u32", "string"),
     ("tensorrt", "u32", "string"),
