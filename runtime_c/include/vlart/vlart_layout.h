@@ -505,7 +505,7 @@ typedef struct {
   uint32_t whole_tick; /* proof: the golden frames, a whole tick as one launch */
   uint32_t compute_capability; /* of the GPU, 87: 8.7 */
   uint32_t multiprocessors; /* of the GPU, in its power mode */
-  uint32_t model; /* string, as the device tree has it; "unknown" where the machine does not say it, as the next two */
+  uint32_t model; /* string, of the device tree; unknown where the machine does not say it, as the next two */
   uint32_t jetpack; /* string */
   uint32_t l4t; /* string */
   uint32_t tensorrt; /* string */
