@@ -29,7 +29,8 @@ CORPUS, SEEDS, FOUND = RUNTIME / "tests" / "corpus", BUILD / "seeds", BUILD / "f
 TARGET = BUILD / "fuzz" / "fuzz_open"
 RECORD = ROOT / "profiles" / "host" / "fuzz.json"
 LARGEST, MOST_BYTES = 65536, 300_000
-READ = ("src/*.[ch]", "backends/*/*.[ch]", "include/vlart/*.h", "tests/fuzz_*.[ch]", "tests/null_backend.[ch]")
+READ = ("src/*/*.[ch]", "backends/*.[ch]", "backends/*/*.[ch]", "include/vlart/*.h", "tests/fuzz_*.[ch]",
+        "tests/null_backend.[ch]")
 
 
 def sources() -> str:
@@ -46,7 +47,7 @@ def build() -> None:
     for folder in (SEEDS, FOUND):
         folder.mkdir(parents=True, exist_ok=True)
     samples = BUILD / "samples"
-    for path in [*samples.rglob("*.bin"), samples / "lock.json"]:
+    for path in samples.rglob("*.bin"):
         if path.name != "weights.bin":
             shutil.copy(path, SEEDS / "-".join(path.relative_to(samples).with_suffix("").parts))
 

@@ -53,6 +53,8 @@ CUT_RULES = {"removed": 0, "alone": 1, "previous": 2, "next": 3}
 WORD_RULES = {"gpt2": 1, "qwen2": 2, "llama3": 3}
 CHAR_CLASSES = {"space": 1, "letter": 2, "number": 4, "punctuation": 8}
 TEXT_SIDES = {"right": 0, "left": 1}
+# Of engines, by golden frames: none where the bundle has none, unsupported where the policy has no whole tick.
+PROOFS = {"none": 0, "pending": 1, "passed": 2, "failed": 3, "unsupported": 4}
 GUARD_RULES = {"count": 0, "refuse": 1}  # count: the content is taken; refuse: the source keeps what it had
 
 

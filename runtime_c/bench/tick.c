@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "vlart/vlart.h"
 
 static vlart_diag_t diag = {.struct_size = sizeof diag};
@@ -25,12 +26,6 @@ static void must(vlart_status_t status) {
     fprintf(stderr, "%s: %s\n%s\n%s\n", vlart_status_name(status), diag.what, diag.where, diag.why);
     exit(1);
   }
-}
-
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 static void *spin(void *unused) {
@@ -125,20 +120,20 @@ int main(int argc, char **argv) {
     pthread_create(&spinners[i], NULL, spin, NULL);
   }
   pthread_create(&worker, NULL, serve, async);
-  uint64_t next = now_ns();
+  uint64_t next = vlart_now_ns();
   uint64_t safe = 0;
   for (size_t t = 0; t < ticks; t++) {
     vlart_async_info_t now = {.struct_size = sizeof now};
-    uint64_t began = now_ns();
+    uint64_t began = vlart_now_ns();
     must(vlart_async_info(async, &now));
     if (now.due) {
       observe(bundle, async, info.source_count, rooms, t);
       must(vlart_async_request(async));
     }
     vlart_status_t status = vlart_async_pop(async, action, info.action_dim, &diag);
-    uint64_t popped = now_ns();
+    uint64_t popped = vlart_now_ns();
     memcpy(other, action, info.action_dim * sizeof *action);
-    uint64_t copied = now_ns();
+    uint64_t copied = vlart_now_ns();
     safe += status != VLART_STATUS_OK;
     add(now.due ? &requests : &pops, popped - began);
     add(&copies, copied - popped);
@@ -154,10 +149,12 @@ int main(int argc, char **argv) {
   for (unsigned i = 0; i < count; i++) {
     pthread_join(spinners[i], NULL);
   }
-  printf("{\"ticks\": %zu, \"period_us\": %llu, \"spinners\": %u, \"action_dim\": %u, \"chunks\": %llu, "
-         "\"without_chunk\": %llu, ",
-         ticks, (unsigned long long)(period / 1000), count, info.action_dim,
-         (unsigned long long)end.chunks, (unsigned long long)safe);
+  printf(
+      "{\"ticks\": %zu, \"period_us\": %llu, \"spinners\": %u, \"action_dim\": %u, \"chunks\": "
+      "%llu, "
+      "\"without_chunk\": %llu, ",
+      ticks, (unsigned long long)(period / 1000), count, info.action_dim,
+      (unsigned long long)end.chunks, (unsigned long long)safe);
   print_series("pop", &pops, ", ");
   print_series("pop_and_request", &requests, ", ");
   print_series("memcpy", &copies, "}\n");

@@ -27,9 +27,16 @@ void observe(const vlart::Bundle &bundle, Policy &policy) {
     vlart_bundle_value(bundle.get(), source.value, &value);
     const std::vector<std::uint8_t> zeros(value.bytes);
     switch (value.dtype) {
-      case VLART_DTYPE_F32: policy.write(value.name, reinterpret_cast<const float *>(zeros.data()), zeros.size() / 4); break;
-      case VLART_DTYPE_I64: policy.write(value.name, reinterpret_cast<const std::int64_t *>(zeros.data()), zeros.size() / 8); break;
-      case VLART_DTYPE_BOOL: policy.write(value.name, reinterpret_cast<const bool *>(zeros.data()), zeros.size()); break;
+      case VLART_DTYPE_F32:
+        policy.write(value.name, reinterpret_cast<const float *>(zeros.data()), zeros.size() / 4);
+        break;
+      case VLART_DTYPE_I64:
+        policy.write(value.name, reinterpret_cast<const std::int64_t *>(zeros.data()),
+                     zeros.size() / 8);
+        break;
+      case VLART_DTYPE_BOOL:
+        policy.write(value.name, reinterpret_cast<const bool *>(zeros.data()), zeros.size());
+        break;
       default: policy.write(value.name, zeros.data(), zeros.size());
     }
   }
@@ -61,7 +68,8 @@ int main(int argc, char **argv) try {
       }
       std::putchar('\n');
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));  // here the robot waits for its clock
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(1));  // here the robot waits for its clock
   }
   return 0;
 } catch (const vlart::Error &error) {

@@ -227,7 +227,8 @@ static const struct {
   const char *(*router_backbone)(const vlart_router_t *, uint32_t);
   vlart_status_t (*session_write_text)(vlart_session_t *, uint32_t, const char *, size_t,
                                        vlart_diag_t *); /* from version 1.2 */
-  vlart_status_t (*tokenizer_required_bytes)(const void *, size_t, size_t, vlart_diag_t *, size_t *);
+  vlart_status_t (*tokenizer_required_bytes)(const void *, size_t, size_t, vlart_diag_t *,
+                                             size_t *);
   vlart_status_t (*tokenizer_open)(const void *, size_t, size_t, void *, size_t, vlart_diag_t *,
                                    vlart_tokenizer_t **);
   vlart_status_t (*tokenizer_encode)(vlart_tokenizer_t *, const char *, size_t, int64_t *, size_t,
@@ -235,7 +236,8 @@ static const struct {
   vlart_status_t (*tokenizer_fill)(vlart_tokenizer_t *, const char *, size_t, int64_t *, uint8_t *,
                                    size_t, vlart_diag_t *);
   vlart_status_t (*bundle_find_lane)(const vlart_bundle_t *, const char *, uint32_t *); /* 1.3 */
-  vlart_status_t (*lane_required_bytes)(const vlart_session_t *, uint32_t, vlart_diag_t *, size_t *);
+  vlart_status_t (*lane_required_bytes)(const vlart_session_t *, uint32_t, vlart_diag_t *,
+                                        size_t *);
   vlart_status_t (*lane_init)(vlart_session_t *, uint32_t, void *, size_t, vlart_diag_t *,
                               vlart_lane_t **);
   vlart_status_t (*session_follow)(vlart_session_t *, vlart_lane_t *, vlart_diag_t *);
@@ -250,25 +252,59 @@ static const struct {
   vlart_status_t (*async_stamp)(vlart_async_t *, uint32_t, uint32_t, uint64_t, vlart_diag_t *);
   vlart_status_t (*async_sensor)(const vlart_async_t *, uint32_t, vlart_sensor_info_t *);
 } functions = {
-    vlart_abi_version,     vlart_bundle_required_bytes, vlart_bundle_open,
-    vlart_bundle_close,    vlart_session_required_bytes, vlart_session_init,
-    vlart_session_close,   vlart_session_write,          vlart_session_step,
-    vlart_session_step_deadline, vlart_session_read,     vlart_session_pop,
-    vlart_session_queue,   vlart_session_invalidate,     vlart_session_stats,
-    vlart_session_totals,  vlart_session_observe,        vlart_session_reset,
-    vlart_async_required_bytes, vlart_async_init,        vlart_async_serve,
-    vlart_async_answer,    vlart_async_stop,      vlart_async_close,            vlart_async_write,
-    vlart_async_request,   vlart_async_pop,              vlart_async_cancel,
+    vlart_abi_version,
+    vlart_bundle_required_bytes,
+    vlart_bundle_open,
+    vlart_bundle_close,
+    vlart_session_required_bytes,
+    vlart_session_init,
+    vlart_session_close,
+    vlart_session_write,
+    vlart_session_step,
+    vlart_session_step_deadline,
+    vlart_session_read,
+    vlart_session_pop,
+    vlart_session_queue,
+    vlart_session_invalidate,
+    vlart_session_stats,
+    vlart_session_totals,
+    vlart_session_observe,
+    vlart_session_reset,
+    vlart_async_required_bytes,
+    vlart_async_init,
+    vlart_async_serve,
+    vlart_async_answer,
+    vlart_async_stop,
+    vlart_async_close,
+    vlart_async_write,
+    vlart_async_request,
+    vlart_async_pop,
+    vlart_async_cancel,
     vlart_async_info,
-    vlart_router_required_bytes, vlart_router_init,      vlart_router_decide,
-    vlart_router_report_outcome, vlart_router_drain,     vlart_router_info,
+    vlart_router_required_bytes,
+    vlart_router_init,
+    vlart_router_decide,
+    vlart_router_report_outcome,
+    vlart_router_drain,
+    vlart_router_info,
     vlart_router_backbone,
-    vlart_session_write_text, vlart_tokenizer_required_bytes, vlart_tokenizer_open,
-    vlart_tokenizer_encode, vlart_tokenizer_fill,
-    vlart_bundle_find_lane, vlart_lane_required_bytes,   vlart_lane_init,
-    vlart_session_follow,  vlart_lane_step,              vlart_session_followed,
-    vlart_session_sensors, vlart_session_time,           vlart_session_stamp,
-    vlart_session_sensor,  vlart_async_time,             vlart_async_stamp,
+    vlart_session_write_text,
+    vlart_tokenizer_required_bytes,
+    vlart_tokenizer_open,
+    vlart_tokenizer_encode,
+    vlart_tokenizer_fill,
+    vlart_bundle_find_lane,
+    vlart_lane_required_bytes,
+    vlart_lane_init,
+    vlart_session_follow,
+    vlart_lane_step,
+    vlart_session_followed,
+    vlart_session_sensors,
+    vlart_session_time,
+    vlart_session_stamp,
+    vlart_session_sensor,
+    vlart_async_time,
+    vlart_async_stamp,
     vlart_async_sensor,
 };
 

@@ -47,7 +47,7 @@ enum class Waits { kNo, kForBlock, kForWarp, kOver };
 struct Thread {
   ucontext_t at;
   Waits waits;
-  std::uint64_t shown; // to the other threads of its warp
+  std::uint64_t shown;  // to the other threads of its warp
 };
 
 static std::vector<Thread> threads;

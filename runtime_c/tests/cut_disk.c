@@ -30,7 +30,7 @@ static bool whole; /* a program of several processes: all of them end */
 static char under[PATH_MAX];
 static int at, variant, steps;
 static size_t prefix;
-static char dirty[MOST][PATH_MAX]; /* written, not synced */
+static char dirty[MOST][PATH_MAX];    /* written, not synced */
 static char moves[MOST][3][PATH_MAX]; /* from, to, where the old `to` was kept; not synced */
 static int dirty_count, move_count;
 static bool ending;
@@ -71,11 +71,11 @@ __attribute__((constructor)) static void arm_by_variables(void) {
   }
 }
 
-#define REAL(name, result, ...)                                      \
-  static result (*real)(__VA_ARGS__);                                \
-  if (real == NULL) {                                                \
-    void *symbol = dlsym(RTLD_NEXT, #name);                          \
-    memcpy(&real, &symbol, sizeof real);                             \
+#define REAL(name, result, ...)             \
+  static result (*real)(__VA_ARGS__);       \
+  if (real == NULL) {                       \
+    void *symbol = dlsym(RTLD_NEXT, #name); \
+    memcpy(&real, &symbol, sizeof real);    \
   }
 
 static bool inside(const char *path) {
@@ -171,7 +171,7 @@ static void remember(const char *from, const char *to) {
   if (move_count == MOST) {
     return;
   }
-  char(*move)[PATH_MAX] = moves[move_count++];
+  char (*move)[PATH_MAX] = moves[move_count++];
   put(move[0], from);
   put(move[1], to);
   move[2][0] = '\0';
@@ -187,7 +187,8 @@ static void remember(const char *from, const char *to) {
 static void renamed(const char *from, const char *to) {
   size_t length = strlen(from);
   for (int i = 0; i < dirty_count; i++) { /* also what lies below a directory */
-    if (strncmp(dirty[i], from, length) == 0 && (dirty[i][length] == '\0' || dirty[i][length] == '/')) {
+    if (strncmp(dirty[i], from, length) == 0 &&
+        (dirty[i][length] == '\0' || dirty[i][length] == '/')) {
       char rest[PATH_MAX];
       put(rest, dirty[i] + length);
       put(dirty[i], to);
@@ -227,25 +228,25 @@ static void before_open(const char *path, int flags) {
   }
 }
 
-#define OPEN(name)                                                        \
-  int name(const char *path, int flags, ...) {                            \
-    REAL(name, int, const char *, int, ...)                               \
-    va_list arguments;                                                    \
-    va_start(arguments, flags);                                           \
+#define OPEN(name)                                                                           \
+  int name(const char *path, int flags, ...) {                                               \
+    REAL(name, int, const char *, int, ...)                                                  \
+    va_list arguments;                                                                       \
+    va_start(arguments, flags);                                                              \
     mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? (mode_t)va_arg(arguments, int) : 0; \
-    va_end(arguments);                                                    \
-    before_open(absolute(AT_FDCWD, path), flags);                         \
-    return real(path, flags, mode);                                       \
+    va_end(arguments);                                                                       \
+    before_open(absolute(AT_FDCWD, path), flags);                                            \
+    return real(path, flags, mode);                                                          \
   }
-#define OPENAT(name)                                                      \
-  int name(int dir, const char *path, int flags, ...) {                   \
-    REAL(name, int, int, const char *, int, ...)                          \
-    va_list arguments;                                                    \
-    va_start(arguments, flags);                                           \
+#define OPENAT(name)                                                                         \
+  int name(int dir, const char *path, int flags, ...) {                                      \
+    REAL(name, int, int, const char *, int, ...)                                             \
+    va_list arguments;                                                                       \
+    va_start(arguments, flags);                                                              \
     mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? (mode_t)va_arg(arguments, int) : 0; \
-    va_end(arguments);                                                    \
-    before_open(absolute(dir, path), flags);                              \
-    return real(dir, path, flags, mode);                                  \
+    va_end(arguments);                                                                       \
+    before_open(absolute(dir, path), flags);                                                 \
+    return real(dir, path, flags, mode);                                                     \
   }
 OPEN(open)
 OPEN(open64)
@@ -313,7 +314,7 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
   }
   int result = real(from_dir, from, to_dir, to, flags);
   if (watched && result == 0 && move_count < MOST) {
-    char(*move)[PATH_MAX] = moves[move_count++];
+    char (*move)[PATH_MAX] = moves[move_count++];
     put(move[0], absolute_from);
     put(move[1], absolute_to);
     put(move[2], EXCHANGED);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "failing_ort.h"
-#include "ort_abi.h"
+#include "onnxruntime/ort_abi.h"
 
 enum { FUNCTIONS = 200, OUT_OF_MEMORY_CODE = 1 };
 
@@ -30,11 +30,12 @@ static OrtStatus *counted(OrtStatus *status, bool makes) {
   return status;
 }
 
-#define PASS(name, makes, parameters, arguments)                                             \
-  static OrtStatus *pass_##name parameters {                                                 \
-    return fails() ? refused() : counted(ORT_FN(real, name) arguments, makes);               \
+#define PASS(name, makes, parameters, arguments)                               \
+  static OrtStatus *pass_##name parameters {                                   \
+    return fails() ? refused() : counted(ORT_FN(real, name) arguments, makes); \
   }
 PASS(CreateEnv, true, (int level, const char *name, OrtEnv **out), (level, name, out))
+// clang-format off
 PASS(CreateSessionOptions, true, (OrtSessionOptions **out), (out))
 PASS(SetSessionGraphOptimizationLevel, false, (OrtSessionOptions *o, int level), (o, level))
 PASS(SetIntraOpNumThreads, false, (OrtSessionOptions *o, int n), (o, n))
@@ -68,6 +69,7 @@ PASS(CreateSessionWithPrepackedWeightsContainer, true,
      (const OrtEnv *e, const char *path, const OrtSessionOptions *o, OrtPrepackedWeights *p,
       OrtSession **out),
      (e, path, o, p, out))
+// clang-format on
 
 /* Frees what it is given, and reports an error all the same: the memory is gone either way. */
 static OrtStatus *pass_AllocatorFree(OrtAllocator *allocator, void *memory) {
@@ -77,10 +79,10 @@ static OrtStatus *pass_AllocatorFree(OrtAllocator *allocator, void *memory) {
   return now && status == NULL ? refused() : status;
 }
 
-#define RELEASE(name, type)                  \
-  static void pass_##name(type *released) {  \
-    state.live -= released != NULL;          \
-    ORT_FN(real, name)(released);            \
+#define RELEASE(name, type)                 \
+  static void pass_##name(type *released) { \
+    state.live -= released != NULL;         \
+    ORT_FN(real, name)(released);           \
   }
 RELEASE(ReleaseEnv, OrtEnv)
 RELEASE(ReleaseStatus, OrtStatus)

@@ -96,8 +96,8 @@ static bool emit(const vlart_trt_recipe_t *recipe, const fake_conf_t *conf,
   snprintf(head.onnx, sizeof head.onnx, "%s", recipe->onnx);
   memcpy(engine, &head, sizeof head);
   rewind(file);
-  bool good = fread(engine + sizeof head, 1, size, file) == size &&
-              sink->engine(sink->user, engine, bytes);
+  bool good =
+      fread(engine + sizeof head, 1, size, file) == size && sink->engine(sink->user, engine, bytes);
   fclose(file);
   free(engine);
   return good || fake_no(error, "the engine cannot be written", "");

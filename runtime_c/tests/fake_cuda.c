@@ -104,11 +104,13 @@ DOES_NOTHING(cudaGetDeviceProperties, struct cudaDeviceProp *out, int device)
 DOES_NOTHING(cudaGetLastError, void)
 DOES_NOTHING(cudaGraphDestroy, cudaGraph_t graph)
 DOES_NOTHING(cudaGraphExecDestroy, cudaGraphExec_t graph)
-DOES_NOTHING(cudaGraphInstantiate, cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags)
+DOES_NOTHING(cudaGraphInstantiate, cudaGraphExec_t *out, cudaGraph_t graph,
+             unsigned long long flags)
 DOES_NOTHING(cudaGraphLaunch, cudaGraphExec_t graph, cudaStream_t stream)
 DOES_NOTHING(cudaMallocHost, void **out, size_t bytes)
 DOES_NOTHING(cudaMemGetInfo, size_t *unused, size_t *all)
-DOES_NOTHING(cudaMemcpyPeerAsync, void *to, int a, const void *from, int b, size_t n, cudaStream_t s)
+DOES_NOTHING(cudaMemcpyPeerAsync, void *to, int a, const void *from, int b, size_t n,
+             cudaStream_t s)
 DOES_NOTHING(cudaPeekAtLastError, void)
 DOES_NOTHING(cudaSetDevice, int device)
 DOES_NOTHING(cudaStreamBeginCapture, cudaStream_t stream, enum cudaStreamCaptureMode mode)
@@ -178,7 +180,9 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
   return CUDA_SUCCESS;
 }
 
-CUresult cuModuleUnload(CUmodule module) { return module != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
+CUresult cuModuleUnload(CUmodule module) {
+  return module != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
 
 CUresult cuDeviceGetName(char *out_name, int bytes, CUdevice device) {
   snprintf(out_name, (size_t)bytes, "double of device %d", device);
@@ -190,10 +194,10 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
 }
 
 CUresult cuGetErrorName(CUresult result, const char **out_name) {
-  *out_name = result == CUDA_SUCCESS                    ? "CUDA_SUCCESS"
-              : result == CUDA_ERROR_LAUNCH_FAILED      ? "CUDA_ERROR_LAUNCH_FAILED"
+  *out_name = result == CUDA_SUCCESS                   ? "CUDA_SUCCESS"
+              : result == CUDA_ERROR_LAUNCH_FAILED     ? "CUDA_ERROR_LAUNCH_FAILED"
               : result == CUDA_ERROR_NO_BINARY_FOR_GPU ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
-                                                        : "CUDA_ERROR_OF_THE_DOUBLE";
+                                                       : "CUDA_ERROR_OF_THE_DOUBLE";
   return CUDA_SUCCESS;
 }
 

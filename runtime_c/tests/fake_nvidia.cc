@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "stubs.h"
-#include "trt_abi.h"
+#include "tensorrt/trt_abi.h"
 #include "vlart/vlart_layout.h"
 
 extern "C" {
@@ -300,9 +300,7 @@ struct Parser : nvonnxparser::Stub_IParser {
 
 cudaError_t result(bool good) { return good ? cudaSuccess : cudaErrorUnknown; }
 
-bool open() {
-  return device != nullptr || fake().open(&device, &last);
-}
+bool open() { return device != nullptr || fake().open(&device, &last); }
 
 struct AtExit {  // of the whole process
   ~AtExit() {
@@ -322,14 +320,14 @@ struct AtExit {  // of the whole process
 extern "C" {
 
 void *createInferRuntime_INTERNAL(void *logger, int32_t version) noexcept {
-  return version == NV_TENSORRT_VERSION
-             ? static_cast<IRuntime *>(new Object<IRuntime, Runtime>(static_cast<ILogger *>(logger)))
-             : nullptr;
+  return version == NV_TENSORRT_VERSION ? static_cast<IRuntime *>(new Object<IRuntime, Runtime>(
+                                              static_cast<ILogger *>(logger)))
+                                        : nullptr;
 }
 void *createInferBuilder_INTERNAL(void *logger, int32_t version) noexcept {
-  return version == NV_TENSORRT_VERSION
-             ? static_cast<IBuilder *>(new Object<IBuilder, Builder>(static_cast<ILogger *>(logger)))
-             : nullptr;
+  return version == NV_TENSORRT_VERSION ? static_cast<IBuilder *>(new Object<IBuilder, Builder>(
+                                              static_cast<ILogger *>(logger)))
+                                        : nullptr;
 }
 void *createNvOnnxParser_INTERNAL(void *network, void *, int) noexcept {
   auto *given = static_cast<INetworkDefinition *>(network);

@@ -1,8 +1,8 @@
-/* What the two files of the double share: what its machine is, and what its engines begin with. */
+/* What the files of the double share: what its machine is, and what its engines begin with. */
 #ifndef VLART_FAKE_TENSORRT_H
 #define VLART_FAKE_TENSORRT_H
 
-#include "trt_abi.h"
+#include "tensorrt/trt_abi.h"
 
 enum { PATH = 1024 };
 
@@ -13,15 +13,15 @@ typedef struct {
   char gpu[128];
   char compute_capability[32];
   char system_root[256];
-  char ort[PATH];         /* path of libonnxruntime.so */
-  char trace[PATH];       /* file that every call of interest is appended to */
-  char fail_stage[128];   /* the parser rejects it */
-  char crash_stage[128];  /* the compiler crashes */
-  char fat_stage[128];    /* its engine comes out four times as large */
-  char wrong_stage[128];  /* its engine computes something else */
-  char sizes[PATH]; /* "STAGE:BYTES STAGE:BYTES ...": what an engine weighs, at least */
+  char ort[PATH];        /* path of libonnxruntime.so */
+  char trace[PATH];      /* file that every call of interest is appended to */
+  char fail_stage[128];  /* the parser rejects it */
+  char crash_stage[128]; /* the compiler crashes */
+  char fat_stage[128];   /* its engine comes out four times as large */
+  char wrong_stage[128]; /* its engine computes something else */
+  char sizes[PATH];      /* "STAGE:BYTES STAGE:BYTES ...": what an engine weighs, at least */
   char scratch_bytes[32];
-  char fail_call[32];     /* this call fails: "launch", "end", "allocate", ... */
+  char fail_call[32]; /* this call fails: "launch", "end", "allocate", ... */
 } fake_conf_t;
 
 typedef struct {

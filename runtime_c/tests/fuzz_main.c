@@ -66,8 +66,8 @@ static void damage_bits(const char *name, uint8_t *data, size_t bytes, size_t fr
     sealed_refused += is_refused(copy, bytes);
   }
   free(copy);
-  printf("%s bytes %zu flips %llu refused %llu sealed_refused %llu\n", name, to - from, flips, refused,
-         sealed_refused);
+  printf("%s bytes %zu flips %llu refused %llu sealed_refused %llu\n", name, to - from, flips,
+         refused, sealed_refused);
 }
 
 static void damage(uint8_t *data, size_t bytes) {
@@ -86,7 +86,8 @@ static void damage(uint8_t *data, size_t bytes) {
     vlart_section_record_t section;
     memcpy(&section, data + sizeof header + i * sizeof section, sizeof section);
     snprintf(name, sizeof name, "%u", section.id);
-    damage_bits(name, data, bytes, (size_t)section.offset, (size_t)(section.offset + section.bytes));
+    damage_bits(name, data, bytes, (size_t)section.offset,
+                (size_t)(section.offset + section.bytes));
   }
 }
 
@@ -176,7 +177,8 @@ int main(int argc, char **argv) {
       free(data);
     }
   }
-  printf("%llu files read, %llu accepted, %llu sessions stepped\n", (unsigned long long)fuzz_counts.executed,
-         (unsigned long long)fuzz_counts.accepted, (unsigned long long)fuzz_counts.stepped);
+  printf("%llu files read, %llu accepted, %llu sessions stepped\n",
+         (unsigned long long)fuzz_counts.executed, (unsigned long long)fuzz_counts.accepted,
+         (unsigned long long)fuzz_counts.stepped);
   return fuzz_counts.bytes_used == 0 && null_control.bytes_read == 0 && fuzz_counts.stepped == 0;
 }

@@ -4,13 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "crc32.h"
-#include "frames.h"
+#include "base/crc32.h"
+#include "container/golden_frames.h"
 #include "fuzz_open.h"
 #include "fuzz_router.h"
 #include "fuzz_text.h"
 #include "null_backend.h"
-#include "text.h"
 
 enum { LARGEST_FILE = 1 << 20, LARGEST_SESSION = 1 << 22, LARGEST_LOOP = 4096 };
 
@@ -55,7 +54,8 @@ static void use_session(vlart_bundle_t *bundle, vlart_session_t *session) {
   for (int byte = 0; byte < 2; byte++) { /* a first frame, then another */
     write_sources(plan, session, byte);
     vlart_status_t status = vlart_session_observe(session, NULL);
-    if (status != VLART_STATUS_OK && plan->policy->deadline_us == 0 && !is_of_a_guard(plan, status)) {
+    if (status != VLART_STATUS_OK && plan->policy->deadline_us == 0 &&
+        !is_of_a_guard(plan, status)) {
       abort();
     }
   }
@@ -111,8 +111,8 @@ static bool give_tables(vlart_bundle_t *bundle) {
 static void say(const vlart_plan_t *plan, vlart_session_t *session, const char *text) {
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_TEXTS); i++) {
     vlart_diag_t diag = {.struct_size = sizeof diag};
-    vlart_status_t status = vlart_session_write_text(session, vlart_plan_text(plan, i)->tokens, text,
-                                                     strlen(text), &diag);
+    vlart_status_t status = vlart_session_write_text(session, vlart_plan_text(plan, i)->tokens,
+                                                     text, strlen(text), &diag);
     if (status != VLART_STATUS_OK && status != VLART_STATUS_TEXT_REFUSED) {
       fprintf(stderr, "%s | %s | %s\n", diag.what, diag.where, diag.why);
       abort();
@@ -138,8 +138,7 @@ static void run_plan(const vlart_plan_t *plan) {
   }
   vlart_session_options_t options = null_options();
   size_t needed = 0;
-  if (fits &&
-      vlart_session_required_bytes(&bundle, &options, NULL, &needed) == VLART_STATUS_OK &&
+  if (fits && vlart_session_required_bytes(&bundle, &options, NULL, &needed) == VLART_STATUS_OK &&
       needed <= LARGEST_SESSION) {
     void *arena = malloc(needed);
     vlart_session_t *session = NULL;
@@ -226,8 +225,8 @@ void fuzz_seal(uint8_t *data, size_t bytes) {
     memcpy(&header, data, sizeof header);
     header.file_bytes = bytes;
     header.payload_crc32 = vlart_crc32(&table, 0, data + sizeof header, bytes - sizeof header);
-    header.header_crc32 = vlart_crc32(&table, 0, &header, offsetof(vlart_header_record_t,
-                                                                  header_crc32));
+    header.header_crc32 =
+        vlart_crc32(&table, 0, &header, offsetof(vlart_header_record_t, header_crc32));
     memcpy(data, &header, sizeof header);
   }
 }
@@ -243,4 +242,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   free(copy);
   return 0;
 }
-

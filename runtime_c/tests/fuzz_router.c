@@ -1,11 +1,11 @@
-#include "fuzz_router.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "crc32.h"
-#include "router.h"
-#include "trt_lock.h"
+#include "base/crc32.h"
+#include "container/engine_lock.h"
+#include "fuzz_router.h"
+#include "router/router.h"
 
 /* Decides by text, by words and by an embedding, and learns from it. */
 static void use_router(vlart_router_t *router, uint64_t *stepped) {
@@ -14,8 +14,8 @@ static void use_router(vlart_router_t *router, uint64_t *stepped) {
   const char *texts[] = {"Turn on the stove", "lift the bowl off the plate", "?"};
   for (size_t i = 0; i < 6; i++) {
     uint32_t dim = i < 3 ? 0 : router->rule->embedding_dim;
-    vlart_status_t status = vlart_router_decide(router, texts[i % 3], dim > 0 ? embedding : NULL,
-                                                dim, NULL, &decision);
+    vlart_status_t status =
+        vlart_router_decide(router, texts[i % 3], dim > 0 ? embedding : NULL, dim, NULL, &decision);
     if (status != (i % 3 == 2 ? VLART_STATUS_BAD_ARGUMENT : VLART_STATUS_OK)) {
       abort();
     }
@@ -97,15 +97,16 @@ void fuzz_seal_state(uint8_t *data, size_t bytes) {
 /* ---- what vlart-build writes ------------------------------------------------------------------ */
 
 bool fuzz_lock(const uint8_t *data, size_t bytes, uint64_t *bytes_used) {
-  vlart_trt_lock_t lock = {0};
-  vlart_trt_locked_t locked;
-  if (!vlart_trt_lock_read((const char *)data, bytes, &lock)) {
+  vlart_engine_lock_t lock;
+  if (vlart_engine_lock_read(data, bytes, "lock", NULL, &lock) != VLART_STATUS_OK) {
     return false;
   }
-  *bytes_used += strlen(lock.golden) + strlen(lock.model);
-  if (vlart_trt_lock_find(&lock, "prefix", &locked)) {
-    *bytes_used += strlen(locked.file) + locked.bytes;
+  *bytes_used += strlen(vlart_proof_name(lock.record->golden)) +
+                 strlen(vlart_engine_lock_string(&lock, lock.record->model));
+  for (uint32_t i = 0; i < lock.engine_count; i++) {
+    const vlart_engine_record_t *engine = vlart_engine_lock_engine(&lock, i);
+    *bytes_used += strlen(vlart_engine_lock_string(&lock, engine->file)) + engine->sha256[7];
   }
-  *bytes_used += vlart_trt_lock_find(&lock, "none of them", &locked);
+  *bytes_used += vlart_engine_lock_find(&lock, "none of them") != NULL;
   return true;
 }

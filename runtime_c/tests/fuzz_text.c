@@ -8,8 +8,13 @@
 enum { LONGEST = 48, LARGEST_TOKENIZER = 1 << 22 };
 
 static const char *const texts[] = {
-    "", "Put it [SEP] now", "go ab|ab--12 <x>  \xC3\xA9\xC3\x9F", "e\xCC\xA3\xCC\x81 \xEA\xB0\x80\xE5\xAD\x97!\r\n x",
-    "\xF0\x9F\xA4\x96 don't'S\t\t  99 zz", "\xFF", "putputputputputputputputputputputputputputputput",
+    "",
+    "Put it [SEP] now",
+    "go ab|ab--12 <x>  \xC3\xA9\xC3\x9F",
+    "e\xCC\xA3\xCC\x81 \xEA\xB0\x80\xE5\xAD\x97!\r\n x",
+    "\xF0\x9F\xA4\x96 don't'S\t\t  99 zz",
+    "\xFF",
+    "putputputputputputputputputputputputputputputput",
 };
 
 static uint64_t encode(vlart_tokenizer_t *tokenizer, const char *text, size_t bytes) {
@@ -20,7 +25,8 @@ static uint64_t encode(vlart_tokenizer_t *tokenizer, const char *text, size_t by
   size_t capacity = tokenizer->id_limit + tokenizer->table.record->prefix_count +
                     tokenizer->table.record->suffix_count;
   int64_t *ids = malloc((capacity + 1) * sizeof *ids);
-  if (vlart_tokenizer_encode(tokenizer, text, bytes, ids, capacity, &count, NULL) == VLART_STATUS_OK) {
+  if (vlart_tokenizer_encode(tokenizer, text, bytes, ids, capacity, &count, NULL) ==
+      VLART_STATUS_OK) {
     for (size_t i = 0; i < count; i++) {
       if (ids[i] < 0 || ids[i] >= tokenizer->table.record->token_count) {
         abort();
@@ -50,7 +56,8 @@ bool fuzz_table(const uint8_t *data, size_t bytes, uint64_t *bytes_used) {
   }
   void *arena = malloc(needed);
   vlart_tokenizer_t *tokenizer = NULL;
-  if (vlart_tokenizer_open(data, bytes, LONGEST, arena, needed, &diag, &tokenizer) != VLART_STATUS_OK) {
+  if (vlart_tokenizer_open(data, bytes, LONGEST, arena, needed, &diag, &tokenizer) !=
+      VLART_STATUS_OK) {
     abort();
   }
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

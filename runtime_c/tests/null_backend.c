@@ -3,7 +3,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "diag.h"
+#include "base/diag.h"
 
 null_control_t null_control = {.fail_stage = VLART_NONE};
 

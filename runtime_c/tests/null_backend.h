@@ -3,7 +3,7 @@
 #ifndef VLART_NULL_BACKEND_H
 #define VLART_NULL_BACKEND_H
 
-#include "backend.h"
+#include "bundle/backend.h"
 
 typedef struct {
   uint32_t fail_stage; /* run gives BACKEND_FAILED in this stage; VLART_NONE: never */

@@ -1,40 +1,11 @@
 /* An engine that a test writes in a few lines: it knows its stage and the addresses of its ports, inputs first. Include it
-   once and give `run`. Also what counts this thread's allocations, where a program is linked with WRAP. */
+   once and give `run`. */
 #ifndef VLART_TESTS_SMALL_ENGINE_H
 #define VLART_TESTS_SMALL_ENGINE_H
 
 #include <string.h>
 
-#include "backend.h"
-#include "check.h"
-
-static _Thread_local uint64_t allocations;
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  allocations++;
-  return __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t count, size_t bytes) {
-  allocations++;
-  return __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *memory, size_t bytes) {
-  allocations++;
-  return __real_realloc(memory, bytes);
-}
-
-void __wrap_free(void *memory) { __real_free(memory); }
+#include "bundle/backend.h"
 
 typedef struct {
   const vlart_bundle_t *bundle;
@@ -99,5 +70,11 @@ static const vlart_backend_t small_engine = {.id = VLART_BACKEND_ONNXRUNTIME,
                                              .run = small_run,
                                              .unload = small_end,
                                              .close = small_end};
+
+static vlart_session_options_t small_options(void) {
+  static const vlart_backend_t *const backends[] = {&small_engine};
+  return (vlart_session_options_t){
+      .struct_size = sizeof(vlart_session_options_t), .backends = backends, .backend_count = 1};
+}
 
 #endif

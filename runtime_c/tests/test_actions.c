@@ -4,132 +4,43 @@
 #include <math.h>
 #include <string.h>
 
-#include "check.h"
 #include "null_backend.h"
+#include "robot.h"
 #include "vlart/vlart.h"
 
-static uint64_t allocations;
-
-void *__real_malloc(size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  (void)bytes;
-  allocations++;
-  return NULL;
-}
-
-void *__wrap_calloc(size_t count, size_t bytes) {
-  (void)count;
-  (void)bytes;
-  allocations++;
-  return NULL;
-}
-
-void *__wrap_realloc(void *memory, size_t bytes) {
-  (void)memory;
-  (void)bytes;
-  allocations++;
-  return NULL;
-}
-
-void __wrap_free(void *memory) {
-  (void)memory;
-  allocations++;
-}
-
-static vlart_diag_t diag = {.struct_size = sizeof diag};
-
-typedef struct {
-  vlart_bundle_t *bundle;
-  vlart_session_t *session;
-  void *bundle_arena;
-  void *session_arena;
-} policy_t;
-
-static policy_t open_policy(const char *samples, const char *name) {
-  policy_t p = {0};
-  char dir[1024];
-  size_t bytes = 0;
-  CHECK(strlen(samples) + strlen(name) + 2 <= sizeof dir);
-  strcpy(dir, samples);
-  strcat(dir, "/");
-  strcat(dir, name);
-  vlart_session_options_t options = null_options();
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  p.bundle_arena = __real_malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, p.bundle_arena, bytes, &diag, &p.bundle), OK);
-  CHECK_STATUS(vlart_session_required_bytes(p.bundle, &options, &diag, &bytes), OK);
-  p.session_arena = __real_malloc(bytes);
-  /* Every byte less than needed is refused: the rooms of decode, ensemble and realtime count. */
-  CHECK_STATUS(vlart_session_init(p.bundle, &options, p.session_arena, bytes - 64, &diag,
-                                  &p.session), OUT_OF_MEMORY);
-  CHECK_STATUS(vlart_session_init(p.bundle, &options, p.session_arena, bytes, &diag, &p.session),
-               OK);
-  null_control = (null_control_t){.fail_stage = VLART_NONE};
-  return p;
-}
-
-static void close_policy(policy_t *p) {
-  vlart_session_close(p->session);
-  vlart_bundle_close(p->bundle);
-  __real_free(p->session_arena);
-  __real_free(p->bundle_arena);
-}
-
 /* Fills a source with numbers that begin with `number` and grow by 1; integers with zeros. */
-static void write_source(const policy_t *p, uint32_t source, float number) {
+static void write_numbers(const robot_t *p, uint32_t source, float number) {
   static float data[64];
-  vlart_source_info_t info = {.struct_size = sizeof info};
-  vlart_value_info_t value = {.struct_size = sizeof value};
-  CHECK_STATUS(vlart_bundle_source(p->bundle, source, &info), OK);
-  CHECK_STATUS(vlart_bundle_value(p->bundle, info.value, &value), OK);
+  vlart_value_info_t value = source_value(p->bundle, source);
   CHECK(value.bytes <= sizeof data);
   for (size_t i = 0; i < value.bytes / sizeof(float); i++) {
     data[i] = value.dtype == VLART_DTYPE_F32 ? number + (float)i : 0;
   }
-  CHECK_STATUS(vlart_session_write(p->session, source, data, value.bytes, value.dtype, value.rank,
-                                   value.dims, &diag), OK);
-}
-
-static vlart_queue_info_t queue_of(const policy_t *p) {
-  vlart_queue_info_t info = {.struct_size = sizeof info};
-  CHECK_STATUS(vlart_session_queue(p->session, &info), OK);
-  return info;
+  CHECK_STATUS(write_source(p, source, data), OK);
 }
 
 static bool near(float got, double want) { return fabs((double)got - want) < 1e-6; }
 
 /* The null engine's stage must run again. */
-static void change(const policy_t *p) {
-  vlart_session_totals_t totals = {.struct_size = sizeof totals};
-  CHECK_STATUS(vlart_session_totals(p->session, &totals), OK);
-  vlart_source_info_t info = {.struct_size = sizeof info};
-  vlart_value_info_t value = {.struct_size = sizeof value};
-  CHECK_STATUS(vlart_bundle_source(p->bundle, 0, &info), OK);
-  CHECK_STATUS(vlart_bundle_value(p->bundle, info.value, &value), OK);
+static void change(const robot_t *p) {
   uint8_t data[256] = {0};
-  data[0] = (uint8_t)totals.steps;
-  CHECK_STATUS(vlart_session_write(p->session, 0, data, value.bytes, value.dtype, value.rank,
-                                   value.dims, &diag), OK);
+  data[0] = (uint8_t)totals_of(p).steps;
+  CHECK_STATUS(write_source(p, 0, data), OK);
 }
 
 static void test_lookup(const char *samples) {
-  policy_t p = open_policy(samples, "lookup");
+  robot_t p = open_robot(sample_path(samples, "lookup"), NULL);
   float first[2], second[2];
   change(&p);
-  CHECK_STATUS(vlart_session_step(p.session, &diag), SOURCE_UNSET); /* only a decode step reads it */
+  CHECK_STATUS(vlart_session_step(p.session, &diag),
+               SOURCE_UNSET); /* only a decode step reads it */
   CHECK(strstr(diag.where, "state") != NULL);
-  write_source(&p, 1, 0.0f);
+  write_numbers(&p, 1, 0.0f);
   null_control.token = 4;
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK_STATUS(vlart_session_pop(p.session, first, 2, &diag), OK);
   /* Another state is another chunk of the same tokens: nothing runs, all is decoded anew. */
-  write_source(&p, 1, 0.5f);
+  write_numbers(&p, 1, 0.5f);
   uint64_t runs = null_control.runs;
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK(null_control.runs == runs && queue_of(&p).remaining == 3 && queue_of(&p).chunks == 2);
@@ -137,20 +48,20 @@ static void test_lookup(const char *samples) {
   CHECK(near(second[0], (double)first[0] + 0.5) && near(second[1], (double)first[1]));
   /* A chunk out of bounds is refused on account of the state alone, and stays refused. */
   for (int attempt = 0; attempt < 2; attempt++) {
-    write_source(&p, 1, 100.0f);
+    write_numbers(&p, 1, 100.0f);
     CHECK_STATUS(vlart_session_step(p.session, &diag), ACTION_OUT_OF_RANGE);
     CHECK(queue_of(&p).stale == 1);
   }
   CHECK_STATUS(vlart_session_pop(p.session, first, 2, &diag), OK);
   CHECK(first[0] == second[0]); /* the same row of the table in every step */
-  write_source(&p, 1, 0.5f);
+  write_numbers(&p, 1, 0.5f);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK(queue_of(&p).stale == 0);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 static void test_pieces(const char *samples) {
-  policy_t p = open_policy(samples, "pieces");
+  robot_t p = open_robot(sample_path(samples, "pieces"), NULL);
   float action[2];
   change(&p);
   null_control.token = 0; /* four times 72 - 70 */
@@ -171,15 +82,13 @@ static void test_pieces(const char *samples) {
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), OK);
   CHECK(near(action[0], 0.0));
-  vlart_session_totals_t totals = {.struct_size = sizeof totals};
-  CHECK_STATUS(vlart_session_totals(p.session, &totals), OK);
-  CHECK(totals.chunks_rejected == 2);
-  close_policy(&p);
+  CHECK(totals_of(&p).chunks_rejected == 2);
+  close_robot(&p);
 }
 
 /* Chunks of one number each: tick t of the test predicts t for every tick to come. */
 static void test_ensemble(const char *samples) {
-  policy_t p = open_policy(samples, "ensemble");
+  robot_t p = open_robot(sample_path(samples, "ensemble"), NULL);
   float action[2];
   double history[100];
   CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), QUEUE_EMPTY);
@@ -210,17 +119,17 @@ static void test_ensemble(const char *samples) {
   CHECK(near(action[0], 99.0));
   CHECK_STATUS(vlart_session_step(p.session, &diag), BACKEND_FAILED);
   CHECK(queue_of(&p).remaining == 0);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 static void test_realtime(const char *samples) {
-  policy_t p = open_policy(samples, "realtime");
+  robot_t p = open_robot(sample_path(samples, "realtime"), NULL);
   float action[2], seen[10], weights[5];
   uint32_t previous_value, weights_value;
   CHECK_STATUS(vlart_bundle_find_value(p.bundle, "previous", &previous_value), OK);
   CHECK_STATUS(vlart_bundle_find_value(p.bundle, "weights", &weights_value), OK);
   null_control.output = 0.5f;
-  write_source(&p, 0, 0.0f);
+  write_numbers(&p, 0, 0.0f);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK); /* nobody writes the filled sources */
   CHECK_STATUS(vlart_session_read(p.session, previous_value, seen, sizeof seen, &diag), OK);
   CHECK_STATUS(vlart_session_read(p.session, weights_value, weights, sizeof weights, &diag), OK);
@@ -230,20 +139,21 @@ static void test_realtime(const char *samples) {
   CHECK(near(action[0], 2.0)); /* 0.5 * 2 + 1 */
   CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), OK);
   CHECK(queue_of(&p).due == 1 && queue_of(&p).remaining == 3);
-  write_source(&p, 0, 1.0f);
+  write_numbers(&p, 0, 1.0f);
   CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), OK); /* committed */
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK_STATUS(vlart_session_read(p.session, previous_value, seen, sizeof seen, &diag), OK);
   CHECK_STATUS(vlart_session_read(p.session, weights_value, weights, sizeof weights, &diag), OK);
-  for (int i = 0; i < 10; i++) { /* three steps were left at the observation, as the graph had them */
+  for (int i = 0; i < 10;
+       i++) { /* three steps were left at the observation, as the graph had them */
     CHECK(seen[i] == (i < 6 ? 0.5f : 0.0f));
   }
   CHECK(weights[0] == 1.0f && near(weights[1], 2.0 / 3) && near(weights[2], 1.0 / 3));
   CHECK(weights[3] == 0.0f);
   CHECK(queue_of(&p).position == 1 && queue_of(&p).remaining == 4 && queue_of(&p).due == 0);
   /* A source that the caller gives stays as it is. */
-  write_source(&p, 0, 2.0f);
-  write_source(&p, 2, 7.0f);
+  write_numbers(&p, 0, 2.0f);
+  write_numbers(&p, 2, 7.0f);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK_STATUS(vlart_session_read(p.session, previous_value, seen, sizeof seen, &diag), OK);
   CHECK(seen[0] == 7.0f && seen[9] == 16.0f);
@@ -251,10 +161,10 @@ static void test_realtime(const char *samples) {
     CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), OK);
   }
   CHECK_STATUS(vlart_session_step(p.session, &diag), CHUNK_TOO_LATE);
-  write_source(&p, 0, 2.0f); /* the same picture, seen anew */
+  write_numbers(&p, 0, 2.0f); /* the same picture, seen anew */
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK(queue_of(&p).remaining == 5);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 int main(int argc, char **argv) {

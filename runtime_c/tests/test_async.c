@@ -7,110 +7,29 @@
 #include <string.h>
 #include <time.h>
 
-#include "check.h"
 #include "null_backend.h"
+#include "robot.h"
 #include "vlart/vlart.h"
 
-static atomic_ullong allocations; /* of both threads, by our objects */
-
-void *__real_malloc(size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  atomic_fetch_add(&allocations, 1);
-  return __real_malloc(bytes);
-}
-void *__wrap_calloc(size_t count, size_t bytes) {
-  void *memory = __wrap_malloc(count * bytes);
-  return memory == NULL ? NULL : memset(memory, 0, count * bytes);
-}
-void *__wrap_realloc(void *memory, size_t bytes) {
-  (void)memory;
-  return __wrap_malloc(bytes);
-}
-void __wrap_free(void *memory) {
-  atomic_fetch_add(&allocations, 1);
-  __real_free(memory);
-}
-
-static vlart_diag_t diag = {.struct_size = sizeof diag};
-
-typedef struct {
-  vlart_bundle_t *bundle;
-  vlart_session_t *session;
-  vlart_async_t *async;
-  void *arenas[3];
-  pthread_t worker;
-  bool started;
-} robot_t;
-
-static robot_t open_robot(const char *samples, const char *name,
+static robot_t open_async(const char *samples, const char *name,
                           const vlart_async_options_t *options) {
-  robot_t r = {0};
-  char dir[1024];
-  size_t bytes = 0;
-  snprintf(dir, sizeof dir, "%s/%s", samples, name);
-  vlart_session_options_t session_options = null_options();
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  r.arenas[0] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, r.arenas[0], bytes, &diag, &r.bundle), OK);
-  CHECK_STATUS(vlart_session_required_bytes(r.bundle, &session_options, &diag, &bytes), OK);
-  r.arenas[1] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_session_init(r.bundle, &session_options, r.arenas[1], bytes, &diag,
-                                  &r.session), OK);
-  CHECK_STATUS(vlart_async_required_bytes(r.session, options, &diag, &bytes), OK);
-  r.arenas[2] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_async_init(r.session, options, r.arenas[2], bytes - 64, &diag, &r.async),
-               OUT_OF_MEMORY);
-  CHECK_STATUS(vlart_async_init(r.session, options, r.arenas[2], bytes, &diag, &r.async), OK);
-  null_control = (null_control_t){.fail_stage = VLART_NONE, .output = 0.25f};
+  robot_t r = open_robot(sample_path(samples, name), NULL);
+  make_async(&r, options);
+  null_control.output = 0.25f;
   return r;
 }
 
-static void *serve(void *async) {
-  CHECK_STATUS(vlart_async_serve(async), OK);
-  return NULL;
-}
-
-static void start(robot_t *r) {
-  CHECK(pthread_create(&r->worker, NULL, serve, r->async) == 0);
-  r->started = true;
-}
-
-static void close_robot(robot_t *r) {
-  vlart_async_stop(r->async);
-  if (r->started) {
-    CHECK(pthread_join(r->worker, NULL) == 0);
-  }
-  vlart_async_close(r->async);
-  vlart_session_close(r->session);
-  vlart_bundle_close(r->bundle);
-  for (int i = 0; i < 3; i++) {
-    __real_free(r->arenas[i]);
-  }
-}
-
-static void write_source(const robot_t *r, uint32_t source, float number) {
-  float data[64];
-  vlart_source_info_t info = {.struct_size = sizeof info};
-  vlart_value_info_t value = {.struct_size = sizeof value};
-  CHECK_STATUS(vlart_bundle_source(r->bundle, source, &info), OK);
-  CHECK_STATUS(vlart_bundle_value(r->bundle, info.value, &value), OK);
+static void write_number(const robot_t *r, uint32_t source, float number) {
+  float data[64] = {0};
+  vlart_value_info_t value = source_value(r->bundle, source);
   CHECK(value.bytes <= sizeof data);
-  memset(data, 0, sizeof data);
   for (size_t i = 0; value.dtype == VLART_DTYPE_F32 && i < value.bytes / sizeof(float); i++) {
     data[i] = number;
   }
   if (value.dtype != VLART_DTYPE_F32) {
-    data[0] = 0;
     *(uint8_t *)data = (uint8_t)number;
   }
-  CHECK_STATUS(vlart_async_write(r->async, source, data, value.bytes, value.dtype, value.rank,
-                                 value.dims, &diag), OK);
+  CHECK_STATUS(write_source(r, source, data), OK);
 }
 
 static vlart_async_info_t info_of(const robot_t *r) {
@@ -128,19 +47,19 @@ static vlart_async_info_t answered(const robot_t *r) {
 
 /* The chunk comes three ticks late: they are dropped from it. The sample has H = 4, h = 2 or the like. */
 static void test_nobody_waits(const char *samples) {
-  robot_t r = open_robot(samples, "realtime", NULL);
+  robot_t r = open_async(samples, "realtime", NULL);
   vlart_bundle_info_t bundle = {.struct_size = sizeof bundle};
   CHECK_STATUS(vlart_bundle_info(r.bundle, &bundle), OK);
   float action[2] = {9, 9};
   CHECK(info_of(&r).due == 1);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), QUEUE_EMPTY);
   CHECK(action[0] == 9 && info_of(&r).tick == 1); /* a tick is a tick */
-  write_source(&r, 0, 1.0f);
+  write_number(&r, 0, 1.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK); /* of tick 1; there is no worker yet */
   CHECK(info_of(&r).busy == 1 && info_of(&r).due == 0);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), QUEUE_EMPTY);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), QUEUE_EMPTY);
-  start(&r);
+  start_worker(&r);
   vlart_async_info_t info = answered(&r);
   CHECK(info.chunks == 1 && info.late_ticks == 2 && info.remaining == bundle.chunk_steps - 2);
   for (uint32_t i = 2; i < bundle.chunk_steps; i++) {
@@ -155,21 +74,24 @@ static void test_nobody_waits(const char *samples) {
 
 static void test_safe_actions_and_deadlines(const char *samples) {
   const float stop[2] = {0.5f, -0.5f};
-  vlart_async_options_t options = {.struct_size = sizeof options, .safe = VLART_SAFE_GIVEN,
-                                   .safe_action = stop, .stale_ticks = 1, .deadline_ticks = 1};
-  robot_t r = open_robot(samples, "realtime", &options);
+  vlart_async_options_t options = {.struct_size = sizeof options,
+                                   .safe = VLART_SAFE_GIVEN,
+                                   .safe_action = stop,
+                                   .stale_ticks = 1,
+                                   .deadline_ticks = 1};
+  robot_t r = open_async(samples, "realtime", &options);
   vlart_bundle_info_t bundle = {.struct_size = sizeof bundle};
   CHECK_STATUS(vlart_bundle_info(r.bundle, &bundle), OK);
   float action[2];
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), SAFE_ACTION);
   CHECK(action[0] == 0.5f && action[1] == -0.5f);
-  start(&r);
-  write_source(&r, 0, 1.0f);
+  start_worker(&r);
+  write_number(&r, 0, 1.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK);
   CHECK(answered(&r).remaining == bundle.execute_steps + 1);
   null_control.sleep_ms = 300;
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), OK);
-  write_source(&r, 0, 2.0f);
+  write_number(&r, 0, 2.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK); /* and the worker is slow */
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), OK);
   for (uint32_t i = 2; i < bundle.execute_steps + 1; i++) {
@@ -182,7 +104,7 @@ static void test_safe_actions_and_deadlines(const char *samples) {
   close_robot(&r);
   /* What an option may not be. */
   size_t bytes;
-  robot_t q = open_robot(samples, "realtime", NULL);
+  robot_t q = open_async(samples, "realtime", NULL);
   options.safe = VLART_SAFE_ZERO;
   CHECK_STATUS(vlart_async_required_bytes(q.session, &options, &diag, &bytes), BAD_ARGUMENT);
   options = (vlart_async_options_t){.struct_size = 8};
@@ -191,14 +113,14 @@ static void test_safe_actions_and_deadlines(const char *samples) {
 }
 
 static void test_failures_keep_the_last_chunk(const char *samples) {
-  robot_t r = open_robot(samples, "realtime", NULL);
+  robot_t r = open_async(samples, "realtime", NULL);
   float action[2];
-  start(&r);
-  write_source(&r, 0, 1.0f);
+  start_worker(&r);
+  write_number(&r, 0, 1.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK);
   CHECK(answered(&r).chunks == 1);
   null_control.fail_stage = 0;
-  write_source(&r, 0, 2.0f);
+  write_number(&r, 0, 2.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK);
   vlart_async_info_t info = answered(&r);
   CHECK(info.failures == 1 && info.status == VLART_STATUS_BACKEND_FAILED && info.chunks == 1);
@@ -208,36 +130,28 @@ static void test_failures_keep_the_last_chunk(const char *samples) {
   }
   CHECK(diag.status == VLART_STATUS_SAFE_ACTION && strstr(diag.why, "gave no chunk") != NULL);
   null_control.fail_stage = VLART_NONE;
-  write_source(&r, 0, 3.0f);
+  write_number(&r, 0, 3.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK);
   CHECK(answered(&r).chunks == 2);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), OK);
-  float bad = 0.0f;
-  memset(&bad, 0xFF, sizeof bad);
-  vlart_value_info_t value = {.struct_size = sizeof value};
-  vlart_source_info_t source = {.struct_size = sizeof source};
-  CHECK_STATUS(vlart_bundle_source(r.bundle, 0, &source), OK);
-  CHECK_STATUS(vlart_bundle_value(r.bundle, source.value, &value), OK);
   uint8_t nan[256];
   memset(nan, 0xFF, sizeof nan);
-  if (value.dtype == VLART_DTYPE_F32) {
-    CHECK_STATUS(vlart_async_write(r.async, 0, nan, value.bytes, value.dtype, value.rank,
-                                   value.dims, &diag), NOT_FINITE);
-  }
+  CHECK(source_value(r.bundle, 0).dtype == VLART_DTYPE_F32);
+  CHECK_STATUS(write_source(&r, 0, nan), NOT_FINITE);
   CHECK_STATUS(vlart_async_write(r.async, 99, nan, 4, 1, 0, NULL, &diag), BAD_ARGUMENT);
   close_robot(&r);
 }
 
 static void test_another_instruction(const char *samples) {
-  robot_t r = open_robot(samples, "realtime", NULL);
+  robot_t r = open_async(samples, "realtime", NULL);
   float action[2];
-  start(&r);
-  write_source(&r, 0, 1.0f);
+  start_worker(&r);
+  write_number(&r, 0, 1.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK);
   CHECK(answered(&r).chunks == 1);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), OK);
   null_control.sleep_ms = 30;
-  write_source(&r, 0, 2.0f);
+  write_number(&r, 0, 2.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK);
   CHECK_STATUS(vlart_async_cancel(r.async, VLART_CANCEL_KEEP), OK);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), OK); /* the old chunk goes on */
@@ -246,7 +160,7 @@ static void test_another_instruction(const char *samples) {
   null_control.sleep_ms = 0;
   CHECK_STATUS(vlart_async_cancel(r.async, VLART_CANCEL_DROP), OK);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), SAFE_ACTION);
-  write_source(&r, 0, 3.0f);
+  write_number(&r, 0, 3.0f);
   CHECK_STATUS(vlart_async_request(r.async), OK);
   CHECK(answered(&r).chunks == 2);
   CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), OK);
@@ -256,12 +170,12 @@ static void test_another_instruction(const char *samples) {
 
 /* Means per tick, also where chunks come late. */
 static void test_ensemble(const char *samples) {
-  robot_t r = open_robot(samples, "ensemble", NULL);
+  robot_t r = open_async(samples, "ensemble", NULL);
   float action[2];
-  start(&r);
+  start_worker(&r);
   for (int t = 0; t < 40; t++) {
     null_control.output = (float)t;
-    write_source(&r, 0, (float)(t % 200));
+    write_number(&r, 0, (float)(t % 200));
     CHECK_STATUS(vlart_async_request(r.async), OK);
     CHECK(answered(&r).chunks == (uint64_t)t + 1);
     CHECK_STATUS(vlart_async_pop(r.async, action, 2, &diag), OK);
@@ -279,12 +193,12 @@ static void test_ensemble(const char *samples) {
 /* Both threads as fast as they can: what a tick is answered with was written by one observation alone. */
 static void test_stress(const char *samples, int ticks) {
   vlart_async_options_t options = {.struct_size = sizeof options, .lead_ticks = 2};
-  robot_t r = open_robot(samples, "realtime", &options);
+  robot_t r = open_async(samples, "realtime", &options);
   float action[2];
   uint64_t good = 0;
-  start(&r);
+  start_worker(&r);
   for (int t = 0; t < ticks; t++) {
-    write_source(&r, 0, (float)(t % 100));
+    write_number(&r, 0, (float)(t % 100));
     if (info_of(&r).due || t % 3 == 0) { /* also while it is busy: the older one is replaced */
       CHECK_STATUS(vlart_async_request(r.async), OK);
     }
@@ -318,7 +232,7 @@ int main(int argc, char **argv) {
   test_another_instruction(argv[1]);
   test_ensemble(argv[1]);
   test_stress(argv[1], 200000);
-  CHECK(atomic_load(&allocations) == 0);
+  CHECK(allocations == 0);
   puts("test_async: passed");
   return 0;
 }

@@ -1,12 +1,11 @@
 /* Two backbones on an engine of the test's own: the selected one is run, nothing is allocated, and a worker takes what was
    selected when it was asked. Usage: test_backbones SAMPLES/paired. Also run under ThreadSanitizer (make tsan). */
-#include <pthread.h>
 #include <string.h>
 
+#include "robot.h"
 #include "small_engine.h"
 #include "vlart/vlart.h"
 
-static vlart_diag_t diag = {.struct_size = sizeof diag};
 /* The engine: "vision" gives the image as numbers; a fusion adds what else it reads, heavy's a hundred more. */
 static vlart_status_t run(const small_engine_t *engine, vlart_diag_t *out) {
   (void)out;
@@ -15,61 +14,30 @@ static vlart_status_t run(const small_engine_t *engine, vlart_diag_t *out) {
       ((float *)engine->ports[1])[k] = (float)((const uint8_t *)engine->ports[0])[k];
     } else {
       ((float *)engine->ports[2])[k] = ((const float *)engine->ports[0])[k] +
-                                      (float)((const uint8_t *)engine->ports[1])[k] +
-                                      (engine->stage == 2 ? 100.0f : 0.0f);
+                                       (float)((const uint8_t *)engine->ports[1])[k] +
+                                       (engine->stage == 2 ? 100.0f : 0.0f);
     }
   }
   return VLART_STATUS_OK;
 }
 
-typedef struct {
-  vlart_bundle_t *bundle;
-  vlart_session_t *session;
-  void *arenas[2];
-} robot_t;
-
-static robot_t open_robot(const char *dir) {
-  static const vlart_backend_t *const backends[] = {&small_engine};
-  vlart_session_options_t options = {.struct_size = sizeof options, .backends = backends, .backend_count = 1};
-  robot_t r = {0};
-  size_t bytes = 0;
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  r.arenas[0] = malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, r.arenas[0], bytes, &diag, &r.bundle), OK);
-  CHECK_STATUS(vlart_session_required_bytes(r.bundle, &options, &diag, &bytes), OK);
-  r.arenas[1] = malloc(bytes);
-  CHECK_STATUS(vlart_session_init(r.bundle, &options, r.arenas[1], bytes, &diag, &r.session), OK);
-  return r;
+static robot_t open_paired(const char *dir) {
+  vlart_session_options_t options = small_options();
+  return open_robot(dir, &options);
 }
 
-static void close_robot(robot_t *r) {
-  vlart_session_close(r->session);
-  vlart_bundle_close(r->bundle);
-  free(r->arenas[0]);
-  free(r->arenas[1]);
-}
-
-static void write_bytes(vlart_session_t *session, vlart_async_t *async, uint32_t source, uint8_t byte) {
+static void write_bytes(const robot_t *r, uint32_t source, uint8_t byte) {
   const uint8_t data[3] = {byte, byte, byte};
-  const uint64_t dims[2] = {1, 3};
-  CHECK_STATUS(async != NULL ? vlart_async_write(async, source, data, 3, VLART_DTYPE_U8, 2, dims, &diag)
-                             : vlart_session_write(session, source, data, 3, VLART_DTYPE_U8, 2, dims, &diag),
-               OK);
+  CHECK_STATUS(write_source(r, source, data), OK);
 }
 
 static float act(vlart_session_t *session) {
   float action[3] = {0};
-  uint64_t before = allocations;
+  uint64_t before = own_allocations;
   CHECK_STATUS(vlart_session_step(session, &diag), OK);
   CHECK_STATUS(vlart_session_pop(session, action, 3, &diag), OK);
-  CHECK(allocations == before);
+  CHECK(own_allocations == before);
   return action[0];
-}
-
-static uint64_t runs_of(const vlart_session_t *session, uint32_t stage) {
-  vlart_stage_stats_t stats = {.struct_size = sizeof stats};
-  CHECK_STATUS(vlart_session_stats(session, stage, &stats), OK);
-  return stats.runs;
 }
 
 static void test_descriptions(const robot_t *r) {
@@ -98,65 +66,55 @@ static void test_descriptions(const robot_t *r) {
 }
 
 static void test_one_after_the_other(const char *dir) {
-  robot_t r = open_robot(dir);
+  robot_t r = open_paired(dir);
   test_descriptions(&r);
-  write_bytes(r.session, NULL, 0, 1);
-  write_bytes(r.session, NULL, 1, 10);
+  write_bytes(&r, 0, 1);
+  write_bytes(&r, 1, 10);
   CHECK(act(r.session) == 11.0f && runs_of(r.session, 2) == 0);
-  uint64_t before = allocations;
+  uint64_t before = own_allocations;
   CHECK_STATUS(vlart_session_select(r.session, 1, &diag), OK);
-  CHECK(allocations == before);
-  CHECK_STATUS(vlart_session_step(r.session, &diag), SOURCE_UNSET); /* its sensor was never written */
-  write_bytes(r.session, NULL, 2, 2);
+  CHECK(own_allocations == before);
+  CHECK_STATUS(vlart_session_step(r.session, &diag),
+               SOURCE_UNSET); /* its sensor was never written */
+  write_bytes(&r, 2, 2);
   CHECK(act(r.session) == 112.0f && runs_of(r.session, 0) == 1);
   CHECK_STATUS(vlart_session_select(r.session, 0, &diag), OK);
-  CHECK(act(r.session) == 11.0f && runs_of(r.session, 1) == 1); /* nothing had to run, and the chunk is its own */
+  CHECK(act(r.session) == 11.0f &&
+        runs_of(r.session, 1) == 1); /* nothing had to run, and the chunk is its own */
   CHECK_STATUS(vlart_session_select(r.session, VLART_BACKBONE_ALL, &diag), OK);
-  write_bytes(r.session, NULL, 1, 20);
+  write_bytes(&r, 1, 20);
   CHECK(act(r.session) == 21.0f);
   CHECK(runs_of(r.session, 0) == 2 && runs_of(r.session, 1) == 2 && runs_of(r.session, 2) == 2);
   close_robot(&r);
 }
 
-static void *serve(void *async) {
-  CHECK_STATUS(vlart_async_serve(async), OK);
-  return NULL;
-}
-
 static void test_beside_a_worker(const char *dir) {
-  robot_t r = open_robot(dir);
-  vlart_async_options_t options = {.struct_size = sizeof options};
-  vlart_async_t *async = NULL;
-  size_t bytes = 0;
-  CHECK_STATUS(vlart_async_required_bytes(r.session, &options, &diag, &bytes), OK);
-  void *arena = malloc(bytes);
-  CHECK_STATUS(vlart_async_init(r.session, &options, arena, bytes, &diag, &async), OK);
+  robot_t r = open_paired(dir);
+  make_async(&r, NULL);
+  vlart_async_t *async = r.async;
   CHECK_STATUS(vlart_async_select(async, 7, &diag), BAD_ARGUMENT);
   for (uint32_t i = 0; i < 3; i++) {
-    write_bytes(NULL, async, i, (uint8_t)(1 + i));
+    write_bytes(&r, i, (uint8_t)(1 + i));
   }
   CHECK_STATUS(vlart_async_request(async), OK);
   CHECK_STATUS(vlart_async_answer(async), OK); /* there is a chunk before the worker begins */
-  pthread_t worker;
-  CHECK(pthread_create(&worker, NULL, serve, async) == 0);
+  start_worker(&r);
   unsigned seen[2] = {0, 0};
   for (unsigned k = 0; k < 200000; k++) {
     float action[3];
-    uint64_t before = allocations;
+    uint64_t before = own_allocations;
     CHECK_STATUS(vlart_async_select(async, k & 1, &diag), OK);
     CHECK_STATUS(vlart_async_request(async), OK);
     vlart_status_t status = vlart_async_pop(async, action, 3, &diag);
-    CHECK(status == VLART_STATUS_OK || status == VLART_STATUS_SAFE_ACTION); /* which holds the last one */
-    CHECK(allocations == before);
+    CHECK(status == VLART_STATUS_OK ||
+          status == VLART_STATUS_SAFE_ACTION); /* which holds the last one */
+    CHECK(own_allocations == before);
     CHECK(action[0] == 3.0f || action[0] == 105.0f);
     seen[action[0] > 100.0f]++;
   }
-  vlart_async_stop(async);
-  CHECK(pthread_join(worker, NULL) == 0);
   CHECK(seen[0] > 0 && seen[1] > 0);
-  printf("  %u ticks of the first backbone and %u of the second beside a worker\n", seen[0], seen[1]);
-  vlart_async_close(async);
-  free(arena);
+  printf("  %u ticks of the first backbone and %u of the second beside a worker\n", seen[0],
+         seen[1]);
   close_robot(&r);
 }
 

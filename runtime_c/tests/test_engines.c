@@ -1,8 +1,8 @@
 /* ONNX Runtime fails in turn at every call that this library makes of it while a session opens, is prepared, steps and
    closes: a clear status, nothing of the engine's kept, and the next session works. Usage: test_engines FAILING_ORT
    ONNXRUNTIME BUNDLE..., where FAILING_ORT is the library of failing_ort.c. */
-#include <dlfcn.h>
 #include <dirent.h>
+#include <dlfcn.h>
 #include <string.h>
 
 #include "check.h"
@@ -34,7 +34,8 @@ static vlart_status_t step(vlart_bundle_t *bundle, vlart_session_t *session) {
     CHECK_STATUS(vlart_bundle_value(bundle, source.value, &value), OK);
     CHECK(value.bytes <= sizeof zeros);
     CHECK_STATUS(vlart_session_write(session, i, zeros, value.bytes, value.dtype, value.rank,
-                                     value.dims, &diag), OK);
+                                     value.dims, &diag),
+                 OK);
   }
   return vlart_session_step(session, &diag);
 }
@@ -42,7 +43,8 @@ static vlart_status_t step(vlart_bundle_t *bundle, vlart_session_t *session) {
 static vlart_status_t all_of_it(const char *library, const char *dir) {
   vlart_bundle_t *bundle = NULL;
   vlart_session_t *session = NULL;
-  vlart_session_options_t options = {.struct_size = sizeof options, .ort_library = library, .threads = 1};
+  vlart_session_options_t options = {
+      .struct_size = sizeof options, .ort_library = library, .threads = 1};
   CHECK_STATUS(vlart_bundle_open(dir, NULL, arenas[0], sizeof arenas[0], &diag, &bundle), OK);
   vlart_status_t status =
       vlart_session_init(bundle, &options, arenas[1], sizeof arenas[1], &diag, &session);

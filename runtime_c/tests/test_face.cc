@@ -5,12 +5,12 @@
 
 #include "vlart/vlart.hpp"
 
-#define CHECK(condition)                                                  \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
+#define CHECK(condition)                                                   \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
       std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                       \
-    }                                                                     \
+      std::exit(1);                                                        \
+    }                                                                      \
   } while (0)
 
 template <typename Call>
@@ -23,7 +23,8 @@ vlart_status_t status_of(Call call) {
   return VLART_STATUS_OK;
 }
 
-static void write(vlart::Session &session, const char *name, std::uint8_t byte, std::size_t count = 3) {
+static void write(vlart::Session &session, const char *name, std::uint8_t byte,
+                  std::size_t count = 3) {
   const std::vector<std::uint8_t> data(count, byte);
   session.write(name, data.data(), data.size());
 }
@@ -44,7 +45,8 @@ static void backbones(const std::string &samples, const std::string &ort) {
 
 static void lanes(const std::string &samples, const std::string &ort) {
   vlart::Bundle bundle(samples + "/laned");
-  vlart::Session slow(bundle, {ort, 1, bundle.lane("slow")}), control(bundle, {ort, 1, VLART_LANE_CONTROL});
+  vlart::Session slow(bundle, {ort, 1, bundle.lane("slow")}),
+      control(bundle, {ort, 1, VLART_LANE_CONTROL});
   vlart::Lane lane(slow);
   lane.lead(control);
   write(slow, "view", 10, 4096);

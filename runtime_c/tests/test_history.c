@@ -1,15 +1,13 @@
 /* Histories on the null engine: an encoder's output is the number that the engine was told, so that
    every delayed value says of which observation it is. */
-#include "test_history.h"
 
 #include <string.h>
 
-#include "check.h"
 #include "null_backend.h"
+#include "robot.h"
+#include "test_history.h"
 
 enum { GAIN, IMAGE, STATE, FEATURE = 3, FEATURE_1, FEATURE_2, STATE_1 };
-
-static vlart_diag_t diag = {.struct_size = sizeof diag};
 
 static void write_number(vlart_session_t *session, uint32_t source, float number) {
   static const uint64_t sizes[] = {1, 6, 3};
@@ -24,12 +22,6 @@ static float first_number(vlart_session_t *session, uint32_t value) {
   float data[3];
   CHECK_STATUS(vlart_session_read(session, value, data, sizeof data, &diag), OK);
   return data[0];
-}
-
-static uint64_t runs(const vlart_session_t *session, uint32_t stage) {
-  vlart_stage_stats_t stats = {.struct_size = sizeof stats};
-  CHECK_STATUS(vlart_session_stats(session, stage, &stats), OK);
-  return stats.runs;
 }
 
 static void write_observation(vlart_session_t *session, float number) {
@@ -83,13 +75,14 @@ void test_history(vlart_bundle_t *bundle, vlart_session_t *session) {
   write_observation(session, 2);
   CHECK_STATUS(vlart_session_observe(session, &diag), OK);
   check_features(session, 2, 1, 1);
-  CHECK(first_number(session, STATE_1) == 1 && runs(session, 0) == 2 && runs(session, 1) == 1);
+  CHECK(first_number(session, STATE_1) == 1 && runs_of(session, 0) == 2 &&
+        runs_of(session, 1) == 1);
   CHECK_STATUS(vlart_session_observe(session, &diag), OK);
-  CHECK(runs(session, 0) == 2);
+  CHECK(runs_of(session, 0) == 2);
   write_observation(session, 3);
   CHECK_STATUS(vlart_session_step(session, &diag), OK);
   check_features(session, 3, 2, 1);
-  CHECK(runs(session, 0) == 3 && runs(session, 1) == 2);
+  CHECK(runs_of(session, 0) == 3 && runs_of(session, 1) == 2);
   check_failure(session);
   CHECK_STATUS(vlart_session_reset(session), OK);
   CHECK_STATUS(vlart_session_read(session, STATE_1, data, sizeof data, &diag), VALUE_UNSET);

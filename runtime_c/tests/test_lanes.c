@@ -5,11 +5,11 @@
 #include <string.h>
 #include <time.h>
 
-#include "diag.h"
+#include "base/clock.h"
+#include "base/diag.h"
+#include "robot.h"
 #include "small_engine.h"
 #include "vlart/vlart.h"
-
-static vlart_diag_t diag = {.struct_size = sizeof diag};
 
 /* The engine: "reason" copies the view; "act" demands that latent and view are one byte throughout, and
    gives it as the action. */
@@ -37,41 +37,31 @@ static vlart_status_t run(const small_engine_t *engine, vlart_diag_t *out) {
   return VLART_STATUS_OK;
 }
 
+/* A session at either clock. */
 typedef struct {
   vlart_bundle_t *bundle;
   vlart_session_t *slow, *fast;
   vlart_lane_t *lane;
   void *arenas[4];
-} robot_t;
+} pair_t;
 
-static vlart_session_t *open_session(robot_t *r, uint32_t lane, void **arena) {
-  static const vlart_backend_t *const backends[] = {&small_engine};
-  vlart_session_options_t options = {.struct_size = sizeof options, .backends = backends,
-                                     .backend_count = 1, .lane = lane};
-  vlart_session_t *session = NULL;
-  size_t bytes = 0;
-  CHECK_STATUS(vlart_session_required_bytes(r->bundle, &options, &diag, &bytes), OK);
-  *arena = malloc(bytes);
-  CHECK_STATUS(vlart_session_init(r->bundle, &options, *arena, bytes, &diag, &session), OK);
-  return session;
-}
-
-static robot_t open_robot(const char *dir) {
-  robot_t r = {0};
+static pair_t open_pair(const char *dir) {
+  pair_t r = {0};
   size_t bytes = 0;
   uint32_t lane = 9;
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  r.arenas[0] = malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, r.arenas[0], bytes, &diag, &r.bundle), OK);
+  vlart_session_options_t options = small_options();
+  r.bundle = open_bundle(dir, &r.arenas[0]);
   CHECK_STATUS(vlart_bundle_find_lane(r.bundle, "slow", &lane), OK);
   CHECK(lane == 0);
   CHECK_STATUS(vlart_bundle_find_lane(r.bundle, "fast", &lane), NOT_FOUND);
-  r.slow = open_session(&r, 1, &r.arenas[1]);
-  r.fast = open_session(&r, VLART_LANE_CONTROL, &r.arenas[2]);
+  options.lane = 1;
+  r.slow = open_session(r.bundle, &options, &r.arenas[1]);
+  options.lane = VLART_LANE_CONTROL;
+  r.fast = open_session(r.bundle, &options, &r.arenas[2]);
   CHECK_STATUS(vlart_lane_required_bytes(r.fast, 1, &diag, &bytes), BAD_ARGUMENT);
   CHECK_STATUS(vlart_lane_required_bytes(r.slow, 0, &diag, &bytes), BAD_ARGUMENT);
   CHECK_STATUS(vlart_lane_required_bytes(r.slow, 1, &diag, &bytes), OK);
-  r.arenas[3] = malloc(bytes);
+  r.arenas[3] = test_take(bytes);
   CHECK_STATUS(vlart_lane_init(r.slow, 1, r.arenas[3], bytes - 64, &diag, &r.lane), OUT_OF_MEMORY);
   CHECK_STATUS(vlart_lane_init(r.slow, 1, r.arenas[3], bytes, &diag, &r.lane), OK);
   CHECK_STATUS(vlart_session_follow(r.slow, r.lane, &diag), BAD_ARGUMENT);
@@ -80,12 +70,12 @@ static robot_t open_robot(const char *dir) {
   return r;
 }
 
-static void close_robot(robot_t *r) {
+static void close_pair(pair_t *r) {
   vlart_session_close(r->fast);
   vlart_session_close(r->slow);
   vlart_bundle_close(r->bundle);
   for (int i = 0; i < 4; i++) {
-    free(r->arenas[i]);
+    test_give(r->arenas[i]);
   }
 }
 
@@ -97,7 +87,7 @@ static vlart_status_t write_bytes(vlart_session_t *session, uint32_t source, uin
   return vlart_session_write(session, source, data, bytes, VLART_DTYPE_U8, 2, dims, &diag);
 }
 
-static float act(const robot_t *r, uint8_t state) {
+static float act(const pair_t *r, uint8_t state) {
   float action[3] = {0};
   CHECK_STATUS(write_bytes(r->fast, 1, state, 3), OK);
   CHECK_STATUS(vlart_session_step(r->fast, &diag), OK);
@@ -106,7 +96,7 @@ static float act(const robot_t *r, uint8_t state) {
 }
 
 static void test_one_after_the_other(const char *dir) {
-  robot_t r = open_robot(dir);
+  pair_t r = open_pair(dir);
   vlart_lane_info_t info = {.struct_size = sizeof info};
   CHECK_STATUS(write_bytes(r.fast, 1, 1, 3), OK);
   CHECK_STATUS(vlart_session_step(r.fast, &diag), SOURCE_UNSET);
@@ -127,11 +117,11 @@ static void test_one_after_the_other(const char *dir) {
   CHECK(act(&r, 3) == 23.0f);
   CHECK_STATUS(vlart_session_followed(r.fast, 0, &info), OK);
   CHECK(info.sequence == 2 && info.age_ns > 0);
-  close_robot(&r);
+  close_pair(&r);
 }
 
 typedef struct {
-  robot_t *robot;
+  pair_t *pair;
   atomic_bool stopped;
   uint64_t steps;
 } thinker_t;
@@ -139,25 +129,19 @@ typedef struct {
 static void *think(void *memory) {
   thinker_t *t = memory;
   while (!atomic_load(&t->stopped)) {
-    uint64_t before = allocations;
-    CHECK_STATUS(write_bytes(t->robot->slow, 0, (uint8_t)(t->steps % 100), 4096), OK);
-    CHECK_STATUS(vlart_lane_step(t->robot->lane, &diag), OK);
-    CHECK(allocations == before);
+    uint64_t before = own_allocations;
+    CHECK_STATUS(write_bytes(t->pair->slow, 0, (uint8_t)(t->steps % 100), 4096), OK);
+    CHECK_STATUS(vlart_lane_step(t->pair->lane, &diag), OK);
+    CHECK(own_allocations == before);
     t->steps++;
   }
   return NULL;
 }
 
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* Both as fast as they can, or the slow one asleep most of the time: the engine checks every set. */
 static void test_side_by_side(const char *dir, unsigned ms, uint64_t ticks) {
-  robot_t r = open_robot(dir);
-  thinker_t t = {.robot = &r};
+  pair_t r = open_pair(dir);
+  thinker_t t = {.pair = &r};
   vlart_lane_info_t info = {.struct_size = sizeof info};
   pthread_t thread;
   uint64_t last = 0, most_ns = 0;
@@ -167,25 +151,25 @@ static void test_side_by_side(const char *dir, unsigned ms, uint64_t ticks) {
   atomic_store(&reason_ms, ms);
   CHECK(pthread_create(&thread, NULL, think, &t) == 0);
   for (uint64_t k = 0; k < ticks; k++) {
-    uint64_t before = allocations, began = now_ns();
+    uint64_t before = own_allocations, began = vlart_now_ns();
     act(&r, (uint8_t)(k % 100));
-    uint64_t took = now_ns() - began;
+    uint64_t took = vlart_now_ns() - began;
     most_ns = took > most_ns ? took : most_ns;
-    CHECK(allocations == before);
+    CHECK(own_allocations == before);
     CHECK_STATUS(vlart_session_followed(r.fast, 0, &info), OK);
     CHECK(info.sequence >= last);
     last = info.sequence;
   }
   atomic_store(&t.stopped, true);
   CHECK(pthread_join(thread, NULL) == 0);
-  printf("  %llu ticks beside %llu steps of %u ms, longest tick %llu us\n", (unsigned long long)ticks,
-         (unsigned long long)t.steps, ms, (unsigned long long)(most_ns / 1000));
-  close_robot(&r);
+  printf("  %llu ticks beside %llu steps of %u ms, longest tick %llu us\n",
+         (unsigned long long)ticks, (unsigned long long)t.steps, ms,
+         (unsigned long long)(most_ns / 1000));
+  close_pair(&r);
 }
 
 int main(int argc, char **argv) {
   CHECK(argc == 2);
-  diag.struct_size = sizeof diag;
   test_one_after_the_other(argv[1]);
   test_side_by_side(argv[1], 0, 20000);
   test_side_by_side(argv[1], 100, 20000);

@@ -6,39 +6,9 @@
 #include <string.h>
 
 #include "check.h"
+#include "count_allocations.h"
 #include "failing_disk.h"
 #include "vlart/vlart.h"
-
-static uint64_t allocations;
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  allocations++;
-  return __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t count, size_t bytes) {
-  allocations++;
-  return __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *memory, size_t bytes) {
-  allocations++;
-  return __real_realloc(memory, bytes);
-}
-
-void __wrap_free(void *memory) {
-  allocations++;
-  __real_free(memory);
-}
 
 #define STOVE "turn on the stove"
 
@@ -261,8 +231,12 @@ static int cut_everywhere(int earlier, bool file_lies, bool directory_lies) {
       double old = successes_on_disk(&generation);
       CHECK(generation == (uint64_t)earlier);
       CHECK_STATUS(open_router(state, &router), OK);
-      disk = (disk_t){.mode = DISK_CUT, .at = at, .most = 100, .file_lies = file_lies,
-                      .directory_lies = directory_lies, .content_kept = true};
+      disk = (disk_t){.mode = DISK_CUT,
+                      .at = at,
+                      .most = 100,
+                      .file_lies = file_lies,
+                      .directory_lies = directory_lies,
+                      .content_kept = true};
       finished = save_outcomes(router, 1);
       if (!crash(&before, variant)) {
         continue;
@@ -387,8 +361,7 @@ int main(int argc, char **argv) {
   snprintf(state, sizeof state, "%s/router_state", argv[2]);
   vlart_router_options_t options = {.struct_size = sizeof options, .log_capacity = 4};
   CHECK_STATUS(vlart_router_required_bytes(table, &options, &diag, &arena_bytes), OK);
-  arena = __real_malloc(arena_bytes);
-  CHECK(arena != NULL);
+  arena = test_take(arena_bytes);
   test_arena();
   test_decisions();
   test_outcomes_and_log();
@@ -399,6 +372,6 @@ int main(int argc, char **argv) {
   test_damaged_state();
   no_files();
   CHECK(allocations == 0);
-  __real_free(arena);
+  test_give(arena);
   return 0;
 }

@@ -7,95 +7,34 @@
 #include <string.h>
 #include <time.h>
 
-#include "check.h"
+#include "base/float_scan.h"
 #include "null_backend.h"
-#include "sensors.h"
+#include "robot.h"
 #include "vlart/vlart.h"
 
 enum { RAW = 0, STATE = 1, MS = 1000 };
 
-static uint64_t allocations;
-
-void *__real_malloc(size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  allocations++;
-  return __real_malloc(bytes);
-}
-void *__wrap_calloc(size_t count, size_t bytes) {
-  void *memory = __wrap_malloc(count * bytes);
-  return memory == NULL ? NULL : memset(memory, 0, count * bytes);
-}
-void *__wrap_realloc(void *memory, size_t bytes) {
-  (void)memory;
-  return __wrap_malloc(bytes);
-}
-void __wrap_free(void *memory) {
-  allocations++;
-  __real_free(memory);
-}
-
 static const char *dir;
-static vlart_diag_t diag = {.struct_size = sizeof diag};
 
-typedef struct {
-  vlart_bundle_t *bundle;
-  vlart_session_t *session;
-  vlart_async_t *async; /* NULL: the session alone */
-  void *arenas[3];
-} robot_t;
-
-static robot_t open_robot(const vlart_sensor_options_t *options, bool async) {
-  robot_t r = {0};
-  size_t bytes = 0;
-  vlart_session_options_t session_options = null_options();
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  r.arenas[0] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, r.arenas[0], bytes, &diag, &r.bundle), OK);
-  CHECK_STATUS(vlart_session_required_bytes(r.bundle, &session_options, &diag, &bytes), OK);
-  r.arenas[1] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_session_init(r.bundle, &session_options, r.arenas[1], bytes, &diag,
-                                  &r.session), OK);
+static robot_t open_guarded(const vlart_sensor_options_t *options, bool async) {
+  robot_t r = open_robot(dir, NULL);
   if (options != NULL) {
     CHECK_STATUS(vlart_session_sensors(r.session, options, &diag), OK);
   }
   if (async) {
-    vlart_async_options_t async_options = {.struct_size = sizeof async_options,
-                                           .safe = VLART_SAFE_ZERO};
-    CHECK_STATUS(vlart_async_required_bytes(r.session, &async_options, &diag, &bytes), OK);
-    r.arenas[2] = __real_malloc(bytes);
-    CHECK_STATUS(vlart_async_init(r.session, &async_options, r.arenas[2], bytes, &diag, &r.async), OK);
+    vlart_async_options_t safe = {.struct_size = sizeof safe, .safe = VLART_SAFE_ZERO};
+    make_async(&r, &safe);
   }
-  null_control = (null_control_t){.fail_stage = VLART_NONE, .output = 0.25f};
+  null_control.output = 0.25f;
   return r;
-}
-
-static void close_robot(robot_t *r) {
-  vlart_async_close(r->async);
-  vlart_session_close(r->session);
-  vlart_bundle_close(r->bundle);
-  for (int i = 0; i < 3; i++) {
-    __real_free(r->arenas[i]);
-  }
 }
 
 /* `numbers` in the first elements of a source, zeros in the rest. */
 static vlart_status_t write_numbers(const robot_t *r, uint32_t source, const float *numbers,
                                     size_t count) {
-  static const uint64_t dims[2][3] = {{1, 5, 2}, {1, 4, 0}};
   float data[10] = {0};
   memcpy(data, numbers, count * sizeof *numbers);
-  size_t bytes = (source == RAW ? 10 : 4) * sizeof *data;
-  uint32_t rank = source == RAW ? 3 : 2;
-  return r->async != NULL ? vlart_async_write(r->async, source, data, bytes, VLART_DTYPE_F32, rank,
-                                              dims[source], &diag)
-                          : vlart_session_write(r->session, source, data, bytes, VLART_DTYPE_F32,
-                                                rank, dims[source], &diag);
+  return write_source(r, source, data);
 }
 
 static vlart_status_t write_number(const robot_t *r, uint32_t source, float number) {
@@ -126,7 +65,7 @@ static vlart_status_t stamp(const robot_t *r, uint32_t sequence, uint64_t time_u
 /* ---- content -------------------------------------------------------------------------------- */
 
 static void test_content(bool async) {
-  robot_t r = open_robot(NULL, async);
+  robot_t r = open_guarded(NULL, async);
   const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
   float numbers[10] = {1, 2};
   CHECK_STATUS(write_numbers(&r, RAW, numbers, 2), OK);
@@ -140,8 +79,8 @@ static void test_content(bool async) {
   CHECK_STATUS(write_numbers(&r, RAW, numbers, 10), OK);
   numbers[6] = 4.5f; /* an even one: up to 4 */
   CHECK_STATUS(write_numbers(&r, RAW, numbers, 10), INPUT_OUT_OF_RANGE);
-  CHECK(strstr(diag.where, "\"raw\"") != NULL && strstr(diag.why, "element 6 of 10 is 4.5") != NULL &&
-        strstr(diag.why, "-4 to 4") != NULL);
+  CHECK(strstr(diag.where, "\"raw\"") != NULL &&
+        strstr(diag.why, "element 6 of 10 is 4.5") != NULL && strstr(diag.why, "-4 to 4") != NULL);
   vlart_sensor_info_t info = sensor_of(&r, RAW);
   CHECK(info.out_of_range == 1 && info.element == 6 && info.number == 4.5f && info.writes == 2);
   CHECK_STATUS(write_number(&r, STATE, -1.5f), OK); /* counted alone */
@@ -156,19 +95,20 @@ static void test_content(bool async) {
 }
 
 static void test_accepted(void) {
-  vlart_sensor_options_t options = {.struct_size = sizeof options,
-                                    .accept = VLART_ACCEPT_NOT_FINITE | VLART_ACCEPT_OUT_OF_RANGE |
-                                              VLART_ACCEPT_DENORMAL};
-  robot_t r = open_robot(&options, false);
+  vlart_sensor_options_t options = {
+      .struct_size = sizeof options,
+      .accept = VLART_ACCEPT_NOT_FINITE | VLART_ACCEPT_OUT_OF_RANGE | VLART_ACCEPT_DENORMAL};
+  robot_t r = open_guarded(&options, false);
   float held[10];
   CHECK_STATUS(write_number(&r, RAW, NAN), OK);
   CHECK_STATUS(write_number(&r, RAW, 99.0f), OK);
   CHECK_STATUS(write_number(&r, RAW, FLT_MIN / 4), OK);
   CHECK_STATUS(vlart_session_read(r.session, RAW, held, sizeof held, &diag), OK);
   CHECK(held[0] == FLT_MIN / 4 && sensor_of(&r, RAW).out_of_range == 0);
-  CHECK_STATUS(vlart_session_sensors(r.session, &options, &diag), BAD_ARGUMENT); /* it was written */
+  CHECK_STATUS(vlart_session_sensors(r.session, &options, &diag),
+               BAD_ARGUMENT); /* it was written */
   close_robot(&r);
-  r = open_robot(NULL, false);
+  r = open_guarded(NULL, false);
   options.accept = 16;
   CHECK_STATUS(vlart_session_sensors(r.session, &options, &diag), BAD_ARGUMENT);
   CHECK_STATUS(vlart_session_sensors(NULL, NULL, &diag), BAD_ARGUMENT);
@@ -180,7 +120,7 @@ static void test_accepted(void) {
 }
 
 static void test_denormals(void) {
-  robot_t r = open_robot(NULL, false);
+  robot_t r = open_guarded(NULL, false);
   const float numbers[] = {FLT_MIN / 2, -FLT_MIN / 2, FLT_MIN, -FLT_MIN, 0.0f, -0.0f, 1e-45f};
   float held[10];
   CHECK_STATUS(write_numbers(&r, RAW, numbers, 7), OK);
@@ -227,7 +167,7 @@ static void test_denormals(void) {
 static void test_ages(bool async) {
   for (int wrap = 0; wrap < 2; wrap++) { /* from zero, and over the end of the clock */
     uint64_t t0 = wrap ? UINT64_MAX - 60 * MS : 0;
-    robot_t r = open_robot(NULL, async);
+    robot_t r = open_guarded(NULL, async);
     CHECK_STATUS(write_number(&r, RAW, 1.0f), OK);
     CHECK_STATUS(write_number(&r, STATE, 0.5f), OK);
     tell(&r, t0); /* what was written before has no age */
@@ -252,7 +192,7 @@ static void test_ages(bool async) {
 
 /* Camera frames with numbers and times of capture. */
 static void test_stamps(bool async) {
-  robot_t r = open_robot(NULL, async);
+  robot_t r = open_guarded(NULL, async);
   tell(&r, 1000 * MS);
   CHECK_STATUS(write_number(&r, STATE, 0.0f), OK);
   uint32_t first = UINT32_MAX - 1;
@@ -286,7 +226,7 @@ static void test_stamps(bool async) {
 
 /* By the system's clock, without a word of the caller's. */
 static void test_monotonic_clock(void) {
-  robot_t r = open_robot(NULL, false);
+  robot_t r = open_guarded(NULL, false);
   CHECK_STATUS(write_number(&r, RAW, 1.0f), OK);
   CHECK_STATUS(write_number(&r, STATE, 0.0f), OK);
   struct timespec pause = {0, 60 * MS * MS};
@@ -298,14 +238,14 @@ static void test_monotonic_clock(void) {
   CHECK(totals.steps == 0 && totals.stages_run == 0); /* nothing was computed of it */
   close_robot(&r);
   vlart_sensor_options_t options = {.struct_size = sizeof options, .accept = VLART_ACCEPT_STALE};
-  r = open_robot(&options, false);
+  r = open_guarded(&options, false);
   CHECK_STATUS(write_number(&r, RAW, 1.0f), OK);
   CHECK_STATUS(write_number(&r, STATE, 0.0f), OK);
   nanosleep(&pause, NULL);
   CHECK_STATUS(vlart_session_step(r.session, &diag), OK);
   close_robot(&r);
   options = (vlart_sensor_options_t){.struct_size = sizeof options, .max_age_us = 20 * MS};
-  r = open_robot(&options, false); /* the state, of which the plan says no age */
+  r = open_guarded(&options, false); /* the state, of which the plan says no age */
   tell(&r, 0);
   CHECK_STATUS(write_number(&r, STATE, 0.0f), OK);
   tell(&r, 30 * MS);
@@ -318,7 +258,7 @@ static void test_monotonic_clock(void) {
 
 /* The last chunk stays and is marked; with new content it is the answer again. */
 static void test_the_queue(void) {
-  robot_t r = open_robot(NULL, false);
+  robot_t r = open_guarded(NULL, false);
   vlart_queue_info_t queue = {.struct_size = sizeof queue};
   float action[2];
   tell(&r, 0);
@@ -342,7 +282,7 @@ static void test_the_queue(void) {
 
 /* A camera that falls silent: the chunk goes on to its end, then the safe action; and back. */
 static void test_silence(void) {
-  robot_t r = open_robot(NULL, true);
+  robot_t r = open_guarded(NULL, true);
   vlart_async_info_t info = {.struct_size = sizeof info};
   float action[2];
   uint64_t safe = 0, stale = 0, good = 0;

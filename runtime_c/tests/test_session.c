@@ -5,101 +5,28 @@
 #include <math.h>
 #include <string.h>
 
-#include "check.h"
 #include "null_backend.h"
+#include "robot.h"
 #include "test_history.h"
 #include "vlart/vlart.h"
 
-static uint64_t allocations;
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *memory, size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  allocations++;
-  return __real_malloc(bytes);
-}
-
-void *__wrap_calloc(size_t count, size_t bytes) {
-  allocations++;
-  return __real_calloc(count, bytes);
-}
-
-void *__wrap_realloc(void *memory, size_t bytes) {
-  allocations++;
-  return __real_realloc(memory, bytes);
-}
-
-void __wrap_free(void *memory) {
-  allocations++;
-  __real_free(memory);
-}
-
-static vlart_diag_t diag = {.struct_size = sizeof diag};
-
-typedef struct {
-  vlart_bundle_t *bundle;
-  vlart_session_t *session;
-  void *bundle_arena;
-  void *session_arena;
-} policy_t;
-
-static policy_t open_policy(const char *dir) {
-  policy_t p = {0};
-  size_t bytes = 0;
-  vlart_session_options_t options = null_options();
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  p.bundle_arena = __real_malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, p.bundle_arena, bytes, &diag, &p.bundle), OK);
-  CHECK_STATUS(vlart_session_required_bytes(p.bundle, &options, &diag, &bytes), OK);
-  p.session_arena = __real_malloc(bytes);
-  CHECK_STATUS(vlart_session_init(p.bundle, &options, p.session_arena, bytes, &diag, &p.session),
-               OK);
-  null_control = (null_control_t){.fail_stage = VLART_NONE, .output = 0.5f};
+static robot_t open_policy(const char *dir) {
+  robot_t p = open_robot(dir, NULL);
+  null_control.output = 0.5f;
   return p;
 }
 
-static void close_policy(policy_t *p) {
-  vlart_session_close(p->session);
-  vlart_bundle_close(p->bundle);
-  __real_free(p->session_arena);
-  __real_free(p->bundle_arena);
-}
-
-/* Writes a source full of one byte; bool and float sources take 0 and 1 alike. */
-static vlart_status_t write_source(const policy_t *p, uint32_t source, uint8_t byte) {
+/* Fills a source with one byte; bool and float sources take 0 and 1 alike. */
+static vlart_status_t fill_source(const robot_t *p, uint32_t source, uint8_t byte) {
   static uint8_t data[4096];
-  vlart_source_info_t info = {.struct_size = sizeof info};
-  vlart_value_info_t value = {.struct_size = sizeof value};
-  CHECK_STATUS(vlart_bundle_source(p->bundle, source, &info), OK);
-  CHECK_STATUS(vlart_bundle_value(p->bundle, info.value, &value), OK);
-  CHECK(value.bytes <= sizeof data);
-  memset(data, byte, value.bytes);
-  return vlart_session_write(p->session, source, data, value.bytes, value.dtype, value.rank,
-                             value.dims, &diag);
+  CHECK(source_value(p->bundle, source).bytes <= sizeof data);
+  memset(data, byte, sizeof data);
+  return write_source(p, source, data);
 }
 
-static uint64_t stage_runs(const policy_t *p, uint32_t stage) {
-  vlart_stage_stats_t stats = {.struct_size = sizeof stats};
-  CHECK_STATUS(vlart_session_stats(p->session, stage, &stats), OK);
-  return stats.runs;
-}
-
-static vlart_queue_info_t queue_of(const policy_t *p) {
-  vlart_queue_info_t info = {.struct_size = sizeof info};
-  CHECK_STATUS(vlart_session_queue(p->session, &info), OK);
-  return info;
-}
-
-static void write_all(const policy_t *p, uint8_t byte) {
+static void fill_all(const robot_t *p, uint8_t byte) {
   for (uint32_t i = 0; i < 3; i++) {
-    CHECK_STATUS(write_source(p, i, byte), OK);
+    CHECK_STATUS(fill_source(p, i, byte), OK);
   }
 }
 
@@ -109,62 +36,62 @@ static void test_arena_sweep(const char *dir) {
   vlart_bundle_t *bundle = NULL;
   CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &needed), OK);
   for (size_t bytes = 0; bytes + 63 < needed; bytes += bytes + 200 < needed ? 7 : 1) {
-    void *arena = __real_malloc(bytes);
+    void *arena = test_take(bytes);
     CHECK_STATUS(vlart_bundle_open(dir, NULL, arena, bytes, &diag, &bundle), OUT_OF_MEMORY);
     CHECK(bundle == NULL && diag.why[0] != '\0');
-    __real_free(arena);
+    test_give(arena);
   }
   CHECK_STATUS(vlart_bundle_open(dir, NULL, NULL, needed, &diag, &bundle), OUT_OF_MEMORY);
-  void *bundle_arena = __real_malloc(needed);
+  void *bundle_arena = test_take(needed);
   CHECK_STATUS(vlart_bundle_open(dir, NULL, bundle_arena, needed, &diag, &bundle), OK);
   vlart_session_options_t options = null_options();
   vlart_session_t *session = NULL;
   CHECK_STATUS(vlart_session_required_bytes(bundle, &options, &diag, &needed), OK);
   for (size_t bytes = 0; bytes + 63 < needed; bytes += bytes + 200 < needed ? 7 : 1) {
-    void *arena = __real_malloc(bytes);
+    void *arena = test_take(bytes);
     CHECK_STATUS(vlart_session_init(bundle, &options, arena, bytes, &diag, &session),
                  OUT_OF_MEMORY);
     CHECK(session == NULL);
-    __real_free(arena);
+    test_give(arena);
   }
-  void *arena = __real_malloc(needed);
+  void *arena = test_take(needed);
   CHECK_STATUS(vlart_session_init(bundle, &options, arena, needed, &diag, &session), OK);
   vlart_session_close(session);
   vlart_bundle_close(bundle);
-  __real_free(arena);
-  __real_free(bundle_arena);
+  test_give(arena);
+  test_give(bundle_arena);
 }
 
 static void test_caches(const char *dir) {
-  policy_t p = open_policy(dir);
+  robot_t p = open_policy(dir);
   CHECK_STATUS(vlart_session_step(p.session, &diag), SOURCE_UNSET);
   CHECK(strstr(diag.where, "instruction") != NULL);
-  write_all(&p, 0);
+  fill_all(&p, 0);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
-  write_all(&p, 0);
+  fill_all(&p, 0);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   for (uint32_t i = 0; i < 4; i++) {
-    CHECK(stage_runs(&p, i) == 1);
+    CHECK(runs_of(p.session, i) == 1);
   }
   /* stage: language 0, vision 1, fusion 2, head 3; source: instruction 0, image 1, state 2 */
   static const uint64_t reruns[3][4] = {{1, 0, 1, 1}, {0, 1, 1, 1}, {0, 0, 0, 1}};
   uint64_t expected[4] = {1, 1, 1, 1};
   for (uint32_t source = 0; source < 3; source++) {
-    CHECK_STATUS(write_source(&p, source, 1), OK);
+    CHECK_STATUS(fill_source(&p, source, 1), OK);
     CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
     for (uint32_t i = 0; i < 4; i++) {
       expected[i] += reruns[source][i];
-      CHECK(stage_runs(&p, i) == expected[i]);
+      CHECK(runs_of(p.session, i) == expected[i]);
     }
   }
-  close_policy(&p);
+  close_robot(&p);
 }
 
 static void test_queue(const char *dir) {
-  policy_t p = open_policy(dir);
+  robot_t p = open_policy(dir);
   float action[3];
   CHECK_STATUS(vlart_session_pop(p.session, action, 3, &diag), QUEUE_EMPTY);
-  write_all(&p, 0);
+  fill_all(&p, 0);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   CHECK(queue_of(&p).remaining == 3 && queue_of(&p).stale == 0);
   CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), BAD_ARGUMENT);
@@ -178,23 +105,23 @@ static void test_queue(const char *dir) {
   CHECK_STATUS(vlart_session_pop(p.session, action, 3, &diag), QUEUE_EMPTY);
   /* Used up and nothing changed: the same chunk is still the answer. */
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
-  CHECK(queue_of(&p).remaining == 3 && stage_runs(&p, 3) == 1);
+  CHECK(queue_of(&p).remaining == 3 && runs_of(p.session, 3) == 1);
   CHECK_STATUS(vlart_session_invalidate(p.session), OK);
   CHECK(queue_of(&p).remaining == 0);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
-  CHECK(stage_runs(&p, 0) == 2 && queue_of(&p).remaining == 3);
-  close_policy(&p);
+  CHECK(runs_of(p.session, 0) == 2 && queue_of(&p).remaining == 3);
+  close_robot(&p);
 }
 
-static void check_rejected(policy_t *p, float output, vlart_status_t expected) {
+static void check_rejected(robot_t *p, float output, vlart_status_t expected) {
   float action[3];
   static uint8_t byte = 2;
-  CHECK_STATUS(write_source(p, 1, byte++), OK);
+  CHECK_STATUS(fill_source(p, 1, byte++), OK);
   null_control.output = output;
   for (int attempt = 0; attempt < 2; attempt++) { /* a bad chunk is computed and refused again */
-    uint64_t before = stage_runs(p, 3);
+    uint64_t before = runs_of(p->session, 3);
     CHECK(vlart_session_step(p->session, &diag) == expected);
-    CHECK(stage_runs(p, 3) == before + 1);
+    CHECK(runs_of(p->session, 3) == before + 1);
     CHECK(queue_of(p).stale == 1);
   }
   CHECK(strstr(diag.where, "action 0 of the chunk, dimension 0") != NULL);
@@ -206,46 +133,45 @@ static void check_rejected(policy_t *p, float output, vlart_status_t expected) {
 }
 
 static void test_unsafe_actions(const char *dir) {
-  policy_t p = open_policy(dir);
-  write_all(&p, 0);
+  robot_t p = open_policy(dir);
+  fill_all(&p, 0);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
   check_rejected(&p, NAN, VLART_STATUS_ACTION_NOT_FINITE);
   check_rejected(&p, -INFINITY, VLART_STATUS_ACTION_NOT_FINITE);
   check_rejected(&p, 1.001f, VLART_STATUS_ACTION_OUT_OF_RANGE);
   check_rejected(&p, -1.001f, VLART_STATUS_ACTION_OUT_OF_RANGE);
   null_control.output = 1.000001f; /* within 1e-6 of the range */
-  CHECK_STATUS(write_source(&p, 1, 9), OK);
+  CHECK_STATUS(fill_source(&p, 1, 9), OK);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 static void test_deadline(const char *dir) {
-  policy_t p = open_policy(dir);
-  write_all(&p, 0);
+  robot_t p = open_policy(dir);
+  fill_all(&p, 0);
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
-  write_all(&p, 1);
+  fill_all(&p, 1);
   null_control.sleep_ms = 200;
   CHECK_STATUS(vlart_session_step_deadline(p.session, 100000, &diag), DEADLINE_MISSED);
   CHECK(strstr(diag.where, "\"vision\"") != NULL);
-  CHECK(stage_runs(&p, 0) == 2 && stage_runs(&p, 1) == 1);
+  CHECK(runs_of(p.session, 0) == 2 && runs_of(p.session, 1) == 1);
   CHECK(queue_of(&p).stale == 1 && queue_of(&p).remaining == 3);
   null_control.sleep_ms = 0;
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
-  CHECK(stage_runs(&p, 0) == 2 && stage_runs(&p, 1) == 2 && stage_runs(&p, 3) == 2);
+  CHECK(runs_of(p.session, 0) == 2 && runs_of(p.session, 1) == 2 && runs_of(p.session, 3) == 2);
   CHECK(queue_of(&p).stale == 0);
   /* The last stage begins in time and ends late: its chunk is new, and the overrun is counted. */
-  CHECK_STATUS(write_source(&p, 2, 0), OK);
+  CHECK_STATUS(fill_source(&p, 2, 0), OK);
   null_control.sleep_ms = 200;
   CHECK_STATUS(vlart_session_step_deadline(p.session, 100000, &diag), OK);
-  vlart_session_totals_t totals = {.struct_size = sizeof totals};
-  CHECK_STATUS(vlart_session_totals(p.session, &totals), OK);
+  vlart_session_totals_t totals = totals_of(&p);
   CHECK(totals.deadline_misses == 1 && totals.deadline_overruns == 1 && totals.steps == 4);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 static void test_engine_failure(const char *dir) {
-  policy_t p = open_policy(dir);
-  write_all(&p, 0);
+  robot_t p = open_policy(dir);
+  fill_all(&p, 0);
   null_control.fail_stage = 2;
   CHECK_STATUS(vlart_session_step(p.session, &diag), BACKEND_FAILED);
   float context[8];
@@ -255,19 +181,19 @@ static void test_engine_failure(const char *dir) {
   CHECK_STATUS(vlart_session_read(p.session, value, context, 4, &diag), WRONG_SHAPE);
   null_control.fail_stage = VLART_NONE;
   CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
-  CHECK(stage_runs(&p, 0) == 1 && stage_runs(&p, 2) == 1);
+  CHECK(runs_of(p.session, 0) == 1 && runs_of(p.session, 2) == 1);
   CHECK_STATUS(vlart_session_read(p.session, value, context, sizeof context, &diag), OK);
   /* A run that failed may have written half of its outputs: they are not handed out. */
-  CHECK_STATUS(write_source(&p, 1, 1), OK);
+  CHECK_STATUS(fill_source(&p, 1, 1), OK);
   null_control.fail_stage = 2;
   CHECK_STATUS(vlart_session_step(p.session, &diag), BACKEND_FAILED);
   CHECK_STATUS(vlart_session_read(p.session, value, context, sizeof context, &diag), VALUE_UNSET);
   CHECK(queue_of(&p).stale == 1 && queue_of(&p).remaining == 3);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 static void test_bad_arguments(const char *dir) {
-  policy_t p = open_policy(dir);
+  robot_t p = open_policy(dir);
   uint64_t dims[2] = {1, 3};
   float state[3] = {0, 0, 0};
   vlart_source_info_t source = {.struct_size = sizeof source};
@@ -283,7 +209,7 @@ static void test_bad_arguments(const char *dir) {
   CHECK_STATUS(vlart_bundle_find_source(p.bundle, "action", &source.value), NOT_FOUND);
   vlart_session_close(NULL);
   vlart_bundle_close(NULL);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 int main(int argc, char **argv) {
@@ -295,9 +221,9 @@ int main(int argc, char **argv) {
   test_deadline(argv[1]);
   test_engine_failure(argv[1]);
   test_bad_arguments(argv[1]);
-  policy_t recall = open_policy(argv[2]);
+  robot_t recall = open_policy(argv[2]);
   test_history(recall.bundle, recall.session);
-  close_policy(&recall);
+  close_robot(&recall);
   CHECK(allocations == 0); /* open, init, tick and close never allocate or free */
   puts("test_session: passed");
   return 0;

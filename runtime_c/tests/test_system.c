@@ -12,18 +12,18 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "count_allocations.h"
 #include "null_backend.h"
 #include "vlart/vlart.h"
 
 typedef struct {
   uint64_t calls;
-  uint64_t at;   /* the call that fails; 0: none */
-  bool lasting;  /* and all after it */
+  uint64_t at;  /* the call that fails; 0: none */
+  bool lasting; /* and all after it */
   int error;
   int64_t files; /* open */
   int64_t mapped;
   int64_t semaphores;
-  uint64_t allocations;
 } system_t;
 
 static system_t sys;
@@ -47,8 +47,6 @@ void *__real_mmap(void *at, size_t bytes, int protection, int flags, int fd, off
 int __real_munmap(void *at, size_t bytes);
 int __real_sem_init(sem_t *semaphore, int shared, unsigned value);
 int __real_sem_destroy(sem_t *semaphore);
-void *__real_malloc(size_t bytes);
-void __real_free(void *memory);
 int __wrap_open(const char *path, int flags, ...);
 int __wrap_openat(int dir, const char *path, int flags, ...);
 int __wrap_close(int fd);
@@ -58,10 +56,6 @@ void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off
 int __wrap_munmap(void *at, size_t bytes);
 int __wrap_sem_init(sem_t *semaphore, int shared, unsigned value);
 int __wrap_sem_destroy(sem_t *semaphore);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
 
 int __wrap_open(const char *path, int flags, ...) {
   va_list arguments;
@@ -112,21 +106,6 @@ int __wrap_sem_destroy(sem_t *semaphore) {
   return __real_sem_destroy(semaphore);
 }
 
-void *__wrap_malloc(size_t bytes) {
-  (void)bytes;
-  sys.allocations++;
-  return NULL;
-}
-void *__wrap_calloc(size_t count, size_t bytes) { return __wrap_malloc(count * bytes); }
-void *__wrap_realloc(void *memory, size_t bytes) {
-  (void)memory;
-  return __wrap_malloc(bytes);
-}
-void __wrap_free(void *memory) {
-  (void)memory;
-  sys.allocations++;
-}
-
 static vlart_diag_t diag = {.struct_size = sizeof diag};
 static uint8_t arenas[4][1 << 20];
 static char path[1100], state[1000], table[1100];
@@ -138,8 +117,8 @@ static vlart_status_t all_of_it(bool async) {
   vlart_async_t *asynchronous = NULL;
   vlart_router_t *router = NULL;
   vlart_session_options_t options = null_options();
-  vlart_router_options_t router_options = {.struct_size = sizeof router_options, .state = state,
-                                           .log_capacity = 2};
+  vlart_router_options_t router_options = {
+      .struct_size = sizeof router_options, .state = state, .log_capacity = 2};
   size_t bytes = 0;
   vlart_status_t status = vlart_bundle_required_bytes(path, &diag, &bytes);
   CHECK(bytes <= sizeof arenas[0]);
@@ -172,14 +151,17 @@ static uint64_t sweep(const char *samples, const char *name, bool async, bool la
   CHECK_STATUS(all_of_it(async), OK);
   uint64_t calls = sys.calls;
   for (uint64_t at = 1; at <= calls; at++) {
-    sys = (system_t){.at = at, .lasting = lasting,
-                     .error = at % 3 == 0 ? ENOMEM : at % 3 == 1 ? EMFILE : EIO};
+    sys = (system_t){.at = at,
+                     .lasting = lasting,
+                     .error = at % 3 == 0   ? ENOMEM
+                              : at % 3 == 1 ? EMFILE
+                                            : EIO};
     diag = (vlart_diag_t){.struct_size = sizeof diag};
     vlart_status_t status = all_of_it(async);
     CHECK(status == VLART_STATUS_IO || status == VLART_STATUS_OUT_OF_MEMORY);
     CHECK(diag.status == status && diag.what[0] != '\0' && diag.where[0] != '\0' &&
           diag.why[0] != '\0' && diag.fix[0] != '\0');
-    CHECK(sys.files == 0 && sys.mapped == 0 && sys.semaphores == 0 && sys.allocations == 0);
+    CHECK(sys.files == 0 && sys.mapped == 0 && sys.semaphores == 0 && allocations == 0);
     sys = (system_t){0};
     CHECK_STATUS(all_of_it(async), OK); /* and with everything there it works */
     CHECK(sys.calls == calls && sys.files == 0 && sys.mapped == 0 && sys.semaphores == 0);

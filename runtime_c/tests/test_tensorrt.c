@@ -1,95 +1,12 @@
-/* The TensorRT backend in C: a damaged record of engines does no harm, and neither building a session
-   nor a tick allocates. Usage: test_tensorrt [BUNDLE LIBRARY], a bundle whose engines are built and
-   the library that runs them; without, only the first.
+/* The TensorRT backend in C: which versions fit a plan, and neither building a session nor a tick
+   allocates. Usage: test_tensorrt [BUNDLE LIBRARY], a bundle whose engines are built and the library
+   that runs them; without, only the first.
    Linked with --wrap=malloc,calloc,realloc,free: calls from our objects are counted. */
 #include <string.h>
 
-#include "check.h"
-#include "trt_engine.h"
+#include "robot.h"
+#include "tensorrt/trt_engine.h"
 #include "vlart/vlart.h"
-
-static uint64_t allocations;
-
-void *__real_malloc(size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  (void)bytes;
-  allocations++;
-  return NULL;
-}
-
-void *__wrap_calloc(size_t count, size_t bytes) {
-  (void)count;
-  (void)bytes;
-  allocations++;
-  return NULL;
-}
-
-void *__wrap_realloc(void *memory, size_t bytes) {
-  (void)memory;
-  (void)bytes;
-  allocations++;
-  return NULL;
-}
-
-void __wrap_free(void *memory) {
-  (void)memory;
-  allocations++;
-}
-
-static const char LOCK[] =
-    "{\"format\": 1, \"plan_crc32\": \"0123abcd\", \"golden\": \"passed\", \"whole_tick\": \"none\",\n"
-    " \"board\": {\"model\": \"a \\\"b\\\" c\\\\d\", \"jetpack\": \"6.2\", \"tensorrt\": \"10.3.0.30\",\n"
-    "  \"gpu\": \"Orin\", \"compute_capability\": 87, \"multiprocessors\": 8, \"more\": [1, [2, {}]]},\n"
-    " \"engines\": [{\"stage\": \"a\", \"file\": \"engines/a.plan\", \"bytes\": 18446744073709551615,\n"
-    "  \"crc32\": \"ffffffff\", \"stage_crc32\": \"00000001\", \"weights_crc32\": \"00000002\",\n"
-    "  \"recipe_crc32\": \"00000003\", \"median_ms\": 1.5e-3, \"odd\": [true, null, -1]},\n"
-    "  {\"stage\": \"b\", \"file\": \"../b.plan\", \"bytes\": 18446744073709551616, \"crc32\": \"f\"}]}\n";
-
-/* In memory of exactly its size, so that a sanitizer sees the first byte read behind it. */
-static bool reads(const char *data, size_t bytes, uint32_t *out_found) {
-  char *copy = __real_malloc(bytes > 0 ? bytes : 1);
-  memcpy(copy, data, bytes);
-  vlart_trt_lock_t lock = {0};
-  vlart_trt_locked_t locked;
-  bool good = vlart_trt_lock_read(copy, bytes, &lock);
-  *out_found = 0;
-  if (good) {
-    *out_found = vlart_trt_lock_find(&lock, "a", &locked) + vlart_trt_lock_find(&lock, "b", &locked);
-    CHECK(!vlart_trt_lock_find(&lock, "none such", &locked));
-  }
-  __real_free(copy);
-  return good;
-}
-
-static void test_lock(void) {
-  size_t bytes = sizeof LOCK - 1;
-  char changed[sizeof LOCK];
-  uint32_t found, accepted = 0, refused = 0;
-  CHECK(reads(LOCK, bytes, &found) && found == 1);
-  vlart_trt_lock_t lock = {0};
-  vlart_trt_locked_t locked;
-  CHECK(vlart_trt_lock_read(LOCK, bytes, &lock) && lock.plan_crc32 == 0x0123abcd);
-  CHECK(strcmp(lock.model, "a \"b\" c\\d") == 0 && lock.compute_capability == 87);
-  CHECK(vlart_trt_lock_find(&lock, "a", &locked) && locked.bytes == UINT64_MAX);
-  CHECK(locked.recipe_crc32 == 3 && strcmp(locked.file, "engines/a.plan") == 0);
-  for (size_t at = 0; at < bytes; at++) {
-    CHECK(!reads(LOCK, at, &found) || at == bytes - 1); /* all but the last line feed is needed */
-    for (int bit = 0; bit < 8; bit++) {
-      memcpy(changed, LOCK, sizeof LOCK);
-      changed[at] = (char)(changed[at] ^ (1 << bit));
-      *(reads(changed, bytes, &found) ? &accepted : &refused) += 1;
-    }
-  }
-  CHECK(accepted > 100 && refused > 1000);
-  memset(changed, '[', bytes);
-  CHECK(!reads(changed, bytes, &found));
-}
 
 static void test_versions(void) {
   vlart_trt_system_t system = {.jetpack = "?"};
@@ -104,62 +21,57 @@ static void test_versions(void) {
   CHECK(!vlart_trt_jetpack("something else", &system));
 }
 
-static vlart_diag_t diag = {.struct_size = sizeof diag};
-
-static void write_all(vlart_bundle_t *bundle, vlart_session_t *session, uint8_t byte) {
-  static uint8_t data[4096]; /* only the first byte changes: an index stays one */
-  for (uint32_t i = 0; i < bundle->plan.source_count; i++) {
-    memset(data, 0, sizeof(float));
-    data[0] = byte;
-    const vlart_value_record_t *v =
-        vlart_plan_value(&bundle->plan, vlart_plan_source(&bundle->plan, i)->value);
-    CHECK(v->bytes <= sizeof data);
-    if (v->dtype == VLART_DTYPE_F32) { /* as a number: the byte alone would be too small to be kept */
-      float number = byte;
-      memcpy(data, &number, sizeof number);
+/* Only the first element changes: an index stays one. */
+static void write_all(const robot_t *r, uint8_t number) {
+  for (uint32_t i = 0; i < r->bundle->plan.source_count; i++) {
+    uint8_t data[4096] = {number};
+    vlart_value_info_t value = source_value(r->bundle, i);
+    CHECK(value.bytes <= sizeof data);
+    if (value.dtype ==
+        VLART_DTYPE_F32) { /* as a number: the byte alone would be too small to be kept */
+      float first = number;
+      memcpy(data, &first, sizeof first);
     }
-    CHECK_STATUS(vlart_session_write(session, i, data, v->bytes, v->dtype, v->rank, v->dims, &diag),
-                 OK);
+    CHECK_STATUS(write_source(r, i, data), OK);
   }
 }
 
 static void test_session(const char *dir, const char *library, uint32_t whole) {
-  vlart_session_options_t options = {.struct_size = sizeof options,
-                                     .tensorrt_library = library,
-                                     .whole_tick = whole};
-  vlart_bundle_t *bundle = NULL;
+  vlart_session_options_t options = {
+      .struct_size = sizeof options, .tensorrt_library = library, .whole_tick = whole};
+  robot_t r = open_robot(dir, &options);
+  for (uint8_t tick = 0; tick < 20; tick++) {
+    write_all(&r, (uint8_t)(tick % 2));
+    CHECK_STATUS(vlart_session_step(r.session, &diag), OK);
+  }
+  vlart_session_totals_t totals = totals_of(&r);
+  CHECK(totals.stages_run == 20u * r.bundle->plan.stage_count && totals.backend_failures == 0);
+  close_robot(&r);
+}
+
+/* Every arena that is too small is refused. */
+static void test_arenas(const char *dir, const char *library) {
+  vlart_session_options_t options = {.struct_size = sizeof options, .tensorrt_library = library};
+  void *bundle_arena;
+  vlart_bundle_t *bundle = open_bundle(dir, &bundle_arena);
   vlart_session_t *session = NULL;
   size_t bytes = 0;
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  void *bundle_arena = __real_malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, bundle_arena, bytes, &diag, &bundle), OK);
   CHECK_STATUS(vlart_session_required_bytes(bundle, &options, &diag, &bytes), OK);
   for (size_t small = 0; small + 63 < bytes; small += 64) {
-    void *arena = __real_malloc(small);
+    void *arena = test_take(small);
     CHECK_STATUS(vlart_session_init(bundle, &options, arena, small, &diag, &session),
                  OUT_OF_MEMORY);
-    __real_free(arena);
+    test_give(arena);
   }
-  void *arena = __real_malloc(bytes);
-  CHECK_STATUS(vlart_session_init(bundle, &options, arena, bytes, &diag, &session), OK);
-  for (uint8_t tick = 0; tick < 20; tick++) {
-    write_all(bundle, session, (uint8_t)(tick % 2));
-    CHECK_STATUS(vlart_session_step(session, &diag), OK);
-  }
-  vlart_session_totals_t totals = {.struct_size = sizeof totals};
-  CHECK_STATUS(vlart_session_totals(session, &totals), OK);
-  CHECK(totals.stages_run == 20u * bundle->plan.stage_count && totals.backend_failures == 0);
-  vlart_session_close(session);
   vlart_bundle_close(bundle);
-  __real_free(arena);
-  __real_free(bundle_arena);
+  test_give(bundle_arena);
 }
 
 int main(int argc, char **argv) {
   CHECK(argc == 1 || argc == 3);
-  test_lock();
   test_versions();
   if (argc == 3) {
+    test_arenas(argv[1], argv[2]);
     test_session(argv[1], argv[2], 0);
     test_session(argv[1], argv[2], 1);
   }

@@ -3,12 +3,12 @@
 #include <math.h>
 #include <string.h>
 
-#include "arena.h"
-#include "bundle.h"
+#include "base/arena.h"
+#include "base/crc32.h"
+#include "base/diag.h"
+#include "base/sort.h"
+#include "base/struct_size.h"
 #include "check.h"
-#include "crc32.h"
-#include "diag.h"
-#include "sort.h"
 
 static void test_crc32(void) {
   static vlart_crc32_table_t table;
@@ -136,9 +136,11 @@ static void test_structs(void) {
   vlart_open_options_t options;
   CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL), OK);
   newer.added_later = 1;
-  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL), BAD_ARGUMENT);
+  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL),
+               BAD_ARGUMENT);
   newer.options.struct_size = 0;
-  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL), BAD_ARGUMENT);
+  CHECK_STATUS(vlart_copy_in(&options, sizeof options, sizeof options, &newer, "test", NULL),
+               BAD_ARGUMENT);
   vlart_open_options_t older = {.struct_size = offsetof(vlart_open_options_t, reserved),
                                 .skip_file_checksums = 1,
                                 .reserved = 7};
@@ -146,8 +148,7 @@ static void test_structs(void) {
   CHECK_STATUS(vlart_copy_in(&options, oldest, sizeof options, &older, "test", NULL), OK);
   CHECK(options.skip_file_checksums == 1 && options.reserved == 0);
   older.struct_size--;
-  CHECK_STATUS(vlart_copy_in(&options, oldest, sizeof options, &older, "test", NULL),
-               BAD_ARGUMENT);
+  CHECK_STATUS(vlart_copy_in(&options, oldest, sizeof options, &older, "test", NULL), BAD_ARGUMENT);
   vlart_queue_info_t info = {.struct_size = sizeof info - 1};
   CHECK_STATUS(vlart_copy_out(&info, &info, sizeof info), BAD_ARGUMENT);
   CHECK_STATUS(vlart_copy_out(NULL, &info, sizeof info), BAD_ARGUMENT);

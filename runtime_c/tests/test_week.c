@@ -6,49 +6,22 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "async.h"
-#include "check.h"
+#include "multirate/async.h"
 #include "null_backend.h"
-#include "vlart/vlart.h"
+#include "robot.h"
 
 enum { WEEK = 7 * 24 * 3600 * 20 };
 
-static uint64_t allocations;
-
-void *__real_malloc(size_t bytes);
-void __real_free(void *memory);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *memory, size_t bytes);
-void __wrap_free(void *memory);
-
-void *__wrap_malloc(size_t bytes) {
-  (void)bytes;
-  allocations++;
-  return NULL;
-}
-void *__wrap_calloc(size_t count, size_t bytes) {
-  (void)count;
-  return __wrap_malloc(bytes);
-}
-void *__wrap_realloc(void *memory, size_t bytes) {
-  (void)memory;
-  return __wrap_malloc(bytes);
-}
-void __wrap_free(void *memory) {
-  (void)memory;
-  allocations++;
+static robot_t open_policy(const char *samples, const char *name) {
+  robot_t p = open_robot(sample_path(samples, name), NULL);
+  null_control.output = 0.25f;
+  return p;
 }
 
-static vlart_diag_t diag = {.struct_size = sizeof diag};
-
-static void write_source(vlart_session_t *session, const vlart_bundle_t *bundle, uint32_t source,
-                         uint64_t tick) {
+/* A number of the tick in the first element. */
+static void write_tick(const robot_t *p, uint64_t tick) {
   uint8_t data[256] = {0};
-  vlart_source_info_t info = {.struct_size = sizeof info};
-  vlart_value_info_t value = {.struct_size = sizeof value};
-  CHECK_STATUS(vlart_bundle_source(bundle, source, &info), OK);
-  CHECK_STATUS(vlart_bundle_value(bundle, info.value, &value), OK);
+  vlart_value_info_t value = source_value(p->bundle, 0);
   CHECK(value.bytes <= sizeof data);
   float number = (float)(tick % 1024);
   if (value.dtype == VLART_DTYPE_F32) {
@@ -56,12 +29,11 @@ static void write_source(vlart_session_t *session, const vlart_bundle_t *bundle,
   } else {
     data[0] = (uint8_t)(tick % 2);
   }
-  CHECK_STATUS(vlart_session_write(session, source, data, value.bytes, value.dtype, value.rank,
-                                   value.dims, &diag), OK);
+  CHECK_STATUS(write_source(p, 0, data), OK);
 }
 
 typedef struct {
-  uint64_t resident; /* pages */
+  uint64_t resident; /* pages of its own: those of files come and go as the system likes */
   uint64_t files;
 } held_t;
 
@@ -69,10 +41,10 @@ typedef struct {
 static held_t held(void) {
   held_t now = {0};
   char text[128] = {0};
-  unsigned long long size = 0, resident = 0;
+  unsigned long long size = 0, resident = 0, shared = 0;
   FILE *file = fopen("/proc/self/statm", "r");
   CHECK(file != NULL && fgets(text, sizeof text, file) != NULL);
-  CHECK(sscanf(text, "%llu %llu", &size, &resident) == 2);
+  CHECK(sscanf(text, "%llu %llu %llu", &size, &resident, &shared) == 3);
   fclose(file);
   DIR *dir = opendir("/proc/self/fd");
   CHECK(dir != NULL);
@@ -80,7 +52,7 @@ static held_t held(void) {
     now.files++;
   }
   closedir(dir);
-  now.resident = resident;
+  now.resident = resident - shared;
   return now;
 }
 
@@ -90,44 +62,14 @@ static void check_held(held_t before) {
   CHECK(after.files == before.files && after.resident <= before.resident + 64);
 }
 
-typedef struct {
-  vlart_bundle_t *bundle;
-  vlart_session_t *session;
-  void *arenas[3];
-} policy_t;
-
-static policy_t open_policy(const char *samples, const char *name) {
-  policy_t p = {0};
-  char dir[1024];
-  size_t bytes = 0;
-  snprintf(dir, sizeof dir, "%s/%s", samples, name);
-  vlart_session_options_t options = null_options();
-  CHECK_STATUS(vlart_bundle_required_bytes(dir, &diag, &bytes), OK);
-  p.arenas[0] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_bundle_open(dir, NULL, p.arenas[0], bytes, &diag, &p.bundle), OK);
-  CHECK_STATUS(vlart_session_required_bytes(p.bundle, &options, &diag, &bytes), OK);
-  p.arenas[1] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_session_init(p.bundle, &options, p.arenas[1], bytes, &diag, &p.session), OK);
-  null_control = (null_control_t){.fail_stage = VLART_NONE, .output = 0.25f};
-  return p;
-}
-
-static void close_policy(policy_t *p) {
-  vlart_session_close(p->session);
-  vlart_bundle_close(p->bundle);
-  for (int i = 0; i < 3; i++) {
-    __real_free(p->arenas[i]);
-  }
-}
-
 /* Every tick an observation, of a constant policy: whatever is averaged or shifted, the action is the same. */
 static void week(const char *samples, const char *name, uint64_t ticks) {
-  policy_t p = open_policy(samples, name);
+  robot_t p = open_policy(samples, name);
   uint64_t before = allocations, popped = 0;
   held_t held_before = held();
   float first[2] = {0}, action[2];
   for (uint64_t t = 0; t < ticks; t++) {
-    write_source(p.session, p.bundle, 0, t);
+    write_tick(&p, t);
     CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
     CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), OK);
     popped++;
@@ -136,14 +78,11 @@ static void week(const char *samples, const char *name, uint64_t ticks) {
     }
     CHECK(memcmp(first, action, sizeof first) == 0);
   }
-  vlart_session_totals_t totals = {.struct_size = sizeof totals};
-  CHECK_STATUS(vlart_session_totals(p.session, &totals), OK);
-  vlart_queue_info_t queue = {.struct_size = sizeof queue};
-  CHECK_STATUS(vlart_session_queue(p.session, &queue), OK);
-  CHECK(totals.steps == ticks && queue.chunks == ticks && popped == ticks);
+  vlart_session_totals_t totals = totals_of(&p);
+  CHECK(totals.steps == ticks && queue_of(&p).chunks == ticks && popped == ticks);
   CHECK(totals.backend_failures == 0 && totals.chunks_rejected == 0 && allocations == before);
   check_held(held_before);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 enum { TICK_US = 50000, LIMIT_US = 50000, DRIFT_PPM = 20 };
@@ -151,7 +90,7 @@ enum { TICK_US = 50000, LIMIT_US = 50000, DRIFT_PPM = 20 };
 /* A sensor whose clock loses 20 us per second, set every half hour or never. Frame numbers and the robot's clock begin
    shortly before they wrap around. Returns the steps that were refused. */
 static uint64_t week_of_drift(const char *samples, uint64_t ticks, uint64_t set_every) {
-  policy_t p = open_policy(samples, "guarded");
+  robot_t p = open_policy(samples, "guarded");
   uint64_t before = allocations, refused = 0, since = 0;
   held_t held_before = held();
   float action[2];
@@ -160,14 +99,14 @@ static uint64_t week_of_drift(const char *samples, uint64_t ticks, uint64_t set_
     since = set_every > 0 && t % set_every == 0 ? 0 : since + TICK_US;
     CHECK_STATUS(vlart_session_time(p.session, now), OK);
     CHECK_STATUS(vlart_session_stamp(p.session, 0, (uint32_t)(UINT32_MAX - 10 + t),
-                                     now - since * DRIFT_PPM / 1000000, &diag), OK);
-    static const uint64_t dims[3] = {1, 5, 2}, state_dims[2] = {1, 4};
+                                     now - since * DRIFT_PPM / 1000000, &diag),
+                 OK);
     float raw[10] = {(float)(t % 4)}, state[4] = {0};
-    CHECK_STATUS(vlart_session_write(p.session, 0, raw, sizeof raw, VLART_DTYPE_F32, 3, dims, &diag), OK);
-    CHECK_STATUS(vlart_session_write(p.session, 1, state, sizeof state, VLART_DTYPE_F32, 2, state_dims,
-                                     &diag), OK);
+    CHECK_STATUS(write_source(&p, 0, raw), OK);
+    CHECK_STATUS(write_source(&p, 1, state), OK);
     vlart_status_t status = vlart_session_step(p.session, &diag);
-    CHECK(status == (since * DRIFT_PPM / 1000000 > LIMIT_US ? VLART_STATUS_STALE_INPUT : VLART_STATUS_OK));
+    CHECK(status ==
+          (since * DRIFT_PPM / 1000000 > LIMIT_US ? VLART_STATUS_STALE_INPUT : VLART_STATUS_OK));
     refused += status == VLART_STATUS_STALE_INPUT;
     while (vlart_session_pop(p.session, action, 2, NULL) == VLART_STATUS_OK) {
     }
@@ -177,21 +116,18 @@ static uint64_t week_of_drift(const char *samples, uint64_t ticks, uint64_t set_
   CHECK(info.writes == ticks && info.reordered == 0 && info.lost == 0 && info.stale == refused);
   CHECK(allocations == before);
   check_held(held_before);
-  close_policy(&p);
+  close_robot(&p);
   return refused;
 }
 
 /* Asynchronously, computed for in the control thread every few ticks late; an instruction is cancelled now and then, over
    the end of the epochs, and tick counters begin where 32 bits end. */
 static void week_of_chunks(const char *samples, uint64_t ticks) {
-  policy_t p = open_policy(samples, "realtime");
-  vlart_async_t *async;
-  vlart_async_options_t options = {.struct_size = sizeof options, .lead_ticks = 1, .safe = VLART_SAFE_ZERO};
-  size_t bytes = 0;
-  static const uint64_t dims[3] = {1, 5, 2};
-  CHECK_STATUS(vlart_async_required_bytes(p.session, &options, &diag, &bytes), OK);
-  p.arenas[2] = __real_malloc(bytes);
-  CHECK_STATUS(vlart_async_init(p.session, &options, p.arenas[2], bytes, &diag, &async), OK);
+  robot_t p = open_policy(samples, "realtime");
+  vlart_async_options_t options = {
+      .struct_size = sizeof options, .lead_ticks = 1, .safe = VLART_SAFE_ZERO};
+  make_async(&p, &options);
+  vlart_async_t *async = p.async;
   atomic_store(&async->epoch, (unsigned)-50);
   uint64_t began = (uint64_t)UINT32_MAX - ticks / 2;
   async->tick = began;
@@ -202,7 +138,7 @@ static void week_of_chunks(const char *samples, uint64_t ticks) {
     float raw[10] = {(float)(t % 1024)}, action[2];
     CHECK_STATUS(vlart_async_info(async, &info), OK);
     if (info.due) {
-      CHECK_STATUS(vlart_async_write(async, 0, raw, sizeof raw, VLART_DTYPE_F32, 3, dims, &diag), OK);
+      CHECK_STATUS(write_source(&p, 0, raw), OK);
       CHECK_STATUS(vlart_async_request(async), OK);
       asked = t;
     }
@@ -219,11 +155,11 @@ static void week_of_chunks(const char *samples, uint64_t ticks) {
   }
   CHECK_STATUS(vlart_async_info(async, &info), OK);
   CHECK(info.tick == began + ticks && info.failures == 0 && info.safe_actions == ticks - good);
-  CHECK(good > ticks - ticks / 1000 && info.chunks > ticks / 5 && info.discarded <= ticks / 4000 + 1);
+  CHECK(good > ticks - ticks / 1000 && info.chunks > ticks / 5 &&
+        info.discarded <= ticks / 4000 + 1);
   CHECK(allocations == before);
   check_held(held_before);
-  vlart_async_close(async);
-  close_policy(&p);
+  close_robot(&p);
 }
 
 int main(int argc, char **argv) {

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from sample_actions import samples
 from sample_backbones import paired
-from sample_bundles import Flow, Recall, Reactive
+from sample_bundles import Flow, Reactive, Recall
 from sample_lanes import laned
+from sample_lock import lock_bytes, sample_lock
 from sample_routing import sample_bytes
 from sample_tokenizers import TABLES, spoken
 
@@ -39,7 +40,7 @@ def write_samples(root: Path) -> None:
     (root / "routing" / "table.bin").write_bytes(sample_bytes())
     (root / "routing" / "state.bin").write_bytes(state_bytes(sample_bytes()))
     Flow(3).on_board().bundle.write(root / "board")
-    (root / "lock.json").write_text(LOCK)
+    (root / "lock.bin").write_bytes(lock_bytes(sample_lock()))
 
 
 def state_bytes(table: bytes, generation: int = 3) -> bytes:
@@ -48,20 +49,6 @@ def state_bytes(table: bytes, generation: int = 3) -> bytes:
     head = struct.pack("<8sIIQII", b"VLABRSTA", 1, zlib.crc32(table[64:]), generation, 12, 0)
     data = head + struct.pack(f"<{len(counts)}d", *counts)
     return data + struct.pack("<Q", zlib.crc32(data))
-
-
-LOCK = """{"format": 1, "plan_crc32": "0011aaff", "golden": "passed", "whole_tick": "passed",
- "board": {"model": "a board", "jetpack": "6.2", "l4t": "36.4.3", "tensorrt": "10.3.0", "cuda": "12.6",
-  "gpu": "Orin", "compute_capability": 87, "multiprocessors": 8, "memory_bytes": 8000000000},
- "clocks": {"gpu_mhz": 612},
- "engines": [
-  {"stage": "prefix", "file": "engines/prefix.plan",
-   "bytes": 20, "crc32": "12345678",
-   "sha256": "00",
-   "stage_crc32": "00000001", "weights_crc32": "00000002", "recipe_crc32": "00000003",
-   "scratch_bytes": 4096, "build_s": 1.5, "build_peak_bytes": 7}
-]}
-"""
 
 
 if __name__ == "__main__":

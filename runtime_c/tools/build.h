@@ -5,20 +5,20 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "bundle.h"
-#include "trt_abi.h"
-#include "trt_lock.h"
-#include "trt_system.h"
+#include "bundle/bundle.h"
+#include "tensorrt/trt_abi.h"
+#include "tensorrt/trt_lock.h"
+#include "tensorrt/trt_system.h"
 
 typedef struct {
   const char *bundle;
   const char *runtime; /* path of libvlart_tensorrt.so */
   const char *builder; /* path of libvlart_tensorrt_builder.so */
   const char *ort;     /* path of libonnxruntime.so, for stages on the CPU */
-  const char *tvm;     /* paths of libtvm_runtime.so, libtvm_ffi.so and libtvm_runtime_cuda.so, for */
+  const char *tvm; /* paths of libtvm_runtime.so, libtvm_ffi.so and libtvm_runtime_cuda.so, for */
   const char *tvm_ffi; /* stages that TVM compiled */
   const char *tvm_cuda;
-  uint32_t repeat;     /* replays that are timed */
+  uint32_t repeat; /* replays that are timed */
   bool rebuild;
 } build_options_t;
 
@@ -40,7 +40,7 @@ typedef struct {
   build_recipe_t recipe;
   uint64_t bytes;
   uint32_t crc32;
-  char sha256[65];
+  uint8_t sha256[32];
   uint32_t stage_crc32;
   uint32_t weights_crc32;
   uint64_t scratch_bytes;
@@ -59,8 +59,8 @@ typedef struct {
   vlart_trt_system_t system;
   build_engine_t *engines; /* [count] */
   uint32_t count;
-  const char *golden; /* "pending", "passed", "failed" or "none" */
-  const char *whole_tick; /* the same of a whole tick as one launch, or "unsupported" */
+  uint32_t golden;        /* VLART_PROOF_... of the golden frames */
+  uint32_t whole_tick;    /* the same of a whole tick as one launch */
   char timing_cache[256]; /* file in the bundle */
   int exclusive;          /* descriptor that keeps a second vlart-build out */
 } build_t;
@@ -86,11 +86,13 @@ bool build_publish(const char *dir, const char *path);
 
 /* Size, CRC-32 and SHA-256 of a file of the bundle; `suffix` may be ".tmp". */
 bool build_hash(const build_t *build, const char *path, const char *suffix, uint64_t *out_bytes,
-                uint32_t *out_crc32, char out_sha256[65]);
+                uint32_t *out_crc32, uint8_t out_sha256[32]);
 
-void build_sha256(const void *data, size_t bytes, char out_hex[65]);
+void build_sha256(const void *data, size_t bytes, uint8_t out_digest[32]);
 
-/* Writes engines/lock.json from what is done. */
+/* ---- build_lock.c: engines/lock.bin ---------------------------------------------------------- */
+
+/* Writes it from what is done. */
 vlart_status_t build_write_lock(const build_t *build, vlart_diag_t *diag);
 
 /* Takes over what an earlier run built, where it is what this run would build. */
@@ -107,7 +109,7 @@ vlart_status_t build_prove(build_t *build, vlart_diag_t *diag);
 
 /* ---- build_clocks.c -------------------------------------------------------------------------- */
 
-/* The members of "clocks": what the board runs at now. */
-void build_print_clocks(FILE *file, const char *root);
+/* What the board runs at now; VLART_NONE where it does not say it. */
+void build_read_clocks(const char *root, vlart_lock_record_t *out_lock);
 
 #endif

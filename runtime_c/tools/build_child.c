@@ -6,11 +6,11 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "base/diag.h"
 #include "build.h"
-#include "diag.h"
 
 /* What a child tells its parent, in one piece. */
 typedef struct {
@@ -193,12 +193,12 @@ static bool in_child(void (*work)(const task_t *, answer_t *), const task_t *tas
   }
   *out_answer = (answer_t){0};
   snprintf(out_answer->error.text, sizeof out_answer->error.text,
-           child < 0              ? "no process could be started"
+           child < 0            ? "no process could be started"
            : WIFSIGNALED(state) ? "its process was ended by signal %d; %s"
-                                  : "its process ended with status %d; %s",
+                                : "its process ended with status %d; %s",
            WIFSIGNALED(state) ? WTERMSIG(state) : WEXITSTATUS(state),
            WIFSIGNALED(state) && WTERMSIG(state) == SIGKILL ? "the system may be out of memory"
-                                                              : "the library crashed");
+                                                            : "the library crashed");
   return false;
 }
 
@@ -223,21 +223,16 @@ vlart_status_t build_probe(build_t *build, vlart_diag_t *diag) {
   answer_t answer;
   task_t task = {.build = build};
   if (!in_child(probe, &task, &answer, NULL) || !answer.good) {
-    return answer.no_library
-               ? no_library(build->options->runtime, answer.error.text, diag)
-               : failed("the GPU cannot be used", "*", "run vlart-build on the board itself",
-                        &answer, diag);
+    return answer.no_library ? no_library(build->options->runtime, answer.error.text, diag)
+                             : failed("the GPU cannot be used", "*",
+                                      "run vlart-build on the board itself", &answer, diag);
   }
   build->facts = answer.facts;
   vlart_trt_system_read(build->facts.system_root, &build->system);
   return VLART_STATUS_OK;
 }
 
-static double now_s(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
+static double now_s(void) { return (double)vlart_now_ns() * 1e-9; }
 
 vlart_status_t build_one(build_t *build, build_engine_t *engine, vlart_diag_t *diag) {
   answer_t answer;
@@ -261,8 +256,8 @@ vlart_status_t build_inspect(build_t *build, build_engine_t *engine, vlart_diag_
   task_t task = {.build = build, .engine = engine};
   if (!in_child(inspect, &task, &answer, NULL) || !answer.good) {
     return failed("an engine that was just built does not load", engine->name,
-                  "run vlart-build again; if it stays, the builder and the runtime differ",
-                  &answer, diag);
+                  "run vlart-build again; if it stays, the builder and the runtime differ", &answer,
+                  diag);
   }
   engine->scratch_bytes = answer.scratch_bytes;
   return VLART_STATUS_OK;

@@ -1,5 +1,5 @@
 /* What a Jetson runs at: a latency without its clocks says little. Paths are those of L4T 36 as
-   documented; not run on a board. What cannot be read is left out. */
+   documented; not run on a board. What cannot be read is VLART_NONE. */
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,14 +16,9 @@ static bool read_number(const char *root, const char *path, uint64_t *out_number
   return true;
 }
 
-static void print_mhz(FILE *file, const char *root, const char *path, const char *key,
-                      uint64_t hz_per_unit, const char **between) {
+static uint32_t read_mhz(const char *root, const char *path, uint64_t hz_per_unit) {
   uint64_t number;
-  if (read_number(root, path, &number)) {
-    fprintf(file, "%s\"%s\": %llu", *between, key,
-            (unsigned long long)(number * hz_per_unit / 1000000));
-    *between = ", ";
-  }
+  return read_number(root, path, &number) ? (uint32_t)(number * hz_per_unit / 1000000) : VLART_NONE;
 }
 
 /* The GPU's clock has another name in every L4T: 17000000.gpu, 17000000.ga10b. */
@@ -45,29 +40,27 @@ static bool find_gpu(const char *root, char *out, size_t capacity) {
 }
 
 /* "pmode:0002 ..." of nvpmodel; its name stands in nvpmodel's own configuration. */
-static void print_power_mode(FILE *file, const char *root, const char **between) {
+static uint32_t read_power_mode(const char *root) {
   char text[128];
   unsigned mode;
-  if (vlart_trt_read_text(root, "/var/lib/nvpmodel/status", text, sizeof text) &&
-      sscanf(text, "pmode:%4u", &mode) == 1) {
-    fprintf(file, "%s\"power_mode\": %u", *between, mode);
-    *between = ", ";
-  }
+  return vlart_trt_read_text(root, "/var/lib/nvpmodel/status", text, sizeof text) &&
+                 sscanf(text, "pmode:%4u", &mode) == 1
+             ? mode
+             : VLART_NONE;
 }
 
-void build_print_clocks(FILE *file, const char *root) {
-  const char *between = "";
+void build_read_clocks(const char *root, vlart_lock_record_t *out_lock) {
   char gpu[256], path[300];
-  print_power_mode(file, root, &between);
+  out_lock->power_mode = read_power_mode(root);
+  out_lock->gpu_mhz = out_lock->gpu_max_mhz = VLART_NONE;
   if (find_gpu(root, gpu, sizeof gpu)) {
     snprintf(path, sizeof path, "%s/cur_freq", gpu);
-    print_mhz(file, root, path, "gpu_mhz", 1, &between);
+    out_lock->gpu_mhz = read_mhz(root, path, 1);
     snprintf(path, sizeof path, "%s/max_freq", gpu);
-    print_mhz(file, root, path, "gpu_max_mhz", 1, &between);
+    out_lock->gpu_max_mhz = read_mhz(root, path, 1);
   }
-  print_mhz(file, root, "/sys/kernel/debug/bpmp/debug/clk/emc/rate", "emc_mhz", 1, &between);
-  print_mhz(file, root, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "cpu_mhz", 1000,
-            &between);
-  print_mhz(file, root, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", "cpu_max_mhz",
-            1000, &between);
+  out_lock->emc_mhz = read_mhz(root, "/sys/kernel/debug/bpmp/debug/clk/emc/rate", 1);
+  out_lock->cpu_mhz = read_mhz(root, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", 1000);
+  out_lock->cpu_max_mhz =
+      read_mhz(root, "/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq", 1000);
 }

@@ -7,9 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crc32.h"
+#include "base/diag.h"
 #include "build.h"
-#include "crc32.h"
-#include "diag.h"
 #include "run.h"
 
 static vlart_status_t refuse(const build_t *build, const char *what, const char *why,

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "build.h"
-#include "diag.h"
 #include "run.h"
 
 static int ascending(const void *a, const void *b) {
@@ -59,7 +58,8 @@ static vlart_status_t open_session(const build_t *build, run_t *run, bool whole,
     return status;
   }
   run->session_arena = run_allocate(bytes, 1);
-  status = vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag, &run->session);
+  status =
+      vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag, &run->session);
   vlart_sensor_options_t recorded = {.struct_size = sizeof recorded,
                                      .accept = VLART_ACCEPT_RECORDED};
   if (status == VLART_STATUS_OK) {
@@ -88,10 +88,10 @@ static vlart_status_t prove_whole(build_t *build, run_t *run, bool frames, vlart
     status = run_replay(run, diag);
   }
   run->options = NULL;
-  build->whole_tick = unsupported                  ? "unsupported"
-                      : status != VLART_STATUS_OK ? "failed"
-                      : frames                    ? "passed"
-                                                  : "none";
+  build->whole_tick = unsupported                 ? VLART_PROOF_UNSUPPORTED
+                      : status != VLART_STATUS_OK ? VLART_PROOF_FAILED
+                      : frames                    ? VLART_PROOF_PASSED
+                                                  : VLART_PROOF_NONE;
   return VLART_STATUS_OK;
 }
 
@@ -119,14 +119,15 @@ vlart_status_t build_prove(build_t *build, vlart_diag_t *diag) {
   bool frames = status != VLART_STATUS_NOT_FOUND; /* the bundle brings none: nothing can be asked */
   if (!frames || status == VLART_STATUS_OK) status = open_session(build, &run, false, diag);
   if (!frames) {
-    build->golden = status == VLART_STATUS_OK ? "none" : "pending";
+    build->golden = status == VLART_STATUS_OK ? VLART_PROOF_NONE : VLART_PROOF_PENDING;
   } else if (status == VLART_STATUS_OK) {
     status = run_replay(&run, diag);
-    build->golden = status == VLART_STATUS_OK                 ? "passed"
-                    : status == VLART_STATUS_SELF_TEST_FAILED ? "failed"
-                                                              : "pending";
+    build->golden = status == VLART_STATUS_OK                 ? VLART_PROOF_PASSED
+                    : status == VLART_STATUS_SELF_TEST_FAILED ? VLART_PROOF_FAILED
+                                                              : VLART_PROOF_PENDING;
   }
-  if (frames && status == VLART_STATUS_OK && build->options->repeat > 0) status = measure(build, &run, diag);
+  if (frames && status == VLART_STATUS_OK && build->options->repeat > 0)
+    status = measure(build, &run, diag);
   close_session(&run);
   if (status == VLART_STATUS_OK) status = prove_whole(build, &run, frames, diag);
   close_session(&run);

@@ -17,7 +17,7 @@ static uint32_t right(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
 static void add_block(uint32_t state[8], const uint8_t *block) {
   uint32_t w[64], s[8];
-  for (int i = 0; i < 16; i++) {
+  for (size_t i = 0; i < 16; i++) {
     w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 |
            (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
   }
@@ -41,7 +41,7 @@ static void add_block(uint32_t state[8], const uint8_t *block) {
   }
 }
 
-void build_sha256(const void *data, size_t bytes, char out_hex[65]) {
+void build_sha256(const void *data, size_t bytes, uint8_t out_digest[32]) {
   uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   const uint8_t *p = data;
@@ -61,7 +61,7 @@ void build_sha256(const void *data, size_t bytes, char out_hex[65]) {
   for (size_t i = 0; i < end; i += 64) {
     add_block(state, tail + i);
   }
-  for (int i = 0; i < 8; i++) {
-    snprintf(out_hex + 8 * i, 9, "%08x", state[i]);
+  for (size_t i = 0; i < 32; i++) {
+    out_digest[i] = (uint8_t)(state[i / 4] >> (24 - 8 * (i % 4)));
   }
 }

@@ -2,7 +2,7 @@
 
 #include <inttypes.h>
 
-static void print_quoted(FILE *out, const char *string) {
+void vlart_print_quoted(FILE *out, const char *string) {
   fputc('"', out);
   for (; *string != '\0'; string++) {
     if (*string == '"' || *string == '\\') {
@@ -25,7 +25,7 @@ static void print_index(FILE *out, uint32_t index) {
 static void print_tensor(FILE *out, const char *name, uint32_t dtype, uint32_t rank,
                          const uint64_t *dims) {
   fputc(' ', out);
-  print_quoted(out, name);
+  vlart_print_quoted(out, name);
   fprintf(out, " %s[", vlart_dtype_name(dtype));
   for (uint32_t d = 0; d < rank; d++) {
     fprintf(out, "%s%" PRIu64, d > 0 ? "," : "", dims[d]);
@@ -39,8 +39,8 @@ static const char *update_name(uint32_t update) {
 }
 
 static const char *backend_name(uint32_t backend) {
-  static const char *const names[] = {"none", "onnxruntime", "tensorrt", "tvm", "library",
-                                      "tvm_cuda"};
+  static const char *const names[] = {"none", "onnxruntime", "tensorrt",
+                                      "tvm",  "library",     "tvm_cuda"};
   return names[backend];
 }
 
@@ -49,7 +49,7 @@ static void print_files(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < plan->file_count; i++) {
     const vlart_file_record_t *file = vlart_plan_file(plan, i);
     fprintf(out, "file %" PRIu32 " ", i);
-    print_quoted(out, vlart_plan_string(plan, file->path));
+    vlart_print_quoted(out, vlart_plan_string(plan, file->path));
     fprintf(out, " %s bytes=%" PRIu64 " crc32=%08" PRIx32 "\n", kinds[file->kind], file->bytes,
             file->crc32);
   }
@@ -71,8 +71,7 @@ static void print_values(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < plan->value_count; i++) {
     const vlart_value_record_t *value = vlart_plan_value(plan, i);
     fprintf(out, "value %%%" PRIu32, i);
-    print_tensor(out, vlart_plan_string(plan, value->name), value->dtype, value->rank,
-                 value->dims);
+    print_tensor(out, vlart_plan_string(plan, value->name), value->dtype, value->rank, value->dims);
     if (value->storage == VLART_STORAGE_ARENA) {
       fprintf(out, " arena+%" PRIu64 "\n", value->offset);
     } else {
@@ -84,8 +83,8 @@ static void print_values(FILE *out, const vlart_plan_t *plan) {
 static void print_sources(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < plan->source_count; i++) {
     const vlart_source_record_t *source = vlart_plan_source(plan, i);
-    fprintf(out, "source %%%" PRIu32 " %s clock=%.9g\n", source->value,
-            update_name(source->update), (double)source->clock_hz);
+    fprintf(out, "source %%%" PRIu32 " %s clock=%.9g\n", source->value, update_name(source->update),
+            (double)source->clock_hz);
   }
 }
 
@@ -110,7 +109,8 @@ static void print_texts(FILE *out, const vlart_plan_t *plan) {
     } else {
       fprintf(out, "%%%" PRIu32, vlart_plan_source(plan, text->mask)->value);
     }
-    fprintf(out, " tokenizer=%" PRIu32 " max_bytes=%" PRIu32 "\n", text->tokenizer, text->max_bytes);
+    fprintf(out, " tokenizer=%" PRIu32 " max_bytes=%" PRIu32 "\n", text->tokenizer,
+            text->max_bytes);
   }
 }
 
@@ -118,7 +118,7 @@ static void print_lanes(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < plan->lane_count; i++) {
     const vlart_lane_record_t *lane = vlart_plan_lane(plan, i);
     fputs("lane ", out);
-    print_quoted(out, vlart_plan_string(plan, lane->name));
+    vlart_print_quoted(out, vlart_plan_string(plan, lane->name));
     fprintf(out, " clock=%.9g max_age_ms=%" PRIu32, (double)lane->clock_hz, lane->max_age_ms);
     for (uint32_t k = 0; k < lane->index_count; k++) {
       uint32_t source = vlart_plan_index(plan, lane->index_begin + k);
@@ -132,7 +132,7 @@ static void print_instructions(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_INSTRUCTIONS); i++) {
     const vlart_instruction_record_t *row = vlart_plan_instruction(plan, i);
     fprintf(out, "instruction %%%" PRIu32 " ", vlart_plan_source(plan, row->source)->value);
-    print_quoted(out, vlart_plan_string(plan, row->text));
+    vlart_print_quoted(out, vlart_plan_string(plan, row->text));
     for (uint32_t k = 0; k < row->stored_count; k++) {
       const vlart_stored_record_t *stored = vlart_plan_stored(plan, row->stored_begin + k);
       fprintf(out, " %%%" PRIu32 "=@%" PRIu32, stored->value, stored->weight);
@@ -153,7 +153,7 @@ static void print_backbones(FILE *out, const vlart_plan_t *plan) {
   for (uint32_t i = 0; i < plan->backbone_count; i++) {
     const vlart_chunk_record_t *chunk = vlart_plan_chunk(plan, i);
     fputs("backbone ", out);
-    print_quoted(out, vlart_plan_string(plan, chunk->backbone));
+    vlart_print_quoted(out, vlart_plan_string(plan, chunk->backbone));
     fprintf(out, " %%%" PRIu32 "\n", chunk->value);
   }
 }
@@ -177,7 +177,7 @@ static void print_bindings(FILE *out, const vlart_plan_t *plan, const char *labe
   for (uint32_t i = 0; i < count; i++) {
     const vlart_binding_record_t *binding = vlart_plan_binding(plan, begin + i);
     fprintf(out, "  %s ", label);
-    print_quoted(out, vlart_plan_string(plan, binding->port));
+    vlart_print_quoted(out, vlart_plan_string(plan, binding->port));
     fprintf(out, " %%%" PRIu32 " %s\n", binding->value, modes[binding->mode]);
   }
 }
@@ -189,7 +189,7 @@ static void print_sampling(FILE *out, const vlart_plan_t *plan, uint32_t stage) 
     if (sampling->stage == stage) {
       fprintf(out, "  sampling form=%s iterations=%" PRIu32 " solver=", forms[sampling->form],
               sampling->iterations);
-      print_quoted(out, vlart_plan_string(plan, sampling->solver));
+      vlart_print_quoted(out, vlart_plan_string(plan, sampling->solver));
       fprintf(out, " written=%" PRIu32 " error=%.9g budget=%.9g\n", sampling->written,
               (double)sampling->error, (double)sampling->budget);
     }
@@ -203,7 +203,7 @@ static void print_precisions(FILE *out, const vlart_plan_t *plan, uint32_t stage
     const vlart_precision_record_t *precision = vlart_plan_precision(plan, i);
     if (precision->stage == stage) {
       fputs("  precision ", out);
-      print_quoted(out, vlart_plan_string(plan, precision->group));
+      vlart_print_quoted(out, vlart_plan_string(plan, precision->group));
       fprintf(out, " %s by=%s layers=%" PRIu32 " error=%.9g time_us=%.9g bytes=%" PRIu64 "\n",
               schemes[precision->scheme], deciders[precision->decider], precision->layers,
               (double)precision->error, (double)precision->time_us, precision->bytes);
@@ -214,7 +214,7 @@ static void print_precisions(FILE *out, const vlart_plan_t *plan, uint32_t stage
 /* " LABEL\"STRING\"" */
 static void print_string(FILE *out, const vlart_plan_t *plan, const char *label, uint32_t string) {
   fprintf(out, " %s", label);
-  print_quoted(out, vlart_plan_string(plan, string));
+  vlart_print_quoted(out, vlart_plan_string(plan, string));
 }
 
 static void print_board(FILE *out, const vlart_plan_t *plan) {
@@ -232,7 +232,8 @@ static void print_board(FILE *out, const vlart_plan_t *plan) {
 }
 
 static void print_build(FILE *out, const vlart_plan_t *plan, uint32_t stage) {
-  static const char *const flags[] = {"none", "strongly_typed", "no_tf32", "strongly_typed,no_tf32"};
+  static const char *const flags[] = {"none", "strongly_typed", "no_tf32",
+                                      "strongly_typed,no_tf32"};
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_BUILDS); i++) {
     const vlart_build_record_t *build = vlart_plan_build(plan, i);
     if (build->stage == stage) {
@@ -250,7 +251,7 @@ static void print_build(FILE *out, const vlart_plan_t *plan, uint32_t stage) {
 static void print_stage(FILE *out, const vlart_plan_t *plan, uint32_t index) {
   const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
   fprintf(out, "stage %" PRIu32 " ", index);
-  print_quoted(out, vlart_plan_string(plan, stage->name));
+  vlart_print_quoted(out, vlart_plan_string(plan, stage->name));
   fprintf(out, " %s file=", backend_name(stage->backend));
   print_index(out, stage->artefact);
   fprintf(out, " iterations=%" PRIu32 " flops=%" PRIu64 " weight_bytes=%" PRIu64 "\n",
@@ -267,7 +268,7 @@ static void print_stage(FILE *out, const vlart_plan_t *plan, uint32_t index) {
     const vlart_initializer_record_t *initializer =
         vlart_plan_initializer(plan, stage->initializer_begin + i);
     fputs("  init ", out);
-    print_quoted(out, vlart_plan_string(plan, initializer->port));
+    vlart_print_quoted(out, vlart_plan_string(plan, initializer->port));
     fprintf(out, " @%" PRIu32 "\n", initializer->weight);
   }
   for (uint32_t i = 0; i < stage->carry_count; i++) {
@@ -297,12 +298,12 @@ static void print_bounds(FILE *out, const vlart_plan_t *plan, const char *label,
 void vlart_plan_print(FILE *out, const vlart_plan_t *plan) {
   const vlart_policy_record_t *policy = plan->policy;
   fputs("plan ", out);
-  print_quoted(out, vlart_plan_string(plan, policy->name));
+  vlart_print_quoted(out, vlart_plan_string(plan, policy->name));
   fprintf(out, " format %" PRIu32 ".%" PRIu32 " target ", plan->file.version_major,
           plan->file.version_minor);
-  print_quoted(out, vlart_plan_string(plan, policy->target));
+  vlart_print_quoted(out, vlart_plan_string(plan, policy->target));
   fputs(" recipe ", out);
-  print_quoted(out, vlart_plan_string(plan, policy->recipe));
+  vlart_print_quoted(out, vlart_plan_string(plan, policy->recipe));
   fprintf(out, "\narena %" PRIu64 "\n", policy->arena_bytes);
   print_board(out, plan);
   print_files(out, plan);

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "bundle.h"
-#include "frames.h"
+#include "bundle/bundle.h"
+#include "container/golden_frames.h"
 
 typedef struct {
   const char *bundle;
@@ -61,19 +61,19 @@ struct run_t {
   vlart_frames_t frames;
   char frames_path[4096];
   run_samples_t *stages; /* [info.stage_count] */
-  run_samples_t writes; /* one per frame: all of its inputs */
+  run_samples_t writes;  /* one per frame: all of its inputs */
   run_samples_t steps;
-  run_samples_t pops; /* one per chunk: the mean over its actions */
+  run_samples_t pops;        /* one per chunk: the mean over its actions */
   run_samples_t same, other; /* of the steps: without, with a stage that the task alone decides */
-  bool counting; /* the warm-up is over */
-  void (*between)(run_t *, double now_ms); /* called between replans, or NULL */
+  bool counting;             /* the warm-up is over */
+  void (*between)(run_t *, double now_ms);                /* called between replans, or NULL */
   char before[RUN_SENSOR_BYTES], after[RUN_SENSOR_BYTES]; /* sensors, as JSON */
   char (*during)[RUN_SENSOR_BYTES]; /* [RUN_READINGS], each taken after a replan */
   uint32_t during_count;
   double reading_every_ms, next_reading_ms;
   run_verdict_t *verdicts; /* [verdict_count], by value */
   uint32_t verdict_count;
-  float *actions; /* [frames, execute_steps, action_dim] of the last pass */
+  float *actions;          /* [frames, execute_steps, action_dim] of the last pass */
   uint32_t *action_counts; /* [frames] */
 };
 

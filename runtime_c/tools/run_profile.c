@@ -5,7 +5,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "run.h"
 
 enum { VERSION = 1 };
@@ -20,7 +20,8 @@ static void write_machine(FILE *file) {
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
   fputs("\"machine\": {\"cpu\": ", file);
   run_json_string(file, cpu);
-  fprintf(file, ", \"cores\": %ld, \"memory_gb\": %.1f, \"system\": ", sysconf(_SC_NPROCESSORS_ONLN),
+  fprintf(file,
+          ", \"cores\": %ld, \"memory_gb\": %.1f, \"system\": ", sysconf(_SC_NPROCESSORS_ONLN),
           (double)pages * (double)page / 1e9);
   run_json_string(file, known ? name.sysname : "unknown");
   fputs(", \"architecture\": ", file);

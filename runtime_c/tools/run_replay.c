@@ -1,21 +1,21 @@
 /* Replays frames: write, step, compare, collect times and actions. */
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "diag.h"
+#include "base/clock.h"
+#include "base/diag.h"
 #include "run.h"
 
 static void add_sample(run_samples_t *samples, double ms) {
   if (samples->count == samples->capacity) {
     samples->capacity = samples->capacity == 0 ? 64 : samples->capacity * 2;
-    samples->ms = realloc(samples->ms, samples->capacity * sizeof *samples->ms);
-    if (samples->ms == NULL) {
+    double *grown = realloc(samples->ms, samples->capacity * sizeof *samples->ms);
+    if (grown == NULL) {
       fputs("vlart-run: out of memory\n", stderr);
       exit(1);
     }
+    samples->ms = grown;
   }
   samples->ms[samples->count++] = ms;
 }
@@ -104,8 +104,7 @@ static vlart_status_t unknown_name(const run_t *run, const char *what, const cha
 static vlart_status_t write_tensors(run_t *run, const vlart_frame_record_t *frame,
                                     vlart_diag_t *diag) {
   for (uint32_t i = 0; i < frame->write_count; i++) {
-    const vlart_tensor_record_t *tensor =
-        vlart_frames_tensor(&run->frames, frame->write_begin + i);
+    const vlart_tensor_record_t *tensor = vlart_frames_tensor(&run->frames, frame->write_begin + i);
     const char *name = vlart_string(&run->frames.file, tensor->name);
     uint32_t source;
     if (vlart_bundle_find_source(run->bundle, name, &source) != VLART_STATUS_OK) {
@@ -132,9 +131,9 @@ static void judge(run_t *run, const char *name, const vlart_tensor_record_t *ten
     *verdict = (run_verdict_t){.name = name, .max_abs = -1, .rel_l2 = -1, .cosine = 2};
   }
   verdict->frames++;
-  verdict->failed += !(metrics->max_abs <= (double)tensor->max_abs &&
-                       metrics->rel_l2 <= (double)tensor->rel_l2 &&
-                       metrics->cosine >= (double)tensor->cosine);
+  verdict->failed +=
+      !(metrics->max_abs <= (double)tensor->max_abs && metrics->rel_l2 <= (double)tensor->rel_l2 &&
+        metrics->cosine >= (double)tensor->cosine);
   if (metrics->max_abs > verdict->max_abs) {
     verdict->max_abs = metrics->max_abs;
     verdict->max_abs_allowed = (double)tensor->max_abs;
@@ -184,11 +183,7 @@ static vlart_status_t compare_tensors(run_t *run, const vlart_frame_record_t *fr
   return VLART_STATUS_OK;
 }
 
-static double now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
-}
+static double now_ms(void) { return (double)vlart_now_ns() * 1e-6; }
 
 /* Times the pops of a chunk together: one is near the clock's resolution. */
 static void take_actions(run_t *run, uint32_t frame) {
@@ -268,8 +263,8 @@ static vlart_status_t final_verdict(const run_t *run, vlart_diag_t *diag) {
       vlart_where(diag, "value \"%s\", %u of %u frames", verdict->name, verdict->failed,
                   verdict->frames);
       vlart_why(diag, "max_abs %g (%g), rel_l2 %g (%g), cosine %g (%g allowed)", verdict->max_abs,
-                verdict->max_abs_allowed, verdict->rel_l2, verdict->rel_l2_allowed,
-                verdict->cosine, verdict->cosine_allowed);
+                verdict->max_abs_allowed, verdict->rel_l2, verdict->rel_l2_allowed, verdict->cosine,
+                verdict->cosine_allowed);
       return VLART_STATUS_SELF_TEST_FAILED;
     }
   }

@@ -66,8 +66,7 @@ static void print_actions(const run_t *run) {
   printf("\nfirst action of each frame, %zu numbers\n", dim);
   for (uint32_t i = 0; i < run->frames.frame_count; i++) {
     const float *action = run->actions + (size_t)i * run->info.execute_steps * dim;
-    printf("%-16.16s",
-           vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, i)->label));
+    printf("%-16.16s", vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, i)->label));
     for (size_t d = 0; run->action_counts[i] > 0 && d < dim; d++) {
       if (d > 0 && d % 7 == 0) {
         printf("\n%-16s", "");
@@ -93,9 +92,8 @@ static void print_verdicts(const run_t *run) {
 void run_print_text(const run_t *run) {
   vlart_session_totals_t totals = {.struct_size = sizeof totals};
   vlart_session_totals(run->session, &totals);
-  printf("%s for %s, recipe %s: %u stages, %u frames x %u\n", run->info.name,
-         run->info.target, run->info.recipe, run->info.stage_count, run->frames.frame_count,
-         run->options->repeat);
+  printf("%s for %s, recipe %s: %u stages, %u frames x %u\n", run->info.name, run->info.target,
+         run->info.recipe, run->info.stage_count, run->frames.frame_count, run->options->repeat);
   if (run->options->stand_in) {
     puts("by ONNX Runtime: a stand-in, not the board");
   }
@@ -140,9 +138,10 @@ static void print_json_times(const run_samples_t *samples) {
   printf("\"runs\": %zu", samples->count);
   if (samples->count > 0) {
     summary_t summary = summarize(samples);
-    printf(", \"median_ms\": %.6f, \"min_ms\": %.6f, \"p95_ms\": %.6f, \"p99_ms\": %.6f, "
-           "\"max_ms\": %.6f",
-           summary.median, summary.min, summary.p95, summary.p99, summary.max);
+    printf(
+        ", \"median_ms\": %.6f, \"min_ms\": %.6f, \"p95_ms\": %.6f, \"p99_ms\": %.6f, "
+        "\"max_ms\": %.6f",
+        summary.median, summary.min, summary.p95, summary.p99, summary.max);
   }
   putchar('}');
 }
@@ -187,8 +186,8 @@ static void print_json_actions(const run_t *run) {
   printf(", \"frames\": [");
   for (uint32_t i = 0; i < run->frames.frame_count; i++) {
     printf("%s{\"label\": ", i > 0 ? ", " : "");
-    run_json_string(stdout, 
-        vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, i)->label));
+    run_json_string(stdout,
+                    vlart_string(&run->frames.file, vlart_frames_frame(&run->frames, i)->label));
     printf(", \"actions\": [");
     const float *chunk = run->actions + (size_t)i * run->info.execute_steps * dim;
     for (uint32_t k = 0; k < run->action_counts[i]; k++) {

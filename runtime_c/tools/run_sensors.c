@@ -9,7 +9,8 @@
 /* Above it are /sys and /proc: the root, or where a container has its host's. */
 static bool find(const char *root, const char *pattern, glob_t *out_paths) {
   char whole[512];
-  return snprintf(whole, sizeof whole, "%s%s", root, pattern) < (int)sizeof whole && glob(whole, 0, NULL, out_paths) == 0;
+  return snprintf(whole, sizeof whole, "%s%s", root, pattern) < (int)sizeof whole &&
+         glob(whole, 0, NULL, out_paths) == 0;
 }
 
 /* The first line of a file without its line end; false where it cannot be read. */
@@ -55,7 +56,8 @@ bool run_find_row(const char *path, const char *key, char *out, size_t bytes) {
   return found;
 }
 
-static void add_clock(FILE *file, const char *root, const char *key, const char *pattern, double scale) {
+static void add_clock(FILE *file, const char *root, const char *key, const char *pattern,
+                      double scale) {
   glob_t paths;
   double number = 0, most = 0;
   bool found = false;
@@ -114,7 +116,8 @@ static void add_rails(FILE *file, const char *root) {
       snprintf(path, sizeof path, "%.*s/in%c_input", (int)folder, paths.gl_pathv[i], rail);
       bool known = read_number(path, &volts);
       snprintf(path, sizeof path, "%.*s/curr%c_input", (int)folder, paths.gl_pathv[i], rail);
-      if (known && read_number(path, &amperes) && run_read_line(paths.gl_pathv[i], name, sizeof name)) {
+      if (known && read_number(path, &amperes) &&
+          run_read_line(paths.gl_pathv[i], name, sizeof name)) {
         fputs(comma, file);
         run_json_string(file, name);
         fprintf(file, ": %.6g", volts * amperes / 1e6);
@@ -165,7 +168,8 @@ static void add_memory(FILE *file, const char *root) {
   snprintf(path, sizeof path, "%s/proc/meminfo", root);
   if (run_find_row(path, "MemTotal", total, sizeof total) &&
       run_find_row(path, "MemAvailable", available, sizeof available)) {
-    fprintf(file, ", \"memory_mb\": %.6g", (strtod(total, NULL) - strtod(available, NULL)) * 1024 / 1e6);
+    fprintf(file, ", \"memory_mb\": %.6g",
+            (strtod(total, NULL) - strtod(available, NULL)) * 1024 / 1e6);
   }
 }
 
@@ -178,7 +182,8 @@ void run_read_sensors(const char *root, char *out, size_t bytes) {
   putc('{', file);
   add_clock(file, root, "gpu_mhz", "/sys/class/devfreq/17000000.g*/cur_freq", 1e-6);
   add_clock(file, root, "emc_mhz", "/sys/kernel/debug/bpmp/debug/clk/emc/rate", 1e-6);
-  add_clock(file, root, "cpu_mhz", "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq", 1e-3);
+  add_clock(file, root, "cpu_mhz", "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq",
+            1e-3);
   add_temperatures(file, root);
   add_rails(file, root);
   add_throttling(file, root);
@@ -199,7 +204,7 @@ void run_read_during(run_t *run, double now_ms) {
   if (run->during_count == RUN_READINGS) {
     run->during_count /= 2;
     for (uint32_t i = 0; i < run->during_count; i++) {
-      memcpy(run->during[i], run->during[2 * i], sizeof run->during[i]);
+      memcpy(run->during[i], run->during[(size_t)2 * i], sizeof run->during[i]);
     }
     run->reading_every_ms *= 2;
   }

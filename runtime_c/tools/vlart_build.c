@@ -3,17 +3,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/diag.h"
 #include "build.h"
-#include "diag.h"
 #include "run.h"
-#include "trt_engine.h"
+#include "tensorrt/trt_engine.h"
 
 static const char usage[] =
     "usage: vlart-build BUNDLE [options]\n"
     "\n"
     "Builds the TensorRT engines of a bundle on this board, proves them with the\n"
     "bundle's golden frames, measures them, and records all of it in\n"
-    "BUNDLE/engines/lock.json. Engines run only where they were built: on another\n"
+    "BUNDLE/engines/lock.bin. Engines run only where they were built: on another\n"
     "board, or after an update of JetPack, run this again.\n"
     "\n"
     "  vlart-build my.vlab --tensorrt DIR/libvlart_tensorrt.so \\\n"
@@ -178,8 +178,7 @@ static vlart_status_t build_all(build_t *build, vlart_diag_t *diag) {
 static vlart_status_t prove(build_t *build, vlart_diag_t *diag) {
   vlart_status_t status = build_prove(build, diag);
   vlart_diag_t unused = {.struct_size = sizeof unused};
-  vlart_status_t written =
-      build_write_lock(build, status == VLART_STATUS_OK ? diag : &unused);
+  vlart_status_t written = build_write_lock(build, status == VLART_STATUS_OK ? diag : &unused);
   return status != VLART_STATUS_OK ? status : written;
 }
 
@@ -192,8 +191,8 @@ static void print_times(const build_t *build) {
              engine->p95_ms);
     }
   }
-  printf("golden frames: %s; a whole tick as one launch: %s; see %s\n", build->golden,
-         build->whole_tick, VLART_TRT_LOCK_FILE);
+  printf("golden frames: %s; a whole tick as one launch: %s; see %s\n",
+         vlart_proof_name(build->golden), vlart_proof_name(build->whole_tick), VLART_TRT_LOCK_FILE);
 }
 
 static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
@@ -212,9 +211,8 @@ static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
 }
 
 int main(int argc, char **argv) {
-  build_options_t options = {.runtime = "libvlart_tensorrt.so",
-                             .builder = "libvlart_tensorrt_builder.so",
-                             .repeat = 20};
+  build_options_t options = {
+      .runtime = "libvlart_tensorrt.so", .builder = "libvlart_tensorrt_builder.so", .repeat = 20};
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
       fputs(usage, stdout);
@@ -226,7 +224,10 @@ int main(int argc, char **argv) {
     fprintf(stderr, "vlart-build: wrong usage at: %s\n\n%s", wrong, usage);
     return 2;
   }
-  build_t build = {.options = &options, .golden = "pending", .whole_tick = "pending", .exclusive = -1};
+  build_t build = {.options = &options,
+                   .golden = VLART_PROOF_PENDING,
+                   .whole_tick = VLART_PROOF_PENDING,
+                   .exclusive = -1};
   vlart_diag_t diag = {.struct_size = sizeof diag};
   vlart_status_t status = work(&build, &diag);
   if (status == VLART_STATUS_OK) {

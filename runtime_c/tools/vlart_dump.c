@@ -1,13 +1,15 @@
-/* vlart-dump: prints the plan of a bundle as text, the same text as its plan.txt. */
+/* vlart-dump: prints the plan of a bundle as text, the same text as its plan.txt, or the record of its engines. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bundle.h"
+#include "bundle/bundle.h"
+#include "lock_text.h"
 #include "plan_text.h"
+#include "tensorrt/trt_lock.h"
 
 static const char usage[] =
-    "usage: vlart-dump BUNDLE\n"
+    "usage: vlart-dump [--engines] BUNDLE\n"
     "\n"
     "Prints BUNDLE/plan.bin as text: files, weights, values, sources, stages and\n"
     "the action, as libvlart reads them. The text is that of BUNDLE/plan.txt:\n"
@@ -15,7 +17,10 @@ static const char usage[] =
     "  vlart-dump my.vlab | diff - my.vlab/plan.txt\n"
     "\n"
     "The plan is validated; files are checked for presence and size, not content\n"
-    "(vlart-run checks that too).\n";
+    "(vlart-run checks that too).\n"
+    "\n"
+    "  --engines    print BUNDLE/engines/lock.bin instead: what vlart-build built,\n"
+    "               from what, on which board, and what proved it\n";
 
 static int fail(const vlart_diag_t *diag) {
   fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag->what,
@@ -23,25 +28,29 @@ static int fail(const vlart_diag_t *diag) {
   return 1;
 }
 
-int main(int argc, char **argv) {
-  if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-    fputs(usage, stdout);
-    return 0;
+static int finish(void) { return fflush(stdout) == 0 && ferror(stdout) == 0 ? 0 : 1; }
+
+static int dump_engines(const char *dir) {
+  vlart_diag_t diag = {.struct_size = sizeof diag};
+  vlart_trt_lock_t lock;
+  vlart_status_t status = vlart_trt_lock_open(dir, &lock, &diag);
+  if (status == VLART_STATUS_OK) {
+    vlart_lock_print(stdout, &lock.content);
   }
-  if (argc != 2 || argv[1][0] == '-') {
-    fputs(usage, stderr);
-    return 2;
-  }
+  vlart_trt_lock_close(&lock);
+  return status == VLART_STATUS_OK ? finish() : fail(&diag);
+}
+
+static int dump_plan(const char *dir) {
   vlart_diag_t diag = {.struct_size = sizeof diag};
   vlart_open_options_t options = {.struct_size = sizeof options, .skip_file_checksums = 1};
   size_t bytes = 0;
-  if (vlart_bundle_required_bytes(argv[1], &diag, &bytes) != VLART_STATUS_OK) {
+  if (vlart_bundle_required_bytes(dir, &diag, &bytes) != VLART_STATUS_OK) {
     return fail(&diag);
   }
   void *arena = malloc(bytes);
   vlart_bundle_t *bundle = NULL;
-  vlart_status_t status =
-      vlart_bundle_open(argv[1], &options, arena, bytes, &diag, &bundle);
+  vlart_status_t status = vlart_bundle_open(dir, &options, arena, bytes, &diag, &bundle);
   if (status != VLART_STATUS_OK) {
     free(arena);
     return fail(&diag);
@@ -49,5 +58,18 @@ int main(int argc, char **argv) {
   vlart_plan_print(stdout, &bundle->plan);
   vlart_bundle_close(bundle);
   free(arena);
-  return fflush(stdout) == 0 && ferror(stdout) == 0 ? 0 : 1;
+  return finish();
+}
+
+int main(int argc, char **argv) {
+  if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+    fputs(usage, stdout);
+    return 0;
+  }
+  bool engines = argc == 3 && strcmp(argv[1], "--engines") == 0;
+  if (argc != (engines ? 3 : 2) || argv[argc - 1][0] == '-') {
+    fputs(usage, stderr);
+    return 2;
+  }
+  return engines ? dump_engines(argv[2]) : dump_plan(argv[1]);
 }

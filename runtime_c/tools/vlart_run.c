@@ -2,11 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "run.h"
 
-enum { UNSAID = 1000000, /* of the option warm_up */
-       READING_EVERY_MS = 500 };
+enum {
+  UNSAID = 1000000, /* of the option warm_up */
+  READING_EVERY_MS = 500
+};
 
 static const char usage[] =
     "usage: vlart-run BUNDLE [options]\n"
@@ -157,8 +159,8 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
     return status;
   }
   run->bundle_arena = run_allocate(bytes, 1);
-  status = vlart_bundle_open(run->options->bundle, NULL, run->bundle_arena, bytes, diag,
-                             &run->bundle);
+  status =
+      vlart_bundle_open(run->options->bundle, NULL, run->bundle_arena, bytes, diag, &run->bundle);
   if (status != VLART_STATUS_OK) {
     return status;
   }
@@ -182,8 +184,8 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
     return status;
   }
   run->session_arena = run_allocate(bytes, 1);
-  status = vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag,
-                              &run->session);
+  status =
+      vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag, &run->session);
   vlart_sensor_options_t recorded = {.struct_size = sizeof recorded,
                                      .accept = VLART_ACCEPT_RECORDED};
   if (status == VLART_STATUS_OK) {
@@ -254,8 +256,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag.what,
             vlart_status_name(status), diag.where, diag.why, diag.fix);
   } else if (options.self_test && !options.json) {
-    printf("self-test passed: %u values in %u frames\n", run.verdict_count,
-           run.frames.frame_count);
+    printf("self-test passed: %u values in %u frames\n", run.verdict_count, run.frames.frame_count);
   }
   release(&run);
   return status == VLART_STATUS_OK ? 0 : 1;

@@ -82,10 +82,10 @@ def stubs(headers: Path) -> str:
 def compile_double(software: Software, out: Path) -> Path:
     """libnvinfer.so, libnvonnxparser.so and libcudart.so in `out`, which are one and the same file."""
     (out / "stubs.h").write_text(stubs(software.headers))
-    include = [f"-I{RUNTIME / d}" for d in ("include", "backends/tensorrt", "backends/onnxruntime")]
+    include = [f"-I{RUNTIME / d}" for d in ("include", "backends")]
     flags = ["-fPIC", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-fvisibility=hidden"]
     renamed = ["-Dvlart_tensorrt_runtime=fake_runtime", "-Dvlart_tensorrt_builder=fake_builder"]
-    objects = [str(out / f"{name}.o") for name in ("fake_tensorrt", "fake_builder")]
+    objects = [str(out / f"{name}.o") for name in ("fake_tensorrt", "fake_engines", "fake_stream", "fake_builder")]
     for path in objects:
         subprocess.run(["gcc", "-std=c11", *flags, *include, *renamed, "-c", "-o", path,
                         str(RUNTIME / "tests" / Path(path).with_suffix(".c").name)], check=True)

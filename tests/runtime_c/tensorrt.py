@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import onnx
 from sample_bundles import Bundle
+from sample_lock import read_lock
 from vlart_ctypes import Policy
 
 from tests.runtime_c.running import BUILD, ort_path, run_tool
 from vlacompile import vocabulary
 
-LOCK = "engines/lock.json"
+LOCK = "engines/lock.bin"
 
 
 def for_tensorrt(bundle: Bundle, stages: set[str] | None = None, **build) -> Bundle:
@@ -95,7 +95,7 @@ class Board:
 
 
 def lock(bundle: Path) -> dict:
-    return json.loads((bundle / LOCK).read_text())
+    return read_lock(bundle / LOCK)
 
 
 def built(board: Board, bundle: Bundle, root: Path, stages=None) -> Path:

@@ -66,8 +66,8 @@ def assert_same(table, python, routed, tolerance=0.0):
 def test_the_integral_is_pythons(under_test, tmp_path):
     """Over a grid: the two do the same operations, and differ where their libm does."""
     shared = tmp_path / "beta.so"
-    subprocess.run(["gcc", "-std=c11", "-O2", "-shared", "-fPIC", "-o", shared, ROOT / "runtime_c/src/beta.c", "-lm"],
-                   check=True)
+    subprocess.run(["gcc", "-std=c11", "-O2", "-shared", "-fPIC", f"-I{ROOT}/runtime_c/src", "-o", shared,
+                    ROOT / "runtime_c/src/base/beta_distribution.c", "-lm"], check=True)
     function = c.CDLL(str(shared)).vlart_beta_not_worse
     function.restype, function.argtypes = c.c_double, [c.c_double] * 5
     grid = (0.05, 0.6, 1.0, 2.5, 17.0, 400.0, 1e5)

@@ -25,6 +25,7 @@ KINDS = {
     "frames": (layout.FRAMES_SECTIONS, ("reactive/golden/golden.bin", "flow/golden/golden.bin")),
     "routing": (layout.ROUTING_SECTIONS, ("routing/table.bin",)),
     "tokenizer": (layout.TOKENIZER_SECTIONS, ("word_piece.bin", "byte_pairs.bin")),
+    "lock": (layout.LOCK_SECTIONS, ("lock.bin",)),
 }
 # Any number will do there, and nothing but its checksum says which was meant: what tensors hold, what merges first.
 CONTENT = {("frames", "blob"), ("tokenizer", "merge_ranks")}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import zlib
 
 import numpy as np
 import pytest
 from onnx import helper
-from sample_bundles import Bundle, Flow, Reactive, Recall
+from sample_bundles import Bundle, Flow, Reactive, Recall, sealed
+from sample_lock import lock_bytes
 from vlart_ctypes import Failure, Policy
 
 from tests.runtime_c.running import BUILD, assert_outputs, run_tool
 from tests.runtime_c.tensorrt import LOCK, Board, built, for_tensorrt, lock, refused, start
 from tests.runtime_c.test_tools import with_golden
+from vlacompile.bundle.format import layout
+from vlacompile.bundle.format.sections import SectionWriter
 
 # ---- what an engine must be to a session: the cases of test_running, on this engine ------------------------------
 
@@ -206,7 +209,7 @@ def test_bundles_for_another_machine_are_refused(lib, board, tmp_path, change, w
 def test_a_name_beyond_ascii_is_the_same_when_it_is_read_again(lib, board, tmp_path):
     board.file("proc/device-tree/model", 'Tr\u00e4ger\twith "Orin" \\ 2\0')
     path = built(board, Flow(2).bundle, tmp_path / "b")
-    assert lock(path)["board"]["model"] == 'Tr??ger?with "Orin" \\ 2'
+    assert lock(path)["model"] == 'Tr??ger?with "Orin" \\ 2'
     start(lib, board, path)
 
 
@@ -215,7 +218,7 @@ def test_what_a_machine_does_not_say_is_not_compared(lib, board, tmp_path):
     for name in ("etc/nv_tegra_release", "proc/device-tree/compatible", "proc/device-tree/model"):
         (board.system / name).unlink()
     path = built(board, Flow(2).bundle, tmp_path / "b")
-    assert {lock(path)["board"][k] for k in ("jetpack", "l4t", "model")} == {"unknown"}
+    assert {lock(path)[k] for k in ("jetpack", "l4t", "model")} == {"unknown"}
     start(lib, board, path)
 
 
@@ -274,32 +277,78 @@ def test_altered_engines_are_refused(lib, board, tmp_path):
 def test_a_damaged_lock_is_refused_and_does_no_harm(lib, board, tmp_path):
     path = built(board, Flow(2).bundle, tmp_path / "b")
     whole = (path / LOCK).read_bytes()
-    statuses = set()
     for at in range(0, len(whole), 7):
         for damaged in (whole[:at], whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1:]):
             (path / LOCK).write_bytes(damaged)
-            try:
+            with pytest.raises(Failure, match="CORRUPT|NOT_A_BUNDLE") as failure:
                 start(lib, board, path)
-            except Failure as failure:
-                statuses.add(failure.status)
-                assert failure.why and failure.fix
-    assert {"CORRUPT", "UNSUPPORTED"} <= statuses
-    (path / LOCK).write_bytes(b"[" * 100000)
-    with pytest.raises(Failure, match="CORRUPT"):
+            assert failure.value.why and failure.value.fix == "run vlart-build on this bundle again"
+    (path / LOCK).write_bytes(b"")
+    with pytest.raises(Failure, match="NOT_A_BUNDLE"):
         start(lib, board, path)
     assert board.build(path).returncode == 0
-    assert json.loads((path / LOCK).read_bytes())["golden"] == "none"
+    assert lock(path)["golden"] == "none"
+
+
+def test_a_lock_of_an_earlier_version_is_refused_and_built_anew(lib, board, tmp_path):
+    path = built(board, Flow(2).bundle, tmp_path / "b")
+    old = path / "engines/lock.json"
+    (path / LOCK).unlink()
+    old.write_text('{"format": 1, "plan_crc32": "0011aaff", "golden": "passed", "engines": []}')
+    with pytest.raises(Failure, match="VERSION.*earlier vlart-build.*lock.json") as failure:
+        start(lib, board, path)
+    assert failure.value.fix == "run vlart-build on this bundle again"
+    board.set()
+    assert board.build(path).returncode == 0
+    assert len(board.calls("build")) == len(lock(path)["engines"]) > 0 and not old.exists()
+    start(lib, board, path)
+
+
+ANOTHER = {
+    "golden": (lambda rows: rows.update(golden=9), r"lock\[0\].*proves the engines is unknown"),
+    "string": (lambda rows: rows.update(model=1 << 20), r"lock\[0\].*string begins outside"),
+    "stage": (lambda rows: rows["engines"][1].update(stage=1 << 20), r"engines\[1\].*string begins outside"),
+    "absolute": (lambda rows: rows["engines"][0].update(file="/etc/passwd"), r"engines\[0\].*outside of the bundle"),
+    "above": (lambda rows: rows["engines"][0].update(file="engines/../../x"), r"engines\[0\].*outside of the bundle"),
+    "nameless": (lambda rows: rows["engines"][0].update(file=""), r"engines\[0\].*outside of the bundle"),
+}
+
+
+@pytest.mark.parametrize("rule", ANOTHER)
+def test_records_of_a_lock_are_checked(lib, board, tmp_path, rule):
+    """One change per rule, checksums right."""
+    apply, why = ANOTHER[rule]
+    path = built(board, Flow(2).bundle, tmp_path / "b")
+    rows = lock(path)
+    apply(rows)
+    (path / LOCK).write_bytes(lock_bytes(rows))
+    with pytest.raises(Failure) as failure:
+        start(lib, board, path)
+    assert failure.value.status == "CORRUPT" and failure.value.fix == "run vlart-build on this bundle again"
+    assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
+
+
+def test_a_lock_of_another_number_of_records_or_version_is_refused(lib, board, tmp_path):
+    path = built(board, Flow(2).bundle, tmp_path / "b")
+    whole = (path / LOCK).read_bytes()
+    major = sealed(whole[:8] + b"\x07" + whole[9:])
+    for data, status in ((major, "VERSION"), ((path / "plan.bin").read_bytes(), "NOT_A_BUNDLE"),
+                         (SectionWriter(layout.LOCK_MAGIC, layout.LOCK_SECTIONS).to_bytes(), "CORRUPT")):
+        (path / LOCK).write_bytes(data)
+        with pytest.raises(Failure) as failure:
+            start(lib, board, path)
+        assert failure.value.status == status and failure.value.fix == "run vlart-build on this bundle again"
 
 
 def test_ports_must_be_the_plans(lib, board, tmp_path):
     path = built(board, Flow(2).bundle, tmp_path / "b")
     other = for_tensorrt(Flow(3).bundle)
-    rows = json.loads((path / LOCK).read_text())
+    rows = lock(path)
     entry = next(e for e in rows["engines"] if e["stage"] == "prefix")
     entry["file"] = "engines/denoise.plan"  # another stage's engine under this stage's name
     data = (path / "engines/denoise.plan").read_bytes()
-    entry.update(bytes=len(data), crc32=f"{zlib.crc32(data):08x}")
-    (path / LOCK).write_text(json.dumps(rows))
+    entry.update(bytes=len(data), crc32=zlib.crc32(data))
+    (path / LOCK).write_bytes(lock_bytes(rows))
     with pytest.raises(Failure, match="BACKEND_FAILED.*ports are not those of the plan"):
         start(lib, board, path)
     assert other.files

@@ -11,6 +11,7 @@ import pytest
 from plan_damage import FRAMES
 from sample_actions import samples
 from sample_bundles import NONE, Bundle, Flow, Reactive
+from sample_lock import lock_bytes, sample_lock
 
 from tests.runtime_c.running import BUILD, TOLERANCE, make, run_tool
 from vlacompile.bundle.format import layout
@@ -125,6 +126,25 @@ def test_tick_benchmark_counts_what_it_times(lib, ort, tmp_path):
     found = json.loads(done.stdout)
     assert found["pop"]["count"] + found["pop_and_request"]["count"] == found["memcpy"]["count"] == 500
     assert found["chunks"] > 0 and found["pop"]["median"] <= found["pop"]["p99_9"] <= found["pop"]["max"]
+
+
+def test_dump_of_engines(lib, tmp_path):
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines/lock.bin").write_bytes(lock_bytes(sample_lock()))
+    version, digest = f"{layout.FORMAT_MAJOR}.{layout.FORMAT_MINOR}", bytes(range(32)).hex()
+    built = ("bytes=20 crc32=12345678 stage_crc32=00000001 weights_crc32=00000002 recipe_crc32=00000003 "
+             f"sha256={digest} scratch=4096 build_s=1.5 build_peak=7")
+    assert run_tool("vlart-dump", "--engines", tmp_path).stdout.splitlines() == [
+        f"engines format {version} plan=0011aaff golden=passed whole_tick=passed",
+        'board model="a \\"board\\"" jetpack="6.2" l4t="36.4.3" tensorrt="10.3.0" cuda="12.6" gpu="Orin" '
+        "compute_capability=87 multiprocessors=8 memory=8000000000",
+        "clocks gpu_mhz=612 gpu_max_mhz=1020 cpu_mhz=1344",
+        f'engine "prefix" file="engines/prefix.plan" {built}',
+        f'engine "denoise" file="engines/denoise.plan" {built} runs=6 median_ms=1.250 p95_ms=2.500']
+    (tmp_path / "engines/lock.bin").unlink()
+    missing = run_tool("vlart-dump", "--engines", tmp_path)
+    assert missing.returncode == 1 and "NOT_FOUND" in missing.stderr and "run vlart-build" in missing.stderr
+    assert run_tool("vlart-dump", "--engines").returncode == 2
 
 
 def test_dump_text(lib, tmp_path):

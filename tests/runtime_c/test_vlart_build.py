@@ -13,11 +13,13 @@ import zlib
 
 import pytest
 from sample_bundles import Flow, Reactive, Recall
+from sample_lock import lock_bytes
 from vlart_ctypes import Failure
 
 from tests.runtime_c.running import BUILD, make, ort_path, run_tool
 from tests.runtime_c.tensorrt import LOCK, built, for_tensorrt, lock, refused, start
 from tests.runtime_c.test_tools import with_golden
+from vlacompile.bundle.format import layout
 
 
 def test_the_lock_says_what_was_built(board, tmp_path):
@@ -27,17 +29,18 @@ def test_the_lock_says_what_was_built(board, tmp_path):
     board.file("var/lib/nvpmodel/status", "pmode:0001 fmode:fanNull\n")
     path = built(board, with_golden(Flow(3)), tmp_path / "b")
     found = lock(path)
-    assert found["plan_crc32"] == f"{zlib.crc32((path / 'plan.bin').read_bytes()):08x}"
+    assert found["plan_crc32"] == zlib.crc32((path / "plan.bin").read_bytes())
     assert found["golden"] == found["whole_tick"] == "passed"
-    assert found["board"]["tensorrt"] == "10.3.0.30" and found["board"]["l4t"] == "36.4.3"
-    assert found["board"]["jetpack"] == "6.2" and found["board"]["model"].startswith("NVIDIA Jetson Orin Nano")
-    assert found["clocks"] == {"power_mode": 1, "gpu_mhz": 612, "gpu_max_mhz": 1020, "cpu_mhz": 1344}
+    assert found["tensorrt"] == "10.3.0.30" and found["l4t"] == "36.4.3"
+    assert found["jetpack"] == "6.2" and found["model"].startswith("NVIDIA Jetson Orin Nano")
+    assert [found[k] for k in ("power_mode", "gpu_mhz", "gpu_max_mhz", "cpu_mhz")] == [1, 612, 1020, 1344]
+    assert found["emc_mhz"] == found["cpu_max_mhz"] == layout.NONE
     for entry in found["engines"]:
         data = (path / entry["file"]).read_bytes()
-        assert entry["bytes"] == len(data) and entry["sha256"] == hashlib.sha256(data).hexdigest()
-        assert entry["crc32"] == f"{zlib.crc32(data):08x}" and entry["runs"] == 2 * 3
+        assert entry["bytes"] == len(data) and entry["sha256"] == hashlib.sha256(data).digest()
+        assert entry["crc32"] == zlib.crc32(data) and entry["runs"] == 2 * 3
         onnx = (path / f"stages/{entry['stage']}.onnx").read_bytes()
-        assert entry["stage_crc32"] == f"{zlib.crc32(onnx):08x}"
+        assert entry["stage_crc32"] == zlib.crc32(onnx)
         assert 0 < entry["median_ms"] <= entry["p95_ms"] and entry["scratch_bytes"] == 4096
         assert json.loads((path / f"{entry['file']}.layers.json").read_text())["Layers"]
         assert "warning: made of nothing" in (path / f"{entry['file']}.log").read_text()
@@ -181,7 +184,7 @@ def test_a_whole_tick_that_was_not_proved_is_refused(lib, board, tmp_path):
     start(lib, board, path, whole_tick=1)
     rows = lock(path)
     rows["whole_tick"] = "failed"
-    (path / LOCK).write_text(json.dumps(rows))
+    (path / LOCK).write_bytes(lock_bytes(rows))
     start(lib, board, path)
     with pytest.raises(Failure, match='SELF_TEST_FAILED.*one launch is not proved.*"failed"'):
         start(lib, board, path, whole_tick=1)

@@ -1,7 +1,7 @@
 """P(p >= q - delta) for independent p ~ Beta(a, b), q ~ Beta(c, d): exactly, by quadrature, by simulation.
 
-`probability_not_worse` is the one that decides. `runtime_c/src/beta.c` does the same operations in the same order on
-f64, and a test compares the two; hence scalars and `math` here, no NumPy.
+`probability_not_worse` is the one that decides. `runtime_c/src/base/beta_distribution.c` does the same operations in
+the same order on f64, and a test compares the two; hence scalars and `math` here, no NumPy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The decision: where an instruction belongs, what is believed of each backbone there, and which one is taken.
 
-`runtime_c/src/router.c` does the same operations in the same order on f64; a test compares the two.
+`runtime_c/src/router/router.c` does the same operations in the same order on f64; a test compares the two.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Instructions as vectors that need no encoder: hashed runs of letters, and which cluster a vector is nearest to.
 
-`runtime_c/src/router_text.c` does the same operations in the same order.
+`runtime_c/src/router/router_ngrams.c` does the same operations in the same order.
 """
 
 from __future__ import annotations

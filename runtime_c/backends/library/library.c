@@ -1,11 +1,11 @@
 /* No engine: a stage that depends on a text alone, in a bundle that no other texts than its own will
-   reach. What the stage makes of each lies among the weights (instruction.h); running it is finding
+   reach. What the stage makes of each lies among the weights (plan/plan_instructions.h); running it is finding
    which of them its inputs are. */
 #include <string.h>
 
-#include "backend.h"
-#include "diag.h"
-#include "instruction.h"
+#include "base/diag.h"
+#include "builtin.h"
+#include "plan/plan_instructions.h"
 
 typedef struct {
   const vlart_bundle_t *bundle;
@@ -56,7 +56,7 @@ static vlart_status_t library_prepare(void *memory, uint32_t iteration, void *co
 
 static const void *kept(const vlart_bundle_t *bundle, uint32_t instruction, uint32_t binding) {
   uint32_t value = vlart_plan_binding(&bundle->plan, binding)->value;
-  uint32_t weight = vlart_instruction_stored(&bundle->plan, instruction, value);
+  uint32_t weight = vlart_instruction_weight(&bundle->plan, instruction, value);
   return weight == VLART_NONE ? NULL : vlart_bundle_weight(bundle, weight);
 }
 

@@ -33,7 +33,13 @@ typedef struct {
   const char *(*get_version_string)(void);
 } ort_api_base_t;
 
-enum { ORT_LOG_FATAL = 4, ORT_OPTIMIZE_BASIC = 1, ORT_OPTIMIZE_ALL = 99, ORT_DEVICE_ALLOCATOR = 0, ORT_MEMORY_DEFAULT = 0 };
+enum {
+  ORT_LOG_FATAL = 4,
+  ORT_OPTIMIZE_BASIC = 1,
+  ORT_OPTIMIZE_ALL = 99,
+  ORT_DEVICE_ALLOCATOR = 0,
+  ORT_MEMORY_DEFAULT = 0
+};
 
 /* ORT(position, result, name, parameters): a position and a function type. */
 #define ORT(position, result, name, ...) \
@@ -80,7 +86,7 @@ ORT(137, OrtStatus *, BindOutput, OrtIoBinding *, const char *, const OrtValue *
 ORT(150, OrtStatus *, AddInitializer, OrtSessionOptions *, const char *, const OrtValue *);
 ORT(166, OrtStatus *, CreatePrepackedWeightsContainer, OrtPrepackedWeights **);
 ORT(167, void, ReleasePrepackedWeightsContainer, OrtPrepackedWeights *);
-ORT(168, OrtStatus *, CreateSessionWithPrepackedWeightsContainer, const OrtEnv *,
-    const char *path, const OrtSessionOptions *, OrtPrepackedWeights *, OrtSession **);
+ORT(168, OrtStatus *, CreateSessionWithPrepackedWeightsContainer, const OrtEnv *, const char *path,
+    const OrtSessionOptions *, OrtPrepackedWeights *, OrtSession **);
 
 #endif

@@ -9,29 +9,12 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
+#include "builtin.h"
 #include "ort_engine.h"
 
 #define ORT_DEFAULT_LIBRARY "libonnxruntime.so.1"
 #define ORT_PATH_BYTES 4096u
-
-extern const vlart_backend_t vlart_backend_onnxruntime;
-
-vlart_status_t ort_check(ort_api_t api, OrtStatus *error, const char *call, const char *where,
-                         vlart_diag_t *diag) {
-  if (error == NULL) {
-    return VLART_STATUS_OK;
-  }
-  vlart_fail(diag, VLART_STATUS_BACKEND_FAILED, "ONNX Runtime reports an error", NULL);
-  vlart_where(diag, "%s in stage \"%s\"", call, where);
-  vlart_why(diag, "%s", ORT_FN(api, GetErrorMessage)(error));
-  ORT_FN(api, ReleaseStatus)(error);
-  return VLART_STATUS_BACKEND_FAILED;
-}
-
-const char *ort_stage_name(const ort_engine_t *engine) {
-  return vlart_plan_stage_name(&engine->bundle->plan, engine->stage);
-}
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
   (void)bundle;
@@ -86,10 +69,10 @@ static vlart_status_t ort_open(void *memory, const vlart_session_options_t *opti
   status = ort_check(api, ORT_FN(api, CreateEnv)(ORT_LOG_FATAL, "vlart", &context->env),
                      "CreateEnv", "*", diag);
   if (status == VLART_STATUS_OK) {
-    status = ort_check(api,
-                       ORT_FN(api, CreateCpuMemoryInfo)(ORT_DEVICE_ALLOCATOR, ORT_MEMORY_DEFAULT,
-                                                        &context->cpu),
-                       "CreateCpuMemoryInfo", "*", diag);
+    status = ort_check(
+        api,
+        ORT_FN(api, CreateCpuMemoryInfo)(ORT_DEVICE_ALLOCATOR, ORT_MEMORY_DEFAULT, &context->cpu),
+        "CreateCpuMemoryInfo", "*", diag);
   }
   if (status == VLART_STATUS_OK) {
     status = ort_check(api, ORT_FN(api, GetAllocatorWithDefaultOptions)(&context->allocator),
@@ -157,9 +140,9 @@ static vlart_status_t set_options(const ort_engine_t *engine, OrtSessionOptions 
   /* As a stand-in for TensorRT: the library's (1.32) further rewrites of int8 convolutions want
      unsigned values and refuse the signed ones that are written there. */
   int level = record->backend == VLART_BACKEND_TENSORRT ? ORT_OPTIMIZE_BASIC : ORT_OPTIMIZE_ALL;
-  vlart_status_t status = ort_check(
-      api, ORT_FN(api, SetSessionGraphOptimizationLevel)(options, level),
-      "SetSessionGraphOptimizationLevel", stage, diag);
+  vlart_status_t status =
+      ort_check(api, ORT_FN(api, SetSessionGraphOptimizationLevel)(options, level),
+                "SetSessionGraphOptimizationLevel", stage, diag);
   if (status == VLART_STATUS_OK && threads > 0) {
     status = ort_check(api, ORT_FN(api, SetIntraOpNumThreads)(options, (int)threads),
                        "SetIntraOpNumThreads", stage, diag);
@@ -169,7 +152,8 @@ static vlart_status_t set_options(const ort_engine_t *engine, OrtSessionOptions 
                        stage, diag);
   }
   for (size_t i = 0; status == VLART_STATUS_OK && i < sizeof ORT_CONFIG / sizeof *ORT_CONFIG; i++) {
-    OrtStatus *error = ORT_FN(api, AddSessionConfigEntry)(options, ORT_CONFIG[i][0], ORT_CONFIG[i][1]);
+    OrtStatus *error =
+        ORT_FN(api, AddSessionConfigEntry)(options, ORT_CONFIG[i][0], ORT_CONFIG[i][1]);
     status = ort_check(api, error, "AddSessionConfigEntry", stage, diag);
   }
   return status;
@@ -183,12 +167,12 @@ static vlart_status_t add_constants(const ort_engine_t *engine, OrtSessionOption
     vlart_port_t port = {constant.name, constant.dtype, constant.rank, constant.dims,
                          constant.bytes};
     /* The library reads initializers only; the mapping is read-only and would say otherwise. */
-    vlart_status_t status = ort_wrap(engine, &port, (void *)(uintptr_t)constant.data, diag,
-                                     &engine->constants[i]);
+    vlart_status_t status =
+        ort_wrap(engine, &port, (void *)(uintptr_t)constant.data, diag, &engine->constants[i]);
     if (status == VLART_STATUS_OK) {
-      status = ort_check(api,
-                         ORT_FN(api, AddInitializer)(options, constant.name, engine->constants[i]),
-                         "AddInitializer", ort_stage_name(engine), diag);
+      status =
+          ort_check(api, ORT_FN(api, AddInitializer)(options, constant.name, engine->constants[i]),
+                    "AddInitializer", ort_stage_name(engine), diag);
     }
     if (status != VLART_STATUS_OK) {
       return status;
@@ -252,8 +236,8 @@ static vlart_status_t bind_port(const ort_engine_t *engine, uint32_t iteration,
   if (status == VLART_STATUS_OK) {
     OrtStatus *error = output ? ORT_FN(api, BindOutput)(binding, port->name, value)
                               : ORT_FN(api, BindInput)(binding, port->name, value);
-    status = ort_check(api, error, output ? "BindOutput" : "BindInput", ort_stage_name(engine),
-                       diag);
+    status =
+        ort_check(api, error, output ? "BindOutput" : "BindInput", ort_stage_name(engine), diag);
     ORT_FN(api, ReleaseValue)(value);
   }
   return status;
@@ -264,9 +248,9 @@ static vlart_status_t ort_prepare(void *memory, uint32_t iteration, void *const 
   ort_engine_t *engine = memory;
   ort_api_t api = engine->context->api;
   const vlart_stage_record_t *record = vlart_plan_stage(&engine->bundle->plan, engine->stage);
-  vlart_status_t status = ort_check(
-      api, ORT_FN(api, CreateIoBinding)(engine->session, &engine->bindings[iteration]),
-      "CreateIoBinding", ort_stage_name(engine), diag);
+  vlart_status_t status =
+      ort_check(api, ORT_FN(api, CreateIoBinding)(engine->session, &engine->bindings[iteration]),
+                "CreateIoBinding", ort_stage_name(engine), diag);
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < record->input_count; i++) {
     vlart_port_t port = vlart_stage_input(engine->bundle, engine->stage, i);
     status = bind_port(engine, iteration, &port, false, inputs[i], diag);

@@ -2,7 +2,7 @@
 #ifndef VLART_ORT_ENGINE_H
 #define VLART_ORT_ENGINE_H
 
-#include "backend.h"
+#include "bundle/backend.h"
 #include "ort_abi.h"
 
 /* One per vlart session. */

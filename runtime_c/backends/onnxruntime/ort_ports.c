@@ -1,7 +1,7 @@
 /* [init] The engine's ports must be the plan's: same names, element types and shapes. */
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "ort_engine.h"
 
 typedef struct {

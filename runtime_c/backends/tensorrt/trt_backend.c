@@ -8,25 +8,12 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "crc32.h"
-#include "diag.h"
+#include "base/crc32.h"
+#include "base/diag.h"
+#include "builtin.h"
 #include "trt_engine.h"
 
 #define TRT_DEFAULT_LIBRARY "libvlart_tensorrt.so"
-
-extern const vlart_backend_t vlart_backend_tensorrt;
-
-const char *vlart_trt_stage_name(const vlart_trt_state_t *state) {
-  return vlart_plan_stage_name(&state->bundle->plan, state->stage);
-}
-
-vlart_status_t vlart_trt_failed(vlart_diag_t *diag, const char *call, const char *where,
-                                const vlart_trt_error_t *error) {
-  vlart_fail(diag, VLART_STATUS_BACKEND_FAILED, "TensorRT reports an error", NULL);
-  vlart_where(diag, "%s in stage \"%s\"", call, where);
-  vlart_why(diag, "%s", error->text[0] != '\0' ? error->text : "it gives no reason");
-  return VLART_STATUS_BACKEND_FAILED;
-}
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
   return sizeof(vlart_trt_context_t) + bundle->plan.value_count * sizeof(void *);
@@ -138,39 +125,41 @@ static vlart_status_t not_locked(const vlart_trt_state_t *state, const char *why
   return VLART_STATUS_UNSUPPORTED;
 }
 
-static vlart_status_t check_file(const vlart_trt_state_t *state, const vlart_trt_locked_t *locked,
-                                 const vlart_map_t *map, vlart_diag_t *diag) {
+static vlart_status_t check_file(const vlart_trt_state_t *state, const char *file,
+                                 const vlart_engine_record_t *built, const vlart_map_t *map,
+                                 vlart_diag_t *diag) {
   vlart_crc32_table_t table;
   vlart_crc32_init(&table);
   uint32_t crc = vlart_crc32(&table, 0, map->data, map->bytes);
-  if (map->bytes == locked->bytes && crc == locked->crc32) {
+  if (map->bytes == built->bytes && crc == built->crc32) {
     return VLART_STATUS_OK;
   }
   vlart_fail(diag, VLART_STATUS_CORRUPT, "an engine was altered after it was built",
              "run vlart-build on this bundle again; what is whole is kept");
-  vlart_where(diag, "%s/%s, stage \"%s\"", state->bundle->dir, locked->file,
-              vlart_trt_stage_name(state));
+  vlart_where(diag, "%s/%s, stage \"%s\"", state->bundle->dir, file, vlart_trt_stage_name(state));
   vlart_why(diag, "it has %zu bytes and CRC-32 %08x, %s says %llu and %08x", map->bytes, crc,
-            VLART_TRT_LOCK_FILE, (unsigned long long)locked->bytes, locked->crc32);
+            VLART_TRT_LOCK_FILE, (unsigned long long)built->bytes, built->crc32);
   return VLART_STATUS_CORRUPT;
 }
 
 static vlart_status_t load_engine(vlart_trt_state_t *state, vlart_diag_t *diag) {
   vlart_trt_context_t *context = state->context;
   const vlart_stage_record_t *record = vlart_plan_stage(&state->bundle->plan, state->stage);
-  vlart_trt_locked_t locked;
   if (record->artefact == VLART_NONE) {
     return not_locked(state, "the plan gives it no ONNX file to build from", diag);
   }
-  if (!vlart_trt_lock_find(&context->lock, vlart_trt_stage_name(state), &locked)) {
+  const vlart_engine_lock_t *lock = &context->lock.content;
+  const vlart_engine_record_t *built = vlart_engine_lock_find(lock, vlart_trt_stage_name(state));
+  if (built == NULL) {
     return not_locked(state, "it is not in the record of the built engines", diag);
   }
-  if (locked.stage_crc32 != vlart_plan_file(&state->bundle->plan, record->artefact)->crc32) {
+  if (built->stage_crc32 != vlart_plan_file(&state->bundle->plan, record->artefact)->crc32) {
     return not_locked(state, "its engine was built from another ONNX file", diag);
   }
+  const char *file = vlart_engine_lock_string(lock, built->file);
   vlart_map_t map;
-  vlart_status_t status = vlart_trt_map(state->bundle->dir, locked.file, &map, diag);
-  if (status == VLART_STATUS_OK) status = check_file(state, &locked, &map, diag);
+  vlart_status_t status = vlart_trt_map(state->bundle->dir, file, &map, diag);
+  if (status == VLART_STATUS_OK) status = check_file(state, file, built, &map, diag);
   vlart_trt_error_t error = {{0}};
   if (status == VLART_STATUS_OK &&
       !context->api->load(context->device, map.data, map.bytes, &state->engine, &error)) {
@@ -264,7 +253,8 @@ static vlart_status_t trt_prepare(void *memory, uint32_t iteration, void *const 
   vlart_trt_state_t *state = memory;
   vlart_status_t status = VLART_STATUS_OK;
   if (iteration == 0) status = give_scratch(state, diag);
-  if (status == VLART_STATUS_OK) status = vlart_trt_resolve(state, iteration, inputs, outputs, diag);
+  if (status == VLART_STATUS_OK)
+    status = vlart_trt_resolve(state, iteration, inputs, outputs, diag);
   if (status == VLART_STATUS_OK && iteration == 0) status = warm_up(state, diag);
   if (status == VLART_STATUS_OK) {
     status = record(state->context, &state, 1, iteration, &state->graphs[iteration], diag);
@@ -289,14 +279,15 @@ static vlart_status_t trt_record(void *memory, void *const *engines, uint32_t co
                                  vlart_diag_t *diag) {
   vlart_trt_context_t *context = memory;
   const vlart_bundle_t *bundle = ((const vlart_trt_state_t *)engines[0])->bundle;
-  vlart_status_t status = vlart_trt_check_whole(bundle, &context->lock, context->trial, diag);
-  return status != VLART_STATUS_OK ? status : record(context, (vlart_trt_state_t *const *)engines, count, VLART_NONE, &context->whole,
-                diag);
+  vlart_status_t status = vlart_trt_check_whole_tick(bundle, &context->lock, context->trial, diag);
+  return status != VLART_STATUS_OK ? status
+                                   : record(context, (vlart_trt_state_t *const *)engines, count,
+                                            VLART_NONE, &context->tick_graph, diag);
 }
 
 static vlart_status_t trt_replay(void *memory, vlart_diag_t *diag) {
   vlart_trt_context_t *context = memory;
-  return launch(context, context->whole, "*", diag);
+  return launch(context, context->tick_graph, "*", diag);
 }
 
 static void trt_unload(void *memory) {
@@ -305,9 +296,9 @@ static void trt_unload(void *memory) {
     return;
   }
   vlart_trt_context_t *context = state->context;
-  if (context->whole != NULL) { /* recorded work goes before the engines in it */
-    context->api->drop(context->whole);
-    context->whole = NULL;
+  if (context->tick_graph != NULL) { /* recorded work goes before the engines in it */
+    context->api->drop(context->tick_graph);
+    context->tick_graph = NULL;
   }
   for (uint32_t k = 0; k < state->iterations; k++) {
     if (state->graphs[k] != NULL) {

@@ -1,7 +1,6 @@
 /* Where the engine's addresses lie. Values that stages exchange are in memory that host and device
    share, and are used in place; constants get one copy on the device, at [init]; what is off the
    engine's alignment is copied beside, on the device, in the recorded work itself. */
-#include "diag.h"
 #include "trt_engine.h"
 
 static bool is_shared(const vlart_trt_context_t *context, const void *address) {
@@ -45,8 +44,8 @@ static vlart_status_t resolve(vlart_trt_state_t *state, uint32_t iteration, uint
     return VLART_STATUS_OK;
   }
   vlart_trt_error_t error = {{0}};
-  if (state->beside[port] == NULL && !context->api->allocate(context->device, bytes, false,
-                                                             &state->beside[port], &error)) {
+  if (state->beside[port] == NULL &&
+      !context->api->allocate(context->device, bytes, false, &state->beside[port], &error)) {
     return vlart_trt_failed(diag, "allocating", vlart_trt_stage_name(state), &error);
   }
   *to = (vlart_trt_binding_t){state->beside[port], address};
@@ -80,8 +79,8 @@ static bool enqueue(const vlart_trt_state_t *state, uint32_t iteration, vlart_tr
                             : vlart_stage_output(state->bundle, state->stage, i - state->inputs);
     bool copied = i < state->inputs && bindings[i].beside != NULL;
     if (!api->bind(state->engine, port.name, bindings[i].address, error) ||
-        (copied && !api->copy(context->device, bindings[i].address, bindings[i].beside, port.bytes,
-                              error))) {
+        (copied &&
+         !api->copy(context->device, bindings[i].address, bindings[i].beside, port.bytes, error))) {
       return false;
     }
   }

@@ -116,10 +116,10 @@ bool build(const vlart_trt_recipe_t *recipe, const vlart_trt_sink_t *sink,
   if (builder == nullptr) {
     return log.give(error, "createInferBuilder");
   }
-  uint32_t typed = (recipe->flags & VLART_BUILD_FLAG_STRONGLY_TYPED) != 0
-                       ? 1u << static_cast<uint32_t>(
-                             nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED)
-                       : 0u;
+  uint32_t typed =
+      (recipe->flags & VLART_BUILD_FLAG_STRONGLY_TYPED) != 0
+          ? 1u << static_cast<uint32_t>(nvinfer1::NetworkDefinitionCreationFlag::kSTRONGLY_TYPED)
+          : 0u;
   std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(typed));
   std::unique_ptr<nvinfer1::IBuilderConfig> config(builder->createBuilderConfig());
   if (network == nullptr || config == nullptr) {

@@ -2,7 +2,7 @@
    the plan says. Every refusal names what was asked for and what is there. */
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "trt_engine.h"
 
 typedef struct {
@@ -25,26 +25,28 @@ static vlart_status_t not_this_plan(const vlart_bundle_t *bundle, const vlart_tr
   vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "the engines were built from another plan",
              "run vlart-build on this bundle again; what did not change is kept");
   vlart_where(diag, "%s/%s", bundle->dir, VLART_TRT_LOCK_FILE);
-  vlart_why(diag, "it says plan %08x, plan.bin is %08x", lock->plan_crc32, plan_crc32);
+  vlart_why(diag, "it says plan %08x, plan.bin is %08x", lock->content.record->plan_crc32,
+            plan_crc32);
   return VLART_STATUS_UNSUPPORTED;
 }
 
-static vlart_status_t check_proof(const vlart_bundle_t *bundle, const char *what,
-                                  const char *verdict, bool trial, vlart_diag_t *diag) {
-  if (trial || strcmp(verdict, "passed") == 0 || strcmp(verdict, "none") == 0) {
+static vlart_status_t check_proof(const vlart_bundle_t *bundle, const char *what, uint32_t proof,
+                                  bool trial, vlart_diag_t *diag) {
+  if (trial || proof == VLART_PROOF_PASSED || proof == VLART_PROOF_NONE) {
     return VLART_STATUS_OK;
   }
   vlart_fail(diag, VLART_STATUS_SELF_TEST_FAILED, what,
              "run vlart-build on this bundle: it replays the golden frames");
   vlart_where(diag, "%s/%s", bundle->dir, VLART_TRT_LOCK_FILE);
-  vlart_why(diag, "its golden frames are \"%s\"", verdict);
+  vlart_why(diag, "its golden frames are \"%s\"", vlart_proof_name(proof));
   return VLART_STATUS_SELF_TEST_FAILED;
 }
 
-vlart_status_t vlart_trt_check_whole(const vlart_bundle_t *bundle, const vlart_trt_lock_t *lock,
-                                     bool trial, vlart_diag_t *diag) {
-  return check_proof(bundle, "a whole tick as one launch is not proved", lock->whole_tick, trial,
-                     diag);
+vlart_status_t vlart_trt_check_whole_tick(const vlart_bundle_t *bundle,
+                                          const vlart_trt_lock_t *lock, bool trial,
+                                          vlart_diag_t *diag) {
+  return check_proof(bundle, "a whole tick as one launch is not proved",
+                     lock->content.record->whole_tick, trial, diag);
 }
 
 /* A number as text; [11]. */
@@ -62,13 +64,15 @@ vlart_status_t vlart_trt_check_lock(const vlart_bundle_t *bundle, const vlart_tr
                                     const vlart_trt_facts_t *facts,
                                     const vlart_trt_system_t *system, bool trial,
                                     vlart_diag_t *diag) {
-  char text[4][11];
+  const vlart_engine_lock_t *content = &lock->content;
+  const vlart_lock_record_t *record = content->record;
+  char text[2][11];
   const versions_t versions[] = {
-      {"TensorRT", lock->tensorrt, facts->tensorrt},
-      {"JetPack", lock->jetpack, system->jetpack},
-      {"the board", lock->model, system->model},
-      {"the GPU", lock->gpu, facts->gpu},
-      {"compute capability", decimal(lock->compute_capability, text[0]),
+      {"TensorRT", vlart_engine_lock_string(content, record->tensorrt), facts->tensorrt},
+      {"JetPack", vlart_engine_lock_string(content, record->jetpack), system->jetpack},
+      {"the board", vlart_engine_lock_string(content, record->model), system->model},
+      {"the GPU", vlart_engine_lock_string(content, record->gpu), facts->gpu},
+      {"compute capability", decimal(record->compute_capability, text[0]),
        decimal(facts->compute_capability, text[1])},
       /* A power mode that switches multiprocessors off leaves the engines usable: a warning would
          be lost here, so vlart-build records the number and vlart-run's latencies show it. */
@@ -79,10 +83,10 @@ vlart_status_t vlart_trt_check_lock(const vlart_bundle_t *bundle, const vlart_tr
     }
   }
   uint32_t plan_crc32 = vlart_trt_plan_crc32(bundle);
-  if (lock->plan_crc32 != plan_crc32) {
+  if (record->plan_crc32 != plan_crc32) {
     return not_this_plan(bundle, lock, plan_crc32, diag);
   }
-  return check_proof(bundle, "the engines are not proved", lock->golden, trial, diag);
+  return check_proof(bundle, "the engines are not proved", record->golden, trial, diag);
 }
 
 static vlart_status_t for_elsewhere(const vlart_bundle_t *bundle, const versions_t *v,

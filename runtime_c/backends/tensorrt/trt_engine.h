@@ -2,7 +2,7 @@
 #ifndef VLART_TRT_ENGINE_H
 #define VLART_TRT_ENGINE_H
 
-#include "backend.h"
+#include "bundle/backend.h"
 #include "trt_abi.h"
 #include "trt_lock.h"
 #include "trt_system.h"
@@ -15,14 +15,14 @@ typedef struct {
   vlart_trt_facts_t facts;
   vlart_trt_system_t system;
   vlart_trt_lock_t lock;
-  bool trial;        /* engines that no golden frame proved are accepted */
-  uint8_t *values;   /* [values_bytes] what stages exchange */
+  bool trial;      /* engines that no golden frame proved are accepted */
+  uint8_t *values; /* [values_bytes] what stages exchange */
   size_t values_bytes;
   void *scratch; /* of the engine that runs */
   uint64_t scratch_bytes;
-  uint64_t scratch_needed; /* by the largest engine that is loaded */
-  vlart_trt_graph_t *whole;
-  void **constants; /* [constant_count], by value; NULL where no engine reads it */
+  uint64_t scratch_needed;       /* by the largest engine that is loaded */
+  vlart_trt_graph_t *tick_graph; /* a whole tick as one launch; NULL: none */
+  void **constants;              /* [constant_count], by value; NULL where no engine reads it */
   size_t constant_count;
 } vlart_trt_context_t;
 
@@ -62,8 +62,9 @@ vlart_status_t vlart_trt_check_lock(const vlart_bundle_t *bundle, const vlart_tr
                                     vlart_diag_t *diag);
 
 /* [init] Recorded as a whole, the engines must have passed the golden frames too. */
-vlart_status_t vlart_trt_check_whole(const vlart_bundle_t *bundle, const vlart_trt_lock_t *lock,
-                                     bool trial, vlart_diag_t *diag);
+vlart_status_t vlart_trt_check_whole_tick(const vlart_bundle_t *bundle,
+                                          const vlart_trt_lock_t *lock, bool trial,
+                                          vlart_diag_t *diag);
 
 /* [init] The engine's ports must be the plan's in name, type and shape. */
 vlart_status_t vlart_trt_check_ports(const vlart_trt_state_t *state, vlart_diag_t *diag);

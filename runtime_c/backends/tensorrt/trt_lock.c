@@ -2,70 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "crc32.h"
-#include "diag.h"
+#include "base/crc32.h"
+#include "base/diag.h"
 
-static bool text_of(vlart_json_t object, const char *key, char *out, size_t capacity) {
-  vlart_json_t value;
-  return vlart_json_member(object, key, &value) && vlart_json_string(value, out, capacity);
-}
+#define BUILD_AGAIN "run vlart-build on this bundle again"
 
-static bool number_of(vlart_json_t object, const char *key, uint64_t *out) {
-  vlart_json_t value;
-  return vlart_json_member(object, key, &value) && vlart_json_u64(value, out);
-}
-
-static bool hex_of(vlart_json_t object, const char *key, uint32_t *out) {
-  vlart_json_t value;
-  return vlart_json_member(object, key, &value) && vlart_json_hex32(value, out);
-}
-
-bool vlart_trt_lock_read(const char *data, size_t bytes, vlart_trt_lock_t *lock) {
-  vlart_json_t all, board;
-  uint64_t format = 0;
-  return vlart_json_read(data, bytes, &all) && number_of(all, "format", &format) &&
-         format == VLART_TRT_LOCK_FORMAT && hex_of(all, "plan_crc32", &lock->plan_crc32) &&
-         text_of(all, "golden", lock->golden, sizeof lock->golden) &&
-         text_of(all, "whole_tick", lock->whole_tick, sizeof lock->whole_tick) &&
-         vlart_json_member(all, "engines", &lock->engines) &&
-         vlart_json_member(all, "board", &board) &&
-         text_of(board, "tensorrt", lock->tensorrt, sizeof lock->tensorrt) &&
-         text_of(board, "jetpack", lock->jetpack, sizeof lock->jetpack) &&
-         text_of(board, "model", lock->model, sizeof lock->model) &&
-         text_of(board, "gpu", lock->gpu, sizeof lock->gpu) &&
-         number_of(board, "compute_capability", &lock->compute_capability) &&
-         number_of(board, "multiprocessors", &lock->multiprocessors);
-}
-
-bool vlart_trt_lock_find(const vlart_trt_lock_t *lock, const char *stage,
-                         vlart_trt_locked_t *out_locked) {
-  vlart_json_t entry;
-  char name[VLART_MAX_STRING + 1];
-  for (bool more = vlart_json_first(lock->engines, &entry); more;
-       more = vlart_json_next(lock->engines, &entry)) {
-    if (text_of(entry, "stage", name, sizeof name) && strcmp(name, stage) == 0) {
-      *out_locked = (vlart_trt_locked_t){.text = entry};
-      return text_of(entry, "file", out_locked->file, sizeof out_locked->file) &&
-             strstr(out_locked->file, "..") == NULL && out_locked->file[0] != '/' &&
-             number_of(entry, "bytes", &out_locked->bytes) &&
-             hex_of(entry, "crc32", &out_locked->crc32) &&
-             hex_of(entry, "stage_crc32", &out_locked->stage_crc32) &&
-             hex_of(entry, "weights_crc32", &out_locked->weights_crc32) &&
-             hex_of(entry, "recipe_crc32", &out_locked->recipe_crc32);
-    }
-  }
-  return false;
-}
-
-static vlart_status_t unreadable(const char *dir, const char *path, int error,
-                                 vlart_diag_t *diag) {
-  vlart_fail(diag, VLART_STATUS_IO, "a file that vlart-build wrote cannot be read",
-             "run vlart-build on this bundle again");
+static vlart_status_t unreadable(const char *dir, const char *path, int error, vlart_diag_t *diag) {
+  vlart_fail(diag, VLART_STATUS_IO, "a file that vlart-build wrote cannot be read", BUILD_AGAIN);
   vlart_where(diag, "%s/%s", dir, path);
   if (error == ENOENT) {
     vlart_why(diag, "there is no such file");
@@ -116,34 +63,43 @@ static vlart_status_t not_built(const char *dir, vlart_diag_t *diag) {
   return VLART_STATUS_NOT_FOUND;
 }
 
+static vlart_status_t built_by_another(const char *dir, vlart_diag_t *diag) {
+  vlart_fail(diag, VLART_STATUS_VERSION, "an earlier vlart-build recorded the engines",
+             BUILD_AGAIN);
+  vlart_where(diag, "%s/%s", dir, VLART_TRT_OLD_LOCK_FILE);
+  vlart_why(diag, "this version reads %s, of format %u.%u", VLART_TRT_LOCK_FILE, VLART_FORMAT_MAJOR,
+            VLART_FORMAT_MINOR);
+  return VLART_STATUS_VERSION;
+}
+
+static bool exists(int dir_fd, const char *path) {
+  return dir_fd >= 0 && faccessat(dir_fd, path, F_OK, 0) == 0;
+}
+
 vlart_status_t vlart_trt_lock_open(const char *dir, vlart_trt_lock_t *out_lock,
                                    vlart_diag_t *diag) {
   *out_lock = (vlart_trt_lock_t){0};
   int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  bool there = dir_fd >= 0 && faccessat(dir_fd, VLART_TRT_LOCK_FILE, F_OK, 0) == 0;
+  bool there = exists(dir_fd, VLART_TRT_LOCK_FILE);
+  bool old = !there && exists(dir_fd, VLART_TRT_OLD_LOCK_FILE);
   if (dir_fd >= 0) {
     close(dir_fd);
   }
   if (!there) {
-    return not_built(dir, diag);
+    return old ? built_by_another(dir, diag) : not_built(dir, diag);
   }
   vlart_status_t status = vlart_trt_map(dir, VLART_TRT_LOCK_FILE, &out_lock->map, diag);
-  if (status == VLART_STATUS_OK &&
-      (out_lock->map.data == NULL ||
-       !vlart_trt_lock_read((const char *)out_lock->map.data, out_lock->map.bytes, out_lock))) {
-    vlart_fail(diag, VLART_STATUS_CORRUPT, "the record of the built engines cannot be read",
-               "run vlart-build on this bundle again");
-    vlart_where(diag, "%s/%s", dir, VLART_TRT_LOCK_FILE);
-    vlart_why(diag, "it is not what this version of vlart-build writes (format %u)",
-              VLART_TRT_LOCK_FORMAT);
-    status = VLART_STATUS_CORRUPT;
+  if (status == VLART_STATUS_OK) {
+    status = vlart_engine_lock_read(out_lock->map.data, out_lock->map.bytes, VLART_TRT_LOCK_FILE,
+                                    diag, &out_lock->content);
+    if (status != VLART_STATUS_OK) {
+      vlart_fix(diag, BUILD_AGAIN);
+    }
   }
   return status;
 }
 
-void vlart_trt_lock_close(vlart_trt_lock_t *lock) {
-  vlart_trt_unmap(&lock->map);
-}
+void vlart_trt_lock_close(vlart_trt_lock_t *lock) { vlart_trt_unmap(&lock->map); }
 
 uint32_t vlart_trt_plan_crc32(const vlart_bundle_t *bundle) {
   vlart_crc32_table_t table;

@@ -79,11 +79,10 @@ bool open_device(vlart_trt_device_t **out_device, vlart_trt_error_t *error) {
     return false;
   }
   int managed = 0;
-  bool good =
-      cuda_ok(cudaDeviceGetAttribute(&managed, cudaDevAttrManagedMemory, 0),
-              "cudaDeviceGetAttribute", error) &&
-      cuda_ok(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
-              "cudaStreamCreateWithFlags", error);
+  bool good = cuda_ok(cudaDeviceGetAttribute(&managed, cudaDevAttrManagedMemory, 0),
+                      "cudaDeviceGetAttribute", error) &&
+              cuda_ok(cudaStreamCreateWithFlags(&device->stream, cudaStreamNonBlocking),
+                      "cudaStreamCreateWithFlags", error);
   if (good && managed == 0) {
     std::snprintf(error->text, sizeof error->text, "the GPU has no memory that the host shares");
     good = false;
@@ -111,8 +110,7 @@ void device_facts(const vlart_trt_device_t *, vlart_trt_facts_t *facts) {
   cudaDeviceProp properties = {};
   if (cudaGetDeviceProperties(&properties, 0) == cudaSuccess) {
     std::snprintf(facts->gpu, sizeof facts->gpu, "%.127s", properties.name);
-    facts->compute_capability =
-        static_cast<uint32_t>(properties.major * 10 + properties.minor);
+    facts->compute_capability = static_cast<uint32_t>(properties.major * 10 + properties.minor);
     facts->multiprocessors = static_cast<uint32_t>(properties.multiProcessorCount);
     facts->memory_bytes = properties.totalGlobalMem;
   }
@@ -176,8 +174,8 @@ bool load(vlart_trt_device_t *device, const void *data, size_t bytes,
         nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED);
   }
   if (engine->context == nullptr) {
-    device->log.give(error, engine->engine == nullptr ? "deserializeCudaEngine"
-                                                      : "createExecutionContext");
+    device->log.give(
+        error, engine->engine == nullptr ? "deserializeCudaEngine" : "createExecutionContext");
     unload(engine);
     return false;
   }
@@ -229,9 +227,9 @@ const char *layers(vlart_trt_engine_t *engine) {
   if (engine->inspector == nullptr) {
     engine->inspector = engine->engine->createEngineInspector();
   }
-  return engine->inspector == nullptr ? nullptr
-                                      : engine->inspector->getEngineInformation(
-                                            nvinfer1::LayerInformationFormat::kJSON);
+  return engine->inspector == nullptr
+             ? nullptr
+             : engine->inspector->getEngineInformation(nvinfer1::LayerInformationFormat::kJSON);
 }
 
 uint64_t scratch_bytes(const vlart_trt_engine_t *engine) {

@@ -10,11 +10,10 @@
 bool vlart_trt_read_text(const char *root, const char *path, char *out, size_t capacity) {
   char full[1024];
   out[0] = '\0';
-  if (strlen(root) + strlen(path) + 1 > sizeof full) {
+  int length = snprintf(full, sizeof full, "%s%s", root, path);
+  if (length < 0 || (size_t)length >= sizeof full) {
     return false;
   }
-  strcpy(full, root);
-  strcat(full, path);
   int fd = open(full, O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     return false;
@@ -38,8 +37,8 @@ bool vlart_trt_within(const char *part, const char *whole) {
 static const struct {
   unsigned major, minor, patch;
   const char *jetpack;
-} RELEASES[] = {{36, 3, 0, "6.0"}, {36, 4, 0, "6.1"}, {36, 4, 3, "6.2"}, {36, 4, 4, "6.2.1"},
-                {36, 5, 0, "6.2.2"}, {39, 2, 0, "7.2"}};
+} RELEASES[] = {{36, 3, 0, "6.0"},   {36, 4, 0, "6.1"},   {36, 4, 3, "6.2"},
+                {36, 4, 4, "6.2.1"}, {36, 5, 0, "6.2.2"}, {39, 2, 0, "7.2"}};
 
 bool vlart_trt_jetpack(const char *line, vlart_trt_system_t *out_system) {
   unsigned major, minor, patch = 0;
@@ -77,8 +76,8 @@ void vlart_trt_system_read(const char *root, vlart_trt_system_t *out_system) {
       length--;
     }
     if (length > 0) {
-      snprintf(out_system->model, sizeof out_system->model, "%.*s", length > 120 ? 120 : (int)length,
-               text);
+      snprintf(out_system->model, sizeof out_system->model, "%.*s",
+               length > 120 ? 120 : (int)length, text);
     }
   }
   if (vlart_trt_read_text(root, "/proc/device-tree/compatible", text, sizeof text)) {

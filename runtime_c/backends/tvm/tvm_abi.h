@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { /* type of a value */
+/* Type of a value. */
+enum {
   TVM_NONE = 0,
   TVM_INT = 1,
   TVM_BOOL = 2,
@@ -94,7 +95,8 @@ struct tvm_lent { /* memory of ours that the library may refer to */
 };
 
 _Static_assert(sizeof(tvm_value_t) == 16 && sizeof(tvm_object_t) == 24, "tvm-ffi's layout");
-_Static_assert(sizeof(tvm_tensor_t) == 48 && offsetof(tvm_lent_t, deleter) == 56, "DLPack's layout");
+_Static_assert(sizeof(tvm_tensor_t) == 48 && offsetof(tvm_lent_t, deleter) == 56,
+               "DLPack's layout");
 
 /* All return 0, or -1 with the error raised. */
 typedef struct {

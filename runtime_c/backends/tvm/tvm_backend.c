@@ -12,17 +12,11 @@
    a run gives: the session's memory may be anybody's. */
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
+#include "builtin.h"
 #include "tvm_engine.h"
 
 #define TVM_PATH_BYTES 4096u
-
-extern const vlart_backend_t vlart_backend_tvm;
-extern const vlart_backend_t vlart_backend_tvm_cuda;
-
-const char *tvm_stage_name(const tvm_engine_t *engine) {
-  return vlart_plan_stage_name(&engine->bundle->plan, engine->stage);
-}
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
   (void)bundle;
@@ -84,29 +78,6 @@ static vlart_status_t tvm_open_cuda(void *memory, const vlart_session_options_t 
   return tvm_open_on(TVM_CUDA, memory, options, diag);
 }
 
-vlart_status_t tvm_call_for(const tvm_engine_t *engine, void *function, const char *name,
-                            tvm_value_t *arguments, int32_t count, int32_t type,
-                            void **out_object, vlart_diag_t *diag) {
-  const tvm_api_t *api = &engine->context->api;
-  tvm_value_t result = {0};
-  if (api->call(function, arguments, count, &result) != 0) {
-    return tvm_raised(api, name, tvm_stage_name(engine), diag);
-  }
-  if (result.type == type) {
-    *out_object = result.as.object;
-    return VLART_STATUS_OK;
-  }
-  if (result.type >= TVM_OBJECTS) {
-    api->release(result.as.object);
-  }
-  vlart_fail(diag, VLART_STATUS_BACKEND_FAILED, "a stage file is not what TVM compiles",
-             "build the bundle again");
-  vlart_where(diag, "%s in stage \"%s\"", name, tvm_stage_name(engine));
-  vlart_why(diag, "a value of type %u was expected, it gives %u", (unsigned)type,
-            (unsigned)result.type);
-  return VLART_STATUS_BACKEND_FAILED;
-}
-
 static vlart_status_t function_of(const tvm_engine_t *engine, void *module, const char *name,
                                   void **out_function, vlart_diag_t *diag) {
   tvm_value_t arguments[3] = {{.type = TVM_MODULE, .as.object = module},
@@ -127,8 +98,8 @@ static vlart_status_t start(tvm_engine_t *engine, const char *path, vlart_diag_t
     status = function_of(engine, engine->library, "vm_load_executable", &make, diag);
   }
   if (status == VLART_STATUS_OK) {
-    status = tvm_call_for(engine, make, "vm_load_executable", NULL, 0, TVM_MODULE,
-                          &engine->machine, diag);
+    status = tvm_call_for(engine, make, "vm_load_executable", NULL, 0, TVM_MODULE, &engine->machine,
+                          diag);
   }
   if (status == VLART_STATUS_OK) {
     status = function_of(engine, engine->machine, "vm_initialization", &initialise, diag);

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "tvm_engine.h"
 
 #define LARGEST_HEADER_COUNT 64u

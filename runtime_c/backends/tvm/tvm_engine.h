@@ -2,7 +2,7 @@
 #ifndef VLART_TVM_ENGINE_H
 #define VLART_TVM_ENGINE_H
 
-#include "backend.h"
+#include "bundle/backend.h"
 #include "tvm_abi.h"
 
 #define TVM_ALIGNMENT 64u /* what compiled kernels assume of every tensor */
@@ -36,13 +36,14 @@ typedef struct {
   void *library; /* objects, held */
   void *machine;
   void *main;
-  tvm_value_t *arguments; /* [iterations * input_count], tensors; on a GPU the first iteration's serve
+  tvm_value_t
+      *arguments;       /* [iterations * input_count], tensors; on a GPU the first iteration's serve
                              all, since every run copies into them */
-  tvm_lent_t *lent;       /* [iterations * input_count] */
-  int64_t *dims;          /* [input_count * VLART_MAX_RANK] */
-  void **outputs;         /* [iterations * output_count] */
-  const void **sources;   /* [iterations * input_count] what to copy before a run, or NULL */
-  void **copies;          /* [input_count] aligned room for an input whose rows are not */
+  tvm_lent_t *lent;     /* [iterations * input_count] */
+  int64_t *dims;        /* [input_count * VLART_MAX_RANK] */
+  void **outputs;       /* [iterations * output_count] */
+  const void **sources; /* [iterations * input_count] what to copy before a run, or NULL */
+  void **copies;        /* [input_count] aligned room for an input whose rows are not */
 } tvm_engine_t;
 
 /* [init] Loads the libraries for a device, TVM_CPU or TVM_CUDA. */
@@ -50,15 +51,15 @@ vlart_status_t tvm_open_on(int32_t device, tvm_context_t *context,
                            const vlart_session_options_t *options, vlart_diag_t *diag);
 
 /* Lets go of the functions; the libraries stay. */
-void tvm_close(void *context);
+void tvm_close(void *memory);
 
 /* Gives a reference back, if there is one. */
 void tvm_release(const tvm_api_t *api, void **object);
 
 /* Calls a function that gives an object of one type. */
 vlart_status_t tvm_call_for(const tvm_engine_t *engine, void *function, const char *name,
-                            tvm_value_t *arguments, int32_t count, int32_t type,
-                            void **out_object, vlart_diag_t *diag);
+                            tvm_value_t *arguments, int32_t count, int32_t type, void **out_object,
+                            vlart_diag_t *diag);
 
 /* Turns the library's raised error into ours. */
 vlart_status_t tvm_raised(const tvm_api_t *api, const char *call, const char *where,

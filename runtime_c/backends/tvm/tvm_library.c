@@ -2,38 +2,12 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "tvm_engine.h"
 
 #define TVM_DEFAULT_FFI "libtvm_ffi.so"
 #define TVM_DEFAULT_RUNTIME "libtvm_runtime.so"
 #define TVM_DEFAULT_CUDA "libtvm_runtime_cuda.so"
-
-/* The library's texts are counted, not ended. */
-static void copy_text(char *out, size_t capacity, const tvm_text_t *text) {
-  size_t bytes = text->bytes < capacity - 1 ? text->bytes : capacity - 1;
-  memcpy(out, text->data, bytes);
-  out[bytes] = '\0';
-}
-
-vlart_status_t tvm_raised(const tvm_api_t *api, const char *call, const char *where,
-                          vlart_diag_t *diag) {
-  void *object = NULL;
-  api->take_error(&object);
-  vlart_fail(diag, VLART_STATUS_BACKEND_FAILED, "TVM reports an error", NULL);
-  vlart_where(diag, "%s in stage \"%s\"", call, where);
-  if (object == NULL) {
-    vlart_why(diag, "it gives no reason");
-    return VLART_STATUS_BACKEND_FAILED;
-  }
-  const tvm_error_t *error = object;
-  char kind[64], message[400];
-  copy_text(kind, sizeof kind, &error->kind);
-  copy_text(message, sizeof message, &error->message);
-  vlart_why(diag, "%s: %s", kind, message);
-  api->release(object);
-  return VLART_STATUS_BACKEND_FAILED;
-}
 
 static vlart_status_t no_library(const char *path, const char *why, vlart_diag_t *diag) {
   vlart_fail(diag, VLART_STATUS_NO_BACKEND, "TVM's runtime cannot be loaded",
@@ -46,8 +20,8 @@ static vlart_status_t no_library(const char *path, const char *why, vlart_diag_t
 
 /* A compiled stage looks for the library's functions among the global symbols, so both are loaded
    to be seen; they stay in the process, as their threads and tables do. */
-static vlart_status_t load_libraries(tvm_api_t *api, const char *ffi_path,
-                                     const char *runtime_path, vlart_diag_t *diag) {
+static vlart_status_t load_libraries(tvm_api_t *api, const char *ffi_path, const char *runtime_path,
+                                     vlart_diag_t *diag) {
   void *ffi = dlopen(ffi_path, RTLD_NOW | RTLD_GLOBAL | RTLD_NODELETE);
   if (ffi == NULL) {
     return no_library(ffi_path, dlerror(), diag);
@@ -132,17 +106,10 @@ vlart_status_t tvm_open_on(int32_t device, tvm_context_t *context,
   return status == VLART_STATUS_OK ? find_functions(context, diag) : status;
 }
 
-void tvm_release(const tvm_api_t *api, void **object) {
-  if (*object != NULL) {
-    api->release(*object);
-    *object = NULL;
-  }
-}
-
 void tvm_close(void *memory) {
   tvm_context_t *context = memory;
   tvm_functions_t *held = &context->functions;
-  void **all[] = {&held->download,     &held->upload,       &held->allocate,   &held->shape,
+  void **all[] = {&held->download, &held->upload,       &held->allocate,   &held->shape,
                   &held->get_item, &held->get_function, &held->load_module};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     tvm_release(&context->api, all[i]);

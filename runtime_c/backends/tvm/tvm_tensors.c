@@ -2,7 +2,7 @@
    checked and copied. */
 #include <string.h>
 
-#include "diag.h"
+#include "base/diag.h"
 #include "tvm_engine.h"
 
 /* DLPack's element type; false: it has none that a stage may use. */
@@ -68,17 +68,16 @@ static vlart_status_t place_one(tvm_engine_t *engine, uint32_t index, const vlar
   for (uint32_t d = 0; d < port->rank; d++) {
     dims[d] = (tvm_value_t){.type = TVM_INT, .as.integer = (int64_t)port->dims[d]};
   }
-  tvm_value_t arguments[4] = {
-      {.type = TVM_SHAPE},
-      {.type = TVM_ELEMENT, .as.element = element},
-      {.type = TVM_DEVICE, .as.device = {.type = engine->context->device}},
-      {.type = TVM_NONE}};
+  tvm_value_t arguments[4] = {{.type = TVM_SHAPE},
+                              {.type = TVM_ELEMENT, .as.element = element},
+                              {.type = TVM_DEVICE, .as.device = {.type = engine->context->device}},
+                              {.type = TVM_NONE}};
   vlart_status_t status =
       tvm_call_for(engine, functions->shape, "ffi.Shape", dims, (int32_t)port->rank, TVM_SHAPE,
                    &arguments[0].as.object, diag);
   if (status == VLART_STATUS_OK) {
-    status = tvm_call_for(engine, functions->allocate, "runtime.TVMTensorAllocWithScope",
-                          arguments, 4, TVM_TENSOR, &engine->arguments[index].as.object, diag);
+    status = tvm_call_for(engine, functions->allocate, "runtime.TVMTensorAllocWithScope", arguments,
+                          4, TVM_TENSOR, &engine->arguments[index].as.object, diag);
     engine->arguments[index].type = TVM_TENSOR;
   }
   tvm_release(&engine->context->api, &arguments[0].as.object);
@@ -189,9 +188,9 @@ static vlart_status_t copy_inputs(tvm_engine_t *engine, uint32_t first, vlart_di
     const void *from = engine->sources[first + i];
     uint64_t bytes = vlart_stage_input(engine->bundle, engine->stage, i).bytes;
     if (from != NULL && engine->context->device != TVM_CPU) {
-      status = copy_across(engine, engine->context->functions.upload,
-                           "runtime.TVMTensorCopyFromBytes", &engine->arguments[i], from, bytes,
-                           diag);
+      status =
+          copy_across(engine, engine->context->functions.upload, "runtime.TVMTensorCopyFromBytes",
+                      &engine->arguments[i], from, bytes, diag);
     } else if (from != NULL) {
       memcpy(engine->copies[i], from, bytes);
     }
@@ -199,8 +198,7 @@ static vlart_status_t copy_inputs(tvm_engine_t *engine, uint32_t first, vlart_di
   return status;
 }
 
-vlart_status_t tvm_invoke(tvm_engine_t *engine, uint32_t iteration, bool keep,
-                          vlart_diag_t *diag) {
+vlart_status_t tvm_invoke(tvm_engine_t *engine, uint32_t iteration, bool keep, vlart_diag_t *diag) {
   const tvm_api_t *api = &engine->context->api;
   uint32_t first = iteration * engine->input_count;
   vlart_status_t status = copy_inputs(engine, first, diag);

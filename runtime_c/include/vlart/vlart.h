@@ -1,5 +1,5 @@
-/* libvlart: runs a compiled policy bundle (NAME.vlab). This header, with
-   vlart_backbones.h, vlart_lanes.h, vlart_router.h and vlart_sensors.h at its end, is the whole
+/* libvlart: runs a compiled policy bundle (NAME.vlab). This header, with the parts that it includes
+   at its end (asynchronous control, backbones, lanes, the router, sensors, texts), is the whole
    public ABI.
 
    A bundle is the validated, memory-mapped plan and its weights; a session is one running copy of
@@ -39,11 +39,12 @@ extern "C" {
 #define VLART_ABI_MINOR 4u
 
 /* Limits of this reader; a plan beyond them is refused as UNSUPPORTED. */
-#define VLART_MAX_SOURCES 64u        /* a dependency set is one 64-bit word */
-#define VLART_MAX_ITERATIONS 65536u  /* of one loop stage */
-#define VLART_MAX_STRING 1023u       /* bytes of one string, without its NUL */
-#define VLART_MAX_THREADS 1024u      /* of one engine */
-#define VLART_MAX_CHUNK 1048576u     /* numbers of a chunk that is decoded, averaged or handed over */
+#define VLART_MAX_SOURCES 64u       /* a dependency set is one 64-bit word */
+#define VLART_MAX_ITERATIONS 65536u /* of one loop stage */
+#define VLART_MAX_STRING 1023u      /* bytes of one string, without its NUL */
+#define VLART_MAX_THREADS 1024u     /* of one engine */
+#define VLART_MAX_CHUNK 1048576u /* numbers of a chunk that is decoded, averaged or handed over */
+#define VLART_MAX_BACKBONES 4u   /* of a bundle, and of a router's table */
 
 /* The closed list of statuses: name, number (never reused), and what to make of it. */
 #define VLART_STATUS_LIST(X)                                                                      \
@@ -69,12 +70,13 @@ extern "C" {
   X(NOT_FOUND, 19, "The bundle has nothing of that name.")                                        \
   X(SELF_TEST_FAILED, 20, "The bundle runs here but does not give the recorded outputs.")         \
   X(ACTION_NOT_DECODED, 21, "The tokens are no action chunk; the last safe chunk stays.")         \
-  X(CHUNK_TOO_LATE, 22, "More actions were popped since the observation than a chunk has.")         \
-  X(SAFE_ACTION, 23, "No chunk is left for this tick; the declared safe action was handed out.")   \
-  X(CANCELLED, 24, "Another instruction came; what was being computed for the last one is gone.")    \
-  X(TEXT_REFUSED, 25, "The text is not UTF-8 or too long; the sources keep their old content.") \
-  X(LANE_STALE, 26, "What a slower clock handed over is too old.")                                             \
-  X(STALE_INPUT, 30, "A source is older than it may be; write it anew. The last safe chunk stays.") \
+  X(CHUNK_TOO_LATE, 22, "More actions were popped since the observation than a chunk has.")       \
+  X(SAFE_ACTION, 23, "No chunk is left for this tick; the declared safe action was handed out.")  \
+  X(CANCELLED, 24, "Another instruction came; what was being computed for the last one is gone.") \
+  X(TEXT_REFUSED, 25, "The text is not UTF-8 or too long; the sources keep their old content.")   \
+  X(LANE_STALE, 26, "What a slower clock handed over is too old.")                                \
+  X(STALE_INPUT, 30,                                                                              \
+    "A source is older than it may be; write it anew. The last safe chunk stays.")                \
   X(INPUT_OUT_OF_RANGE, 31, "A number leaves its source's range; the source keeps its old content.")
 
 typedef enum {
@@ -83,11 +85,11 @@ typedef enum {
 #undef VLART_STATUS_MEMBER
 } vlart_status_t;
 
-typedef struct vlart_bundle vlart_bundle_t;   /* opaque, lives in a caller's arena */
-typedef struct vlart_session vlart_session_t; /* opaque, lives in a caller's arena */
-typedef struct vlart_async vlart_async_t;     /* opaque, lives in a caller's arena */
-typedef struct vlart_backend vlart_backend_t; /* an engine, src/backend.h */
+typedef struct vlart_bundle vlart_bundle_t;       /* opaque, lives in a caller's arena */
+typedef struct vlart_session vlart_session_t;     /* opaque, lives in a caller's arena */
+typedef struct vlart_async vlart_async_t;         /* opaque, lives in a caller's arena */
 typedef struct vlart_tokenizer vlart_tokenizer_t; /* opaque, lives in a caller's arena */
+typedef struct vlart_backend vlart_backend_t;     /* an engine, src/bundle/backend.h */
 
 /* Four short lines for a person. A failing call fills it; a call that succeeds leaves it alone.
    Every function takes NULL instead. Lines are NUL-terminated and cut where they are too long. */
@@ -116,19 +118,21 @@ typedef struct {
   size_t backend_count;
   const char *tvm_ffi_library; /* paths of libtvm_ffi.so and libtvm_runtime.so, for stages that */
   const char *tvm_library;     /* TVM compiled; NULL: the loader's */
-  uint32_t stand_in;  /* 1: ONNX Runtime runs the stages of TENSORRT from their ONNX files, so that a
-                         bundle for a board can be tried elsewhere; its times say nothing of the board */
+  /* 1: ONNX Runtime runs the stages of TENSORRT from their ONNX files, so that a bundle for a board can
+     be tried elsewhere; its times say nothing of the board */
+  uint32_t stand_in;
   uint32_t reserved2;
   const char *tensorrt_library; /* path of libvlart_tensorrt.so; NULL: the loader's */
   uint32_t tensorrt_trial; /* 1: also run engines that no golden frame proved yet (vlart-build) */
-  uint32_t whole_tick; /* 1: the stages that every tick runs are one launch, where they are all due;
-                          then a step looks at its time limit before them only, and their
-                          stats.last_ns is 0. UNSUPPORTED where the plan does not allow it. */
-  uint32_t lane; /* 0: all stages; k: those of the k-th lane, from 1; VLART_LANE_CONTROL: those of none
-                    (vlart_lanes.h) */
+  /* 1: the stages that every tick runs are one launch, where they are all due; then a step looks at its
+     time limit before them only, and their stats.last_ns is 0. UNSUPPORTED where the plan does not
+     allow it. */
+  uint32_t whole_tick;
+  /* 0: all stages; k: those of the k-th lane, from 1; VLART_LANE_CONTROL: those of none (vlart_lanes.h) */
+  uint32_t lane;
   uint32_t reserved3;
-  const char *tvm_cuda_library; /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the
-                                   GPU; NULL: the loader's */
+  /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the GPU; NULL: the loader's */
+  const char *tvm_cuda_library;
 } vlart_session_options_t;
 
 typedef struct {
@@ -141,15 +145,15 @@ typedef struct {
   uint32_t source_count;
   uint32_t value_count;
   uint32_t stage_count;
-  uint32_t action_value;  /* value index or VLART_NONE; without it the next five are 0 or NULL */
-  uint32_t chunk_steps;   /* H: actions predicted per replan */
-  uint32_t execute_steps; /* h: actions handed out before a replan is due */
-  uint32_t action_dim;    /* numbers per action */
-  uint32_t consume;       /* VLART_CONSUME_... */
-  const float *low;     /* [action_dim] or NULL */
-  const float *high;    /* [action_dim] or NULL */
-  uint64_t deadline_us; /* time that one step may take, microseconds; 0 = none */
-  uint64_t arena_bytes; /* of all values that stages exchange */
+  uint32_t action_value;   /* value index or VLART_NONE; without it the next five are 0 or NULL */
+  uint32_t chunk_steps;    /* H: actions predicted per replan */
+  uint32_t execute_steps;  /* h: actions handed out before a replan is due */
+  uint32_t action_dim;     /* numbers per action */
+  uint32_t consume;        /* VLART_CONSUME_... */
+  const float *low;        /* [action_dim] or NULL */
+  const float *high;       /* [action_dim] or NULL */
+  uint64_t deadline_us;    /* time that one step may take, microseconds; 0 = none */
+  uint64_t arena_bytes;    /* of all values that stages exchange */
   uint32_t backbone_count; /* policies that a session can choose from; 0: it is one policy */
   uint32_t reserved;
 } vlart_bundle_info_t;
@@ -157,9 +161,9 @@ typedef struct {
 typedef struct {
   size_t struct_size;
   const char *name;
-  uint32_t dtype;                 /* VLART_DTYPE_... */
-  uint32_t rank;                  /* 0..VLART_MAX_RANK */
-  uint64_t dims[VLART_MAX_RANK];  /* dims[0..rank); the rest is 1 */
+  uint32_t dtype;                /* VLART_DTYPE_... */
+  uint32_t rank;                 /* 0..VLART_MAX_RANK */
+  uint64_t dims[VLART_MAX_RANK]; /* dims[0..rank); the rest is 1 */
   uint64_t bytes;
 } vlart_value_info_t;
 
@@ -174,11 +178,11 @@ typedef struct {
 typedef struct {
   size_t struct_size;
   const char *name;
-  const char *artefact; /* path in the bundle, or NULL */
-  uint32_t backend;     /* VLART_BACKEND_... */
-  uint32_t iterations;  /* 1, or K for a loop body */
-  uint64_t depends;     /* bit i: the stage depends on source i */
-  uint64_t flops;       /* per iteration */
+  const char *artefact;  /* path in the bundle, or NULL */
+  uint32_t backend;      /* VLART_BACKEND_... */
+  uint32_t iterations;   /* 1, or K for a loop body */
+  uint64_t depends;      /* bit i: the stage depends on source i */
+  uint64_t flops;        /* per iteration */
   uint64_t weight_bytes; /* read per iteration */
   uint64_t backbones;    /* bit i: the stage serves backbone i; all bits where it is one policy */
 } vlart_stage_info_t;
@@ -213,43 +217,6 @@ typedef struct {
   uint64_t backend_failures;
   uint64_t last_step_ns;
 } vlart_session_totals_t;
-
-/* What a tick is answered with when no chunk is left. */
-#define VLART_SAFE_HOLD 0u  /* the action that was handed out last */
-#define VLART_SAFE_ZERO 1u  /* zeros */
-#define VLART_SAFE_GIVEN 2u /* safe_action */
-
-/* What becomes of the chunk that is being executed when what is computed is cancelled. */
-#define VLART_CANCEL_KEEP 0u    /* it goes on until another one comes */
-#define VLART_CANCEL_DROP 1u    /* the safe action is executed until then */
-#define VLART_CANCEL_EPISODE 2u /* the same, and the next observation begins an episode */
-
-typedef struct {
-  size_t struct_size;
-  uint32_t lead_ticks;     /* so many ticks before execute_steps a replan is due */
-  uint32_t stale_ticks;    /* so many ticks after execute_steps a chunk may go on; 0: to its end */
-  uint32_t deadline_ticks; /* from an observation to its chunk; 0: none */
-  uint32_t safe;           /* VLART_SAFE_... */
-  const float *safe_action; /* [action_dim], for VLART_SAFE_GIVEN; copied */
-  uint64_t deadline_us;     /* of one step of the worker, microseconds; 0: the plan's */
-} vlart_async_options_t;
-
-typedef struct {
-  size_t struct_size;
-  uint64_t tick;            /* the next one; counts pops */
-  uint32_t remaining;       /* ticks that the chunk may still answer */
-  uint32_t due;             /* 1: write an observation and request */
-  uint32_t busy;            /* 1: the worker has an observation */
-  uint32_t late_ticks;      /* that the newest chunk took to come; they were dropped from it */
-  uint64_t chunks;          /* good ones that came */
-  uint64_t discarded;       /* cancelled, or over before they came */
-  uint64_t failures;        /* observations that gave no good chunk */
-  uint64_t safe_actions;    /* ticks that no chunk answered */
-  uint64_t deadline_misses; /* ticks that a late chunk's predecessor answered */
-  uint64_t latency_ns;      /* of the newest chunk: writing, stepping */
-  vlart_status_t status;    /* of the newest observation that was answered */
-  uint32_t reserved;
-} vlart_async_info_t;
 
 /* ---- statuses and versions; any thread, any phase ------------------------------------------- */
 
@@ -338,8 +305,8 @@ VLART_API vlart_status_t vlart_session_write(vlart_session_t *session, uint32_t 
 VLART_API vlart_status_t vlart_session_step(vlart_session_t *session, vlart_diag_t *diag);
 
 /* [tick] The same with another time limit in microseconds from now; 0 = none. */
-VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session,
-                                                     uint64_t deadline_us, vlart_diag_t *diag);
+VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t deadline_us,
+                                                     vlart_diag_t *diag);
 
 /* [tick] Takes the newest observation into the histories without replanning: runs the stages that
    encode it, where they are not up to date, and no other. For a host that executes several
@@ -381,112 +348,15 @@ VLART_API vlart_status_t vlart_session_stats(const vlart_session_t *session, uin
 VLART_API vlart_status_t vlart_session_totals(const vlart_session_t *session,
                                               vlart_session_totals_t *out_totals);
 
-/* ---- text ----------------------------------------------------------------------------------- */
-
-/* [tick] Writes a text. One of the instructions that the bundle knows is looked up: its token ids and
-   what was computed of them at build time are taken, and the stages that depend on nothing else do not
-   run. Of another text the token ids that the bundle's own tokenizer gives, cut or filled up to the
-   source's length, go into `source`, and which of them are tokens into the mask source that belongs
-   to it. UTF-8, `bytes` of it, no NUL needed. The same text again marks nothing dirty. TEXT_REFUSED
-   leaves both as they were; NOT_FOUND: the text is none of them, and there is no
-   tokenizer for this source. The session's
-   thread. */
-VLART_API vlart_status_t vlart_session_write_text(vlart_session_t *session, uint32_t source,
-                                                  const char *text, size_t bytes,
-                                                  vlart_diag_t *diag);
-
-/* A tokenizer by itself, from the bytes of a bundle's tokenizer file (8-byte aligned; they stay
-   where they are as long as it is used). `max_text_bytes`: longest text that it will be given. A
-   tokenizer belongs to one thread at a time.
-   [open] Bytes of arena that vlart_tokenizer_open needs. */
-VLART_API vlart_status_t vlart_tokenizer_required_bytes(const void *table, size_t table_bytes,
-                                                        size_t max_text_bytes, vlart_diag_t *diag,
-                                                        size_t *out_bytes);
-
-/* [open] Validates the table and places the tokenizer in the arena. There is nothing to close. */
-VLART_API vlart_status_t vlart_tokenizer_open(const void *table, size_t table_bytes,
-                                              size_t max_text_bytes, void *arena,
-                                              size_t arena_bytes, vlart_diag_t *diag,
-                                              vlart_tokenizer_t **out_tokenizer);
-
-/* [tick] All ids of a text. WRONG_SHAPE: there are more than `capacity`; *out_count says how many. */
-VLART_API vlart_status_t vlart_tokenizer_encode(vlart_tokenizer_t *tokenizer, const char *text,
-                                                size_t bytes, int64_t *ids, size_t capacity,
-                                                size_t *out_count, vlart_diag_t *diag);
-
-/* [tick] Exactly `length` ids, cut or filled up as the checkpoint does it; mask[i] is 1 where ids[i]
-   is a token (NULL: not wanted). TEXT_REFUSED: too many tokens, and the checkpoint does not cut. */
-VLART_API vlart_status_t vlart_tokenizer_fill(vlart_tokenizer_t *tokenizer, const char *text,
-                                              size_t bytes, int64_t *ids, uint8_t *mask,
-                                              size_t length, vlart_diag_t *diag);
-
-/* ---- asynchronous control --------------------------------------------------------------------
-
-   Two threads: the control thread calls pop once per tick of the robot, at its rate; a worker that
-   the caller starts is inside vlart_async_serve and owns the session. Action k of a chunk is for
-   tick t + k, where t is the tick of its observation: what is over when it comes is dropped.
-
-     if (info.due) { write ...; request; }    // never waits for the worker
-     pop                                      // always answers: the chunk, or the safe action
-
-   Pop, write, request, cancel and info do not wait: the cost is copies of the plan's sizes and, in
-   request, one post of a semaphore. What the queue of the plan says (QUEUE, ENSEMBLE, REALTIME) holds
-   here too: ensembles are means per tick, and real-time chunks are computed with the last one's rest. */
-
-/* [init] */
-VLART_API vlart_status_t vlart_async_required_bytes(const vlart_session_t *session,
-                                                    const vlart_async_options_t *options,
-                                                    vlart_diag_t *diag, size_t *out_bytes);
-
-/* [init] The session belongs to the worker from here to vlart_async_close. A policy that looks back on
-   earlier observations is UNSUPPORTED: one that is replaced would be missing. */
-VLART_API vlart_status_t vlart_async_init(vlart_session_t *session,
-                                          const vlart_async_options_t *options, void *arena,
-                                          size_t arena_bytes, vlart_diag_t *diag,
-                                          vlart_async_t **out_async);
-
-/* The worker's thread is in here until vlart_async_stop. */
-VLART_API vlart_status_t vlart_async_serve(vlart_async_t *async);
-
-/* In place of a worker: computes for the newest observation, if there is one that was not answered, and
-   returns. For hosts without threads, and for simulations in which a replan takes a stated time. */
-VLART_API vlart_status_t vlart_async_answer(vlart_async_t *async);
-
-/* Any thread, after the last request: serve returns once the stage that runs has ended. */
-VLART_API void vlart_async_stop(vlart_async_t *async);
-
-/* After the worker has returned; before vlart_session_close. NULL is allowed. */
-VLART_API void vlart_async_close(vlart_async_t *async);
-
-/* [tick] As vlart_session_write, into the next observation. The control thread. */
-VLART_API vlart_status_t vlart_async_write(vlart_async_t *async, uint32_t source, const void *data,
-                                           size_t bytes, uint32_t dtype, uint32_t rank,
-                                           const uint64_t *dims, vlart_diag_t *diag);
-
-/* [tick] Hands the observation of this tick to the worker; what was not written is as it was. An
-   observation that it has not begun is replaced. The control thread. */
-VLART_API vlart_status_t vlart_async_request(vlart_async_t *async);
-
-/* [tick] The action of this tick; ticks are counted here. OK; DEADLINE_MISSED with an action, where
-   the next chunk is late and the last goes on; SAFE_ACTION with the safe action; QUEUE_EMPTY with
-   none, where nothing can be held yet. The control thread. */
-VLART_API vlart_status_t vlart_async_pop(vlart_async_t *async, float *action, size_t dim,
-                                         vlart_diag_t *diag);
-
-/* [tick] What is being computed is for another instruction: it ends at the next stage and its chunk
-   never comes. `how`: VLART_CANCEL_... Then write and request. The control thread. */
-VLART_API vlart_status_t vlart_async_cancel(vlart_async_t *async, uint32_t how);
-
-/* [tick] The control thread. */
-VLART_API vlart_status_t vlart_async_info(vlart_async_t *async, vlart_async_info_t *out_info);
-
 #ifdef __cplusplus
 }
 #endif
 
+#include "vlart/vlart_async.h"
 #include "vlart/vlart_backbones.h"
 #include "vlart/vlart_lanes.h"
 #include "vlart/vlart_router.h"
 #include "vlart/vlart_sensors.h"
+#include "vlart/vlart_text.h"
 
 #endif

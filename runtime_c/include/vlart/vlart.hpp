@@ -28,8 +28,9 @@ namespace vlart {
 class Error : public std::runtime_error {
  public:
   Error(vlart_status_t status, const vlart_diag_t &diag)
-      : std::runtime_error(std::string(vlart_status_name(status)) + ": " + diag.what + "\n  where: " + diag.where +
-                           "\n  why:   " + diag.why + "\n  fix:   " + diag.fix),
+      : std::runtime_error(std::string(vlart_status_name(status)) + ": " + diag.what +
+                           "\n  where: " + diag.where + "\n  why:   " + diag.why +
+                           "\n  fix:   " + diag.fix),
         status_(status) {}
   vlart_status_t status() const noexcept { return status_; }
 
@@ -90,7 +91,8 @@ class Bundle {
     std::size_t bytes = 0;
     detail::check(vlart_bundle_required_bytes(directory.c_str(), &diag, &bytes), diag);
     arena_ = std::make_unique<std::byte[]>(bytes);
-    detail::check(vlart_bundle_open(directory.c_str(), &options, arena_.get(), bytes, &diag, &bundle_), diag);
+    detail::check(
+        vlart_bundle_open(directory.c_str(), &options, arena_.get(), bytes, &diag, &bundle_), diag);
   }
   ~Bundle() { vlart_bundle_close(bundle_); }
   Bundle(const Bundle &) = delete;
@@ -151,7 +153,8 @@ struct SessionOptions {
 // One running copy of a policy; belongs to one thread at a time.
 class Session {
  public:
-  explicit Session(const Bundle &bundle, const SessionOptions &options = {}) : bundle_(bundle), diag_(detail::fresh()) {
+  explicit Session(const Bundle &bundle, const SessionOptions &options = {})
+      : bundle_(bundle), diag_(detail::fresh()) {
     auto given = detail::sized<vlart_session_options_t>();
     given.ort_library = options.ort_library.empty() ? nullptr : options.ort_library.c_str();
     given.threads = options.threads;
@@ -159,7 +162,8 @@ class Session {
     std::size_t bytes = 0;
     detail::check(vlart_session_required_bytes(bundle.get(), &given, &diag_, &bytes), diag_);
     arena_ = std::make_unique<std::byte[]>(bytes);
-    detail::check(vlart_session_init(bundle.get(), &given, arena_.get(), bytes, &diag_, &session_), diag_);
+    detail::check(vlart_session_init(bundle.get(), &given, arena_.get(), bytes, &diag_, &session_),
+                  diag_);
   }
   ~Session() { vlart_session_close(session_); }
   Session(const Session &) = delete;
@@ -173,17 +177,22 @@ class Session {
   void write(const std::string &name, const T *data, std::size_t count) {
     vlart_value_info_t value;
     const std::uint32_t source = bundle_.source(name, &value);
-    detail::check(vlart_session_write(session_, source, data, count * sizeof(T), detail::dtype<T>(), value.rank, value.dims, &diag_),
+    detail::check(vlart_session_write(session_, source, data, count * sizeof(T), detail::dtype<T>(),
+                                      value.rank, value.dims, &diag_),
                   diag_);
   }
 
   // Token ids (and their mask) of a text, by the bundle's own tokenizer or its known instructions.
   void write_text(const std::string &name, const std::string &text) {
-    detail::check(vlart_session_write_text(session_, bundle_.source(name, nullptr), text.data(), text.size(), &diag_), diag_);
+    detail::check(vlart_session_write_text(session_, bundle_.source(name, nullptr), text.data(),
+                                           text.size(), &diag_),
+                  diag_);
   }
 
   // Which backbone is run from the next step on (vlart_backbones.h). Throws Error (NOT_FOUND).
-  void select(const std::string &backbone) { detail::check(vlart_session_select(session_, bundle_.backbone(backbone), &diag_), diag_); }
+  void select(const std::string &backbone) {
+    detail::check(vlart_session_select(session_, bundle_.backbone(backbone), &diag_), diag_);
+  }
 
   // What is taken of sensors as it comes, and how old observations may be (vlart_sensors.h); before the first write.
   void sensors(std::uint32_t accept, std::uint64_t max_age_us = 0) {
@@ -195,7 +204,9 @@ class Session {
   void time(std::uint64_t now_us) { detail::check(vlart_session_time(session_, now_us), diag_); }
   // False: the frame is not newer than the last one; do not write it.
   bool stamp(const std::string &name, std::uint32_t sequence, std::uint64_t time_us) {
-    return detail::fresh_input(vlart_session_stamp(session_, bundle_.source(name, nullptr), sequence, time_us, &diag_), diag_);
+    return detail::fresh_input(
+        vlart_session_stamp(session_, bundle_.source(name, nullptr), sequence, time_us, &diag_),
+        diag_);
   }
   vlart_sensor_info_t sensor(const std::string &name) {
     auto info = detail::sized<vlart_sensor_info_t>();
@@ -234,12 +245,14 @@ class Session {
 // A policy that computes ahead, with its worker. The control thread alone calls everything here.
 class AsyncSession {
  public:
-  explicit AsyncSession(Session &session, vlart_async_options_t options = {}) : session_(session), diag_(detail::fresh()) {
+  explicit AsyncSession(Session &session, vlart_async_options_t options = {})
+      : session_(session), diag_(detail::fresh()) {
     options.struct_size = sizeof options;
     std::size_t bytes = 0;
     detail::check(vlart_async_required_bytes(session.get(), &options, &diag_, &bytes), diag_);
     arena_ = std::make_unique<std::byte[]>(bytes);
-    detail::check(vlart_async_init(session.get(), &options, arena_.get(), bytes, &diag_, &async_), diag_);
+    detail::check(vlart_async_init(session.get(), &options, arena_.get(), bytes, &diag_, &async_),
+                  diag_);
     worker_ = std::thread([async = async_] { vlart_async_serve(async); });
   }
   ~AsyncSession() {
@@ -254,22 +267,29 @@ class AsyncSession {
   void write(const std::string &name, const T *data, std::size_t count) {
     vlart_value_info_t value;
     const std::uint32_t source = session_.bundle().source(name, &value);
-    detail::check(vlart_async_write(async_, source, data, count * sizeof(T), detail::dtype<T>(), value.rank, value.dims, &diag_), diag_);
+    detail::check(vlart_async_write(async_, source, data, count * sizeof(T), detail::dtype<T>(),
+                                    value.rank, value.dims, &diag_),
+                  diag_);
   }
 
   void time(std::uint64_t now_us) { detail::check(vlart_async_time(async_, now_us), diag_); }
   bool stamp(const std::string &name, std::uint32_t sequence, std::uint64_t time_us) {
-    return detail::fresh_input(vlart_async_stamp(async_, session_.bundle().source(name, nullptr), sequence, time_us, &diag_), diag_);
+    return detail::fresh_input(vlart_async_stamp(async_, session_.bundle().source(name, nullptr),
+                                                 sequence, time_us, &diag_),
+                               diag_);
   }
   vlart_sensor_info_t sensor(const std::string &name) {
     auto info = detail::sized<vlart_sensor_info_t>();
-    detail::check(vlart_async_sensor(async_, session_.bundle().source(name, nullptr), &info), diag_);
+    detail::check(vlart_async_sensor(async_, session_.bundle().source(name, nullptr), &info),
+                  diag_);
     return info;
   }
 
   // False: a source is older than it may be; the chunk goes on to its end, and then the safe action.
   bool request() { return detail::fresh_input(vlart_async_request(async_), diag_); }
-  void cancel(std::uint32_t how = VLART_CANCEL_KEEP) { detail::check(vlart_async_cancel(async_, how), diag_); }
+  void cancel(std::uint32_t how = VLART_CANCEL_KEEP) {
+    detail::check(vlart_async_cancel(async_, how), diag_);
+  }
 
   vlart_async_info_t info() {
     auto info = detail::sized<vlart_async_info_t>();
@@ -280,7 +300,8 @@ class AsyncSession {
   // OK, DEADLINE_MISSED or SAFE_ACTION, with an action; QUEUE_EMPTY without one. Throws Error for all else.
   vlart_status_t pop(float *action, std::size_t dim) {
     const vlart_status_t status = vlart_async_pop(async_, action, dim, &diag_);
-    if (status != VLART_STATUS_DEADLINE_MISSED && status != VLART_STATUS_SAFE_ACTION && status != VLART_STATUS_QUEUE_EMPTY) {
+    if (status != VLART_STATUS_DEADLINE_MISSED && status != VLART_STATUS_SAFE_ACTION &&
+        status != VLART_STATUS_QUEUE_EMPTY) {
       detail::check(status, diag_);
     }
     return status;
@@ -301,13 +322,16 @@ class Lane {
     std::size_t bytes = 0;
     detail::check(vlart_lane_required_bytes(session.get(), followers, &diag_, &bytes), diag_);
     arena_ = std::make_unique<std::byte[]>(bytes);
-    detail::check(vlart_lane_init(session.get(), followers, arena_.get(), bytes, &diag_, &lane_), diag_);
+    detail::check(vlart_lane_init(session.get(), followers, arena_.get(), bytes, &diag_, &lane_),
+                  diag_);
   }
   Lane(const Lane &) = delete;
   Lane &operator=(const Lane &) = delete;
 
   // Before the threads run: the session's steps begin with what this lane handed over last.
-  void lead(Session &session) { detail::check(vlart_session_follow(session.get(), lane_, &diag_), diag_); }
+  void lead(Session &session) {
+    detail::check(vlart_session_follow(session.get(), lane_, &diag_), diag_);
+  }
   void step() { detail::check(vlart_lane_step(lane_, &diag_), diag_); }
 
  private:
@@ -320,13 +344,15 @@ class Lane {
 class Router {
  public:
   // state: path without ending, where outcomes are kept; empty: nowhere.
-  explicit Router(const std::string &table, const std::string &state = {}) : diag_(detail::fresh()) {
+  explicit Router(const std::string &table, const std::string &state = {})
+      : diag_(detail::fresh()) {
     auto options = detail::sized<vlart_router_options_t>();
     options.state = state.empty() ? nullptr : state.c_str();
     std::size_t bytes = 0;
     detail::check(vlart_router_required_bytes(table.c_str(), &options, &diag_, &bytes), diag_);
     arena_ = std::make_unique<std::byte[]>(bytes);
-    detail::check(vlart_router_init(table.c_str(), &options, arena_.get(), bytes, &diag_, &router_), diag_);
+    detail::check(vlart_router_init(table.c_str(), &options, arena_.get(), bytes, &diag_, &router_),
+                  diag_);
   }
   Router(const Router &) = delete;
   Router &operator=(const Router &) = delete;
@@ -334,13 +360,16 @@ class Router {
   // The name, as Session::select takes it.
   std::string decide(const std::string &instruction, const std::vector<float> &embedding = {}) {
     auto decision = detail::sized<vlart_decision_t>();
-    detail::check(vlart_router_decide(router_, instruction.c_str(), embedding.empty() ? nullptr : embedding.data(),
-                                      static_cast<std::uint32_t>(embedding.size()), &diag_, &decision),
+    detail::check(vlart_router_decide(
+                      router_, instruction.c_str(), embedding.empty() ? nullptr : embedding.data(),
+                      static_cast<std::uint32_t>(embedding.size()), &diag_, &decision),
                   diag_);
     return vlart_router_backbone(router_, decision.backbone);
   }
   // How the episode of the last decision ended; on disk when this returns.
-  void report_outcome(bool success) { detail::check(vlart_router_report_outcome(router_, success ? 1 : 0, &diag_), diag_); }
+  void report_outcome(bool success) {
+    detail::check(vlart_router_report_outcome(router_, success ? 1 : 0, &diag_), diag_);
+  }
 
  private:
   vlart_diag_t diag_;

@@ -15,7 +15,6 @@
 extern "C" {
 #endif
 
-#define VLART_MAX_BACKBONES 4u /* of a bundle, and of a router's table */
 #define VLART_BACKBONE_ALL 0xFFFFFFFFu /* run all of them; the first one's chunk feeds the queue */
 
 /* The name of a backbone; NULL where there is none of this index. A bundle of one policy has none.

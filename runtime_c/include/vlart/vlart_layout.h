@@ -5,15 +5,16 @@
 #include <assert.h>
 #include <stdint.h>
 
-/* Little-endian records of plan.bin, frames files and routing tables. String fields are byte offsets into the
+/* Little-endian records of every binary file of a bundle. String fields are byte offsets into the
    strings section; X_begin and X_count are a range of records in the section named beside them. */
 
 #define VLART_FORMAT_MAJOR 1u
-#define VLART_FORMAT_MINOR 6u
+#define VLART_FORMAT_MINOR 7u
 #define VLART_PLAN_MAGIC "VLABPLAN"
 #define VLART_FRAMES_MAGIC "VLABFRAM"
 #define VLART_ROUTING_MAGIC "VLABROUT"
 #define VLART_TOKENIZER_MAGIC "VLABTOKN"
+#define VLART_LOCK_MAGIC "VLABLOCK"
 #define VLART_ALIGN 64u
 #define VLART_MAX_RANK 8u
 #define VLART_NONE 0xFFFFFFFFu
@@ -43,11 +44,12 @@ enum { VLART_WORD_RULE_GPT2 = 1, VLART_WORD_RULE_QWEN2 = 2, VLART_WORD_RULE_LLAM
 enum { VLART_CHAR_CLASS_SPACE = 1, VLART_CHAR_CLASS_LETTER = 2, VLART_CHAR_CLASS_NUMBER = 4, VLART_CHAR_CLASS_PUNCTUATION = 8 };
 enum { VLART_TEXT_SIDE_RIGHT = 0, VLART_TEXT_SIDE_LEFT = 1 };
 enum { VLART_GUARD_RULE_COUNT = 0, VLART_GUARD_RULE_REFUSE = 1 };
-enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_LANES = 15, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_PRECISIONS = 17, VLART_SECTION_BUILDS = 18, VLART_SECTION_BOARD = 19, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_REFERENCES = 23, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31, VLART_SECTION_ROUTER = 34, VLART_SECTION_BACKBONES = 35, VLART_SECTION_ROUTES = 36, VLART_SECTION_EVIDENCE = 37, VLART_SECTION_TOKENIZER = 40, VLART_SECTION_STEPS = 41, VLART_SECTION_SPANS = 42, VLART_SECTION_ADDED = 43, VLART_SECTION_COMPOSITIONS = 44, VLART_SECTION_ENTRY_BEGINS = 45, VLART_SECTION_ENTRY_IDS = 46, VLART_SECTION_MERGE_ROWS = 47, VLART_SECTION_MERGE_RIGHTS = 48, VLART_SECTION_MERGE_RANKS = 49, VLART_SECTION_MERGE_IDS = 50, VLART_SECTION_TEXTS = 51, VLART_SECTION_INSTRUCTIONS = 52, VLART_SECTION_STORED = 53, VLART_SECTION_GUARDS = 60, VLART_SECTION_CHUNKS = 61 };
+enum { VLART_PROOF_NONE = 0, VLART_PROOF_PENDING = 1, VLART_PROOF_PASSED = 2, VLART_PROOF_FAILED = 3, VLART_PROOF_UNSUPPORTED = 4 };
+enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_LANES = 15, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_PRECISIONS = 17, VLART_SECTION_BUILDS = 18, VLART_SECTION_BOARD = 19, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_REFERENCES = 23, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31, VLART_SECTION_ROUTER = 34, VLART_SECTION_BACKBONES = 35, VLART_SECTION_ROUTES = 36, VLART_SECTION_EVIDENCE = 37, VLART_SECTION_TOKENIZER = 40, VLART_SECTION_STEPS = 41, VLART_SECTION_SPANS = 42, VLART_SECTION_ADDED = 43, VLART_SECTION_COMPOSITIONS = 44, VLART_SECTION_ENTRY_BEGINS = 45, VLART_SECTION_ENTRY_IDS = 46, VLART_SECTION_MERGE_ROWS = 47, VLART_SECTION_MERGE_RIGHTS = 48, VLART_SECTION_MERGE_RANKS = 49, VLART_SECTION_MERGE_IDS = 50, VLART_SECTION_TEXTS = 51, VLART_SECTION_INSTRUCTIONS = 52, VLART_SECTION_STORED = 53, VLART_SECTION_GUARDS = 60, VLART_SECTION_CHUNKS = 61, VLART_SECTION_LOCK = 62, VLART_SECTION_ENGINES = 63 };
 
-/* First record of plan.bin and of a frames file. */
+/* First record of every binary file of a bundle. */
 typedef struct {
-  uint32_t magic[2]; /* PLAN_MAGIC or FRAMES_MAGIC */
+  uint32_t magic[2]; /* what kind of file it is, PLAN_MAGIC say */
   uint32_t version_major; /* a reader refuses another major version */
   uint32_t version_minor; /* a reader accepts any minor version */
   uint64_t file_bytes; /* size of the whole file */
@@ -495,6 +497,49 @@ typedef struct {
 } vlart_chunk_record_t;
 static_assert(sizeof(vlart_chunk_record_t) == 8, "layout of chunk");
 
+/* Of engines/lock.bin, exactly one: the machine that the engines were built on, and what proved them. */
+typedef struct {
+  uint64_t memory_bytes; /* of the board */
+  uint32_t plan_crc32; /* CRC-32 of plan.bin */
+  uint32_t golden; /* proof: the golden frames, stage by stage */
+  uint32_t whole_tick; /* proof: the golden frames, a whole tick as one launch */
+  uint32_t compute_capability; /* of the GPU, 87: 8.7 */
+  uint32_t multiprocessors; /* of the GPU, in its power mode */
+  uint32_t model; /* string, of the device tree; unknown where the machine does not say it, as the next two */
+  uint32_t jetpack; /* string */
+  uint32_t l4t; /* string */
+  uint32_t tensorrt; /* string */
+  uint32_t cuda; /* string */
+  uint32_t gpu; /* string */
+  uint32_t power_mode; /* of nvpmodel; NONE: not known, as the clocks */
+  uint32_t gpu_mhz; /* when the engines were proved */
+  uint32_t gpu_max_mhz; /* in its power mode */
+  uint32_t emc_mhz; /* of the memory */
+  uint32_t cpu_mhz; /* when the engines were proved */
+  uint32_t cpu_max_mhz; /* in its power mode */
+  uint32_t reserved; /* zero */
+} vlart_lock_record_t;
+static_assert(sizeof(vlart_lock_record_t) == 80, "layout of lock");
+
+/* An engine that was built for a stage. */
+typedef struct {
+  uint64_t bytes; /* size of its file */
+  uint64_t scratch_bytes; /* of the GPU's memory, while it runs */
+  uint64_t build_peak_bytes; /* of the process that built it */
+  double build_s; /* seconds */
+  uint64_t runs; /* that were timed; 0: none */
+  double median_ms; /* of a run, all iterations */
+  double p95_ms; /* the same */
+  uint32_t stage; /* string, name of the stage */
+  uint32_t file; /* string, its path in the bundle */
+  uint32_t crc32; /* of the file */
+  uint32_t stage_crc32; /* of the stage's ONNX file */
+  uint32_t weights_crc32; /* of all weights files */
+  uint32_t recipe_crc32; /* of how it was to be built */
+  uint32_t sha256[8]; /* of the file, byte after byte */
+} vlart_engine_record_t;
+static_assert(sizeof(vlart_engine_record_t) == 112, "layout of engine");
+
 /* X(section, bytes of one record) of every section. */
 #define VLART_SECTIONS(X) \
   X(STRINGS, 1u) \
@@ -541,6 +586,8 @@ static_assert(sizeof(vlart_chunk_record_t) == 8, "layout of chunk");
   X(INSTRUCTIONS, sizeof(vlart_instruction_record_t)) \
   X(STORED, sizeof(vlart_stored_record_t)) \
   X(GUARDS, sizeof(vlart_guard_record_t)) \
-  X(CHUNKS, sizeof(vlart_chunk_record_t))
+  X(CHUNKS, sizeof(vlart_chunk_record_t)) \
+  X(LOCK, sizeof(vlart_lock_record_t)) \
+  X(ENGINES, sizeof(vlart_engine_record_t))
 
 #endif

@@ -17,8 +17,8 @@ extern "C" {
 /* Limits of this reader; a table beyond them is refused as UNSUPPORTED. */
 #define VLART_MAX_ROUTES 256u
 #define VLART_MAX_CLUSTERS 64u
-#define VLART_MAX_ROUTE_DIM 4096u      /* of texts and of embeddings */
-#define VLART_MAX_INSTRUCTION 512u     /* bytes, without the NUL */
+#define VLART_MAX_ROUTE_DIM 4096u        /* of texts and of embeddings */
+#define VLART_MAX_INSTRUCTION 512u       /* bytes, without the NUL */
 #define VLART_MAX_ROUTING_BYTES 8388608u /* of the table's file */
 
 typedef struct vlart_router vlart_router_t; /* opaque, lives in a caller's arena */
@@ -47,10 +47,10 @@ typedef struct {
   uint32_t backbone_count; /* valid entries of the arrays */
   uint32_t outcome;        /* VLART_OUTCOME_..., as reported before the decision was drained */
   uint32_t reserved;
-  double similarity;       /* cosine to the nearest cluster; 1 for a listed instruction */
+  double similarity; /* cosine to the nearest cluster; 1 for a listed instruction */
   double delta;
   double tau;
-  double alpha[VLART_MAX_BACKBONES];       /* posterior of success: Beta(alpha, beta) */
+  double alpha[VLART_MAX_BACKBONES]; /* posterior of success: Beta(alpha, beta) */
   double beta[VLART_MAX_BACKBONES];
   double probability[VLART_MAX_BACKBONES]; /* that it is not worse than the last by over delta */
   double cost_ms[VLART_MAX_BACKBONES];     /* expected, of an episode */
@@ -77,9 +77,8 @@ VLART_API vlart_status_t vlart_router_required_bytes(const char *table,
 /* [init] Reads and validates the table, and the state if there is one. No state is a fresh start.
    A generation that is damaged is passed over for the other one (info.recovered); if none is left,
    CORRUPT. A state of another table is refused as VERSION. */
-VLART_API vlart_status_t vlart_router_init(const char *table,
-                                           const vlart_router_options_t *options, void *arena,
-                                           size_t arena_bytes, vlart_diag_t *diag,
+VLART_API vlart_status_t vlart_router_init(const char *table, const vlart_router_options_t *options,
+                                           void *arena, size_t arena_bytes, vlart_diag_t *diag,
                                            vlart_router_t **out_router);
 
 /* [task] Which backbone carries out `text`. embedding: of info.embedding_dim numbers, used where

@@ -84,8 +84,8 @@ VLART_API vlart_status_t vlart_session_sensor(const vlart_session_t *session, ui
 /* [tick] The same of asynchronous control, where ages are looked at by vlart_async_request: STALE_INPUT
    hands nothing over, and what pop says of it is in the diagnostic. The control thread. */
 VLART_API vlart_status_t vlart_async_time(vlart_async_t *async, uint64_t now_us);
-VLART_API vlart_status_t vlart_async_stamp(vlart_async_t *async, uint32_t source,
-                                           uint32_t sequence, uint64_t time_us, vlart_diag_t *diag);
+VLART_API vlart_status_t vlart_async_stamp(vlart_async_t *async, uint32_t source, uint32_t sequence,
+                                           uint64_t time_us, vlart_diag_t *diag);
 VLART_API vlart_status_t vlart_async_sensor(const vlart_async_t *async, uint32_t source,
                                             vlart_sensor_info_t *out_info);
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from vlacompile import vocabulary
 from vlacompile.bundle.format.record import Record, record
+from vlacompile.bundle.format.records_engines import ENGINE, LOCK
 from vlacompile.bundle.format.records_frames import FRAME, REFERENCE, TENSOR
 from vlacompile.bundle.format.records_plan import (
     BINDING,
@@ -43,12 +44,13 @@ from vlacompile.bundle.format.records_routing import BACKBONE, EVIDENCE, ROUTE, 
 from vlacompile.bundle.format.records_tokenizer import ADDED, COMPOSITION, SPAN, STEP, TOKENIZER
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 6
+FORMAT_MINOR = 7
 
 PLAN_MAGIC = b"VLABPLAN"
 FRAMES_MAGIC = b"VLABFRAM"
 ROUTING_MAGIC = b"VLABROUT"
 TOKENIZER_MAGIC = b"VLABTOKN"
+LOCK_MAGIC = b"VLABLOCK"
 
 ALIGN = 64  # bytes; sections, arena values and weights start at multiples of this
 MAX_RANK = 8
@@ -56,8 +58,8 @@ NONE = 0xFFFFFFFF  # an absent index
 
 HEADER = record(
     "header",
-    "First record of plan.bin and of a frames file.",
-    ("magic", "u32[2]", "PLAN_MAGIC or FRAMES_MAGIC"),
+    "First record of every binary file of a bundle.",
+    ("magic", "u32[2]", "what kind of file it is, PLAN_MAGIC say"),
     ("version_major", "u32", "a reader refuses another major version"),
     ("version_minor", "u32", "a reader accepts any minor version"),
     ("file_bytes", "u64", "size of the whole file"),
@@ -125,6 +127,8 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
     53: ("stored", STORED, 0),
     60: ("guards", GUARD, 0),
     61: ("chunks", CHUNK, 0),
+    62: ("lock", LOCK, 0),
+    63: ("engines", ENGINE, 0),
 }
 SECTION_ID = {name: sid for sid, (name, _, _) in SECTIONS.items()}
 
@@ -135,6 +139,7 @@ PLAN_SECTIONS = ("strings", "indices", "floats", "policy", "files", "values", "s
 TOKENIZER_SECTIONS = ("indices", "blob", "tokenizer", "steps", "spans", "added", "compositions", "entry_begins",
                       "entry_ids", "merge_rows", "merge_rights", "merge_ranks", "merge_ids")
 FRAMES_SECTIONS = ("strings", "frames", "tensors", "references", "blob")
+LOCK_SECTIONS = ("strings", "lock", "engines")
 ROUTING_SECTIONS = ("strings", "floats", "router", "backbones", "routes", "evidence")
 
 ENUMS = {
@@ -163,10 +168,11 @@ ENUMS = {
     "char_class": vocabulary.CHAR_CLASSES,
     "text_side": vocabulary.TEXT_SIDES,
     "guard_rule": vocabulary.GUARD_RULES,
+    "proof": vocabulary.PROOFS,
 }
 RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, DELAY, HISTORY,
            SAMPLING, PRECISION, BUILD, BOARD, FRAME, TENSOR, REFERENCE, DECODE, CONSUMPTION, ROUTER, BACKBONE, ROUTE, EVIDENCE,
-           TOKENIZER, STEP, SPAN, ADDED, COMPOSITION, TEXT, INSTRUCTION, STORED, LANE, GUARD, CHUNK)
+           TOKENIZER, STEP, SPAN, ADDED, COMPOSITION, TEXT, INSTRUCTION, STORED, LANE, GUARD, CHUNK, LOCK, ENGINE)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
 

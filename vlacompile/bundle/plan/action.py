@@ -1,8 +1,8 @@
 """From the action value to the actions of successive ticks, as plan data: decode steps, then consumption.
 
 Owns the types. `action_text.py` prints and parses them, `action_binary.py` writes and reads them,
-libvlart runs them (`runtime_c/src/decode.c`, `ensemble.c`, `realtime.c`). H: steps of a chunk, D: numbers
-of an action. Tables are weights; numbers are f32.
+libvlart runs them (`runtime_c/src/session`: `decode_action.c`, `temporal_ensemble.c`, `realtime_chunking.c`).
+H: steps of a chunk, D: numbers of an action. Tables are weights; numbers are f32.
 """
 
 from __future__ import annotations

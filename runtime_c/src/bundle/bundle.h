@@ -1,0 +1,34 @@
+/* The inside of a bundle: a validated plan and the mapped files. Constant after [open]. */
+#ifndef VLART_BUNDLE_H
+#define VLART_BUNDLE_H
+
+#include "plan/plan.h"
+#include "tokenizer/tokenizer.h"
+
+typedef struct {
+  const uint8_t *data; /* NULL: not mapped, or empty */
+  size_t bytes;
+} vlart_map_t;
+
+struct vlart_bundle {
+  vlart_plan_t plan;
+  vlart_map_t plan_map;
+  vlart_map_t *files; /* [file_count] weights and tokenizers stay mapped, the others do not */
+  vlart_token_table_t *token_tables; /* [text records] */
+  char *dir;                         /* as given to open, NUL-terminated */
+};
+
+/* [init] Writes "DIR/PATH" of a file; false if it does not fit. */
+bool vlart_bundle_path(const vlart_bundle_t *bundle, uint32_t file, char *out, size_t bytes);
+
+/* [open] With the plan checked and the files mapped: the tables of its texts. */
+vlart_status_t vlart_bundle_read_tokenizers(vlart_bundle_t *bundle, vlart_diag_t *diag);
+
+/* Where a weight lies. */
+const void *vlart_bundle_weight(const vlart_bundle_t *bundle, uint32_t weight);
+
+/* [init] Gives the weights' pages back: an engine has read them by now, and what it still reads
+   comes from the file again. Without this a weight counts twice, as mapped and as packed. */
+void vlart_bundle_forget_pages(const vlart_bundle_t *bundle);
+
+#endif

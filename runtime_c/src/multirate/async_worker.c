@@ -1,0 +1,93 @@
+/* The worker: takes the newest observation, steps the session, hands the chunk over. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "multirate/async.h"
+
+/* What changed since the last observation goes into the session; a source that is refused keeps what it had. */
+static vlart_status_t write_sources(vlart_async_t *async, const vlart_observation_t *o,
+                                    vlart_diag_t *diag) {
+  vlart_status_t status = VLART_STATUS_OK;
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < async->plan->source_count; i++) {
+    if (o->versions[i] == async->worker.seen[i]) {
+      continue;
+    }
+    const vlart_value_record_t *value =
+        vlart_plan_value(async->plan, vlart_plan_source(async->plan, i)->value);
+    status = vlart_session_write(async->session, i, o->data[i], value->bytes, value->dtype,
+                                 value->rank, value->dims, diag);
+    async->worker.seen[i] = o->versions[i];
+  }
+  return status;
+}
+
+static vlart_status_t compute(vlart_async_t *async, const vlart_observation_t *o,
+                              vlart_diag_t *diag) {
+  vlart_session_t *session = async->session;
+  if (o->episode) {
+    vlart_session_reset(session);
+  } else if (o->epoch != async->worker.epoch) {
+    vlart_queue_reset(session); /* the last instruction's chunk leads nowhere */
+  }
+  async->worker.epoch = o->epoch;
+  session->cancel.allowed = o->epoch;
+  session->realtime.pops = o->tick; /* ticks are the control thread's */
+  vlart_status_t status = vlart_session_select(session, o->backbone, diag);
+  if (status == VLART_STATUS_OK) {
+    status = write_sources(async, o, diag);
+  }
+  if (status == VLART_STATUS_OK) {
+    status = async->options.deadline_us == 0
+                 ? vlart_session_step(session, diag)
+                 : vlart_session_step_deadline(session, async->options.deadline_us, diag);
+  }
+  return status;
+}
+
+static void answer(vlart_async_t *async, const vlart_observation_t *o) {
+  vlart_result_t *r = &async->results[async->resulting.back];
+  uint64_t began = vlart_now_ns();
+  r->diag.struct_size = sizeof r->diag;
+  r->status = compute(async, o, &r->diag);
+  r->tick = o->tick;
+  r->epoch = o->epoch;
+  r->ns = vlart_now_ns() - began;
+  if (r->status == VLART_STATUS_OK) {
+    memcpy(r->actions, async->session->queue.actions,
+           (size_t)async->steps * async->dim * sizeof *r->actions);
+  }
+  vlart_handover_give(&async->resulting);
+}
+
+/* `posts`: observations that were handed over since the last one was taken; the newest answers for all. */
+static void answer_newest(vlart_async_t *async, unsigned posts) {
+  if (vlart_handover_take(&async->observing)) {
+    answer(async, &async->observations[async->observing.front]);
+  }
+  atomic_fetch_add_explicit(&async->answered, posts, memory_order_release);
+}
+
+vlart_status_t vlart_async_answer(vlart_async_t *async) {
+  if (async == NULL) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  unsigned posts = 0;
+  while (sem_trywait(&async->wake) == 0) {
+    posts++;
+  }
+  answer_newest(async, posts);
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_async_serve(vlart_async_t *async) {
+  if (async == NULL) {
+    return VLART_STATUS_BAD_ARGUMENT;
+  }
+  while (!atomic_load_explicit(&async->stopped, memory_order_acquire)) {
+    if (sem_wait(&async->wake) == 0 &&
+        !atomic_load_explicit(&async->stopped, memory_order_acquire)) {
+      answer_newest(async, 1);
+    }
+  }
+  return VLART_STATUS_OK;
+}

@@ -1,0 +1,54 @@
+/* [tick] Which of the bundle's backbones a session runs. */
+
+#include "session/select_backbone.h"
+
+#include "base/diag.h"
+#include "plan/plan_lanes.h"
+#include "session/session.h"
+
+uint64_t vlart_sources_of(const vlart_session_t *session, uint32_t backbones) {
+  const vlart_plan_t *plan = &session->bundle->plan;
+  uint64_t sources = session->decode.sources;
+  for (uint32_t i = 0; i < plan->stage_count; i++) {
+    if (vlart_plan_owns_stage(plan, session->lanes.option, i) &&
+        (plan->serves[i] & backbones) != 0) {
+      sources |= plan->depends[i];
+    }
+  }
+  return sources;
+}
+
+vlart_status_t vlart_check_backbone(const vlart_plan_t *plan, uint32_t backbone, const char *call,
+                                    vlart_diag_t *diag) {
+  bool one = plan->backbone_count == 0; /* then it is the first, and all */
+  if (backbone == VLART_BACKBONE_ALL || backbone < plan->backbone_count || (one && backbone == 0)) {
+    return VLART_STATUS_OK;
+  }
+  vlart_bad_argument(diag, call, "");
+  vlart_why(diag, "there is no backbone %u, the bundle has %u", backbone, plan->backbone_count);
+  return VLART_STATUS_BAD_ARGUMENT;
+}
+
+uint32_t vlart_backbone_bits(uint32_t backbone) {
+  return backbone == VLART_BACKBONE_ALL ? VLART_ALL_BACKBONES : 1u << backbone;
+}
+
+vlart_status_t vlart_session_select(vlart_session_t *session, uint32_t backbone,
+                                    vlart_diag_t *diag) {
+  const char *call = "vlart_session_select";
+  if (session == NULL) {
+    return vlart_bad_argument(diag, call, "the session is NULL");
+  }
+  const vlart_plan_t *plan = &session->bundle->plan;
+  vlart_status_t status = vlart_check_backbone(plan, backbone, call, diag);
+  if (status != VLART_STATUS_OK || plan->backbone_count == 0) {
+    return status;
+  }
+  session->selection.backbone = backbone;
+  session->selection.backbones = vlart_backbone_bits(backbone);
+  session->selection.action_value =
+      vlart_plan_chunk(plan, backbone == VLART_BACKBONE_ALL ? 0 : backbone)->value;
+  session->selection.action_stage = plan->writers[session->selection.action_value].index;
+  session->sources.needed = vlart_sources_of(session, session->selection.backbones);
+  return VLART_STATUS_OK;
+}
