@@ -19,26 +19,26 @@ from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChai
 from vlacompile.compiler.passes.decompose_untranslated import DecomposeUntranslated
 from vlacompile.compiler.passes.delay_frames import DelayFrames
 from vlacompile.compiler.passes.drop_identities import DropIdentities
-from vlacompile.compiler.passes.fill_empty import FillEmpty
+from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.compiler.passes.fold_constants import FoldConstants
-from vlacompile.compiler.passes.four_dimensional_attention import FourDimensionalAttention
-from vlacompile.compiler.passes.fuse_loop import FuseLoop
+from vlacompile.compiler.passes.fold_slices_into_linears import FoldSlicesIntoLinears
+from vlacompile.compiler.passes.fold_slices_of_concat import FoldSlicesOfConcat
 from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.compiler.passes.narrow_linears import NarrowLinears
-from vlacompile.compiler.passes.own_outputs import OwnOutputs
+from vlacompile.compiler.passes.initialise_empty import InitialiseEmpty
+from vlacompile.compiler.passes.insert_output_copies import InsertOutputCopies
+from vlacompile.compiler.passes.legalise_types import LegaliseTypes
+from vlacompile.compiler.passes.lower_complex import LowerComplex
+from vlacompile.compiler.passes.lower_slice_scatters import LowerSliceScatters
 from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, graph_passes
-from vlacompile.compiler.passes.read_parts_of_concat import ReadPartsOfConcat
-from vlacompile.compiler.passes.split_batched import SplitBatched
+from vlacompile.compiler.passes.reshape_attention_to_4d import ReshapeAttentionTo4d
+from vlacompile.compiler.passes.split_batch_by_rate import SplitBatchByRate
 from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
 from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.compiler.passes.split_linear_over_features import SplitLinearOverFeatures
-from vlacompile.compiler.passes.split_tokens import SplitTokens
-from vlacompile.compiler.passes.use_engine_types import UseEngineTypes
-from vlacompile.compiler.passes.write_complex_as_pairs import WriteComplexAsPairs
-from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
-from vlacompile.compiler.passes.write_scatters_as_concat import WriteScattersAsConcat
+from vlacompile.compiler.passes.split_tokens_by_rate import SplitTokensByRate
+from vlacompile.compiler.passes.unroll_loop import UnrollLoop
+from vlacompile.compiler.passes.unroll_recurrences import UnrollRecurrences
 from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.policy.policy import Policy, Source
 
@@ -220,17 +220,17 @@ def _signed(x, y):
 def _example(kind) -> Policy:
     if kind is FoldConstants:
         return Policy("example", Largest().eval(), {"x": Source("observation")}, X)
-    if kind is UseEngineTypes:
+    if kind is LegaliseTypes:
         return Policy("example", Bf16().eval(), {"x": Source("observation")}, {"x": X["x"].bfloat16()})
-    if kind is FourDimensionalAttention:
+    if kind is ReshapeAttentionTo4d:
         return Policy("example", lambda x: {"action": torch.nn.functional.scaled_dot_product_attention(x, x, x)},
                       {"x": Source("observation")}, {"x": torch.randn(1, 5, 4)})
     if kind is GuardEmptyRows:
         inputs = {"q": torch.randn(1, 2, 4, 8), "m": torch.zeros(1, 1, 4, 4, dtype=torch.bool)}
         return Policy("example", _attention, dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is WriteComplexAsPairs:
+    if kind is LowerComplex:
         return Policy("example", Turn().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 2, 2)})
-    if kind is WriteRecurrencesOut:
+    if kind is UnrollRecurrences:
         inputs = {"x": torch.randn(1, 2), "h": torch.randn(1, 3)}
         return Policy("example", Recur().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is DecomposeUntranslated:
@@ -242,36 +242,36 @@ def _example(kind) -> Policy:
     if kind is BatchOverLoop:
         inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 4)}
         return Policy("example", Film().eval(), {"observation": Source("observation"), "noise": Source("step")}, inputs)
-    if kind is FuseLoop:
+    if kind is UnrollLoop:
         inputs = {"noise": torch.randn(1, 4), "observation": torch.randn(1, 4)}
         return Policy("example", _repeated, {"noise": Source("step"), "observation": Source("observation")}, inputs)
     if kind is FoldBatchNorms:
         return Policy("example", Normed().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 1, 2)})
-    if kind is SplitBatched:
+    if kind is SplitBatchByRate:
         inputs = {"a": torch.randn(1, 3, 4, 4), "b": torch.randn(1, 3, 4, 4)}
         return Policy("example", Batched().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is DelayFrames:
         return Policy("example", Speed().eval(), {"x": Source("observation", history=2)}, {"x": torch.randn(1, 2, 4)})
-    if kind is SplitTokens:
+    if kind is SplitTokensByRate:
         inputs = {"task": torch.randn(1, 2, 4), "image": torch.randn(1, 3, 4)}
         return Policy("example", Tokens().eval(), {"task": Source("task"), "image": Source("observation")}, inputs)
     if kind is SplitLinearOverConcat:
         inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
         return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
-    if kind is WriteScattersAsConcat:
+    if kind is LowerSliceScatters:
         inputs = {"x": torch.randn(1, 5), "a": torch.randn(1, 2)}
         return Policy("example", _assigned, dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is ReadPartsOfConcat:
+    if kind is FoldSlicesOfConcat:
         inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
         return Policy("example", _cropped, dict.fromkeys(inputs, Source("observation")), inputs)
     if kind is CollapseLinearChains:
         return Policy("example", Chain().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 3)})
     if kind is SplitLargeLinears:
         return Policy("example", Large().eval(), {"x": Source("observation")}, X)
-    if kind is NarrowLinears:
+    if kind is FoldSlicesIntoLinears:
         return Policy("example", Narrow().eval(), {"x": Source("observation")}, X)
-    function = {FillEmpty: _filled, DropIdentities: _dropout, MergeCommonSubexpressions: _twice,
-                OwnOutputs: lambda x: {"action": x}}[kind]
+    function = {InitialiseEmpty: _filled, DropIdentities: _dropout, EliminateCommonSubexpressions: _twice,
+                InsertOutputCopies: lambda x: {"action": x}}[kind]
     return Policy("example", function, {"x": Source("observation")}, X)
 
 
@@ -292,7 +292,7 @@ def test_the_example_of_the_docstring(kind):
         program = find_loop(program).program
     before = _weights_renamed(program_text(program))
     assert before == _documented(kind, "Before")
-    make = {SplitTokens: lambda: SplitTokens(least_uses=0),
+    make = {SplitTokensByRate: lambda: SplitTokensByRate(least_uses=0),
             DecomposeUntranslated: lambda: DecomposeUntranslated(is_translated, decompositions)}.get(kind, kind)
     result = make().run(program)
     assert _weights_renamed(program_text(result.program)) == _documented(kind, "After")
@@ -343,7 +343,7 @@ def test_slices_of_concatenations_are_the_same_slices(begin, end):
     inputs = {n: torch.randn(1, size) for n, size in (("a", 2), ("b", 3), ("c", 4))}
     policy = Policy("parts", lambda a, b, c: {"action": torch.relu(torch.cat([a, b, c], 1)[:, begin:end])},
                     dict.fromkeys(inputs, Source("observation")), inputs)
-    result = ReadPartsOfConcat().run(capture(policy))
+    result = FoldSlicesOfConcat().run(capture(policy))
     assert result.changed == (begin % 9 in (0, 2, 5) and end in (2, 5, 9))
     assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
 
@@ -372,7 +372,7 @@ def test_scatters_are_the_same_scatters(begin, end):
     inputs = {"x": torch.randn(1, 5), "a": torch.randn(1, count)}
     policy = Policy("scatter", lambda x, a: {"action": torch.relu(torch.slice_scatter(x, a, 1, begin, end))},
                     dict.fromkeys(inputs, Source("observation")), inputs)
-    result = WriteScattersAsConcat().run(capture(policy))
+    result = LowerSliceScatters().run(capture(policy))
     assert result.changed
     assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
 
@@ -424,7 +424,7 @@ def test_batched_tables_are_the_same_tables(make):
 
     inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 2)}
     policy = Policy("rows", observe, {"observation": Source("observation"), "noise": Source("step")}, inputs)
-    program = find_loop(MergeCommonSubexpressions().run(capture(policy)).program)
+    program = find_loop(EliminateCommonSubexpressions().run(capture(policy)).program)
     result = BatchOverLoop().run(program.program)
     assert program.found and result.changed
     got = execute(result.program, inputs)[0]["action"]
@@ -476,7 +476,7 @@ def test_a_narrow_linear_gives_the_same_outputs(parts, rows):
             return {"action": torch.cat([torch.sin(y[..., a:b]) for a, b in parts], -1)}
 
     policy = _model(torch.randn(1, 3, 4), Packed)
-    result = NarrowLinears().run(capture(policy))
+    result = FoldSlicesIntoLinears().run(capture(policy))
     assert result.changed == (rows < 9) and max(t.shape[0] for t in result.program.constants.values()) == rows
     want = policy.infer(**policy.example_inputs)["action"]
     assert torch.allclose(execute(result.program, policy.example_inputs)[0]["action"], want, atol=1e-6)
@@ -486,7 +486,7 @@ def test_a_linear_whose_columns_are_read_across_rows_is_left_alone():
     layer = torch.nn.Linear(4, 4).eval()
     policy = Policy("rows", lambda x: {"action": torch.relu(layer(x)[:, 1:3])}, {"x": Source("observation")},
                     {"x": torch.randn(1, 4, 4)})
-    assert not NarrowLinears().run(capture(policy)).changed
+    assert not FoldSlicesIntoLinears().run(capture(policy)).changed
 
 
 class Vocabulary(torch.nn.Module):

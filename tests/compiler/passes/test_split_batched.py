@@ -14,8 +14,8 @@ from vlacompile.compiler.capture.history import append, frames_of
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.program import execute, op_name
 from vlacompile.compiler.passes.drop_identities import DropIdentities
-from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.compiler.passes.split_batched import SplitBatched
+from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from vlacompile.compiler.passes.split_batch_by_rate import SplitBatchByRate
 from vlacompile.policy.policy import Policy, Source
 
 OBSERVED = Source("observation")
@@ -23,8 +23,8 @@ OBSERVED = Source("observation")
 
 def split(policy: Policy, **options):
     """The program before and after, with the same inputs the same function."""
-    program = MergeCommonSubexpressions().run(DropIdentities().run(capture(policy)).program).program
-    result = SplitBatched(**options).run(program)
+    program = EliminateCommonSubexpressions().run(DropIdentities().run(capture(policy)).program).program
+    result = SplitBatchByRate(**options).run(program)
     got = execute(result.program, frames_of(policy.sources, policy.example_inputs))[0]["action"]
     with torch.no_grad():
         want = policy.infer(**policy.example_inputs)["action"]

@@ -14,10 +14,10 @@ from tests.samples.policies import EVERY_STAGE
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.program import execute
-from vlacompile.compiler.passes.attention import attentions_of
-from vlacompile.compiler.passes.known_blocks import KnownBlocks
-from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.compiler.passes.split_tokens import SplitTokens
+from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from vlacompile.compiler.passes.rules.attention_pattern import attentions_of
+from vlacompile.compiler.passes.rules.mask_blocks import KnownBlocks
+from vlacompile.compiler.passes.split_tokens_by_rate import SplitTokensByRate
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
@@ -110,8 +110,8 @@ def test_the_prefix_leaves_the_loop_and_the_text_is_kept(written, tmp_path):
 def test_only_what_the_mask_hides_leaves_the_loop(blocks, tokens, written):
     """Where all see all, the queries, keys and values of the first layer alone do."""
     made = policy(blocks, written)
-    program = MergeCommonSubexpressions().run(capture(made)).program
-    got = execute(SplitTokens().run(program).program, made.example_inputs)[0]["action"]
+    program = EliminateCommonSubexpressions().run(capture(made)).program
+    got = execute(SplitTokensByRate().run(program).program, made.example_inputs)[0]["action"]
     assert torch.allclose(got, made.infer(**made.example_inputs)["action"], atol=1e-5)
     step = next(s for s in stage(capture(made), HOST, STEPWISE).staged.stages if s.iterations == STEPS)
     per_token = 3 * 2 * 8 * WIDTH * WIDTH
@@ -119,13 +119,13 @@ def test_only_what_the_mask_hides_leaves_the_loop(blocks, tokens, written):
 
 
 def test_a_part_that_uses_its_weights_too_rarely_stays():
-    program = MergeCommonSubexpressions().run(capture(policy(CAUSAL, False))).program
-    assert SplitTokens(least_uses=16).run(program).changed and not SplitTokens(least_uses=1000).run(program).changed
+    program = EliminateCommonSubexpressions().run(capture(policy(CAUSAL, False))).program
+    assert SplitTokensByRate(least_uses=16).run(program).changed and not SplitTokensByRate(least_uses=1000).run(program).changed
 
 
 def test_a_mask_that_an_input_decides_hides_nothing():
     made = policy(CAUSAL, True)
-    program = MergeCommonSubexpressions().run(capture(made)).program
+    program = EliminateCommonSubexpressions().run(capture(made)).program
     mask, known = next(iter(attentions_of(program).values())).mask, KnownBlocks(program, dependencies(program))
     sizes = [TEXT, IMAGE, SAMPLE]
     assert known.visible_keys(mask, (0, TEXT), sizes) == [0]
@@ -150,8 +150,8 @@ def test_a_mask_with_one_hole_is_seen_through():
     torch.manual_seed(0)
     holed = replace(made, observe=Hole(CAUSAL, False).eval().requires_grad_(False))
     assert original is not holed.observe
-    program = MergeCommonSubexpressions().run(capture(holed)).program
-    result = SplitTokens().run(program)
+    program = EliminateCommonSubexpressions().run(capture(holed)).program
+    result = SplitTokensByRate().run(program)
     got = execute(result.program, made.example_inputs)[0]["action"]
     assert torch.allclose(got, holed.infer(**made.example_inputs)["action"], atol=1e-5)
     mask, known = next(iter(attentions_of(program).values())).mask, KnownBlocks(program, dependencies(program))

@@ -11,7 +11,7 @@ from torch import nn
 import vlacompile as vc
 from tests.samples.live import worst
 from vlacompile.compiler.capture.export import capture
-from vlacompile.compiler.passes.use_engine_types import coarsest
+from vlacompile.compiler.passes.legalise_types import coarsest
 from vlacompile.errors import ParityError
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.verify.metrics import compare

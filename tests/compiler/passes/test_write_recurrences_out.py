@@ -10,7 +10,7 @@ from torch import nn
 import vlacompile as vc
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.graph.program import execute
-from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
+from vlacompile.compiler.passes.unroll_recurrences import UnrollRecurrences
 from vlacompile.errors import CaptureError
 from vlacompile.policy.policy import Policy, Source
 
@@ -74,8 +74,8 @@ def test_recurrences_give_pytorchs_numbers(target, recipe, tolerance, tmp_path):
 def test_time_steps_share_their_weights():
     policy = several()
     program = capture(policy)
-    result = WriteRecurrencesOut().run(program)
-    assert result.changed and set(result.program.constants) <= set(program.constants) and not WriteRecurrencesOut().run(
+    result = UnrollRecurrences().run(program)
+    assert result.changed and set(result.program.constants) <= set(program.constants) and not UnrollRecurrences().run(
         result.program).changed
     got, _ = execute(result.program, policy.example_inputs)
     want = policy.infer(**policy.example_inputs)

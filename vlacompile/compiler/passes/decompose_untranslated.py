@@ -10,10 +10,10 @@ import torch
 from torch.fx import Graph, Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
-from vlacompile.compiler.passes.decompositions import WRITTEN
 from vlacompile.compiler.passes.graph_pass import PassResult
-from vlacompile.compiler.passes.inline_graph import Parts, inline, signature, trace
-from vlacompile.compiler.passes.linalg_decompositions import LINALG
+from vlacompile.compiler.passes.rules.decompositions import WRITTEN
+from vlacompile.compiler.passes.rules.inline_graph import Parts, inline, signature, trace
+from vlacompile.compiler.passes.rules.linalg_decompositions import LINALG
 
 _ATEN = torch.ops.aten
 _TABLE = WRITTEN | LINALG

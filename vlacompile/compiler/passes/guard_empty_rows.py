@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.passes.graph_pass import PassResult
-from vlacompile.compiler.passes.visible_rows import Visible
+from vlacompile.compiler.passes.rules.mask_visibility import Visible
 
 _ATEN = torch.ops.aten
 _SDPA = _ATEN.scaled_dot_product_attention.default

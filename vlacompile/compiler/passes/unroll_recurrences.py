@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.passes.graph_pass import PassResult
-from vlacompile.compiler.passes.inline_graph import Parts
+from vlacompile.compiler.passes.rules.inline_graph import Parts
 
 _ATEN = torch.ops.aten
 _KINDS = {_ATEN.lstm.input: "lstm", _ATEN.gru.input: "gru", _ATEN.rnn_tanh.input: "tanh", _ATEN.rnn_relu.input: "relu"}
@@ -19,7 +19,7 @@ _CELLS = {_ATEN.lstm_cell.default: "lstm", _ATEN.gru_cell.default: "gru", _ATEN.
 
 
 @dataclass(frozen=True)
-class WriteRecurrencesOut:
+class UnrollRecurrences:
     """A recurrent layer or cell (LSTM, GRU, RNN) becomes products, sums and activations per time step, all of which read the
     same weights; the products with the inputs are one for all steps. So whatever is done to linear layers is done to it.
 

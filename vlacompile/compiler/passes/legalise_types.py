@@ -22,7 +22,7 @@ _MOVES = frozenset({_ATEN._to_copy.default, _ATEN.clone.default, _ATEN.reshape.d
 
 
 @dataclass(frozen=True)
-class UseEngineTypes:
+class LegaliseTypes:
     """bf16, fp16 and f64 become f32, and i8, i16 and u16 become i32: engines for the host have few kernels of them,
     boards have no f64, and what may be computed in fewer bits is a recipe's to say. Weights keep their numbers. What no
     source reaches is computed in the type that it was written in, and becomes f32 where it is read; results of f64 are

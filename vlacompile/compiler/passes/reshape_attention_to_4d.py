@@ -16,7 +16,7 @@ _SDPA = _ATEN.scaled_dot_product_attention.default
 
 
 @dataclass(frozen=True)
-class FourDimensionalAttention:
+class ReshapeAttentionTo4d:
     """torch.onnx (2.13) writes attention of [batch, heads, tokens, width] alone; dimensions that are missing are of size 1,
     and of more the first become one.
 

@@ -16,7 +16,7 @@ _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class OwnOutputs:
+class InsertOutputCopies:
     """An output that is a source, or the same value as another output, is copied. One that depends on no source is handed
     out by the stage of a source: it reads the shape of that source, and nothing else of it. A number without dimensions
     is handed out as [1]. The last pass: others would take the copies away again.

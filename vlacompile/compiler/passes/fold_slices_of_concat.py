@@ -36,7 +36,7 @@ def _parts(node: Node) -> list[Node] | None:
 
 
 @dataclass(frozen=True)
-class ReadPartsOfConcat:
+class FoldSlicesOfConcat:
     """slice(cat([a, b]), whole parts) becomes these parts: a key/value cache that is cropped to its prefix after every
     denoising step is then seen to be the prefix, and leaves the loop.
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.work_bound import spend
-from vlacompile.compiler.passes.attention import Attention
-from vlacompile.compiler.passes.known_blocks import KnownBlocks
-from vlacompile.compiler.passes.row_rules import (
+from vlacompile.compiler.passes.rules.attention_pattern import Attention
+from vlacompile.compiler.passes.rules.mask_blocks import KnownBlocks
+from vlacompile.compiler.passes.rules.row_rules import (
     Elements,
     Op,
     Parts,
@@ -38,43 +39,66 @@ from vlacompile.compiler.passes.row_rules import (
 _ATEN = torch.ops.aten
 
 
-class RowSplitter:
-    """The ops in `allowed` act on the parts of the concatenations `roots`, {concatenation: how many neighbours stay
-    together}. {node: value} is kept in `values` for what is in parts. attentions: {last node: attention} whose queries
-    may be parts of a row of tokens; what reads rows that are no constant then reads slices of them."""
+@dataclass(frozen=True)
+class SplitRows:
+    """A program in which some concatenations are taken apart.
 
-    def __init__(self, program: Program, roots: Mapping[Node, list[int]], allowed: set[Node] | None = None,
-                 attentions: Mapping[Node, Attention] | None = None):
+    values: {node of the program before: its value}, of what is in parts. graph: without outputs."""
+
+    values: Mapping[Node, Parts | Elements]
+    editor: ProgramEditor
+
+    @property
+    def graph(self) -> Graph:
+        return self.editor.graph
+
+    def finish(self) -> Program:
+        return self.editor.finish()
+
+
+def split_rows(program: Program, roots: Mapping[Node, list[int]], allowed: set[Node] | None = None,
+               attentions: Mapping[Node, Attention] | None = None) -> SplitRows:
+    """The program with the ops in `allowed` (None: all) acting on the parts of the concatenations `roots`, {concatenation:
+    how many neighbours stay together}. attentions: {last node: attention} whose queries may be parts of a row of tokens;
+    what reads rows that are no constant then reads slices of them."""
+    splitter = _RowSplitter(program, roots, attentions)
+    for node in program.graph.nodes:
+        if node.op != "output":
+            splitter.take(node, allowed is None or node in allowed)
+    for node in program.output_nodes():
+        splitter.map_whole(node)
+    return SplitRows(splitter.values, splitter.editor)
+
+
+class _RowSplitter:
+    def __init__(self, program: Program, roots: Mapping[Node, list[int]], attentions: Mapping[Node, Attention] | None):
         self.editor, self.roots = ProgramEditor(program), roots
         self.attentions = {} if attentions is None else attentions
         self.cuts = attentions is not None
-        inner = {n: a for a in self.attentions.values() for n in a.inner}
+        self.inner = {n: a for a in self.attentions.values() for n in a.inner}
         self.values: dict[Node, Parts | Elements] = {}
         self._whole: dict[Parts, Node] = {}
         self._fixed: set[Node] = set()  # new nodes that depend on no source
-        deps = dependencies(program)
-        self._known = KnownBlocks(program, deps)
-        for node in program.graph.nodes:
-            if node.op == "output":
-                continue
-            permitted = allowed is None or node in allowed
-            attention = self.attentions.get(node) if permitted else None
-            if attention is not None and self._in_rows(attention):
-                self.values[node] = self._attend(attention)
-                continue
-            if permitted and node in inner and self._in_rows(inner[node]):
-                continue  # emitted with the last node of its attention
-            value = self._in_parts(node) if permitted else None
-            if value is not None:
-                self.values[node] = value
-                continue
-            for i in node.all_input_nodes:
-                self._map_whole(i)
-            new = self._copy(node)
-            if not deps[node]:
-                self._fixed.add(new)
-        for node in program.output_nodes():
-            self._map_whole(node)
+        self._deps = dependencies(program)
+        self._known = KnownBlocks(program, self._deps)
+
+    def take(self, node: Node, permitted: bool) -> None:
+        """The next node of the program; permitted: whether it may act on parts."""
+        attention = self.attentions.get(node) if permitted else None
+        if attention is not None and self._in_rows(attention):
+            self.values[node] = self._attend(attention)
+            return
+        if permitted and node in self.inner and self._in_rows(self.inner[node]):
+            return  # emitted with the last node of its attention
+        value = self._in_parts(node) if permitted else None
+        if value is not None:
+            self.values[node] = value
+            return
+        for i in node.all_input_nodes:
+            self.map_whole(i)
+        new = self._copy(node)
+        if not self._deps[node]:
+            self._fixed.add(new)
 
     def _copy(self, node: Node) -> Node:
         """Joined rows lie otherwise in memory than what an attention gave: its heads are then no view."""
@@ -84,7 +108,7 @@ class RowSplitter:
         self.editor.replace(node, new)
         return new
 
-    def _map_whole(self, node: Node) -> None:
+    def map_whole(self, node: Node) -> None:
         if node in self.values:
             self.editor.replace(node, self.whole(self.values[node]))
 
@@ -117,7 +141,7 @@ class RowSplitter:
 
     def _read_whole(self, arg):
         if isinstance(arg, Node):
-            self._map_whole(arg)
+            self.map_whole(arg)
         return self.editor.map_args(arg)
 
     def _root(self, op: Op, runs: list[int]) -> Parts:
@@ -241,7 +265,7 @@ class RowSplitter:
 
     def _mask(self, mask: Node, rows: tuple[int, int], sizes: list[int], seen: list[int]) -> Node:
         """The mask's rows and visible columns."""
-        self._map_whole(mask)
+        self.map_whole(mask)
         node = self.editor.map(mask)
         rank, shape = node.meta["val"].dim(), node.meta["val"].shape
         if shape[-2] > 1:

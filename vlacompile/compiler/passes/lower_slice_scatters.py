@@ -26,10 +26,10 @@ def _range(node: Node) -> tuple[int, int, int, int] | None:
 
 
 @dataclass(frozen=True)
-class WriteScattersAsConcat:
+class LowerSliceScatters:
     """slice_scatter(x, a, begin, end), which is how `x[begin:end] = a` is traced, becomes cat([x before, a, x after]).
     Where slice after slice of an empty tensor is assigned (rotary embeddings), the empty tensor goes, as soon as
-    `read_parts_of_concat` reads the parts.
+    `fold_slices_of_concat` reads the parts.
 
     Before:
         %x = source "x" f32[1,5]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch.fx import Node
 
-from vlacompile.compiler.passes.complex_rules import Emitter, Pair, scale
+from vlacompile.compiler.passes.rules.complex_numbers import Emitter, Pair, scale
 
 _ATEN = torch.ops.aten
 # Numbers beyond which a matrix is too large for a transform (64 MiB in f32).

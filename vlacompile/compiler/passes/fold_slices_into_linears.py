@@ -14,7 +14,7 @@ _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class NarrowLinears:
+class FoldSlicesIntoLinears:
     """linear(x, w)[..., a:b] becomes linear(x, w[a:b]): the logits of the action tokens instead of those of the whole
     vocabulary, the keys and values of a packed projection whose queries nothing reads. Where several slices are read,
     the rows from the first to the last of them stay.

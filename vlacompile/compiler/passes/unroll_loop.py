@@ -15,7 +15,7 @@ _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class FuseLoop:
+class UnrollLoop:
     """A loop becomes its iterations one after the other, over the same weights: one launch instead of K, and an engine
     K times as long.
 

@@ -9,15 +9,15 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
-from vlacompile.compiler.passes.complex_rules import BOTH, RULES, Emitter, Pair, both
-from vlacompile.compiler.passes.fourier_rules import FOURIER
 from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.rules.complex_numbers import BOTH, RULES, Emitter, Pair, both
+from vlacompile.compiler.passes.rules.fourier_transforms import FOURIER
 from vlacompile.errors import StagingError
 from vlacompile.policy.source_lines import source_line
 
 
 @dataclass(frozen=True)
-class WriteComplexAsPairs:
+class LowerComplex:
     """A complex value becomes two real ones, and what is done to it becomes what that does to its parts; a Fourier transform
     becomes products with constant matrices. Raises StagingError for an op that has no rule, with its line.
 

@@ -15,7 +15,7 @@ _FILLED = {_ATEN.empty_like.default: _ATEN.zeros_like.default, _ATEN.empty.memor
 
 
 @dataclass(frozen=True)
-class FillEmpty:
+class InitialiseEmpty:
     """empty becomes zeros: a value that a stage hands on must be the same in every engine, also where all of it is
     overwritten later.
 

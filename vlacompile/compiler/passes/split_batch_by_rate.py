@@ -14,8 +14,8 @@ from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.passes.graph_pass import PassResult
-from vlacompile.compiler.passes.row_rules import Elements, Parts, axes_of, roots_of
-from vlacompile.compiler.passes.row_splitter import RowSplitter
+from vlacompile.compiler.passes.rules.row_rules import Elements, Parts, axes_of, roots_of
+from vlacompile.compiler.passes.rules.split_rows import split_rows
 
 _ATEN = torch.ops.aten
 _JOINS = frozenset({_ATEN.cat.default, _ATEN.stack.default})
@@ -36,7 +36,7 @@ class _Region:
 
 
 @dataclass(frozen=True)
-class SplitBatched:
+class SplitBatchByRate:
     """encoder(stack([a, b])) becomes stack([encoder(a), encoder(b)]) when a and b depend on different sources: every
     camera of a batch has its own stage and rate, and an earlier frame of a history is seen to be what the newest one
     was. Exact: every op on the way acts on each row alone. It fires for an encoder on rows of dimension 0 each of which
@@ -67,7 +67,7 @@ class SplitBatched:
         regions = {n.name: _Region(len(runs)) for n, runs in candidates.items()}
         if not regions:
             return PassResult(program, False)
-        tried = RowSplitter(program, candidates).values
+        tried = split_rows(program, candidates).values
         self._measure(program, tried, regions)
         good = {name for name, r in regions.items() if r.work and r.uses >= self.least_uses}
         notes += [f"{name}: kept, a part uses a weight {r.uses:.2g} times" for name, r in regions.items()
@@ -76,10 +76,10 @@ class SplitBatched:
         chosen = {n: runs for n, runs in candidates.items() if n.name in good and n in allowed}
         if not chosen:
             return PassResult(program, False, tuple(notes))
-        split = RowSplitter(program, chosen, allowed)
+        split = split_rows(program, chosen, allowed)
         notes += [f"{n.name}: {sum(n.name in roots_of(v) for v in split.values.values()) - 1} ops on each of "
                   f"{len(runs)} parts" for n, runs in chosen.items()]
-        return PassResult(split.editor.finish(), True, tuple(notes))
+        return PassResult(split.finish(), True, tuple(notes))
 
     @staticmethod
     def _candidates(program: Program) -> dict[Node, list[int]]:

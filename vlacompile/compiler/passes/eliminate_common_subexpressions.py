@@ -35,7 +35,7 @@ def _key(arg, rep: dict[Node, Node]):
 
 
 @dataclass(frozen=True)
-class MergeCommonSubexpressions:
+class EliminateCommonSubexpressions:
     """Give equal ops on equal inputs, and constants of equal content, one node.
 
     Before:

@@ -13,17 +13,17 @@ from torch.fx import Node
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
-from vlacompile.compiler.passes.attention import attentions_of
 from vlacompile.compiler.passes.graph_pass import PassResult
-from vlacompile.compiler.passes.row_rules import Elements, Parts, Value, roots_of
-from vlacompile.compiler.passes.row_splitter import RowSplitter
+from vlacompile.compiler.passes.rules.attention_pattern import attentions_of
+from vlacompile.compiler.passes.rules.row_rules import Elements, Parts, Value, roots_of
+from vlacompile.compiler.passes.rules.split_rows import SplitRows, split_rows
 from vlacompile.vocabulary import UPDATES
 
 _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class SplitTokens:
+class SplitTokensByRate:
     """A row of tokens that change at different rates, behind an attention whose mask hides some from others, is taken
     apart where a part does not change as often as all of them: the keys and values of an instruction that comes first are then
     kept while pictures change, and a prefix that cannot see the sample of a denoising loop leaves the loop, whether the
@@ -64,7 +64,7 @@ class SplitTokens:
         roots = self._candidates(program) if any(a.mask is not None for a in attentions.values()) else {}
         if not roots:
             return PassResult(program, False)
-        tried = RowSplitter(program, roots, attentions=attentions)
+        tried = split_rows(program, roots, attentions=attentions)
         saved = self._saved(program, tried)
         inner = {n: a.inner for a in attentions.values() for n in (a.out,)}
         gained = {n for n, share in saved.items() if share}
@@ -75,8 +75,8 @@ class SplitTokens:
             n for n in roots if n.name in chosen}, tried.values)
         allowed |= {i for n in allowed & set(inner) for i in inner[n]}
         kept = {n: runs for n, runs in roots.items() if n.name in chosen}
-        split = RowSplitter(program, kept, allowed, attentions)
-        result = split.editor.finish()
+        split = split_rows(program, kept, allowed, attentions)
+        result = split.finish()
         work = sum(share for n, share in saved.items() if roots_of(tried.values[n]) & chosen)
         return PassResult(result, True, (f"{len(kept)} rows of tokens: {work / 1e6:.3g} MFLOP change less often",))
 
@@ -99,9 +99,9 @@ class SplitTokens:
         return found
 
     @staticmethod
-    def _saved(program: Program, tried: RowSplitter) -> dict[Node, int]:
+    def _saved(program: Program, tried: SplitRows) -> dict[Node, int]:
         """{value in parts: FLOPs of those of its parts that change less often than the whole did}"""
-        before, after = _rates(program, program), _rates(program, replace(program, graph=tried.editor.graph))
+        before, after = _rates(program, program), _rates(program, replace(program, graph=tried.graph))
         return {node: sum(max(flops(p), 1) for p in _nodes_of(value) if after[p] < before[node])
                 for node, value in tried.values.items()}
 
