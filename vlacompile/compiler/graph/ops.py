@@ -12,6 +12,8 @@ import torch
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
+from vlacompile.compiler.graph.delay import is_delay
+
 # Elements up to which an element-wise op is cheaper to repeat than to keep (one 64 KiB f32 tensor).
 CHEAP_ELEMENTS = 16384
 
@@ -96,6 +98,13 @@ def is_pointwise(node: Node) -> bool:
 
 def is_view(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+
+
+def is_move(node: Node) -> bool:
+    """True when the op computes no number: views, casts, copies, concatenations, picks, delays."""
+    if node.target is operator.getitem or is_delay(node) or is_view(node):
+        return True
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.overloadpacket in _COPIES
 
 
 def is_random(node: Node) -> bool:

@@ -133,6 +133,36 @@ def prune(program: Program) -> Program:
     return replace(program, constants=constants, parameters=frozenset(program.parameters & live))
 
 
+def same_program(one: Program, other: Program) -> bool:
+    """Whether two programs have the same text and are over the very same constants."""
+    if one is other:
+        return True
+    if replace(one, graph=other.graph, constants=other.constants) != other or list(one.sources) != list(other.sources):
+        return False
+    if one.constants.keys() != other.constants.keys():
+        return False
+    if any(one.constants[k] is not other.constants[k] for k in one.constants):
+        return False
+    nodes, others = list(one.graph.nodes), list(other.graph.nodes)
+    twin = dict(zip(nodes, others, strict=False))
+    return len(nodes) == len(others) and all(
+        a.op == b.op and a.name == b.name and a.target == b.target and _same(a.args, b.args, twin)
+        and _same(a.kwargs, b.kwargs, twin) and type_text(a.meta.get("val")) == type_text(b.meta.get("val"))
+        for a, b in twin.items())
+
+
+def _same(one, other, twin: Mapping[Node, Node]) -> bool:
+    if isinstance(one, Node):
+        return twin[one] is other
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(_same(a, b, twin) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(a, other[k], twin) for k, a in one.items())
+    return one == other or repr(one) == repr(other)  # NaN is not equal to itself
+
+
 def infer_val(node: Node):
     """Shape and dtype of a new node, on the meta device."""
     meta = lambda n: to_meta(n.meta["val"])  # noqa: E731

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
+from vlacompile.compiler.graph.invariants import REAL_NUMBERS
 from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.decompositions import WRITTEN
 from vlacompile.compiler.passes.rules.inline_graph import Parts, inline, signature, trace
 from vlacompile.compiler.passes.rules.linalg_decompositions import LINALG
@@ -33,7 +34,7 @@ def _is_left(node: Node, translated: Callable) -> bool:
 
 
 @dataclass(frozen=True)
-class DecomposeUntranslated:
+class DecomposeUntranslated(GraphPass):
     """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for it, or
     from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that.
 
@@ -59,6 +60,9 @@ class DecomposeUntranslated:
         %where = where.self(%bitwise_or, %neg, %abs_2) f32[1,3]
         return action=%where
     """
+
+    requires = frozenset({REAL_NUMBERS})
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     translated: Callable[[torch._ops.OpOverload], bool]
     decompositions: Callable[[], Mapping[torch._ops.OpOverload, Callable]] = dict

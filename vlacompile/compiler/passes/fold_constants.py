@@ -9,10 +9,11 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from vlacompile.compiler.graph.invariants import TENSOR_CONSTANTS
 from vlacompile.compiler.graph.ops import is_random
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 _WRITES = frozenset({_ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.index_put, _ATEN.copy, _ATEN.fill, _ATEN.scatter,
@@ -20,7 +21,7 @@ _WRITES = frozenset({_ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.index_put,
 
 
 @dataclass(frozen=True)
-class FoldConstants:
+class FoldConstants(GraphPass):
     """Ops with several results, and elements written into a tensor one after the other, of constants alone: no value between
     stages is a tuple. What else no source reaches is folded by the stages that read it. After loops are found: what
     follows from an iteration's number is what they are found by.
@@ -38,6 +39,8 @@ class FoldConstants:
         %add = add.Tensor(%x, %known__getitem) f32[1,4]
         return action=%add
     """
+
+    ensures = frozenset({TENSOR_CONSTANTS})
 
     def run(self, program: Program) -> PassResult:
         fold = _Fold(program)

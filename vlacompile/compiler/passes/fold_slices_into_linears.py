@@ -8,13 +8,13 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class FoldSlicesIntoLinears:
+class FoldSlicesIntoLinears(GraphPass):
     """linear(x, w)[..., a:b] becomes linear(x, w[a:b]): the logits of the action tokens instead of those of the whole
     vocabulary, the keys and values of a packed projection whose queries nothing reads. Where several slices are read,
     the rows from the first to the last of them stay.

@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 
@@ -36,7 +36,7 @@ def _parts(node: Node) -> list[Node] | None:
 
 
 @dataclass(frozen=True)
-class FoldSlicesOfConcat:
+class FoldSlicesOfConcat(GraphPass):
     """slice(cat([a, b]), whole parts) becomes these parts: a key/value cache that is cropped to its prefix after every
     denoising step is then seen to be the prefix, and leaves the loop.
 
@@ -53,6 +53,8 @@ class FoldSlicesOfConcat:
         %relu = relu(%a) f32[1,2]
         return action=%relu
     """
+
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     def run(self, program: Program) -> PassResult:
         editor, count = ProgramEditor(program), 0

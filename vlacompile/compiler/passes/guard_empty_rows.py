@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 from vlacompile.compiler.passes.rules.mask_visibility import Visible
 
 _ATEN = torch.ops.aten
@@ -18,7 +18,7 @@ _MINUS_INFINITY = float("-inf")
 
 
 @dataclass(frozen=True)
-class GuardEmptyRows:
+class GuardEmptyRows(GraphPass):
     """A row that sees no key gives zeros in scaled_dot_product_attention, and NaN in a softmax of nothing but -inf (which
     nan_to_num then makes zeros of). Engines differ there, and a precision in which -inf is a finite number has neither.
     Such rows get a mask that hides nothing, and then what PyTorch gives; where no row can be empty nothing is added. A

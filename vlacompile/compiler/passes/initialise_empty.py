@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from vlacompile.compiler.graph.invariants import INITIALISED
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 _FILLED = {_ATEN.empty_like.default: _ATEN.zeros_like.default, _ATEN.empty.memory_format: _ATEN.zeros.default,
@@ -15,7 +16,7 @@ _FILLED = {_ATEN.empty_like.default: _ATEN.zeros_like.default, _ATEN.empty.memor
 
 
 @dataclass(frozen=True)
-class InitialiseEmpty:
+class InitialiseEmpty(GraphPass):
     """empty becomes zeros: a value that a stage hands on must be the same in every engine, also where all of it is
     overwritten later.
 
@@ -32,6 +33,8 @@ class InitialiseEmpty:
         %add = add.Tensor(%x, %fill) f32[1,4]
         return action=%add
     """
+
+    ensures = frozenset({INITIALISED})
 
     def run(self, program: Program) -> PassResult:
         editor, count = ProgramEditor(program), 0

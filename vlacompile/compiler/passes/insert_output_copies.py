@@ -8,15 +8,16 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.dependency import dependencies
+from vlacompile.compiler.graph.invariants import DISTINCT_OUTPUTS
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.errors import StagingError
 
 _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class InsertOutputCopies:
+class InsertOutputCopies(GraphPass):
     """An output that is a source, or the same value as another output, is copied. One that depends on no source is handed
     out by the stage of a source: it reads the shape of that source, and nothing else of it. A number without dimensions
     is handed out as [1]. The last pass: others would take the copies away again.
@@ -29,6 +30,9 @@ class InsertOutputCopies:
         %clone = clone(%x) f32[1,4]
         return action=%clone
     """
+
+    ensures = frozenset({DISTINCT_OUTPUTS})
+    may_change = frozenset({Effect.OUTPUT_TYPES, Effect.MORE_DEPENDENCIES})
 
     def run(self, program: Program) -> PassResult:
         outputs, depends = program.output_nodes(), dependencies(program)

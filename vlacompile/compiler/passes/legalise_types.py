@@ -10,19 +10,19 @@ from torch.fx import Node
 from torch.fx.node import map_aggregate, map_arg
 
 from vlacompile.compiler.graph.fold import fold
-from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.graph.invariants import ENGINE_TYPE_OF, ENGINE_TYPES, REAL_NUMBERS, tensors_of
+from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name, same_program
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.policy.policy import TAKEN_AS, as_taken
 
 _ATEN = torch.ops.aten
-OTHERS = {**TAKEN_AS, torch.float16: torch.float32}
 _CASTS = frozenset({_ATEN._to_copy.default, _ATEN.to.dtype})
 _MOVES = frozenset({_ATEN._to_copy.default, _ATEN.clone.default, _ATEN.reshape.default, _ATEN.permute.default,
                     _ATEN.transpose.int, _ATEN.t.default, _ATEN.unsqueeze.default, _ATEN.detach.default, _ATEN.alias.default})
 
 
 @dataclass(frozen=True)
-class LegaliseTypes:
+class LegaliseTypes(GraphPass):
     """bf16, fp16 and f64 become f32, and i8, i16 and u16 become i32: engines for the host have few kernels of them,
     boards have no f64, and what may be computed in fewer bits is a recipe's to say. Weights keep their numbers. What no
     source reaches is computed in the type that it was written in, and becomes f32 where it is read; results of f64 are
@@ -42,6 +42,10 @@ class LegaliseTypes:
         return action=%mul
     """
 
+    requires = frozenset({REAL_NUMBERS})
+    ensures = frozenset({ENGINE_TYPES})
+    may_change = frozenset({Effect.SOURCE_TYPES, Effect.OUTPUT_TYPES})
+
     def run(self, program: Program) -> PassResult:
         if not any(_others(n.meta.get("val")) for n in program.graph.nodes if not _rounds(n)):
             return PassResult(program, False)
@@ -49,7 +53,10 @@ class LegaliseTypes:
         for node in program.graph.nodes:
             if node.op != "output":
                 widened.copy(node)
-        return PassResult(widened.finish(), True, (f"computed in types of engines: {', '.join(widened.kinds)}",))
+        result = widened.finish()
+        if same_program(program, result):  # what no source reaches, and sources in fp16, keep their types
+            return PassResult(program, False)
+        return PassResult(result, True, (f"computed in types of engines: {', '.join(widened.kinds)}",))
 
 
 def _rounds(node: Node) -> bool:
@@ -61,18 +68,12 @@ def _rounds(node: Node) -> bool:
 
 def coarsest(program: Program) -> str:
     """The type with the fewest digits that the policy computes in, as a key of the tolerance table: bf16, f16 or f32."""
-    kinds = {v.dtype for n in program.graph.nodes for v in _flat(n.meta.get("val"))}
+    kinds = {v.dtype for n in program.graph.nodes for v in tensors_of(n.meta.get("val"))}
     return "bf16" if torch.bfloat16 in kinds else "f16" if torch.float16 in kinds else "f32"
 
 
-def _flat(val) -> list[torch.Tensor]:
-    if isinstance(val, (list, tuple)):
-        return [t for v in val for t in _flat(v)]
-    return [val] if isinstance(val, torch.Tensor) else []
-
-
 def _others(val) -> bool:
-    return any(v.dtype in OTHERS for v in _flat(val))
+    return any(v.dtype in ENGINE_TYPE_OF for v in tensors_of(val))
 
 
 class _Widener:
@@ -87,7 +88,7 @@ class _Widener:
         self.written: dict[Node, Node] = {}
         self.wide: dict[Node, Node] = {}
         self.kinds = sorted({str(n.meta["val"].dtype).removeprefix("torch.") for n in program.graph.nodes
-                             if isinstance(n.meta.get("val"), torch.Tensor) and n.meta["val"].dtype in OTHERS})
+                             if isinstance(n.meta.get("val"), torch.Tensor) and n.meta["val"].dtype in ENGINE_TYPE_OF})
 
     def copy(self, node: Node) -> None:
         if node.op == "placeholder":
@@ -101,7 +102,7 @@ class _Widener:
         new, dtype = self.editor.copy(node), node.meta["val"].dtype
         if dtype in TAKEN_AS:
             new.meta = {**new.meta, "val": as_taken(node.meta["val"])}
-        elif dtype in OTHERS:
+        elif dtype in ENGINE_TYPE_OF:
             self.editor.replace(node, self._cast(new, node))
 
     def _constant(self, node: Node) -> None:
@@ -139,8 +140,8 @@ class _Widener:
 
     def _numbers(self, node: Node) -> torch.Tensor:
         if node.op == "get_attr":
-            return self.program.constants[node.target].to(OTHERS[node.meta["val"].dtype])
-        return fold(self.program, frozenset({node}))[node].to(OTHERS[node.meta["val"].dtype])
+            return self.program.constants[node.target].to(ENGINE_TYPE_OF[node.meta["val"].dtype])
+        return fold(self.program, frozenset({node}))[node].to(ENGINE_TYPE_OF[node.meta["val"].dtype])
 
     def _call(self, node: Node) -> None:
         read = lambda args: map_aggregate(map_arg(args, self._read), _wide_dtype)  # noqa: E731
@@ -149,7 +150,7 @@ class _Widener:
             self.editor.replace(node, self.editor.emit(node.target, (args[0], *node.args[1:]), dict(node.kwargs), like=node))
             return
         wanted = node.meta["val"].dtype if isinstance(node.meta["val"], torch.Tensor) else None
-        if node.target in _CASTS and args[0].meta["val"].dtype is OTHERS.get(wanted, wanted):
+        if node.target in _CASTS and args[0].meta["val"].dtype is ENGINE_TYPE_OF.get(wanted, wanted):
             self.editor.replace(node, args[0])
             return
         self.editor.replace(node, self.editor.emit(node.target, args, kwargs, like=node))
@@ -162,7 +163,7 @@ class _Widener:
                     and args[0].meta["val"].dtype is torch.float32 and node.args[0].meta["val"].dtype not in (torch.bfloat16, torch.float16))
 
     def _cast(self, new: Node, like: Node) -> Node:
-        return self.editor.emit(_ATEN._to_copy.default, (new,), {"dtype": OTHERS[like.meta["val"].dtype]}, like=like)
+        return self.editor.emit(_ATEN._to_copy.default, (new,), {"dtype": ENGINE_TYPE_OF[like.meta["val"].dtype]}, like=like)
 
     def finish(self) -> Program:
         outputs = []
@@ -176,4 +177,4 @@ class _Widener:
 
 
 def _wide_dtype(a):
-    return OTHERS.get(a, a) if isinstance(a, torch.dtype) else a
+    return ENGINE_TYPE_OF.get(a, a) if isinstance(a, torch.dtype) else a

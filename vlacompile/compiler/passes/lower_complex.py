@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from vlacompile.compiler.graph.invariants import REAL_NUMBERS, is_complex
 from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.complex_numbers import BOTH, RULES, Emitter, Pair, both
 from vlacompile.compiler.passes.rules.fourier_transforms import FOURIER
 from vlacompile.errors import StagingError
@@ -17,7 +18,7 @@ from vlacompile.policy.source_lines import source_line
 
 
 @dataclass(frozen=True)
-class LowerComplex:
+class LowerComplex(GraphPass):
     """A complex value becomes two real ones, and what is done to it becomes what that does to its parts; a Fourier transform
     becomes products with constant matrices. Raises StagingError for an op that has no rule, with its line.
 
@@ -44,8 +45,11 @@ class LowerComplex:
         return action=%stack
     """
 
+    ensures = frozenset({REAL_NUMBERS})
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
+
     def run(self, program: Program) -> PassResult:
-        if not any(_is_complex(n) or n.target in FOURIER for n in program.graph.nodes):
+        if not any(is_complex(n) or n.target in FOURIER for n in program.graph.nodes):
             return PassResult(program, False)
         editor, pairs, count = ProgramEditor(program), {}, 0
         for node in program.graph.nodes:
@@ -53,9 +57,9 @@ class LowerComplex:
                 for name, n in zip(program.outputs, program.output_nodes(), strict=True):
                     if n in pairs:
                         raise _refused(n, f'the output "{name}" is complex', "return its parts: torch.view_as_real")
-            elif node.op == "get_attr" and _is_complex(node):
+            elif node.op == "get_attr" and is_complex(node):
                 pairs[node] = _constant(editor, node.target, program.constants[node.target], node.target in program.parameters)
-            elif not (_is_complex(node) or node.target in FOURIER or any(n in pairs for n in node.all_input_nodes)):
+            elif not (is_complex(node) or node.target in FOURIER or any(n in pairs for n in node.all_input_nodes)):
                 editor.copy(node)
             else:
                 result = _rewritten(editor, node, pairs)
@@ -65,11 +69,6 @@ class LowerComplex:
                 else:
                     editor.replace(node, result)
         return PassResult(editor.finish(), True, (f"wrote {count} ops of complex numbers",))
-
-
-def _is_complex(node: Node) -> bool:
-    val = node.meta.get("val")
-    return any(isinstance(v, torch.Tensor) and v.is_complex() for v in (val if isinstance(val, (list, tuple)) else (val,)))
 
 
 def _constant(editor: ProgramEditor, name: str, tensor: torch.Tensor, weight: bool) -> Pair:

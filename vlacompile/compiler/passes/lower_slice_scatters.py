@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 
@@ -26,7 +26,7 @@ def _range(node: Node) -> tuple[int, int, int, int] | None:
 
 
 @dataclass(frozen=True)
-class LowerSliceScatters:
+class LowerSliceScatters(GraphPass):
     """slice_scatter(x, a, begin, end), which is how `x[begin:end] = a` is traced, becomes cat([x before, a, x after]).
     Where slice after slice of an empty tensor is assigned (rotary embeddings), the empty tensor goes, as soon as
     `fold_slices_of_concat` reads the parts.
@@ -45,6 +45,8 @@ class LowerSliceScatters:
         %relu = relu(%cat) f32[1,5]
         return action=%relu
     """
+
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     def run(self, program: Program) -> PassResult:
         editor, count = ProgramEditor(program), 0

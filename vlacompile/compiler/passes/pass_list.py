@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vlacompile.compiler.passes.batch_over_loop import BatchOverLoop
+from vlacompile.compiler.passes.canonicalise_attention import CanonicaliseAttention
 from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.compiler.passes.decompose_untranslated import DecomposeUntranslated
 from vlacompile.compiler.passes.drop_identities import DropIdentities
@@ -19,7 +20,6 @@ from vlacompile.compiler.passes.insert_output_copies import InsertOutputCopies
 from vlacompile.compiler.passes.legalise_types import LegaliseTypes
 from vlacompile.compiler.passes.lower_complex import LowerComplex
 from vlacompile.compiler.passes.lower_slice_scatters import LowerSliceScatters
-from vlacompile.compiler.passes.reshape_attention_to_4d import ReshapeAttentionTo4d
 from vlacompile.compiler.passes.split_batch_by_rate import SplitBatchByRate
 from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.compiler.passes.split_linear_over_features import SplitLinearOverFeatures
@@ -49,7 +49,7 @@ def graph_passes(translated: Callable, decompositions: Callable) -> tuple:
         CollapseLinearChains(),
         SplitBatchByRate(),
         GuardEmptyRows(),
-        ReshapeAttentionTo4d(),
+        CanonicaliseAttention(),
         EliminateCommonSubexpressions(),
     )
 

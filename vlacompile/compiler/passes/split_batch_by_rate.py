@@ -13,7 +13,7 @@ from torch.fx import Node
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.row_rules import Elements, Parts, axes_of, roots_of
 from vlacompile.compiler.passes.rules.split_rows import split_rows
 
@@ -36,7 +36,7 @@ class _Region:
 
 
 @dataclass(frozen=True)
-class SplitBatchByRate:
+class SplitBatchByRate(GraphPass):
     """encoder(stack([a, b])) becomes stack([encoder(a), encoder(b)]) when a and b depend on different sources: every
     camera of a batch has its own stage and rate, and an earlier frame of a history is seen to be what the newest one
     was. Exact: every op on the way acts on each row alone. It fires for an encoder on rows of dimension 0 each of which
@@ -59,6 +59,8 @@ class SplitBatchByRate:
         %cat = cat([%conv2d, %conv2d_1], 0) f32[2,2,4,4]
         return action=%cat
     """
+
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     least_uses: float = 4.0
 

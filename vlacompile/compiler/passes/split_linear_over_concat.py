@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 
@@ -29,7 +29,7 @@ def _concatenated(node: Node) -> tuple[list[Node], int] | None:
 
 
 @dataclass(frozen=True)
-class SplitLinearOverConcat:
+class SplitLinearOverConcat(GraphPass):
     """linear(cat([a, b], tokens)) becomes cat([linear(a), linear(b)], tokens) when a and b depend on
     different sources: keys and values of cached language tokens are then cached too. Exact: a Linear
     acts on each token alone.
@@ -53,7 +53,7 @@ class SplitLinearOverConcat:
 
     def run(self, program: Program) -> PassResult:
         deps = dependencies(program)
-        editor, notes = ProgramEditor(program), []
+        editor, notes, changed = ProgramEditor(program), [], False
         for node in program.graph.nodes:
             if node.op == "output":
                 continue
@@ -68,5 +68,5 @@ class SplitLinearOverConcat:
             outs = [editor.emit(node.target, (editor.map(p), *rest), like=node) for p in parts]
             editor.replace(node, editor.emit(_ATEN.cat.default, (outs, axis), like=node))
             notes.append(f"{node.name}: split into {len(parts)}")
-        changed = any(note.endswith(tuple("0123456789")) for note in notes)
+            changed = True
         return PassResult(editor.finish(), True, tuple(notes)) if changed else PassResult(program, False, tuple(notes))

@@ -13,7 +13,7 @@ from torch.fx import Node
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.attention_pattern import attentions_of
 from vlacompile.compiler.passes.rules.row_rules import Elements, Parts, Value, roots_of
 from vlacompile.compiler.passes.rules.split_rows import SplitRows, split_rows
@@ -23,7 +23,7 @@ _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class SplitTokensByRate:
+class SplitTokensByRate(GraphPass):
     """A row of tokens that change at different rates, behind an attention whose mask hides some from others, is taken
     apart where a part does not change as often as all of them: the keys and values of an instruction that comes first are then
     kept while pictures change, and a prefix that cannot see the sample of a denoising loop leaves the loop, whether the
@@ -56,6 +56,8 @@ class SplitTokensByRate:
         %cat_1 = cat([%scaled_dot_product_attention, %scaled_dot_product_attention_1], 1) f32[1,5,4]
         return action=%cat_1
     """
+
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     least_uses: float = 16.0
 

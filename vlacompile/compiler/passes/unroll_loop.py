@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch.fx import Node
 
+from vlacompile.compiler.graph.invariants import LOOPS_UNROLLED
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.rolled_loop import FUSED, RolledLoop
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class UnrollLoop:
+class UnrollLoop(GraphPass):
     """A loop becomes its iterations one after the other, over the same weights: one launch instead of K, and an engine
     K times as long.
 
@@ -34,6 +35,9 @@ class UnrollLoop:
         %mul_1 = mul.Tensor(%tanh_1, %observation) f32[1,4]
         return action=%mul_1
     """
+
+    ensures = frozenset({LOOPS_UNROLLED})
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     def run(self, program: Program) -> PassResult:
         editor, notes, results = ProgramEditor(program), [], {}

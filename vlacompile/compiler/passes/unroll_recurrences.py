@@ -1,4 +1,4 @@
-"""Writes recurrent layers as what they do at each time step."""
+"""Unrolls recurrent layers over time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from vlacompile.compiler.graph.invariants import RECURRENCES_UNROLLED, RECURRENT_CELLS, is_unrollable
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.inline_graph import Parts
 
 _ATEN = torch.ops.aten
-_KINDS = {_ATEN.lstm.input: "lstm", _ATEN.gru.input: "gru", _ATEN.rnn_tanh.input: "tanh", _ATEN.rnn_relu.input: "relu"}
-_CELLS = {_ATEN.lstm_cell.default: "lstm", _ATEN.gru_cell.default: "gru", _ATEN.rnn_tanh_cell.default: "tanh",
-          _ATEN.rnn_relu_cell.default: "relu"}
+_KINDS = {_ATEN.lstm.input: "lstm", _ATEN.lstm_cell.default: "lstm", _ATEN.gru.input: "gru", _ATEN.gru_cell.default: "gru",
+          _ATEN.rnn_tanh.input: "tanh", _ATEN.rnn_tanh_cell.default: "tanh",
+          _ATEN.rnn_relu.input: "relu", _ATEN.rnn_relu_cell.default: "relu"}
 
 
 @dataclass(frozen=True)
-class UnrollRecurrences:
+class UnrollRecurrences(GraphPass):
     """A recurrent layer or cell (LSTM, GRU, RNN) becomes products, sums and activations per time step, all of which read the
     same weights; the products with the inputs are one for all steps. So whatever is done to linear layers is done to it.
 
@@ -42,6 +43,9 @@ class UnrollRecurrences:
         return action=%tanh
     """
 
+    ensures = frozenset({RECURRENCES_UNROLLED})
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
+
     def run(self, program: Program) -> PassResult:
         editor, count = ProgramEditor(program), 0
         parts = Parts(editor)
@@ -50,28 +54,20 @@ class UnrollRecurrences:
                 continue
             if parts.is_part(node):
                 parts.take(node)
-            elif node.target in _KINDS and not _drops(node):
-                parts.replace(node, _Writer(editor, node, _KINDS[node.target]).layers())
-                count += 1
-            elif node.target in _CELLS:
-                parts.replace(node, _Writer(editor, node, _CELLS[node.target]).cell())
-                count += 1
-            else:
+            elif not is_unrollable(node):
                 editor.copy(node)
-        return PassResult(editor.finish(), True, (f"wrote {count} recurrences out",)) if count else PassResult(program, False)
+            else:
+                unrolled = _Unroller(editor, node)
+                parts.replace(node, unrolled.cell() if node.target in RECURRENT_CELLS else unrolled.layers())
+                count += 1
+        return PassResult(editor.finish(), True, (f"unrolled {count} recurrences",)) if count else PassResult(program, False)
 
 
-def _drops(node: Node) -> bool:
-    """Whether it draws random numbers between its layers."""
-    dropout, train = node.args[5:7]
-    return bool(train and dropout)
-
-
-class _Writer:
+class _Unroller:
     """Emits what `node` does. Of an LSTM a state is (h [b,p], c [b,n]), of others (h [b,n],)."""
 
-    def __init__(self, editor: ProgramEditor, node: Node, kind: str):
-        self.editor, self.node, self.kind = editor, node, kind
+    def __init__(self, editor: ProgramEditor, node: Node):
+        self.editor, self.node, self.kind = editor, node, _KINDS[node.target]
 
     def do(self, target, *args) -> Node:
         return self.editor.emit(target, args, like=self.node)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from vlacompile.compiler.graph.invariants import ATTENTION_4D
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 _SDPA = _ATEN.scaled_dot_product_attention.default
 
 
 @dataclass(frozen=True)
-class ReshapeAttentionTo4d:
+class CanonicaliseAttention(GraphPass):
     """torch.onnx (2.13) writes attention of [batch, heads, tokens, width] alone; dimensions that are missing are of size 1,
     and of more the first become one.
 
@@ -33,6 +34,8 @@ class ReshapeAttentionTo4d:
         %reshape_3 = reshape(%scaled_dot_product_attention, [1, 5, 4]) f32[1,5,4]
         return action=%reshape_3
     """
+
+    ensures = frozenset({ATTENTION_4D})
 
     def run(self, program: Program) -> PassResult:
         editor, count = ProgramEditor(program), 0
