@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vlacompile as vc
-from tests.compiler.passes.test_split_batched import count
+from tests.compiler.passes.test_split_batch_by_rate import count
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.ops import flops

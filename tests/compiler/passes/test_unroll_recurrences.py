@@ -112,4 +112,4 @@ def test_packed_sequences_are_refused_with_what_to_write(tmp_path):
                     {"x": torch.randn(1, 5, 4), "lengths": torch.tensor([3])})
     with pytest.raises(CaptureError, match="as many steps as the value") as raised:
         vc.build(policy, out=tmp_path / "p.vlab")
-    assert "test_write_recurrences_out.py" in raised.value.where and "lengths - 1" in raised.value.fix
+    assert "test_unroll_recurrences.py" in raised.value.where and "lengths - 1" in raised.value.fix
