@@ -221,7 +221,8 @@ class Mixed(torch.nn.Module):
         schedule = torch.arange(4, dtype=torch.float64) * 0.5 * self.offset
         mixed = self.linear(single.bfloat16()) + schedule.bfloat16()
         rounded = (half * 2).float() + double.float().bfloat16().float()
-        return {"action": rounded + mixed.float(), "sum": mixed, "count": whole + self.step, "scaled": double * schedule}
+        return {"action": rounded + mixed.float(), "sum": mixed, "count": whole + self.step,
+                "scaled": double * schedule}
 
 
 def mixed_types() -> Policy:

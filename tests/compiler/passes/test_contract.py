@@ -1,5 +1,5 @@
-"""Every pass on every sample policy, and on programs made at random: it keeps its contract, says truly whether it changed
-anything, and the function stays what it was."""
+"""Every pass on every sample policy, and on programs made at random: it keeps its contract, says truly whether it
+changed anything, and the function stays what it was."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def layers() -> Policy:
     return Policy("layers", Layers().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 2, 4)}, outputs=outputs)
 
 
-SAMPLES = [policies.late_fusion, policies.flow, policies.remember, policies.two_cameras, policies.dual_rate, mixed_types, layers]
+SAMPLES = [policies.late_fusion, policies.flow, policies.remember, policies.two_cameras, policies.dual_rate, mixed_types,
+           layers]
 ATEN = torch.ops.aten
 
 
@@ -144,8 +145,8 @@ def programs(draw) -> tuple[Program, dict[str, torch.Tensor]]:
     graph.output(tuple(outputs))
     names = tuple(f"out{i}" for i in range(len(outputs)))
     live = {n.target for n in graph.nodes if n.op == "get_attr"}
-    program = Program("random", graph, {k: v for k, v in constants.items() if k in live}, sources, {s: s for s in sources}, names,
-                      frozenset({"w"}))
+    read = {k: v for k, v in constants.items() if k in live}
+    program = Program("random", graph, read, sources, {s: s for s in sources}, names, frozenset({"w"}))
     return program, {name: torch.randn(1, rows, WIDTH) for name, rows in shapes.items()}
 
 

@@ -128,7 +128,8 @@ BROKEN = {
     'the output "action" depends on b, and did not': Rewrite(lambda p: reading("add", "a", "b")(p)),
     "it ensures INITIALISED (no tensor is without content), and gives %relu = empty_like(...) f32[1,4]":
         Establishes(calling("relu", ATEN.empty_like.default)),
-    'it requires DISTINCT_OUTPUTS (every output is computed, and is no other output), and was given "action" and "sum" are both %add':
+    "it requires DISTINCT_OUTPUTS (every output is computed, and is no other output), and was given "
+    '"action" and "sum" are both %add':
         Needs(calling("relu", ATEN.tanh.default)),
 }
 

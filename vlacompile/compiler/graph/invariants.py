@@ -55,7 +55,8 @@ def _line(node: Node) -> str:
 
 
 def _of_nodes(name: str, meaning: str, holds: Callable[[Node], bool]) -> Invariant:
-    return Invariant(name, meaning, lambda program: (_line(n) for n in program.graph.nodes if n.op != "output" and not holds(n)))
+    return Invariant(name, meaning, lambda program: (
+        _line(n) for n in program.graph.nodes if n.op != "output" and not holds(n)))
 
 
 def tensors_of(val) -> tuple[torch.Tensor, ...]:
@@ -106,7 +107,8 @@ def _tuples_of_constants(program: Program) -> Iterator[str]:
 
 
 def _repeated_values(program: Program) -> Iterator[str]:
-    return (f"{_line(node)}, which is %{first.name}" for node, first in representatives(program).items() if node is not first)
+    return (f"{_line(node)}, which is %{first.name}" for node, first in representatives(program).items()
+            if node is not first)
 
 
 def _earlier_frames(program: Program) -> Iterator[str]:
@@ -119,8 +121,10 @@ INITIALISED = _of_nodes("INITIALISED", "no tensor is without content", lambda n:
 ATTENTION_4D = _of_nodes("ATTENTION_4D", "attentions have four dimensions",
                          lambda n: n.target is not ATTENTION or n.meta["val"].dim() == 4)
 LOOPS_UNROLLED = _of_nodes("LOOPS_UNROLLED", "no op is a loop", lambda n: not isinstance(n.target, RolledLoop))
-ENGINE_TYPES = Invariant("ENGINE_TYPES", "what a source reaches is computed in types that engines have", _computed_in_other_types)
+ENGINE_TYPES = Invariant("ENGINE_TYPES", "what a source reaches is computed in types that engines have",
+                         _computed_in_other_types)
 DISTINCT_OUTPUTS = Invariant("DISTINCT_OUTPUTS", "every output is computed, and is no other output", _shared_outputs)
 TENSOR_CONSTANTS = Invariant("TENSOR_CONSTANTS", "no op of several results reads constants alone", _tuples_of_constants)
 NO_EARLIER_FRAMES = Invariant("NO_EARLIER_FRAMES", "earlier frames are delays", _earlier_frames)
-NO_COMMON_SUBEXPRESSIONS = Invariant("NO_COMMON_SUBEXPRESSIONS", "every value is computed once", _repeated_values, costly=True)
+NO_COMMON_SUBEXPRESSIONS = Invariant("NO_COMMON_SUBEXPRESSIONS", "every value is computed once", _repeated_values,
+                                     costly=True)

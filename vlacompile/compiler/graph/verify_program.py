@@ -1,7 +1,7 @@
 """Whether a program is one: uses in order, names that exist, types that are what the ops give.
 
-Must not know passes. `fault_of` walks over the nodes once and computes nothing; with `full` it asks PyTorch for the type
-of every value again, which takes as long as the passes themselves.
+Must not know passes. `fault_of` walks over the nodes and computes nothing; with `full` it asks PyTorch for the type of
+every value again, which takes as long as the passes themselves.
 """
 
 from __future__ import annotations
@@ -57,10 +57,15 @@ def _types(program: Program) -> Iterator[str]:
             continue
         if "val" not in node.meta:
             yield f"%{node.name} has no type"
-        elif node.op == "get_attr" and not _alike(node.meta["val"], program.constants[node.target]):
-            yield f"%{node.name} is said to be {type_text(node.meta['val'])} and is {type_text(program.constants[node.target])}"
-        elif node.target is operator.getitem and not _alike(node.meta["val"], node.args[0].meta["val"][node.args[1]]):
-            yield f"%{node.name} is said to be {type_text(node.meta['val'])}, %{node.args[0].name} gives another type"
+            continue
+        if node.op == "get_attr":
+            found = program.constants[node.target]
+        elif node.target is operator.getitem:
+            found = node.args[0].meta["val"][node.args[1]]
+        else:
+            continue
+        if not _alike(node.meta["val"], found):
+            yield f"%{node.name} is said to be {type_text(node.meta['val'])} and is {type_text(found)}"
 
 
 _FAULTS = (_uses, _names, _types)

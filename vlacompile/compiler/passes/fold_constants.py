@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.fx import Node
@@ -49,8 +50,9 @@ class FoldConstants(GraphPass):
         editor = ProgramEditor(program)
         for node in program.graph.nodes:
             if node in fold.wanted:
-                make = editor.weight if node in fold.of_weights else lambda name, compute: editor.constant(name, compute())
-                editor.replace(node, make(f"known__{node.name}", lambda: fold.value(node)))  # noqa: B023  called at once
+                name = f"known__{node.name}"
+                editor.replace(node, editor.weight(name, partial(fold.value, node)) if node in fold.of_weights else
+                               editor.constant(name, fold.value(node)))
             elif node.op != "output" and node not in fold.inner:
                 editor.copy(node)
         return PassResult(editor.finish(), True, (f"computed {len(fold.wanted)} constants",))
@@ -65,15 +67,21 @@ class _Fold:
         constant: set[Node] = set()
         self.of_weights: set[Node] = set()
         for n in program.graph.nodes:
-            if n.op == "get_attr" and n.target in program.parameters or any(i in self.of_weights for i in n.all_input_nodes):
+            weight = n.op == "get_attr" and n.target in program.parameters
+            if weight or any(i in self.of_weights for i in n.all_input_nodes):
                 self.of_weights.add(n)
-            if n.op == "get_attr" or (n.op == "call_function" and not is_random(n) and not isinstance(n.target, RolledLoop) and all(i in constant for i in n.all_input_nodes)):
+            computed = n.op == "call_function" and not is_random(n) and not isinstance(n.target, RolledLoop)
+            if n.op == "get_attr" or (computed and all(i in constant for i in n.all_input_nodes)):
                 constant.add(n)
+
+        def is_written(n: Node) -> bool:
+            return _packet(n) in _WRITES and n in constant
+
         several = {n for n in constant if n.op == "call_function" and not isinstance(n.meta["val"], torch.Tensor)}
-        written = {n for n in constant if _packet(n) in _WRITES and not any(_packet(u) in _WRITES and u in constant for u in n.users)}
-        self.wanted = {u for n in several for u in n.users if u.target is operator.getitem and isinstance(u.meta["val"], torch.Tensor)} | written
-        self.inner = several | {n for n in constant if _packet(n) in _WRITES and n not in written
-                                and all(_packet(u) in _WRITES and u in constant for u in n.users)}
+        written = {n for n in constant if is_written(n) and not any(map(is_written, n.users))}
+        self.wanted = written | {u for n in several for u in n.users
+                                 if u.target is operator.getitem and isinstance(u.meta["val"], torch.Tensor)}
+        self.inner = several | {n for n in constant if is_written(n) and n not in written and all(map(is_written, n.users))}
 
     def value(self, node: Node) -> torch.Tensor:
         """Computed once, without recursion: chains of writes are thousands of nodes long."""

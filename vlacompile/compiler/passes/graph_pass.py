@@ -3,6 +3,8 @@
 A pass rewrites a traced program into one that computes the same. It is one file and one class under the same name,
 `hoist_invariants.py` and `HoistInvariants`, a verb phrase in the terms that compilers use:
 
+    NEG = torch.ops.aten.neg.default
+
     @dataclass(frozen=True)
     class DropDoubleNegations(GraphPass):
         \"""neg(neg(x)) becomes x.
@@ -27,20 +29,22 @@ A pass rewrites a traced program into one that computes the same. It is one file
                     count += 1
                 elif node.op != "output":
                     editor.copy(node)
-            return PassResult(editor.finish(), True, (f"dropped {count} pairs",)) if count else PassResult(program, False)
+            if not count:
+                return PassResult(program, False)
+            return PassResult(editor.finish(), True, (f"dropped {count} pairs",))
 
 1. Its fields are its options, with defaults; it keeps nothing else. It never changes the program that it is given: it
    copies it with a `ProgramEditor`, which also leaves out what nothing reads any more.
 2. A rewrite is exact in its type, or says in its docstring what it rounds. Where a rule does not fire for a reason that
    a person may ask for, a note says so: a line per thing done or left, which ends up in the manifest of a bundle.
-3. `changed` is true: a pass that is run on its own result changes nothing (write the rule so that what it emits does not
-   match it).
+3. `changed` is true: a pass that is run on its own result changes nothing (write the rule so that what it emits does
+   not match it).
 4. What it needs of a program that is not so of every program goes into `requires`, what it establishes into `ensures`,
    what it may break of what others established into `destroys` (`compiler/graph/invariants.py`; add what is missing).
    What it may change of what the policy's user sees goes into `may_change`: by default nothing.
 5. A loop of yours over the graph that may take more steps than there are nodes says `spend()`.
-6. It has its place in `pass_list.py`, and its example in `tests/compiler/passes/examples.py`: the tests then compare Before
-   and After of the docstring with what it does, and run it on every policy and random program that there is.
+6. It has its place in `pass_list.py`, and its example in `tests/compiler/passes/examples.py`: the tests then compare
+   Before and After of the docstring with what it does, and run it on every policy and random program that there is.
 
 `pass_manager.py` runs passes and holds each to this. What several passes share is in `rules/`.
 """
@@ -57,8 +61,8 @@ from vlacompile.compiler.graph.program import Program
 
 
 class Effect(Enum):
-    """What a pass may change of a program's interface, which otherwise stays: the sources and the outputs, in name, order,
-    type and shape, and the sources that each output depends on."""
+    """What a pass may change of a program's interface, which otherwise stays: the sources and the outputs, in name,
+    order, type and shape, and the sources that each output depends on."""
 
     DROPS_EARLIER_FRAMES = "sources that are earlier frames of others leave"
     SOURCE_TYPES = "sources have other types"
@@ -83,7 +87,8 @@ class GraphPass(ABC):
 
     requires: ClassVar[frozenset[Invariant]] = frozenset()
     ensures: ClassVar[frozenset[Invariant]] = frozenset()
-    destroys: ClassVar[frozenset[Invariant]] = frozenset({NO_COMMON_SUBEXPRESSIONS})  # what is emitted may be there already
+    # What a pass emits may be there already.
+    destroys: ClassVar[frozenset[Invariant]] = frozenset({NO_COMMON_SUBEXPRESSIONS})
     may_change: ClassVar[frozenset[Effect]] = frozenset()
 
     @property

@@ -1,4 +1,4 @@
-"""Which passes there are and in which order they run. Must not know what the passes before and after them are part of."""
+"""Which passes there are and in which order they run. Must not know what else a program goes through between them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.compiler.passes.fold_constants import FoldConstants
 from vlacompile.compiler.passes.fold_slices_into_linears import FoldSlicesIntoLinears
 from vlacompile.compiler.passes.fold_slices_of_concat import FoldSlicesOfConcat
+from vlacompile.compiler.passes.graph_pass import GraphPass
 from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
 from vlacompile.compiler.passes.initialise_empty import InitialiseEmpty
 from vlacompile.compiler.passes.insert_output_copies import InsertOutputCopies
@@ -28,9 +29,9 @@ from vlacompile.compiler.passes.unroll_loop import UnrollLoop
 from vlacompile.compiler.passes.unroll_recurrences import UnrollRecurrences
 
 
-def graph_passes(translated: Callable, decompositions: Callable) -> tuple:
-    """What every program goes through before loops are looked for. translated, decompositions: what the format that stages
-    are emitted in has, as DecomposeUntranslated takes them."""
+def graph_passes(translated: Callable, decompositions: Callable) -> tuple[GraphPass, ...]:
+    """What every program goes through before loops are looked for. translated, decompositions: which ops the format that
+    stages are emitted in has, as DecomposeUntranslated takes them."""
     return (
         LowerComplex(),
         UnrollRecurrences(),
@@ -54,15 +55,15 @@ def graph_passes(translated: Callable, decompositions: Callable) -> tuple:
     )
 
 
-LOOP_PASSES = (  # where loops were found
+LOOP_PASSES: tuple[GraphPass, ...] = (  # where loops were found
     BatchOverLoop(),
     EliminateCommonSubexpressions(),
 )
-FUSED_PASSES = (  # where all iterations of a loop run in one engine
+FUSED_PASSES: tuple[GraphPass, ...] = (  # where all iterations of a loop run in one engine
     UnrollLoop(),
     EliminateCommonSubexpressions(),
 )
-LAST_PASSES = (  # before the graph is divided into stages
+LAST_PASSES: tuple[GraphPass, ...] = (  # before the graph is divided into stages
     FoldConstants(),
     InsertOutputCopies(),
 )

@@ -37,8 +37,8 @@ def verified(how: Verification) -> Iterator[None]:
 
 
 def run_passes(program: Program, passes: Sequence[GraphPass]) -> tuple[Program, tuple[str, ...]]:
-    """The program after the passes, and what they did: their notes, each with its pass. Raises PassError for a pass that
-    does not keep its contract, and StagingError for one that takes longer than in proportion to the program."""
+    """The program after the passes, and what they did: their notes, each with its pass. Raises PassError for a pass
+    that does not keep its contract, and StagingError for one that takes longer than in proportion to the program."""
     full = _VERIFICATION.get() == "full"
     notes: list[str] = []
     established: frozenset[Invariant] = frozenset()
