@@ -3,11 +3,13 @@ changed anything, and the function stays what it was."""
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.fx import Graph
+from torch.fx import Graph, Node
 
 from tests.samples import policies
 from tests.compiler.passes.examples import EXAMPLES, mixed_types
@@ -19,6 +21,7 @@ from vlacompile.compiler.passes.graph_pass import GraphPass
 from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, graph_passes
 from vlacompile.compiler.passes.pass_manager import run_passes, verified
 from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
+from vlacompile.compiler.passes.split_tokens_by_rate import SplitTokensByRate
 from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.errors import PassError
 from vlacompile.policy.policy import Policy, Source
@@ -89,65 +92,104 @@ def test_every_pass_by_itself(made):
         assert not p.run(result.program).changed, p.name
 
 
-# A program made at random: ops on rows of tokens and of features, over sources of several rates.
-UNARY = [ATEN.relu.default, ATEN.clone.default, ATEN.tanh.default, ATEN.zeros_like.default, ATEN.empty_like.default]
-BINARY = [ATEN.add.Tensor, ATEN.mul.Tensor]
+PASSES_IN_TURN = (*PASSES, *LAST_PASSES)
+RANDOM = (*PASSES_IN_TURN[:PASSES.index(SplitTokensByRate())], SplitTokensByRate(least_uses=0),
+          *PASSES_IN_TURN[PASSES.index(SplitTokensByRate()) + 1:])
 WIDTH = 4
+UNARY = [ATEN.relu.default, ATEN.clone.default, ATEN.tanh.default, ATEN.zeros_like.default, ATEN.empty_like.default]
+BINARY = [ATEN.add.Tensor, ATEN.mul.Tensor, ATEN.copysign.Tensor]
+KINDS = ["unary", "binary", "linear", "cat", "slice", "features", "scatter", "attention", "double", "complex", "batch", "max"]
+
+
+class Maker:
+    """Adds ops to a graph. values: f32[1,n,4] for several n."""
+
+    def __init__(self, draw):
+        self.draw, self.graph, self.values = draw, Graph(), []
+        self.constants = {"w": torch.randn(WIDTH, WIDTH), "v": torch.randn(WIDTH, WIDTH), "ones": torch.ones(1, 2, WIDTH),
+                          "again": torch.ones(1, 2, WIDTH)}
+        self.read: dict[str, Node] = {}
+
+    def source(self, name: str, rows: int) -> None:
+        node = self.graph.placeholder(name)
+        node.meta["val"] = torch.empty(1, rows, WIDTH, device="meta")
+        self.values.append(node)
+
+    def constant(self, name: str, tensor: torch.Tensor | None = None) -> Node:
+        if name not in self.read:
+            self.constants.setdefault(name, tensor)
+            self.read[name] = node = self.graph.get_attr(name)
+            node.meta["val"] = self.constants[name].to("meta")
+        return self.read[name]
+
+    def call(self, target, *args, **kwargs) -> Node:
+        node = self.graph.call_function(target, args, kwargs)
+        node.meta["val"] = infer_val(node)
+        return node
+
+    def any_value(self, alike: Node | None = None) -> Node:
+        """One of the last."""
+        fits = [v for v in self.values if alike is None or v.meta["val"].shape == alike.meta["val"].shape]
+        return self.draw(st.sampled_from(fits[-4:]))
+
+    def add(self, kind: str) -> None:
+        x, draw, call = self.any_value(), self.draw, self.call
+        rows, other = x.meta["val"].shape[1], self.any_value(x)
+        weight = self.constant(draw(st.sampled_from(["w", "v"])))
+        half = draw(st.integers(1, WIDTH - 1))
+        begin = draw(st.integers(0, rows - 1))
+        end = draw(st.integers(begin + 1, rows))
+        if kind == "unary":
+            made = call(draw(st.sampled_from(UNARY)), x)
+        elif kind == "binary":
+            made = call(draw(st.sampled_from(BINARY)), x, other)
+        elif kind == "linear":
+            made = call(ATEN.linear.default, x, weight)
+        elif kind == "cat":
+            made = call(ATEN.cat.default, [x, self.any_value()] if rows < 8 else [x], 1)
+        elif kind == "slice":
+            made = call(ATEN.slice.Tensor, x, 1, begin, end)
+        elif kind == "features":
+            left, right = call(ATEN.slice.Tensor, x, 2, 0, half), call(ATEN.slice.Tensor, other, 2, half, WIDTH)
+            made = call(ATEN.linear.default, call(ATEN.cat.default, [left, right], 2), weight)
+        elif kind == "scatter":
+            made = call(ATEN.slice_scatter.default, x, call(ATEN.slice.Tensor, other, 1, begin, end), 1, begin, end)
+        elif kind == "attention":
+            seen = draw(st.sampled_from([torch.ones(rows, rows).tril() > 0, torch.ones(rows, rows).tril(-1) > 0]))
+            mask = self.constant(f"mask_{rows}_{int(seen.sum())}", seen)
+            made = call(ATEN.scaled_dot_product_attention.default, call(ATEN.linear.default, x, weight), x, x, mask)
+        elif kind == "double":
+            made = call(ATEN._to_copy.default, call(ATEN.tanh.default, call(ATEN._to_copy.default, x, dtype=torch.float64)),
+                        dtype=torch.float32)
+        elif kind == "complex":
+            turned, by = (call(ATEN.view_as_complex.default, call(ATEN.reshape.default, v, [1, rows, 2, 2])) for v in (x, other))
+            product = call(ATEN.view_as_real.default, call(ATEN.mul.Tensor, turned, by))
+            made = call(ATEN.reshape.default, product, [1, rows, WIDTH])
+        elif kind == "batch":
+            both = call(ATEN.linear.default, call(ATEN.cat.default, [x, other]), weight)
+            made = call(ATEN.slice.Tensor, both, 0, 0, 1)
+        else:
+            largest = call(operator.getitem, call(ATEN.max.dim, self.constant("ones"), 1, True), 0)
+            made = call(ATEN.add.Tensor, x, largest)
+        self.values.append(made)
 
 
 @st.composite
 def programs(draw) -> tuple[Program, dict[str, torch.Tensor]]:
-    """Values are f32[1,n,4] for several n."""
-    graph, values = Graph(), []
+    maker = Maker(draw)
     updates = draw(st.lists(st.sampled_from(["task", "observation", "step"]), min_size=1, max_size=4))
     sources = {f"s{i}": Source(update) for i, update in enumerate(updates)}
-    shapes = {name: draw(st.integers(1, 3)) for name in sources}
-
-    def add(node, val):
-        node.meta["val"] = val
-        values.append(node)
-
-    for name, rows in shapes.items():
-        add(graph.placeholder(name), torch.empty(1, rows, WIDTH, device="meta"))
-    constants = {"w": torch.randn(WIDTH, WIDTH), "again": torch.ones(1, 2, WIDTH), "ones": torch.ones(1, 2, WIDTH)}
-    weight = graph.get_attr("w")
-    weight.meta["val"] = constants["w"].to("meta")
-    for name in ("again", "ones"):
-        add(graph.get_attr(name), constants[name].to("meta"))
-
-    def call(target, *args):
-        node = graph.call_function(target, args)
-        add(node, infer_val(node))
-
-    for _ in range(draw(st.integers(1, 14))):
-        x = draw(st.sampled_from(values))
-        alike = [v for v in values if v.meta["val"].shape == x.meta["val"].shape]
-        kind = draw(st.sampled_from(["unary", "binary", "linear", "cat", "slice", "features"]))
-        rows = x.meta["val"].shape[1]
-        if kind == "unary":
-            call(draw(st.sampled_from(UNARY)), x)
-        elif kind == "binary":
-            call(draw(st.sampled_from(BINARY)), x, draw(st.sampled_from(alike)))
-        elif kind == "linear":
-            call(ATEN.linear.default, x, weight)
-        elif kind == "cat" and rows < 8:
-            call(ATEN.cat.default, [x, draw(st.sampled_from(values))], 1)
-        elif kind == "slice":
-            begin = draw(st.integers(0, rows - 1))
-            call(ATEN.slice.Tensor, x, 1, begin, draw(st.integers(begin + 1, rows)))
-        elif kind == "features":
-            half = draw(st.integers(1, WIDTH - 1))
-            call(ATEN.slice.Tensor, x, 2, 0, half)
-            call(ATEN.slice.Tensor, draw(st.sampled_from(alike)), 2, half, WIDTH)
-            left, right = values.pop(-2), values.pop()
-            call(ATEN.cat.default, [left, right], 2)
-    outputs = draw(st.lists(st.sampled_from(values), min_size=1, max_size=3))
-    graph.output(tuple(outputs))
-    names = tuple(f"out{i}" for i in range(len(outputs)))
-    live = {n.target for n in graph.nodes if n.op == "get_attr"}
-    read = {k: v for k, v in constants.items() if k in live}
-    program = Program("random", graph, read, sources, {s: s for s in sources}, names, frozenset({"w"}))
-    return program, {name: torch.randn(1, rows, WIDTH) for name, rows in shapes.items()}
+    rows = {name: draw(st.integers(1, 3)) for name in sources}
+    for name in sources:
+        maker.source(name, rows[name])
+    maker.values += [maker.constant("ones"), maker.constant("again")]
+    for kind in draw(st.lists(st.sampled_from(KINDS), min_size=3, max_size=16)):
+        maker.add(kind)
+    outputs = (maker.values[-1], *draw(st.lists(st.sampled_from(maker.values), max_size=2)))
+    maker.graph.output(outputs)
+    program = Program("random", maker.graph, {k: maker.constants[k] for k in maker.read}, sources, {s: s for s in sources},
+                      tuple(f"out{i}" for i in range(len(outputs))), frozenset({"w", "v"} & maker.read.keys()))
+    return program, {name: torch.randn(1, n, WIDTH) for name, n in rows.items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -155,7 +197,7 @@ def programs(draw) -> tuple[Program, dict[str, torch.Tensor]]:
 def test_passes_in_turn_on_random_programs(made):
     program, inputs = made
     defined = not any(n.target is ATEN.empty_like.default for n in program.graph.nodes)
-    after = in_turn(program, (*PASSES, *LAST_PASSES))
+    after = in_turn(program, RANDOM)
     if defined:  # what is without content has no value to keep
         want, got = execute(program, inputs)[0], execute(after, inputs)[0]
         for name in program.outputs:

@@ -107,22 +107,21 @@ class _Widener:
 
     def _constant(self, node: Node) -> None:
         """Copied as it is; `_read` says what stands for it where a source's value meets it."""
-        if node.op == "get_attr":
-            return
-        self.written[node] = self.editor.graph.node_copy(node, self._as_written)
-
-    def _as_written(self, node: Node) -> Node:
-        if node not in self.written:
-            assert node.op == "get_attr", node
+        if node.op != "get_attr":
+            self.written[node] = self.editor.graph.node_copy(node, self.written.__getitem__)
+        elif not (_others(node.meta["val"]) and self._is_read_by_live(node)):
             self.written[node] = self.editor.constant(node.target, self.program.constants[node.target])
-        return self.written[node]
+
+    def _is_read_by_live(self, node: Node) -> bool:
+        """And by nothing else: then it is needed in another type alone, and that one has its name."""
+        return all(u in self.live for u in node.users)
 
     def _read(self, node: Node) -> Node:
         """What is in f32 where `node` was."""
         if node in self.live:
             return self.editor.map(node)
         if not _others(node.meta["val"]):
-            return self._as_written(node)
+            return self.written[node]
         if node not in self.wide:
             self.wide[node] = self._widened(node)
         return self.wide[node]
@@ -133,10 +132,10 @@ class _Widener:
             way.append(f"{op_name(weight.target)}{weight.args[1:]}{weight.kwargs}")
             weight = weight.args[0]
         if weight.op == "get_attr":  # a weight, or one in another type or shape: its own numbers, once for all iterations
-            own = node.op == "get_attr" and all(u in self.live for u in node.users)
+            own = node.op == "get_attr" and self._is_read_by_live(node)
             name = node.target if own else f"{weight.target}__{zlib.crc32(' '.join(way).encode()):08x}__wide"
             return self.editor.weight(name, lambda: self._numbers(node))
-        return self._cast(self._as_written(node), node)
+        return self._cast(self.written[node], node)
 
     def _numbers(self, node: Node) -> torch.Tensor:
         if node.op == "get_attr":
