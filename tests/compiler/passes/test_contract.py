@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx import Graph, Node
 
-from tests.samples import policies
 from tests.compiler.passes.examples import EXAMPLES, mixed_types
+from tests.samples import policies
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.program import Program, execute, infer_val, program_text, same_program

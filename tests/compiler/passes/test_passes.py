@@ -254,4 +254,4 @@ def test_an_empty_operand_of_any_rank_leaves_a_concatenation(kind):
         program = p.run(program).program
         got = execute(program, inputs)[0]["action"]
         assert got.dtype == want.dtype and torch.equal(got, want)
-    assert all((0,) != tuple(n.meta["val"].shape) for n in program.graph.nodes if n.op != "output")
+    assert all(tuple(n.meta["val"].shape) != (0,) for n in program.graph.nodes if n.op != "output")

@@ -165,7 +165,7 @@ def _same(one, other, twin: Mapping[Node, Node]) -> bool:
 
 def infer_val(node: Node):
     """Shape and dtype of a new node, on the meta device."""
-    meta = lambda n: to_meta(n.meta["val"])  # noqa: E731
+    meta = lambda n: to_meta(n.meta["val"])
     with torch.no_grad():
         return to_meta(node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta)))
 

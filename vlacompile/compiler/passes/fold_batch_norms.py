@@ -86,7 +86,7 @@ def _convolution_of(program: Program, node: Node) -> Node | None:
 def _folded(program: Program, conv: Node, norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
     held = [program.constants[n.target] for n in (*conv.args[1:3], *norm.args[1:5]) if n is not None]
     device = "meta" if any(t.is_meta for t in held) else "cpu"  # some of a policy without weights are known
-    value = lambda n: program.constants[n.target].to(device, torch.float64)  # noqa: E731
+    value = lambda n: program.constants[n.target].to(device, torch.float64)
     weight, bias = value(conv.args[1]), conv.args[2] if len(conv.args) > 2 else None
     scale, shift, mean, variance = (None if n is None else value(n) for n in norm.args[1:5])
     s = 1 / torch.sqrt(variance + norm.args[6])

@@ -1,4 +1,4 @@
-"""What a pass is. To write one, read this file.
+'''What a pass is. To write one, read this file.
 
 A pass rewrites a traced program into one that computes the same. It is one file and one class under the same name,
 `hoist_invariants.py` and `HoistInvariants`, a verb phrase in the terms that compilers use:
@@ -47,7 +47,7 @@ A pass rewrites a traced program into one that computes the same. It is one file
    Before and After of the docstring with what it does, and run it on every policy and random program that there is.
 
 `pass_manager.py` runs passes and holds each to this. What several passes share is in `rules/`.
-"""
+'''
 
 from __future__ import annotations
 

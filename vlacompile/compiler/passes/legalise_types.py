@@ -143,7 +143,7 @@ class _Widener:
         return fold(self.program, frozenset({node}))[node].to(ENGINE_TYPE_OF[node.meta["val"].dtype])
 
     def _call(self, node: Node) -> None:
-        read = lambda args: map_aggregate(map_arg(args, self._read), _wide_dtype)  # noqa: E731
+        read = lambda args: map_aggregate(map_arg(args, self._read), _wide_dtype)
         args, kwargs = read(node.args), dict(read(node.kwargs))
         if self._rounds(node, args):
             self.editor.replace(node, self.editor.emit(node.target, (args[0], *node.args[1:]), dict(node.kwargs), like=node))

@@ -83,7 +83,7 @@ def _rewritten(editor: ProgramEditor, node: Node, pairs: dict[Node, Pair]):
     if not node.all_input_nodes:  # known now
         with torch.no_grad():
             return _constant(editor, node.name, node.target(*node.args, **node.kwargs), False)
-    mapped = lambda a: _map(a, lambda n: pairs[n] if n in pairs else editor.map(n))  # noqa: E731
+    mapped = lambda a: _map(a, lambda n: pairs[n] if n in pairs else editor.map(n))
     args, kwargs = mapped(node.args), mapped(node.kwargs)
     emitter = Emitter(editor, node)
     packet = getattr(node.target, "overloadpacket", None)

@@ -37,7 +37,7 @@ class Attention:
         if self.mask is not None and mask is not None:
             new[self.mask] = mask
         for node in (*self.inner, self.out):
-            operand = lambda n: new[n] if n in new else editor.map(n)  # noqa: E731
+            operand = lambda n: new[n] if n in new else editor.map(n)
             new[node] = editor.emit(node.target, map_arg(node.args, operand), map_arg(node.kwargs, operand), like=node)
         return new[self.out]
 

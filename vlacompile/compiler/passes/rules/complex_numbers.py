@@ -92,7 +92,7 @@ def _linear(e: Emitter, x, w, bias=None) -> Pair:
 def _einsum(e: Emitter, equation: str, operands, path=None) -> Pair:
     if len(operands) != 2:
         raise NotImplementedError("an einsum of complex numbers has two operands")
-    call = lambda a, b: e.do(_ATEN.einsum.default, equation, [a, b])  # noqa: E731
+    call = lambda a, b: e.do(_ATEN.einsum.default, equation, [a, b])
     a, b = operands
     if not isinstance(a, Pair):
         return Pair(call(a, b.re), call(a, b.im))
@@ -176,7 +176,7 @@ def _cast(e: Emitter, x, *, dtype=None, **_):
     if dtype is not None and not dtype.is_complex:
         return e.do(_ATEN._to_copy.default, x.re, dtype=dtype)
     part = None if dtype is None else torch.empty(0, dtype=dtype).real.dtype
-    to = lambda n: n if part is None or n.meta["val"].dtype == part else e.do(_ATEN._to_copy.default, n, dtype=part)  # noqa: E731
+    to = lambda n: n if part is None or n.meta["val"].dtype == part else e.do(_ATEN._to_copy.default, n, dtype=part)
     return Pair(*map(to, x)) if isinstance(x, Pair) else e.pair(to(x))
 
 
@@ -216,8 +216,7 @@ RULES: dict[torch._ops.OpOverload, Callable] = {
     _ATEN.einsum.default: _einsum,
     _ATEN.zeros_like.default: lambda e, z, **_: Pair(e.zeros(z.re), e.zeros(z.re)),
     _ATEN.ones_like.default: lambda e, z, **_: Pair(e.do(_ATEN.ones_like.default, z.re), e.zeros(z.re)),
-    **{t: _bilinear for t in (_ATEN.matmul.default, _ATEN.mm.default, _ATEN.bmm.default, _ATEN.dot.default, _ATEN.outer.default,
-                              _ATEN.kron.default, _ATEN.tensordot.default, _ATEN.mv.default)},
+    **dict.fromkeys((_ATEN.matmul.default, _ATEN.mm.default, _ATEN.bmm.default, _ATEN.dot.default, _ATEN.outer.default, _ATEN.kron.default, _ATEN.tensordot.default, _ATEN.mv.default), _bilinear),
 }
 _SUMS = frozenset({_ATEN.add.Tensor, _ATEN.sub.Tensor})
 _VIEWS = frozenset({_ATEN.view.default, _ATEN._unsafe_view.default})

@@ -55,10 +55,10 @@ def inverse(a: Tensor) -> Tensor:
 def determinant(a: Tensor) -> Tensor:
     _require_small(a)
     if a.shape[-1] <= 3:  # the rule of Sarrus
-        entry = lambda i, j: a[..., i, j]  # noqa: E731
+        entry = lambda i, j: a[..., i, j]
         if a.shape[-1] < 3:
             return entry(0, 0) if a.shape[-1] == 1 else entry(0, 0) * entry(1, 1) - entry(0, 1) * entry(1, 0)
-        minor = lambda j, k: entry(1, j) * entry(2, k) - entry(1, k) * entry(2, j)  # noqa: E731
+        minor = lambda j, k: entry(1, j) * entry(2, k) - entry(1, k) * entry(2, j)
         return entry(0, 0) * minor(1, 2) - entry(0, 1) * minor(0, 2) + entry(0, 2) * minor(0, 1)
     n, rows, det = a.shape[-1], a, torch.ones_like(a[..., 0, 0])
     for i in range(n):  # without what is left of the pivot, which the determinant does not need

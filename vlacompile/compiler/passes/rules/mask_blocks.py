@@ -127,7 +127,7 @@ class KnownBlocks:
         if step != 1:
             return None
         axis = axis % rank - rank
-        move = lambda span: (span[0] + first, span[1] + first)  # noqa: E731
+        move = lambda span: (span[0] + first, span[1] + first)
         if axis == -1:
             return self.block(source, rows, move(columns))
         return self.block(source, move(rows) if axis == -2 else rows, columns)

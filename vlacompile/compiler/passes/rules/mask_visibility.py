@@ -139,7 +139,7 @@ class Visible:
         seen = [self.of(n) for n in node.args[0]]
         if all(v is None for v in seen):
             return None
-        full = lambda n: self.editor.emit(_ATEN.full.default, ([*n.meta["val"].shape], True), {"dtype": torch.bool}, like=node)  # noqa: E731
+        full = lambda n: self.editor.emit(_ATEN.full.default, ([*n.meta["val"].shape], True), {"dtype": torch.bool}, like=node)
         parts = [full(n) if v is None else self._as_wide(v, n, node) for v, n in zip(seen, node.args[0], strict=True)]
         return self.editor.emit(_ATEN.cat.default, (parts, *node.args[1:]), like=node)
 

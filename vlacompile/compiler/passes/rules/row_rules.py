@@ -194,8 +194,8 @@ def _elementwise(op: Op, axis: int) -> Rule | None:
     first = next(i for i, a in tensors.items() if isinstance(a, Parts))
     axis += rank - rank_of(tensors[first])
     own = {i: axis - rank + rank_of(a) for i, a in tensors.items()}
-    divided = {i: d for i, d in own.items() if i == first or d >= 0 and (
-        shape_of(tensors[i])[d] > 1 or parted_alike(tensors[i], d, tensors[first], own[first]))}
+    divided = {i: d for i, d in own.items() if i == first or (d >= 0 and (
+        shape_of(tensors[i])[d] > 1 or parted_alike(tensors[i], d, tensors[first], own[first])))}
     return Rule(divided, axis, lambda at, size: tuple(at.get(i, a) for i, a in enumerate(op.args)))
 
 
