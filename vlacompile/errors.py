@@ -64,7 +64,8 @@ class StagingError(VlaError):
 
 
 class PassError(StagingError):
-    """A pass does not keep its contract, or gave a program that is none: an error of the compiler, not of the policy."""
+    """A pass does not keep its contract, or gave a program that is none: an error of the compiler, not of the
+    policy."""
 
 
 class EmitError(VlaError):

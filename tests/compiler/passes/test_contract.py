@@ -49,8 +49,8 @@ def layers() -> Policy:
     return Policy("layers", Layers().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 2, 4)}, outputs=outputs)
 
 
-SAMPLES = [policies.late_fusion, policies.flow, policies.remember, policies.two_cameras, policies.dual_rate, mixed_types,
-           layers]
+SAMPLES = [policies.late_fusion, policies.flow, policies.remember, policies.two_cameras, policies.dual_rate,
+           mixed_types, layers]
 ATEN = torch.ops.aten
 
 
@@ -98,7 +98,8 @@ RANDOM = (*PASSES_IN_TURN[:PASSES.index(SplitTokensByRate())], SplitTokensByRate
 WIDTH = 4
 UNARY = [ATEN.relu.default, ATEN.clone.default, ATEN.tanh.default, ATEN.zeros_like.default, ATEN.empty_like.default]
 BINARY = [ATEN.add.Tensor, ATEN.mul.Tensor, ATEN.copysign.Tensor]
-KINDS = ["unary", "binary", "linear", "cat", "slice", "features", "scatter", "attention", "double", "complex", "batch", "max"]
+KINDS = ["unary", "binary", "linear", "cat", "slice", "features", "scatter", "attention", "double", "complex", "batch",
+         "max"]
 
 
 class Maker:
@@ -106,8 +107,8 @@ class Maker:
 
     def __init__(self, draw):
         self.draw, self.graph, self.values = draw, Graph(), []
-        self.constants = {"w": torch.randn(WIDTH, WIDTH), "v": torch.randn(WIDTH, WIDTH), "ones": torch.ones(1, 2, WIDTH),
-                          "again": torch.ones(1, 2, WIDTH)}
+        self.constants = {"w": torch.randn(WIDTH, WIDTH), "v": torch.randn(WIDTH, WIDTH),
+                          "ones": torch.ones(1, 2, WIDTH), "again": torch.ones(1, 2, WIDTH)}
         self.read: dict[str, Node] = {}
 
     def source(self, name: str, rows: int) -> None:
@@ -159,11 +160,12 @@ class Maker:
             mask = self.constant(f"mask_{rows}_{int(seen.sum())}", seen)
             made = call(ATEN.scaled_dot_product_attention.default, call(ATEN.linear.default, x, weight), x, x, mask)
         elif kind == "double":
-            made = call(ATEN._to_copy.default, call(ATEN.tanh.default, call(ATEN._to_copy.default, x, dtype=torch.float64)),
-                        dtype=torch.float32)
+            wide = call(ATEN.tanh.default, call(ATEN._to_copy.default, x, dtype=torch.float64))
+            made = call(ATEN._to_copy.default, wide, dtype=torch.float32)
         elif kind == "complex":
-            turned, by = (call(ATEN.view_as_complex.default, call(ATEN.reshape.default, v, [1, rows, 2, 2])) for v in (x, other))
-            product = call(ATEN.view_as_real.default, call(ATEN.mul.Tensor, turned, by))
+            pairs = [call(ATEN.reshape.default, v, [1, rows, 2, 2]) for v in (x, other)]
+            turned = call(ATEN.mul.Tensor, *(call(ATEN.view_as_complex.default, p) for p in pairs))
+            product = call(ATEN.view_as_real.default, turned)
             made = call(ATEN.reshape.default, product, [1, rows, WIDTH])
         elif kind == "batch":
             both = call(ATEN.linear.default, call(ATEN.cat.default, [x, other]), weight)
@@ -187,8 +189,10 @@ def programs(draw) -> tuple[Program, dict[str, torch.Tensor]]:
         maker.add(kind)
     outputs = (maker.values[-1], *draw(st.lists(st.sampled_from(maker.values), max_size=2)))
     maker.graph.output(outputs)
-    program = Program("random", maker.graph, {k: maker.constants[k] for k in maker.read}, sources, {s: s for s in sources},
-                      tuple(f"out{i}" for i in range(len(outputs))), frozenset({"w", "v"} & maker.read.keys()))
+    read = {k: maker.constants[k] for k in maker.read}
+    names = tuple(f"out{i}" for i in range(len(outputs)))
+    program = Program("random", maker.graph, read, sources, {s: s for s in sources}, names,
+                      frozenset({"w", "v"} & read.keys()))
     return program, {name: torch.randn(1, n, WIDTH) for name, n in rows.items()}
 
 

@@ -19,11 +19,11 @@ from vlacompile.policy.policy import Policy, Source
 
 def test_the_pass_of_the_introduction_does_what_it_says():
     written = textwrap.dedent(re.search(r"(?m)^    NEG = .*?(?=^1\. )", graph_pass.__doc__, re.DOTALL)[0])
-    names = dict(torch=torch, dataclass=dataclass, GraphPass=GraphPass, Program=Program, ProgramEditor=ProgramEditor,
-                 PassResult=PassResult)
+    names = {"torch": torch, "dataclass": dataclass, "GraphPass": GraphPass, "Program": Program,
+             "ProgramEditor": ProgramEditor, "PassResult": PassResult}
     exec(written, names)
     p = names["DropDoubleNegations"]()
-    policy = Policy("example", lambda x: {"action": torch.relu(-(-x))}, {"x": Source("observation")},
+    policy = Policy("example", lambda x: {"action": torch.relu(x.neg().neg())}, {"x": Source("observation")},
                     {"x": torch.randn(1, 4)})
     program = capture(policy)
     assert as_documented(program_text(program)) == documented(p, "Before")

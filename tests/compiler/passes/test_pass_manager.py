@@ -125,7 +125,7 @@ BROKEN = {
     "the sources were a, b and are b, a": Rewrite(lambda p: replace(p, sources=dict(reversed(p.sources.items())))),
     'the source "b" was f32[1,4] and is f16[1,4]': Rewrite(typed("b", HALF)),
     'the output "action" no longer depends on a': Rewrite(reading("add", "b", "b")),
-    'the output "action" depends on b, and did not': Rewrite(lambda p: reading("add", "a", "b")(p)),
+    'the output "action" depends on b, and did not': Rewrite(reading("add", "a", "b")),
     "it ensures INITIALISED (no tensor is without content), and gives %relu = empty_like(...) f32[1,4]":
         Establishes(calling("relu", ATEN.empty_like.default)),
     "it requires DISTINCT_OUTPUTS (every output is computed, and is no other output), and was given "

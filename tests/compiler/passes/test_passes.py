@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -156,7 +158,7 @@ class Heads(torch.nn.Module):
 
     def __init__(self, widths=(6, 12, 12, 3), also=False, act=False):
         super().__init__()
-        self.layers = torch.nn.ModuleList([torch.nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(a, b) for a, b in pairwise(widths)])
         self.also, self.act = also, act
 
     def forward(self, x):
@@ -218,7 +220,8 @@ class Vocabulary(torch.nn.Module):
         return {"action": logits, "token": logits.argmax(-1)}
 
 
-@pytest.mark.parametrize("words, numbers, bias", [(640, 1024, True), (1000, 1024, False), (1000, 4096, True), (130, 512, True)])
+@pytest.mark.parametrize("words, numbers, bias",
+                         [(640, 1024, True), (1000, 1024, False), (1000, 4096, True), (130, 512, True)])
 def test_a_large_linear_in_parts_gives_the_same_outputs(words, numbers, bias):
     sources = {"tokens": Source("task"), "x": Source("observation")}
     policy = Policy("head", Vocabulary(words, bias).eval(), sources,
@@ -231,11 +234,12 @@ def test_a_large_linear_in_parts_gives_the_same_outputs(words, numbers, bias):
     assert torch.allclose(got["action"], want["action"], atol=1e-6) and torch.equal(got["token"], want["token"])
     assert not SplitLargeLinears(numbers).run(result.program).changed
     assert not SplitLargeLinears(words * 8).run(program).changed
-    parts = next(n for n in result.program.graph.nodes if n.op == "call_function" and n.target is torch.ops.aten.cat.default
-                 and n.meta["val"].shape[-1] == words)
+    cats = (n for n in result.program.graph.nodes if n.target is torch.ops.aten.cat.default)
+    parts = next(n for n in cats if n.meta["val"].shape[-1] == words)
     parts.args = (list(parts.args[0])[::-1], parts.args[1])  # the control: parts in another order
     wrong = execute(result.program, policy.example_inputs)[0]
-    assert wrong["action"].shape == want["action"].shape and not torch.allclose(wrong["action"], want["action"], atol=1e-3)
+    assert wrong["action"].shape == want["action"].shape
+    assert not torch.allclose(wrong["action"], want["action"], atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.int64])

@@ -113,7 +113,7 @@ def is_random(node: Node) -> bool:
     if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
         return False
     names = [a.name for a in target._schema.arguments]
-    bound = dict(zip(names, node.args)) | node.kwargs
+    bound = dict(zip(names, node.args, strict=False)) | node.kwargs
     if "dropout_p" in names:
         return float(bound.get("dropout_p", 0.0)) != 0.0
     return not ("train" in names and bound.get("train") is False)
@@ -139,5 +139,6 @@ def is_free(node: Node) -> bool:
 _ATEN = torch.ops.aten
 _ATTENTION = _ATEN.scaled_dot_product_attention.default
 _COPIES = frozenset({_ATEN.clone, _ATEN._to_copy, _ATEN.to, _ATEN.cat, _ATEN.stack, _ATEN.contiguous, _ATEN.reshape,
-                     _ATEN._unsafe_view, _ATEN.repeat, _ATEN.flatten, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.zeros_like,
-                     _ATEN.ones_like, _ATEN.full_like, _ATEN.new_zeros, _ATEN.new_ones, _ATEN.new_full})
+                     _ATEN._unsafe_view, _ATEN.repeat, _ATEN.flatten, _ATEN.constant_pad_nd, _ATEN.copy,
+                     _ATEN.zeros_like, _ATEN.ones_like, _ATEN.full_like, _ATEN.new_zeros, _ATEN.new_ones,
+                     _ATEN.new_full})

@@ -118,7 +118,8 @@ class ProgramEditor:
         old = self.program
         outs = tuple(self._map[n] for n in old.output_nodes()) if outputs is None else outputs
         self.graph.output(outs)
-        return prune(replace(old, graph=self.graph, constants=self.constants, parameters=old.parameters | self._weights))
+        parameters = old.parameters | self._weights
+        return prune(replace(old, graph=self.graph, constants=self.constants, parameters=parameters))
 
 
 def prune(program: Program) -> Program:
@@ -237,7 +238,8 @@ def program_text(program: Program) -> str:
     return "\n".join([*sources, *lines, "return " + ", ".join(outs)]) + "\n"
 
 
-def graph_lines(graph: Graph, constants: Mapping[str, torch.Tensor], parameters: frozenset[str] = frozenset()) -> list[str]:
+def graph_lines(graph: Graph, constants: Mapping[str, torch.Tensor], parameters: frozenset[str] = frozenset()) \
+        -> list[str]:
     """A line per constant and per op, in order. parameters: constants that are weights of the model as it was given."""
     lines = []
     for node in graph.nodes:

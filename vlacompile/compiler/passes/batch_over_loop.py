@@ -102,7 +102,7 @@ class _Batcher:
             axis = (first.args[1] if len(first.args) > 1 else 0) % rank
             parts = []
             for column in zip(*(r.args[0] for r in rows), strict=True):
-                parts.append((yield from self._full(column)))
+                parts.append((yield from self._full(column)))  # noqa: PERF401  a comprehension cannot yield
             return self.editor.emit(first.target, (parts, axis + 1), like=first)
         return None
 

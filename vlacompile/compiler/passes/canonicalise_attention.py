@@ -18,8 +18,8 @@ _SDPA = _ATEN.scaled_dot_product_attention.default
 
 @dataclass(frozen=True)
 class CanonicaliseAttention(GraphPass):
-    """torch.onnx (2.13) writes attention of [batch, heads, tokens, width] alone; dimensions that are missing are of size 1,
-    and of more the first become one.
+    """Attention has the four dimensions [batch, heads, tokens, width], the only ones that torch.onnx (2.13) writes:
+    missing ones are of size 1, and of more the first become one.
 
     Before:
         %x = source "x" f32[1,5,4]
@@ -45,7 +45,9 @@ class CanonicaliseAttention(GraphPass):
                 count += 1
             elif node.op != "output":
                 editor.copy(node)
-        return PassResult(editor.finish(), True, (f"{count} attentions over four dimensions",)) if count else PassResult(program, False)
+        if not count:
+            return PassResult(program, False)
+        return PassResult(editor.finish(), True, (f"{count} attentions over four dimensions",))
 
     def _rewrite(self, editor: ProgramEditor, node: Node) -> None:
         operands = [self._reshaped(editor, n, node) for n in node.args[:3]]

@@ -22,7 +22,8 @@ _TABLE = WRITTEN | LINALG
 # shapes for quantisation that is tried out, and onnxscript 0.7.2 takes exponentials of what it has not shifted.
 _ALWAYS = frozenset({_ATEN.log_sigmoid.default, _ATEN.logaddexp.default, _ATEN.logaddexp2.default,
                      _ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing,
-                     _ATEN.fake_quantize_per_tensor_affine.default, _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
+                     _ATEN.fake_quantize_per_tensor_affine.default,
+                     _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
 
 
 def _is_left(node: Node, translated: Callable) -> bool:
@@ -35,8 +36,8 @@ def _is_left(node: Node, translated: Callable) -> bool:
 
 @dataclass(frozen=True)
 class DecomposeUntranslated(GraphPass):
-    """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for it, or
-    from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that.
+    """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for
+    it, or from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that.
 
     translated: whether an op has ONNX. decompositions: gives {op: function}, those that the emitter applies by itself.
 

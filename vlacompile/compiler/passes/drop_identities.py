@@ -37,8 +37,8 @@ def _same(node: Node) -> Node | None:
 
 
 def _read(node: Node) -> list[Node] | None:
-    """The operands of a concatenation without those that add nothing to it (PyTorch ignores those of shape [0] among others
-    of any rank); None where there is none of these."""
+    """The operands of a concatenation without those that add nothing to it (PyTorch ignores those of shape [0] among
+    others of any rank); None where there is none of these."""
     if node.op != "call_function" or node.target is not _ATEN.cat.default or not node.meta["val"].numel():
         return None
     left = [n for n in node.args[0] if n.meta["val"].numel()]

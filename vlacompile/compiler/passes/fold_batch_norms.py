@@ -40,7 +40,7 @@ class FoldBatchNorms(GraphPass):
         %w__normed__bias = weight "w__normed__bias" f32[1]
         %conv1d_1 = conv1d(%x, %w__normed, %w__normed__bias) f32[1,1,2]
         return action=%conv1d_1
-    """
+    """  # noqa: E501  a line of a program
 
     requires = frozenset({ENGINE_TYPES})
 

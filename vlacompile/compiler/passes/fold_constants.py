@@ -23,9 +23,9 @@ _WRITES = frozenset({_ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.index_put,
 
 @dataclass(frozen=True)
 class FoldConstants(GraphPass):
-    """Ops with several results, and elements written into a tensor one after the other, of constants alone: no value between
-    stages is a tuple. What else no source reaches is folded by the stages that read it. After loops are found: what
-    follows from an iteration's number is what they are found by.
+    """Ops with several results, and elements written into a tensor one after the other, of constants alone, are
+    computed now: no value between stages is a tuple. What else no source reaches is folded by the stages that read it.
+    After loops are found: what follows from an iteration's number is what they are found by.
 
     Before:
         %x = source "x" f32[1,4]
@@ -59,8 +59,8 @@ class FoldConstants(GraphPass):
 
 
 class _Fold:
-    """wanted: nodes that become constants; of_weights: those among all that read a weight. inner: nodes that only wanted ones
-    read."""
+    """wanted: nodes that become constants; of_weights: those among all that read a weight. inner: nodes that only
+    wanted ones read."""
 
     def __init__(self, program: Program):
         self.program, self.values = program, {}
@@ -81,7 +81,8 @@ class _Fold:
         written = {n for n in constant if is_written(n) and not any(map(is_written, n.users))}
         self.wanted = written | {u for n in several for u in n.users
                                  if u.target is operator.getitem and isinstance(u.meta["val"], torch.Tensor)}
-        self.inner = several | {n for n in constant if is_written(n) and n not in written and all(map(is_written, n.users))}
+        self.inner = several | {n for n in constant
+                                if is_written(n) and n not in written and all(map(is_written, n.users))}
 
     def value(self, node: Node) -> torch.Tensor:
         """Computed once, without recursion: chains of writes are thousands of nodes long."""
@@ -100,7 +101,8 @@ class _Fold:
         if node.op == "get_attr":
             return self.program.constants[node.target]
         operand = self.values.__getitem__
-        if any(t.is_meta for i in node.all_input_nodes for t in _tensors(operand(i))):  # a weight without content: its shape
+        # A weight without content is a shape.
+        if any(t.is_meta for i in node.all_input_nodes for t in _tensors(operand(i))):
             args, kwargs = (map_arg(a, lambda n: _on_meta(operand(n))) for a in (node.args, dict(node.kwargs)))
         else:
             args, kwargs = (map_arg(a, operand) for a in (node.args, dict(node.kwargs)))

@@ -68,4 +68,6 @@ class FoldSlicesOfConcat(GraphPass):
                 count += 1
             elif node.op != "output":
                 editor.copy(node)
-        return PassResult(editor.finish(), True, (f"read {count} slices directly",)) if count else PassResult(program, False)
+        if not count:
+            return PassResult(program, False)
+        return PassResult(editor.finish(), True, (f"read {count} slices directly",))

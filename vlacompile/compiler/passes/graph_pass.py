@@ -7,7 +7,7 @@ A pass rewrites a traced program into one that computes the same. It is one file
 
     @dataclass(frozen=True)
     class DropDoubleNegations(GraphPass):
-        \"""neg(neg(x)) becomes x.
+        """neg(neg(x)) becomes x.
 
         Before:
             %x = source "x" f32[1,4]
@@ -19,7 +19,7 @@ A pass rewrites a traced program into one that computes the same. It is one file
             %x = source "x" f32[1,4]
             %relu = relu(%x) f32[1,4]
             return action=%relu
-        \"""
+        """
 
         def run(self, program: Program) -> PassResult:
             editor, count = ProgramEditor(program), 0

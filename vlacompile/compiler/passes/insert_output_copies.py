@@ -18,9 +18,9 @@ _ATEN = torch.ops.aten
 
 @dataclass(frozen=True)
 class InsertOutputCopies(GraphPass):
-    """An output that is a source, or the same value as another output, is copied. One that depends on no source is handed
-    out by the stage of a source: it reads the shape of that source, and nothing else of it. A number without dimensions
-    is handed out as [1]. The last pass: others would take the copies away again.
+    """An output that is a source, or the same value as another output, is copied. One that depends on no source is
+    handed out by the stage of a source: it reads the shape of that source, and nothing else of it. A number without
+    dimensions is handed out as [1]. The last pass: others would take the copies away again.
 
     Before:
         %x = source "x" f32[1,4]
@@ -58,13 +58,16 @@ class InsertOutputCopies(GraphPass):
         for name, node in zip(program.outputs, program.output_nodes(), strict=True):
             if name in program.backbones.values() and of.setdefault(node, name) != name:
                 raise StagingError(f'"{of[node]}" and "{name}" are the same value', where=f'policy "{program.name}"',
-                                   why="all that leads to them is equal: it is one backbone twice", fix="leave one of them out")
+                                   why="all that leads to them is equal: it is one backbone twice",
+                                   fix="leave one of them out")
 
     def _handed_out(self, program: Program, editor: ProgramEditor, node: Node) -> Node:
         sources = [n for n in program.graph.nodes if n.op == "placeholder"]
-        fastest = next((n for n in sources if program.sources[program.inputs[n.name]].update == "observation"), sources[0])
+        observed = (n for n in sources if program.sources[program.inputs[n.name]].update == "observation")
+        fastest = next(observed, sources[0])
         val, new = node.meta["val"], editor.map(node)
-        nothing = editor.emit(_ATEN.new_zeros.default, (editor.map(fastest), list(val.shape)), {"dtype": val.dtype}, like=node)
+        nothing = editor.emit(_ATEN.new_zeros.default, (editor.map(fastest), list(val.shape)), {"dtype": val.dtype},
+                              like=node)
         join = _ATEN.logical_or.default if val.dtype is torch.bool else _ATEN.add.Tensor
         return editor.emit(join, (new, nothing), like=node)
 

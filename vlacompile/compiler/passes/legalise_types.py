@@ -18,7 +18,9 @@ from vlacompile.policy.policy import TAKEN_AS, as_taken
 _ATEN = torch.ops.aten
 _CASTS = frozenset({_ATEN._to_copy.default, _ATEN.to.dtype})
 _MOVES = frozenset({_ATEN._to_copy.default, _ATEN.clone.default, _ATEN.reshape.default, _ATEN.permute.default,
-                    _ATEN.transpose.int, _ATEN.t.default, _ATEN.unsqueeze.default, _ATEN.detach.default, _ATEN.alias.default})
+                    _ATEN.transpose.int, _ATEN.t.default, _ATEN.unsqueeze.default, _ATEN.detach.default,
+                    _ATEN.alias.default})
+_NARROW, _WIDE = (torch.bfloat16, torch.float16), (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class LegaliseTypes(GraphPass):
     boards have no f64, and what may be computed in fewer bits is a recipe's to say. Weights keep their numbers. What no
     source reaches is computed in the type that it was written in, and becomes f32 where it is read; results of f64 are
     rounded, and those of 16 bits differ from the policy's own by the roundings that it makes and f32 does not, but for
-    outputs and for what is cast there and back, which are rounded as it does. A source in such a type is one in f32 or i32; in fp16 it stays one.
+    outputs and for what is cast there and back, which are rounded as it does. A source in such a
+    type is one in f32 or i32; in fp16 it stays one.
 
     Before:
         %x = source "x" bf16[1,4]
@@ -67,7 +70,7 @@ def _rounds(node: Node) -> bool:
 
 
 def coarsest(program: Program) -> str:
-    """The type with the fewest digits that the policy computes in, as a key of the tolerance table: bf16, f16 or f32."""
+    """The type with the fewest digits that the policy computes in, a key of the tolerance table: bf16, f16 or f32."""
     kinds = {v.dtype for n in program.graph.nodes for v in tensors_of(n.meta.get("val"))}
     return "bf16" if torch.bfloat16 in kinds else "f16" if torch.float16 in kinds else "f32"
 
@@ -131,7 +134,8 @@ class _Widener:
         while weight.op == "call_function" and weight.target in _MOVES:
             way.append(f"{op_name(weight.target)}{weight.args[1:]}{weight.kwargs}")
             weight = weight.args[0]
-        if weight.op == "get_attr":  # a weight, or one in another type or shape: its own numbers, once for all iterations
+        # A weight, or one in another type or shape: its own numbers, once for all iterations.
+        if weight.op == "get_attr":
             own = node.op == "get_attr" and self._is_read_by_live(node)
             name = node.target if own else f"{weight.target}__{zlib.crc32(' '.join(way).encode()):08x}__wide"
             return self.editor.weight(name, lambda: self._numbers(node))
@@ -146,7 +150,8 @@ class _Widener:
         read = lambda args: map_aggregate(map_arg(args, self._read), _wide_dtype)
         args, kwargs = read(node.args), dict(read(node.kwargs))
         if self._rounds(node, args):
-            self.editor.replace(node, self.editor.emit(node.target, (args[0], *node.args[1:]), dict(node.kwargs), like=node))
+            new = self.editor.emit(node.target, (args[0], *node.args[1:]), dict(node.kwargs), like=node)
+            self.editor.replace(node, new)
             return
         wanted = node.meta["val"].dtype if isinstance(node.meta["val"], torch.Tensor) else None
         if node.target in _CASTS and args[0].meta["val"].dtype is ENGINE_TYPE_OF.get(wanted, wanted):
@@ -157,12 +162,13 @@ class _Widener:
     @staticmethod
     def _rounds(node: Node, args: tuple) -> bool:
         """A cast of f32 to 16 bits of which nothing is made but a cast back: the policy rounds on purpose."""
-        back = node.users and all(u.target in _CASTS and u.meta["val"].dtype in (torch.float32, torch.float64) for u in node.users)
-        return bool(back and node.target in _CASTS and node.meta["val"].dtype in (torch.bfloat16, torch.float16)
-                    and args[0].meta["val"].dtype is torch.float32 and node.args[0].meta["val"].dtype not in (torch.bfloat16, torch.float16))
+        back = node.users and all(u.target in _CASTS and u.meta["val"].dtype in _WIDE for u in node.users)
+        return bool(back and node.target in _CASTS and node.meta["val"].dtype in _NARROW
+                    and args[0].meta["val"].dtype is torch.float32 and node.args[0].meta["val"].dtype not in _NARROW)
 
     def _cast(self, new: Node, like: Node) -> Node:
-        return self.editor.emit(_ATEN._to_copy.default, (new,), {"dtype": ENGINE_TYPE_OF[like.meta["val"].dtype]}, like=like)
+        wanted = ENGINE_TYPE_OF[like.meta["val"].dtype]
+        return self.editor.emit(_ATEN._to_copy.default, (new,), {"dtype": wanted}, like=like)
 
     def finish(self) -> Program:
         outputs = []

@@ -19,8 +19,8 @@ from vlacompile.policy.source_lines import source_line
 
 @dataclass(frozen=True)
 class LowerComplex(GraphPass):
-    """A complex value becomes two real ones, and what is done to it becomes what that does to its parts; a Fourier transform
-    becomes products with constant matrices. Raises StagingError for an op that has no rule, with its line.
+    """A complex value becomes two real ones, and what is done to it becomes what that does to its parts; a Fourier
+    transform becomes products with constant matrices. Raises StagingError for an op that has no rule, with its line.
 
     Before:
         %x = source "x" f32[1,2,2]
@@ -58,7 +58,8 @@ class LowerComplex(GraphPass):
                     if n in pairs:
                         raise _refused(n, f'the output "{name}" is complex', "return its parts: torch.view_as_real")
             elif node.op == "get_attr" and is_complex(node):
-                pairs[node] = _constant(editor, node.target, program.constants[node.target], node.target in program.parameters)
+                weight = node.target in program.parameters
+                pairs[node] = _constant(editor, node.target, program.constants[node.target], weight)
             elif not (is_complex(node) or node.target in FOURIER or any(n in pairs for n in node.all_input_nodes)):
                 editor.copy(node)
             else:
@@ -72,14 +73,15 @@ class LowerComplex(GraphPass):
 
 
 def _constant(editor: ProgramEditor, name: str, tensor: torch.Tensor, weight: bool) -> Pair:
-    parts = {f"{name}__re": lambda: tensor.real.contiguous(), f"{name}__im": lambda: tensor.imag.contiguous()}
+    parts = {f"{name}__re": tensor.real.contiguous, f"{name}__im": tensor.imag.contiguous}
     return Pair(*(editor.weight(n, f) if weight else editor.constant(n, f()) for n, f in parts.items()))
 
 
 def _rewritten(editor: ProgramEditor, node: Node, pairs: dict[Node, Pair]):
     """A node, or a Pair."""
     if node.op != "call_function":
-        raise _refused(node, "an input is complex", "make its parts the input, and torch.view_as_complex(them) in the policy")
+        raise _refused(node, "an input is complex",
+                       "make its parts the input, and torch.view_as_complex(them) in the policy")
     if not node.all_input_nodes:  # known now
         with torch.no_grad():
             return _constant(editor, node.name, node.target(*node.args, **node.kwargs), False)
@@ -95,8 +97,8 @@ def _rewritten(editor: ProgramEditor, node: Node, pairs: dict[Node, Pair]):
             raise NotImplementedError(f'"{op_name(node.target)}" of complex numbers has no rule')
         return rule(emitter, *args, **kwargs)
     except NotImplementedError as error:
-        raise _refused(node, str(error), "write it with sums, products, abs(), exp() and torch.view_as_real of complex numbers, "
-                       "or with real ones") from error
+        raise _refused(node, str(error), "write it with sums, products, abs(), exp() and torch.view_as_real of complex "
+                       "numbers, or with real ones") from error
 
 
 def _map(a, function):
@@ -112,4 +114,5 @@ def _map(a, function):
 
 def _refused(node: Node, why: str, fix: str) -> StagingError:
     line = source_line(node.meta.get("stack_trace") or "")
-    return StagingError("complex numbers cannot be written as real ones here", where=line or f'"{node.name}"', why=why, fix=fix)
+    return StagingError("complex numbers cannot be written as real ones here", where=line or f'"{node.name}"',
+                        why=why, fix=fix)

@@ -30,8 +30,8 @@ from vlacompile.compiler.passes.unroll_recurrences import UnrollRecurrences
 
 
 def graph_passes(translated: Callable, decompositions: Callable) -> tuple[GraphPass, ...]:
-    """What every program goes through before loops are looked for. translated, decompositions: which ops the format that
-    stages are emitted in has, as DecomposeUntranslated takes them."""
+    """What every program goes through before loops are looked for. translated, decompositions: which ops the format
+    that stages are emitted in has, as DecomposeUntranslated takes them."""
     return (
         LowerComplex(),
         UnrollRecurrences(),

@@ -17,8 +17,8 @@ STEP = 64  # outputs: a part is a multiple of it, so that kernels and blocks of 
 
 @dataclass(frozen=True)
 class SplitLargeLinears(GraphPass):
-    """linear(x, w) becomes cat(linear(x, w[:n]), linear(x, w[n:])): no part's weight has more than `numbers` numbers, and
-    every output is the same sum as before. A language model's head over its vocabulary asks for a gigabyte at once.
+    """linear(x, w) becomes cat(linear(x, w[:n]), linear(x, w[n:])): no part's weight has more than `numbers` numbers,
+    and every output is the same sum as before. A language model's head over its vocabulary asks for a gigabyte at once.
 
     Before:
         %x = source "x" f32[1,4]

@@ -25,9 +25,10 @@ _ATEN = torch.ops.aten
 @dataclass(frozen=True)
 class SplitTokensByRate(GraphPass):
     """A row of tokens that change at different rates, behind an attention whose mask hides some from others, is taken
-    apart where a part does not change as often as all of them: the keys and values of an instruction that comes first are then
-    kept while pictures change, and a prefix that cannot see the sample of a denoising loop leaves the loop, whether the
-    model's code keeps a cache or not. Exact: a key of which no query of a part may see anything has the probability 0.
+    apart where a part does not change as often as all of them: the keys and values of an instruction that comes first
+    are then kept while pictures change, and a prefix that cannot see the sample of a denoising loop leaves the loop,
+    whether the model's code keeps a cache or not. Exact: a key of which no query of a part may see anything has the
+    probability 0.
 
     A part of its own reads the weights once more. It fires where what is saved uses every weight `least_uses` times.
 
@@ -109,8 +110,8 @@ class SplitTokensByRate(GraphPass):
 
     def _worthwhile(self, program: Program, values: Mapping[Node, Value], saved: Mapping[Node, int],
                     roots: Mapping[Node, list[int]]) -> frozenset[str]:
-        """Roots whose saved work uses the weights that it reads often enough, together with that of other roots over the
-        same weights: the iterations of one loop."""
+        """Roots whose saved work uses the weights that it reads often enough, together with that of other roots over
+        the same weights: the iterations of one loop."""
         work: dict[str, int] = defaultdict(int)
         read: dict[str, set[str]] = defaultdict(set)
         for node, share in saved.items():
@@ -139,7 +140,8 @@ class SplitTokensByRate(GraphPass):
 def _rates(program: Program, of: Program) -> dict[Node, int]:
     """How often a value of `of` changes: the most frequent update class that it depends on; -1 for constants."""
     rank = {n: UPDATES[s.update] for n, s in program.sources.items()}
-    return {n: max((rank.get(s, UPDATES["observation"]) for s in deps), default=-1) for n, deps in dependencies(of).items()}
+    return {n: max((rank.get(s, UPDATES["observation"]) for s in deps), default=-1)
+            for n, deps in dependencies(of).items()}
 
 
 def _nodes_of(value: Value | Elements) -> Iterator[Node]:

@@ -14,15 +14,17 @@ from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.inline_graph import Parts
 
 _ATEN = torch.ops.aten
-_KINDS = {_ATEN.lstm.input: "lstm", _ATEN.lstm_cell.default: "lstm", _ATEN.gru.input: "gru", _ATEN.gru_cell.default: "gru",
+_KINDS = {_ATEN.lstm.input: "lstm", _ATEN.lstm_cell.default: "lstm",
+          _ATEN.gru.input: "gru", _ATEN.gru_cell.default: "gru",
           _ATEN.rnn_tanh.input: "tanh", _ATEN.rnn_tanh_cell.default: "tanh",
           _ATEN.rnn_relu.input: "relu", _ATEN.rnn_relu_cell.default: "relu"}
 
 
 @dataclass(frozen=True)
 class UnrollRecurrences(GraphPass):
-    """A recurrent layer or cell (LSTM, GRU, RNN) becomes products, sums and activations per time step, all of which read the
-    same weights; the products with the inputs are one for all steps. So whatever is done to linear layers is done to it.
+    """A recurrent layer or cell (LSTM, GRU, RNN) becomes products, sums and activations per time step, all of which
+    read the same weights; the products with the inputs are one for all steps. So whatever is done to linear layers is
+    done to it.
 
     Before:
         %x = source "x" f32[1,2]
@@ -60,7 +62,9 @@ class UnrollRecurrences(GraphPass):
                 unrolled = _Unroller(editor, node)
                 parts.replace(node, unrolled.cell() if node.target in RECURRENT_CELLS else unrolled.layers())
                 count += 1
-        return PassResult(editor.finish(), True, (f"unrolled {count} recurrences",)) if count else PassResult(program, False)
+        if not count:
+            return PassResult(program, False)
+        return PassResult(editor.finish(), True, (f"unrolled {count} recurrences",))
 
 
 class _Unroller:
@@ -119,7 +123,8 @@ class _Unroller:
             return (self.do(_ATEN.tanh.default if self.kind == "tanh" else _ATEN.relu.default, gates),)
         enter, forget, new, leave = self._split(gates, 4)
         kept = self.do(_ATEN.mul.Tensor, self._sigmoid(forget), state[1])
-        c = self.do(_ATEN.add.Tensor, kept, self.do(_ATEN.mul.Tensor, self._sigmoid(enter), self.do(_ATEN.tanh.default, new)))
+        entered = self.do(_ATEN.mul.Tensor, self._sigmoid(enter), self.do(_ATEN.tanh.default, new))
+        c = self.do(_ATEN.add.Tensor, kept, entered)
         h = self.do(_ATEN.mul.Tensor, self._sigmoid(leave), self.do(_ATEN.tanh.default, c))
         return (h if w_hr is None else self.do(_ATEN.linear.default, h, w_hr, None), c)
 

@@ -129,7 +129,8 @@ def _spread(e: Emitter, im: Node, re: Node) -> Node:
     """The imaginary part in the shape of the real one, which a real operand may have broadcast."""
     if not isinstance(im, Node):
         return e.do(_ATEN.full_like.default, re, im)
-    return im if im.meta["val"].shape == re.meta["val"].shape else e.do(_ATEN.expand.default, im, list(re.meta["val"].shape))
+    wanted = re.meta["val"].shape
+    return im if im.meta["val"].shape == wanted else e.do(_ATEN.expand.default, im, list(wanted))
 
 
 def _divided(e: Emitter, a, b) -> Pair:
@@ -216,17 +217,18 @@ RULES: dict[torch._ops.OpOverload, Callable] = {
     _ATEN.einsum.default: _einsum,
     _ATEN.zeros_like.default: lambda e, z, **_: Pair(e.zeros(z.re), e.zeros(z.re)),
     _ATEN.ones_like.default: lambda e, z, **_: Pair(e.do(_ATEN.ones_like.default, z.re), e.zeros(z.re)),
-    **dict.fromkeys((_ATEN.matmul.default, _ATEN.mm.default, _ATEN.bmm.default, _ATEN.dot.default, _ATEN.outer.default, _ATEN.kron.default, _ATEN.tensordot.default, _ATEN.mv.default), _bilinear),
+    **dict.fromkeys((_ATEN.matmul.default, _ATEN.mm.default, _ATEN.bmm.default, _ATEN.dot.default, _ATEN.outer.default,
+                     _ATEN.kron.default, _ATEN.tensordot.default, _ATEN.mv.default), _bilinear),
 }
 _SUMS = frozenset({_ATEN.add.Tensor, _ATEN.sub.Tensor})
 _VIEWS = frozenset({_ATEN.view.default, _ATEN._unsafe_view.default})
 # What does the same to both parts: it moves numbers, or is linear in all that it reads but indices and conditions.
 BOTH = frozenset(getattr(_ATEN, name) for name in (
-    "view reshape _unsafe_view _reshape_alias transpose permute t swapaxes movedim moveaxis slice select narrow unsqueeze "
-    "squeeze expand expand_as broadcast_to view_as flatten unflatten clone contiguous alias detach lift_fresh_copy repeat tile "
-    "repeat_interleave split split_with_sizes chunk unbind sum mean neg negative gather index index_select take_along_dim roll "
-    "flip cat concat stack where slice_scatter select_scatter index_put copy diagonal tril triu cumsum resolve_conj resolve_neg "
-    "fft_fftshift fft_ifftshift diff".split()))
+    "view reshape _unsafe_view _reshape_alias transpose permute t swapaxes movedim moveaxis slice select narrow "
+    "unsqueeze squeeze expand expand_as broadcast_to view_as flatten unflatten clone contiguous alias detach "
+    "lift_fresh_copy repeat tile repeat_interleave split split_with_sizes chunk unbind sum mean neg negative gather "
+    "index index_select take_along_dim roll flip cat concat stack where slice_scatter select_scatter index_put copy "
+    "diagonal tril triu cumsum resolve_conj resolve_neg fft_fftshift fft_ifftshift diff".split()))
 
 
 def both(e: Emitter, args, kwargs) -> Pair:

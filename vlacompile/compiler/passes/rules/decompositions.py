@@ -1,5 +1,5 @@
-"""ATen's ops for which neither torch.onnx nor PyTorch has other ops, written with ops that engines have. Each takes what
-the op takes, gives what it gives, at shapes that are known, and holds no tensors of its own."""
+"""ATen's ops for which neither torch.onnx nor PyTorch has other ops, written with ops that engines have. Each takes
+what the op takes, gives what it gives, at shapes that are known, and holds no tensors of its own."""
 
 from __future__ import annotations
 
@@ -190,7 +190,8 @@ def scatter(x: Tensor, dim: int, index: Tensor, source: Tensor, *, reduce: str) 
 _NEUTRAL = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -math.inf, "amin": math.inf}
 
 
-def scatter_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+def scatter_reduce(x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *,
+                   include_self: bool = True) -> Tensor:
     """ONNX's scatters start from what is there, and have no mean."""
     start = x
     if not include_self:

@@ -23,7 +23,8 @@ def _resized(e: Emitter, x: Node, axis: int, size: int) -> Node:
     return x if have == size else e.do(_ATEN.constant_pad_nd.default, x, pads, 0.0)
 
 
-def _matrix(e: Emitter, n: int, rows: int, columns: int, factor: float, dtype: torch.dtype, twice: bool = False) -> Pair:
+def _matrix(e: Emitter, n: int, rows: int, columns: int, factor: float, dtype: torch.dtype,
+            twice: bool = False) -> Pair:
     """cos and sin of 2 pi r c / n, times factor. twice: rows stand for their mirror images too (irfft)."""
     if n > LONGEST:
         raise NotImplementedError(f"a transform of {n} numbers; the longest has {LONGEST}")
@@ -32,8 +33,8 @@ def _matrix(e: Emitter, n: int, rows: int, columns: int, factor: float, dtype: t
     weight = torch.full((rows, 1), factor, dtype=torch.float64)
     if twice:
         weight[1:(n + 1) // 2] *= 2
-    name = f"dft_{n}_{rows}_{columns}_{factor:.3g}{'_twice' if twice else ''}_{str(dtype).split('.')[-1]}".replace(".", "p") \
-        .replace("-", "m").replace("+", "")
+    kind = f"{'_twice' if twice else ''}_{str(dtype).split('.')[-1]}"
+    name = f"dft_{n}_{rows}_{columns}_{factor:.3g}{kind}".replace(".", "p").replace("-", "m").replace("+", "")
     return Pair(e.constant(f"{name}__cos", (angle.cos() * weight).to(dtype)),
                 e.constant(f"{name}__sin", (angle.sin() * weight).to(dtype)))
 
@@ -52,7 +53,8 @@ def _axis(x, dim: int) -> tuple[int, int]:
     return dim % len(shape), shape[dim]
 
 
-def transform(e: Emitter, x, n: int | None = None, dim: int = -1, norm: str | None = None, *, inverse: bool = False) -> Pair:
+def transform(e: Emitter, x, n: int | None = None, dim: int = -1, norm: str | None = None, *,
+              inverse: bool = False) -> Pair:
     """fft and ifft of a pair or of a real value."""
     axis, size = _axis(x, dim)
     n = size if n is None else n
@@ -130,7 +132,9 @@ def short_time(e: Emitter, x: Node, n_fft: int, hop_length: int | None = None, w
     if window is not None:
         before = (n_fft - window.meta["val"].shape[0]) // 2
         after = n_fft - window.meta["val"].shape[0] - before
-        frames = e.mul(frames, e.do(_ATEN.constant_pad_nd.default, window, [before, after], 0.0) if before + after else window)
+        if before + after:
+            window = e.do(_ATEN.constant_pad_nd.default, window, [before, after], 0.0)
+        frames = e.mul(frames, window)
     elif win_length not in (None, n_fft):
         raise NotImplementedError("a window of ones that is shorter than the transform")
     norm = "ortho" if normalized else None

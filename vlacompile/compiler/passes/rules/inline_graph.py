@@ -20,9 +20,9 @@ _RESHAPES = frozenset({_ATEN.view.default, _ATEN._unsafe_view.default})
 
 
 def trace(node: Node, function: Callable, table: Mapping[torch._ops.OpOverload, Callable]) -> Graph | None:
-    """The graph of `function` on the operands of `node`, a placeholder for each of `node.all_input_nodes`. table: functions
-    for ops that it calls. None: an operand is no tensor, or the function cannot be traced at these shapes. The function
-    must hold no tensors of its own."""
+    """The graph of `function` on the operands of `node`, a placeholder for each of `node.all_input_nodes`. table:
+    functions for ops that it calls. None: an operand is no tensor, or the function cannot be traced at these shapes.
+    The function must hold no tensors of its own."""
     operands = node.all_input_nodes
     if not all(isinstance(n.meta["val"], torch.Tensor) for n in operands):
         return None

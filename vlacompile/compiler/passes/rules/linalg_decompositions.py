@@ -1,5 +1,5 @@
-"""Linear algebra of small matrices, written out: as many steps as rows, each on all matrices of a batch at once. Must not
-hold tensors of its own."""
+"""Linear algebra of small matrices, written out: as many steps as rows, each on all matrices of a batch at once. Must
+not hold tensors of its own."""
 
 from __future__ import annotations
 
@@ -102,8 +102,9 @@ def cholesky(a: Tensor, *, upper: bool = False) -> Tensor:
 
 def solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
     if not left:
-        return solve_triangular(a.transpose(-1, -2), b.transpose(-1, -2), upper=not upper, unitriangular=unitriangular) \
-            .transpose(-1, -2)
+        turned = a.transpose(-1, -2), b.transpose(-1, -2)
+        across = solve_triangular(*turned, upper=not upper, unitriangular=unitriangular)
+        return across.transpose(-1, -2)
     n = a.shape[-1]
     _require_small(a)
     found: dict[int, Tensor] = {}
@@ -158,7 +159,8 @@ LINALG = {
     _ATEN.slogdet.default: slogdet,
     _ATEN.linalg_cholesky.default: cholesky,
     _ATEN.cholesky.default: lambda a, upper=False: cholesky(a, upper=upper),
-    _ATEN.linalg_cholesky_ex.default: lambda a, *, upper=False, check_errors=False: (cholesky(a, upper=upper), _info(a)),
+    _ATEN.linalg_cholesky_ex.default:
+        lambda a, *, upper=False, check_errors=False: (cholesky(a, upper=upper), _info(a)),
     _ATEN.cholesky_solve.default: cholesky_solve,
     _ATEN.linalg_solve_triangular.default: solve_triangular,
     _ATEN.linalg_matrix_exp.default: matrix_exp,

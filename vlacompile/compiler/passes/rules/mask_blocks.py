@@ -133,7 +133,8 @@ class KnownBlocks:
         return self.block(source, move(rows) if axis == -2 else rows, columns)
 
     def _of_elementwise(self, node: Node, rows: Span, columns: Span) -> torch.Tensor | None:
-        """Of an op on blocks; what is false stays so whatever it is combined with by `and`; where() may need one side."""
+        """Of an op on blocks; what is false stays so whatever it is combined with by `and`; where() may need one
+        side."""
         blocks = {n: self.block(n, rows, columns) for n in node.all_input_nodes}
         if node.target in _ANDS or (
                 node.target is _ATEN.mul.Tensor and node.meta["val"].dtype == torch.bool):

@@ -17,7 +17,8 @@ _MINUS_INFINITY = float("-inf")
 _WHERES = frozenset({_ATEN.where.self, _ATEN.where.ScalarOther, _ATEN.where.ScalarSelf, _ATEN.where.Scalar})
 _FILLS = frozenset({_ATEN.masked_fill.Scalar, _ATEN.masked_fill.Tensor})
 _SUMS = frozenset({_ATEN.add.Tensor, _ATEN.sub.Tensor})
-_KEEPS = frozenset({_ATEN._to_copy.default, _ATEN.clone.default, _ATEN.mul.Scalar, _ATEN.div.Scalar, _ATEN.alias.default})
+_KEEPS = frozenset({_ATEN._to_copy.default, _ATEN.clone.default, _ATEN.mul.Scalar, _ATEN.div.Scalar,
+                    _ATEN.alias.default})
 _SCALES = frozenset({_ATEN.mul.Tensor, _ATEN.div.Tensor})
 _NOTS = frozenset({_ATEN.logical_not.default, _ATEN.bitwise_not.default})
 _ORS = frozenset({_ATEN.logical_or.default, _ATEN.bitwise_or.Tensor, _ATEN.__or__.Tensor})
@@ -25,8 +26,8 @@ _SMALL = 1 << 24  # elements of a constant that is looked at
 
 
 class Visible:
-    """of(node): what is not -inf in the values of a node of `program`, as a node of the edited one; None: all of it, or as
-    much as can be said."""
+    """of(node): what is not -inf in the values of a node of `program`, as a node of the edited one; None: all of it, or
+    as much as can be said."""
 
     def __init__(self, program: Program, editor: ProgramEditor):
         self.program, self.editor = program, editor
@@ -59,7 +60,8 @@ class Visible:
             return all(self.may_be_empty(n) for n in node.args)
         if node.target in _WHERES and self._sides(node) == (False, True):
             return self.may_be_empty(node.args[0])
-        if node.target in _FILLS and node.args[1].target in _NOTS and self._hides(node.args[2]) and self.of(node.args[0]) is None:
+        hidden = node.target in _FILLS and node.args[1].target in _NOTS and self._hides(node.args[2])
+        if hidden and self.of(node.args[0]) is None:
             return self.may_be_empty(node.args[1].args[0])
         if node.target in _KEEPS or node.target in (_ATEN.unsqueeze.default, _ATEN.expand.default):
             first = node.args[0]
@@ -125,7 +127,8 @@ class Visible:
         value, where, number = node.args
         inner = self.of(value)
         if not self._hides(number):
-            return inner if inner is None else self.editor.emit(_ATEN.logical_or.default, (inner, self.editor.map(where)), like=node)
+            return inner if inner is None else self.editor.emit(
+                _ATEN.logical_or.default, (inner, self.editor.map(where)), like=node)
         shown = self.editor.emit(_ATEN.logical_not.default, (self.editor.map(where),), like=node)
         return shown if inner is None else self.editor.emit(_ATEN.logical_and.default, (shown, inner), like=node)
 
@@ -139,7 +142,8 @@ class Visible:
         seen = [self.of(n) for n in node.args[0]]
         if all(v is None for v in seen):
             return None
-        full = lambda n: self.editor.emit(_ATEN.full.default, ([*n.meta["val"].shape], True), {"dtype": torch.bool}, like=node)
+        full = lambda n: self.editor.emit(
+            _ATEN.full.default, ([*n.meta["val"].shape], True), {"dtype": torch.bool}, like=node)
         parts = [full(n) if v is None else self._as_wide(v, n, node) for v, n in zip(seen, node.args[0], strict=True)]
         return self.editor.emit(_ATEN.cat.default, (parts, *node.args[1:]), like=node)
 
@@ -165,6 +169,7 @@ class Visible:
             self.known[node] = None
             if node in self.reached or node.meta["val"].numel() > _SMALL:
                 return None
-            value = self.program.constants[node.target] if node.op == "get_attr" else fold(self.program, frozenset({node}))[node]
+            held = node.op == "get_attr"
+            value = self.program.constants[node.target] if held else fold(self.program, frozenset({node}))[node]
             self.known[node] = None if value.is_meta else value
         return self.known[node]

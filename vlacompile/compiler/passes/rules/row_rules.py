@@ -138,7 +138,8 @@ def parted_alike(value: Value, axis: int, other: Value, other_axis: int) -> bool
 
 @dataclass(frozen=True)
 class Op:
-    """One op on values. args, kwargs: as of a node, with values in the place of nodes. like: the node it is a part of."""
+    """One op on values. args, kwargs: as of a node, with values in the place of nodes. like: the node it is a part
+    of."""
 
     target: object
     args: tuple
@@ -187,8 +188,8 @@ def _first(op: Op, axis: int, result: int | None = None, rest=None) -> Rule:
 
 
 def _elementwise(op: Op, axis: int) -> Rule | None:
-    """Operands are aligned at their last dimension; one of size 1 there is the same for all rows, unless it has the same
-    parts."""
+    """Operands are aligned at their last dimension; one of size 1 there is the same for all rows, unless it has the
+    same parts."""
     tensors = {i: a for i, a in enumerate(op.args) if isinstance(a, (Node, Parts))}
     rank = max(map(rank_of, tensors.values()))
     first = next(i for i, a in tensors.items() if isinstance(a, Parts))

@@ -58,9 +58,9 @@ class SplitRows:
 
 def split_rows(program: Program, roots: Mapping[Node, list[int]], allowed: set[Node] | None = None,
                attentions: Mapping[Node, Attention] | None = None) -> SplitRows:
-    """The program with the ops in `allowed` (None: all) acting on the parts of the concatenations `roots`, {concatenation:
-    how many neighbours stay together}. attentions: {last node: attention} whose queries may be parts of a row of tokens;
-    what reads rows that are no constant then reads slices of them."""
+    """The program with the ops in `allowed` (None: all) acting on the parts of the concatenations `roots`,
+    {concatenation: how many neighbours stay together}. attentions: {last node: attention} whose queries may be parts of
+    a row of tokens; what reads rows that are no constant then reads slices of them."""
     splitter = _RowSplitter(program, roots, attentions)
     for node in program.graph.nodes:
         if node.op != "output":
@@ -117,7 +117,8 @@ class _RowSplitter:
             return value
         if value not in self._whole:
             parts = [self.whole(p) for p in value.parts]
-            self._whole[value] = parts[0] if len(parts) == 1 else self.editor.emit(_ATEN.cat.default, (parts, value.axis))
+            whole = parts[0] if len(parts) == 1 else self.editor.emit(_ATEN.cat.default, (parts, value.axis))
+            self._whole[value] = whole
         return self._whole[value]
 
     def _in_parts(self, node: Node) -> Parts | Elements | None:
@@ -183,7 +184,8 @@ class _RowSplitter:
         spend(len(first.parts))
         for axis in axes_of(first):
             rows = parts_along(first, axis)
-            if rows is not None and any(isinstance(_tensor(r), torch.Tensor) and len(shape_of(r)) <= axis for r in rows):
+            if rows is not None and any(
+                    isinstance(_tensor(r), torch.Tensor) and len(shape_of(r)) <= axis for r in rows):
                 rows = None  # a row that was picked may be a number
             picked = None if rows is None else self._picked(op, axis, rows)
             if picked is not None:
