@@ -10,12 +10,20 @@ import pytest
 import vlacompile as vc
 from tests.samples import policies
 from vlacompile.cli.main import main
+from vlacompile.compiler.passes.pass_manager import verified
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/ (refused when CI is set)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def passes_are_verified_fully():
+    """After every pass all types are computed again; a build has no time for that."""
+    with verified("full"):
+        yield
 
 
 @pytest.fixture

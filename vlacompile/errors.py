@@ -63,6 +63,11 @@ class StagingError(VlaError):
     exit_code = 6
 
 
+class PassError(StagingError):
+    """A pass does not keep its contract, or gave a program that is none: an error of the compiler, not of the
+    policy."""
+
+
 class EmitError(VlaError):
     """A stage cannot be written for its backend."""
 

@@ -28,7 +28,7 @@ LAYERS = (
     "tokenize",
     "verify",
     "serve", "deploy",
-    "compiler/graph", "compiler/capture", "compiler/passes", "compiler/staging",
+    "compiler/graph", "compiler/capture", "compiler/passes/rules", "compiler/passes", "compiler/staging",
     "compiler/precision/quantise", "compiler/precision/fp16", "compiler/precision/assign",
     "compiler/fit",
     "compiler/emit/onnx", "compiler/emit/tensorrt", "compiler/emit/tvm",

@@ -12,7 +12,7 @@ from tests.samples import policies
 from vlacompile.cli.main import main
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.capture.weightless import weightless
-from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
+from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.pipeline import plan
@@ -73,7 +73,7 @@ def test_constants_without_content_are_told_apart_by_name():
     program = capture(without_weights(lambda: policies.flow(iterations=4)))
     weights = [t for n, t in program.constants.items() if n in program.parameters and not n.endswith("std")]
     assert weights and all(t.is_meta for t in weights)
-    merged = MergeCommonSubexpressions().run(program).program
+    merged = EliminateCommonSubexpressions().run(program).program
     assert merged.parameters == program.parameters, "equal shapes, but not the same weight"
 
 

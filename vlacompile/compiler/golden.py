@@ -15,7 +15,7 @@ from torch.fx import Node
 from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
 from vlacompile.compiler.capture.history import append, newest_of
 from vlacompile.compiler.graph.program import Program, execute
-from vlacompile.compiler.passes.use_engine_types import coarsest
+from vlacompile.compiler.passes.legalise_types import coarsest
 from vlacompile.compiler.precision.fp16.attention_masks import saturated
 from vlacompile.compiler.staging.known_instructions import SpokenText
 from vlacompile.compiler.staging.run_stages import Observer, StageRunner, Values

@@ -9,7 +9,7 @@ from vlacompile.compiler.emit.onnx.model_text import model_text
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage, emit_onnx
 from vlacompile.compiler.emit.tensorrt.support import require_supported
 from vlacompile.compiler.emit.tvm.bundle import Compiled, compile_ahead
-from vlacompile.compiler.passes.use_engine_types import coarsest
+from vlacompile.compiler.passes.legalise_types import coarsest
 from vlacompile.phases.choose_precision import Precise
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.phases.read_inputs import Inputs

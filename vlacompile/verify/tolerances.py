@@ -36,7 +36,7 @@ TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("f32", "action"): Tolerance(1e-5, 1e-5, 1e-5, 0.99999),
     # What a policy gives that computes in 16 bits, beside its stages, which compute the same in f32: roundings of 2^-9
     # and 2^-12 at every op, which add up over its depth. Measured per depth in
-    # tests/compiler/passes/test_use_engine_types.py.
+    # tests/compiler/passes/test_legalise_types.py.
     ("bf16", "chunk"): Tolerance(1e-3, 0.1, 0.1, 0.995),
     ("f16", "chunk"): Tolerance(2e-4, 0.02, 0.02, 0.9998),
     ("exact", "stage"): Tolerance(0.0, 0.0, 0.0, 1.0),

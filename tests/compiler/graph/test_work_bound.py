@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vlacompile as vc
-from tests.compiler.passes.test_split_batched import count
+from tests.compiler.passes.test_split_batch_by_rate import count
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.ops import flops
@@ -20,7 +20,7 @@ from vlacompile.compiler.graph.program import Program, ProgramEditor, execute
 from vlacompile.compiler.graph.rolled_loop import size_of
 from vlacompile.compiler.graph.work_bound import bounded, spend
 from vlacompile.compiler.passes.delay_frames import DelayFrames
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LOOP_PASSES, graph_passes
 from vlacompile.compiler.passes.pass_manager import run_passes
 from vlacompile.compiler.staging.find_loop import find_loop
@@ -234,7 +234,7 @@ def test_twice_the_graph_is_twice_the_work(grow):
 
 
 @dataclass(frozen=True)
-class Endless:
+class Endless(GraphPass):
     def run(self, program: Program) -> PassResult:
         editor, node = ProgramEditor(program), next(iter(program.graph.nodes))
         while True:
@@ -242,7 +242,7 @@ class Endless:
 
 
 @dataclass(frozen=True)
-class Again:
+class Again(GraphPass):
     """Walks over the whole history of every value."""
 
     def run(self, program: Program) -> PassResult:

@@ -103,7 +103,7 @@ def test_ops_give_them_on_a_board_in_fp16(tmp_path):
 
 def test_edges_of_ordered_ops_are_pytorchs():
     """NaN, infinity, ties, zeros of both signs."""
-    from vlacompile.compiler.passes import decompositions as w
+    from vlacompile.compiler.passes.rules import decompositions as w
 
     nan, inf = float("nan"), float("inf")
     x = torch.tensor([[1.0, nan, 2.0, nan, -0.0], [3.0, 3.0, -inf, inf, 0.0], [0.0, -0.0, 0.0, 1.0, 1.0]])
@@ -122,7 +122,7 @@ def test_edges_of_ordered_ops_are_pytorchs():
 
 
 def test_pivots_of_zero():
-    from vlacompile.compiler.passes import linalg_decompositions as w
+    from vlacompile.compiler.passes.rules import linalg_decompositions as w
 
     a = torch.tensor([[[0.0, 2.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 3.0], [0.0, 0.0, 1.0, 0.0]]])
     torch.testing.assert_close(w.inverse(a), torch.linalg.inv(a))

@@ -1,314 +1,31 @@
-"""Every pass: the example of its docstring is run, it is idempotent, and it keeps the function."""
+"""What single passes do and leave alone, and that together they keep the function."""
 
 from __future__ import annotations
 
-import inspect
-import re
-import textwrap
+from itertools import pairwise
 
 import pytest
 import torch
 
+from tests.compiler.passes.examples import Features, Film
 from tests.samples import policies
 from vlacompile.compiler.capture.export import capture
-from vlacompile.compiler.capture.history import frames_of
 from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.program import execute, program_text
 from vlacompile.compiler.passes.batch_over_loop import BatchOverLoop
 from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChains
-from vlacompile.compiler.passes.decompose_untranslated import DecomposeUntranslated
-from vlacompile.compiler.passes.delay_frames import DelayFrames
-from vlacompile.compiler.passes.drop_identities import DropIdentities
-from vlacompile.compiler.passes.fill_empty import FillEmpty
-from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
-from vlacompile.compiler.passes.fold_constants import FoldConstants
-from vlacompile.compiler.passes.four_dimensional_attention import FourDimensionalAttention
-from vlacompile.compiler.passes.fuse_loop import FuseLoop
-from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.compiler.passes.merge_common_subexpressions import MergeCommonSubexpressions
-from vlacompile.compiler.passes.narrow_linears import NarrowLinears
-from vlacompile.compiler.passes.own_outputs import OwnOutputs
-from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LAST_PASSES, LOOP_PASSES, graph_passes
-from vlacompile.compiler.passes.read_parts_of_concat import ReadPartsOfConcat
-from vlacompile.compiler.passes.split_batched import SplitBatched
+from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from vlacompile.compiler.passes.fold_slices_into_linears import FoldSlicesIntoLinears
+from vlacompile.compiler.passes.fold_slices_of_concat import FoldSlicesOfConcat
+from vlacompile.compiler.passes.lower_slice_scatters import LowerSliceScatters
+from vlacompile.compiler.passes.pass_list import graph_passes
 from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
 from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.compiler.passes.split_linear_over_features import SplitLinearOverFeatures
-from vlacompile.compiler.passes.split_tokens import SplitTokens
-from vlacompile.compiler.passes.use_engine_types import UseEngineTypes
-from vlacompile.compiler.passes.write_complex_as_pairs import WriteComplexAsPairs
-from vlacompile.compiler.passes.write_recurrences_out import WriteRecurrencesOut
-from vlacompile.compiler.passes.write_scatters_as_concat import WriteScattersAsConcat
 from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.policy.policy import Policy, Source
 
 PASSES = graph_passes(is_translated, decompositions)
-
-X = {"x": torch.randn(1, 4)}
-
-
-class Features(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(4, 5))
-
-    def forward(self, a, b):
-        return {"action": torch.nn.functional.linear(torch.cat([a, b], 1), self.w)}
-
-
-class Film(torch.nn.Module):
-    """A loop whose body is modulated by what depends on {observation, step}."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(4, 4))
-
-    def forward(self, observation, noise):
-        for k in range(2):
-            noise = noise * torch.nn.functional.linear(torch.relu(observation + 0.1 * k), self.w)
-        return {"action": noise}
-
-
-class Normed(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(1, 1, 1))
-        self.norm = torch.nn.BatchNorm1d(1)
-        torch.nn.init.normal_(self.norm.weight)
-        torch.nn.init.normal_(self.norm.running_mean)
-
-    def forward(self, x):
-        return {"action": self.norm(torch.nn.functional.conv1d(x, self.w))}
-
-
-class Batched(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(2, 3, 1, 1))
-
-    def forward(self, a, b):
-        return {"action": torch.nn.functional.conv2d(torch.cat([a, b]), self.w)}
-
-
-class Speed(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(4, 4))
-
-    def forward(self, x):
-        before, now = (torch.nn.functional.linear(x[:, i], self.w) for i in range(2))
-        return {"action": now - before}
-
-
-class Split(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(4, 4))
-
-    def forward(self, a, b):
-        return {"action": torch.nn.functional.linear(torch.cat([a, b], 1), self.w)}
-
-
-class Chain(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = torch.nn.Parameter(torch.randn(5, 3)), torch.nn.Parameter(torch.randn(4, 5))
-
-    def forward(self, x):
-        return {"action": torch.nn.functional.linear(torch.nn.functional.linear(x, self.a), self.b)}
-
-
-class Large(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(192, 4))
-
-    def forward(self, x):
-        return {"action": torch.nn.functional.linear(x, self.w)}
-
-
-class Narrow(Split):
-    def forward(self, x):
-        return {"action": torch.relu(torch.nn.functional.linear(x, self.w)[:, 2:])}
-
-
-def _assigned(x, a):
-    return {"action": torch.relu(torch.slice_scatter(x, a, 1, 0, 2))}
-
-
-def _filled(x):
-    return {"action": x + torch.empty_like(x).fill_(1.0)}
-
-
-def _cropped(a, b):
-    return {"action": torch.relu(torch.cat([a, b], 1)[:, :2])}
-
-
-class Tokens(torch.nn.Module):
-    """The task's tokens come first and do not see the image's."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(4, 4))
-        groups = torch.tensor([0, 0, 1, 1, 1])
-        self.register_buffer("mask", groups[None] <= groups[:, None])
-
-    def forward(self, task, image):
-        tokens = torch.cat([task, image], 1)
-        query = torch.nn.functional.linear(tokens, self.w)
-        return {"action": torch.nn.functional.scaled_dot_product_attention(query, tokens, tokens, self.mask)}
-
-
-def _repeated(noise, observation):
-    for _ in range(2):
-        noise = torch.tanh(noise) * observation
-    return {"action": noise}
-
-
-def _dropout(x):
-    return {"action": torch.relu(torch.nn.functional.dropout(x, 0.1, False))}
-
-
-def _twice(x):
-    return {"action": torch.relu(x) + torch.relu(x)}
-
-
-class Largest(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.randn(2, 4))
-
-    def forward(self, x):
-        return {"action": x + self.w.max(0).values}
-
-
-class Bf16(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
-
-    def forward(self, x):
-        return {"action": (x * self.w).float()}
-
-
-def _attention(q, m):
-    return {"action": torch.nn.functional.scaled_dot_product_attention(q, q, q, m)}
-
-
-class Turn(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("turns", torch.polar(torch.ones(2), torch.tensor([0.5, 1.5])))
-
-    def forward(self, x):
-        return {"action": torch.view_as_real(torch.view_as_complex(x) * self.turns)}
-
-
-class Recur(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.w_ih, self.w_hh = torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(3, 3))
-
-    def forward(self, x, h):
-        return {"action": torch.rnn_tanh_cell(x, h, self.w_ih, self.w_hh)}
-
-
-def _signed(x, y):
-    return {"action": torch.copysign(x, y)}
-
-
-def _example(kind) -> Policy:
-    if kind is FoldConstants:
-        return Policy("example", Largest().eval(), {"x": Source("observation")}, X)
-    if kind is UseEngineTypes:
-        return Policy("example", Bf16().eval(), {"x": Source("observation")}, {"x": X["x"].bfloat16()})
-    if kind is FourDimensionalAttention:
-        return Policy("example", lambda x: {"action": torch.nn.functional.scaled_dot_product_attention(x, x, x)},
-                      {"x": Source("observation")}, {"x": torch.randn(1, 5, 4)})
-    if kind is GuardEmptyRows:
-        inputs = {"q": torch.randn(1, 2, 4, 8), "m": torch.zeros(1, 1, 4, 4, dtype=torch.bool)}
-        return Policy("example", _attention, dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is WriteComplexAsPairs:
-        return Policy("example", Turn().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 2, 2)})
-    if kind is WriteRecurrencesOut:
-        inputs = {"x": torch.randn(1, 2), "h": torch.randn(1, 3)}
-        return Policy("example", Recur().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is DecomposeUntranslated:
-        inputs = {"x": torch.randn(1, 3), "y": torch.randn(1, 3)}
-        return Policy("example", _signed, dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is SplitLinearOverFeatures:
-        inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
-        return Policy("example", Features().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
-    if kind is BatchOverLoop:
-        inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 4)}
-        return Policy("example", Film().eval(), {"observation": Source("observation"), "noise": Source("step")}, inputs)
-    if kind is FuseLoop:
-        inputs = {"noise": torch.randn(1, 4), "observation": torch.randn(1, 4)}
-        return Policy("example", _repeated, {"noise": Source("step"), "observation": Source("observation")}, inputs)
-    if kind is FoldBatchNorms:
-        return Policy("example", Normed().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 1, 2)})
-    if kind is SplitBatched:
-        inputs = {"a": torch.randn(1, 3, 4, 4), "b": torch.randn(1, 3, 4, 4)}
-        return Policy("example", Batched().eval(), dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is DelayFrames:
-        return Policy("example", Speed().eval(), {"x": Source("observation", history=2)}, {"x": torch.randn(1, 2, 4)})
-    if kind is SplitTokens:
-        inputs = {"task": torch.randn(1, 2, 4), "image": torch.randn(1, 3, 4)}
-        return Policy("example", Tokens().eval(), {"task": Source("task"), "image": Source("observation")}, inputs)
-    if kind is SplitLinearOverConcat:
-        inputs = {"a": torch.randn(1, 2, 4), "b": torch.randn(1, 3, 4)}
-        return Policy("example", Split().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
-    if kind is WriteScattersAsConcat:
-        inputs = {"x": torch.randn(1, 5), "a": torch.randn(1, 2)}
-        return Policy("example", _assigned, dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is ReadPartsOfConcat:
-        inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
-        return Policy("example", _cropped, dict.fromkeys(inputs, Source("observation")), inputs)
-    if kind is CollapseLinearChains:
-        return Policy("example", Chain().eval(), {"x": Source("observation")}, {"x": torch.randn(1, 3)})
-    if kind is SplitLargeLinears:
-        return Policy("example", Large().eval(), {"x": Source("observation")}, X)
-    if kind is NarrowLinears:
-        return Policy("example", Narrow().eval(), {"x": Source("observation")}, X)
-    function = {FillEmpty: _filled, DropIdentities: _dropout, MergeCommonSubexpressions: _twice,
-                OwnOutputs: lambda x: {"action": x}}[kind]
-    return Policy("example", function, {"x": Source("observation")}, X)
-
-
-def _documented(kind, part: str) -> str:
-    doc = inspect.cleandoc(kind.__doc__)
-    block = re.search(rf"^{part}:\n((?: {{4}}.*\n?)+)", doc, re.MULTILINE)
-    return textwrap.dedent(block.group(1)).strip()
-
-
-KINDS = sorted({type(p) for p in (*PASSES, DelayFrames(), SplitLargeLinears(), *LAST_PASSES, *LOOP_PASSES, *FUSED_PASSES)}, key=lambda k: k.__name__)
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
-def test_the_example_of_the_docstring(kind):
-    policy = _example(kind)
-    program = capture(policy)
-    if kind in {type(p) for p in (*LOOP_PASSES, *FUSED_PASSES)} - {type(p) for p in PASSES}:
-        program = find_loop(program).program
-    before = _weights_renamed(program_text(program))
-    assert before == _documented(kind, "Before")
-    make = {SplitTokens: lambda: SplitTokens(least_uses=0),
-            DecomposeUntranslated: lambda: DecomposeUntranslated(is_translated, decompositions)}.get(kind, kind)
-    result = make().run(program)
-    assert _weights_renamed(program_text(result.program)) == _documented(kind, "After")
-    assert result.changed and not make().run(result.program).changed
-    want = policy.infer(**policy.example_inputs)["action"]
-    frames, past = frames_of(policy.sources, policy.example_inputs), {}
-    if kind is DelayFrames:
-        execute(result.program, {"x": frames["x@1"]}, past=past)
-    got = execute(result.program, frames, past=past)[0]["action"]
-    assert torch.allclose(got, want, atol=1e-6)
-
-
-def _weights_renamed(text: str) -> str:
-    """Drop the module path of weights and put sources first, as the docstrings do."""
-    lines = [line.replace("policy__", "") for line in text.strip().splitlines()]
-    return "\n".join(sorted(lines, key=lambda line: (0 if " = source " in line else 1 if " = weight " in line else 2)))
 
 
 def test_passes_do_not_mutate_their_input():
@@ -343,7 +60,7 @@ def test_slices_of_concatenations_are_the_same_slices(begin, end):
     inputs = {n: torch.randn(1, size) for n, size in (("a", 2), ("b", 3), ("c", 4))}
     policy = Policy("parts", lambda a, b, c: {"action": torch.relu(torch.cat([a, b, c], 1)[:, begin:end])},
                     dict.fromkeys(inputs, Source("observation")), inputs)
-    result = ReadPartsOfConcat().run(capture(policy))
+    result = FoldSlicesOfConcat().run(capture(policy))
     assert result.changed == (begin % 9 in (0, 2, 5) and end in (2, 5, 9))
     assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
 
@@ -372,7 +89,7 @@ def test_scatters_are_the_same_scatters(begin, end):
     inputs = {"x": torch.randn(1, 5), "a": torch.randn(1, count)}
     policy = Policy("scatter", lambda x, a: {"action": torch.relu(torch.slice_scatter(x, a, 1, begin, end))},
                     dict.fromkeys(inputs, Source("observation")), inputs)
-    result = WriteScattersAsConcat().run(capture(policy))
+    result = LowerSliceScatters().run(capture(policy))
     assert result.changed
     assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
 
@@ -424,7 +141,7 @@ def test_batched_tables_are_the_same_tables(make):
 
     inputs = {"observation": torch.randn(1, 4), "noise": torch.randn(1, 2)}
     policy = Policy("rows", observe, {"observation": Source("observation"), "noise": Source("step")}, inputs)
-    program = find_loop(MergeCommonSubexpressions().run(capture(policy)).program)
+    program = find_loop(EliminateCommonSubexpressions().run(capture(policy)).program)
     result = BatchOverLoop().run(program.program)
     assert program.found and result.changed
     got = execute(result.program, inputs)[0]["action"]
@@ -441,7 +158,7 @@ class Heads(torch.nn.Module):
 
     def __init__(self, widths=(6, 12, 12, 3), also=False, act=False):
         super().__init__()
-        self.layers = torch.nn.ModuleList([torch.nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)])
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(a, b) for a, b in pairwise(widths)])
         self.also, self.act = also, act
 
     def forward(self, x):
@@ -476,7 +193,7 @@ def test_a_narrow_linear_gives_the_same_outputs(parts, rows):
             return {"action": torch.cat([torch.sin(y[..., a:b]) for a, b in parts], -1)}
 
     policy = _model(torch.randn(1, 3, 4), Packed)
-    result = NarrowLinears().run(capture(policy))
+    result = FoldSlicesIntoLinears().run(capture(policy))
     assert result.changed == (rows < 9) and max(t.shape[0] for t in result.program.constants.values()) == rows
     want = policy.infer(**policy.example_inputs)["action"]
     assert torch.allclose(execute(result.program, policy.example_inputs)[0]["action"], want, atol=1e-6)
@@ -486,7 +203,7 @@ def test_a_linear_whose_columns_are_read_across_rows_is_left_alone():
     layer = torch.nn.Linear(4, 4).eval()
     policy = Policy("rows", lambda x: {"action": torch.relu(layer(x)[:, 1:3])}, {"x": Source("observation")},
                     {"x": torch.randn(1, 4, 4)})
-    assert not NarrowLinears().run(capture(policy)).changed
+    assert not FoldSlicesIntoLinears().run(capture(policy)).changed
 
 
 class Vocabulary(torch.nn.Module):
@@ -503,7 +220,8 @@ class Vocabulary(torch.nn.Module):
         return {"action": logits, "token": logits.argmax(-1)}
 
 
-@pytest.mark.parametrize("words, numbers, bias", [(640, 1024, True), (1000, 1024, False), (1000, 4096, True), (130, 512, True)])
+@pytest.mark.parametrize("words, numbers, bias",
+                         [(640, 1024, True), (1000, 1024, False), (1000, 4096, True), (130, 512, True)])
 def test_a_large_linear_in_parts_gives_the_same_outputs(words, numbers, bias):
     sources = {"tokens": Source("task"), "x": Source("observation")}
     policy = Policy("head", Vocabulary(words, bias).eval(), sources,
@@ -516,11 +234,12 @@ def test_a_large_linear_in_parts_gives_the_same_outputs(words, numbers, bias):
     assert torch.allclose(got["action"], want["action"], atol=1e-6) and torch.equal(got["token"], want["token"])
     assert not SplitLargeLinears(numbers).run(result.program).changed
     assert not SplitLargeLinears(words * 8).run(program).changed
-    parts = next(n for n in result.program.graph.nodes if n.op == "call_function" and n.target is torch.ops.aten.cat.default
-                 and n.meta["val"].shape[-1] == words)
+    cats = (n for n in result.program.graph.nodes if n.target is torch.ops.aten.cat.default)
+    parts = next(n for n in cats if n.meta["val"].shape[-1] == words)
     parts.args = (list(parts.args[0])[::-1], parts.args[1])  # the control: parts in another order
     wrong = execute(result.program, policy.example_inputs)[0]
-    assert wrong["action"].shape == want["action"].shape and not torch.allclose(wrong["action"], want["action"], atol=1e-3)
+    assert wrong["action"].shape == want["action"].shape
+    assert not torch.allclose(wrong["action"], want["action"], atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.int64])

@@ -12,7 +12,7 @@ from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
 from vlacompile.compiler.passes.pass_list import LOOP_PASSES, graph_passes
-from vlacompile.compiler.passes.split_tokens import SplitTokens
+from vlacompile.compiler.passes.split_tokens_by_rate import SplitTokensByRate
 from vlacompile.compiler.staging.find_loop import find_loop
 from vlacompile.compiler.staging.stage_account import account
 from vlacompile.hardware.target import load_target
@@ -62,7 +62,7 @@ def test_the_state_token_leaves_the_loop_where_that_pays(least_uses, tokens, tmp
     with sized("pi0", real=False):
         program = capture(load_policy(tmp_path / "p"))
     for p in graph_passes(is_translated, decompositions):
-        program = (SplitTokens(least_uses) if isinstance(p, SplitTokens) else p).run(program).program
+        program = (SplitTokensByRate(least_uses) if isinstance(p, SplitTokensByRate) else p).run(program).program
     found = find_loop(program)
     for p in LOOP_PASSES:
         found_program = p.run(found.program).program

@@ -40,7 +40,7 @@ from vlacompile.compiler.assemble.assemble_action import action_of
 from vlacompile.compiler.assemble.assemble_guard import guards_of
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage, externalise
 from vlacompile.compiler.emit.tensorrt.build_recipe import board_of, build_of
-from vlacompile.compiler.passes.merge_common_subexpressions import content_key
+from vlacompile.compiler.graph.equal_values import content_key
 from vlacompile.compiler.staging.known_instructions import KnownInstruction
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.errors import ConfigError, nearest

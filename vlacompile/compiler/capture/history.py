@@ -7,25 +7,16 @@ not know stages.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch.fx import Node
 
-from vlacompile.compiler.graph.delay import frame_name
+from vlacompile.compiler.graph.delay import EarlierFrame, frame_name
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.policy.policy import Source, as_taken
 
 _ATEN = torch.ops.aten
-
-
-@dataclass(frozen=True)
-class EarlierFrame(Source):
-    """What the source `of` held `age` observations ago: a source of a captured program only; none is left once
-    earlier frames are delays."""
-
-    of: str = ""
-    age: int = 0
 
 
 def frames_of(sources: Mapping[str, Source], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch.fx import Node
 
+from vlacompile.policy.policy import Source
+
 HISTORY = "(history)"  # in a dependency set: changes whenever the histories advance
+
+
+@dataclass(frozen=True)
+class EarlierFrame(Source):
+    """What the source `of` held `age` observations ago: a source of a captured program only; none is left once
+    earlier frames are delays."""
+
+    of: str = ""
+    age: int = 0
 
 
 def delay(value: torch.Tensor) -> torch.Tensor:

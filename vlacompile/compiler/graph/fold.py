@@ -19,7 +19,8 @@ def fold(program: Program, nodes: frozenset[Node]) -> dict[Node, torch.Tensor]:
 def _without_content(program: Program) -> set[Node]:
     found: set[Node] = set()
     for node in program.graph.nodes:
-        if (node.op == "get_attr" and program.constants[node.target].is_meta) or any(i in found for i in node.all_input_nodes):
+        empty = node.op == "get_attr" and program.constants[node.target].is_meta
+        if empty or any(i in found for i in node.all_input_nodes):
             found.add(node)
     return found
 

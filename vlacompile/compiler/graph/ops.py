@@ -12,6 +12,8 @@ import torch
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
+from vlacompile.compiler.graph.delay import is_delay
+
 # Elements up to which an element-wise op is cheaper to repeat than to keep (one 64 KiB f32 tensor).
 CHEAP_ELEMENTS = 16384
 
@@ -98,13 +100,20 @@ def is_view(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
 
 
+def is_move(node: Node) -> bool:
+    """True when the op computes no number: views, casts, copies, concatenations, picks, delays."""
+    if node.target is operator.getitem or is_delay(node) or is_view(node):
+        return True
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.overloadpacket in _COPIES
+
+
 def is_random(node: Node) -> bool:
     """True when the op draws random numbers as it stands (dropout in eval mode does not)."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
         return False
     names = [a.name for a in target._schema.arguments]
-    bound = dict(zip(names, node.args)) | node.kwargs
+    bound = dict(zip(names, node.args, strict=False)) | node.kwargs
     if "dropout_p" in names:
         return float(bound.get("dropout_p", 0.0)) != 0.0
     return not ("train" in names and bound.get("train") is False)
@@ -130,5 +139,6 @@ def is_free(node: Node) -> bool:
 _ATEN = torch.ops.aten
 _ATTENTION = _ATEN.scaled_dot_product_attention.default
 _COPIES = frozenset({_ATEN.clone, _ATEN._to_copy, _ATEN.to, _ATEN.cat, _ATEN.stack, _ATEN.contiguous, _ATEN.reshape,
-                     _ATEN._unsafe_view, _ATEN.repeat, _ATEN.flatten, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.zeros_like,
-                     _ATEN.ones_like, _ATEN.full_like, _ATEN.new_zeros, _ATEN.new_ones, _ATEN.new_full})
+                     _ATEN._unsafe_view, _ATEN.repeat, _ATEN.flatten, _ATEN.constant_pad_nd, _ATEN.copy,
+                     _ATEN.zeros_like, _ATEN.ones_like, _ATEN.full_like, _ATEN.new_zeros, _ATEN.new_ones,
+                     _ATEN.new_full})

@@ -118,7 +118,8 @@ class ProgramEditor:
         old = self.program
         outs = tuple(self._map[n] for n in old.output_nodes()) if outputs is None else outputs
         self.graph.output(outs)
-        return prune(replace(old, graph=self.graph, constants=self.constants, parameters=old.parameters | self._weights))
+        parameters = old.parameters | self._weights
+        return prune(replace(old, graph=self.graph, constants=self.constants, parameters=parameters))
 
 
 def prune(program: Program) -> Program:
@@ -131,6 +132,36 @@ def prune(program: Program) -> Program:
     live = {n.target for n in graph.nodes if n.op == "get_attr"}
     constants = {k: v for k, v in program.constants.items() if k in live}
     return replace(program, constants=constants, parameters=frozenset(program.parameters & live))
+
+
+def same_program(one: Program, other: Program) -> bool:
+    """Whether two programs have the same text and are over the very same constants."""
+    if one is other:
+        return True
+    if replace(one, graph=other.graph, constants=other.constants) != other or list(one.sources) != list(other.sources):
+        return False
+    if one.constants.keys() != other.constants.keys():
+        return False
+    if any(one.constants[k] is not other.constants[k] for k in one.constants):
+        return False
+    nodes, others = list(one.graph.nodes), list(other.graph.nodes)
+    twin = dict(zip(nodes, others, strict=False))
+    return len(nodes) == len(others) and all(
+        a.op == b.op and a.name == b.name and a.target == b.target and _same(a.args, b.args, twin)
+        and _same(a.kwargs, b.kwargs, twin) and type_text(a.meta.get("val")) == type_text(b.meta.get("val"))
+        for a, b in twin.items())
+
+
+def _same(one, other, twin: Mapping[Node, Node]) -> bool:
+    if isinstance(one, Node):
+        return twin[one] is other
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(_same(a, b, twin) for a, b in zip(one, other, strict=True))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(a, other[k], twin) for k, a in one.items())
+    return one == other or repr(one) == repr(other)  # NaN is not equal to itself
 
 
 def infer_val(node: Node):
@@ -207,7 +238,8 @@ def program_text(program: Program) -> str:
     return "\n".join([*sources, *lines, "return " + ", ".join(outs)]) + "\n"
 
 
-def graph_lines(graph: Graph, constants: Mapping[str, torch.Tensor], parameters: frozenset[str] = frozenset()) -> list[str]:
+def graph_lines(graph: Graph, constants: Mapping[str, torch.Tensor], parameters: frozenset[str] = frozenset()) \
+        -> list[str]:
     """A line per constant and per op, in order. parameters: constants that are weights of the model as it was given."""
     lines = []
     for node in graph.nodes:

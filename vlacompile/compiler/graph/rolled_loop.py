@@ -20,8 +20,8 @@ FUSED = "fused"  # key in the meta of the last values of a fused loop: its Sampl
 
 
 def size_of(program: Program) -> int:
-    """Nodes and what they read, times the rows of the widest concatenation: what a pass may take its time over. Of a loop
-    every iteration counts."""
+    """Nodes and what they read, times the rows of the widest concatenation: what a pass may take its time over. Of a
+    loop every iteration counts."""
     size, rows = 0, 1
     for node in program.graph.nodes:
         size += 1 + len(node.all_input_nodes)

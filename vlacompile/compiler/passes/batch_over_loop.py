@@ -13,7 +13,7 @@ from vlacompile.compiler.graph.ops import is_pointwise, is_random
 from vlacompile.compiler.graph.program import Program, ProgramEditor, type_text
 from vlacompile.compiler.graph.rolled_loop import SCALAR_OPS, RolledLoop
 from vlacompile.compiler.graph.work_bound import spend
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 _VIEWS = frozenset({_ATEN.view, _ATEN.reshape, _ATEN._unsafe_view, _ATEN.unsqueeze, _ATEN.squeeze, _ATEN.flatten})
@@ -102,7 +102,7 @@ class _Batcher:
             axis = (first.args[1] if len(first.args) > 1 else 0) % rank
             parts = []
             for column in zip(*(r.args[0] for r in rows), strict=True):
-                parts.append((yield from self._full(column)))
+                parts.append((yield from self._full(column)))  # noqa: PERF401  a comprehension cannot yield
             return self.editor.emit(first.target, (parts, axis + 1), like=first)
         return None
 
@@ -161,7 +161,7 @@ def _fit(column: tuple) -> bool:
 
 
 @dataclass(frozen=True)
-class BatchOverLoop:
+class BatchOverLoop(GraphPass):
     """A loop's table whose rows are computed alike becomes one computation over all rows: one GEMM that reads the
     weights once, where there were K. For what depends on {observation, step} but not on the carried sample, as the
     FiLM of a denoising U-Net. Exact but for the order of sums in the GEMM.

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from vlacompile.compiler.graph.invariants import ENGINE_TYPES
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class CollapseLinearChains:
+class CollapseLinearChains(GraphPass):
     """linear(linear(x, a), b) becomes linear(x, b @ a) where that takes no more multiplications and nothing else reads
     the value between. The product of the weights is taken in float64. Exact but for rounding.
 
@@ -31,6 +32,8 @@ class CollapseLinearChains:
         %linear_1 = linear(%x, %b__a) f32[1,4]
         return action=%linear_1
     """
+
+    requires = frozenset({ENGINE_TYPES})
 
     def run(self, program: Program) -> PassResult:
         chains = _Chains(program)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Graph, Node
 
+from vlacompile.compiler.graph.invariants import REAL_NUMBERS
 from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
-from vlacompile.compiler.passes.decompositions import WRITTEN
-from vlacompile.compiler.passes.graph_pass import PassResult
-from vlacompile.compiler.passes.inline_graph import Parts, inline, signature, trace
-from vlacompile.compiler.passes.linalg_decompositions import LINALG
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
+from vlacompile.compiler.passes.rules.decompositions import WRITTEN
+from vlacompile.compiler.passes.rules.inline_graph import Parts, inline, signature, trace
+from vlacompile.compiler.passes.rules.linalg_decompositions import LINALG
 
 _ATEN = torch.ops.aten
 _TABLE = WRITTEN | LINALG
@@ -21,7 +22,8 @@ _TABLE = WRITTEN | LINALG
 # shapes for quantisation that is tried out, and onnxscript 0.7.2 takes exponentials of what it has not shifted.
 _ALWAYS = frozenset({_ATEN.log_sigmoid.default, _ATEN.logaddexp.default, _ATEN.logaddexp2.default,
                      _ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing,
-                     _ATEN.fake_quantize_per_tensor_affine.default, _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
+                     _ATEN.fake_quantize_per_tensor_affine.default,
+                     _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
 
 
 def _is_left(node: Node, translated: Callable) -> bool:
@@ -33,9 +35,9 @@ def _is_left(node: Node, translated: Callable) -> bool:
 
 
 @dataclass(frozen=True)
-class DecomposeUntranslated:
-    """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for it, or
-    from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that.
+class DecomposeUntranslated(GraphPass):
+    """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for
+    it, or from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that.
 
     translated: whether an op has ONNX. decompositions: gives {op: function}, those that the emitter applies by itself.
 
@@ -59,6 +61,9 @@ class DecomposeUntranslated:
         %where = where.self(%bitwise_or, %neg, %abs_2) f32[1,3]
         return action=%where
     """
+
+    requires = frozenset({REAL_NUMBERS})
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     translated: Callable[[torch._ops.OpOverload], bool]
     decompositions: Callable[[], Mapping[torch._ops.OpOverload, Callable]] = dict

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 
 from torch.fx import Node
 
-from vlacompile.compiler.capture.history import EarlierFrame
-from vlacompile.compiler.graph.delay import delay, frame_name
+from vlacompile.compiler.graph.delay import EarlierFrame, delay, frame_name
+from vlacompile.compiler.graph.invariants import NO_EARLIER_FRAMES
 from vlacompile.compiler.graph.minimum_cut import CutProblem, recomputed_by_consumers
 from vlacompile.compiler.graph.ops import flops, is_free, is_random, node_bytes
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.work_bound import spend
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 
 # Bytes that a frame is kept in, rather than in a computed value that would need a stage of its own: to copy them once
 # per observation costs less than to launch an engine.
@@ -82,7 +82,7 @@ class _Shifts:
 
 
 @dataclass(frozen=True)
-class DelayFrames:
+class DelayFrames(GraphPass):
     """f(the observation before) becomes delay(f(the newest observation)): every frame of a history is encoded once.
 
     Exact for what depends on one observation (one frame of one or several histories, which advance together) and on
@@ -107,6 +107,9 @@ class DelayFrames:
         %sub = sub.Tensor(%linear_1, %delay) f32[1,4]
         return action=%sub
     """
+
+    ensures = frozenset({NO_EARLIER_FRAMES})
+    may_change = frozenset({Effect.DROPS_EARLIER_FRAMES})
 
     min_flops: int = 0
 

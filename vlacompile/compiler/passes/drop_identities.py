@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.ops import is_random
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 _ALIASES = frozenset({_ATEN.alias, _ATEN.detach, _ATEN.lift_fresh_copy, _ATEN.detach_, _ATEN.lift_fresh})
@@ -37,8 +37,8 @@ def _same(node: Node) -> Node | None:
 
 
 def _read(node: Node) -> list[Node] | None:
-    """The operands of a concatenation without those that add nothing to it (PyTorch ignores those of shape [0] among others
-    of any rank); None where there is none of these."""
+    """The operands of a concatenation without those that add nothing to it (PyTorch ignores those of shape [0] among
+    others of any rank); None where there is none of these."""
     if node.op != "call_function" or node.target is not _ATEN.cat.default or not node.meta["val"].numel():
         return None
     left = [n for n in node.args[0] if n.meta["val"].numel()]
@@ -46,7 +46,7 @@ def _read(node: Node) -> list[Node] | None:
 
 
 @dataclass(frozen=True)
-class DropIdentities:
+class DropIdentities(GraphPass):
     """Replace aliases, copies of the same type, overwriting copies, and dropout in eval mode by their input.
     Operands without elements leave a concatenation (`torch.cat([torch.tensor([]), x])`, the tokens of no camera).
 
@@ -60,6 +60,8 @@ class DropIdentities:
         %relu = relu(%x) f32[1,4]
         return action=%relu
     """
+
+    may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     def run(self, program: Program) -> PassResult:
         found = {n: same for n in program.graph.nodes if (same := _same(n)) is not None}

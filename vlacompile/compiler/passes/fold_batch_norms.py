@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from vlacompile.compiler.graph.invariants import ENGINE_TYPES
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = frozenset({_ATEN.conv1d.default, _ATEN.conv2d.default})
@@ -17,7 +18,7 @@ _NORM = _ATEN._native_batch_norm_legit_no_training.default
 
 
 @dataclass(frozen=True)
-class FoldBatchNorms:
+class FoldBatchNorms(GraphPass):
     """norm(conv(x, w, b)) becomes conv(x, w * s, (b - mean) * s + shift) with s = scale / sqrt(variance + eps), where
     nothing else reads the value between: a convolution is quantised as it is computed. The weights are computed in
     float64. Exact but for rounding.
@@ -39,7 +40,9 @@ class FoldBatchNorms:
         %w__normed__bias = weight "w__normed__bias" f32[1]
         %conv1d_1 = conv1d(%x, %w__normed, %w__normed__bias) f32[1,1,2]
         return action=%conv1d_1
-    """
+    """  # noqa: E501  a line of a program
+
+    requires = frozenset({ENGINE_TYPES})
 
     def run(self, program: Program) -> PassResult:
         editor, folded = ProgramEditor(program), []

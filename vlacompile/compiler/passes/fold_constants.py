@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from vlacompile.compiler.graph.invariants import TENSOR_CONSTANTS
 from vlacompile.compiler.graph.ops import is_random
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 _WRITES = frozenset({_ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.index_put, _ATEN.copy, _ATEN.fill, _ATEN.scatter,
@@ -20,10 +22,10 @@ _WRITES = frozenset({_ATEN.select_scatter, _ATEN.slice_scatter, _ATEN.index_put,
 
 
 @dataclass(frozen=True)
-class FoldConstants:
-    """Ops with several results, and elements written into a tensor one after the other, of constants alone: no value between
-    stages is a tuple. What else no source reaches is folded by the stages that read it. After loops are found: what
-    follows from an iteration's number is what they are found by.
+class FoldConstants(GraphPass):
+    """Ops with several results, and elements written into a tensor one after the other, of constants alone, are
+    computed now: no value between stages is a tuple. What else no source reaches is folded by the stages that read it.
+    After loops are found: what follows from an iteration's number is what they are found by.
 
     Before:
         %x = source "x" f32[1,4]
@@ -39,6 +41,8 @@ class FoldConstants:
         return action=%add
     """
 
+    ensures = frozenset({TENSOR_CONSTANTS})
+
     def run(self, program: Program) -> PassResult:
         fold = _Fold(program)
         if not fold.wanted:
@@ -46,31 +50,39 @@ class FoldConstants:
         editor = ProgramEditor(program)
         for node in program.graph.nodes:
             if node in fold.wanted:
-                make = editor.weight if node in fold.of_weights else lambda name, compute: editor.constant(name, compute())
-                editor.replace(node, make(f"known__{node.name}", lambda: fold.value(node)))  # noqa: B023  called at once
+                name = f"known__{node.name}"
+                editor.replace(node, editor.weight(name, partial(fold.value, node)) if node in fold.of_weights else
+                               editor.constant(name, fold.value(node)))
             elif node.op != "output" and node not in fold.inner:
                 editor.copy(node)
         return PassResult(editor.finish(), True, (f"computed {len(fold.wanted)} constants",))
 
 
 class _Fold:
-    """wanted: nodes that become constants; of_weights: those among all that read a weight. inner: nodes that only wanted ones
-    read."""
+    """wanted: nodes that become constants; of_weights: those among all that read a weight. inner: nodes that only
+    wanted ones read."""
 
     def __init__(self, program: Program):
         self.program, self.values = program, {}
         constant: set[Node] = set()
         self.of_weights: set[Node] = set()
         for n in program.graph.nodes:
-            if (n.op == "get_attr" and n.target in program.parameters) or any(i in self.of_weights for i in n.all_input_nodes):
+            weight = n.op == "get_attr" and n.target in program.parameters
+            if weight or any(i in self.of_weights for i in n.all_input_nodes):
                 self.of_weights.add(n)
-            if n.op == "get_attr" or (n.op == "call_function" and not is_random(n) and not isinstance(n.target, RolledLoop) and all(i in constant for i in n.all_input_nodes)):
+            computed = n.op == "call_function" and not is_random(n) and not isinstance(n.target, RolledLoop)
+            if n.op == "get_attr" or (computed and all(i in constant for i in n.all_input_nodes)):
                 constant.add(n)
+
+        def is_written(n: Node) -> bool:
+            return _packet(n) in _WRITES and n in constant
+
         several = {n for n in constant if n.op == "call_function" and not isinstance(n.meta["val"], torch.Tensor)}
-        written = {n for n in constant if _packet(n) in _WRITES and not any(_packet(u) in _WRITES and u in constant for u in n.users)}
-        self.wanted = {u for n in several for u in n.users if u.target is operator.getitem and isinstance(u.meta["val"], torch.Tensor)} | written
-        self.inner = several | {n for n in constant if _packet(n) in _WRITES and n not in written
-                                and all(_packet(u) in _WRITES and u in constant for u in n.users)}
+        written = {n for n in constant if is_written(n) and not any(map(is_written, n.users))}
+        self.wanted = written | {u for n in several for u in n.users
+                                 if u.target is operator.getitem and isinstance(u.meta["val"], torch.Tensor)}
+        self.inner = several | {n for n in constant
+                                if is_written(n) and n not in written and all(map(is_written, n.users))}
 
     def value(self, node: Node) -> torch.Tensor:
         """Computed once, without recursion: chains of writes are thousands of nodes long."""
@@ -89,7 +101,8 @@ class _Fold:
         if node.op == "get_attr":
             return self.program.constants[node.target]
         operand = self.values.__getitem__
-        if any(t.is_meta for i in node.all_input_nodes for t in _tensors(operand(i))):  # a weight without content: its shape
+        # A weight without content is a shape.
+        if any(t.is_meta for i in node.all_input_nodes for t in _tensors(operand(i))):
             args, kwargs = (map_arg(a, lambda n: _on_meta(operand(n))) for a in (node.args, dict(node.kwargs)))
         else:
             args, kwargs = (map_arg(a, operand) for a in (node.args, dict(node.kwargs)))

@@ -8,8 +8,8 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
-from vlacompile.compiler.passes.visible_rows import Visible
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
+from vlacompile.compiler.passes.rules.mask_visibility import Visible
 
 _ATEN = torch.ops.aten
 _SDPA = _ATEN.scaled_dot_product_attention.default
@@ -18,11 +18,11 @@ _MINUS_INFINITY = float("-inf")
 
 
 @dataclass(frozen=True)
-class GuardEmptyRows:
-    """A row that sees no key gives zeros in scaled_dot_product_attention, and NaN in a softmax of nothing but -inf (which
-    nan_to_num then makes zeros of). Engines differ there, and a precision in which -inf is a finite number has neither.
-    Such rows get a mask that hides nothing, and then what PyTorch gives; where no row can be empty nothing is added. A
-    mask beside is_causal becomes one mask.
+class GuardEmptyRows(GraphPass):
+    """A row that sees no key gives zeros in scaled_dot_product_attention, and NaN in a softmax of nothing but -inf
+    (which nan_to_num then makes zeros of). Engines differ there, and a precision in which -inf is a finite number has
+    neither. Such rows get a mask that hides nothing, and then what PyTorch gives; where no row can be empty nothing is
+    added. A mask beside is_causal becomes one mask.
 
     Before:
         %q = source "q" f32[1,2,4,8]
@@ -73,7 +73,7 @@ class _Guard:
 
     def _attention(self, node: Node) -> None:
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-        given = dict(zip(names, node.args)) | node.kwargs
+        given = dict(zip(names, node.args, strict=False)) | node.kwargs
         mask = given.get("attn_mask")
         if mask is None:
             self.editor.copy(node)
@@ -83,7 +83,8 @@ class _Guard:
         if causal:
             rows, keys = given["query"].meta["val"].shape[-2], given["key"].meta["val"].shape[-2]
             triangle = self.editor.constant(f"causal__{rows}_{keys}", torch.ones(rows, keys, dtype=torch.bool).tril())
-            visible = triangle if visible is None else self.editor.emit(_ATEN.logical_and.default, (visible, triangle), like=node)
+            visible = triangle if visible is None else self.editor.emit(
+                _ATEN.logical_and.default, (visible, triangle), like=node)
         may_be_empty = visible is not None and (causal or self.visible.may_be_empty(mask))
         if not causal and not may_be_empty:
             self.editor.copy(node)

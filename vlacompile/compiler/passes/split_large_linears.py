@@ -9,16 +9,16 @@ import torch
 from torch.fx import Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 STEP = 64  # outputs: a part is a multiple of it, so that kernels and blocks of scales stay whole
 
 
 @dataclass(frozen=True)
-class SplitLargeLinears:
-    """linear(x, w) becomes cat(linear(x, w[:n]), linear(x, w[n:])): no part's weight has more than `numbers` numbers, and
-    every output is the same sum as before. A language model's head over its vocabulary asks for a gigabyte at once.
+class SplitLargeLinears(GraphPass):
+    """linear(x, w) becomes cat(linear(x, w[:n]), linear(x, w[n:])): no part's weight has more than `numbers` numbers,
+    and every output is the same sum as before. A language model's head over its vocabulary asks for a gigabyte at once.
 
     Before:
         %x = source "x" f32[1,4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,16 +10,14 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.program import Program, ProgramEditor
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.graph.work_bound import spend
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 _ATEN = torch.ops.aten
 
 
-def _concatenated(node: Node) -> tuple[list[Node], int] | None:
-    """(parts, axis) when `node` is a Linear over a concatenation along an axis before the last."""
-    if node.op != "call_function" or node.target is not _ATEN.linear.default:
-        return None
-    cat = node.args[0]
+def _tokens(cat: Node) -> tuple[list[Node], int] | None:
+    """(parts, axis) of a concatenation along an axis before the last."""
     if cat.op != "call_function" or cat.target is not _ATEN.cat.default:
         return None
     if any(p.meta["val"].dtype != cat.meta["val"].dtype for p in cat.args[0]):  # cat converts, Linear would not
@@ -29,7 +28,7 @@ def _concatenated(node: Node) -> tuple[list[Node], int] | None:
 
 
 @dataclass(frozen=True)
-class SplitLinearOverConcat:
+class SplitLinearOverConcat(GraphPass):
     """linear(cat([a, b], tokens)) becomes cat([linear(a), linear(b)], tokens) when a and b depend on
     different sources: keys and values of cached language tokens are then cached too. Exact: a Linear
     acts on each token alone.
@@ -53,20 +52,27 @@ class SplitLinearOverConcat:
 
     def run(self, program: Program) -> PassResult:
         deps = dependencies(program)
-        editor, notes = ProgramEditor(program), []
+        editor, notes, changed = ProgramEditor(program), [], False
         for node in program.graph.nodes:
             if node.op == "output":
                 continue
-            split = _concatenated(node)
-            if split is None or len({deps[p] for p in split[0]}) == 1:
-                if split is not None:
-                    notes.append(f"{node.name}: kept, all parts depend on the same sources")
-                editor.copy(node)
+            tokens = _tokens(node.args[0]) if node.target is _ATEN.linear.default else None
+            if tokens is not None and len({deps[p] for p in tokens[0]}) > 1:
+                editor.replace(node, self._split(editor, node, node.args[0], deps))
+                notes.append(f"{node.name}: split into {len(tokens[0])}")
+                changed = True
                 continue
-            parts, axis = split
-            rest = editor.map_args(tuple(node.args[1:]))
-            outs = [editor.emit(node.target, (editor.map(p), *rest), like=node) for p in parts]
-            editor.replace(node, editor.emit(_ATEN.cat.default, (outs, axis), like=node))
-            notes.append(f"{node.name}: split into {len(parts)}")
-        changed = any(note.endswith(tuple("0123456789")) for note in notes)
-        return PassResult(editor.finish(), True, tuple(notes)) if changed else PassResult(program, False, tuple(notes))
+            if tokens is not None:
+                notes.append(f"{node.name}: kept, all parts depend on the same sources")
+            editor.copy(node)
+        return PassResult(editor.finish() if changed else program, changed, tuple(notes))
+
+    def _split(self, editor: ProgramEditor, linear: Node, x: Node, deps: Mapping[Node, frozenset[str]]) -> Node:
+        """The Linear of x, part by part; parts may be concatenations themselves."""
+        spend()
+        tokens = _tokens(x)
+        if tokens is None or len({deps[p] for p in tokens[0]}) == 1:
+            rest = editor.map_args(tuple(linear.args[1:]))
+            return editor.emit(linear.target, (editor.map(x), *rest), like=linear)
+        outs = [self._split(editor, linear, p, deps) for p in tokens[0]]
+        return editor.emit(_ATEN.cat.default, (outs, tokens[1]), like=linear)

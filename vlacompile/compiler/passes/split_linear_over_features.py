@@ -10,10 +10,11 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.delay import HISTORY
 from vlacompile.compiler.graph.dependency import dependencies
+from vlacompile.compiler.graph.invariants import ENGINE_TYPES
 from vlacompile.compiler.graph.ops import is_pointwise, is_random
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.work_bound import spend
-from vlacompile.compiler.passes.graph_pass import PassResult
+from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 from vlacompile.vocabulary import UPDATES
 
 _ATEN = torch.ops.aten
@@ -32,7 +33,7 @@ def _behind(node: Node) -> tuple[Node, list[Node]]:
 
 
 @dataclass(frozen=True)
-class SplitLinearOverFeatures:
+class SplitLinearOverFeatures(GraphPass):
     """linear(cat([a, b], features), w) becomes linear(a, w_a) + linear(b, w_b) when a and b change at different rates:
     what the slower one contributes is then kept, and where it is the loop's index alone it is a table. Looks through
     element-wise ops of one operand between the two (FiLM: linear(mish(cat([time, observation])))).
@@ -54,6 +55,8 @@ class SplitLinearOverFeatures:
         %add = add.Tensor(%linear, %linear_1) f32[1,4]
         return action=%add
     """
+
+    requires = frozenset({ENGINE_TYPES})
 
     def run(self, program: Program) -> PassResult:
         deps = dependencies(program)

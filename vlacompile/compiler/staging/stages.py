@@ -121,7 +121,7 @@ def build_stages(parts: Partition) -> Staged:
     program = parts.program
     named: dict[Node, str] = {}
     for name, node in zip(program.outputs, program.output_nodes(), strict=True):
-        assert named.setdefault(node, name) == name, "own_outputs gives every output a value of its own"
+        assert named.setdefault(node, name) == name, "InsertOutputCopies gives every output a value of its own"
     ranks = {name: p.meta["val"].dim() for name, p in program.placeholders().items()}
     fused = frozenset(g for g in parts.order if any(FUSED in n.meta for n in parts.members(g)))
     names = stage_names(parts.order, dict(program.sources), ranks, fused)

@@ -14,8 +14,8 @@ from vlacompile.compiler.emit.onnx.exporter import functions_listed_once, quietl
 from vlacompile.compiler.emit.onnx.quantised_ops import QUANTISED
 from vlacompile.compiler.graph.ops import is_random
 from vlacompile.compiler.graph.program import op_name
-from vlacompile.compiler.passes.inline_graph import signature, trace
-from vlacompile.compiler.passes.linalg_decompositions import ROWS
+from vlacompile.compiler.passes.rules.inline_graph import signature, trace
+from vlacompile.compiler.passes.rules.linalg_decompositions import ROWS
 from vlacompile.compiler.staging.stages import Staged
 from vlacompile.errors import EmitError
 from vlacompile.policy.source_lines import source_line
