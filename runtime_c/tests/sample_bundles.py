@@ -48,10 +48,6 @@ class Container:
         return at
 
     def add(self, section: str, **values) -> int:
-        record = layout.SECTIONS[layout.SECTION_ID[section]][1]
-        for f in record.fields:
-            if f.name.startswith("reserved"):
-                values.setdefault(f.name, 0)
         rows = self.records.setdefault(section, [])
         rows.append(values)
         return len(rows) - 1
@@ -85,14 +81,14 @@ class Container:
         table, payload = b"", b""
         for number, data, stride in sections:
             payload += b"\0" * (-len(payload) % layout.ALIGN)
-            table += layout.SECTION.pack(id=number, stride=stride, count=len(data) // stride, reserved=0,
+            table += layout.SECTION.pack(id=number, stride=stride, count=len(data) // stride,
                                          offset=first + len(payload), bytes=len(data))
             payload += data
         body = table.ljust(first - layout.HEADER.size, b"\0") + payload
         return sealed(layout.HEADER.pack(
             magic=struct.unpack("<2I", self.magic), version_major=layout.FORMAT_MAJOR,
             version_minor=layout.FORMAT_MINOR + self.later, file_bytes=layout.HEADER.size + len(body),
-            section_count=len(sections), payload_crc32=0, reserved=(0,) * 7, header_crc32=0) + body)
+            section_count=len(sections), payload_crc32=0, header_crc32=0) + body)
 
 
 def sealed(data: bytes) -> bytes:
@@ -344,7 +340,7 @@ class Flow:
                 (0, "prefix/encoder", "int8", "optimiser", 0.125, 1.5), (1, "denoise/mix.0", "int4", "rule", 0.0, 0.0),
                 (1, 'denoise/"mix" 1', "fp32", "default", 0.0, 0.1)):
             b.plan.add("precisions", stage=stage, group=b.plan.string(group), scheme=vocabulary.SCHEMES[scheme],
-                       decider=vocabulary.DECIDERS[decider], layers=2, error=error, time_us=time_us, reserved=0, bytes=36)
+                       decider=vocabulary.DECIDERS[decider], layers=2, error=error, time_us=time_us, bytes=36)
         b.action("sample", self.h)
 
     def on_board(self) -> "Flow":

@@ -29,6 +29,6 @@ def laned() -> Bundle:
         [("latent", "latent", "whole"), ("pixels", "view", "whole"), ("state", "state", "whole")],
         [("action", "action", "whole")])
     b.action("action", 1)
-    b.plan.add("lanes", name=b.plan.string("slow"), clock_hz=8.0, max_age_ms=60000, reserved=0,
+    b.plan.add("lanes", name=b.plan.string("slow"), clock_hz=8.0, max_age_ms=60000,
                index_begin=b.plan.scalars("indices", [0]), index_count=1)
     return b

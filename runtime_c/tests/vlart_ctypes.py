@@ -1,4 +1,4 @@
-"""libvlart through ctypes, as thin as the tests need it. Mirrors include/vlart/vlart.h."""
+"""libvlart through ctypes, as thin as the tests need it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes as c
 from pathlib import Path
 
 import numpy as np
+from header_structs import Struct, header_structs
 from sample_bundles import DTYPES
 
 from vlacompile import vocabulary
@@ -13,36 +14,13 @@ from vlacompile import vocabulary
 NUMPY = {vocabulary.DTYPES[name]: dtype for dtype, name in DTYPES.items()}
 
 
-class Struct(c.Structure):
-    """Sets struct_size by itself."""
-
-    def __init__(self, **fields):
-        super().__init__(struct_size=c.sizeof(type(self)), **fields)
-
-
-def _struct(name: str, /, **fields) -> type[Struct]:
-    return type(name, (Struct,), {"_fields_": [("struct_size", c.c_size_t), *fields.items()]})
-
-
 U32, U64, F32P = c.c_uint32, c.c_uint64, c.POINTER(c.c_float)
-Diag = _struct("Diag", status=c.c_int, what=c.c_char * 160, where=c.c_char * 256, why=c.c_char * 512, fix=c.c_char * 256)
-OpenOptions = _struct("OpenOptions", skip_file_checksums=U32, reserved=U32)
-SessionOptions = _struct("SessionOptions", ort_library=c.c_char_p, threads=U32, reserved=U32, backends=c.c_void_p,
-                         backend_count=c.c_size_t, tvm_ffi_library=c.c_char_p, tvm_library=c.c_char_p,
-                         stand_in=U32, reserved2=U32, tensorrt_library=c.c_char_p, tensorrt_trial=U32,
-                         whole_tick=U32)
-BundleInfo = _struct("BundleInfo", name=c.c_char_p, target=c.c_char_p, recipe=c.c_char_p, format_major=U32,
-                     format_minor=U32, source_count=U32, value_count=U32, stage_count=U32, action_value=U32,
-                     chunk_steps=U32, execute_steps=U32, action_dim=U32, consume=U32, low=F32P, high=F32P,
-                     deadline_us=U64, arena_bytes=U64)
-ValueInfo = _struct("ValueInfo", name=c.c_char_p, dtype=U32, rank=U32, dims=U64 * 8, bytes=U64)
-SourceInfo = _struct("SourceInfo", value=U32, update=U32, clock_hz=c.c_float, frames=U32)
-StageInfo = _struct("StageInfo", name=c.c_char_p, artefact=c.c_char_p, backend=U32, iterations=U32, depends=U64,
-                    flops=U64, weight_bytes=U64)
-QueueInfo = _struct("QueueInfo", remaining=U32, position=U32, stale=U32, due=U32, chunks=U64)
-StageStats = _struct("StageStats", runs=U64, iterations=U64, last_ns=U64, total_ns=U64, min_ns=U64, max_ns=U64)
-Totals = _struct("Totals", steps=U64, stages_run=U64, stages_skipped=U64, deadline_misses=U64, deadline_overruns=U64,
-                 chunks_rejected=U64, backend_failures=U64, last_step_ns=U64)
+STRUCTS = header_structs()
+Diag, SessionOptions = STRUCTS["vlart_diag_t"], STRUCTS["vlart_session_options_t"]
+BundleInfo, ValueInfo = STRUCTS["vlart_bundle_info_t"], STRUCTS["vlart_value_info_t"]
+SourceInfo, StageInfo = STRUCTS["vlart_source_info_t"], STRUCTS["vlart_stage_info_t"]
+QueueInfo, StageStats = STRUCTS["vlart_queue_info_t"], STRUCTS["vlart_stage_stats_t"]
+Totals = STRUCTS["vlart_session_totals_t"]
 
 
 class Failure(Exception):

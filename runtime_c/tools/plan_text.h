@@ -11,7 +11,4 @@ void vlart_plan_print(FILE *out, const vlart_plan_t *plan);
 /* A string in quotes, with a backslash before quotes and backslashes. */
 void vlart_print_quoted(FILE *out, const char *string);
 
-/* Of it, the lines below "action" and its bounds. */
-void vlart_plan_print_action(FILE *out, const vlart_plan_t *plan);
-
 #endif

@@ -14,6 +14,7 @@ import vlacompile as vc
 from tests.samples import policies
 from tests.samples.small_tokenizers import byte_bpe
 from vlacompile.bundle.plan.binary import plan_bytes, read_plan
+from vlacompile.bundle.plan.plan import Stored
 from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
 from vlacompile.compiler.staging.known_instructions import compile_instructions
@@ -229,9 +230,10 @@ def test_an_unknown_text_without_a_tokenizer_names_the_known_ones(library, tmp_p
 @pytest.mark.parametrize("change, why", [
     (lambda i, plan: replace(i, stored=i.stored[1:]), "its source is not stored"),
     (lambda i, plan: replace(i, stored=i.stored[:-1]), "an output of a stage is missing"),
-    (lambda i, plan: replace(i, stored=(*i.stored, (plan.value_index("action"), 0))), "another shape than its weight"),
-    (lambda i, plan: replace(i, stored=(*i.stored, (999, 0))), "does not exist"),
-    (lambda i, plan: replace(i, stored=((i.stored[0][0], i.stored[-1][1]), *i.stored[1:])), "another shape"),
+    (lambda i, plan: replace(i, stored=(*i.stored, Stored(plan.value_index("action"), 0))),
+     "another shape than its weight"),
+    (lambda i, plan: replace(i, stored=(Stored(i.stored[0].value, i.stored[-1].weight), *i.stored[1:])),
+     "another shape"),
 ])
 def test_instructions_are_checked_when_a_bundle_is_opened(library, tmp_path, change, why):
     first = change(library.plan.instructions[0], library.plan)

@@ -6,13 +6,10 @@ import re
 import subprocess
 
 import pytest
+from header_structs import fields_of, header_structs
 
 from tests.runtime_c.running import BUILD, RUNTIME, make
-from vlacompile.bundle.format.header import c_header
-
-
-def test_layout_header_is_current():
-    assert (RUNTIME / "include/vlart/vlart_layout.h").read_text() == c_header()
+from vlacompile.runtime import library
 
 
 def test_library_has_no_globals_and_calls_nothing_forbidden(lib):
@@ -35,6 +32,20 @@ def test_only_the_public_functions_are_exported(lib):
     headers = "\n".join(p.read_text() for p in sorted((RUNTIME / "include/vlart").glob("vlart*.h")))
     declared = set(re.findall(r"^VLART_API[^;]*?(vlart_\w+)\(", headers, re.MULTILINE | re.DOTALL))
     assert set(re.findall(r" T (\w+)", table)) == declared
+
+
+# {struct of vlart.h: the class of the runtime's ctypes that mirrors it}
+MIRRORS = {"diag": library.Diag, "open_options": library.OpenOptions, "session_options": library.SessionOptions,
+           "lane_info": library.LaneInfo, "stage_stats": library.StageStats, "session_totals": library.Totals,
+           "queue_info": library.QueueInfo, "async_options": library.AsyncOptions, "async_info": library.AsyncInfo,
+           "sensor_options": library.SensorOptions, "sensor_info": library.SensorInfo,
+           "router_options": library.RouterOptions, "decision": library.RouterDecision,
+           "router_info": library.RouterInfo}
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_pythons_structs_are_the_headers(name):
+    assert fields_of(MIRRORS[name]) == fields_of(header_structs()[f"vlart_{name}_t"])
 
 
 COUNTED = ("test_session", "test_actions", "test_text", "test_router", "test_async", "test_sensors", "test_lanes",

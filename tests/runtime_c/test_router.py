@@ -152,7 +152,7 @@ RULES = {
     "clusters": ("router", 0, "cluster_count", 0, "do not make a table"),
     "clusters and routes": ("router", 0, "cluster_count", 1, "range of floats|do not come last|of no cluster"),
     "text weights": ("router", 0, "text_weight_count", 7, "range of floats"),
-    "centroids": ("router", 0, "text_centroid_begin", 1000, "range of floats"),
+    "centroids": ("router", 0, "text_centroid_begin", 1000, "leaves the floats section"),
     "embeddings": ("router", 0, "embedding_dim", 4, "range of floats"),
     "name": ("backbones", 0, "name", 10_000, "string"),
     "names differ": ("backbones", 1, "name", None, "one name"),

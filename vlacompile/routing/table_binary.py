@@ -23,10 +23,10 @@ def table_bytes(table: RoutingTable) -> bytes:
     w.add("router", prior_success=table.prior.success, prior_failure=table.prior.failure, strength=table.prior.strength,
           delta=table.rule.delta, tau=table.rule.tau, nearest_text=table.texts.nearest,
           nearest_embedding=e.nearest if e else 0.0, cluster_count=table.clusters, text_dim=len(table.texts.weights),
-          embedding_dim=len(e.centroids[0]) if e else 0, reserved=0, **floats("text_weight", table.texts.weights),
+          embedding_dim=len(e.centroids[0]) if e else 0, **floats("text_weight", table.texts.weights),
           **floats("text_centroid", centroids(table.texts)), **floats("embedding_centroid", centroids(e)))
     for b in table.backbones:
-        w.add("backbones", name=w.string(b.name), reserved=0, task_ms=b.task_ms, replan_ms=b.replan_ms,
+        w.add("backbones", name=w.string(b.name), task_ms=b.task_ms, replan_ms=b.replan_ms,
               replans_failed=b.replans_failed)
     for route in table.routes:
         w.add("routes", text=w.string(normalised(route.text).decode()) if route.text else layout.NONE,

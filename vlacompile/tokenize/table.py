@@ -43,7 +43,7 @@ def tokenizer_bytes(tokenizer: Tokenizer) -> bytes:
     steps = (*tokenizer.normalise, *tokenizer.transform, *tokenizer.split)
     if any(s.kind == "compose" for s in steps):
         for first, second, composed in compositions():
-            table.add("compositions", first=first, second=second, composed=composed, reserved=0)
+            table.add("compositions", first=first, second=second, composed=composed)
     entry_bytes = sum(len(text) for text, _ in table.entries)
     for step in steps:
         _step(table, step, entry_bytes)
@@ -63,7 +63,7 @@ def tokenizer_bytes(tokenizer: Tokenizer) -> bytes:
               longest_word=model.longest_word if isinstance(model, WordPiece) else 0,
               normalise=len(tokenizer.normalise), transform=len(tokenizer.transform), split=len(tokenizer.split),
               pad=fit.pad, pad_side=vocabulary.TEXT_SIDES[fit.pad_side],
-              truncate=layout.NONE if fit.truncate is None else vocabulary.TEXT_SIDES[fit.truncate], reserved=0,
+              truncate=layout.NONE if fit.truncate is None else vocabulary.TEXT_SIDES[fit.truncate],
               ending=entry_bytes + ending, ending_bytes=ending_bytes,
               **{f"{name}_{key}": value for name, r in ranges.items() for key, value in r.items()})
     if isinstance(model, Bpe):
@@ -87,8 +87,7 @@ def _added(table: _Table, added: list[Added]) -> dict[str, int]:
     """Of tokens that normalisation makes alike the first is found, as by the original."""
     of: dict[bytes, int] = {}
     for token in added:
-        index = table.add("added", id=token.id, strip_left=int(token.strip_left), strip_right=int(token.strip_right),
-                          reserved=0)
+        index = table.add("added", id=token.id, strip_left=int(token.strip_left), strip_right=int(token.strip_right))
         of.setdefault(token.text.encode(), index)
     return table.vocabulary(of)
 

@@ -44,9 +44,9 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
             offset = stored[(raw,)] = w.blob(raw)
         dtype = vocabulary.dtype_name(array.dtype.str)
         assert dtype is not None, array.dtype
-        w.add("tensors", name=w.string(name), dtype=vocabulary.DTYPES[dtype], rank=array.ndim, reserved=0,
+        w.add("tensors", name=w.string(name), dtype=vocabulary.DTYPES[dtype], rank=array.ndim,
               dims=tuple(array.shape) + (1,) * (layout.MAX_RANK - array.ndim), offset=offset, bytes=array.nbytes,
-              max_abs=limit.max_abs, rel_l2=limit.rel_l2, cosine=limit.cosine, reserved2=0.0)
+              max_abs=limit.max_abs, rel_l2=limit.rel_l2, cosine=limit.cosine)
 
     for frame in frames:
         first = len(w.records["tensors"])
@@ -59,7 +59,7 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
         for name, expected in frame.references.items():
             tensor(name, expected.array, expected.limit)
             w.add("references", frame=len(w.records["frames"]), tensor=len(w.records["tensors"]) - 1)
-        w.add("frames", label=w.string(frame.label), reserved=0, write_begin=first, write_count=middle - first,
+        w.add("frames", label=w.string(frame.label), write_begin=first, write_count=middle - first,
               expect_begin=middle, expect_count=last - middle)
     return w.to_bytes()
 

@@ -1,4 +1,4 @@
-/* Generated from vlacompile/bundle/format/layout.py by `python -m vlacompile.bundle.format.header`. Do not edit. */
+/* Generated from vlacompile/bundle/format by `python -m vlacompile.bundle.format.generate`. */
 #ifndef VLART_LAYOUT_H
 #define VLART_LAYOUT_H
 
@@ -74,16 +74,16 @@ static_assert(sizeof(vlart_section_record_t) == 32, "layout of section");
 /* Exactly one: what the bundle is and how its actions are handed out. */
 typedef struct {
   uint32_t name; /* string */
-  uint32_t target; /* string: target that it was built for */
-  uint32_t recipe; /* string: recipe that it was built with */
-  uint32_t action_value; /* value [1, chunk_steps, action_dim] f32 that feeds the action queue, or NONE */
+  uint32_t target; /* string; target that it was built for */
+  uint32_t recipe; /* string; recipe that it was built with */
+  uint32_t action_value; /* index into values, or NONE; [1, chunk_steps, action_dim] f32 that feeds the action queue */
   uint32_t chunk_steps; /* H: actions predicted per replan */
   uint32_t execute_steps; /* h <= H: actions handed out before a replan is due */
   uint32_t action_dim; /* numbers per action */
   uint32_t reserved; /* zero */
-  uint32_t low_begin; /* first low record in floats: lower bound per action dimension (count 0 or action_dim) */
+  uint32_t low_begin; /* first in floats; lower bound per action dimension (count 0 or action_dim) */
   uint32_t low_count; /* number of low records */
-  uint32_t high_begin; /* first high record in floats: upper bound per action dimension (count 0 or action_dim) */
+  uint32_t high_begin; /* first in floats; upper bound per action dimension (count 0 or action_dim) */
   uint32_t high_count; /* number of high records */
   uint64_t deadline_us; /* time that one step may take, microseconds; 0 = none */
   uint64_t arena_bytes; /* size of the arena that holds every ARENA value */
@@ -92,7 +92,7 @@ static_assert(sizeof(vlart_policy_record_t) == 64, "layout of policy");
 
 /* One other file of the bundle. */
 typedef struct {
-  uint32_t path; /* string: relative, '/'-separated, no '..' */
+  uint32_t path; /* string; relative, '/'-separated, no '..' */
   uint32_t kind; /* file_kind */
   uint32_t crc32; /* CRC-32 of the file */
   uint32_t reserved; /* zero */
@@ -102,22 +102,22 @@ static_assert(sizeof(vlart_file_record_t) == 24, "layout of file");
 
 /* A tensor that crosses a stage boundary. Dense, row-major. */
 typedef struct {
-  uint32_t name; /* string, unique */
+  uint32_t name; /* string; unique */
   uint32_t dtype; /* dtype */
   uint32_t rank; /* 0..MAX_RANK */
-  uint32_t storage; /* storage: ARENA or WEIGHT */
+  uint32_t storage; /* storage */
   uint64_t dims[8]; /* dims[0..rank); the rest is 1 */
   uint64_t bytes; /* size of the tensor */
   uint64_t offset; /* ARENA: byte offset in the arena, a multiple of ALIGN; WEIGHT: 0 */
-  uint32_t weight; /* WEIGHT: index of the weight record; ARENA: NONE */
+  uint32_t weight; /* index into weights, or NONE; WEIGHT: its content; ARENA: NONE */
   uint32_t reserved; /* zero */
 } vlart_value_record_t;
 static_assert(sizeof(vlart_value_record_t) == 104, "layout of value");
 
 /* A value that the caller writes. */
 typedef struct {
-  uint32_t value; /* value */
-  uint32_t update; /* update class: how often it is expected to change */
+  uint32_t value; /* index into values */
+  uint32_t update; /* update; how often it is expected to change */
   float clock_hz; /* nominal rate; 0 = not stated */
   uint32_t reserved; /* zero */
 } vlart_source_record_t;
@@ -125,8 +125,8 @@ static_assert(sizeof(vlart_source_record_t) == 16, "layout of source");
 
 /* A constant tensor; each distinct content is stored once. */
 typedef struct {
-  uint32_t name; /* string, unique */
-  uint32_t file; /* file that holds it */
+  uint32_t name; /* string; unique */
+  uint32_t file; /* index into files, or NONE; that holds it */
   uint32_t dtype; /* dtype */
   uint32_t rank; /* 0..MAX_RANK */
   uint64_t dims[8]; /* dims[0..rank); the rest is 1 */
@@ -137,19 +137,19 @@ static_assert(sizeof(vlart_weight_record_t) == 96, "layout of weight");
 
 /* Values with one dependency set, computed by one engine. Records are in execution order. */
 typedef struct {
-  uint32_t name; /* string, unique */
+  uint32_t name; /* string; unique */
   uint32_t backend; /* backend */
-  uint32_t artefact; /* file that the backend loads */
+  uint32_t artefact; /* index into files, or NONE; that the backend loads */
   uint32_t iterations; /* 1, or K for a loop body */
-  uint32_t dep_begin; /* first dep record in indices: source records that this stage depends on */
+  uint32_t dep_begin; /* first in indices: records of sources; that this stage depends on */
   uint32_t dep_count; /* number of dep records */
-  uint32_t input_begin; /* first input record in bindings */
+  uint32_t input_begin; /* first in bindings */
   uint32_t input_count; /* number of input records */
-  uint32_t output_begin; /* first output record in bindings */
+  uint32_t output_begin; /* first in bindings */
   uint32_t output_count; /* number of output records */
-  uint32_t initializer_begin; /* first initializer record in initializers */
+  uint32_t initializer_begin; /* first in initializers */
   uint32_t initializer_count; /* number of initializer records */
-  uint32_t carry_begin; /* first carry record in carries; empty unless a loop body */
+  uint32_t carry_begin; /* first in carries; empty unless a loop body */
   uint32_t carry_count; /* number of carry records */
   uint64_t flops; /* floating-point operations per iteration (matmul, convolution, attention; 2 per MAC) */
   uint64_t weight_bytes; /* bytes of weights that one iteration reads */
@@ -158,8 +158,8 @@ static_assert(sizeof(vlart_stage_record_t) == 72, "layout of stage");
 
 /* A port of a stage's engine and the value behind it. */
 typedef struct {
-  uint32_t port; /* string: name of the engine's input or output */
-  uint32_t value; /* value */
+  uint32_t port; /* string; name of the engine's input or output */
+  uint32_t value; /* index into values */
   uint32_t mode; /* binding_mode */
   uint32_t reserved; /* zero */
 } vlart_binding_record_t;
@@ -167,43 +167,43 @@ static_assert(sizeof(vlart_binding_record_t) == 16, "layout of binding");
 
 /* A weight handed to a stage's engine under the name that its artefact uses. */
 typedef struct {
-  uint32_t port; /* string: name of the initializer in the artefact */
-  uint32_t weight; /* weight */
+  uint32_t port; /* string; name of the initializer in the artefact */
+  uint32_t weight; /* index into weights */
 } vlart_initializer_record_t;
 static_assert(sizeof(vlart_initializer_record_t) == 8, "layout of initializer");
 
 /* A loop-carried value. Iteration 0 reads `initial`; iteration k > 0 reads what k-1 wrote; the last iteration writes `result`; the others alternate between `scratch` and `result`. */
 typedef struct {
-  uint32_t initial; /* value */
-  uint32_t result; /* value of the same shape and dtype */
-  uint32_t scratch; /* value of the same shape and dtype */
-  uint32_t input; /* binding (mode CARRY) that reads it */
-  uint32_t output; /* binding (mode CARRY) that writes it */
+  uint32_t initial; /* index into values */
+  uint32_t result; /* index into values; of the same shape and dtype */
+  uint32_t scratch; /* index into values; of the same shape and dtype */
+  uint32_t input; /* index into bindings; (mode CARRY) that reads it */
+  uint32_t output; /* index into bindings; (mode CARRY) that writes it */
   uint32_t reserved; /* zero */
 } vlart_carry_record_t;
 static_assert(sizeof(vlart_carry_record_t) == 24, "layout of carry");
 
 /* A value of the observation before. When the history advances, `output` takes what `input` holds; the first observation fills it. Chains: `input` may be the output of an earlier record. */
 typedef struct {
-  uint32_t input; /* value: a history source, what a stage computes from history sources alone, or a delay's output */
-  uint32_t output; /* value of the same shape and dtype that nothing else writes */
+  uint32_t input; /* index into values; a history source, what a stage computes from history sources alone, or a delay's output */
+  uint32_t output; /* index into values; of the same shape and dtype, that nothing else writes */
 } vlart_delay_record_t;
 static_assert(sizeof(vlart_delay_record_t) == 8, "layout of delay");
 
 /* A source of which the policy sees several observations. The caller writes the newest alone. */
 typedef struct {
-  uint32_t source; /* source */
+  uint32_t source; /* index into sources */
   uint32_t frames; /* observations that the policy sees, the newest among them; at least 2 */
 } vlart_history_record_t;
 static_assert(sizeof(vlart_history_record_t) == 8, "layout of history");
 
 /* How the loop of one stage is run, and what was given up for it. At most one per stage; nothing is executed by it. */
 typedef struct {
-  uint32_t stage; /* stage */
+  uint32_t stage; /* index into stages */
   uint32_t form; /* loop_form */
   uint32_t iterations; /* how often the loop's body is evaluated */
   uint32_t written; /* the same, in the policy as it was given */
-  uint32_t solver; /* string: what integrates, or as-written */
+  uint32_t solver; /* string; what integrates, or as-written */
   float error; /* of the action chunk, in units of each action dimension's spread; the worst dimension's */
   float budget; /* what the recipe allows */
   uint32_t reserved; /* zero */
@@ -212,10 +212,10 @@ static_assert(sizeof(vlart_sampling_record_t) == 32, "layout of sampling");
 
 /* What the layers of one block of a stage are stored as and computed in, and what that costs. Records are in the order of stages; nothing is executed by them. */
 typedef struct {
-  uint32_t stage; /* stage */
-  uint32_t group; /* string: <stage>/<path of the block> */
+  uint32_t stage; /* index into stages */
+  uint32_t group; /* string; <stage>/<path of the block> */
   uint32_t scheme; /* scheme */
-  uint32_t decider; /* decider: what chose it */
+  uint32_t decider; /* decider; what chose it */
   uint32_t layers; /* number of layers, at least 1 */
   float error; /* of the action chunk by this alone, in units of each action dimension's spread, the worst dimension's; 0 = fp32, or not measured */
   float time_us; /* of all iterations of a run of the stage, by the target's rates; 0 = the target has none */
@@ -226,7 +226,7 @@ static_assert(sizeof(vlart_precision_record_t) == 40, "layout of precision");
 
 /* How the engine of a stage is built where it will run, and what it must come out as. At most one per stage, in the order of stages, of those of TENSORRT. Layers' precisions are in the artefact's own types. */
 typedef struct {
-  uint32_t stage; /* stage */
+  uint32_t stage; /* index into stages */
   uint32_t flags; /* bits of build_flag */
   uint32_t level; /* builder optimisation level, 0..5 */
   uint32_t aux_streams; /* streams beside the main one that the engine may use */
@@ -244,22 +244,22 @@ static_assert(sizeof(vlart_build_record_t) == 72, "layout of build");
 
 /* At most one: where the engines of TENSORRT stages are built and run. */
 typedef struct {
-  uint32_t name; /* string: target without mode and software */
+  uint32_t name; /* string; target without mode and software */
   uint32_t compute_capability; /* 87 is sm_87 */
-  uint32_t jetpack; /* string: version of JetPack */
-  uint32_t l4t; /* string: version of the Linux that comes with it */
-  uint32_t tensorrt; /* string: version of TensorRT, major.minor */
-  uint32_t timing_cache; /* string: file name without a directory */
+  uint32_t jetpack; /* string; version of JetPack */
+  uint32_t l4t; /* string; version of the Linux that comes with it */
+  uint32_t tensorrt; /* string; version of TensorRT, major.minor */
+  uint32_t timing_cache; /* string; file name without a directory */
 } vlart_board_record_t;
 static_assert(sizeof(vlart_board_record_t) == 24, "layout of board");
 
 /* One replay step: write these tensors, step, then compare those. */
 typedef struct {
-  uint32_t label; /* string for a person */
+  uint32_t label; /* string; for a person */
   uint32_t reserved; /* zero */
-  uint32_t write_begin; /* first write record in tensors */
+  uint32_t write_begin; /* first in tensors */
   uint32_t write_count; /* number of write records */
-  uint32_t expect_begin; /* first expect record in tensors */
+  uint32_t expect_begin; /* first in tensors */
   uint32_t expect_count; /* number of expect records */
 } vlart_frame_record_t;
 static_assert(sizeof(vlart_frame_record_t) == 24, "layout of frame");
@@ -282,22 +282,22 @@ static_assert(sizeof(vlart_tensor_record_t) == 112, "layout of tensor");
 
 /* What the policy gives in full precision for a frame, where the stages compute with less. Nothing is executed by it. */
 typedef struct {
-  uint32_t frame; /* frame */
-  uint32_t tensor; /* tensor; its limits say how far the stages were when they were built */
+  uint32_t frame; /* index into frames */
+  uint32_t tensor; /* index into tensors; its limits say how far the stages were when they were built */
 } vlart_reference_record_t;
 static_assert(sizeof(vlart_reference_record_t) == 8, "layout of reference");
 
 /* One step from the action value to actions, in order. The action value is f32[1,H,D], or integers where the first step reads tokens (LOOKUP or PIECES). index(token) = direction * (token - first). */
 typedef struct {
   uint32_t kind; /* decode_kind */
-  uint32_t outside; /* LOOKUP, PIECES: outside, what an index beyond the table gives */
-  uint32_t symbols; /* PIECES: symbols, what a row of the table holds */
-  uint32_t length; /* PIECES: length, what another number of symbols than H * D does */
-  uint32_t table; /* LOOKUP: weight f32[D,V]; PIECES: weight i32[V,L], rows end at a negative number; BASIS: weight f32[H,H]; else NONE */
-  uint32_t value; /* DELTA: value of an f32 source; else NONE */
-  uint32_t float_begin; /* first float record in floats: AFFINE: scale[D], then offset[D] */
+  uint32_t outside; /* outside; LOOKUP, PIECES: what an index beyond the table gives */
+  uint32_t symbols; /* symbols; PIECES: what a row of the table holds */
+  uint32_t length; /* length; PIECES: what another number of symbols than H * D does */
+  uint32_t table; /* index into weights, or NONE; LOOKUP: f32[D,V]; PIECES: i32[V,L], rows end at a negative number; BASIS: f32[H,H] */
+  uint32_t value; /* index into values, or NONE; DELTA: of an f32 source */
+  uint32_t float_begin; /* first in floats; AFFINE: scale[D], then offset[D] */
   uint32_t float_count; /* number of float records */
-  uint32_t index_begin; /* first index record in indices: LOOKUP: first[D], then rows in use[D]; PIECES: first; DELTA: element of the source per dimension, or NONE */
+  uint32_t index_begin; /* first in indices; LOOKUP: first[D], then rows in use[D]; PIECES: first; DELTA: element of the source per dimension, or NONE */
   uint32_t index_count; /* number of index records */
   int64_t direction; /* LOOKUP, PIECES: 1 or -1 */
   int64_t offset; /* PIECES: added to every symbol */
@@ -310,11 +310,11 @@ typedef struct {
   uint32_t consume; /* consume */
   float decay; /* ENSEMBLE: m; prediction i of a tick has the weight exp(-m * i), i = 0 the oldest */
   uint32_t delay; /* REALTIME: d, ticks that a replan is expected to take; d <= execute_steps <= H - d */
-  uint32_t schedule; /* REALTIME: schedule of the prefix weights */
+  uint32_t schedule; /* schedule; REALTIME: of the prefix weights */
   uint32_t horizon; /* REALTIME: prefix weights are 0 from here on, 1..H */
-  uint32_t previous; /* REALTIME: value f32[1,H,N] of a source that the runtime fills with the rest of the last `chunk`, or NONE */
-  uint32_t weights; /* REALTIME: value of H f32 of a source that the runtime fills with prefix weights, or NONE */
-  uint32_t chunk; /* REALTIME: value of a stage that `previous` continues, of the same shape, or NONE */
+  uint32_t previous; /* index into values, or NONE; REALTIME: f32[1,H,N] of a source that the runtime fills with the rest of the last `chunk` */
+  uint32_t weights; /* index into values, or NONE; REALTIME: H f32 of a source that the runtime fills with prefix weights */
+  uint32_t chunk; /* index into values, or NONE; REALTIME: of a stage; what `previous` continues, of the same shape */
 } vlart_consumption_record_t;
 static_assert(sizeof(vlart_consumption_record_t) == 32, "layout of consumption");
 
@@ -331,18 +331,18 @@ typedef struct {
   uint32_t text_dim; /* B: buckets of runs of letters */
   uint32_t embedding_dim; /* D; 0: no embeddings */
   uint32_t reserved; /* zero */
-  uint32_t text_weight_begin; /* first text_weight record in floats: B */
+  uint32_t text_weight_begin; /* first in floats; B */
   uint32_t text_weight_count; /* number of text_weight records */
-  uint32_t text_centroid_begin; /* first text_centroid record in floats: C * B */
+  uint32_t text_centroid_begin; /* first in floats; C * B */
   uint32_t text_centroid_count; /* number of text_centroid records */
-  uint32_t embedding_centroid_begin; /* first embedding_centroid record in floats: C * D */
+  uint32_t embedding_centroid_begin; /* first in floats; C * D */
   uint32_t embedding_centroid_count; /* number of embedding_centroid records */
 } vlart_router_record_t;
 static_assert(sizeof(vlart_router_record_t) == 96, "layout of router");
 
 /* One of those that a routing table chooses from, from the lightest to the one that is escalated to. */
 typedef struct {
-  uint32_t name; /* string, unique */
+  uint32_t name; /* string; unique */
   uint32_t reserved; /* zero */
   double task_ms; /* computed once per instruction */
   double replan_ms; /* computed per replan */
@@ -352,7 +352,7 @@ static_assert(sizeof(vlart_backbone_record_t) == 32, "layout of backbone");
 
 /* An instruction; after those, one for the others of each cluster, and one for what no cluster is near. */
 typedef struct {
-  uint32_t text; /* string: normalised; NONE: of instructions that are not listed */
+  uint32_t text; /* string, or NONE; normalised; NONE: of instructions that are not listed */
   uint32_t cluster; /* cluster, or NONE */
 } vlart_route_record_t;
 static_assert(sizeof(vlart_route_record_t) == 8, "layout of route");
@@ -370,30 +370,30 @@ typedef struct {
   uint32_t model; /* token_model */
   uint32_t token_count; /* ids are below this */
   uint32_t unknown; /* id of what has no token, or NONE: it is left out */
-  uint32_t fuse_unknown; /* BPE: 1: unknown characters side by side are one token */
+  uint32_t fuse_unknown; /* 0 or 1; BPE: 1: unknown characters side by side are one token */
   uint32_t longest_word; /* WORDPIECE: characters; a longer word is unknown */
   uint32_t normalise; /* number of steps */
   uint32_t transform; /* number of steps */
   uint32_t split; /* number of steps */
-  uint32_t prefix_begin; /* first prefix record in indices: ids before those of the text */
+  uint32_t prefix_begin; /* first in indices; ids before those of the text */
   uint32_t prefix_count; /* number of prefix records */
-  uint32_t suffix_begin; /* first suffix record in indices: ids after those of the text */
+  uint32_t suffix_begin; /* first in indices; ids after those of the text */
   uint32_t suffix_count; /* number of suffix records */
-  uint32_t byte_begin; /* first byte record in indices: BPE: 256 ids, one per byte, or NONE; or no index */
+  uint32_t byte_begin; /* first in indices; BPE: 256 ids, one per byte, or NONE; or no index */
   uint32_t byte_count; /* number of byte records */
-  uint32_t word_begin; /* first word record in entries: WORDPIECE: words and their beginnings; BPE: whole words that are not merged */
+  uint32_t word_begin; /* first in entry_ids; WORDPIECE: words and their beginnings; BPE: whole words that are not merged */
   uint32_t word_count; /* number of word records */
-  uint32_t rest_begin; /* first rest record in entries: WORDPIECE: what follows the beginning of a word */
+  uint32_t rest_begin; /* first in entry_ids; WORDPIECE: what follows the beginning of a word */
   uint32_t rest_count; /* number of rest records */
-  uint32_t letter_begin; /* first letter record in entries: BPE: single characters; none: bytes are what is merged */
+  uint32_t letter_begin; /* first in entry_ids; BPE: single characters; none: bytes are what is merged */
   uint32_t letter_count; /* number of letter records */
-  uint32_t raw_begin; /* first raw record in entries: tokens cut out before the text is normalised; their ids are indices of added records */
+  uint32_t raw_begin; /* first in entry_ids; tokens cut out before the text is normalised; their ids are indices of added records */
   uint32_t raw_count; /* number of raw records */
-  uint32_t normalised_begin; /* first normalised record in entries: the same, after */
+  uint32_t normalised_begin; /* first in entry_ids; the same, after */
   uint32_t normalised_count; /* number of normalised records */
   uint32_t pad; /* id that fills a sequence up */
   uint32_t pad_side; /* text_side */
-  uint32_t truncate; /* text_side that is cut off where there are too many ids, or NONE: they are refused */
+  uint32_t truncate; /* text_side, or NONE; that is cut off where there are too many ids; NONE: they are refused */
   uint32_t ending; /* byte offset in the blob section: put behind a text that does not end with it */
   uint32_t ending_bytes; /* 0: nothing is */
   uint32_t reserved; /* zero */
@@ -404,7 +404,7 @@ static_assert(sizeof(vlart_tokenizer_record_t) == 120, "layout of tokenizer");
 typedef struct {
   uint32_t kind; /* text_step */
   uint32_t option; /* PREPEND: prepend_rule; CUT: cut_rule; DIGITS: 1: each alone; WORDS: word_rule */
-  uint32_t span_begin; /* first span record in spans: MAP; ORDER: combining classes; CUT_...: char_class bits */
+  uint32_t span_begin; /* first in spans; MAP; ORDER: combining classes; CUT_...: char_class bits */
   uint32_t span_count; /* number of span records */
   uint32_t find; /* byte offset in the blob section: REPLACE, CUT */
   uint32_t find_bytes; /* at least 1 where it is in use */
@@ -425,8 +425,8 @@ static_assert(sizeof(vlart_span_record_t) == 16, "layout of span");
 /* A token that is looked for in the text itself. */
 typedef struct {
   uint32_t id; /* token id */
-  uint32_t strip_left; /* 1: the white space before it belongs to it */
-  uint32_t strip_right; /* 1: the white space after it belongs to it */
+  uint32_t strip_left; /* 0 or 1; 1: the white space before it belongs to it */
+  uint32_t strip_right; /* 0 or 1; 1: the white space after it belongs to it */
   uint32_t reserved; /* zero */
 } vlart_added_record_t;
 static_assert(sizeof(vlart_added_record_t) == 16, "layout of added");
@@ -442,9 +442,9 @@ static_assert(sizeof(vlart_composition_record_t) == 16, "layout of composition")
 
 /* A source that holds the token ids of a text, and the tokenizer that gives them. */
 typedef struct {
-  uint32_t tokenizer; /* file of kind TOKENIZER */
-  uint32_t tokens; /* source, i64 or i32 [1,L] */
-  uint32_t mask; /* source, bool [1,L]: 1 where there is a token; or NONE */
+  uint32_t tokenizer; /* index into files, or NONE; of kind TOKENIZER */
+  uint32_t tokens; /* index into sources; i64 or i32 [1,L] */
+  uint32_t mask; /* index into sources, or NONE; bool [1,L]: 1 where there is a token */
   uint32_t max_bytes; /* longest text, at least 1 */
 } vlart_text_record_t;
 static_assert(sizeof(vlart_text_record_t) == 16, "layout of text");
@@ -452,16 +452,16 @@ static_assert(sizeof(vlart_text_record_t) == 16, "layout of text");
 /* A text whose token ids, and what the stages make of them that depend on nothing else, are stored. */
 typedef struct {
   uint32_t text; /* string */
-  uint32_t source; /* source of the token ids; it is among the stored values */
-  uint32_t stored_begin; /* first stored record in stored */
+  uint32_t source; /* index into sources; of the token ids; it is among the stored values */
+  uint32_t stored_begin; /* first in stored */
   uint32_t stored_count; /* number of stored records */
 } vlart_instruction_record_t;
 static_assert(sizeof(vlart_instruction_record_t) == 16, "layout of instruction");
 
 /* What a source or an output of a stage holds after an instruction. All outputs of a stage are stored, or none. */
 typedef struct {
-  uint32_t value; /* value of a source or of a stage */
-  uint32_t weight; /* weight of the same shape and dtype */
+  uint32_t value; /* index into values; of a source or of a stage */
+  uint32_t weight; /* index into weights; of the same shape and dtype */
 } vlart_stored_record_t;
 static_assert(sizeof(vlart_stored_record_t) == 8, "layout of stored");
 
@@ -471,20 +471,20 @@ typedef struct {
   float clock_hz; /* nominal rate; 0 = not stated */
   uint32_t max_age_ms; /* what a faster session reads of it may be so old; 0 = any age */
   uint32_t reserved; /* zero */
-  uint32_t index_begin; /* first index record in indices: sources of the lane; without a history */
+  uint32_t index_begin; /* first in indices: records of sources; of the lane; without a history */
   uint32_t index_count; /* number of index records */
 } vlart_lane_record_t;
 static_assert(sizeof(vlart_lane_record_t) == 24, "layout of lane");
 
 /* What the content of a source must be like, besides finite. At most one per source, in their order. */
 typedef struct {
-  uint32_t source; /* source */
-  uint32_t outside; /* guard_rule: what a number outside the range does */
-  uint32_t low_begin; /* first low record in floats: lower bound of an f32 source: count 0, 1 (of all), or the size of its last axis */
+  uint32_t source; /* index into sources */
+  uint32_t outside; /* guard_rule; what a number outside the range does */
+  uint32_t low_begin; /* first in floats; lower bound of an f32 source: count 0, 1 (of all), or the size of its last axis */
   uint32_t low_count; /* number of low records */
-  uint32_t high_begin; /* first high record in floats: upper bound; as many as lower ones */
+  uint32_t high_begin; /* first in floats; upper bound; as many as lower ones */
   uint32_t high_count; /* number of high records */
-  uint32_t not_finite; /* 1: it may hold NaN and infinity */
+  uint32_t not_finite; /* 0 or 1; 1: it may hold NaN and infinity */
   uint32_t reserved; /* zero */
   uint64_t max_age_us; /* older content is refused, microseconds; 0 = any age */
 } vlart_guard_record_t;
@@ -492,8 +492,8 @@ static_assert(sizeof(vlart_guard_record_t) == 40, "layout of guard");
 
 /* The action chunk of one backbone, of the action value's type. Either none, or two and more, the action value first; a session runs one of them at a time. */
 typedef struct {
-  uint32_t backbone; /* string, unique: its name */
-  uint32_t value; /* value, unique: a stage's */
+  uint32_t backbone; /* string; unique: its name */
+  uint32_t value; /* index into values; unique: a stage's */
 } vlart_chunk_record_t;
 static_assert(sizeof(vlart_chunk_record_t) == 8, "layout of chunk");
 
@@ -501,11 +501,11 @@ static_assert(sizeof(vlart_chunk_record_t) == 8, "layout of chunk");
 typedef struct {
   uint64_t memory_bytes; /* of the board */
   uint32_t plan_crc32; /* CRC-32 of plan.bin */
-  uint32_t golden; /* proof: the golden frames, stage by stage */
-  uint32_t whole_tick; /* proof: the golden frames, a whole tick as one launch */
+  uint32_t golden; /* proof; the golden frames, stage by stage */
+  uint32_t whole_tick; /* proof; the golden frames, a whole tick as one launch */
   uint32_t compute_capability; /* of the GPU, 87: 8.7 */
   uint32_t multiprocessors; /* of the GPU, in its power mode */
-  uint32_t model; /* string, of the device tree; unknown where the machine does not say it, as the next two */
+  uint32_t model; /* string; of the device tree; unknown where the machine does not say it, as the next two */
   uint32_t jetpack; /* string */
   uint32_t l4t; /* string */
   uint32_t tensorrt; /* string */
@@ -530,8 +530,8 @@ typedef struct {
   uint64_t runs; /* that were timed; 0: none */
   double median_ms; /* of a run, all iterations */
   double p95_ms; /* the same */
-  uint32_t stage; /* string, name of the stage */
-  uint32_t file; /* string, its path in the bundle */
+  uint32_t stage; /* string; name of the stage */
+  uint32_t file; /* string; its path in the bundle */
   uint32_t crc32; /* of the file */
   uint32_t stage_crc32; /* of the stage's ONNX file */
   uint32_t weights_crc32; /* of all weights files */

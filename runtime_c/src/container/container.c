@@ -5,6 +5,7 @@
 
 #include "base/crc32.h"
 #include "base/diag.h"
+#include "container/record_fields.h"
 
 /* Record size of a known section: strides may grow with a minor version, never shrink.
    1 and 4 are sections of raw bytes and scalars. 0: an id that this reader does not know. */
@@ -108,7 +109,7 @@ vlart_status_t vlart_container_open(const uint8_t *data, size_t bytes, const cha
     }
     *table = (vlart_table_t){data + section->offset, section->count, section->stride};
   }
-  return VLART_STATUS_OK;
+  return vlart_records_check(out_container, diag);
 }
 
 const char *vlart_string_fault(const vlart_container_t *container, uint32_t string) {

@@ -22,7 +22,9 @@ typedef struct {
   vlart_table_t tables[VLART_SECTION_ID_LIMIT];
 } vlart_container_t;
 
-/* [open] Checks magic, checksums, version and every section's bounds, stride and alignment.
+/* [open] Checks magic, checksums, version, every section's bounds, stride and alignment, and of every
+   record what follows from the kinds of its fields (record_fields.h): afterwards no index, no string
+   and no span leads outside.
    `data` is 8-byte aligned and stays mapped as long as the tables are used. */
 vlart_status_t vlart_container_open(const uint8_t *data, size_t bytes, const char *magic,
                                     const char *name, vlart_diag_t *diag,

@@ -7,44 +7,13 @@ static vlart_status_t check_tensor(const vlart_frames_t *frames, uint32_t index,
                                    vlart_diag_t *diag) {
   const vlart_tensor_record_t *tensor = vlart_frames_tensor(frames, index);
   uint64_t blob_bytes = frames->file.tables[VLART_SECTION_BLOB].count;
-  const char *fault = vlart_string_fault(&frames->file, tensor->name);
-  if (fault == NULL) {
-    fault = vlart_shape_fault(tensor->dtype, tensor->rank, tensor->dims, tensor->bytes);
-  }
+  const char *fault = vlart_shape_fault(tensor->dtype, tensor->rank, tensor->dims, tensor->bytes);
   if (fault == NULL && (tensor->offset % VLART_ALIGN != 0 || tensor->offset > blob_bytes ||
                         tensor->bytes > blob_bytes - tensor->offset)) {
     fault = "its bytes are not aligned or not inside the blob section";
   }
   return fault == NULL ? VLART_STATUS_OK
                        : vlart_corrupt(diag, frames->file.name, "tensors", index, "%s", fault);
-}
-
-static bool range_fits(uint32_t begin, uint32_t count, uint32_t available) {
-  return begin <= available && count <= available - begin;
-}
-
-static vlart_status_t check_frame(const vlart_frames_t *frames, uint32_t index,
-                                  vlart_diag_t *diag) {
-  const vlart_frame_record_t *frame = vlart_frames_frame(frames, index);
-  uint32_t tensors = frames->file.tables[VLART_SECTION_TENSORS].count;
-  const char *fault = vlart_string_fault(&frames->file, frame->label);
-  if (fault == NULL && (!range_fits(frame->write_begin, frame->write_count, tensors) ||
-                        !range_fits(frame->expect_begin, frame->expect_count, tensors))) {
-    fault = "its tensors do not exist";
-  }
-  return fault == NULL ? VLART_STATUS_OK
-                       : vlart_corrupt(diag, frames->file.name, "frames", index, "%s", fault);
-}
-
-static vlart_status_t check_reference(const vlart_frames_t *frames, uint32_t index,
-                                      vlart_diag_t *diag) {
-  const vlart_reference_record_t *row =
-      vlart_record(&frames->file.tables[VLART_SECTION_REFERENCES], index);
-  bool exists = row->frame < frames->frame_count &&
-                row->tensor < frames->file.tables[VLART_SECTION_TENSORS].count;
-  return exists ? VLART_STATUS_OK
-                : vlart_corrupt(diag, frames->file.name, "references", index, "%s",
-                                "its frame or tensor does not exist");
 }
 
 vlart_status_t vlart_frames_read(const uint8_t *data, size_t bytes, const char *name,
@@ -60,13 +29,6 @@ vlart_status_t vlart_frames_read(const uint8_t *data, size_t bytes, const char *
   out_frames->blob = out_frames->file.tables[VLART_SECTION_BLOB].records;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < tensors; i++) {
     status = check_tensor(out_frames, i, diag);
-  }
-  for (uint32_t i = 0; status == VLART_STATUS_OK && i < out_frames->frame_count; i++) {
-    status = check_frame(out_frames, i, diag);
-  }
-  uint32_t references = out_frames->file.tables[VLART_SECTION_REFERENCES].count;
-  for (uint32_t i = 0; status == VLART_STATUS_OK && i < references; i++) {
-    status = check_reference(out_frames, i, diag);
   }
   return status;
 }

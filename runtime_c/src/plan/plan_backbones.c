@@ -11,12 +11,7 @@ static bool is_alike(const vlart_value_record_t *a, const vlart_value_record_t *
 
 static const char *chunk_fault(const vlart_plan_t *plan, uint32_t index) {
   const vlart_chunk_record_t *chunk = vlart_plan_chunk(plan, index);
-  const char *fault = vlart_string_fault(&plan->file, chunk->backbone);
-  if (fault != NULL) {
-    return fault;
-  }
-  if (chunk->value >= plan->value_count ||
-      plan->writers[chunk->value].origin != VLART_ORIGIN_STAGE ||
+  if (plan->writers[chunk->value].origin != VLART_ORIGIN_STAGE ||
       !is_alike(vlart_plan_value(plan, chunk->value),
                 vlart_plan_value(plan, plan->policy->action_value))) {
     return "its value is no stage's, or is not of the action value's type";

@@ -4,8 +4,6 @@
 #include "base/diag.h"
 #include "plan/plan_check.h"
 
-static const uint32_t known_flags = VLART_BUILD_FLAG_STRONGLY_TYPED | VLART_BUILD_FLAG_NO_TF32;
-
 static vlart_status_t check_board(const vlart_plan_t *plan, vlart_diag_t *diag) {
   uint32_t boards = vlart_plan_count(plan, VLART_SECTION_BOARD);
   if (boards > 1) {
@@ -15,14 +13,6 @@ static vlart_status_t check_board(const vlart_plan_t *plan, vlart_diag_t *diag) 
     return VLART_STATUS_OK;
   }
   const vlart_board_record_t *board = vlart_plan_board(plan, 0);
-  const uint32_t strings[] = {board->name, board->jetpack, board->l4t, board->tensorrt,
-                              board->timing_cache};
-  for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++) {
-    const char *fault = vlart_string_fault(&plan->file, strings[i]);
-    if (fault != NULL) {
-      return vlart_corrupt(diag, "plan.bin", "board", 0, "%s", fault);
-    }
-  }
   const char *cache = vlart_plan_string(plan, board->timing_cache);
   if (cache[0] == '\0' || cache[0] == '.' || strchr(cache, '/') != NULL) {
     return vlart_corrupt(diag, "plan.bin", "board", 0, "\"%s\" is not the name of a timing cache",
@@ -39,8 +29,8 @@ vlart_status_t vlart_plan_check_builds(const vlart_plan_t *plan, vlart_diag_t *d
   }
   for (uint32_t i = 0; i < builds; i++) {
     const vlart_build_record_t *build = vlart_plan_build(plan, i);
-    if (build->stage < next || build->stage >= plan->stage_count) {
-      return vlart_corrupt(diag, "plan.bin", "builds", i, "stage %u does not exist or comes twice",
+    if (build->stage < next) {
+      return vlart_corrupt(diag, "plan.bin", "builds", i, "stage %u comes twice or too late",
                            build->stage);
     }
     next = build->stage + 1;
@@ -48,9 +38,8 @@ vlart_status_t vlart_plan_check_builds(const vlart_plan_t *plan, vlart_diag_t *d
       return vlart_corrupt(diag, "plan.bin", "builds", i, "stage \"%s\" has no engine of TensorRT",
                            vlart_plan_stage_name(plan, build->stage));
     }
-    if ((build->flags & ~known_flags) != 0 || build->level > 5) {
-      return vlart_corrupt(diag, "plan.bin", "builds", i, "flags %u at level %u are not known",
-                           build->flags, build->level);
+    if (build->level > 5) {
+      return vlart_corrupt(diag, "plan.bin", "builds", i, "level %u is not known", build->level);
     }
     if (build->engine_bytes_min > build->engine_bytes_max) {
       return vlart_corrupt(

@@ -13,11 +13,10 @@ static bool same_shape(const vlart_value_record_t *a, const vlart_value_record_t
 static vlart_status_t check_histories(vlart_plan_t *plan, vlart_diag_t *diag) {
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_HISTORIES); i++) {
     const vlart_history_record_t *history = vlart_plan_history(plan, i);
-    if (history->source >= plan->source_count || (plan->histories >> history->source & 1) != 0 ||
-        history->frames < 2) {
+    if ((plan->histories >> history->source & 1) != 0 || history->frames < 2) {
       return vlart_corrupt(diag, "plan.bin", "histories", i,
-                           "source %u does not exist or comes twice, or %u frames are no history",
-                           history->source, history->frames);
+                           "source %u comes twice, or %u frames are no history", history->source,
+                           history->frames);
     }
     plan->histories |= 1ull << history->source;
   }
@@ -28,9 +27,6 @@ vlart_status_t vlart_plan_check_delays(vlart_plan_t *plan, vlart_diag_t *diag) {
   vlart_status_t status = check_histories(plan, diag);
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < plan->delay_count; i++) {
     const vlart_delay_record_t *delay = vlart_plan_delay(plan, i);
-    if (delay->input >= plan->value_count || delay->output >= plan->value_count) {
-      return vlart_corrupt(diag, "plan.bin", "delays", i, "a value does not exist");
-    }
     const vlart_value_record_t *output = vlart_plan_value(plan, delay->output);
     if (!same_shape(vlart_plan_value(plan, delay->input), output)) {
       return vlart_corrupt(diag, "plan.bin", "delays", i,

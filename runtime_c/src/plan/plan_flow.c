@@ -18,10 +18,6 @@ typedef struct {
   uint64_t carries_owned;
 } flow_t;
 
-static bool range_fits(uint32_t begin, uint32_t count, uint32_t available) {
-  return begin <= available && count <= available - begin;
-}
-
 static vlart_status_t check_ranges(flow_t *flow) {
   const vlart_stage_record_t *stage = flow->stage;
   const vlart_plan_t *plan = flow->plan;
@@ -31,16 +27,10 @@ static vlart_status_t check_ranges(flow_t *flow) {
   flow->bindings_owned += (uint64_t)stage->input_count + stage->output_count;
   flow->initializers_owned += stage->initializer_count;
   flow->carries_owned += stage->carry_count;
-  if (!range_fits(stage->dep_begin, stage->dep_count,
-                  vlart_plan_count(plan, VLART_SECTION_INDICES)) ||
-      !range_fits(stage->input_begin, stage->input_count, bindings) ||
-      !range_fits(stage->output_begin, stage->output_count, bindings) ||
-      !range_fits(stage->initializer_begin, stage->initializer_count, initializers) ||
-      !range_fits(stage->carry_begin, stage->carry_count, carries) ||
-      flow->bindings_owned > bindings || flow->initializers_owned > initializers ||
+  if (flow->bindings_owned > bindings || flow->initializers_owned > initializers ||
       flow->carries_owned > carries) {
     return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index,
-                         "a range of its records leaves its section or is another stage's");
+                         "some of its records are another stage's");
   }
   if (stage->iterations == 0) {
     return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index, "it has no iteration");
@@ -64,7 +54,7 @@ static vlart_status_t check_engine(const flow_t *flow) {
     return VLART_STATUS_UNSUPPORTED;
   }
   bool optional = stage->artefact == VLART_NONE && stage->backend != VLART_BACKEND_ONNXRUNTIME;
-  if (!optional && (stage->artefact >= flow->plan->file_count ||
+  if (!optional && (stage->artefact == VLART_NONE ||
                     vlart_plan_file(flow->plan, stage->artefact)->kind != VLART_FILE_KIND_STAGE)) {
     return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index,
                          "artefact %u is not a stage file", stage->artefact);
@@ -76,9 +66,9 @@ static vlart_status_t check_depends(const flow_t *flow) {
   uint64_t depends = 0;
   for (uint32_t i = 0; i < flow->stage->dep_count; i++) {
     uint32_t source = vlart_plan_index(flow->plan, flow->stage->dep_begin + i);
-    if (source >= flow->plan->source_count || (depends >> source & 1) != 0) {
+    if ((depends >> source & 1) != 0) {
       return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index,
-                           "it depends on source %u, which does not exist or comes twice", source);
+                           "source %u that it depends on comes twice", source);
     }
     depends |= 1ull << source;
   }
@@ -103,14 +93,6 @@ static bool readable(const flow_t *flow, uint32_t value, uint64_t *out_depends) 
 static vlart_status_t check_binding(const flow_t *flow, uint32_t index) {
   const vlart_plan_t *plan = flow->plan;
   const vlart_binding_record_t *binding = vlart_plan_binding(plan, index);
-  const char *fault = vlart_string_fault(&plan->file, binding->port);
-  if (fault != NULL) {
-    return vlart_corrupt(flow->diag, "plan.bin", "bindings", index, "%s", fault);
-  }
-  if (binding->value >= plan->value_count || binding->mode > VLART_BINDING_MODE_CARRY) {
-    return vlart_corrupt(flow->diag, "plan.bin", "bindings", index,
-                         "value %u or mode %u does not exist", binding->value, binding->mode);
-  }
   const vlart_value_record_t *value = vlart_plan_value(plan, binding->value);
   if (binding->mode == VLART_BINDING_MODE_ROW &&
       (value->rank == 0 || value->dims[0] != flow->stage->iterations)) {
@@ -181,10 +163,6 @@ static vlart_status_t check_carry(const flow_t *flow, uint32_t index) {
   vlart_plan_t *plan = flow->plan;
   const vlart_stage_record_t *stage = flow->stage;
   const vlart_carry_record_t *carry = vlart_plan_carry(plan, index);
-  if (carry->initial >= plan->value_count || carry->result >= plan->value_count ||
-      carry->scratch >= plan->value_count) {
-    return vlart_corrupt(flow->diag, "plan.bin", "carries", index, "a value does not exist");
-  }
   const vlart_value_record_t *initial = vlart_plan_value(plan, carry->initial);
   if (!same_shape(initial, vlart_plan_value(plan, carry->result)) ||
       !same_shape(initial, vlart_plan_value(plan, carry->scratch))) {
@@ -238,21 +216,6 @@ static vlart_status_t check_carries(const flow_t *flow) {
   return VLART_STATUS_OK;
 }
 
-static vlart_status_t check_initializers(const flow_t *flow) {
-  for (uint32_t i = 0; i < flow->stage->initializer_count; i++) {
-    uint32_t index = flow->stage->initializer_begin + i;
-    const vlart_initializer_record_t *initializer = vlart_plan_initializer(flow->plan, index);
-    const char *fault = vlart_string_fault(&flow->plan->file, initializer->port);
-    if (fault == NULL && initializer->weight >= flow->plan->weight_count) {
-      fault = "its weight does not exist";
-    }
-    if (fault != NULL) {
-      return vlart_corrupt(flow->diag, "plan.bin", "initializers", index, "%s", fault);
-    }
-  }
-  return VLART_STATUS_OK;
-}
-
 vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag) {
   flow_t flow = {.plan = plan, .diag = diag};
   vlart_status_t status = VLART_STATUS_OK;
@@ -265,7 +228,6 @@ vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag) {
     if (status == VLART_STATUS_OK) status = check_inputs(&flow);
     if (status == VLART_STATUS_OK) status = check_outputs(&flow);
     if (status == VLART_STATUS_OK) status = check_carries(&flow);
-    if (status == VLART_STATUS_OK) status = check_initializers(&flow);
   }
   return status;
 }

@@ -4,11 +4,6 @@
 #include "base/diag.h"
 #include "plan/plan_check.h"
 
-static bool in_floats(const vlart_plan_t *plan, uint32_t begin, uint32_t count) {
-  uint32_t floats = vlart_plan_count(plan, VLART_SECTION_FLOATS);
-  return begin <= floats && count <= floats - begin;
-}
-
 static const char *guard_fault(const vlart_plan_t *plan, const vlart_guard_record_t *guard) {
   const vlart_value_record_t *value =
       vlart_plan_value(plan, vlart_plan_source(plan, guard->source)->value);
@@ -31,10 +26,6 @@ static const char *guard_fault(const vlart_plan_t *plan, const vlart_guard_recor
   if (guard->low_count != 1 && guard->low_count != last) {
     return "its bounds are neither one nor as many as the last axis of its source";
   }
-  if (!in_floats(plan, guard->low_begin, guard->low_count) ||
-      !in_floats(plan, guard->high_begin, guard->high_count)) {
-    return "its bounds leave the floats section";
-  }
   const float *low = vlart_plan_floats(plan, guard->low_begin);
   const float *high = vlart_plan_floats(plan, guard->high_begin);
   for (uint32_t i = 0; i < guard->low_count; i++) {
@@ -50,15 +41,11 @@ vlart_status_t vlart_plan_check_guards(const vlart_plan_t *plan, vlart_diag_t *d
   uint32_t next = 0;
   for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_GUARDS); i++) {
     const vlart_guard_record_t *guard = vlart_plan_guard(plan, i);
-    if (guard->source < next || guard->source >= plan->source_count) {
-      return vlart_corrupt(diag, "plan.bin", "guards", i, "source %u does not exist or comes twice",
+    if (guard->source < next) {
+      return vlart_corrupt(diag, "plan.bin", "guards", i, "source %u comes twice or too late",
                            guard->source);
     }
     next = guard->source + 1;
-    if (guard->outside > VLART_GUARD_RULE_REFUSE || guard->not_finite > 1) {
-      return vlart_corrupt(diag, "plan.bin", "guards", i, "rule %u with %u is not known",
-                           guard->outside, guard->not_finite);
-    }
     const char *fault = guard_fault(plan, guard);
     if (fault != NULL) {
       return vlart_corrupt(diag, "plan.bin", "guards", i, "%s", fault);

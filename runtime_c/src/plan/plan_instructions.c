@@ -39,9 +39,6 @@ uint32_t vlart_instruction_weight(const vlart_plan_t *plan, uint32_t instruction
 }
 
 static const char *stored_fault(const vlart_plan_t *plan, const vlart_stored_record_t *stored) {
-  if (stored->value >= plan->value_count || stored->weight >= plan->weight_count) {
-    return "a value or weight does not exist";
-  }
   uint32_t origin = plan->writers[stored->value].origin;
   const vlart_value_record_t *value = vlart_plan_value(plan, stored->value);
   const vlart_weight_record_t *weight = vlart_plan_weight(plan, stored->weight);
@@ -56,14 +53,7 @@ static const char *stored_fault(const vlart_plan_t *plan, const vlart_stored_rec
 
 static const char *instruction_fault(const vlart_plan_t *plan, uint32_t index) {
   const vlart_instruction_record_t *row = vlart_plan_instruction(plan, index);
-  uint32_t available = vlart_plan_count(plan, VLART_SECTION_STORED);
-  const char *fault = vlart_string_fault(&plan->file, row->text);
-  if (fault != NULL) {
-    return fault;
-  }
-  if (row->stored_begin > available || row->stored_count > available - row->stored_begin) {
-    return "its values do not exist";
-  }
+  const char *fault = NULL;
   for (uint32_t i = 0; fault == NULL && i < row->stored_count; i++) {
     fault = stored_fault(plan, vlart_instruction_value(plan, row, i));
   }
@@ -71,8 +61,7 @@ static const char *instruction_fault(const vlart_plan_t *plan, uint32_t index) {
     return fault;
   }
   uint64_t own = vlart_instruction_sources(plan, row);
-  if (row->source >= plan->source_count || (own >> row->source & 1) == 0 ||
-      (own & plan->histories) != 0) {
+  if ((own >> row->source & 1) == 0 || (own & plan->histories) != 0) {
     return "its source is not stored, or has a history";
   }
   for (uint32_t i = 0; i < plan->stage_count; i++) {

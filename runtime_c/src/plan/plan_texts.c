@@ -10,12 +10,9 @@ static bool is_row(const vlart_value_record_t *value, uint64_t length) {
 static const char *text_fault(const vlart_plan_t *plan, const vlart_text_record_t *text,
                               uint64_t *taken) {
   bool masked = text->mask != VLART_NONE;
-  if (text->tokenizer >= plan->file_count ||
+  if (text->tokenizer == VLART_NONE ||
       vlart_plan_file(plan, text->tokenizer)->kind != VLART_FILE_KIND_TOKENIZER) {
     return "its tokenizer is no file of that kind";
-  }
-  if (text->tokens >= plan->source_count || (masked && text->mask >= plan->source_count)) {
-    return "a source does not exist";
   }
   uint64_t own = 1ull << text->tokens | (masked ? 1ull << text->mask : 0);
   if ((*taken & own) != 0 || text->mask == text->tokens || (plan->histories & own) != 0) {

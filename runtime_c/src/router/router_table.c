@@ -19,8 +19,8 @@ static vlart_status_t beyond_limits(const vlart_router_t *router, vlart_diag_t *
 static const char *floats_fault(const vlart_router_t *router, uint32_t begin, uint32_t count,
                                 uint64_t expected) {
   const vlart_table_t *floats = &router->table.tables[VLART_SECTION_FLOATS];
-  if (count != expected || begin > floats->count || count > floats->count - begin) {
-    return "a range of floats has another size than its rows, or lies outside the section";
+  if (count != expected) {
+    return "a range of floats has another size than its rows";
   }
   const float *numbers = (const float *)(const void *)floats->records + begin;
   for (uint32_t i = 0; i < count; i++) {
@@ -55,10 +55,6 @@ static const char *rule_fault(const vlart_router_t *router) {
 static const char *backbone_fault(const vlart_router_t *router, uint32_t index) {
   const vlart_table_t *table = &router->table.tables[VLART_SECTION_BACKBONES];
   const vlart_backbone_record_t *b = vlart_record(table, index);
-  const char *fault = vlart_string_fault(&router->table, b->name);
-  if (fault != NULL) {
-    return fault;
-  }
   for (uint32_t i = 0; i < index; i++) {
     const vlart_backbone_record_t *other = vlart_record(table, i);
     if (strcmp(vlart_string(&router->table, other->name), vlart_string(&router->table, b->name)) ==
@@ -74,9 +70,8 @@ static const char *backbone_fault(const vlart_router_t *router, uint32_t index) 
 
 static const char *text_fault(const vlart_router_t *router, uint32_t index) {
   const vlart_route_record_t *route = vlart_router_route(router, index);
-  const char *fault = vlart_string_fault(&router->table, route->text);
-  if (fault != NULL) {
-    return fault;
+  if (route->text == VLART_NONE) {
+    return "an instruction is missing";
   }
   char normalised[VLART_MAX_INSTRUCTION + 1];
   const char *text = vlart_string(&router->table, route->text);

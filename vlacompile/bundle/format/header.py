@@ -1,9 +1,11 @@
-"""Generates `vlart_layout.h` from `layout.py`: `python -m vlacompile.bundle.format.header > FILE`."""
+"""`vlart_layout.h`: the constants, enumerations and records of the layout in C; see generate.py."""
 
 from __future__ import annotations
 
 from vlacompile.bundle.format import layout
-from vlacompile.bundle.format.record import Record, c_type
+from vlacompile.bundle.format.record import C_TYPES, Record
+
+GENERATED = "/* Generated from vlacompile/bundle/format by `python -m vlacompile.bundle.format.generate`. */"
 
 
 def _constants() -> list[str]:
@@ -36,7 +38,7 @@ def _struct(record: Record) -> list[str]:
     out = [f"/* {record.doc} */", "typedef struct {"]
     for field in record.fields:
         array = f"[{field.count}]" if field.count > 1 else ""
-        out.append(f"  {c_type(field)} {field.name}{array}; /* {field.doc} */")
+        out.append(f"  {C_TYPES[field.base]} {field.name}{array}; /* {field.comment} */")
     name = f"vlart_{record.name}_record_t"
     out += [f"}} {name};", f'static_assert(sizeof({name}) == {record.size}, "layout of {record.name}");', ""]
     return out
@@ -45,12 +47,13 @@ def _struct(record: Record) -> list[str]:
 def _strides() -> list[str]:
     rows = [f"  X({name.upper()}, " + (f"{raw}u" if record is None else f"sizeof(vlart_{record.name}_record_t)") + ")"
             for name, record, raw in layout.SECTIONS.values()]
-    return ["/* X(section, bytes of one record) of every section. */", "#define VLART_SECTIONS(X) \\", " \\\n".join(rows), ""]
+    comment = "/* X(section, bytes of one record) of every section. */"
+    return [comment, "#define VLART_SECTIONS(X) \\", " \\\n".join(rows), ""]
 
 
 def c_header() -> str:
     lines = [
-        "/* Generated from vlacompile/bundle/format/layout.py by `python -m vlacompile.bundle.format.header`. Do not edit. */",
+        GENERATED,
         "#ifndef VLART_LAYOUT_H",
         "#define VLART_LAYOUT_H",
         "",
@@ -71,6 +74,3 @@ def c_header() -> str:
     lines += ["#endif", ""]
     return "\n".join(lines)
 
-
-if __name__ == "__main__":
-    print(c_header(), end="")

@@ -1,8 +1,14 @@
 """The one definition of the binary layout that the compiler writes and libvlart reads.
 
-Owns: sections, magic numbers, format version (enumerations: `vocabulary.py`); the fields of the records are in `records_*.py`, a file per
-kind of file. The C header `runtime_c/include/vlart/vlart_layout.h` is generated from here (`python -m
-vlacompile.bundle.format.header`) and a test says that it is current. Knows nothing of plans.
+Owns: sections, magic numbers, format version (enumerations: `vocabulary.py`); the fields of the records are in
+`records_*.py`, the lines of plan.txt in `plan_lines.py`. From here follow Python's readers and writers (`bundle/plan`)
+and what is generated for C (`python -m vlacompile.bundle.format.generate runtime_c`; a test says that it is current).
+Knows nothing of plans.
+
+A new field is by hand: its row and its place in the text of its record, the attribute of its class in `bundle/plan`,
+FORMAT_MINOR, and what sets it; where it means something to libvlart, a check in `runtime_c/src/plan` and a case in
+`runtime_c/tests/plan_damage.py`. Then what is generated for C and the golden texts (`--update-golden`) are written
+anew.
 
 Evolution: fields are only added at the tail of a record (readers honour the stored
 stride), section and enumeration ids are never reused, a change of meaning raises
@@ -12,35 +18,39 @@ FORMAT_MAJOR, an addition raises FORMAT_MINOR.
 from __future__ import annotations
 
 from vlacompile import vocabulary
-from vlacompile.bundle.format.record import Record, record
+from vlacompile.bundle.format.record import (
+    ABSENT,
+    Bits,
+    Enum,
+    Index,
+    Record,
+    Span,
+    checksum,
+    number,
+    record,
+    reserved,
+)
+from vlacompile.bundle.format.records_action import CONSUMPTION, DECODE
 from vlacompile.bundle.format.records_engines import ENGINE, LOCK
 from vlacompile.bundle.format.records_frames import FRAME, REFERENCE, TENSOR
 from vlacompile.bundle.format.records_plan import (
-    BINDING,
     BOARD,
-    BUILD,
-    CARRY,
     CHUNK,
-    CONSUMPTION,
-    DECODE,
     DELAY,
     FILE,
     GUARD,
     HISTORY,
-    INITIALIZER,
     INSTRUCTION,
     LANE,
     POLICY,
-    PRECISION,
-    SAMPLING,
     SOURCE,
-    STAGE,
     STORED,
     TEXT,
     VALUE,
     WEIGHT,
 )
 from vlacompile.bundle.format.records_routing import BACKBONE, EVIDENCE, ROUTE, ROUTER
+from vlacompile.bundle.format.records_stage import BINDING, BUILD, CARRY, INITIALIZER, PRECISION, SAMPLING, STAGE
 from vlacompile.bundle.format.records_tokenizer import ADDED, COMPOSITION, SPAN, STEP, TOKENIZER
 
 FORMAT_MAJOR = 1
@@ -54,30 +64,30 @@ LOCK_MAGIC = b"VLABLOCK"
 
 ALIGN = 64  # bytes; sections, arena values and weights start at multiples of this
 MAX_RANK = 8
-NONE = 0xFFFFFFFF  # an absent index
+NONE = ABSENT
 
 HEADER = record(
     "header",
     "First record of every binary file of a bundle.",
-    ("magic", "u32[2]", "what kind of file it is, PLAN_MAGIC say"),
-    ("version_major", "u32", "a reader refuses another major version"),
-    ("version_minor", "u32", "a reader accepts any minor version"),
-    ("file_bytes", "u64", "size of the whole file"),
-    ("section_count", "u32", "section records follow the header directly"),
-    ("payload_crc32", "u32", "CRC-32 (IEEE 802.3) of every byte after the header"),
-    ("reserved", "u32[7]", "zero"),
-    ("header_crc32", "u32", "CRC-32 of the bytes of the header before this field"),
+    number("magic", "u32[2]", "what kind of file it is, PLAN_MAGIC say"),
+    number("version_major", "u32", "a reader refuses another major version"),
+    number("version_minor", "u32", "a reader accepts any minor version"),
+    number("file_bytes", "u64", "size of the whole file"),
+    number("section_count", "u32", "section records follow the header directly"),
+    checksum("payload_crc32", "CRC-32 (IEEE 802.3) of every byte after the header"),
+    reserved(type="u32[7]"),
+    checksum("header_crc32", "CRC-32 of the bytes of the header before this field"),
 )
 
 SECTION = record(
     "section",
     "Where the records of one kind are.",
-    ("id", "u32", "a section id"),
-    ("stride", "u32", "bytes from one record to the next; at least the size known to the reader"),
-    ("count", "u32", "number of records (bytes for stride 1)"),
-    ("reserved", "u32", "zero"),
-    ("offset", "u64", "from the start of the file, a multiple of ALIGN"),
-    ("bytes", "u64", "stride * count"),
+    number("id", "u32", "a section id"),
+    number("stride", "u32", "bytes from one record to the next; at least the size known to the reader"),
+    number("count", "u32", "number of records (bytes for stride 1)"),
+    reserved(),
+    number("offset", "u64", "from the start of the file, a multiple of ALIGN"),
+    number("bytes", "u64", "stride * count"),
 )
 
 # Section ids: id -> (name, record or None for raw bytes / scalars, stride of raw sections).
@@ -171,10 +181,13 @@ ENUMS = {
     "proof": vocabulary.PROOFS,
 }
 RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, DELAY, HISTORY,
-           SAMPLING, PRECISION, BUILD, BOARD, FRAME, TENSOR, REFERENCE, DECODE, CONSUMPTION, ROUTER, BACKBONE, ROUTE, EVIDENCE,
-           TOKENIZER, STEP, SPAN, ADDED, COMPOSITION, TEXT, INSTRUCTION, STORED, LANE, GUARD, CHUNK, LOCK, ENGINE)
+           SAMPLING, PRECISION, BUILD, BOARD, FRAME, TENSOR, REFERENCE, DECODE, CONSUMPTION, ROUTER, BACKBONE, ROUTE,
+           EVIDENCE, TOKENIZER, STEP, SPAN, ADDED, COMPOSITION, TEXT, INSTRUCTION, STORED, LANE, GUARD, CHUNK, LOCK,
+           ENGINE)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
+assert {k.of for r in RECORDS for f in r.fields if isinstance(k := f.kind, (Index, Span))} <= set(SECTION_ID)
+assert {k.of for r in RECORDS for f in r.fields if isinstance(k := f.kind, (Enum, Bits))} <= set(ENUMS)
 
 
 def align_up(offset: int, to: int = ALIGN) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import NoReturn
 
 from vlacompile.bundle.format import layout
 from vlacompile.errors import BundleError
@@ -59,7 +60,7 @@ class SectionWriter:
             record, raw_stride = layout.SECTIONS[sid][1:]
             stride = record.size if record else raw_stride
             payload += b"\0" * (layout.align_up(len(payload)) - len(payload))
-            table.append(layout.SECTION.pack(id=sid, stride=stride, count=len(data) // stride, reserved=0,
+            table.append(layout.SECTION.pack(id=sid, stride=stride, count=len(data) // stride,
                                              offset=base + len(payload), bytes=len(data)))
             payload += data
         rest = b"".join(table)
@@ -67,7 +68,7 @@ class SectionWriter:
         header = layout.HEADER.pack(
             magic=struct.unpack("<2I", self.magic), version_major=layout.FORMAT_MAJOR,
             version_minor=layout.FORMAT_MINOR, file_bytes=layout.HEADER.size + len(rest), section_count=len(table),
-            payload_crc32=zlib.crc32(rest), reserved=(0,) * 7, header_crc32=0)
+            payload_crc32=zlib.crc32(rest), header_crc32=0)
         return header[:-4] + struct.pack("<I", zlib.crc32(header[:-4])) + rest
 
 
@@ -86,27 +87,30 @@ class SectionReader:
         for i in range(self.header["section_count"]):
             row = layout.SECTION.unpack(self.data, layout.HEADER.size + i * layout.SECTION.size)
             if row["offset"] + row["bytes"] > len(self.data) or row["stride"] * row["count"] != row["bytes"]:
-                self._refuse(f"section {row['id']} lies outside of the file")
+                self.refuse(f"section {row['id']} lies outside of the file")
+            record = layout.SECTIONS.get(row["id"], ("", None, 0))[1]
+            if record is not None and row["stride"] < record.size:
+                self.refuse(f"records of section {row['id']} have {row['stride']} bytes, not {record.size}")
             self.sections[row["id"]] = row
 
-    def _refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> NoReturn:
         raise BundleError(f"{self.path.name} is damaged", where=str(self.path), why=why,
                           fix="build the bundle again, or copy it again and compare manifest.json")
 
     def _check_header(self, magic: bytes) -> None:
         if len(self.data) < layout.HEADER.size or self.data[:8] != magic:
-            self._refuse(f"it does not begin with {magic.decode()}")
+            self.refuse(f"it does not begin with {magic.decode()}")
         self.header = layout.HEADER.unpack(self.data)
         if zlib.crc32(self.data[: layout.HEADER.size - 4]) != self.header["header_crc32"]:
-            self._refuse("the checksum of its header is wrong")
+            self.refuse("the checksum of its header is wrong")
         if self.header["version_major"] != layout.FORMAT_MAJOR:
             raise BundleError(f"{self.path.name} has format {self.header['version_major']}", where=str(self.path),
                               why=f"this version reads format {layout.FORMAT_MAJOR}",
                               fix="build the bundle with this version of vlacompile")
         if self.header["file_bytes"] != len(self.data):
-            self._refuse(f"it has {len(self.data)} of {self.header['file_bytes']} bytes")
+            self.refuse(f"it has {len(self.data)} of {self.header['file_bytes']} bytes")
         if zlib.crc32(self.data[layout.HEADER.size:]) != self.header["payload_crc32"]:
-            self._refuse("the checksum of its content is wrong")
+            self.refuse("the checksum of its content is wrong")
 
     def raw(self, section: str) -> bytes:
         row = self.sections[layout.SECTION_ID[section]]
@@ -126,4 +130,7 @@ class SectionReader:
 
     def string(self, offset: int) -> str:
         raw = self.raw("strings")
-        return raw[offset: raw.index(b"\0", offset)].decode()
+        end = raw.find(b"\0", offset)
+        if end < 0:
+            self.refuse(f"a string at {offset} of {len(raw)} bytes has no end")
+        return raw[offset:end].decode()

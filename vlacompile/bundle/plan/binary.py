@@ -1,219 +1,244 @@
-"""Plan <-> plan.bin, by the records of `bundle/format/layout.py`."""
+"""Plan <-> plan.bin: what the fields of the records hold follows from their kinds (`bundle/format/record.py`)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
-from vlacompile import vocabulary
 from vlacompile.bundle.format import layout
+from vlacompile.bundle.format.record import (
+    Bits,
+    Dims,
+    Enum,
+    Field,
+    Flag,
+    Index,
+    Kind,
+    Number,
+    Owner,
+    Rank,
+    Record,
+    Reserved,
+    Span,
+    String,
+)
 from vlacompile.bundle.format.sections import SectionReader, SectionWriter
-from vlacompile.bundle.plan.action_binary import add_action, read_consumption, read_decode
-from vlacompile.bundle.plan.guard import add_guards, read_guards
-from vlacompile.bundle.plan.plan import (
-    Action,
-    Backbone,
-    Binding,
-    Build,
-    BuildBoard,
-    Carry,
-    Delay,
-    File,
-    History,
-    Initializer,
-    Instruction,
-    Lane,
-    Plan,
-    Precision,
-    Sampling,
-    SourceInput,
-    Stage,
-    TensorType,
-    TextInput,
-    Value,
-    Weight,
+from vlacompile.bundle.format.template import Place, pieces
+from vlacompile.bundle.plan.plan import Plan
+from vlacompile.bundle.plan.record_types import (
+    CLASSES,
+    ONE,
+    TABLES,
+    attribute,
+    class_of,
+    items_at,
+    make,
+    member_of,
+    owned,
+    record_of,
 )
 
 _NONE = layout.NONE
 
 
-def _key(table: dict[str, int], number: int) -> str:
-    return next(k for k, v in table.items() if v == number)
-
-
-def _dims(t: TensorType) -> dict:
-    dims = tuple(t.dims) + (1,) * (layout.MAX_RANK - len(t.dims))
-    return {"dtype": vocabulary.DTYPES[t.dtype], "rank": len(t.dims), "dims": dims}
-
-
-def _type(row: dict) -> TensorType:
-    return TensorType(_key(vocabulary.DTYPES, row["dtype"]), tuple(row["dims"][: row["rank"]]))
-
-
-def _index(i: int | None) -> int:
-    return _NONE if i is None else i
-
-
-def _optional(i: int) -> int | None:
-    return None if i == _NONE else i
-
-
 def plan_bytes(plan: Plan) -> bytes:
-    w = SectionWriter(layout.PLAN_MAGIC, layout.PLAN_SECTIONS)
-    a = plan.action
-    low = w.scalars("floats", a.low if a else ())
-    high = w.scalars("floats", a.high if a else ())
-    w.add("policy", name=w.string(plan.name), target=w.string(plan.target), recipe=w.string(plan.recipe),
-          action_value=a.value if a else _NONE, chunk_steps=a.chunk_steps if a else 0,
-          execute_steps=a.execute_steps if a else 0, action_dim=a.action_dim if a else 0, reserved=0,
-          low_begin=low[0], low_count=low[1], high_begin=high[0], high_count=high[1],
-          deadline_us=a.deadline_us if a else 0, arena_bytes=plan.arena_bytes)
-    for f in plan.files:
-        w.add("files", path=w.string(f.path), kind=vocabulary.FILE_KINDS[f.kind], crc32=f.crc32, reserved=0, bytes=f.bytes)
-    for v in plan.values:
-        storage = "arena" if v.weight is None else "weight"
-        w.add("values", name=w.string(v.name), **_dims(v.type), storage=vocabulary.STORAGES[storage], bytes=v.type.bytes,
-              offset=v.offset, weight=_index(v.weight), reserved=0)
-    for s in plan.sources:
-        w.add("sources", value=s.value, update=vocabulary.UPDATES[s.update], clock_hz=s.clock_hz, reserved=0)
-    for x in plan.weights:
-        w.add("weights", name=w.string(x.name), file=_index(x.file), **_dims(x.type), offset=x.offset,
-              bytes=x.type.bytes)
-    for i, stage in enumerate(plan.stages):
-        _add_stage(w, plan, stage)
-        if stage.sampling is not None:
-            s = stage.sampling
-            w.add("samplings", stage=i, form=vocabulary.LOOP_FORMS[s.form], iterations=s.iterations, written=s.written,
-                  solver=w.string(s.solver), error=s.error, budget=s.budget, reserved=0)
-        for p in stage.precisions:
-            w.add("precisions", stage=i, group=w.string(p.group), scheme=vocabulary.SCHEMES[p.scheme],
-                  decider=vocabulary.DECIDERS[p.decider], layers=p.layers, error=p.error, time_us=p.time_us, reserved=0,
-                  bytes=p.bytes)
-        if stage.build is not None:
-            flags = sum(vocabulary.BUILD_FLAGS[f] for f in stage.build.flags)
-            w.add("builds", **(asdict(stage.build) | {"stage": i, "flags": flags, "reserved": 0}))
-    if plan.board is not None:
-        w.add("board", **{k: w.string(v) if isinstance(v, str) else v for k, v in asdict(plan.board).items()})
-    if a is not None:
-        add_action(w, a)
-    for d in plan.delays:
-        w.add("delays", input=d.input, output=d.output)
-    number = {s.value: i for i, s in enumerate(plan.sources)}
-    for h in plan.histories:
-        w.add("histories", source=number[h.source], frames=h.frames)
-    for t in plan.texts:
-        w.add("texts", tokenizer=_index(t.tokenizer), tokens=number[t.tokens],
-              mask=_NONE if t.mask is None else number[t.mask], max_bytes=t.max_bytes)
-    for lane in plan.lanes:
-        sources = w.scalars("indices", [number[s] for s in lane.sources])
-        w.add("lanes", name=w.string(lane.name), clock_hz=lane.clock_hz, max_age_ms=lane.max_age_ms, reserved=0,
-              index_begin=sources[0], index_count=sources[1])
-    for i in plan.instructions:
-        begin = len(w.records["stored"])
-        for value, weight in i.stored:
-            w.add("stored", value=value, weight=weight)
-        w.add("instructions", text=w.string(i.text), source=number[i.source], stored_begin=begin,
-              stored_count=len(i.stored))
-    add_guards(w, plan.guards, number)
-    for b in plan.backbones:
-        w.add("chunks", backbone=w.string(b.name), value=b.value)
-    return w.to_bytes()
-
-
-def _add_stage(w: SectionWriter, plan: Plan, stage: Stage) -> None:
-    source_of = {s.value: i for i, s in enumerate(plan.sources)}
-    deps = w.scalars("indices", [source_of[v] for v in stage.depends])
-
-    def bindings(rows: tuple[Binding, ...]) -> int:
-        begin = len(w.records["bindings"])
-        for b in rows:
-            w.add("bindings", port=w.string(b.port), value=b.value, mode=vocabulary.BINDING_MODES[b.mode], reserved=0)
-        return begin
-
-    first_in, first_out = bindings(stage.inputs), bindings(stage.outputs)
-    first_init, first_carry = len(w.records["initializers"]), len(w.records["carries"])
-    for i in stage.initializers:
-        w.add("initializers", port=w.string(i.port), weight=i.weight)
-    for c in stage.carries:
-        w.add("carries", initial=c.initial, result=c.result, scratch=c.scratch, input=first_in + c.input,
-              output=first_out + c.output, reserved=0)
-    w.add("stages", name=w.string(stage.name), backend=vocabulary.BACKENDS[stage.backend],
-          artefact=_index(stage.artefact), iterations=stage.iterations,
-          dep_begin=deps[0], dep_count=deps[1],
-          input_begin=first_in, input_count=len(stage.inputs),
-          output_begin=first_out, output_count=len(stage.outputs),
-          initializer_begin=first_init, initializer_count=len(stage.initializers),
-          carry_begin=first_carry, carry_count=len(stage.carries),
-          flops=stage.flops, weight_bytes=stage.weight_bytes)
+    writer = _Writer(plan)
+    writer.add("policy", plan)
+    for section in TABLES:
+        for item in items_at(plan, section):
+            writer.add(section, item)
+    return writer.sections.to_bytes()
 
 
 def read_plan(path: Path) -> Plan:
     """Read plan.bin. Raises BundleError when it is damaged or of another version."""
-    r = SectionReader(path, layout.PLAN_MAGIC)
-    policy = r.rows("policy")[0]
-    floats, indices, sources = r.scalars("floats"), r.scalars("indices"), r.rows("sources")
-    tables = {k: r.rows(k) for k in ("bindings", "initializers", "carries")}
-    action = None
-    if policy["action_value"] != _NONE:
-        bound = {k: floats[policy[f"{k}_begin"]: policy[f"{k}_begin"] + policy[f"{k}_count"]] for k in ("low", "high")}
-        action = Action(policy["action_value"], policy["chunk_steps"], policy["execute_steps"], policy["action_dim"],
-                        policy["deadline_us"], tuple(bound["low"]), tuple(bound["high"]),
-                        read_decode(r, policy["action_dim"]), read_consumption(r))
-    sampling = {s["stage"]: Sampling(_key(vocabulary.LOOP_FORMS, s["form"]), s["iterations"], r.string(s["solver"]),
-                                     s["written"], s["error"], s["budget"]) for s in r.rows("samplings")}
-    precisions: dict[int, list[Precision]] = {}
-    for p in r.rows("precisions"):
-        precisions.setdefault(p["stage"], []).append(Precision(
-            r.string(p["group"]), _key(vocabulary.SCHEMES, p["scheme"]), _key(vocabulary.DECIDERS, p["decider"]), p["layers"],
-            p["error"], p["time_us"], p["bytes"]))
-    builds = {b["stage"]: _build(b) for b in r.rows("builds")}
-    return Plan(
-        r.string(policy["name"]), r.string(policy["target"]), r.string(policy["recipe"]), policy["arena_bytes"],
-        tuple(File(r.string(f["path"]), _key(vocabulary.FILE_KINDS, f["kind"]), f["bytes"], f["crc32"])
-              for f in r.rows("files")),
-        tuple(Weight(r.string(x["name"]), _type(x), _optional(x["file"]), x["offset"]) for x in r.rows("weights")),
-        tuple(Value(r.string(v["name"]), _type(v), v["offset"], _optional(v["weight"])) for v in r.rows("values")),
-        tuple(SourceInput(s["value"], _key(vocabulary.UPDATES, s["update"]), s["clock_hz"]) for s in sources),
-        tuple(_read_stage(r, row, tables, indices, sources, sampling.get(i), tuple(precisions.get(i, ())),
-                          builds.get(i))
-              for i, row in enumerate(r.rows("stages"))), action,
-        tuple(Delay(d["input"], d["output"]) for d in r.rows("delays")),
-        tuple(History(sources[h["source"]]["value"], h["frames"]) for h in r.rows("histories")),
-        tuple(TextInput(sources[t["tokens"]]["value"], None if t["mask"] == _NONE else sources[t["mask"]]["value"],
-                        _optional(t["tokenizer"]), t["max_bytes"]) for t in r.rows("texts")),
-        tuple(Instruction(r.string(i["text"]), sources[i["source"]]["value"], tuple(
-            (s["value"], s["weight"]) for s in r.rows("stored")[i["stored_begin"]: i["stored_begin"] + i["stored_count"]]))
-              for i in r.rows("instructions")),
-        next((_board(r, b) for b in r.rows("board")), None),
-        tuple(Lane(r.string(row["name"]), row["clock_hz"], row["max_age_ms"], tuple(
-            sources[s]["value"] for s in indices[row["index_begin"]: row["index_begin"] + row["index_count"]]))
-              for row in r.rows("lanes")), read_guards(r, sources),
-        tuple(Backbone(r.string(b["backbone"]), b["value"]) for b in r.rows("chunks")))
+    reader = _Reader(SectionReader(path, layout.PLAN_MAGIC))
+    values = reader.values("policy", reader.rows["policy"][0])
+    for section, where in TABLES.items():
+        found = [reader.item(section, row, i) for i, row in enumerate(reader.rows[section])]
+        if found or section not in ONE:
+            values[where] = found[0] if section in ONE else tuple(found)
+    if values["action.value"] is None:
+        values = {k: v for k, v in values.items() if not k.startswith("action.")} | {"action": None}
+    return make(Plan, values)
 
 
-def _build(row: dict) -> Build:
-    flags = tuple(name for name, bit in vocabulary.BUILD_FLAGS.items() if row["flags"] & bit)
-    return Build(**({f.name: row[f.name] for f in fields(Build)} | {"flags": flags}))
+class _Writer:
+    """Appends records. What a record's spans hold is written before it, and what it owns after it."""
+
+    def __init__(self, plan: Plan):
+        self.sections = SectionWriter(layout.PLAN_MAGIC, layout.PLAN_SECTIONS)
+        self._sources = {s.value: i for i, s in enumerate(plan.sources)}
+
+    def add(self, section: str, item: object, owner: int = 0, begins: Mapping[str, int] | None = None) -> None:
+        """owner: number of the record that it belongs to. begins: of the spans of the one that has it."""
+        record, member, row, own = record_of(section), member_of(section, item), {}, {}
+        unused = _unused(section, member)
+        for f in record.keyed.values():
+            if isinstance(f.kind, Span):
+                own[f.key], row[f"{f.key}_count"] = self._span(f, _spanned(section, member, f, item, unused), own)
+                row[f.name] = own[f.key]
+        for f in record.keyed.values():
+            if isinstance(f.kind, Owner):
+                row[f.name] = owner
+            elif not isinstance(f.kind, Span) and f.key not in unused:
+                value = member if f.key == record.by else attribute(item, f.attribute)
+                row[f.name] = self._number(f.kind, value, begins or {})
+        number = self.sections.add(section, **row)
+        for name, f in owned(section):
+            found = attribute(item, f.attribute)
+            for part in found if f.kind.many else () if found is None else (found,):
+                self.add(name, part, number)
+
+    def _span(self, f: Field, items: tuple, begins: Mapping[str, int]) -> tuple[int, int]:
+        if f.kind.of in CLASSES:
+            begin = len(self.sections.records[f.kind.of])
+            for item in items:
+                self.add(f.kind.of, item, begins=begins)
+            return begin, len(items)
+        if f.kind.of == "indices":
+            items = tuple(self._number(Index(f.kind.items, optional=True), i, {}) for i in items)
+        return self.sections.scalars(f.kind.of, items)
+
+    def _number(self, kind: Kind, value: object, begins: Mapping[str, int]) -> object:
+        if value is None:
+            return (-1 if kind.optional else kind.blank) if isinstance(kind, Number) else _NONE
+        match kind:
+            case String():
+                return self.sections.string(value)
+            case Index(of="sources"):
+                return self._sources[value]
+            case Index():
+                return begins.get(kind.within, 0) + value
+            case Enum():
+                return layout.ENUMS[kind.of][value]
+            case Bits():
+                return sum(layout.ENUMS[kind.of][bit] for bit in value)
+            case Flag():
+                return int(value)
+            case Rank():
+                return len(value)
+            case Dims():
+                return (*value, *(1,) * (layout.MAX_RANK - len(value)))
+        return value
 
 
-def _board(r: SectionReader, row: dict) -> BuildBoard:
-    return BuildBoard(**{f.name: row[f.name] if f.type == "int" else r.string(row[f.name]) for f in fields(BuildBoard)})
+def _spanned(section: str, member: str, f: Field, item: object, unused: frozenset[str]) -> tuple:
+    if f.key in unused:
+        return ()
+    parts = record_of(section).parts.get(member, {}).get(f.key)
+    if parts is None:
+        return attribute(item, f.attribute) or ()
+    found = [attribute(item, p.name) for p in parts]
+    return tuple(x for p, values in zip(parts, found, strict=True) for x in ((values,) if p.one else values))
 
 
-def _read_stage(r: SectionReader, row: dict, tables: dict, indices: tuple, sources: list[dict],
-                sampling: Sampling | None, precisions: tuple[Precision, ...], build: Build | None) -> Stage:
-    def part(what: str, table: str) -> list[dict]:
-        return tables[table][row[f"{what}_begin"]: row[f"{what}_begin"] + row[f"{what}_count"]]
+def _unused(section: str, member: str) -> frozenset[str]:
+    """Fields of a record that objects of this class have nothing for: those that its text does not name."""
+    record = record_of(section)
+    if isinstance(CLASSES[section], type):
+        return frozenset()
+    named = {p.field.key for p in pieces(record, record.text[member], member) if isinstance(p, Place) and p.field}
+    return frozenset(record.keyed) - named - {record.by}
 
-    def bindings(what: str) -> tuple[Binding, ...]:
-        return tuple(Binding(r.string(b["port"]), b["value"], _key(vocabulary.BINDING_MODES, b["mode"]))
-                     for b in part(what, "bindings"))
 
-    deps = indices[row["dep_begin"]: row["dep_begin"] + row["dep_count"]]
-    return Stage(
-        r.string(row["name"]), _key(vocabulary.BACKENDS, row["backend"]), _optional(row["artefact"]), row["iterations"],
-        tuple(sources[d]["value"] for d in deps), bindings("input"), bindings("output"),
-        tuple(Initializer(r.string(i["port"]), i["weight"]) for i in part("initializer", "initializers")),
-        tuple(Carry(c["initial"], c["result"], c["scratch"], c["input"] - row["input_begin"],
-                    c["output"] - row["output_begin"]) for c in part("carry", "carries")),
-        row["flops"], row["weight_bytes"], sampling, precisions, build)
+class _Reader:
+    def __init__(self, sections: SectionReader):
+        self._sections = sections
+        self._floats, self._indices = sections.scalars("floats"), sections.scalars("indices")
+        self.rows = {section: sections.rows(section) for section in CLASSES}
+
+    def item(self, section: str, row: dict, number: int = 0, begins: Mapping[str, int] | None = None) -> object:
+        """The object of a record, with what it owns. number: of the record in its section."""
+        record, values = record_of(section), self.values(section, row, begins)
+        member = values[record.keyed[record.by].attribute] if record.by else ""
+        for name, f in owned(section):
+            found = self._owned[name].get(number, [])
+            if found or f.kind.many:
+                values[f.attribute] = tuple(found) if f.kind.many else found[0]
+        return make(class_of(section, member), values)
+
+    def values(self, section: str, row: dict, begins: Mapping[str, int] | None = None) -> dict[str, object]:
+        """{attribute: value} of a record."""
+        record, values, own = record_of(section), {}, {}
+        self._check(record, row)
+        for f in record.keyed.values():
+            if isinstance(f.kind, Span):
+                own[f.key] = row[f.name]
+            elif not isinstance(f.kind, (Owner, Rank)):
+                values[f.attribute] = self._value(f, row, begins or {})
+        member = values[record.keyed[record.by].attribute] if record.by else ""
+        for f in record.keyed.values():
+            if isinstance(f.kind, Span):
+                items = self._items(f, row, own)
+                parts = record.parts.get(member, {}).get(f.key)
+                size = len(items) // len(parts) if parts else 0
+                values |= {p.name: items[k * size] if p.one else items[k * size: k * size + size]
+                           for k, p in enumerate(parts)} if parts else {f.attribute: items}
+        return values
+
+    @cached_property
+    def _owned(self) -> dict[str, dict[int, list]]:
+        """{section: {number of the owner: what it owns}}"""
+        found: dict[str, dict[int, list]] = {}
+        for section in CLASSES:
+            for name, f in owned(section):
+                of = found.setdefault(name, {})
+                for row in self.rows[name]:
+                    of.setdefault(self._index(f.key, f.kind, row[f.name], {}), []).append(self.item(name, row))
+        return found
+
+    def _items(self, f: Field, row: dict, begins: Mapping[str, int]) -> tuple:
+        of, first, end = f.kind.of, row[f.name], row[f.name] + row[f"{f.key}_count"]
+        every = {"floats": self._floats, "indices": self._indices}.get(of) or self.rows.get(of, ())
+        if end > len(every):
+            self._sections.refuse(f"its {f.key}, {end - first} from {first} on, leaves the {of} section")
+        if of == "floats":
+            return tuple(every[first:end])
+        if of == "indices":
+            return tuple(self._index(f.key, Index(f.kind.items, optional=True), i, {}) for i in every[first:end])
+        return tuple(self.item(of, r, begins=begins) for r in every[first:end])
+
+    def _index(self, name: str, kind: Index, number: int, begins: Mapping[str, int]) -> int | None:
+        if kind.optional and number == _NONE:
+            return None
+        if kind.of in self.rows and number >= len(self.rows[kind.of]):
+            self._sections.refuse(f"its {name} {number} does not exist: there are {len(self.rows[kind.of])} {kind.of}")
+        return self.rows["sources"][number]["value"] if kind.of == "sources" else number - begins.get(kind.within, 0)
+
+    def _value(self, f: Field, row: dict, begins: Mapping[str, int]) -> object:
+        number, kind = row[f.name], f.kind
+        match kind:
+            case String():
+                return None if kind.optional and number == _NONE else self._sections.string(number)
+            case Index():
+                return self._index(f.key, kind, number, begins)
+            case Enum():
+                return self._member(f, number)
+            case Bits():
+                return tuple(name for name, bit in layout.ENUMS[kind.of].items() if number & bit)
+            case Flag():
+                return number == 1
+            case Dims():
+                return tuple(number[: row["rank"]])
+            case Number(optional=True):
+                return None if number < 0 else number
+        return number
+
+    def _check(self, record: Record, row: dict) -> None:
+        """What is no damage to anything that is read here, but refused by libvlart."""
+        for f in record.fields:
+            limit = {Flag: 1, Rank: layout.MAX_RANK}.get(type(f.kind))
+            if isinstance(f.kind, Bits):
+                limit = sum(layout.ENUMS[f.kind.of].values())
+            if isinstance(f.kind, Reserved) and self._sections.header["version_minor"] <= layout.FORMAT_MINOR:
+                limit = 0
+            if limit is not None and row[f.name] > limit:
+                self._sections.refuse(f"its {f.name} is {row[f.name]}, at most {limit} is known")
+
+    def _member(self, f: Field, number: int) -> str | None:
+        if f.kind.optional and number == _NONE:
+            return None
+        name = next((name for name, known in layout.ENUMS[f.kind.of].items() if known == number), None)
+        return name or self._sections.refuse(f"its {f.key} {number} is unknown")

@@ -1,7 +1,8 @@
 """The plan: what a bundle is, as frozen data. The only intermediate representation of our own.
 
-Owns the types and their invariants. `text.py` prints and parses them, `binary.py` writes and reads
-them, `memory.py` places values in the arena. Must not know how a plan came about.
+Owns the types and their invariants. `text.py` prints and parses them, `binary.py` writes and reads them, both by the
+records of `bundle/format` (`record_types.py`); `arena.py` places values in the arena. Must not know how a plan came
+about.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from vlacompile.bundle.format.layout import MAX_RANK
 from vlacompile.bundle.plan.action import Consumption, DecodeStep, Delta, Queue
@@ -56,6 +58,11 @@ class Value:
     offset: int = 0
     weight: int | None = None
 
+    @property
+    def storage(self) -> str:
+        """A key of vocabulary.STORAGES."""
+        return "arena" if self.weight is None else "weight"
+
 
 @dataclass(frozen=True)
 class SourceInput:
@@ -94,8 +101,8 @@ class Carry:
 class Sampling:
     """How a loop is run, and what was given up for it.
 
-    form: a key of vocabulary.LOOP_FORMS. iterations: how often the body is evaluated. solver: AS_WRITTEN, or the one that
-    replaces it. written: iterations of the policy as it was given. error: of the action chunk, in units of each
+    form: a key of vocabulary.LOOP_FORMS. iterations: how often the body is evaluated. solver: AS_WRITTEN, or the one
+    that replaces it. written: iterations of the policy as it was given. error: of the action chunk, in units of each
     action dimension's spread (see compiler/staging/choose_solver.py). budget: the recipe's.
     """
 
@@ -109,8 +116,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Precision:
-    """What the layers of one block of a stage became; as layout.PRECISION. scheme, decider: keys of vocabulary.SCHEMES and
-    vocabulary.DECIDERS."""
+    """What the layers of one block of a stage became; as layout.PRECISION. scheme, decider: keys of vocabulary.SCHEMES
+    and vocabulary.DECIDERS."""
 
     group: str
     scheme: str
@@ -177,13 +184,20 @@ class TextInput:
     max_bytes: int
 
 
+class Stored(NamedTuple):
+    """What a value holds after an instruction, and the weight that holds it."""
+
+    value: int
+    weight: int
+
+
 @dataclass(frozen=True)
 class Instruction:
-    """A text whose values are known. source: value of the token ids. stored: (value, weight that holds it)."""
+    """A text whose values are known. source: value of the token ids."""
 
     text: str
     source: int
-    stored: tuple[tuple[int, int], ...]
+    stored: tuple[Stored, ...]
 
 
 @dataclass(frozen=True)
@@ -293,8 +307,8 @@ class Plan:
         return self._serving[stage.name]
 
     def of_backbone(self, name: str) -> Plan:
-        """What a session with this backbone selected runs, reads and gives; `backbones` names it alone. Values keep their
-        numbers. To describe, not to write: a bundle has one backbone or several."""
+        """What a session with this backbone selected runs, reads and gives; `backbones` names it alone. Values keep
+        their numbers. To describe, not to write: a bundle has one backbone or several."""
         chosen = next(b for b in self.backbones if b.name == name)
         stages = tuple(s for s in self.stages if name in self.served_by(s))
         needed = {v for s in stages for v in s.depends} | {d.value for d in self.action.decode if isinstance(d, Delta)}

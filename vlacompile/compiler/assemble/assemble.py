@@ -30,6 +30,7 @@ from vlacompile.bundle.plan.plan import (
     Sampling,
     SourceInput,
     Stage,
+    Stored,
     TensorType,
     TextInput,
     Value,
@@ -114,7 +115,7 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
                     for n, s in staged.program.sources.items())
     action = action_of(staged, index, recipe.action, store.add, parts.decoder, parts.guidance)
     instructions = tuple(Instruction(k.text, index[k.source], tuple(
-        (index[n], store.add(f"instruction{i}/{n}", array)) for n, array in k.values.items()))
+        Stored(index[n], store.add(f"instruction{i}/{n}", array)) for n, array in k.values.items()))
         for i, k in enumerate(parts.known))
     builds = {} if target.board is None else {s.name: build_of(s, emitted[s.name]) for s in staged.stages
                                               if engines[s.name] == "tensorrt"}
