@@ -135,4 +135,5 @@ def for_target(bundle: Bundle, out: Path, target: str, backend: str = "onnxrunti
 
 def _rewritten(bundle: Bundle, out: Path, changed: dict[str, bytes]) -> Bundle:
     contents = {f.path: (bundle.path / f.path).read_bytes() for f in bundle.plan.files}
-    return write_bundle(out, with_files(bundle.plan, contents | changed), contents | changed, bundle.manifest["provenance"], lambda path: None)
+    return write_bundle(out, with_files(bundle.plan, contents | changed), contents | changed,
+                        bundle.manifest["provenance"], lambda path: None)

@@ -63,7 +63,7 @@ def influence(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[
 
 def _moved(slopes: list, errors: list[torch.Tensor]) -> float:
     """0 where a slope is none: the quotient of two numbers that became 0."""
-    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors, strict=True) if s is not None)
+    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors, strict=False) if s is not None)
     return moved if math.isfinite(moved) else 0.0
 
 

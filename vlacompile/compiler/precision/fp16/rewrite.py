@@ -92,7 +92,7 @@ class _Halver:
         """Logits that a mask was added to are the mask's number where they do not count, not near it: a row of nothing
         but such logits is one of equal ones, as f32 has it, in whatever type an engine adds. fp16 rounds them to that;
         sums in f32 keep the difference of numbers that are not meant to be read."""
-        masks = [new for old, new in zip(node.args, args, strict=True) if isinstance(old, Node)
+        masks = [new for old, new in zip(node.args, args, strict=False) if isinstance(old, Node)
                  and old.name in self.masked]
         if len(masks) != 1 or len(args) != 2:
             return
