@@ -23,10 +23,14 @@ TORCH := torch==2.13.0
 # Files of tests side by side, one thread each: most tests are Python, and fixtures belong to files.
 WORKERS := -n auto --maxprocesses 4 --dist loadfile
 PYTEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+# SKIPS=--skips-listed: a skip that tests/known_skips.toml does not list is a failure (.ci/run)
+SKIPS ?=
+PYTEST := -m pytest $(SKIPS)
+CHECKED := vlacompile tests benchmarks examples docs runtime_c setup.py
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime tensorrt demo test test-docs test-lerobot test-huggingface test-full test-tvm nvidia-headers aarch64 eval bench bench-lerobot docs site clean check-tools check-simulator
+.PHONY: help setup runtime tensorrt demo oracles lint test test-core test-build test-runtime test-docs test-frontends test-lerobot test-huggingface test-full test-tvm nvidia-headers aarch64 eval bench bench-lerobot docs site clean check-tools check-simulator
 
 help: ## this list
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+)[a-z0-9 -]*:.*## /\1\t/' | \
@@ -43,24 +47,41 @@ tensorrt: runtime ## on a Jetson, with JetPack's headers: the two libraries that
 demo: setup runtime ## build, verify and replay the light policy (MEMBER=heavy: the other)
 	@$(BIN)/python -m examples.demo --member $(MEMBER)
 
-test: setup $(STAMP)-lerobot runtime ## every test that needs no simulator, in C and in Python
-	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) test
-	@$(PYTEST_ENV) $(BIN)/python -m pytest $(WORKERS)
-	@$(MAKE) --no-print-directory test-docs test-lerobot test-huggingface
+# Minutes are on two cores that do nothing else, set-up apart (10 more, most of it downloads).
+test: lint test-core test-build test-runtime test-docs test-frontends ## all of the next seven (55 minutes with set-up): what runs in CI
 
-test-docs: setup runtime ## what README.md and docs/ show: links, paths, programs, commands, recipes (minutes: 3)
-	@$(PYTEST_ENV) $(BIN)/python -m pytest tests/docs
+lint: setup $(STAMP)-lint ## ruff, mypy on the public API, clang-format and clang-tidy on C (2 minutes)
+	@$(BIN)/ruff check $(CHECKED)
+	@$(BIN)/mypy
+	@for target in format-check tidy; do if grep -q "^$$target:" runtime_c/Makefile; then \
+	  PATH="$(abspath $(BIN)):$$PATH" $(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) $$target; fi; done
+
+test-core: setup runtime ## what one runs while working (8 minutes)
+	@$(PYTEST_ENV) $(BIN)/python $(PYTEST) $(WORKERS) -m 'not build and not full'
+
+test-build: setup $(STAMP)-lerobot runtime ## bundles built, served, flashed and run, in every precision (20 minutes)
+	@$(PYTEST_ENV) $(BIN)/python $(PYTEST) $(WORKERS) -m 'build and not full'
+
+test-runtime: setup runtime ## libvlart's own tests, in C (3 minutes)
+	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) test
+
+test-docs: setup runtime ## what README.md and docs/ show: links, paths, programs, commands, recipes (3 minutes)
+	@$(PYTEST_ENV) $(BIN)/python $(PYTEST) tests/docs
+
+test-frontends: test-lerobot test-huggingface ## the next two (9 minutes)
+
+oracles: $(STAMP)-oracles ## NVIDIA's compiler, TVM and tokenizers that tests compare with (0.6 GB)
 
 test-tvm: setup $(STAMP)-tvm runtime ## stages compiled ahead of time by TVM, here, emulated and for a GPU
-	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' -rs tests/compiler/emit/tvm
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m 'full or not full' tests/compiler/emit/tvm
 
 test-lerobot test-huggingface: test-%: $(STAMP)-% runtime ## compiled checkpoints against LeRobot / transformers themselves
-	@$(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $*) -m pytest $(WORKERS) tests/environments/$*
+	@$(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $*) $(PYTEST) $(WORKERS) tests/environments/$*
 
 test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (gigabytes, minutes)
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
 	@$(MAKE) --no-print-directory test
-	@$(PYTEST_ENV) $(BIN)/python -m pytest -m full -rs tests/runtime_c/test_aarch64.py tests/house tests/check tests/deploy
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m full tests/runtime_c/test_aarch64.py tests/house tests/check tests/deploy
 	@$(MAKE) --no-print-directory test-tvm
 	@for of in lerobot huggingface; do \
 	  $(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $$of) -m pytest -m full tests/environments/$$of; done
@@ -107,7 +128,7 @@ $(STAMP)-demo: pyproject.toml | check-tools
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --no-deps $(LANGUAGE_MODELS) $(CLIENTS)
 	@touch $@
 
-$(STAMP)-eval $(STAMP)-bench $(STAMP)-tvm: $(STAMP)-%: $(STAMP)-demo
+$(STAMP)-eval $(STAMP)-bench $(STAMP)-tvm $(STAMP)-lint $(STAMP)-oracles: $(STAMP)-%: $(STAMP)-demo
 	@echo "installing what make $* needs"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_FLAGS) --editable '.[$*]'
 	@touch $@

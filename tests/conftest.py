@@ -9,14 +9,40 @@ import pytest
 
 import vlacompile as vc
 from tests.samples import policies
+from tests.skips import SkipsListed
 from vlacompile.cli.main import main
 from vlacompile.compiler.passes.pass_manager import verified
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
+# What takes more than seconds: not in `make test-core`. Paths below tests/, of folders or files.
+BUILDS = (
+    "benchmarks", "check", "compiler/emit/tvm", "compiler/precision", "compiler/staging/test_choose_solver.py",
+    "compiler/staging/test_roll_loop.py", "deploy", "examples", "files", "house/test_wheel.py",
+    "pipeline/test_build.py",
+    "policy/test_action_decoding.py", "policy/test_join_backbones.py", "policy/test_text.py", "profile", "report",
+    "runtime", "runtime_c", "serve",
+)
+
+
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/ (refused when CI is set)")
+    parser.addoption("--skips-listed", action="store_true",
+                     help="a skip that tests/known_skips.toml does not list fails")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items):
+    below = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(below) and item.path.relative_to(below).as_posix().startswith(BUILDS):
+            item.add_marker("build")
+
+
+def pytest_configure(config):
+    if config.getoption("--skips-listed") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SkipsListed())
 
 
 @pytest.fixture(scope="session", autouse=True)

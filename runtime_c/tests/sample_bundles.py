@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper
 
 from vlacompile import vocabulary
@@ -343,7 +342,7 @@ class Flow:
                        decider=vocabulary.DECIDERS[decider], layers=2, error=error, time_us=time_us, bytes=36)
         b.action("sample", self.h)
 
-    def on_board(self) -> "Flow":
+    def on_board(self) -> Flow:
         """With engines to build on a board, and none to run here."""
         plan = self.bundle.plan
         text = {"name": "orin-nano-8gb", "jetpack": "6.2", "l4t": "36.4.3", "tensorrt": "10.3", "timing_cache": "timing.cache"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from onnx import TensorProto, helper
-
 from sample_bundles import Bundle
 
 VIEW = 4096  # bytes: long enough that a torn copy would show

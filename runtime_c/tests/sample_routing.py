@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vlacompile.routing.table_binary import table_bytes
 from vlacompile.routing.table import Backbone, Evidence, Prior, Route, RoutingTable, Rule, Space
+from vlacompile.routing.table_binary import table_bytes
 
 
 def sample_table() -> RoutingTable:

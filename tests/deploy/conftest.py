@@ -41,3 +41,10 @@ def first(late_fusion_bundle, tmp_path_factory):
 @pytest.fixture(scope="session")
 def second(late_fusion_bundle, tmp_path_factory):
     return boards.variant(late_fusion_bundle, tmp_path_factory.mktemp("second") / "second.vlab", 2)
+
+
+@pytest.fixture
+def fresh(device):
+    device.forget()
+    yield device
+    device.forget()

@@ -8,9 +8,7 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import time
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 import vlacompile as vc
 from tests.deploy import board as boards
 from tests.deploy.sshd import AS_IT_IS
+from tests.deploy.stand_ins import aarch64, answering, executable
 from tests.samples import policies
 from vlacompile.deploy.device import check_board, device_of
 from vlacompile.deploy.flash import Options, connect
@@ -26,37 +25,6 @@ from vlacompile.deploy.payload import engine_for, pieces_of
 from vlacompile.errors import BundleError, DeployError
 from vlacompile.runtime.library import tvm_libraries
 
-VLART_RUN = """\
-#!/bin/sh
-case $1 in --help) exit 0 ;; esac
-echo "self-test passed: 1 values in 1 frames"
-"""
-VLART_BUILD = """\
-#!/bin/sh
-mkdir -p "$1/engines"
-for engine in fusion vision; do
-  if [ -f "$1/engines/$engine.plan" ]; then echo "$engine: kept"; continue; fi
-  echo "$engine: building"
-  if [ "$engine" = vision ] && [ -f "$HOME/slow" ]; then echo $$ >"$HOME/pid"; exec sleep 60; fi
-  echo "$engine" >"$1/engines/$engine.plan"
-done
-"""
-
-
-@pytest.fixture
-def fresh(device):
-    device.forget()
-    yield device
-    device.forget()
-
-
-def executable(path: Path, text: str) -> Path:
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
-
-
-# What it does
 
 def test_only_what_changed_travels(fresh, first, second, capsys):
     told = []
@@ -125,8 +93,6 @@ def test_progress_and_result_fit_80_columns(fresh, first, capsys, monkeypatch):
         assert phase in err
     assert "slot a is current now; the first" in out
 
-
-# What it refuses
 
 def test_another_host_key(fresh, first, capsys):
     known = fresh.sshd.folder / "known_hosts"
@@ -204,8 +170,6 @@ def test_stages_of_tvm_find_its_libraries(fresh, tmp_path, capsys):
     assert arguments[arguments.index("--tvm") + 1] == f"{libraries}/libtvm_runtime.so" and "--tvm-cuda" not in arguments
 
 
-# ONNX Runtime's library as a part of the slot
-
 def test_the_engine_travels_with_the_programs(fresh, first, second, capsys):
     """The device has none: the library of this machine arrives, by its hash, and the self-test runs on it."""
     library = Path(fresh.ort)
@@ -234,20 +198,6 @@ def test_an_engine_that_is_none_is_never_current(fresh, first, tmp_path, capsys)
     assert fresh.flash(first, "--ort-library", str(tmp_path / "none")) == 12
     err = capsys.readouterr().err
     assert "no ONNX Runtime for board at the place" in err and "pip download" in err
-
-
-def answering(fresh, arch: str):
-    """The device says that its processor is this one."""
-    return executable(fresh.sshd.path / "uname", f"#!/bin/sh\necho {arch}\n")
-
-
-def aarch64(path: Path) -> Path:
-    """A file that says it is for aarch64."""
-    elf = bytearray((boards.RUNTIME / "vlart-run").read_bytes()[:64])
-    elf[18:20] = (183).to_bytes(2, "little")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(elf)
-    return path
 
 
 def test_the_engine_for_another_processor(fresh, first, tmp_path, capsys):
@@ -367,8 +317,6 @@ def test_usage(argv, capsys):
     assert "vlacompile flash --help" in capsys.readouterr().err
 
 
-# Fleets
-
 def test_a_fleet_of_which_one_is_off(fresh, first, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     fleet = tmp_path / "fleet.toml"
@@ -396,90 +344,6 @@ def test_a_fleet_file_that_is_wrong(first, tmp_path, capsys, text, what):
     fleet.write_text(text)
     assert boards.main(["flash", str(first.path), "--fleet", str(fleet)]) == 3
     assert what in capsys.readouterr().err
-
-
-# Engines and units; the programs are stand-ins, for no TensorRT and no systemd is here
-
-@pytest.fixture
-def stand_ins(tmp_path):
-    folder = tmp_path / "runtime"
-    folder.mkdir()
-    executable(folder / "vlart-run", VLART_RUN)
-    executable(folder / "vlart-build", VLART_BUILD)
-    return folder
-
-
-@pytest.fixture
-def nano(late_fusion_bundle, tmp_path):
-    return boards.for_target(late_fusion_bundle, tmp_path / "nano.vlab", "orin-nano-8gb@25w+jetpack-6.2", "tensorrt")
-
-
-def test_engines_are_built_on_the_device_and_a_cut_build_goes_on(fresh, nano, stand_ins, capsys):
-    options = ["--runtime", str(stand_ins), "--board", "orin-nano-8gb"]
-    (fresh.sshd.home / "slow").touch()
-    process = fresh.flash_apart(nano, *options)
-    while not (fresh.sshd.home / "pid").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    builder = int((fresh.sshd.home / "pid").read_text())
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    for _ in range(100):  # it ends with the workstation
-        if not Path(f"/proc/{builder}").exists():
-            break
-        time.sleep(0.1)
-    assert not Path(f"/proc/{builder}").exists()
-    assert not (fresh.policy / "current").exists()
-    (fresh.sshd.home / "slow").unlink()
-    assert fresh.flash(nano, *options) == 0
-    err = capsys.readouterr().err
-    assert "build: fusion: kept" in err and "build: vision: building" in err
-    assert (fresh.policy / "current" / "bundle.vlab" / "engines" / "vision.plan").read_text() == "vision\n"
-
-
-@pytest.mark.parametrize("fault", ["the connection", "vlart-build"])
-def test_a_kill_on_the_device_while_engines_are_built(fresh, nano, stand_ins, capsys, fault):
-    """Nothing becomes current, no builder stays behind, and the same command goes on with the engines that were
-    done."""
-    options = ["--runtime", str(stand_ins), "--board", "orin-nano-8gb"]
-    if fault == "the connection":
-        (fresh.sshd.home / "slow").touch()
-        cut = '[ "$STEP" != build ] || { (sleep 1; kill -9 $PPID) & }\nexec sh'
-        fresh.sshd.commands_go_through(AS_IT_IS.replace("exec sh", cut))
-    else:
-        executable(stand_ins / "vlart-build", VLART_BUILD.replace("; exec sleep 60", "; kill -9 $$"))
-        (fresh.sshd.home / "slow").touch()
-    try:
-        assert fresh.flash(nano, *options) == 12
-    finally:
-        fresh.sshd.commands_go_through(AS_IT_IS)
-    err = capsys.readouterr().err
-    assert ("was lost" if fault == "the connection" else "the engines were not built") in err and "fix:" in err, err
-    builder = int((fresh.sshd.home / "pid").read_text())
-    for _ in range(100):
-        if not Path(f"/proc/{builder}").exists():
-            break
-        time.sleep(0.1)
-    assert not Path(f"/proc/{builder}").exists() and not (fresh.policy / "current").exists()
-    (fresh.sshd.home / "slow").unlink()
-    assert fresh.flash(nano, *options) == 0
-    assert "build: fusion: kept" in capsys.readouterr().err
-    assert (fresh.policy / "current" / "bundle.vlab" / "engines" / "vision.plan").read_text() == "vision\n"
-
-
-def test_engines_cannot_be_built_without_vlart_build(fresh, nano, stand_ins, capsys):
-    (stand_ins / "vlart-build").unlink()
-    assert fresh.flash(nano, "--runtime", str(stand_ins), "--board", "orin-nano-8gb") == 12
-    assert "there is no vlart-build for board" in capsys.readouterr().err and not fresh.policy.exists()
-
-
-def test_a_build_that_fails(fresh, nano, stand_ins, capsys):
-    executable(stand_ins / "vlart-build", "#!/bin/sh\necho 'what:  node 7 is not supported' >&2\nexit 1\n")
-    assert fresh.flash(nano, "--runtime", str(stand_ins), "--board", "orin-nano-8gb") == 12
-    err = capsys.readouterr().err
-    assert "the engines were not built on board" in err and "node 7 is not supported" in err
-    assert not (fresh.policy / "current").exists()
 
 
 def test_a_unit(fresh, first, capsys):

@@ -19,14 +19,12 @@ STATE = np.array([[0.5, -1, 2, 100]], np.float32)
 
 def popped(lib, ort, tmp_path, relay: Relay, raw, state=STATE, count: int | None = None) -> np.ndarray:
     with Policy(lib, relay.bundle.write(tmp_path)).start(ort) as policy:
-        policy.write("raw", np.asarray(raw).astype({"i64": np.int64, "i32": np.int32, "f32": np.float32}[relay.dtype])
-                     .reshape(relay.dims))
+        dtype = {"i64": np.int64, "i32": np.int32, "f32": np.float32}[relay.dtype]
+        policy.write("raw", np.asarray(raw).astype(dtype).reshape(relay.dims))
         policy.write("state", state)
         policy.step()
         return np.stack([policy.pop() for _ in range(count or relay.H)])
 
-
-# ---- tokens to numbers
 
 def lower_edge(token, low, high, bins=256):
     """RT-1 (robotics_transformer, tokenizers/action_tokenizer.py): token / (V - 1) * (high - low) + low."""

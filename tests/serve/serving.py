@@ -19,6 +19,8 @@ from vlacompile.serve.access import Access
 from vlacompile.serve.observations import Intake
 from vlacompile.serve.policy_host import PolicyHost
 
+KEY = "a-key-of-some-length"  # of clients that must have one
+
 
 class Sampling(nn.Module):
     """A chunk that begins as noise."""

@@ -32,9 +32,9 @@ from websockets.sync.client import connect
 from vlacompile.serve.messages import pack, unpack
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> vc.Bundle:
-    return vc.build(policies.late_fusion(), out=tmp_path_factory.mktemp("serve") / "late_fusion.vlab")
+@pytest.fixture
+def bundle(late_fusion_bundle) -> vc.Bundle:
+    return late_fusion_bundle
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import torch
 import vlacompile as vc
 from tests.samples import policies
 from tests.serve.lerobot_messages import RemotePolicyConfig, Robot, pickled
-from tests.serve.serving import Loop, Running, certify, episode_of, in_process
+from tests.serve.serving import KEY, Loop, Running, certify, episode_of, in_process
 from vlacompile.serve.access import Access, decide_access
 from vlacompile.serve.observations import Intake
 from vlacompile.serve.policy_host import PolicyHost
@@ -30,7 +30,6 @@ FEATURES = {"observation.state": {"dtype": "float32", "shape": (9,), "names": JO
             **{f"observation.images.{camera}": {"dtype": "image", "shape": (32, 32, 3), "names": list("hwc")}
                for camera in ("base", "wrist")}}
 INSTRUCTIONS = RemotePolicyConfig("act", "somewhere", FEATURES, 10)
-KEY = "a-key-of-some-length"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 import vlacompile as vc
 from vlacompile.verify.metrics import Metrics, compare
-from vlacompile.verify.tolerances import ROUNDING_SHARE, DISTURBED, tolerance, usually, within_precision
+from vlacompile.verify.tolerances import DISTURBED, ROUNDING_SHARE, tolerance, usually, within_precision
 
 MASK = np.array([0.0, -np.inf, 2.0, -np.inf])
 

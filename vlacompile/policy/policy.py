@@ -171,35 +171,7 @@ class Policy:
                               why="what depends on nothing is one chunk of numbers",
                               fix='declare what the robot writes as sources, as {"state": '
                                   'vlacompile.Source("observation")}')
-        for name, tensor in self.example_inputs.items():
-            declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise SourceError(
-                    f'example input "{name}" holds NaN or infinity',
-                    where=where,
-                    why="examples are also the golden inputs, and the runtime refuses such values",
-                    fix="give a recorded or generated observation",
-                )
-        for i, inputs in enumerate(self.calibration):
-            odd = [n for n, t in self.example_inputs.items() if n not in inputs
-                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape
-                   or inputs[n].dtype != t.dtype]
-            if odd:
-                raise SourceError(
-                    f'calibration observation {i} does not fit: "{odd[0]}"',
-                    where=where,
-                    why="it is missing, or has another shape or dtype than the example",
-                    fix="give every input as in example_inputs",
-                )
-        for name, source in self.sources.items():
-            shape = tuple(self.example_inputs[name].shape)
-            if source.history > 1 and shape[:2] != (1, source.history):
-                raise SourceError(
-                    f'example input "{name}" is not a history of {source.history} observations',
-                    where=where,
-                    why=f"it has shape {list(shape)}, not [1,{source.history},...]",
-                    fix="stack the observations, oldest first, along dimension 1",
-                )
+        self._check_examples(where)
         for name, text in self.texts.items():
             self._check_text(name, text)
         if (self.step is None) != (self.loop is None):
@@ -232,6 +204,37 @@ class Policy:
                 why="a policy without outputs computes nothing",
                 fix='name at least one returned tensor, as outputs=("action",)',
             )
+
+    def _check_examples(self, where: str) -> None:
+        for name, tensor in self.example_inputs.items():
+            declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise SourceError(
+                    f'example input "{name}" holds NaN or infinity',
+                    where=where,
+                    why="examples are also the golden inputs, and the runtime refuses such values",
+                    fix="give a recorded or generated observation",
+                )
+        for i, inputs in enumerate(self.calibration):
+            odd = [n for n, t in self.example_inputs.items() if n not in inputs
+                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape
+                   or inputs[n].dtype != t.dtype]
+            if odd:
+                raise SourceError(
+                    f'calibration observation {i} does not fit: "{odd[0]}"',
+                    where=where,
+                    why="it is missing, or has another shape or dtype than the example",
+                    fix="give every input as in example_inputs",
+                )
+        for name, source in self.sources.items():
+            shape = tuple(self.example_inputs[name].shape)
+            if source.history > 1 and shape[:2] != (1, source.history):
+                raise SourceError(
+                    f'example input "{name}" is not a history of {source.history} observations',
+                    where=where,
+                    why=f"it has shape {list(shape)}, not [1,{source.history},...]",
+                    fix="stack the observations, oldest first, along dimension 1",
+                )
 
     def _check_types(self, where: str) -> None:
         if not isinstance(self.name, str) or not self.name:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.compiler.precision.fp16.test_convert import staged_of, through_onnx
+from tests.compiler.precision.fp16.planted import staged_of, through_onnx
 from tests.environments.lerobot.checkpoints import sized, write
 from vlacompile.compiler.precision.fp16.convert import convert_to_fp16
 from vlacompile.compiler.staging.choose_solver import calibration

@@ -9,6 +9,7 @@ from torch import nn
 import vlacompile as vc
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.precision.quantise.calibrate import Call
+from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.compiler.staging.run_stages import stage_module
 from vlacompile.compiler.staging.stages import Port, StageGraph
 
@@ -80,3 +81,28 @@ class Block(nn.Module):
         x = x + self.out(a.transpose(1, 2).reshape(n, t, d))
         h = self.norm_2(x)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+def draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def layer_io(graph, calls) -> dict[str, list[tuple]]:
+    """{layer: [(arguments, result)]} by running the graph, without the code under test."""
+    seen: dict[str, list[tuple]] = {}
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, n):
+            result = super().run_node(n)
+            if n.name in names:
+                seen.setdefault(n.name, []).append((self.fetch_args_kwargs_from_env(n)[0], result))
+            return result
+
+    names = {x.node for x in layers_of(graph)}
+    root = nn.Module()
+    for name, tensor in graph.constants.items():
+        root.register_buffer(name, tensor)
+    for call in calls:
+        with torch.no_grad():
+            Watch(torch.fx.GraphModule(root, graph.graph), garbage_collect_values=False).run(*call)
+    return seen
