@@ -71,7 +71,7 @@ class Policy:
         self.lib.c.vlart_session_close(self.session)
         self.lib.c.vlart_bundle_close(self.bundle)
 
-    def __enter__(self) -> Policy:
+    def __enter__(self):
         return self
 
     def __exit__(self, *_) -> None:

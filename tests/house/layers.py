@@ -111,9 +111,9 @@ def cycles(found: list[Import], package_of) -> list[set[str]]:
     return [c for c in nx.strongly_connected_components(graph) if len(c) > 1]
 
 
-def folder_of(module: str) -> str:
+def folder_of(module: str, known: dict[str, Path]) -> str:
     """The package of a module by its folder alone, for trees that have other layers."""
-    return module.rpartition("/")[0] or module
+    return module if known[module].name == "__init__.py" else module.rpartition("/")[0] or module
 
 
 def main(root: Path) -> None:
@@ -122,8 +122,9 @@ def main(root: Path) -> None:
         ranked = f"{len(upward(found))} run upward"
     except KeyError:
         ranked = "its layers are not those of tests/house/layers.py"
-    circles = cycles(found, folder_of)
-    print(f"{len({folder_of(m) for m in known if '/' in m})} packages, {len(known)} modules, {len(found)} imports, "
+    circles = cycles(found, lambda module: folder_of(module, known))
+    packages = {folder_of(m, known) for m in known if "/" in m}
+    print(f"{len(packages)} packages, {len(known)} modules, {len(found)} imports, "
           f"{ranked}")
     print(f"{len(circles)} cycles" + "".join(f"\n  {len(c)} packages: {', '.join(sorted(c))}" for c in circles))
 

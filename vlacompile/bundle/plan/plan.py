@@ -258,7 +258,7 @@ class Action:
     low: tuple[float, ...] = field(default=())
     high: tuple[float, ...] = field(default=())
     decode: tuple[DecodeStep, ...] = field(default=())
-    consume: Consumption = Queue()
+    consume: Consumption = field(default_factory=Queue)
 
 
 @dataclass(frozen=True)
