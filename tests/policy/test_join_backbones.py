@@ -431,3 +431,15 @@ def test_the_others_see_one_backbone(spoken, bundle, tmp_path, capsys):
     assert "language.heavy" in stages and "language.light" not in stages
     assert main(["report", str(spoken.path), "--backbone", "heavy", "--no-replay", "-o", str(tmp_path / "r.html")]) == 0
     capsys.readouterr()
+
+
+def test_chunks_of_different_shapes_are_refused(tmp_path):
+    def member(steps: int) -> vc.Policy:
+        def observe(state):
+            return {"action": state[:, None, :2].repeat(1, steps, 1)}
+
+        return vc.Policy(f"of{steps}", observe, {"state": vc.Source("observation")}, {"state": torch.ones(1, 4)})
+
+    with pytest.raises(SourceError, match="different shapes") as raised:
+        vc.build(vc.join({"short": member(4), "long": member(8)}), out=tmp_path / "no.vlab")
+    assert "short: [1, 4, 2]" in raised.value.why and raised.value.phase == "capture"

@@ -9,6 +9,7 @@ from vlacompile.compiler.capture.first_calls import check_calls
 from vlacompile.compiler.graph.program import Program, program_text
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.phases.read_inputs import Inputs
+from vlacompile.policy.join_backbones import require_one_shape
 
 
 @dataclass(frozen=True)
@@ -29,4 +30,7 @@ def capture(inputs: Inputs, *, whole: bool = False, progress: Progress) -> Captu
         progress("call the inference function")
         check_calls(inputs.policy)
     progress("trace the inference function" + (" whole" if whole else ""))
-    return Captured(trace(inputs.policy, whole))
+    program = trace(inputs.policy, whole)
+    shapes = dict(zip(program.outputs, (tuple(n.meta["val"].shape) for n in program.output_nodes()), strict=True))
+    require_one_shape({name: shapes[output] for name, output in program.backbones.items()})
+    return Captured(program)

@@ -55,6 +55,15 @@ def join(backbones: Mapping[str, Policy], name: str | None = None, *, apart: Col
                   texts=texts, backbones=names)
 
 
+def require_one_shape(chunks: Mapping[str, tuple[int, ...]]) -> None:
+    """chunks: {backbone: shape of its action chunk}. Raises SourceError where they differ."""
+    if len(set(chunks.values())) > 1:
+        raise SourceError("the backbones give action chunks of different shapes",
+                          where=f"vlacompile.join({', '.join(chunks)})",
+                          why=", ".join(f"{name}: {list(shape)}" for name, shape in chunks.items()),
+                          fix="they feed one action queue: give all of them the same shape, or compile them apart")
+
+
 def _check(backbones: Mapping[str, Policy], where: str) -> None:
     if not 2 <= len(backbones) <= MOST or not all(n and n.replace("_", "a").isalnum() for n in backbones):
         raise SourceError(f"{len(backbones)} backbones cannot be joined", where=where,
