@@ -13,7 +13,7 @@ from vlacompile.phases.read_inputs import Inputs
 
 @dataclass(frozen=True)
 class Captured:
-    """program: in the policy's own types; of a loop over `vc.iterations` perhaps the first iterations alone."""
+    """program: in the policy's own dtypes; a loop over `vc.iterations` may have only its first iterations."""
 
     program: Program
 
@@ -24,9 +24,9 @@ class Captured:
 
 @phase(Phase.CAPTURE)
 def capture(inputs: Inputs, *, whole: bool = False, progress: Progress) -> Captured:
-    """whole: every iteration of a loop is traced. Raises CaptureError with the policy's line."""
+    """whole: trace every iteration of a loop. Raises CaptureError with the policy's line."""
     if not whole:
         progress("call the inference function")
         check_calls(inputs.policy)
-    progress("trace the inference function" + (" whole" if whole else ""))
+    progress("trace the inference function" + (" with all iterations" if whole else ""))
     return Captured(trace(inputs.policy, whole))

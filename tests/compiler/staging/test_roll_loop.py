@@ -135,7 +135,7 @@ def test_what_does_not_follow_from_three_iterations_is_traced_whole(why):
     policy, said = _looped(FALLBACKS[why]), []
     assert capture(policy).iterations == 12
     staging = verified(policy, HOST, EVERY, said.append).staging
-    assert staging.program.iterations is None and "capture: trace the inference function whole" in said
+    assert staging.program.iterations is None and "capture: trace the inference function with all iterations" in said
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
 
