@@ -38,7 +38,7 @@ def test_a_build_says_the_line_and_what_to_write(part, op, tmp_path):
     with pytest.raises(EmitError, match="TensorRT 10.3 does not support the stage") as error:
         vc.build(rejected.policy(part), target="orin-nano-8gb+jetpack-6.2", out=tmp_path / "b.vlab",
                  progress=said.append)
-    assert said[-1] == "check which ops TensorRT 10.3 supports", "before precision is chosen"
+    assert said[-1] == "choose-precision: check which ops TensorRT 10.3 supports", "before precision is chosen"
     assert "rejected_policies.py" in error.value.where and REWRITES[op] in error.value.fix
     assert "jetpack-7.2" in error.value.fix
     assert not (tmp_path / "b.vlab").exists()
