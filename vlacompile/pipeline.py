@@ -28,10 +28,10 @@ from vlacompile.policy.policy import Policy
 
 
 class Intermediate(Protocol):
-    """What a phase gives: frozen, and typed in its own file."""
+    """The result of a phase: frozen, with its type in the phase's file."""
 
     def text(self) -> str:
-        """Its form for people and for golden tests."""
+        """The result as text, for people and for golden tests."""
 
 
 def build(source: Policy | str | Path | Several, target: str = "host", recipe: str | None = None,
@@ -39,11 +39,11 @@ def build(source: Policy | str | Path | Several, target: str = "host", recipe: s
           only_instructions: bool = False, progress: Progress = silent) -> Bundle:
     """Compile a policy into a bundle, replay it through libvlart, and put it at `out`.
 
-    source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or
-    .toml paths. out: None: the policy's name + .vlab. instructions: texts that are known beforehand; what the stages
-    make of them is stored. only_instructions: no other text will come, so that the stages of the text alone and its
-    tokenizer leave the bundle. progress: called with a line for each thing that is done, "phase: what", as it begins.
-    Raises a VlaError subclass that knows its phase; nothing half-written stays behind.
+    source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or .toml paths.
+    out: None: the policy's name + .vlab. instructions: texts to compile in advance; the results of the stages that
+    depend on the text alone are precomputed and stored. only_instructions: no other text is accepted, so these stages
+    and the tokenizer are dropped from the bundle. progress: called with a line "phase: step" at the start of each step.
+    Raises a VlaError subclass that records its phase; no partial bundle is left behind.
     """
     inputs = read_inputs(source, target, recipe, out, instructions=instructions, only_instructions=only_instructions,
                          progress=progress)
@@ -51,12 +51,12 @@ def build(source: Policy | str | Path | Several, target: str = "host", recipe: s
 
 
 def until(last: Phase, inputs: Inputs, progress: Progress = silent) -> Intermediate:
-    """What that phase gives, of a build that ends with it. Of the last one: the bundle."""
+    """The result of phase `last`, after which the build stops. For the last phase: the bundle."""
     return next(result for phase, result in run(inputs, progress) if phase == last)
 
 
 def run(inputs: Inputs, progress: Progress = silent) -> Iterator[tuple[Phase, Intermediate]]:
-    """What each phase gives, as it ends. What a phase needs is in its arguments, what it decides is in its result."""
+    """Yields each phase's result as it ends. A phase's inputs are its arguments, its decisions are its result."""
     yield Phase.READ_INPUTS, inputs
     captured = capture(inputs, progress=progress)
     yield Phase.CAPTURE, captured
@@ -75,7 +75,7 @@ def run(inputs: Inputs, progress: Progress = silent) -> Iterator[tuple[Phase, In
 
 def plan(source: Policy | str | Path | Several, target: str = "host", recipe: str | None = None, *,
          weights: bool = True, progress: Progress = silent) -> Account:
-    """Compile as far as the stages, emit nothing, and say where the policy's weights and work went.
+    """Compile as far as the stages, emit nothing, and report where the policy's weights and FLOPs went.
 
     weights: False works with shapes alone and reads no weights, for policies of any size.
     Raises a VlaError subclass.
@@ -88,8 +88,9 @@ def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: st
                   progress: Progress = silent) -> tuple[Account, Fit]:
     """plan(), and whether and how the policy fits a board's memory: modelled, nothing is run on a board.
 
-    target: one with a board. instructions: how many are known beforehand; None: any may come. swap_mb: 1e6 bytes that
-    building on the board may use. Raises a VlaError subclass, but not where it does not fit: that is Fit.require().
+    target: one with a board. instructions: how many are compiled in advance; None: any may come. swap_mb: 1e6 bytes of
+    swap that building on the board may use. Raises a VlaError subclass, but not if the policy does not fit: that is
+    Fit.require().
     """
     where = load_target(target)
     if where.board is None:
@@ -105,7 +106,7 @@ def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: st
 
 
 def _staged_whole(inputs: Inputs, progress: Progress) -> tuple[Inputs, Staging]:
-    """Every iteration of a loop traced, so that all that the policy does can be counted."""
+    """Traces every iteration of a loop, so that all of the policy's work is counted."""
     captured = capture(inputs, whole=True, progress=progress)
     return inputs, find_stages(inputs, captured, progress=progress)
 

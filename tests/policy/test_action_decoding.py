@@ -245,7 +245,7 @@ def test_consumption_needs_what_it_is_made_of(staged, recipe):
         action_for(staged["task"], realtime)
     with pytest.raises(ConfigError, match="continues its previous chunk"):
         action_for(staged["guided"], None)
-    for guidance, what in ((("noise", "x", "sample"), "have other shapes"),
+    for guidance, what in ((("noise", "x", "sample"), "do not match"),
                            (("previous", "weights", "velocity"), '"velocity" is not a value')):
         with pytest.raises(SourceError, match=what):
             action_for(staged["guided"], realtime, guidance=dec.Guidance(*guidance))
@@ -267,7 +267,7 @@ def test_a_refused_recipe_leaves_no_bundle(tmp_path, recipe):
     ((dec.Lookup(((0.0, 1.0),) * D), dec.Affine((1.0,), (0.0,))), "Affine does not fit the chunk"),
     ((dec.Lookup(((0.0, 1.0),) * D), dec.Delta("state", (0, 1))), "Delta does not fit the chunk"),
     ((dec.Lookup(((0.0, 1.0),) * D), dec.Delta("stat", (0, 1, None))), 'no source is called "stat"'),
-    ((dec.Lookup(((0.0, 1.0),) * D), dec.Delta("state", (0, 2, None))), "does not have what is added"),
+    ((dec.Lookup(((0.0, 1.0),) * D), dec.Delta("state", (0, 2, None))), "does not have the elements"),
 ])
 def test_a_decoder_that_does_not_fit_is_refused(staged, steps, what):
     with pytest.raises(SourceError, match=what):

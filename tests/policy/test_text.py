@@ -292,7 +292,7 @@ def test_inspect_says_what_is_known(library, only, capsys):
 
 
 def test_nothing_can_leave_where_nothing_is_of_the_text_alone(tmp_path):
-    with pytest.raises(ConfigError, match="no stage can leave") as error:
+    with pytest.raises(ConfigError, match="no stage can be dropped") as error:
         vc.build(policies.late_fusion(), out=tmp_path / "no.vlab", only_instructions=True)
     assert "no instructions" in error.value.why
 

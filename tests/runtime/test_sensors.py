@@ -168,7 +168,7 @@ def test_recipes_that_cannot_be_meant(tmp_path, change, words):
 
 
 def test_ranges_need_recordings(tmp_path):
-    with pytest.raises(ConfigError, match="no ranges to take from"):
+    with pytest.raises(ConfigError, match="no recordings to take ranges from"):
         built(tmp_path, calibrated=False)
 
 

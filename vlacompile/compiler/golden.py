@@ -1,6 +1,6 @@
-"""Golden frames: inputs, what the original function gives for them, and what PyTorch computes between the stages.
+"""Golden frames: inputs, the outputs of the original function, and PyTorch's values between the stages.
 
-Owns that they are proven to be one function before anything is emitted. Must not know engines.
+Owns the check, before anything is emitted, that the stages and the original function agree. Must not know engines.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ from vlacompile.verify.metrics import Metrics, compare
 from vlacompile.verify.tolerances import beside_policy, tolerance, usually, within_precision
 from vlacompile.vocabulary import dtype_name
 
-DISTURBED_RUNS, LAST_BITS = 5, 1e-6  # relative: what f32 arithmetic in another order comes to differ by
-NEAR = 0.25  # of a limit: from there on it is asked why
-NOISE = 4.0  # an output that differs by less than so many times what last bits make of it says nothing
-DRAWS = 4  # of golden inputs, until none of them is decided by last bits
+DISTURBED_RUNS, LAST_BITS = 5, 1e-6  # relative perturbation, the size of f32 rounding in another order of summation
+NEAR = 0.25  # share of a limit above which an error is examined
+NOISE = 4.0  # errors up to this multiple of the effect of f32 rounding are attributed to rounding
+DRAWS = 4  # attempts to draw golden inputs that are well-conditioned
 
 
 def golden(policy: Policy, staged: Staged, written: Program | None, recipe: VerifyRecipe,
            spoken: tuple[SpokenText, ...] = (),
            traced: Program | None = None) -> tuple[list[Frame], dict[str, Metrics]]:
-    """Golden frames: inputs (of a history the newest observation), what the original function returns for them and
-    for the observations before, and what PyTorch computes for every value between stages; and how far the staged graph
-    is from the original function, per output. written: the graph that the original function is compared with, where a
-    loop was given fewer evaluations than that; None: the staged one. traced: the program as it was traced. Inputs on
-    which the last bits of floats alone decide what comes out are drawn again, all of them.
-    Raises ParityError when it is another function."""
+    """(golden frames, {output: distance of the staged graph from the original function}).
+
+    A frame has inputs (for a history the newest observation), what the original function returns for them and the
+    observations before, and PyTorch's value of everything between stages. written: the graph to compare with the
+    original function, if a loop was given fewer evaluations; None: the staged one. traced: the program as traced. If
+    the result of a frame is decided by f32 rounding alone, all inputs are drawn again. Raises ParityError if the
+    functions differ."""
     recorder = _Recorder(policy, staged, written, traced)
     for seed in range(recipe.seed, recipe.seed + DRAWS):
         try:
@@ -54,14 +55,13 @@ def golden(policy: Policy, staged: Staged, written: Program | None, recipe: Veri
 
 
 class _IllConditioned(Exception):
-    """A golden frame differs by no more than what the last bits of floats make of it, and by so much that an engine,
-    which adds in another order, may come to differ by more than the limits allow."""
+    """The error of a golden frame is explained by f32 rounding, and so large that an engine, which sums in another
+    order, could exceed the limits."""
 
 
 class _Recorder:
-    """values_of: {node of the staged program: name of the value}. coarse: the type with the fewest digits that the
-    policy computes in, where that is not what stages compute in; its own outputs then do not follow from theirs to the
-    last digit."""
+    """values_of: {node of the staged program: name of the value}. coarse: the least precise dtype in which the policy
+    computes, if the stages compute in another; then the policy's outputs are only reproduced to that precision."""
 
     def __init__(self, policy: Policy, staged: Staged, written: Program | None, traced: Program | None):
         self.policy, self.staged, self.written = policy, staged, written
@@ -95,7 +95,7 @@ class _Recorder:
         return self.frames, self.parity
 
     def _exactly(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Numbers that the type which the policy declares holds too."""
+        """Rounds inputs to values that are exact in the dtype that the policy declares."""
         return as_taken(tensor.to(self.policy.example_inputs[name].dtype))
 
     def _window(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -103,26 +103,27 @@ class _Recorder:
                 if s.history > 1}
 
     def _original(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        with torch.no_grad():  # it may write into its inputs
+        with torch.no_grad():  # on copies, as the function may write into its inputs
             found = self.policy.infer(**{n: t.clone() for n, t in (inputs | self._window(inputs)).items()})
         return {n: _handed_out(found[n]) for n in self.policy.outputs}
 
     def _first_valid(self, candidates: Sequence[Mapping[str, torch.Tensor]]):
-        """(inputs, what the original function gives), of the first for which it gives finite numbers; (None, None)."""
+        """(inputs, original outputs) of the first candidate with finite outputs; (None, None) if there is none."""
         for inputs in candidates:
             try:
                 found = self._original(inputs)
             except CaptureError:
                 raise
-            except Exception:  # noqa: BLE001  whatever the policy raises, such an edge is no input of it
+            except Exception:  # noqa: BLE001  whatever the policy raises, it does not accept this edge case
                 continue
             if all(bool(torch.isfinite(t).all()) for t in found.values() if t.is_floating_point()):
                 return inputs, found
         return None, None
 
     def _decided_by_last_bits(self, inputs: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor]) -> bool:
-        """Whether an output is another, beyond its limits, when every f32 result is disturbed in its last bits: equal
-        numbers have no spread to be divided by. Histories are not run again for it."""
+        """Whether an output exceeds its limits when every f32 result is perturbed by rounding errors, as after a
+        division by the standard deviation of equal numbers. False for policies with histories, which would have to be
+        run again."""
         if any(s.history > 1 for s in self.policy.sources.values()) or self.written is not None or self.coarse:
             return False
         found = StageRunner(self.staged).run(inputs, {}, observe=disturbed(0))
@@ -157,7 +158,7 @@ class _Recorder:
         self.frames.append(Frame(label, written, expects))
 
     def _as_traced(self, label: str, inputs: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor]) -> None:
-        """The program in the policy's own types is the policy to the last digits, before it is computed in others."""
+        """Checks that the program in the policy's own dtypes equals the policy, before dtypes are changed."""
         if self.traced is None:
             return
         raw = {n: t.to(self.policy.example_inputs[n].dtype) for n, t in inputs.items()}
@@ -168,17 +169,16 @@ class _Recorder:
     def _require(self, got: Metrics, limit: Metrics, name: str, label: str) -> None:
         if not got.within(limit):
             raise ParityError(
-                f'the staged graph gives another "{name}" than the original function',
+                f'the staged graph computes another "{name}" than the original function',
                 where=f'policy "{self.policy.name}", golden frame "{label}"',
                 why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} "
                     f"({limit.rel_l2:.3g})",
-                fix="the compiler is at fault where PyTorch gives the same for the same inputs: report it with this "
-                    "policy; "
-                "a smaller policy that shows it finds the line")
+                fix="if PyTorch's result is the same for the same inputs, this is a bug of the compiler: report it "
+                    "with this policy; a smaller policy that shows it helps to locate it")
 
 
 def _handed_out(output: torch.Tensor) -> torch.Tensor:
-    """An output of the policy as a bundle has it: a number as [1], floating point in f32."""
+    """An output of the policy as in a bundle: a scalar as [1], floating point in f32."""
     if isinstance(output, FakeTensor):
         raise CaptureError("the inference function keeps state", where="what it returns after it was traced",
                            why="it reads a value that tracing left in a global or in an object of its own",
@@ -193,7 +193,7 @@ def _written(policy: Policy, inputs: Mapping[str, torch.Tensor]) -> dict[str, np
 
 
 def _last_bits(staged: Staged, frames: list[Frame], name: str) -> float:
-    """How far an output of the last frame moves, at most, when every f32 result is disturbed in its last bits."""
+    """The largest change of an output of the last frame when every f32 result is perturbed by rounding errors."""
     want, *moved = (frame_values(staged, frames, seed)[-1][name] for seed in (None, *range(DISTURBED_RUNS)))
     return max(float((m - want).abs().max()) for m in moved)
 
@@ -201,9 +201,9 @@ def _last_bits(staged: Staged, frames: list[Frame], name: str) -> float:
 def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...],
                    masks: frozenset[str] = frozenset()) \
         -> list[Frame]:
-    """The same frames with what the stages compute in their precision, and how far another engine may be from it (see
-    verify/tolerances.py). What the policy gave in full precision stays beside it. masks: values that only say what
-    counts, which a precision does not move by ending sooner."""
+    """The same frames with the values that the stages compute in their precision, and limits for other engines (see
+    verify/tolerances.py). The policy's results in full precision are kept as references. masks: values that only mask
+    logits: saturating them in fp16 does not count as an error."""
     got, *runs = ([{n: v[n].contiguous().numpy() for n in f.expects} for v, f in zip(values, frames, strict=True)]
                   for values in (frame_values(precise, frames, seed) for seed in (None, *range(DISTURBED_RUNS))))
     found = []
@@ -217,8 +217,8 @@ def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...
             full = tolerance(dtype_name(want.dtype.str), "stage").limit(want) if name in masks else expected.limit
             if not np.isfinite(mine).all() and np.isfinite(want).all():
                 raise PrecisionError(
-                    f'"{name}" is no number in the precision that was chosen', where=f'golden frame "{frame.label}"',
-                    why="it is finite in full precision: what was observed did not come near these inputs",
+                    f'"{name}" is NaN or infinite in the chosen precision', where=f'golden frame "{frame.label}"',
+                    why="it is finite in full precision: the calibration observations are not close to these inputs",
                     fix="give Policy(calibration=...) observations like these, or keep the layers before it in fp32 "
                         "by a rule")
             moved = compare(mine, want)
@@ -233,14 +233,14 @@ def golden_precise(frames: list[Frame], precise: Staged, outputs: tuple[str, ...
 
 
 def frame_values(staged: Staged, frames: list[Frame], seed: int | None) -> list[Values]:
-    """All values of the stages, frame by frame. seed: every f32 result is disturbed in its last bits; None: none is."""
+    """All values of the stages, frame by frame. seed: perturbs every f32 result by rounding errors; None: does not."""
     runner, past = StageRunner(staged), {}
     observe = None if seed is None else disturbed(seed)
     return [runner.run({n: torch.from_numpy(a) for n, a in f.writes.items()}, past, observe=observe) for f in frames]
 
 
 def disturbed(seed: int) -> Observer:
-    """Every f32 result, in its last bits."""
+    """Perturbs every f32 result by relative errors of LAST_BITS."""
     draw = torch.Generator().manual_seed(seed)
 
     def disturb(stage: StageGraph, node: Node, result):

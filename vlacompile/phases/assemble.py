@@ -1,4 +1,4 @@
-"""Phase 7: the plan, and the bytes of every file of the bundle. Nothing is written yet."""
+"""Phase 7: the plan, and the bytes of every file of the bundle. Nothing is written to disk yet."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PACKAGES = ("vlacompile", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime
 
 @dataclass(frozen=True)
 class Assembled:
-    """plan, contents: of the bundle, {path in it: bytes}. local: the same as this machine's processor runs them, where
-    the bundle holds stages compiled for another; None: it runs the bundle itself. provenance: what the bundle is a
-    function of. frames, known: what a replay must give."""
+    """plan, contents: of the bundle, {path in it: bytes}. local: the same for this machine's processor, if the bundle
+    has stages compiled for another; None: this machine runs the bundle itself. provenance: the inputs that determine
+    the bundle. frames, known: expected results of a replay."""
 
     plan: Plan
     contents: Mapping[str, bytes] = field(repr=False)
@@ -40,14 +40,14 @@ class Assembled:
     known: tuple[KnownInstruction, ...] = field(repr=False)
 
     def text(self) -> str:
-        """The plan, as the bundle's plan.txt says it."""
+        """The plan, as in the bundle's plan.txt."""
         return plan_text(self.plan)
 
 
 @phase(Phase.ASSEMBLE)
 def assemble(inputs: Inputs, verified: Verified, precise: Precise, emitted: Emitted, *,
              progress: Progress) -> Assembled:
-    """Raises ConfigError where what the recipe wants of lanes, actions or guards does not fit the policy."""
+    """Raises ConfigError if lanes, actions or guards of the recipe do not fit the policy."""
     progress("lay out the bundle")
     policy, frames = inputs.policy, precise.frames
     known = compile_instructions(inputs.spoken, precise.staged, frames[0])
@@ -56,14 +56,14 @@ def assemble(inputs: Inputs, verified: Verified, precise: Precise, emitted: Emit
                   known, frames_bytes(list(frames)))
     made = put_together(precise.staged, emitted.onnx, inputs.target, precise.recipe, parts)
     local = None
-    if emitted.compiled.local:  # this machine cannot run the target's
+    if emitted.compiled.local:  # this machine cannot run the target's code
         contents = {**made.contents, **emitted.compiled.local}
         local = for_this_processor(made.plan, contents), contents
     return Assembled(made.plan, made.contents, local, _provenance(inputs, verified, precise, emitted), frames, known)
 
 
 def _provenance(inputs: Inputs, verified: Verified, precise: Precise, emitted: Emitted) -> dict:
-    """What the bundle is a function of. No times, paths or host names: equal inputs give equal bytes."""
+    """The inputs that determine the bundle, without times, paths or host names: equal inputs give equal bytes."""
     staging = verified.staging
     return {
         "policy": inputs.policy.name,

@@ -14,7 +14,7 @@ from vlacompile.policy.join_backbones import require_one_shape
 
 @dataclass(frozen=True)
 class Captured:
-    """program: in the policy's own types; of a loop over `vc.iterations` perhaps the first iterations alone."""
+    """program: in the policy's own dtypes; a loop over `vc.iterations` may have only its first iterations."""
 
     program: Program
 
@@ -25,11 +25,11 @@ class Captured:
 
 @phase(Phase.CAPTURE)
 def capture(inputs: Inputs, *, whole: bool = False, progress: Progress) -> Captured:
-    """whole: every iteration of a loop is traced. Raises CaptureError with the policy's line."""
+    """whole: trace every iteration of a loop. Raises CaptureError with the policy's line."""
     if not whole:
         progress("call the inference function")
         check_calls(inputs.policy)
-    progress("trace the inference function" + (" whole" if whole else ""))
+    progress("trace the inference function" + (" with all iterations" if whole else ""))
     program = trace(inputs.policy, whole)
     shapes = dict(zip(program.outputs, (tuple(n.meta["val"].shape) for n in program.output_nodes()), strict=True))
     require_one_shape({name: shapes[output] for name, output in program.backbones.items()})

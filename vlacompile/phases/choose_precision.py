@@ -28,9 +28,10 @@ from vlacompile.vocabulary import COMPILED
 
 @dataclass(frozen=True)
 class Precise:
-    """staged: as the engines compute it. engines: {stage: backend}, "library" where only what the stage makes of known
-    instructions is kept. recipe: with what a board's memory asked for. frames: golden frames in that precision. facts:
-    of the manifest (compiler/precision/assign/outcome.py); None: everything stays as it was written."""
+    """staged: as the engines compute it. engines: {stage: backend}; "library" for stages of which only the precomputed
+    results for known instructions are kept. recipe: with the precisions that a board's memory requires. frames: golden
+    frames in that precision. facts: for the manifest (compiler/precision/assign/outcome.py); None: all stages stay
+    f32."""
 
     staged: Staged
     engines: Mapping[str, str]
@@ -50,15 +51,15 @@ class Precise:
         return frozenset(n for n, backend in self.engines.items() if backend in COMPILED)
 
     def text(self) -> str:
-        """Engines, what was decided, and the stages in their precision."""
+        """Engines, decisions, and the stages in their precision."""
         engines = [f'stage "{name}" runs on {backend}' for name, backend in self.engines.items()]
         return "\n".join([*engines, *self.notes]) + "\n\n" + staged_text(self.staged)
 
 
 @phase(Phase.CHOOSE_PRECISION)
 def choose_precision(inputs: Inputs, verified: Verified, *, progress: Progress) -> Precise:
-    """Raises ConfigError, EmitError for what the board's TensorRT does not take, CalibrationError, BudgetError or
-    PrecisionError."""
+    """Raises ConfigError, EmitError for ops that the board's TensorRT does not support, CalibrationError, BudgetError
+    or PrecisionError."""
     staged, target = verified.staging.staged, inputs.target
     engines = engines_of(inputs, staged)
     _require_taken(staged, engines, target, progress)
@@ -75,8 +76,8 @@ def choose_precision(inputs: Inputs, verified: Verified, *, progress: Progress) 
 
 
 def engines_of(inputs: Inputs, staged: Staged) -> dict[str, str]:
-    """{stage: backend}. Raises ConfigError where the recipe names stages that are not there, and where no stage could
-    be left out although no other text will come."""
+    """{stage: backend}. Raises ConfigError if the recipe names stages that do not exist, and if no other text is
+    accepted but no stage can be dropped."""
     absent = require_spoken(staged, inputs.spoken) if inputs.only_spoken else frozenset()
     wanted = inputs.recipe.stages
     ahead = chosen_stages([s.name for s in staged.stages], wanted.tvm) - absent
@@ -86,10 +87,10 @@ def engines_of(inputs: Inputs, staged: Staged) -> dict[str, str]:
 
 
 def _require_taken(staged: Staged, engines: Mapping[str, str], target: Target, progress: Progress) -> None:
-    """Raises EmitError for what an older TensorRT does not take, before precision is chosen, which takes long."""
+    """Raises EmitError for ops that an older TensorRT does not support, before precisions are chosen, which is slow."""
     if target.software is None or not is_listed(target.software.tensorrt):
         return
-    progress(f"look for what TensorRT {target.software.tensorrt} does not take")
+    progress(f"check which ops TensorRT {target.software.tensorrt} supports")
     for s in staged.stages:
         if engines[s.name] == target.backend:
             require_supported(s.name, emit_onnx(s, target.backend).model, target.software.tensorrt)
@@ -97,8 +98,8 @@ def _require_taken(staged: Staged, engines: Mapping[str, str], target: Target, p
 
 def fitting(staged: Staged, target: Target, recipe: PrecisionRecipe,
             instructions: int | None = None) -> PrecisionRecipe:
-    """For a board, of a recipe that says nothing of precision: fp16, and less where memory asks for it. instructions:
-    as of plan_fit. Raises BudgetError where nothing fits."""
+    """For a board, and a recipe that does not set the precision: fp16, and less where memory requires it. instructions:
+    see plan_fit. Raises BudgetError if nothing fits."""
     fit = plan_fit(needs_of(staged, recipe), budget_of(target), instructions=instructions)
     fit.require()
     rules = tuple(PrecisionRule(*rule) for rule in fit.rules)

@@ -1,4 +1,4 @@
-"""Phase 6: every stage as its engine reads it: ONNX, and what TVM compiles ahead of time."""
+"""Phase 6: every stage in the form that its engine reads: ONNX, or compiled ahead of time by TVM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlacompile.phases.verify_staging import Verified
 
 @dataclass(frozen=True)
 class Emitted:
-    """onnx: {stage: its graph}, also of those that TVM compiled. compiled: TVM's libraries."""
+    """onnx: {stage: its graph}, including those compiled by TVM. compiled: TVM's libraries."""
 
     onnx: Mapping[str, OnnxStage]
     compiled: Compiled = field(default_factory=Compiled)
@@ -30,13 +30,13 @@ class Emitted:
 
 @phase(Phase.EMIT)
 def emit(inputs: Inputs, verified: Verified, precise: Precise, *, progress: Progress) -> Emitted:
-    """Raises EmitError, with the policy's line, for what cannot be written for a stage's engine."""
+    """Raises EmitError, with the policy's line, for ops that a stage's engine does not have."""
     target, onnx = inputs.target, {}
     stored_in_fp16 = coarsest(verified.staging.program) != "f32"
     for s in precise.staged.stages:
         if s.name not in precise.emitted:
             continue
-        progress(f"write {s.name} as ONNX")
+        progress(f"export {s.name} to ONNX")
         ahead = s.name in precise.compiled
         fp16 = stored_in_fp16 and precise.engines[s.name] == "onnxruntime"
         onnx[s.name] = emit_onnx(s, "onnxruntime" if ahead else target.backend, fp16)

@@ -1,4 +1,4 @@
-"""Phase 3: the graph rewritten, its loops rolled up, and divided into stages by what each value depends on."""
+"""Phase 3: rewrites the graph, re-rolls its loops, and divides it into stages by what each value depends on."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from vlacompile.recipe.recipe import Recipe
 
 @dataclass(frozen=True)
 class Staging:
-    """program: as it was traced. staged: in f32. notes: what was rewritten, rolled up, folded and merged. complete:
-    False where a loop was traced in part and not found again. written: the program before a loop was given fewer
-    evaluations; None: it was not."""
+    """program: as traced. staged: in f32. notes: what was rewritten, re-rolled, folded and merged. complete: False if a
+    loop was traced in part but not found by the re-roller. written: the program before a loop was given fewer
+    evaluations; None: no loop was."""
 
     program: Program
     staged: Staged
@@ -47,15 +47,15 @@ class Staging:
 
 @phase(Phase.FIND_STAGES)
 def find_stages(inputs: Inputs, captured: Captured, *, progress: Progress) -> Staging:
-    """Raises a StagingError where the graph cannot be divided, and where it does not come to an end."""
-    progress("rewrite the graph and divide it")
+    """Raises StagingError if the graph cannot be divided, or if the work exceeds its bound."""
+    progress("rewrite the graph and divide it into stages")
     return stage(captured.program, inputs.target, inputs.recipe, inputs.policy if inputs.weights else None, progress)
 
 
 def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | None = None,
           progress: Progress = silent) -> Staging:
-    """Graph passes, the histories, the loop, the solver, the cuts, the stages. policy: where the recipe lets the loop
-    lose something, for the observations that say how much."""
+    """Runs the graph passes, histories, loop search, solver choice, partition and construction of stages. policy:
+    needed for its observations, if the recipe allows the loop an action error."""
     traced, notes = program, []
     minimum = target.launch.min_stage_flops if recipe.stages.min_flops is None else recipe.stages.min_flops
     sized = _sized(target, recipe)
@@ -78,8 +78,8 @@ def stage(program: Program, target: Target, recipe: Recipe, policy: Policy | Non
 
 
 def _sized(target: Target, recipe: Recipe) -> tuple:
-    """The passes that a board's memory asks for: no weight is larger than what it grants in one piece, in fp16 or in
-    what the recipe asks for."""
+    """The passes that a board's memory requires: no weight may exceed its largest single allocation, in fp16 or in the
+    recipe's precision."""
     if target.board is None:
         return ()
     width = 4 if recipe.precision.reduced and recipe.precision.base == "fp32" else 2
@@ -87,7 +87,7 @@ def _sized(target: Target, recipe: Recipe) -> tuple:
 
 
 def _rolled(program: Program, min_flops: int, notes: list[str], sized: tuple = ()) -> tuple[Program, bool]:
-    """The program after the passes, its loops rolled up; whether there are any."""
+    """(the program after the passes with its loops re-rolled, whether there are any)"""
     passes = (*graph_passes(is_translated, decompositions), *sized, DelayFrames(min_flops))
     program = _rewritten(program, passes, notes)
     with bounded("find_loop", size_of(program)):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Frontend:
-    """One kind of SOURCE. environment: name of the one that it needs, or None."""
+    """One kind of SOURCE. environment: name of the Python environment that it needs, or None."""
 
     name: str
     reads: str
@@ -46,7 +46,7 @@ Several = Mapping[str, "Policy | str | Path"]  # backbone: source
 
 
 def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
-    """SOURCE, or NAME=SOURCE for each of several backbones of one bundle. Raises SourceError."""
+    """SOURCE, or NAME=SOURCE for each backbone of a bundle with several. Raises SourceError."""
     if len(texts) == 1 and "=" not in texts[0]:
         return texts[0]
     found: dict[str, str] = {}
@@ -55,20 +55,20 @@ def parse_sources(texts: Sequence[str]) -> str | dict[str, str]:
         if not equals or not source or not name.isidentifier() or name in found or len(texts) == 1:
             raise SourceError(f'"{text}" names no backbone', where="SOURCE",
                               why="several policies for one bundle are given as "
-                              "NAME=SOURCE each, under names of their own", fix="as light=SOURCE heavy=SOURCE")
+                              "NAME=SOURCE each, with distinct names", fix="as light=SOURCE heavy=SOURCE")
         found[name] = source
     return found
 
 
 def environment_for(source: str | Several, weights: bool = True) -> Environment | None:
-    """The environment that must read this source because the present one cannot; None: the present one will do.
+    """The environment that must read this source because the current one cannot; None: the current one can.
     weights: whether they are needed. Raises SourceError for a checkpoint that no environment can read."""
     if isinstance(source, Mapping):
         needed = {e.name: e for s in source.values() if (e := environment_for(s, weights)) is not None}
         if len(needed) > 1:
             raise SourceError("these policies cannot be read together", where="SOURCE",
                               why="they need the environments "
-                              + " and ".join(sorted(needed)), fix="join policies that one environment reads")
+                              + " and ".join(sorted(needed)), fix="combine policies that one environment reads")
         return next(iter(needed.values()), None)
     path = Path(source)
     if not (path / "config.json").is_file():
@@ -82,7 +82,7 @@ def environment_for(source: str | Several, weights: bool = True) -> Environment 
 
 
 def check_source(source: str | Several) -> None:
-    """Raises SourceError where nothing is there that could be a policy, without importing PyTorch."""
+    """Raises SourceError if the source cannot be a policy, without importing PyTorch."""
     for one in source.values() if isinstance(source, Mapping) else [source]:
         if not _is_factory(one):
             _check_path(Path(one))
@@ -97,7 +97,7 @@ def _check_path(path: Path) -> None:
         raise SourceError(f"{path} does not exist", where="SOURCE", why="no such file or directory",
                           fix="give a checkpoint directory, an .onnx file, or package.module:factory")
     if path.suffix != ".onnx" and not (path / "config.json").is_file():
-        raise SourceError(f"{path} is no checkpoint that can be read", where=str(path), why="it has no config.json",
+        raise SourceError(f"{path} is not a readable checkpoint", where=str(path), why="it has no config.json",
                           fix="give the directory that the training wrote (…/pretrained_model), or "
                               "package.module:factory")
 
@@ -113,8 +113,8 @@ def _reader(path: Path) -> ModuleType:
 
 
 def load_policy(source: Policy | str | Path | Several, weights: bool = True) -> Policy:
-    """Several are joined (join.py). weights: False gives a policy whose weights have no content, and reads none. Raises
-    SourceError for what cannot be read or is of no known kind."""
+    """Several policies are joined into one (policy/join_backbones.py). weights: False reads no weights and returns a
+    policy whose weights have no content. Raises SourceError for a source that cannot be read or is of no known kind."""
     if isinstance(source, Mapping):
         from vlacompile.policy.join_backbones import join
 
@@ -136,7 +136,7 @@ def _load(text: str, weights: bool) -> Policy:
 
 
 def _from_factory(text: str) -> Policy:
-    from vlacompile.policy.policy import Policy  # here: a wrong path is refused without importing PyTorch
+    from vlacompile.policy.policy import Policy  # here, so that a wrong path is rejected without importing PyTorch
 
     module_name, _, factory_name = text.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -150,12 +150,12 @@ def _from_factory(text: str) -> Policy:
         policy = factory()
     except VlaError:
         raise
-    except Exception as error:  # user code; its own traceback follows as the cause
+    except Exception as error:  # user code; its traceback is kept as the cause
         raise SourceError(f'"{text}" failed', where=f"{module_name}.{factory_name}()",
                           why=f"{type(error).__name__}: {error}",
                           fix="call the factory in Python to see why") from error
     if not isinstance(policy, Policy):
-        raise SourceError(f'"{text}" gave no Policy', where=f"{module_name}.{factory_name}()",
+        raise SourceError(f'"{text}" returned no Policy', where=f"{module_name}.{factory_name}()",
                           why=f"it returned a {type(policy).__name__}", fix="return vlacompile.Policy(...)")
     return policy
 

@@ -1,5 +1,5 @@
-"""The names of the phases, as progress lines, errors and `--stop-after` say them; and what every phase function has in
-common: its progress lines begin with the phase, and an error that leaves it knows the phase."""
+"""The names of the phases in progress lines, errors and `--stop-after`, and what all phase functions share: progress
+lines begin with the phase's name, and errors record the phase in which they were raised."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Phase(StrEnum):
 
 
 def silent(line: str) -> None:
-    """Progress that nobody sees."""
+    """Discards progress lines."""
 
 
 @dataclass(frozen=True)
 class _Within:
-    """Progress of one phase: its name stands before every line. A phase that another one calls speaks for itself."""
+    """Progress of one phase: prefixes every line with its name. A phase called by another one prefixes its own
+    lines."""
 
     phase: Phase
     whole: Progress
@@ -40,7 +41,7 @@ class _Within:
 
 
 def phase(which: Phase):
-    """Decorates a phase function, which takes `progress` as a keyword and says what it is doing."""
+    """Decorates a phase function, which takes `progress` as a keyword argument and reports each step to it."""
 
     def decorate(function):
         @functools.wraps(function)

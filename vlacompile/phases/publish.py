@@ -1,4 +1,4 @@
-"""Phase 8: the bundle is written beside its place, replayed by libvlart, and only then put there."""
+"""Phase 8: writes the bundle to a temporary place, replays it through libvlart, and renames it to its destination."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from vlacompile.vocabulary import dtype_name
 
 @phase(Phase.PUBLISH)
 def publish(inputs: Inputs, assembled: Assembled, *, progress: Progress) -> Bundle:
-    """Raises ParityError where libvlart gives something else than the golden frames, BundleError where it cannot be
-    written; nothing half-written stays behind."""
+    """Raises ParityError if libvlart's results differ from the golden frames, BundleError if the bundle cannot be
+    written; no partial bundle is left behind."""
     progress("replay it through libvlart")
     provenance = dict(assembled.provenance)
 
@@ -34,7 +34,7 @@ def publish(inputs: Inputs, assembled: Assembled, *, progress: Progress) -> Bund
 
 
 def _accept(path: Path, inputs: Inputs, assembled: Assembled):
-    """The parity report of what was written, which keeps every limit. Raises ParityError."""
+    """The parity report of the written bundle, within all limits. Raises ParityError."""
     frames, stand_in = list(assembled.frames), inputs.target.board is not None
     report = replay(path, frames, inputs.policy.outputs, stand_in=stand_in).require(building=inputs.out.name)
 

@@ -1,6 +1,6 @@
-"""Phase 1: what a build is a function of, read and checked: the policy, the recipe, the target, the instructions.
+"""Phase 1: reads and checks all inputs of a build: the policy, the recipe, the target, the instructions.
 
-Nothing after it looks at a file that a user named, but for the schedules that a recipe names.
+Later phases read no file that a user named, except the schedules that a recipe names.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from vlacompile.tokenize.compile_text import CompiledText, compile_text
 
 @dataclass(frozen=True)
 class Inputs:
-    """recipe: with what it leaves to the policy filled in. recipe_name: as it was given, a name or a path. out: where
-    the bundle is to be. texts: the policy's tokenizers as tables. spoken: instructions that are known beforehand, as
-    ids; only_spoken: no other text will come. weights: False where the policy's have shapes and no content."""
+    """recipe: with the settings that it leaves to the policy filled in. recipe_name: as given, a name or a path. out:
+    destination of the bundle. texts: the policy's tokenizers as tables. spoken: instructions compiled in advance, as
+    token ids; only_spoken: no other text is accepted. weights: False if the policy's weights have no content."""
 
     policy: Policy
     target: Target
@@ -37,7 +37,7 @@ class Inputs:
     weights: bool = True
 
     def text(self) -> str:
-        """The policy's inputs and outputs, the target, and the recipe as it was resolved."""
+        """The policy's inputs and outputs, the target, and the recipe as resolved."""
         lines = [f'policy "{self.policy.name}"']
         for name, source in self.policy.sources.items():
             tensor = self.policy.example_inputs[name]
@@ -53,7 +53,7 @@ class Inputs:
 
 
 def _settings(table: Mapping, indent: str) -> list[str]:
-    """Nested settings, a line each, those that are left open left out."""
+    """Nested settings, one per line, without those that are not set."""
     lines = []
     for key, value in table.items():
         if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str 
                 out: str | Path | None = None, *, instructions: tuple[str, ...] = (),
                 only_instructions: bool = False, weights: bool = True, progress: Progress) -> Inputs:
     """source: a Policy, a checkpoint directory, or "package.module:factory". target, recipe: names or .toml paths. out:
-    None: the policy's name. weights: False reads none. Raises a VlaError subclass."""
+    default: the policy's name + .vlab. weights: False reads no weights. Raises a VlaError subclass."""
     where = load_target(target)
     wanted = load_recipe(recipe, where)
     if out is not None:
@@ -85,7 +85,7 @@ def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str 
 
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:
-    """The recipe with what it leaves to the policy filled in."""
+    """The recipe with the settings that it leaves to the policy filled in."""
     if policy.ensemble is not None and recipe.action.consume == "queue" and recipe.action.execute is None:
         recipe = replace(recipe, action=replace(recipe.action, consume="ensemble", decay=policy.ensemble))
     execute = 1 if recipe.action.consume == "ensemble" else policy.execute

@@ -1,4 +1,4 @@
-"""Phase 4: the stages are shown to be the same function as the policy, on golden frames, before anything is emitted."""
+"""Phase 4: verifies on golden frames, before anything is emitted, that the stages compute the policy's function."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vlacompile.verify.metrics import Metrics
 
 @dataclass(frozen=True)
 class Verified:
-    """staging: the one that was shown to be the policy. frames: inputs, what the policy gives, and every value between
-    stages. parity: {output: how far the staged graph is from the original function}, the worst of all frames."""
+    """staging: the stages that were verified. frames: inputs, the policy's outputs, and every value between stages.
+    parity: {output: distance of the staged graph from the original function}, the worst over all frames."""
 
     staging: Staging
     frames: tuple[Frame, ...]
     parity: Mapping[str, Metrics]
 
     def text(self) -> str:
-        """The golden frames, and the staged graph beside the original function."""
+        """The golden frames, and the distance of the staged graph from the original function."""
         frames = [f'frame "{f.label}": {len(f.writes)} inputs, {len(f.expects)} values' for f in self.frames]
         parity = [f'parity "{name}": max_abs {m.max_abs:.3g}, rel_l2 {m.rel_l2:.3g}, cosine {m.cosine:.9f}'
                   for name, m in self.parity.items()]
@@ -35,8 +35,8 @@ class Verified:
 
 @phase(Phase.VERIFY_STAGING)
 def verify_staging(inputs: Inputs, staging: Staging, *, progress: Progress) -> Verified:
-    """A loop whose later iterations do not follow from the first ones is traced whole, and staged again. Raises
-    EmitError for an op that no engine computes, ParityError where the stages are another function."""
+    """If later iterations of a loop do not follow from the traced ones, all iterations are traced and staged again.
+    Raises EmitError for an op that no engine has, ParityError if the stages compute another function."""
     shortened = staging.program.iterations is not None
     require_translatable(staging.staged)
     if shortened and not staging.complete:

@@ -80,8 +80,8 @@ def test_what_costs_too_much_is_refused_with_numbers(tmp_path):
         vc.build(policy(16, 512, 512, 7), recipe=recipe(tmp_path, INT8 + "max_action_error = 1e-5\n"),
                  out=tmp_path / "p.vlab")
     error = caught.value
-    assert error.what == "nothing is carried out of int8: 0 of 3 layers, 0 of 1.1 MB" and "allowed 1e-05" in error.why
-    assert "net.2 costs 0.0" in error.why and "optional = true" in error.fix and "max_action_error" in error.fix
+    assert error.what == "int8 is applied nowhere: 0 of 3 layers, 0 of 1.1 MB" and "allowed 1e-05" in error.why
+    assert "net.2 alone costs 0.0" in error.why and "optional = true" in error.fix and "max_action_error" in error.fix
     assert error.reachable["max_action_error"] > 1e-5
     assert not (tmp_path / "p.vlab").exists()
 
@@ -99,17 +99,17 @@ def test_auto_with_a_choice_of_several_may_choose_none(tmp_path):
     body = 'layers = "auto"\nminimise = "bytes"\nmax_action_error = 1e-6\n'
     built = vc.build(policy(16, 512, 512, 7), recipe=recipe(tmp_path, body), out=tmp_path / "p.vlab")
     row, = facts(built)["carried_out"]
-    assert row["line"] == "auto: 0 of 3 layers, 0 of 1.1 MB; nothing else gains within what may be lost"
+    assert row["line"] == "auto: 0 of 3 layers, 0 of 1.1 MB; no other layer gains within the allowed error"
 
 
 def test_a_policy_without_a_layer_that_takes_it(tmp_path):
-    with pytest.raises(PrecisionError, match="nothing is carried out of int4: 0 of 1 layers") as caught:
+    with pytest.raises(PrecisionError, match="int4 is applied nowhere: 0 of 1 layers") as caught:
         vc.build(conv(), recipe="int4", out=tmp_path / "p.vlab")
-    assert "a convolution has no int4" in caught.value.why
+    assert "no kernel for a convolution in int4" in caught.value.why
     plain = vc.Policy("sum", lambda state: {"action": state[:, None] * 2}, {"state": vc.Source("observation")},
                       {"state": torch.randn(1, 4)})
     for name, what in (("int8", "0 of 0 layers"), ("fp16", "0 of 2 operations")):
-        with pytest.raises(PrecisionError, match=f"nothing is carried out of {name}: {what}") as caught:
+        with pytest.raises(PrecisionError, match=f"{name} is applied nowhere: {what}") as caught:
             vc.build(plain, recipe=name, out=tmp_path / "p.vlab")
         assert caught.value.exit_code == 11
 

@@ -135,7 +135,7 @@ def test_what_does_not_follow_from_three_iterations_is_traced_whole(why):
     policy, said = _looped(FALLBACKS[why]), []
     assert capture(policy).iterations == 12
     staging = verified(policy, HOST, EVERY, said.append).staging
-    assert staging.program.iterations is None and "capture: trace the inference function whole" in said
+    assert staging.program.iterations is None and "capture: trace the inference function with all iterations" in said
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
 
@@ -143,7 +143,7 @@ def test_what_does_not_follow_from_three_iterations_is_traced_whole(why):
 def test_a_table_with_too_few_rows_is_not_extrapolated():
     policy = _looped(lambda x, k: torch.tanh(x) * SCHEDULE[:3][min(k, 2)])
     staging = stage(capture(policy), HOST, EVERY)
-    assert not staging.complete and any("has 3 rows, and row 3 is wanted" in n for n in staging.notes)
+    assert not staging.complete and any("has 3 rows, and row 3 is needed" in n for n in staging.notes)
 
 
 def test_a_first_iteration_of_its_own_stays_in_front():
@@ -321,5 +321,5 @@ def test_a_result_of_an_op_of_several_outside_of_the_body_is_no_row():
              and n.meta["val"].shape[-1] == 4]
     period = len(nodes) // 3
     assert any(op_name(n.target) == "getitem" for n in nodes[:period])
-    with pytest.raises(NoLoop, match="op of several"):
+    with pytest.raises(NoLoop, match="one of several results"):
         roll(trace_of(nodes), Candidate(0, period, 3))

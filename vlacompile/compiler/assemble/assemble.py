@@ -55,14 +55,14 @@ from vlacompile.vocabulary import COMPILED
 
 @dataclass
 class _WeightStore:
-    """Each distinct content once, aligned."""
+    """Stores each distinct content once, aligned."""
 
     rows: list[Weight]
     data: bytearray
     seen: dict[tuple, int]
 
     def add(self, name: str, array: np.ndarray) -> int:
-        narrow = array.dtype == ml_dtypes.bfloat16  # which PyTorch does not take from NumPy
+        narrow = array.dtype == ml_dtypes.bfloat16  # torch does not accept it from NumPy
         tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if narrow else torch.from_numpy(array)
         key = content_key(tensor)
         if key not in self.seen:
@@ -76,10 +76,9 @@ class _WeightStore:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a bundle is made of beside the staged policy. engines: {stage: backend}; the target's where it names none.
-    compiled: files of TVM, which hold their stages' weights. decoder, guidance, calibration: the policy's. texts: their
+    """Contents of a bundle besides the staged policy. engines: {stage: backend}; default: the target's. compiled: files
+    of TVM, which contain the weights of their stages. decoder, guidance, calibration: the policy's. texts: tokenizer
     tables. known: instructions compiled in advance. golden: content of the golden frames' file."""
-
     engines: Mapping[str, str] = field(default_factory=dict)
     compiled: Mapping[str, bytes] = field(default_factory=dict)
     decoder: Decoder | None = None
@@ -100,11 +99,11 @@ class Assembly:
 
 def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, recipe: Recipe,
              parts: Parts = Parts()) -> Assembly:
-    """Raises ConfigError where what the recipe wants of lanes, actions or guards does not fit the policy."""
+    """Raises ConfigError if lanes, actions or guards of the recipe do not fit the policy."""
     engines = {s.name: parts.engines.get(s.name, target.backend) for s in staged.stages}
     store = _WeightStore([], bytearray(), {})
     constants = {n: store.add(n, t.detach().contiguous().numpy()) for n, t in staged.constants.items()}
-    inside = {*COMPILED, "library"}  # no engine is handed these stages' weights
+    inside = {*COMPILED, "library"}  # stages whose weights are not passed to an engine
     stored = {
         s.name: () if engines[s.name] in inside else tuple(
             Initializer(port, store.add(f"{s.name}/{port}", array))
@@ -150,9 +149,9 @@ def _contents(emitted: Mapping[str, OnnxStage], engines: Mapping[str, str],
 
 
 def lanes_of(staged: Staged, index: Mapping[str, int], wanted: tuple[LaneRecipe, ...]) -> tuple[Lane, ...]:
-    """Raises ConfigError for lanes that no stage, or every stage, would be in."""
+    """Raises ConfigError for lanes that would contain no stage, or every stage."""
     if wanted and staged.program.backbones:
-        raise ConfigError("lanes and several backbones are not for one bundle", where="recipe, [[lane]]",
+        raise ConfigError("a bundle cannot have both lanes and several backbones", where="recipe, [[lane]]",
                           why=f"it has the backbones {', '.join(staged.program.backbones)}",
                           fix="leave the lanes out, or build each backbone by itself")
     taken: dict[str, str] = {}
@@ -170,10 +169,10 @@ def lanes_of(staged: Staged, index: Mapping[str, int], wanted: tuple[LaneRecipe,
     of = {s.name: max((order.index(taken.get(n, "")) for n in s.sources), default=len(wanted)) for s in staged.stages}
     for i, name in enumerate(order if wanted else ()):
         if i not in of.values():
-            raise ConfigError(f'no stage runs in lane "{name}"' if name else "nothing is left for the control loop",
+            raise ConfigError(f'no stage runs in lane "{name}"' if name else "no stage is left for the control loop",
                               where="recipe, [[lane]]", why="; ".join(
                                   f"{s.name} depends on {', '.join(s.sources)}" for s in staged.stages)[:400],
-                              fix="name other sources; stages.min_flops = 0 keeps small stages apart" if name
+                              fix="name other sources; stages.min_flops = 0 prevents merging of small stages" if name
                               else "leave a source of the last stage out of the lanes")
     return tuple(Lane(x.name, as_f32([x.clock_hz])[0], x.max_age_ms, tuple(index[n] for n in x.sources))
                  for x in wanted)
@@ -207,7 +206,7 @@ def _stage(s: StageGraph, index: dict[str, int], backend: str, stored: tuple[Ini
 
 
 def _rounded(sampling: Sampling | None) -> Sampling | None:
-    """Its numbers as the bundle holds them."""
+    """With numbers rounded to f32, as the bundle stores them."""
     if sampling is None:
         return None
     error, budget = as_f32((sampling.error, sampling.budget))

@@ -1,6 +1,6 @@
 """The action of a plan: the policy's decoder and the recipe's [action] -> plan.Action.
 
-Owns what fits together and the errors when it does not. Tables become weights.
+Owns the checks that they are compatible. Decoder tables become weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AddWeight = Callable[[str, np.ndarray], int]
 
 def action_of(staged: Staged, index: Mapping[str, int], wanted: ActionRecipe, add_weight: AddWeight,
               decoder: Decoder | None, guidance: Guidance | None) -> Action | None:
-    """The first output feeds the queue when it is f32 [1,H,action_dim], or when a decoder reads it."""
+    """The first output feeds the queue if it is f32 [1,H,action_dim], or if a decoder reads it."""
     name = staged.program.outputs[0]
     kind = staged.types[name]
     where = f'output "{name}" {kind}'
@@ -76,7 +76,7 @@ def _step(step, staged: Staged, index: Mapping[str, int], add_weight: AddWeight,
 
 
 def _source(step: decoding.Delta, staged: Staged) -> str:
-    """The name of a source that exists, is f32 and has the elements that are added."""
+    """The name of the source; raises SourceError unless it exists, is f32 and has the elements that are added."""
     where = f'Delta("{step.source}")'
     if step.source not in staged.program.sources:
         raise SourceError(f'no source is called "{step.source}"', where=where,
@@ -84,7 +84,7 @@ def _source(step: decoding.Delta, staged: Staged) -> str:
     kind = staged.types[step.source]
     size = int(np.prod(kind.dims, dtype=np.int64))
     if kind.dtype != "f32" or not all(e is None or 0 <= e < size for e in step.element):
-        raise SourceError("the source does not have what is added", where=where,
+        raise SourceError("the source does not have the elements that are added", where=where,
                           why=f"it is {kind}, elements {list(step.element)} are added",
                           fix="count the elements of an f32 source from 0")
     return step.source
@@ -124,7 +124,7 @@ def _consumption(staged: Staged, index: Mapping[str, int], wanted: ActionRecipe,
 
 def _require_observation(staged: Staged, index: Mapping[str, int], guidance: Guidance | None,
                          decode: tuple[DecodeStep, ...], where: str) -> None:
-    """A chunk begins at the tick of its observation: there must be one."""
+    """Raises ConfigError if the actions depend on no observation: a chunk begins at the tick of its observation."""
     output = staged.program.outputs[0]
     stage = next(s for s in staged.stages if any(p.value == output for p in s.outputs))
     deltas = {s.value for s in decode if isinstance(s, plan_action.Delta)}
@@ -145,7 +145,7 @@ def _filled(staged: Staged, index: Mapping[str, int], guidance: Guidance, steps:
     previous, weights, chunk = (types[n] for n in (guidance.previous, guidance.weights, guidance.chunk))
     if previous != chunk or previous.dtype != "f32" or len(previous.dims) != 3 or previous.dims[:2] != (1, steps) or \
             weights.dtype != "f32" or np.prod(weights.dims) != steps:
-        raise SourceError("the sources of the guidance have other shapes", where=where,
+        raise SourceError("the shapes of the guidance's sources do not match", where=where,
                           why=f"previous {previous}, weights {weights}, chunk {chunk}",
                           fix=f"previous and chunk are f32[1,{steps},N], weights has {steps} f32 numbers")
     return index[guidance.previous], index[guidance.weights], index[guidance.chunk]

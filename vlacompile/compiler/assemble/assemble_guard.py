@@ -1,7 +1,7 @@
-"""What a recipe wants of the sources' content and age -> the plan's guards.
+"""The recipe's limits on content and age of the sources -> the plan's guards.
 
-Owns the match of names and the ranges that the calibration observations show. Must not check anything while running:
-that is libvlart's.
+Owns the matching of source names and the ranges taken from calibration observations. The checks at run time belong to
+libvlart.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ LIVE = ("observation", "tick")
 
 def guards_of(sources: tuple[SourceInput, ...], values: tuple[Value, ...], action: Action | None, wanted: SafetyRecipe,
               calibration: tuple[Mapping, ...]) -> tuple[Guard, ...]:
-    """calibration: recorded inputs, {source: tensor}. Raises ConfigError where a rule fits no source or its shape."""
+    """calibration: recorded inputs, {source: tensor}. Raises ConfigError if a rule matches no source or not its
+    shape."""
     names = [values[s.value].name for s in sources]
     for rule in wanted.source:
         if not any(fnmatchcase(n, rule.name) for n in names):
             raise ConfigError(f'safety.source "{rule.name}" matches no source', where="recipe, [[safety.source]]",
                               why=f"there are {', '.join(names)}", fix="name a source, or a pattern of names")
     if wanted.ranges == "calibration" and not calibration:
-        raise ConfigError("there are no ranges to take from", where='recipe, [safety] ranges = "calibration"',
-                          why="the policy brings no recorded observations",
+        raise ConfigError("there are no recordings to take ranges from",
+                          where='recipe, [safety] ranges = "calibration"',
+                          why="the policy has no recorded observations",
                           fix="give Policy(calibration=...), or the ranges in [[safety.source]]")
     guards = []
     for source, name in zip(sources, names, strict=True):
@@ -70,8 +72,8 @@ def _age_ms(action: Action | None, source: SourceInput, name: str, wanted: Safet
 
 
 def _seen(name: str, calibration: tuple[Mapping, ...], margin: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Per element of the last axis, widened by `margin` of its width on either side; by as much of 1 where it never
-    moved."""
+    """(low, high) per element of the last axis, widened on both sides by `margin` times the range, or times 1 for an
+    element that is constant."""
     rows = np.concatenate([np.asarray(o[name].double()).reshape(-1, o[name].shape[-1] if o[name].ndim else 1)
                            for o in calibration])
     low, high = rows.min(axis=0), rows.max(axis=0)

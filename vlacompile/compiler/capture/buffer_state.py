@@ -1,7 +1,7 @@
-"""Buffers that one call of the inference function leaves for the next: a compiled policy has no such memory.
+"""Refuses buffers through which one call of the inference function influences the next: a compiled policy is stateless.
 
-A buffer that is written and read again within a call is a value like any other. One whose old content reaches an
-output is state.
+A buffer that is written and then read within the same call is an ordinary value. A buffer is state if the content that
+it had before the call reaches an output.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from vlacompile.errors import CaptureError
 from vlacompile.policy.source_lines import line_of
 
 _ATEN = torch.ops.aten
-KEEP_NOTHING = ("make what must be kept an input and an output of the function (a vlacompile.Source, written back by "
+KEEP_NOTHING = ("make the state an input and an output of the function (a vlacompile.Source, written back by "
                 "the robot), "
         "or use Source(history=n) and the action queue of the runtime")
-# Ops that put elements elsewhere: of each element of the result it is known where it comes from.
+# Ops that only move elements: the position in the operands that each element of the result comes from is known.
 _MOVES = frozenset({
     _ATEN.view, _ATEN._unsafe_view, _ATEN.reshape, _ATEN.select, _ATEN.slice, _ATEN.permute, _ATEN.transpose, _ATEN.t,
     _ATEN.unsqueeze, _ATEN.squeeze, _ATEN.expand, _ATEN.clone, _ATEN.alias, _ATEN.detach, _ATEN.cat, _ATEN.stack,
@@ -35,7 +35,7 @@ _INDICES = frozenset({torch.int64, torch.int32})
 
 
 def require_no_state(policy: str, exported: torch.export.ExportedProgram, held: Mapping[Node, torch.Tensor]) -> None:
-    """Raises CaptureError where the content that a buffer had before the call reaches an output."""
+    """Raises CaptureError if the content that a buffer had before the call reaches an output."""
     signature, output = exported.graph_signature, exported.graph.output_node()
     written = {s.target: n for n, s in zip(output.args[0], signature.output_specs, strict=True)
                if s.kind is OutputKind.BUFFER_MUTATION}
@@ -51,13 +51,13 @@ def require_no_state(policy: str, exported: torch.export.ExportedProgram, held: 
             raise CaptureError(
                 f'the inference function keeps state: buffer "{buffer}" is read before this call writes it',
                 where=f'Policy "{policy}", {line_of(written[buffer])}',
-                why="what one call leaves in it changes what the next one returns; "
+                why="what one call leaves in the buffer changes what the next one returns; "
                     "a bundle keeps nothing between calls",
                 fix=KEEP_NOTHING)
 
 
 class _Old:
-    """Which elements of a value come from what a buffer held before the call."""
+    """Tracks which elements of each value come from the content that a buffer had before the call."""
 
     def __init__(self, buffer: Node, held: Mapping[Node, torch.Tensor]):
         self.held, self.found = held, {buffer: torch.ones(tuple(buffer.meta["val"].shape), dtype=torch.bool)}
@@ -72,13 +72,13 @@ class _Old:
         return any(self._any(x) for x in of) if isinstance(of, (list, tuple)) else bool(of.any())
 
     def _of(self, node: Node):
-        """bool[shape of the value], a tuple of them for several."""
+        """bool[shape of the value]; a tuple of such masks for an op with several results."""
         val = node.meta.get("val")
         touched = any(self._any(self.found[i]) for i in node.all_input_nodes)
         packet = getattr(node.target, "overloadpacket", None)
         if not touched or packet in _FRESH:
             return _marks(val, False)
-        if packet is _ATEN.copy or packet is _ATEN.fill:  # what was there is overwritten
+        if packet is _ATEN.copy or packet is _ATEN.fill:  # the old content is overwritten
             source = node.args[1]
             return self.found[source].expand(tuple(val.shape)) if isinstance(source, Node) else _marks(val, False)
         if packet in _MOVES and self._fixed_places(node):
@@ -89,7 +89,7 @@ class _Old:
         return _marks(val, True)
 
     def _fixed_places(self, node: Node) -> bool:
-        """Whether no input decides where elements go; positions among the operands are constants."""
+        """Whether the positions of elements are independent of the inputs: all index operands are constants."""
         indexed = getattr(node.target, "overloadpacket", None) in (_ATEN.index, _ATEN.index_put, _ATEN.index_select)
         return not indexed or all(i in self.held or i.meta["val"].dtype not in _INDICES for i in node.all_input_nodes)
 

@@ -1,7 +1,7 @@
-"""Values that the exporter left symbolic although they are known: computed now.
+"""Evaluates values that the exporter left symbolic although they depend on no input.
 
 A model may read a number from a tensor (`mask.sum().item()`) that depends on no input; the exporter then carries a
-symbol through the graph. Such values are evaluated from the constants they come from.
+symbol through the graph. Such values are computed here from the constants that they depend on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def is_symbolic(val) -> bool:
-    """Whether a node's value, or its shape, is not a number yet."""
+    """Whether a node's value is a symbol, or its shape contains one."""
     if isinstance(val, torch.Tensor):
         return any(isinstance(d, torch.SymInt) for d in val.shape)
     if isinstance(val, (list, tuple)):
@@ -35,7 +35,7 @@ class Concretiser:
         self.values: dict[Node, object] = dict(known)
 
     def is_known(self, node: Node) -> bool:
-        """Whether it depends on no input."""
+        """Whether the node depends on no input."""
         stack, seen = [node], set()
         while stack:
             n = stack.pop()
@@ -48,7 +48,7 @@ class Concretiser:
         return True
 
     def value(self, node: Node):
-        """Of a node that is known."""
+        """The value of a node for which `is_known` holds."""
         if node not in self.values:
             for n in node.all_input_nodes:
                 self.value(n)
@@ -59,12 +59,12 @@ class Concretiser:
 
 
 def type_of(new: Node, old: Node, policy: str):
-    """Shape and dtype of `new`, whose operands are known now, where `old` had symbols. Raises CaptureError when the
-    values of an input decide them."""
+    """Shape and dtype of `new`, whose operands are concrete by now, where those of `old` were symbolic. Raises
+    CaptureError if they depend on the values of an input."""
     try:
         return infer_val(new)
     except RuntimeError as error:
         raise CaptureError(
-            "the values of an input decide a shape or a number", where=f'Policy "{policy}", {line_of(old)}',
+            "a shape or a number depends on the values of an input", where=f'Policy "{policy}", {line_of(old)}',
             why=f"the graph would differ from one input to the next: {old.name}",
             fix="use fixed shapes and masks there, instead of boolean indices and .item()") from error

@@ -1,4 +1,4 @@
-"""Why the exporter failed, in the policy's own terms: where, what it means, what to write instead.
+"""Translates a failure of the exporter into the policy's terms: where it happened, why, and what to write instead.
 
 Must not know graphs.
 """
@@ -29,7 +29,7 @@ _STATE = ("is mutated in the forward method", "were assigned during export", "mi
 
 
 def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureError:
-    """module: what was exported."""
+    """The CaptureError for what the exporter raised. module: the module that was exported."""
     names = {id(m): name for name, m in module.named_modules()}
     where, line = f'Policy "{policy}"', policys_line(error)
     line = f", {line}" if line else ""
@@ -39,20 +39,20 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
             where = f'Policy "{policy}", module {names[id(owner)]} ({type(owner).__name__})'
     if _packs(error):
         return CaptureError(
-            "a packed sequence has as many steps as the value of an input says", where=where + line,
+            "the length of a packed sequence depends on the value of an input", where=where + line,
             why="stages run a fixed number of steps",
-            fix="run the layer over the padded sequence, and take the state at the last step that counts: "
-            "output[torch.arange(1), lengths - 1] (of one direction; what follows it is not read)")
+            fix="run the layer over the padded sequence, and take the state at the last valid step: "
+            "output[torch.arange(1), lengths - 1] (for one direction; later steps are not read)")
     text = f"{type(error).__name__}: {error}"
     if any(mark in text for mark in _BY_DATA):
         return CaptureError(
             "the value of an input decides what is computed", where=where + line,
-            why="control flow, a shape or a Python number comes from a tensor that is known on the robot alone",
+            why="control flow, a shape or a Python number comes from a tensor that is known only on the robot",
             fix="compute every case and choose with torch.where, keep shapes fixed with masks, and index with tensors")
     if any(mark in text for mark in _STATE):
         return CaptureError(
             "the inference function keeps state", where=where + (line or _of_assignment(module)),
-            why="it writes into what its modules hold, which the next call would read", fix=KEEP_NOTHING)
+            why="it writes into attributes or buffers of its modules, which the next call would read", fix=KEEP_NOTHING)
     if "functorch" in text:
         return CaptureError(
             "a transform of torch.func cannot be traced", where=where + line,
@@ -69,7 +69,7 @@ def _packs(error: Exception) -> bool:
 
 
 def policys_line(error: Exception) -> str:
-    """The innermost line of the policy's own code that the error came through; "" where there is none."""
+    """The innermost line of the policy's own code in the error's traceback; "" if there is none."""
     line = ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
@@ -79,7 +79,7 @@ def policys_line(error: Exception) -> str:
 
 
 def _of_assignment(module: torch.nn.Module) -> str:
-    """The line that assigns to a buffer by name, where the exporter says only that one was assigned."""
+    """The line that assigns to a buffer by name; the exporter reports only that one was assigned."""
     for owner in module.modules():
         for name in owner._buffers:
             try:
@@ -94,8 +94,8 @@ def _of_assignment(module: torch.nn.Module) -> str:
 
 @contextlib.contextmanager
 def without_dumps() -> Iterator[None]:
-    """The exporter logs, and torch 2.13 prints, the whole graph before it raises; the error says what matters. What the
-    policy itself prints is shown."""
+    """Suppresses the dump of the whole graph, which the exporter logs and torch 2.13 prints before it raises: the error
+    has the relevant line. What the policy itself prints is shown."""
     kept = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     assert "print" not in vars(_trace), "it is the builtin"

@@ -27,7 +27,7 @@ from vlacompile.policy.source_lines import line_of
 
 
 class _Inference(torch.nn.Module):
-    """The policy as a module of positional inputs, so that every weight it reaches has a name."""
+    """The policy as a module with positional inputs, so that every weight that it uses has a name."""
 
     def __init__(self, policy: Policy):
         super().__init__()
@@ -43,7 +43,7 @@ class _Inference(torch.nn.Module):
 
 
 def capture(policy: Policy, whole: bool = False) -> Program:
-    """Trace `policy` at its example shapes. whole: also loops over `iterations` of which three would do.
+    """Trace `policy` at its example shapes. whole: trace every iteration of a loop over `iterations` instead of three.
 
     Raises CaptureError with the module path and source line of the statement that cannot be traced.
     """
@@ -53,16 +53,16 @@ def capture(policy: Policy, whole: bool = False) -> Program:
         raise CaptureError(
             "the policy is in training mode",
             where=f'Policy "{policy.name}", module {training[0]}',
-            why="dropout and batch statistics would be traced as they act in training",
+            why="dropout and batch statistics would be traced with their behaviour in training",
             fix="call .eval() on the module before it is given to Policy",
         )
     module.eval()
     try:
         with torch.no_grad(), warnings.catch_warnings(), lines_of_all_functions(__file__), without_dumps():
-            # of torch 2.13's own making (deprecated LeafSpec, assigned attributes): nothing a user could act on
+            # warnings about torch 2.13's own code (deprecated LeafSpec, assigned attributes): no user can act on them
             warnings.simplefilter("ignore")
             with contextlib.nullcontext([]) if whole else shortened() as lengths:
-                # one tensor given twice would be taken for one input
+                # the exporter would merge two inputs whose example is the same tensor
                 examples = tuple(t.clone() for t in policy.example_inputs.values())
                 exported = torch.export.export(module, examples, strict=False)
             exported = exported.run_decompositions({})
@@ -80,11 +80,11 @@ def capture(policy: Policy, whole: bool = False) -> Program:
 
 
 def require_no_draws(program: Program) -> None:
-    """Raises CaptureError for random numbers that are drawn inside: an engine has no generator of PyTorch's."""
+    """Raises CaptureError if the program draws random numbers: no engine has PyTorch's generator."""
     drawn = next((n for n in program.graph.nodes if is_random(n)), None)
     if drawn is not None:
         raise CaptureError(
             f"random numbers are drawn inside ({op_name(drawn.target).split('.')[0]})",
             where=f'Policy "{program.name}", {line_of(drawn)}',
-            why="no engine draws PyTorch's numbers, and a golden value of them would be another each time",
-            fix='make them an input: noise=Source("step"), which the robot draws, and an example of it')
+            why="no engine reproduces PyTorch's random numbers, so golden outputs would differ on every run",
+            fix='make them an input: noise=Source("step"), which the robot draws, with an example input')

@@ -1,5 +1,5 @@
-"""The inference function is called before it is traced: what fails, or differs from call to call, is told by its own
-line."""
+"""Calls the inference function before it is traced, so that code that fails, or whose results differ between calls, is
+reported with its source line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vlacompile.policy.policy import Policy
 
 
 def check_calls(policy: Policy) -> None:
-    """A few calls with the example inputs and others. Raises SourceError where PyTorch itself fails, CaptureError where
-    they differ."""
+    """Calls the function with the example inputs, and with others. Raises SourceError if PyTorch itself fails,
+    CaptureError if the results differ between calls."""
     held = Held(modules_of(policy.observe, policy.step), (policy.observe, policy.step))
     try:
         first = call(policy)
@@ -30,5 +30,5 @@ def check_calls(policy: Policy) -> None:
             where=f'Policy "{policy.name}"' + (f", {line}" if line else ""),
             why=f"{type(error).__name__}: {text}".rstrip(": "),
             fix="call policy.infer(**policy.example_inputs) in Python, "
-                "and mend the function or the examples") from error
+                "and fix the function or the examples") from error
     require_repeatable(policy, first, held)

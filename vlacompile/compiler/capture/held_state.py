@@ -1,6 +1,6 @@
-"""What a policy's modules and function hold beside weights: attributes, buffers, containers, closure cells and globals.
+"""State of a policy's modules and functions besides weights: attributes, buffers, containers, closure cells, globals.
 
-Can tell whether a call changed it, and put back what was there before. Must not know graphs.
+Detects whether a call changed it, and restores it. Must not know graphs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 _CONTAINERS = (dict, list, set, deque)
 _PLAIN = (int, float, str, bool, type(None))
-_MANY = 64  # elements of a container that are compared
+_MANY = 64  # at most so many elements of a container are compared
 _APART = frozenset({"_parameters", "_modules"})
 
 
@@ -43,14 +43,14 @@ class _Cells(MutableMapping):
 
 def _is_set(cell) -> bool:
     try:
-        cell.cell_contents  # noqa: B018  reading it tells
+        cell.cell_contents  # noqa: B018  raises ValueError for an empty cell
     except ValueError:
         return False
     return True
 
 
 class Held:
-    """modules: those that a policy reaches. functions: its own, methods and modules among them."""
+    """modules: those that a policy uses. functions: the policy's own, which may be methods or modules."""
 
     def __init__(self, modules: Mapping[str, nn.Module], functions: tuple[Callable | None, ...]):
         self.places: list[tuple[MutableMapping, frozenset[str] | None]] = [
@@ -67,7 +67,7 @@ class Held:
                 and isinstance(v, (*_CONTAINERS, *_PLAIN, torch.Tensor))]
 
     def save(self) -> None:
-        """What is held now is what `restore` brings back, and what `changed` is said against."""
+        """Takes the snapshot that `restore` brings back and that `changed` compares with."""
         self.saved = [{k: (v, _copied(v)) for k, v in self._items(*p)} for p in self.places]
         self.before = self.marks()
 
@@ -78,7 +78,7 @@ class Held:
         return self.marks() != self.before
 
     def narrow(self) -> None:
-        """Looks from now on at what was changed since it was saved, and at nothing else."""
+        """From now on watches only what changed since the snapshot."""
         kept = [i for i, (new, old) in enumerate(zip(self.marks(), self.before, strict=True)) if new != old]
         self.places, self.saved, self.before = ([of[i] for i in kept] for of in (self.places, self.saved, self.before))
 
@@ -125,7 +125,7 @@ def _put_back(value, content) -> None:
 
 
 def _mark(value, depth: int = 0):
-    """What tells whether `value` was changed or written into."""
+    """A value that differs if `value` was replaced or modified in place."""
     if isinstance(value, torch.Tensor):
         return id(value), None if value.is_inference() else value._version
     if isinstance(value, _PLAIN):

@@ -1,7 +1,7 @@
-"""Histories: the frames of a source of which a policy sees several observations, and values of earlier observations.
+"""Histories: the frames of a source of which a policy reads several observations, and values of earlier observations.
 
-Owns the replacement of a stacked source by its frames, and the conversions between stacked and newest inputs. Must
-not know stages.
+Owns the replacement of a stacked source by its frames, and the conversion between stacked inputs and the newest
+observation. Must not know stages.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _ATEN = torch.ops.aten
 
 
 def frames_of(sources: Mapping[str, Source], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Inputs of the inference function -> inputs of a bundle, and of its program once types are those of engines:
-    stacked histories [1,n,...] as frames."""
+    """Inputs of the inference function -> inputs of a bundle (and of its program, once dtypes are those of engines):
+    stacked histories [1,n,...] are split into frames."""
     out: dict[str, torch.Tensor] = {}
     for name, tensor in inputs.items():
         tensor = as_taken(tensor)
@@ -34,19 +34,19 @@ def frames_of(sources: Mapping[str, Source], inputs: Mapping[str, torch.Tensor])
 
 
 def newest_of(sources: Mapping[str, Source], inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What the robot writes of these inputs."""
+    """The part of these inputs that the robot writes: the newest observation of each history."""
     return {n: t for n, t in frames_of(sources, inputs).items() if n in inputs}
 
 
 def append(stacked: torch.Tensor | None, newest: torch.Tensor, count: int) -> torch.Tensor:
-    """The history [1,n,...] after another observation [1,...]; the first one fills it."""
+    """The history [1,n,...] after another observation [1,...]; the first observation fills all n places."""
     if stacked is None:
         return torch.stack([newest] * count, 1)
     return torch.cat([stacked[:, 1:], newest[:, None]], 1)
 
 
 def with_frames(program: Program) -> Program:
-    """Every source with a history becomes its frames, stacked, oldest first."""
+    """Replaces every source with a history by its frames, stacked, oldest first."""
     histories = {n: s for n, s in program.sources.items() if s.history > 1}
     if not histories:
         return program

@@ -1,4 +1,4 @@
-"""The nn.Modules that a policy's functions reach, so that every weight has a name. Must not know policies or graphs."""
+"""The nn.Modules that a policy's functions use, so that every weight has a name. Must not know policies or graphs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 
 def modules_of(*functions: Callable | None) -> dict[str, torch.nn.Module]:
-    """The nn.Modules that functions reach: themselves, `self`, closure cells, partial arguments and
-    referenced globals, by name; a module that is part of another is left to it."""
+    """{name: nn.Module} of the modules that functions use: the function itself, `self`, closure cells, partial
+    arguments and referenced globals. A submodule of another one is not listed separately."""
     found: dict[str, torch.nn.Module] = {}
     seen: set[int] = set()
 
@@ -37,7 +37,7 @@ def modules_of(*functions: Callable | None) -> dict[str, torch.nn.Module]:
 
 
 def _parts(name: str, value) -> Iterator[tuple[str, object]]:
-    """(name, value) of what a function, a container or an object holds."""
+    """(name, value) of everything that a function, a container or an object refers to."""
     if hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
         yield name, value.func
         yield from ((f"{name}_{i}", a) for i, a in enumerate(value.args))
@@ -55,8 +55,8 @@ def _parts(name: str, value) -> Iterator[tuple[str, object]]:
 
 
 def _variables(function: FunctionType) -> Iterator[tuple[str, object]]:
-    """What a function takes from around it. inspect.getclosurevars fails on a cell that is still empty: a variable
-    that its outer function never set."""
+    """The free variables and globals of a function. inspect.getclosurevars fails on an empty cell: a variable that the
+    outer function never set."""
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             value = cell.cell_contents
@@ -69,7 +69,7 @@ def _variables(function: FunctionType) -> Iterator[tuple[str, object]]:
 
 
 def _global_names(code: CodeType) -> Iterator[str]:
-    """Also of the functions that are written inside it, as comprehensions are."""
+    """Global names in the code, including nested functions such as comprehensions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

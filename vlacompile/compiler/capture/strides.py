@@ -1,4 +1,4 @@
-"""Ops that read memory layouts, as what they mean for values: a value has a shape and numbers, and no strides."""
+"""Rewrites ops that depend on strides into ops on shapes: a value of a program has a shape and numbers, no strides."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch.fx.node import map_arg
 from vlacompile.compiler.graph.program import infer_val, to_meta
 
 _ATEN = torch.ops.aten
-# The same numbers in another shape, wherever the operand has them.
+# Reshapes, whatever the memory layout of the operand.
 _RESHAPES = frozenset({_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN._reshape_alias.default})
 _FORMATS = frozenset({"memory_format", "layout", "pin_memory"})
 
 
 class ByShape:
-    """Copies traced calls into `graph` so that they mean the same for operands of any layout. constants: receives the
-    tensors that a copied call needs besides."""
+    """Copies traced calls into `graph` such that they mean the same for operands of any memory layout. constants:
+    receives the index tensors that copied calls need."""
 
     def __init__(self, graph: Graph, constants: dict[str, torch.Tensor]):
         self.graph, self.constants = graph, constants
 
     def copy(self, node: Node, operand) -> Node:
-        """operand: traced node -> what stands for it. Only the traced node knows the strides of what it reads."""
+        """operand: traced node -> its copy in `graph`. Strides are read from the traced node: only it knows them."""
         args, kwargs = map_arg(node.args, operand), dict(map_arg(node.kwargs, operand))
         if node.target in _RESHAPES:
             return self._call(node, _ATEN.reshape.default, args[:2])
@@ -38,7 +38,7 @@ class ByShape:
         return self.graph.create_node("call_function", target, args, kwargs or {}, name=node.name)
 
     def _gathered(self, node: Node, base: Node) -> Node:
-        """as_strided: its elements by their positions among the elements of the operand."""
+        """as_strided as a gather: picks elements by their index into the flattened operand."""
         index = positions(node.args[0].meta["val"], *node.args[1:])
         name = f"positions__{node.name}"
         self.constants[name] = index.flatten()
@@ -55,8 +55,8 @@ class ByShape:
 
 
 def positions(base: torch.Tensor, size, stride, offset: int | None = None) -> torch.Tensor:
-    """i64[size]: of every element of as_strided(base, size, stride, offset) its position in base.flatten().
-    Raises RuntimeError for one that is no element of `base`."""
+    """i64[size]: for every element of as_strided(base, size, stride, offset) its index into base.flatten(). Raises
+    RuntimeError if an element lies outside of `base`."""
     begin = int(base.storage_offset())
     offset = begin if offset is None else int(offset)
     extent = lambda sizes, strides: sum((int(n) - 1) * int(s) for n, s in zip(sizes, strides, strict=True)) + 1

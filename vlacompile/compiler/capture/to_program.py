@@ -1,6 +1,6 @@
-"""What `torch.export` returns -> Program: values without strides, constants by name, nothing symbolic.
+"""The result of `torch.export` -> Program: no strides, no symbols, constants by name.
 
-Owns the reading of the export's signature. Must not know how it was traced.
+Owns the reading of the exported signature. Must not know how the policy was traced.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _RETURNED = (OutputKind.USER_OUTPUT,)
 
 
 def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Program:
-    """Raises CaptureError where a call leaves something for the next one, or where PyTorch holds what is no plain
-    tensor."""
-    graph, mapping = Graph(), {}  # mapping: old node -> new node, or the number that it stands for
+    """Raises CaptureError if a call leaves state for the next one, or if the policy contains a tensor that is not
+    dense."""
+    graph, mapping = Graph(), {}  # mapping: exported node -> node of `graph`, or the number that replaces it
     constants: dict[str, torch.Tensor] = {}
     parameters: set[str] = set()
     inputs: dict[str, str] = {}
@@ -47,7 +47,7 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
             new = graph.get_attr(name)
             new.meta["val"] = to_meta(tensor)
         elif node.op == "get_attr" or (node.op == "placeholder" and source is None):
-            new = None  # a branch of torch.cond or a torch.Generator: refused where they are read
+            new = None  # a branch of torch.cond or a torch.Generator: the nodes that read it are refused
         elif node.op == "placeholder":
             name = _identifier(source)
             new = graph.placeholder(next(n for k in itertools.count()
@@ -64,7 +64,7 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
                 constants[name] = value
                 new = graph.get_attr(name)
                 new.meta["val"] = to_meta(value)
-        elif not node.users and node.meta.get("val") is None:  # an assertion about what is known now
+        elif not node.users and node.meta.get("val") is None:  # an assertion about a value that is concrete by now
             continue
         else:
             _require_plain_op(policy.name, node)
@@ -80,8 +80,8 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
 
 
 def _places(node: Node, known: Concretiser, graph: Graph, constants: dict[str, torch.Tensor]) -> dict[Node, Node]:
-    """{mask: the places that it chooses} for an index that is a row of booleans and known: how many they are is known
-    too."""
+    """{boolean mask [n]: its nonzero indices, i64[k]} for the masks among the node's indices that depend on no input:
+    then k is known too."""
     if node.target not in _INDEXED:
         return {}
     found = {}
@@ -96,13 +96,14 @@ def _places(node: Node, known: Concretiser, graph: Graph, constants: dict[str, t
 
 
 def _returned(exported: torch.export.ExportedProgram, output: Node) -> tuple[Node, ...]:
-    """What the function returns, without the new contents of buffers and inputs that it wrote into."""
+    """The values that the function returns, without the new contents of buffers and inputs that it wrote into."""
     specs = exported.graph_signature.output_specs
     return tuple(n for n, spec in zip(output.args[0], specs, strict=True) if spec.kind in _RETURNED)
 
 
 def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:
-    """{node: (name, tensor)} of weights, lifted constants and static inputs; on the meta device without content."""
+    """{node: (name, tensor)} of weights, lifted constants and static inputs; weights without content are on the meta
+    device."""
     kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
     tensors = {**exported.state_dict, **exported.constants}
     names, held = iter(policy.example_inputs), {}
@@ -125,17 +126,17 @@ def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dic
 
 
 def _plain(policy: Policy, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor with its numbers in a row, whatever it is a view of."""
+    """The tensor as a contiguous copy, without views, lazy conjugation or negation. Raises CaptureError if sparse."""
     if tensor.layout is not torch.strided:
         raise CaptureError(
             f'"{name}" is a sparse tensor', where=f'Policy "{policy.name}", {name.removeprefix("policy.")}',
-            why=f"its layout is {str(tensor.layout).removeprefix('torch.')}; engines compute with dense tensors alone",
+            why=f"its layout is {str(tensor.layout).removeprefix('torch.')}; engines compute with dense tensors only",
             fix="call .to_dense() on it before the policy is built")
     return tensor if tensor.is_meta else tensor.resolve_conj().resolve_neg().contiguous()
 
 
 def _require_plain_op(policy: str, node: Node) -> None:
-    """Of ops that call functions of their own, torch.cond and loops, none can be written for an engine."""
+    """Raises CaptureError for higher-order ops (torch.cond, loops), which no engine can run."""
     if isinstance(node.target, torch._ops.HigherOrderOperator):
         raise CaptureError(
             f"torch.{node.target.name()} chooses what is computed by the value of an input",
@@ -150,5 +151,5 @@ def _identifier(name: str) -> str:
 
 
 def constant_name(target: str) -> str:
-    """Buffers of a GraphModule must not contain dots."""
+    """The name as an attribute of a GraphModule, whose buffers must not contain dots."""
     return target.replace(".", "__")

@@ -1,4 +1,4 @@
-"""Nodes that remember where in the policy's code they come from, whatever its functions are called."""
+"""Makes traced nodes record their lines in the policy's code, whatever its functions are called."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _TORCH = str(Path(torch.__file__).parent)
 
 @contextlib.contextmanager
 def lines_of_all_functions(entry: str) -> Iterator[None]:
-    """Inside, what is traced has every frame of the policy's. entry: the file of the function that calls it.
+    """Within this context, traced nodes keep every stack frame of the policy. entry: file of the function that calls
+    the policy.
 
-    torch 2.13 keeps frames of functions named `forward` alone, and of a policy whose loop is in `sample_actions` none;
-    its tracer's filter is there to be overridden, and its exporter takes no tracer."""
+    torch 2.13 keeps only frames of functions named `forward`, hence none of a policy whose loop is in `sample_actions`.
+    The tracer's filter is overridden in its class because the exporter accepts no tracer."""
     def policys(self, frames: traceback.StackSummary) -> traceback.StackSummary:
         first = next((i for i, f in enumerate(frames) if f.filename == entry and f.name == "forward"), len(frames)) + 1
         return traceback.StackSummary.from_list([f for f in frames[first:] if not f.filename.startswith((_TORCH, "<"))])

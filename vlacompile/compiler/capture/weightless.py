@@ -1,8 +1,8 @@
-"""Modules whose weights have shapes and types but no content: a policy of any size can be traced and staged.
+"""Modules whose weights have shapes and dtypes but no content, so that a policy of any size can be traced and staged.
 
-Buffers, example inputs and the numbers in a model's code stay real, so that what is computed from them alone, as masks
-and timesteps, is known. A weight without content becomes a constant on the meta device: its identity is its name, and
-what is folded from it is only a shape.
+Buffers, example inputs and the numbers in a model's code stay real, so that values computed only from them, such as
+masks and timesteps, are known. A weight without content becomes a constant on the meta device: it is identified by its
+name, and folding it yields only a shape.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 @contextlib.contextmanager
 def weightless() -> Iterator[None]:
-    """Inside, every parameter that a module is given loses its content. Storage is asked for and given back one
-    parameter at a time; what a module's own code fills with random numbers is filled for that moment."""
+    """Within this context, every parameter that a module registers loses its content. At most one parameter has storage
+    at a time, while the module's own code initialises it."""
     mode, register, apply = FakeTensorMode(allow_non_fake_inputs=True), nn.Module.register_parameter, nn.Module._apply
     converted = WeakIdKeyDictionary()  # a weight that two modules share stays shared
 
@@ -34,7 +34,7 @@ def weightless() -> Iterator[None]:
         register(self, name, param)
 
     def apply_without_content(self, fn, recurse=True):
-        """PyTorch's own swaps tensors in place, which weights without content do not allow (torch 2.13)."""
+        """PyTorch's own _apply swaps tensors in place, which fake tensors do not allow (torch 2.13)."""
         for child in self.children() if recurse else ():
             child._apply(fn)
         for name, param in self._parameters.items():
@@ -55,7 +55,7 @@ def weightless() -> Iterator[None]:
 
 
 def without_content(tensor: torch.Tensor) -> torch.Tensor:
-    """A weight made inside `weightless` as a constant on the meta device; anything else as it is."""
+    """A parameter made within `weightless` as a constant on the meta device; any other tensor unchanged."""
     if not isinstance(tensor, FakeTensor):
         return tensor
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

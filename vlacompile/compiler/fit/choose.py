@@ -1,7 +1,7 @@
-"""Which engine gets which precision, under one way of loading them: an integer program over bytes.
+"""Which engine gets which precision under one residency scheme: an integer program over bytes.
 
-Minimises what is lost (fewest weights below fp16, and 4-bit ones count most) while every moment of the board's day
-fits: each build, each load, and running. Solved exactly by HiGHS. Knows numbers only.
+Minimises the loss of precision (weights below fp16, 4-bit ones counting most) such that the memory suffices at all
+times: during each build, each load, and while running. Solved exactly by HiGHS. Knows numbers only.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from vlacompile.compiler.fit.engine_memory import ENGINE_BYTES, WORKSPACE_BYTES, Budget, build_peak
 
-# What a weight loses, relative to the others: 4 bits are the last resort, so two in 8 come before one in 4.
+# Relative loss per weight: 4 bits are the last resort, so two weights in int8 are preferred to one in int4.
 LOSS = {"fp32": 0.0, "fp16": 0.0, "int8": 1.0, "int4": 4.0}
 RESIDENCIES = ("resident", "per task", "library", "per replan")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """weights, activations: bytes per scheme. outputs: bytes that stay when it has left."""
+    """weights, activations: bytes per scheme. outputs: bytes that remain when the engine is unloaded."""
 
     name: str
     numbers: int
@@ -39,9 +39,10 @@ class Engine:
 
 @dataclass(frozen=True)
 class Loading:
-    """mapped: plan files are mapped rather than read into a buffer. task: where engines are that depend on the task
-    alone: "resident", "per task" (loaded, run and left before the others are loaded) or "library" (run elsewhere, their
-    results on the board). others: "resident" or "per replan" (one after the other, every time)."""
+    """mapped: plan files are memory-mapped rather than read into a buffer. task: residency of engines that depend on
+    the task alone: "resident", "per task" (loaded, run and unloaded before the others are loaded) or "library" (run
+    elsewhere, with only their results on the board). others: "resident" or "per replan" (loaded one after the other, in
+    every replan)."""
 
     mapped: bool
     task: str
@@ -53,8 +54,8 @@ class Loading:
 
 @dataclass(frozen=True)
 class Chosen:
-    """schemes: {engine: scheme}. peak: bytes while running or loading, `moment` says when; build: of the largest build,
-    `builds` which engine's."""
+    """schemes: {engine: scheme}. peak: bytes while running or loading, at the time that `moment` names; build: bytes of
+    the largest build, that of the engine `builds`."""
 
     loading: Loading
     schemes: Mapping[str, str]
@@ -66,7 +67,7 @@ class Chosen:
 
 
 def choose(engines: tuple[Engine, ...], budget: Budget, base: int, loading: Loading) -> Chosen | None:
-    """base: bytes that are there throughout, without the context. None: nothing fits, in any precision."""
+    """base: bytes in use at all times, without the context. None: no choice fits, in any precision."""
     flat = [(i, s) for i, e in enumerate(engines) for s in e.weights if _buildable(e, s, budget, loading)]
     if len({i for i, _ in flat}) < len(engines):
         return None
@@ -81,7 +82,7 @@ def choose(engines: tuple[Engine, ...], budget: Budget, base: int, loading: Load
         return None
     if not flat:
         return measure(engines, {}, budget, base, loading)
-    loss = np.array([LOSS[s] * max(engines[i].numbers, 1) / 1e6 for i, s in flat])  # nothing to lose: fp16 all the same
+    loss = np.array([LOSS[s] * max(engines[i].numbers, 1) / 1e6 for i, s in flat])  # prefers fp16 without weights too
     found = milp(loss / max(loss.max(), 1.0), constraints=constraints, integrality=np.ones(len(flat)),
                  bounds=Bounds(0.0, 1.0), options={"mip_rel_gap": 0.0, "presolve": False})
     if found.x is None:
@@ -93,7 +94,7 @@ def choose(engines: tuple[Engine, ...], budget: Budget, base: int, loading: Load
 
 def measure(engines: tuple[Engine, ...], schemes: Mapping[str, str], budget: Budget, base: int,
             loading: Loading) -> Chosen:
-    """The same arithmetic for a choice that is made."""
+    """Loss and peaks of given schemes."""
     fixed = budget.context + base + _library(engines, loading)
     peaks = [(fixed + sum(part.get((i, schemes[e.name]), 0) for i, e in enumerate(engines)), moment)
              for moment, part in _moments(engines, loading)] or [(fixed, "running")]
@@ -114,7 +115,7 @@ def _library(engines: tuple[Engine, ...], loading: Loading) -> int:
 
 
 def _buildable(engine: Engine, scheme: str, budget: Budget, loading: Loading) -> bool:
-    """One engine at a time, nothing else loaded; swap helps here alone."""
+    """Whether the engine can be built. Engines are built one at a time with nothing loaded; only builds use swap."""
     return loading.of(engine) == "library" \
         or budget.context + build_peak(engine.weights[scheme]) <= budget.usable + budget.swap
 
@@ -123,12 +124,12 @@ Part = dict[tuple[int, str], int]  # (engine, scheme) -> bytes
 
 
 def _moments(engines: tuple[Engine, ...], loading: Loading) -> list[tuple[str, Part]]:
-    """Every moment at which something is loaded, and running: what each engine in each scheme takes then."""
+    """For each load of an engine, and for running: the bytes that each engine occupies then, per scheme."""
     together = [i for i, e in enumerate(engines) if loading.of(e) == "resident"]
     alone = [i for i, e in enumerate(engines) if loading.of(e) in ("per task", "per replan")]
     kept: Part = {(i, s): engines[i].resident(s) for i in together for s in engines[i].weights}
     found: list[tuple[str, Part]] = [("running", kept)] if together else []
-    # the largest first, when there is most room for its file; what is loaded alone comes into what is resident
+    # largest first, while there is most room for its file; engines loaded one at a time come on top of resident ones
     order = sorted(together, key=lambda i: -engines[i].numbers)
     for n, i in enumerate(order):
         if not loading.mapped:

@@ -1,4 +1,4 @@
-"""How many bytes of intermediate values a stage holds at once: an upper bound for what an engine plans."""
+"""Peak bytes of live intermediate values in a stage: an upper bound for the activation memory of its engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
 
 def live_peak(graph: Graph, fp16: bool) -> int:
-    """Peak over the nodes in order. Inputs, outputs and constants are somebody else's; a view shares what it views.
-    fp16: f32 values will be computed in fp16. Attention in fp16 is fused; in fp32 its scores lie in memory."""
+    """Peak over the nodes in order. Inputs, outputs and constants are not counted; a view shares the memory of its
+    base. fp16: f32 values will be computed in fp16. Attention is fused in fp16; in fp32 its logits are materialised."""
     outputs = {root(n) for n in graph.output_node().all_input_nodes}
     last: dict[Node, int] = {}
     nodes = list(graph.nodes)
@@ -31,14 +31,14 @@ def live_peak(graph: Graph, fp16: bool) -> int:
 
 
 def root(node: Node) -> Node:
-    """The node whose memory this one is a view of; itself where it is none."""
+    """The node that owns the memory of this one: the base of a view, or the node itself."""
     while node.op == "call_function" and (is_view(node) or node.target.__name__ == "getitem"):
         node = node.all_input_nodes[0]
     return node
 
 
 def value_bytes(val, fp16: bool) -> int:
-    """Of a tensor or a tuple of them."""
+    """Bytes of a tensor or a tuple of tensors."""
     if isinstance(val, (list, tuple)):
         return sum(value_bytes(v, fp16) for v in val)
     if not isinstance(val, torch.Tensor):
@@ -51,7 +51,7 @@ def _bytes(node: Node, fp16: bool) -> int:
 
 
 def _scores(node: Node) -> int:
-    """Of an attention without a fused kernel, f32[heads,rows,columns]."""
+    """Bytes of the logits f32[heads,rows,columns] of an attention without a fused kernel."""
     if node.target is not _ATTENTION or node.meta["val"].dtype != torch.float32:
         return 0
     q, k = (n.meta["val"].shape for n in node.args[:2])

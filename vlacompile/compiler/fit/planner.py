@@ -1,8 +1,8 @@
-"""Whether a policy fits a board, and how: precision per stage, what is loaded when, what would make it fit.
+"""Whether a policy fits a board, and how: precision per stage, residency of engines, and what would make it fit.
 
-Owns the order in which measures are tried: first those that lose nothing (mapping files, letting the language encoder
-leave), then precision as late as needed, then swap for building, then loading engines for every replan. Action error is
-not weighed here: that is what the precision assignment does, within what is left open.
+Owns the order in which measures are tried: first those without loss (mapping files, unloading the language encoder),
+then lower precision where needed, then swap for building, then loading engines in every replan. Action error is not
+considered here: the precision assignment does that, within the choices that are left open.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vlacompile.compiler.fit.engine_memory import Budget, build_peak
 from vlacompile.compiler.fit.stage_needs import Needs, Piece, StageNeed
 from vlacompile.errors import BudgetError
 
-ENDLESS = 1 << 50  # bytes of swap: as much as is asked for
+ENDLESS = 1 << 50  # bytes of swap: no limit
 
 
 @dataclass(frozen=True)
 class StageFit:
-    """scheme: as planned; fixed: whether the recipe leaves no other. engine: whose engine it runs; sizes of an engine
-    are said once, at its owner. residency: of choose.RESIDENCIES. build: peak bytes of building it.
-    split: {weight: parts}; whole: {weight: bytes} of tables that are no product, and larger than what is granted in one
-    piece is taken to be."""
+    """scheme: as planned; fixed: whether the recipe allows no other. engine: the stage whose engine it shares; sizes
+    are attributed to that stage. residency: one of choose.RESIDENCIES. build: peak bytes of building it.
+    split: {weight: parts}; whole: {weight: bytes} of tables that cannot be split (not operands of a product), although
+    they exceed the largest single allocation."""
 
     stage: str
     engine: str
@@ -41,10 +41,10 @@ class StageFit:
 
 @dataclass(frozen=True)
 class Fit:
-    """fits: running fits into memory, and building into memory and swap. spare: bytes, below zero where it does not.
-    build, swap: bytes of the largest build, and what of it memory does not hold. values: what crosses between stages;
-    library: kept results of further instructions. measures: what the plan does; advice: what would help further.
-    open: the recipe says nothing of precision, which is chosen here; rules: (layers, scheme) of a recipe that says so.
+    """fits: running fits into memory, and building into memory and swap. spare: bytes, negative if it does not fit.
+    build, swap: bytes of the largest build, and the part that needs swap. values: bytes of values between stages;
+    library: stored results of further instructions. measures: what the plan does; advice: what would help further.
+    open: the recipe does not set the precision, so it is chosen here; rules: (layers, scheme) of that choice.
     modelled: nothing was run on a board."""
 
     policy: str
@@ -77,21 +77,21 @@ class Fit:
         return f"fits, {_mb(self.spare)} spare" + (f", with {_mb(self.swap)} of swap to build" if self.swap else "")
 
     def require(self) -> None:
-        """Raises BudgetError where it does not fit."""
+        """Raises BudgetError if it does not fit."""
         if self.fits:
             return
         biggest = max(self.stages, key=lambda s: s.weights + s.activations)
         raise BudgetError(
             f'policy "{self.policy}" does not fit', where=f'target "{self.board}", {_mb(self.usable)} usable',
-            why=f"{self.moment} takes {_mb(self.peak)} at the least; the largest stage is {biggest.stage}, "
+            why=f"{self.moment} takes at least {_mb(self.peak)}; the largest stage is {biggest.stage}, "
                 f"{_mb(biggest.weights + biggest.activations)} in {biggest.scheme}",
             fix="; ".join(self.advice) or "choose a board with more memory, or a smaller policy",
             reachable={"memory_mb": self.peak / 1e6})
 
 
 def plan_fit(needs: Needs, budget: Budget, *, instructions: int | None = None, others: Iterable[Budget] = ()) -> Fit:
-    """instructions: how many are known beforehand, whose language stages then leave the board; None: any may come.
-    others: boards to name where this one is too small."""
+    """instructions: how many are compiled in advance, so that their language stages are not on the board; None: any
+    instruction may come. others: boards to suggest if this one is too small."""
     engines = _engines(needs.stages, instructions)
     found = _first(engines, budget, needs.values, instructions)
     fits = found is not None
@@ -110,8 +110,8 @@ def plan_fit(needs: Needs, budget: Budget, *, instructions: int | None = None, o
 
 
 def _engines(stages: tuple[StageNeed, ...], instructions: int | None) -> tuple[Engine, ...]:
-    """One per engine; it may leave only if all stages that run it may, and its results stay: of one instruction among
-    the values, of every further one in the library."""
+    """One per engine. It may be unloaded only if all stages that share it may be; its results stay: those of one
+    instruction among the values, those of every further one in the library."""
     owned: dict[str, list[StageNeed]] = {}
     for s in stages:
         owned.setdefault(s.engine or s.name, []).append(s)
@@ -121,7 +121,7 @@ def _engines(stages: tuple[StageNeed, ...], instructions: int | None) -> tuple[E
 
 
 def _first(engines: tuple[Engine, ...], budget: Budget, base: int, instructions: int | None) -> Chosen | None:
-    """Of the first group of ways that holds any, the one that loses least."""
+    """The choice with the least loss, from the first group of residency schemes in which any fits."""
     for ways, swap in _ways(engines, instructions):
         room = replace(budget, swap=ENDLESS) if swap else budget
         found = [c for w in ways if (c := choose(engines, room, base, w)) is not None]
@@ -131,7 +131,7 @@ def _first(engines: tuple[Engine, ...], budget: Budget, base: int, instructions:
 
 
 def _ways(engines: tuple[Engine, ...], instructions: int | None) -> list[tuple[list[Loading], bool]]:
-    """(ways to load, whether building may take any swap): groups in the order in which they are wanted."""
+    """(residency schemes, whether builds may use any amount of swap): groups in order of preference."""
     tasks = ["resident", "per task"] if any(e.task_only for e in engines) else ["resident"]
     tasks = tasks if instructions is None else ["library"]
     resident = [Loading(mapped, task, "resident") for task in tasks for mapped in (False, True)]
@@ -140,7 +140,7 @@ def _ways(engines: tuple[Engine, ...], instructions: int | None) -> list[tuple[l
 
 
 def _least(engines: tuple[Engine, ...], budget: Budget, base: int, instructions: int | None) -> Chosen:
-    """What comes nearest, in the smallest precisions."""
+    """The choice that comes closest to fitting, in the smallest precisions."""
     schemes = {e.name: smallest(e) for e in engines}
     ways = [w for group, _ in _ways(engines, instructions) for w in group]
     return min((measure(engines, schemes, budget, base, w) for w in ways), key=lambda c: c.peak)
@@ -164,14 +164,14 @@ def _path(piece: Piece) -> str:
 
 
 def _measures(stages: tuple[StageFit, ...], found: Chosen, fits: bool) -> Iterator[str]:
-    """What the plan does beside loading everything."""
+    """Deviations of the plan from simply loading every engine."""
     if not fits:
         return
     if found.loading.mapped:
         yield "plan files are mapped, not read into a buffer"
-    for residency, text in (("per task", "loaded for a new instruction, and left before the others are loaded"),
-                            ("library", "leaves the board: its results are computed beforehand"),
-                            ("per replan", "loaded one after the other, for every replan")):
+    for residency, text in (("per task", "loaded for a new instruction, and unloaded before the others are loaded"),
+                            ("library", "not on the board: its results are precomputed"),
+                            ("per replan", "loaded one after the other, in every replan")):
         names = [s.stage for s in stages if s.residency == residency and s.stage == s.engine]
         if names:
             yield f"{', '.join(names)}: {text}"
@@ -183,11 +183,11 @@ def _measures(stages: tuple[StageFit, ...], found: Chosen, fits: bool) -> Iterat
         for weight, parts in s.split.items():
             yield f"{s.stage}: {weight} is split over its outputs into {parts} products, each within one allocation"
         for weight, size in s.whole.items():
-            yield f"{s.stage}: {weight} asks {_mb(size)} in one piece, more than is taken to be granted on a busy board"
+            yield f"{s.stage}: {weight} needs {_mb(size)} in one allocation, more than a busy board is assumed to grant"
 
 
 def _costs(stages: tuple[StageFit, ...], chosen: bool) -> Iterator[str]:
-    """Of precisions that memory alone has chosen."""
+    """Notes on precisions that were chosen by memory alone."""
     names = [s.stage for s in stages if s.scheme == "int8" and s.stage == s.engine]
     if chosen and names:
         yield (f"{', '.join(names)} in int8: the action error is measured by a build with Policy(calibration=...); "
@@ -197,14 +197,14 @@ def _costs(stages: tuple[StageFit, ...], chosen: bool) -> Iterator[str]:
 
 def _to_spare(needs: Needs, engines: tuple[Engine, ...], found: Chosen, budget: Budget,
               instructions: int | None) -> Iterator[str]:
-    """Of what fits: what would lose less, or leave more."""
+    """If it fits: what would lose less precision, or free memory."""
     freed = sum(e.resident(found.schemes[e.name]) for e in engines if e.task_only)
     if instructions is None and freed:
-        yield f"with known instructions (--instructions N) the language stages leave: {_mb(freed)}"
+        yield f"known instructions (--instructions N) take the language stages off the board: {_mb(freed)}"
     if not found.loading.mapped:
         mapped = measure(engines, found.schemes, budget, needs.values, replace(found.loading, mapped=True))
         if mapped.peak < found.peak:
-            yield f"plan files that are mapped and not read spare another {_mb(found.peak - mapped.peak)}"
+            yield f"mapping plan files instead of reading them saves another {_mb(found.peak - mapped.peak)}"
     better = _with_swap(engines, found, budget, needs.values, instructions)
     if better is not None:
         changed = [f"{n} in {s}" for n, s in better.schemes.items() if s != found.schemes[n]]
@@ -213,7 +213,7 @@ def _to_spare(needs: Needs, engines: tuple[Engine, ...], found: Chosen, budget: 
 
 def _with_swap(engines: tuple[Engine, ...], found: Chosen, budget: Budget, base: int,
                instructions: int | None) -> Chosen | None:
-    """What loses less with the least swap that lets anything lose less."""
+    """The choice with a smaller loss that needs the least swap."""
     builds = {budget.context + build_peak(w) for e in engines for w in e.weights.values()}
     for most in sorted(x for x in builds if x > budget.usable + budget.swap and found.loss > 0):
         calm = _first(engines, replace(budget, swap=most - budget.usable), base, instructions)
@@ -224,7 +224,7 @@ def _with_swap(engines: tuple[Engine, ...], found: Chosen, budget: Budget, base:
 
 def _to_fit(needs: Needs, found: Chosen, budget: Budget, instructions: int | None,
             others: Iterable[Budget]) -> Iterator[str]:
-    """Of what does not: what would."""
+    """If it does not fit: what would make it fit."""
     if instructions is None and any(s.task_only for s in needs.stages):
         known = plan_fit(needs, budget, instructions=1)
         if known.fits:
@@ -234,7 +234,7 @@ def _to_fit(needs: Needs, found: Chosen, budget: Budget, instructions: int | Non
         big = max(fixed, key=lambda s: s.weights[s.schemes[0]])
         yield f'the recipe fixes {big.name} in {big.schemes[0]}: leave it to "auto"'
     larger = [b.name for b in others if plan_fit(needs, b, instructions=instructions).fits]
-    yield f"it fits {larger[0]}" if larger else "it fits no board that is known"
+    yield f"it fits {larger[0]}" if larger else "it fits no known board"
     yield f"{_mb(found.peak - budget.usable)} less of weights or activations"
 
 

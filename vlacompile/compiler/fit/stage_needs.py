@@ -1,6 +1,6 @@
-"""What each stage asks of a board in each precision that it may have, by shapes alone: no weight is read.
+"""Memory that each stage needs in each precision that it may have, from shapes alone: no weight is read.
 
-Owns the way from staged graphs and a recipe to `StageNeed`. Must not know boards.
+Owns the conversion of staged graphs and a recipe to `StageNeed`. Must not know boards.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vlacompile.compiler.staging.identical_stages import identical_stages
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
 
-ORDER = ("fp32", "fp16", "int8", "int4")  # by what they lose
+ORDER = ("fp32", "fp16", "int8", "int4")  # by increasing loss
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A weight that is a single tensor. split: whether a layer with it can be computed in parts."""
+    """A weight tensor. split: whether its layer can be split over its outputs."""
 
     weight: str
     shape: tuple[int, ...]
@@ -31,9 +31,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class StageNeed:
-    """weights: bytes in an engine, activations: bytes at once, both per scheme that the stage may have, in the order of
-    what they lose. numbers: of its weights. task_only: depends on the task alone. outputs: bytes that it hands on.
-    engine: the first of the stages that are one engine. pieces: its largest weights."""
+    """weights: bytes in an engine, activations: peak bytes; both per scheme that the stage may have, by increasing
+    loss. numbers: elements of its weights. task_only: depends on the task alone. outputs: bytes of its results.
+    engine: the first of the stages that share an engine. pieces: its largest weights."""
 
     name: str
     numbers: int
@@ -51,8 +51,8 @@ class StageNeed:
 
 @dataclass(frozen=True)
 class Needs:
-    """values: bytes of all that crosses between stages, as a board's engines take it. open: the recipe says nothing of
-    precision, so that it is chosen here."""
+    """values: bytes of all values between stages, in the dtypes of a board's engines. open: the recipe does not set the
+    precision, so it is chosen here."""
 
     policy: str
     stages: tuple[StageNeed, ...]
@@ -61,7 +61,7 @@ class Needs:
 
 
 def needs_of(staged: Staged, recipe: PrecisionRecipe) -> Needs:
-    """Raises ConfigError for rules that no layer follows."""
+    """Raises ConfigError for rules that apply to no layer."""
     silent = not recipe.reduced
     wanted = leaving_open(recipe) if silent else recipe
     chosen: dict[str, list[Choice]] = {}
@@ -76,7 +76,7 @@ def needs_of(staged: Staged, recipe: PrecisionRecipe) -> Needs:
 
 
 def leaving_open(recipe: PrecisionRecipe) -> PrecisionRecipe:
-    """fp16, and less wherever it is needed."""
+    """The recipe with fp16 as the base, and lower precision allowed for every layer."""
     return replace(recipe, base="fp16", layers=AUTO, schemes=("int8", "int4"))
 
 
@@ -95,7 +95,7 @@ def _need(stage: StageGraph, staged: Staged, found: list[Choice], recipe: Precis
 
 
 def _schemes(found: list[Choice], recipe: PrecisionRecipe) -> tuple[str, ...]:
-    """What the stage as a whole may be called: those that the recipe leaves, or the one that it fixes for most."""
+    """Schemes of the stage as a whole: those that the recipe leaves open, or the one that it sets for most weights."""
     if any(c.scheme == AUTO for c in found):
         offered = {recipe.base, *recipe.schemes}
         return tuple(s for s in ORDER if s in offered and not (s == "fp32" and "fp16" in offered))
@@ -106,7 +106,7 @@ def _schemes(found: list[Choice], recipe: PrecisionRecipe) -> tuple[str, ...]:
 
 
 def _stored(found: list[Choice], recipe: PrecisionRecipe, scheme: str) -> dict[str, int]:
-    """{weight: bytes}; one that several layers read is stored as the widest of them asks."""
+    """{weight: bytes}; a weight that several layers read is stored in the widest scheme among them."""
     sizes: dict[str, int] = {}
     for c in found:
         x = c.layer
@@ -116,7 +116,7 @@ def _stored(found: list[Choice], recipe: PrecisionRecipe, scheme: str) -> dict[s
 
 
 def _otherwise(recipe: PrecisionRecipe) -> str:
-    """Of a layer that has not the scheme of its stage."""
+    """Scheme of a layer that does not support the scheme of its stage."""
     return "int8" if "int8" in recipe.schemes else recipe.base
 
 

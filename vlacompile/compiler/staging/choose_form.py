@@ -1,10 +1,10 @@
-"""Whether a loop is one engine that runs K times, or one engine with all K iterations.
+"""Whether a loop is emitted as one engine that is launched K times, or unrolled into one engine with K iterations.
 
-A launch per iteration costs what the target says; an engine with all iterations is K times as long, and ONNX Runtime
-packs the weights of every iteration anew. TensorRT fuses what dequantises a 4-bit weight into a product that alone
-reads it, so there 4 bits run K times. The choice follows from these facts alone, so that a build stays a function of
-its inputs. `benchmarks/forms.py` measures both: on the host one engine wins where a launch is more than about a quarter
-of an iteration, and loses where it is less.
+Separate launches cost the target's launch overhead per iteration; an unrolled engine has K times as many ops, and ONNX
+Runtime packs the weights once per iteration. TensorRT fuses the dequantisation of a 4-bit weight into a matrix product
+only if no other op reads it, so loops with 4-bit weights are not unrolled there. The choice depends on these facts
+only, so a build stays a function of its inputs. `benchmarks/forms.py` measures both forms: on the host the unrolled one
+is faster if a launch takes more than about a quarter of an iteration, and slower if it takes less.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from vlacompile.compiler.graph.rolled_loop import RolledLoop
 from vlacompile.hardware.target import Target
 from vlacompile.recipe.recipe import AUTO, LoopRecipe, PrecisionRecipe
 
-WORTHWHILE = 0.25  # share of an iteration that its launch takes
-PACKED_BYTES = 64 << 20  # of all iterations' weights together
+WORTHWHILE = 0.25  # launch overhead as a share of an iteration's time
+PACKED_BYTES = 64 << 20  # upper bound for the packed weights of all iterations
 
 
 def fuses(program: Program, target: Target, recipe: LoopRecipe, precision: PrecisionRecipe) -> bool:
-    """Whether the loops of `program` are fused. precision: what the layers may come to be in."""
+    """Whether the loops of `program` are unrolled. precision: decides which schemes their layers may get."""
     if recipe.form != "auto":
         return recipe.form == "fused"
     if target.backend == "tensorrt" and _in_four_bits(precision):
@@ -30,7 +30,7 @@ def fuses(program: Program, target: Target, recipe: LoopRecipe, precision: Preci
 
 
 def _in_four_bits(precision: PrecisionRecipe) -> bool:
-    """Whether any layer may come to have weights of 4 bits."""
+    """Whether any layer may get 4-bit weights."""
     asked = {precision.layers, *(r.scheme for r in precision.rule)}
     return "int4" in (asked | set(precision.schemes) if AUTO in asked else asked)
 

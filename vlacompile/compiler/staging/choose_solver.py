@@ -1,8 +1,9 @@
-"""How often a denoising loop is evaluated, and by which solver: the cheapest whose action error stays in the budget.
+"""The number of evaluations of a denoising loop, and the solver: the cheapest pair whose action error is in budget.
 
-The error is in action space, after the whole loop and everything behind it: the root mean square difference to the
-chunk as written over all observations and steps of the chunk, in units of that action dimension's standard deviation
-over the same chunks; of the worst dimension. On generated observations it is no measurement, and every note says so.
+The error is in action space, after the whole loop and all ops behind it: the root mean square difference to the chunk
+of the loop as written, over all observations and steps of the chunk, in units of the standard deviation of that action
+dimension over the same chunks; the worst dimension counts. On generated observations it is not a measurement, and every
+note says so.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from vlacompile.recipe.recipe import LoopRecipe
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """program: with the loop as chosen. sampling: None when it stays as written. notes: what was tried."""
+    """program: with the chosen loop. sampling: None if the loop stays as written. notes: what was tried."""
 
     program: Program
     sampling: Sampling | None
@@ -34,14 +35,16 @@ class SolverChoice:
 
 
 def action_error(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> float:
-    """Of chunks [1,H,D], one per observation; see above. Infinite where a dimension that never moves comes to move."""
+    """The action error (see the head of this file) between chunks [1,H,D], one per observation. Infinite if a dimension
+    that is constant in `want` varies in `got`."""
     return float(ActionScale.of(want).errors(got, want).max())
 
 
 def choose_solver(program: Program, policy: Policy, recipe: LoopRecipe, trace: Callable[[Policy], Program],
                   phase: Callable[[str], None]) -> SolverChoice:
-    """Fewer evaluations of the loop of `program`: of one that is Euler's method, by its graph; of another one, by the
-    solvers that the policy brings. trace: policy -> program with its loop rolled up. Raises nothing of its own."""
+    """Reduces the number of evaluations of the loop of `program`: by changing its graph if it is Euler's method,
+    otherwise by the solvers that the policy provides. trace: policy -> program with its loop re-rolled. Raises no
+    errors of its own."""
     if program.backbones:
         return _as_written(program, recipe.max_action_error, [], "the loops of several backbones are not shortened")
     observations = calibration(policy, recipe)
@@ -81,7 +84,7 @@ def _as_written(program: Program, budget: float, notes: list[str], why: str) -> 
 
 
 def _marked(program: Program, how: Sampling | None, budget: float) -> Program:
-    """With `how` the loop is sampled; None: as written, with nothing given up for this budget."""
+    """Records `how` the loop is sampled. None: as written, with no error accepted out of this budget."""
     editor = ProgramEditor(program)
     for node in program.graph.nodes:
         if isinstance(node.target, RolledLoop):
@@ -113,7 +116,7 @@ def _of_flow(program: Program, euler: EulerLoop, observations: Sequence[Inputs],
 
 
 class _Run:
-    """One observation up to the loop, computed once; what follows the loop as often as asked."""
+    """One observation: values up to the loop are computed once, the ops behind the loop as often as asked."""
 
     def __init__(self, program: Program, loop: Node, inputs: Inputs):
         self.program, self.loop = program, loop
@@ -136,7 +139,7 @@ class _Run:
             return self.loop.target(*self.operands)
 
     def action(self, carried: tuple) -> torch.Tensor:
-        """The first output, where the loop ended with `carried`."""
+        """The first output, given that the loop ended with the values `carried`."""
         nodes = {n.name: n for n in self.module.graph.nodes}
         replay = Interpreter(self.module)
         replay.env = {nodes[k]: v for k, v in self.kept.items()} | {nodes[self.loop.name]: carried}

@@ -1,7 +1,7 @@
-"""The later rows of a loop's tables, when only its first iterations were traced.
+"""Later rows of a loop's tables, when only its first iterations were traced.
 
-Two rows that follow one another show what changes: the index at which a tensor is read (`schedule[k]`). Everything
-else in what computes them must be the same; then row k is the same computation with the index k.
+Two consecutive rows may differ only in the index at which a tensor is read (`schedule[k]`). Everything else in the
+expressions that compute them must be equal; then row k is the same expression with the index k.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ATEN = torch.ops.aten
 
 
 class CannotExtrapolate(Exception):
-    """Why the rows do not follow from one another."""
+    """Says why later rows do not follow from the traced ones."""
 
 
 class Extrapolator:
@@ -27,7 +27,7 @@ class Extrapolator:
         self.done: dict[tuple, object] = {}
 
     def row(self, a, b, ahead: int):
-        """What stands `ahead` iterations after `b`, where `a` stood one before it; a new node or a number."""
+        """The row `ahead` iterations after `b`, where `a` is the row before `b`; a new node or a number."""
         if a is b or (not isinstance(a, Node) and repr(a) == repr(b)):
             return map_arg(b, self.editor.map)
         if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
@@ -46,7 +46,7 @@ class Extrapolator:
             tensor, axis, index = b.args
             rows = tensor.meta["val"].shape[axis]
             if index + ahead >= rows:
-                raise CannotExtrapolate(f"{tensor.name} has {rows} rows, and row {index + ahead} is wanted")
+                raise CannotExtrapolate(f"{tensor.name} has {rows} rows, and row {index + ahead} is needed")
             return self.editor.emit(b.target, (self.editor.map(tensor), axis, index + ahead), like=b)
         if a.kwargs != b.kwargs:
             raise CannotExtrapolate(f"{a.name} and {b.name} have different options")

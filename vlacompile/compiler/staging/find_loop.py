@@ -1,8 +1,8 @@
-"""Finds the denoising loop in a trace that has it unrolled, and rolls it up again.
+"""Finds the unrolled denoising loop in a trace and re-rolls it.
 
-The values that depend on the carried sample fall into K structurally identical bodies. A first iteration that is
-computed differently stays in front of the loop. Where bodies may lie is found in `loop_candidates.py`, whether they are
-equal in `roll_loop.py`.
+The values that depend on the carried sample divide into K structurally identical bodies. A first iteration that is
+computed differently is peeled: it stays in front of the loop. `loop_candidates.py` finds where bodies may lie,
+`roll_loop.py` checks whether they are equal.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from vlacompile.compiler.staging.extrapolate_tables import CannotExtrapolate
 from vlacompile.compiler.staging.loop_candidates import Candidate, Trace, candidates, trace_of
 from vlacompile.compiler.staging.roll_loop import NoLoop, NothingCarried, Roll, rebuild, roll, total_of
 
-_EFFORT = 136  # candidates as long as the trace that are compared in vain before the search is given up
+_EFFORT = 136  # nodes compared in vain, in units of the trace's length, before the search is given up
 
 
 @dataclass(frozen=True)
 class LoopSearch:
-    """program: with the loop rolled up, or the input itself. notes: what was found, or why not."""
+    """program: with its loops re-rolled, or the unchanged input. notes: what was found, or why nothing was."""
 
     program: Program
     found: bool
@@ -33,26 +33,26 @@ class LoopSearch:
 
 
 def find_loop(program: Program) -> LoopSearch:
-    """Roll up the loop of every source with update class "step" (noise to be denoised), then those that start from
-    anything else (tokens that are decoded one after the other)."""
+    """Re-rolls the loop of every source with update class "step" (noise to be denoised), then loops that start from
+    any other value (tokens that are decoded one after the other)."""
     notes: list[str] = []
     before = program
     for name in [n for n in program.placeholders() if program.sources[n].update == "step"]:
         deps = dependencies(program)
         trace = trace_of([n for n in program.graph.nodes if _is_op(n) and name in deps[n]])
-        rolled, said = _first(program, trace)
-        notes += [f"from {name}: {note}" for note in said]
+        rolled, found_notes = _first(program, trace)
+        notes += [f"from {name}: {note}" for note in found_notes]
         program = rolled or program
     while True:
-        rolled, said = _from_anything(program)
-        notes += said
+        rolled, found_notes = _from_anything(program)
+        notes += found_notes
         if rolled is None:
             return LoopSearch(program, program is not before, tuple(notes or ["no body is repeated"]))
         program = rolled
 
 
 def _from_anything(program: Program) -> tuple[Program | None, list[str]]:
-    """The loops among the values of one dependency set, at least three times through the same weights."""
+    """Re-rolls loops among the values of one dependency set; they must use the same weights at least three times."""
     deps, traces = dependencies(program), {}
     for node in program.graph.nodes:
         if _is_op(node) and deps[node]:
@@ -62,16 +62,16 @@ def _from_anything(program: Program) -> tuple[Program | None, list[str]]:
         if not any(n.op == "get_attr" and n.target in program.parameters for t in nodes for n in t.all_input_nodes):
             continue
         trace = trace_of(nodes)
-        if program.iterations is not None:  # the first loop is the one that goes on
-            rolled, said = _first(program, trace, fewest)
+        if program.iterations is not None:  # the first loop found is the one whose later iterations were not traced
+            rolled, found_notes = _first(program, trace, fewest)
             if rolled is not None:
-                return rolled, [f"of {', '.join(sorted(sources))}: {said[-1]}"]
+                return rolled, [f"of {', '.join(sorted(sources))}: {found_notes[-1]}"]
             continue
         taken = [False] * len(nodes)
         for found in _loops(program, trace, fewest, [], taken):
             begin, end = found.candidate.start, found.candidate.start + found.candidate.nodes
             taken[begin: end] = [True] * (end - begin)
-            rolls[found] = f"of {', '.join(sorted(sources))}: {_says(program, found.candidate)}"
+            rolls[found] = f"of {', '.join(sorted(sources))}: {_summary(program, found.candidate)}"
     while rolls:
         try:
             return rebuild(program, list(rolls)), list(rolls.values())
@@ -81,33 +81,33 @@ def _from_anything(program: Program) -> tuple[Program | None, list[str]]:
 
 
 def _is_op(node: Node) -> bool:
-    """Not a loop that was found before, nor one of its results."""
+    """Whether the node is a plain op: not a loop that was found before, nor one of its results."""
     return node.op == "call_function" and not isinstance(node.target, RolledLoop) and not (
         node.target is operator.getitem and isinstance(node.args[0].target, RolledLoop))
 
 
 def _first(program: Program, trace: Trace, fewest: int = 2) -> tuple[Program | None, list[str]]:
-    """(the program with the longest loop rolled up, or None; what was tried and why it was refused)."""
+    """(the program with its longest loop re-rolled, or None; which candidates were refused and why)."""
     notes: list[str] = []
     for found in _loops(program, trace, fewest, notes, [False] * len(trace.nodes)):
         try:
-            return rebuild(program, [found]), [*notes, _says(program, found.candidate)]
+            return rebuild(program, [found]), [*notes, _summary(program, found.candidate)]
         except (NoLoop, CannotExtrapolate) as reason:
             notes.append(_refused(found.candidate, reason))
     return None, [*notes, f"no repeated body in {len(trace.nodes)} nodes"]
 
 
 def _loops(program: Program, trace: Trace, fewest: int, notes: list[str], taken: list[bool]) -> Iterator[Roll]:
-    """Loops in a trace, the longest first. notes: takes why others are none. taken: nodes of the trace that belong to a
-    loop already."""
+    """Loops in a trace, the longest first. notes: receives why other candidates were refused. taken: marks nodes of the
+    trace that already belong to a loop."""
     effort = _EFFORT * len(trace.nodes)
-    # (end, period) of bodies that read nothing of one another: nor do several of them
-    apart = [(0, 1)] * len(trace.nodes)
+    # (end, period) of bodies that are independent of one another: then so are groups of several such bodies
+    independent = [(0, 1)] * len(trace.nodes)
     for c in candidates(program, trace, fewest):
-        end, period = apart[c.start]
+        end, period = independent[c.start]
         if c.start + c.nodes <= end and c.period % period == 0:
             continue
-        if taken[c.start] or taken[c.start + c.nodes - 1]:  # the longer ones came first: none lies inside of this one
+        if taken[c.start] or taken[c.start + c.nodes - 1]:  # longest first: no earlier loop lies strictly inside
             continue
         effort -= c.nodes
         if effort < 0:
@@ -117,7 +117,7 @@ def _loops(program: Program, trace: Trace, fewest: int, notes: list[str], taken:
         except NoLoop as reason:
             notes.append(_refused(c, reason))
             if isinstance(reason, NothingCarried):
-                apart[c.start: c.start + c.nodes] = [(c.start + c.nodes, c.period)] * c.nodes
+                independent[c.start: c.start + c.nodes] = [(c.start + c.nodes, c.period)] * c.nodes
         else:
             yield found
 
@@ -126,5 +126,5 @@ def _refused(c: Candidate, reason: Exception) -> str:
     return f"{c.iterations} x {c.period} nodes refused: {reason}"
 
 
-def _says(program: Program, c: Candidate) -> str:
+def _summary(program: Program, c: Candidate) -> str:
     return f"{total_of(program, c)} iterations of {c.period} nodes"

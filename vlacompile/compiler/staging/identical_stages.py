@@ -1,6 +1,6 @@
-"""Stages that are one function with the same weights, of different values: cameras behind one encoder.
+"""Stages that compute the same function with the same weights on different values: cameras that share an encoder.
 
-One engine can run for all of them, and what is decided for one holds for all.
+One engine can serve all of them, and a precision that is chosen for one holds for all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 
 def identical_stages(stages: Iterable[StageGraph]) -> dict[str, str]:
-    """{stage: the first that is identical to it, or itself}"""
+    """{stage: the first stage that is identical to it, or the stage itself}"""
     firsts: list[StageGraph] = []
     owners: dict[str, str] = {}
     for stage in stages:
@@ -27,14 +27,14 @@ def identical_stages(stages: Iterable[StageGraph]) -> dict[str, str]:
 
 
 def with_one_graph(staged: Staged) -> tuple[Staged, dict[str, str]]:
-    """(the same, identical stages with the graph and the constants of the first of them; identical_stages of them)"""
+    """(`staged`, where identical stages share the graph and constants of the first of them; their identical_stages)"""
     owners, by_name = identical_stages(staged.stages), {s.name: s for s in staged.stages}
     return replace(staged, stages=tuple(with_graph_of(by_name[owners[s.name]], s) for s in staged.stages)), owners
 
 
 def with_graph_of(first: StageGraph, stage: StageGraph) -> StageGraph:
-    """`stage` with the graph and the constants of one that is identical. Layers keep that one's names, inputs their
-    own."""
+    """`stage` with the graph and the constants of an identical stage. Layers keep the names that they have in `first`,
+    inputs those that they have in `stage`."""
     if first.name == stage.name:
         return first
     graph, copied, ports = Graph(), {}, iter(stage.inputs)
@@ -52,7 +52,7 @@ def with_graph_of(first: StageGraph, stage: StageGraph) -> StageGraph:
 
 
 def _alike(a: StageGraph, b: StageGraph) -> bool:
-    """Equal node for node; loops never are, their states have names."""
+    """Whether the graphs are equal node by node. Loops are never alike: their carried values have names."""
     if a.carries or b.carries or a.iterations != b.iterations or len(a.graph.nodes) != len(b.graph.nodes):
         return False
     if [p.mode for p in (*a.inputs, *a.outputs)] != [p.mode for p in (*b.inputs, *b.outputs)]:

@@ -1,5 +1,5 @@
-"""Instructions compiled in advance: their ids, and what the stages make of them that depend on nothing else. Where no
-other text will come, these stages leave the bundle."""
+"""Instructions compiled in advance: their token ids, and the precomputed outputs of the stages that depend on the text
+alone. If the bundle accepts no other text, these stages are dropped from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vlacompile.verify.metrics import compare
 
 @dataclass(frozen=True)
 class KnownInstruction:
-    """source: of the token ids. values: {source or output of a stage: what it holds after this text}."""
+    """source: name of the source of token ids. values: {source or stage output: its content for this text}."""
 
     text: str
     source: str
@@ -31,7 +31,7 @@ class KnownInstruction:
 
 @dataclass(frozen=True)
 class SpokenText:
-    """An instruction, and what the sources of its tokens (and mask) hold then."""
+    """An instruction, and what is written to the sources of its token ids (and mask)."""
 
     text: str
     source: str
@@ -40,8 +40,8 @@ class SpokenText:
 
 def tokenize(instructions: tuple[str, ...], texts: tuple[CompiledText, ...],
              example: Mapping[str, torch.Tensor]) -> tuple[SpokenText, ...]:
-    """example: of every source. Raises ConfigError where it is not plain which source they are for, and
-    RuntimeFailure for one that the tokenizer refuses."""
+    """example: inputs of every source. Raises ConfigError if the policy does not declare exactly one text, and
+    RuntimeFailure for an instruction that the tokenizer refuses."""
     if not instructions:
         return ()
     if len(texts) != 1:
@@ -59,25 +59,25 @@ def tokenize(instructions: tuple[str, ...], texts: tuple[CompiledText, ...],
 
 
 def spoken_stages(staged: Staged, spoken: tuple[SpokenText, ...]) -> tuple[str, ...]:
-    """The stages that depend on nothing but the text."""
+    """The stages that depend on the text alone."""
     own = set(spoken[0].writes) if spoken else set()
     return tuple(s.name for s in staged.stages if s.sources and set(s.sources) <= own)
 
 
 def require_spoken(staged: Staged, spoken: tuple[SpokenText, ...]) -> frozenset[str]:
-    """What leaves the bundle where no other text will come. Raises ConfigError where that is nothing."""
+    """The stages to drop from a bundle that accepts no other text. Raises ConfigError if there are none."""
     names = spoken_stages(staged, spoken)
     if not names:
-        raise ConfigError("no stage can leave the bundle", where="--only-instructions",
+        raise ConfigError("no stage can be dropped from the bundle", where="--only-instructions",
                           why="no stage depends on the text alone" if spoken else "no instructions are given",
-                          fix="build without it" if spoken else "give them: --instructions FILE")
+                          fix="build without it" if spoken else "give instructions: --instructions FILE")
     return frozenset(names)
 
 
 def compile_instructions(spoken: tuple[SpokenText, ...], staged: Staged, frame: Frame) -> tuple[KnownInstruction, ...]:
-    """frame: what the other sources hold."""
-    apart, runner, found = spoken_stages(staged, spoken), StageRunner(staged), []
-    names = [p.value for s in staged.stages if s.name in apart for p in s.outputs]
+    """frame: contents of the other sources."""
+    text_only, runner, found = spoken_stages(staged, spoken), StageRunner(staged), []
+    names = [p.value for s in staged.stages if s.name in text_only for p in s.outputs]
     for one in spoken:
         made = runner.run({n: torch.from_numpy(a) for n, a in (frame.writes | one.writes).items()}, {})
         values = {n: made[n].detach().contiguous().numpy() for n in names}
@@ -87,8 +87,8 @@ def compile_instructions(spoken: tuple[SpokenText, ...], staged: Staged, frame: 
 
 def accept_instructions(path: Path, known: tuple[KnownInstruction, ...], frame: Frame, limit_of: Callable,
                         stand_in: bool = False) -> None:
-    """Each one by its text in one session and by its ids in another: what was computed in advance is what the engines
-    compute. limit_of: (name, array) -> limits. stand_in: as of Session. Raises ParityError."""
+    """Runs the engines on the token ids of each instruction: they must compute the values that were precomputed.
+    limit_of: (name, array) -> limits. stand_in: see Session. Raises ParityError."""
     if not known:
         return
     with Session(path, threads=1, stand_in=stand_in, accept=RECORDED) as session:
@@ -102,7 +102,7 @@ def accept_instructions(path: Path, known: tuple[KnownInstruction, ...], frame: 
                 got, limit = compare(session.read(name), want), limit_of(name, want)
                 if not got.within(limit):
                     raise ParityError(
-                        "an instruction compiled in advance is not what the stages compute",
+                        "the engines do not reproduce the stored values of an instruction compiled in advance",
                         where=f'"{instruction.text}", '
                         f'value "{name}"', why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
                         fix="report it with the policy; until then, build without --instructions")

@@ -1,6 +1,6 @@
-"""Where in a trace a sequence of ops is repeated: which intervals may be the iterations of a loop.
+"""Where a sequence of ops repeats in a trace: intervals that may be the iterations of a loop.
 
-Owns what must be equal in every iteration for that. Whether an interval is a loop is found out in `roll_loop.py`.
+Owns which properties of ops must be equal in every iteration. `roll_loop.py` decides whether an interval is a loop.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from vlacompile.compiler.graph.program import Program, op_name, type_text
 from vlacompile.compiler.graph.rolled_loop import SCALAR_OPS
 from vlacompile.compiler.graph.work_bound import spend
 
-_SHIFTS = 16  # begins of one run that are tried: where a body begins is open by as much as the run has to spare
+_SHIFTS = 16  # starts that are tried per run: a run longer than whole bodies leaves open where the first one starts
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Ops in the order of the graph. operands: of each, (position in (args, kwargs), node or number)."""
+    """Ops in graph order. operands: per op, its (position in (args, kwargs), node or number)."""
 
     nodes: list[Node]
     operands: list[list[tuple[tuple, object]]]
@@ -28,7 +28,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Candidate:
-    """`iterations` times `period` nodes of a trace, from `start`."""
+    """`iterations` consecutive bodies of `period` nodes each, from node `start` of a trace."""
 
     start: int
     period: int
@@ -44,7 +44,7 @@ def trace_of(nodes: list[Node]) -> Trace:
 
 
 def candidates(program: Program, trace: Trace, fewest: int) -> list[Candidate]:
-    """Repetitions of the signature sequence, the one that covers most nodes first."""
+    """Repetitions in the sequence of op signatures, the one that covers most nodes first."""
     spend(len(trace.nodes))
     ids: dict[tuple, int] = {}
     codes = np.array([ids.setdefault(_signature(program, n), len(ids)) for n in trace.nodes], dtype=np.int64)
@@ -60,8 +60,8 @@ def candidates(program: Program, trace: Trace, fewest: int) -> list[Candidate]:
 
 
 def _runs(codes: np.ndarray, period: int, fewest: int) -> list[tuple[int, int]]:
-    """(begin, length) where `codes` are those of one period later, long enough for `fewest` iterations. Looked for at
-    every eighth of a period first: a long run has that many of them one after the other."""
+    """(begin, length) of intervals in which `codes` equal those one period later, long enough for `fewest` iterations.
+    First only every eighth of a period is compared: a long run also matches there."""
     spend()
     wanted, step = period * (fewest - 1), max(1, period // 8)
     for s in dict.fromkeys((step, 1)):
@@ -75,8 +75,8 @@ def _runs(codes: np.ndarray, period: int, fewest: int) -> list[tuple[int, int]]:
 
 
 def _signature(program: Program, node: Node) -> tuple:
-    """What must be equal in every iteration apart from the operands themselves. A weight is its name: layers that
-    follow one another have the same ops and other weights."""
+    """The properties of a node that must be equal in every iteration, operands excepted. A weight is identified by its
+    name: consecutive layers of a network have the same ops, but other weights."""
 
     def shape(arg, top: bool):
         if isinstance(arg, Node):

@@ -1,7 +1,7 @@
-"""Observations that something is decided by: recorded ones, or generated ones where the policy brings none; and the
-edges of what is known without any: bytes, ids and masks.
+"""Observations on which decisions are based: the policy's recorded ones, or generated ones if it has none; and edge
+cases that are known without recordings: bytes, ids and masks.
 
-Must not know what is decided. What is generated is no measurement: `Policy.calibration` says which of them they are.
+Must not know the decisions. Results on generated observations are not measurements; `Policy.calibration` is empty then.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ NEAR = 0.1
 
 
 def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe, at_least: int = 0) -> list[Inputs]:
-    """The policy's own observations, or generated ones, as many as the recipe says or `at_least`; with noise of their
-    own. Of a history the newest, which fills it."""
+    """The policy's recorded observations, or max(recipe.observations, at_least) generated ones, each with its own
+    noise. Of a history only the newest observation is given; it fills the whole history."""
     draw, sources = torch.Generator().manual_seed(0), dict(policy.sources)
     newest = newest_of(sources, policy.example_inputs)
     seen = [newest_of(sources, inputs) for inputs in policy.calibration] or _generated(
@@ -36,8 +36,8 @@ def _noise(sources: Mapping[str, Source], newest: Inputs, draw: torch.Generator)
 
 
 def _generated(sources: Mapping[str, Source], example: Inputs, count: int) -> list[dict[str, torch.Tensor]]:
-    """The example, and others as far from it as its own numbers are large, every fourth near it. An
-    instruction stands for two observations."""
+    """The example, and random observations around it: three of four within its own magnitude, every fourth within NEAR
+    of it. An instruction is kept for two consecutive observations."""
     rng = np.random.default_rng(0)
     found = [dict(example)]
     while len(found) < count:
@@ -48,9 +48,9 @@ def _generated(sources: Mapping[str, Source], example: Inputs, count: int) -> li
 
 
 def drawn(example: torch.Tensor, rng: np.random.Generator, share: float = 1.0) -> torch.Tensor:
-    """Another tensor of the same kind, as far from the example as this share of its numbers: every float of its own
-    magnitude, and of what is usual among them where that is more; pixels in another light; the others as `vary` has
-    them."""
+    """A random tensor of the same kind. Floats: the example plus Gaussian noise, whose standard deviation is `share`
+    times the element's magnitude or the median magnitude, whichever is larger. Pixels: other brightness and contrast.
+    All others: see `vary`."""
     if example.dim() == 0:
         return drawn(example[None], rng, share)[0]
     array = example.numpy() if example.dtype != torch.bfloat16 else example.float().numpy()
@@ -58,7 +58,7 @@ def drawn(example: torch.Tensor, rng: np.random.Generator, share: float = 1.0) -
         size = np.abs(array)
         usual = float(np.median(size)) or float(size.max(initial=0.0)) or 1.0
         new = array + share * np.maximum(size, usual) * rng.standard_normal(array.shape)
-        if array.ndim >= 3:  # of pixels and features the example shows where they end
+        if array.ndim >= 3:  # for pixels and features the range of the example is taken as the valid range
             new = new.clip(array.min(), array.max())
         return torch.from_numpy(new.astype(array.dtype)).to(example.dtype)
     if array.dtype == np.uint8 and array.ndim >= 3:
@@ -69,9 +69,9 @@ def drawn(example: torch.Tensor, rng: np.random.Generator, share: float = 1.0) -
 
 
 def edges(policy: Policy) -> list[tuple[str, Inputs]]:
-    """[(what is at its edge, inputs)]: black and white frames; where nothing is recorded also the first and the last id
-    that the example shows to be one, and masks of everything and of the first place alone. All else as in the first
-    observation."""
+    """[(what is at its edge, inputs)]: black and white frames; if nothing is recorded, also the lowest and highest
+    valid id as far as the example shows, and masks that are all true or true at the first position only. All other
+    inputs are those of the first observation."""
     sources = dict(policy.sources)
     first = newest_of(sources, (*policy.calibration, policy.example_inputs)[0])
     live = {n: t for n, t in first.items() if sources[n].update != "static"}
@@ -80,7 +80,7 @@ def edges(policy: Policy) -> list[tuple[str, Inputs]]:
                                           and n not in frames}
     masks = [n for n, t in rest.items() if t.dtype == torch.bool]
     ids = [n for n in rest if n not in masks]
-    # 0 is an id wherever none is below it; how long a table is we do not know, but it has what the example names
+    # 0 is a valid id unless the example has smaller ones; the table's length is unknown, but covers the example's ids
     low = {n: torch.zeros_like(live[n]) for n in frames} | {n: torch.full_like(live[n], min(0, int(live[n].min())))
                                                             for n in ids}
     high = {n: torch.full_like(live[n], 255) for n in frames} | {n: torch.full_like(live[n], int(live[n].max()))

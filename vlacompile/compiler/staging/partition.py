@@ -1,7 +1,7 @@
 """Program -> groups of values, one per dependency set: which value is computed in which stage.
 
-A stage is the set of values with one dependency set (and one side of every loop, and for the same backbones). Cuts are
-then placed by cost and stages too small for a launch merge into a consumer.
+A stage is the set of values with the same dependency set, on the same side of every loop and for the same backbones.
+Then cuts between stages are moved to where they cost least, and stages too small for a launch merge into a consumer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
 from vlacompile.compiler.graph.work_bound import spend
 
-# A constant of up to this size is always folded: it costs less to store than to think about.
+# Constants of up to this many bytes are always folded.
 FOLD_BYTES = 65536
 
 
 @dataclass(frozen=True)
 class Group:
     """sources: the dependency set; empty for constants. after: loops that the values depend on.
-    loop: the loop node when the group is a loop. backbones: those that it serves; empty: all."""
+    loop: the loop node if the group is a loop. backbones: those whose outputs need it; empty: all."""
 
     sources: frozenset[str]
     after: frozenset[Node] = field(default=frozenset())
@@ -43,9 +43,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Partition:
-    """homes: {value: groups that compute it}; a source or constant leaf has none.
-    order: the groups in execution order, without the constants.
-    folded: values of the constant group that are computed now and stored.
+    """homes: {value: groups that compute it}; sources and constants that no op computes have none.
+    order: the groups in execution order, without the constant group.
+    folded: values of the constant group that are computed at compile time and stored.
     merged: one note per stage that was merged."""
 
     program: Program
@@ -67,7 +67,7 @@ class Partition:
         return self._members[group]
 
     def reads(self, group: Group) -> list[Node]:
-        """Values (or leaves) that `group` reads and does not compute, in graph order."""
+        """Values that `group` reads and does not compute, sources and constants included, in graph order."""
         members = set(self.members(group))
         spend(1 + len(members))
         needed = {i for m in members for i in m.all_input_nodes if i not in members}
@@ -75,7 +75,7 @@ class Partition:
 
     @cached_property
     def rank(self) -> dict[Group, int]:
-        """Places in `order`."""
+        """Position of each group in `order`."""
         return {g: i for i, g in enumerate(self.order)}
 
     @cached_property
@@ -95,7 +95,7 @@ def is_loop_result(node: Node) -> bool:
 
 
 def partition(program: Program, min_stage_flops: int) -> Partition:
-    """Divide `program`; stages below `min_stage_flops` merge into a consumer where that is exact."""
+    """Divides `program` into groups; stages below `min_stage_flops` merge into a consumer where that is exact."""
     groups = _groups(program)
     members: dict[Group, list[Node]] = defaultdict(list)
     for node, group in groups.items():
@@ -132,7 +132,7 @@ def _groups(program: Program) -> dict[Node, Group]:
             after[node] = frozenset()
             continue
         after[node] = frozenset().union(*(after[i] for i in node.all_input_nodes))
-        if is_delay(node):  # no stage computes it: the runtime keeps it
+        if is_delay(node):  # no stage computes it: the runtime keeps the value of the previous observation
             continue
         if is_loop(node):
             groups[node] = Group(deps[node], after[node], node, serves[node])
@@ -147,7 +147,7 @@ def _groups(program: Program) -> dict[Node, Group]:
 
 
 def _backbones(program: Program) -> dict[Node, frozenset[str]]:
-    """Of every value the backbones whose output it reaches; empty: all of them."""
+    """{value: backbones whose output depends on it}; empty: all of them."""
     every = frozenset(program.backbones)
     of = {name: backbone for backbone, name in program.backbones.items()}
     own = {node: of[name] for name, node in zip(program.outputs, program.output_nodes(), strict=True) if name in of}
@@ -166,7 +166,7 @@ def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs
             return True
         if node.op == "get_attr" or not is_free(node):
             return True
-        # What a loop reads would be recomputed in every iteration: only views may move in there.
+        # Values that a loop reads would be recomputed in every iteration, so only views may move into the loop.
         return node in feeding and not (is_view(node) or node.target is operator.getitem)
 
     def cost(node: Node) -> int:
@@ -179,7 +179,7 @@ def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs
 
 
 def _feeding_loops(program: Program) -> set[Node]:
-    """Values that a loop reads, directly or through ops that would be recomputed with it."""
+    """Values that a loop reads, directly or through ops cheap enough to be recomputed inside it."""
     feeding: set[Node] = set()
     for node in reversed(program.graph.nodes):
         if any(is_loop(u) or (u in feeding and is_free(u)) for u in node.users):
@@ -188,21 +188,22 @@ def _feeding_loops(program: Program) -> set[Node]:
 
 
 def _is_loop_table(node: Node) -> bool:
-    """Carried values and tables are values of the plan: the runtime binds them per iteration."""
+    """Whether a loop carries the value or reads it as a table. Such values need a record in the plan: the runtime binds
+    them per iteration."""
     return any(is_loop(u) and any(node in operands for operands in u.args[:2]) for u in node.users)
 
 
 def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
-    """Merge A into a consumer B when A is too small for a launch of its own, or when they differ in sources of
-    the task alone (a new instruction writes all of them, its tokens and their mask). Both serve the same backbones, and
-    B runs whenever A would, since deps(A) is a subset of deps(B); A's other readers may read from B; no third stage
-    lies between them."""
+    """Merges A into a consumer B if A is too small for a launch of its own, or if both depend on the task alone and
+    differ only in its sources (a new instruction writes its tokens and mask together). Conditions: both serve the same
+    backbones; B runs whenever A would, since deps(A) is a subset of deps(B); A's other readers can read from B; and no
+    path from A to B leads through a third stage."""
     merger = _Merger(parts, min_stage_flops)
-    pending = list(range(len(merger.order)))  # a heap: the first group that can merge does
+    pending = list(range(len(merger.order)))  # a heap: merges are tried in execution order
     while pending:
         a = merger.order[heapq.heappop(pending)]
         b = None if a in merger.into else merger.consumer_of(a)
-        # of the others, only what hands something to A, and B itself, may now merge where it could not
+        # after a merge only the producers of A, and B, may have become mergeable
         if b is not None:
             changed = {*merger.producers[a], b}
             merger.merge(a, b)
@@ -212,7 +213,8 @@ def _merge_small(parts: Partition, min_stage_flops: int) -> Partition:
 
 
 class _Merger:
-    """readers, producers: of every group those that are left. into: {merged group: what it became part of}"""
+    """readers, producers: neighbours of every group that is not merged away. into: {merged group: group it became part
+    of}"""
 
     def __init__(self, parts: Partition, min_stage_flops: int):
         self.parts, self.minimum, self.order = parts, min_stage_flops, parts.order
@@ -232,7 +234,7 @@ class _Merger:
         self.notes: list[str] = []
 
     def consumer_of(self, a: Group) -> Group | None:
-        """What `a` can merge into."""
+        """The group that `a` can merge into, or None."""
         spend(1 + len(self.readers[a]))
         if a in self.fixed or not self.readers[a]:
             return None
@@ -249,7 +251,7 @@ class _Merger:
         return bool(a.sources & task and b.sources & task) and a.sources - task == b.sources - task
 
     def _path_between(self, a: Group, b: Group) -> bool:
-        """True when a value of `a` reaches `b` through a third group."""
+        """Whether a path from `a` to `b` leads through a third group."""
         stack, seen = [g for g in self.readers[a] if g != b], set()
         while stack:
             g = stack.pop()

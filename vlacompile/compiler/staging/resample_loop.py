@@ -1,10 +1,10 @@
-"""A loop that integrates a flow by Euler's method, integrated with fewer evaluations.
+"""Integrates a flow with fewer evaluations, where the loop is Euler's method.
 
-The body of such a loop adds dt times a velocity to what is carried; that form is recognised, whatever computes the
-velocity. Fewer evaluations are made at some of the loop's own times, so that every row of its tables that is kept is
-one that it was trained with. Between them the flow is followed by Euler's method, or by the Adams-Bashforth method of
-second order with unequal steps (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, III.5), which
-uses the velocity of the evaluation before and costs nothing more.
+The body of such a loop adds dt times a velocity to the carried sample; that form is recognised, whatever computes the
+velocity. Evaluations are made at a subset of the loop's own times, so that the network only sees rows of its tables
+that it was trained with. Between them the flow is integrated by Euler's method, or by the second-order Adams-Bashforth
+method with unequal steps (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, III.5), which reuses
+the velocity of the previous evaluation and needs no further evaluations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SOLVERS = ("euler", "adams-bashforth-2")
 
 @dataclass(frozen=True)
 class EulerLoop:
-    """node: the loop. velocity: node of its body. steps: dt of every iteration."""
+    """node: the loop. velocity: a node of the loop's body. steps: dt of every iteration."""
 
     node: Node
     velocity: Node
@@ -34,7 +34,7 @@ class EulerLoop:
 
 
 def euler_loop(program: Program) -> EulerLoop | str:
-    """The one loop of `program` as an integration by Euler's method, or why it is none."""
+    """The single loop of `program` as an Euler integration, or the reason why it is not one."""
     loops = [n for n in program.graph.nodes if isinstance(n.target, RolledLoop)]
     if len(loops) != 1:
         return f"there are {len(loops)} loops"
@@ -50,7 +50,7 @@ def euler_loop(program: Program) -> EulerLoop | str:
         if velocity in varying and not (isinstance(dt, Node) and dt in varying):
             steps = _constant_per_iteration(program, loops[0], dt)
             return EulerLoop(loops[0], velocity, steps) if steps is not None else "the step size depends on an input"
-    return "what is added is no velocity times a step size"
+    return "what is added is not a velocity times a step size"
 
 
 def _term_added(node: Node, carry: Node) -> Node | None:
@@ -60,7 +60,7 @@ def _term_added(node: Node, carry: Node) -> Node | None:
 
 
 def _factors(node: Node) -> list[tuple[Node, object]]:
-    """(velocity, dt), either way round."""
+    """Candidates for (velocity, dt): both orders of the factors."""
     if not isinstance(node, Node) or node.target is not _ATEN.mul.Tensor:
         return [(node, 1.0)] if isinstance(node, Node) else []
     a, b = node.args
@@ -76,7 +76,7 @@ def _reached_from(start: Node, graph: Graph) -> set[Node]:
 
 
 def _constant_per_iteration(program: Program, node: Node, dt) -> tuple[float, ...] | None:
-    """The value of `dt`, a number or a node of the body, in every iteration; None where it is not known now."""
+    """The value of `dt`, a number or a node of the body, in every iteration; None if it depends on an input."""
     loop: RolledLoop = node.target
     if not isinstance(dt, Node):
         return (float(dt),) * loop.iterations
@@ -105,12 +105,12 @@ def _constant_per_iteration(program: Program, node: Node, dt) -> tuple[float, ..
 
 
 def kept_iterations(written: int, evaluations: int) -> list[int]:
-    """Which of the loop's iterations are evaluated: the first, and others evenly."""
+    """Which iterations of the loop are evaluated: the first, and evenly spaced others."""
     return [i * written // evaluations for i in range(evaluations)]
 
 
 def coefficients(steps: tuple[float, ...], kept: list[int], solver: str) -> list[tuple[float, float]]:
-    """Per evaluation: factor of its velocity and of that of the evaluation before."""
+    """Per evaluation: (factor of its velocity, factor of the previous evaluation's velocity)."""
     at = [sum(steps[:i]) for i in (*kept, len(steps))]
     widths = [b - a for a, b in itertools.pairwise(at)]
     rows = []
@@ -122,10 +122,10 @@ def coefficients(steps: tuple[float, ...], kept: list[int], solver: str) -> list
 
 @dataclass(frozen=True)
 class Resampling:
-    """A loop with other evaluations, and how its operands follow from those of the loop as written.
+    """A loop with another number of evaluations, and how its operands follow from those of the loop as written.
 
-    kept: rows of the tables. tables, invariants: positions of those that are still read. added: further tables,
-    [evaluations] each. started: shapes of further carried values, which start at zero.
+    kept: rows of the tables. tables, invariants: positions of those that the new body still reads. added: further
+    tables, [evaluations] each. started: shapes of further carried values, which start at zero.
     """
 
     loop: RolledLoop
@@ -136,14 +136,14 @@ class Resampling:
     started: tuple[tuple[int, ...], ...]
 
     def run(self, carried: tuple, tables: tuple, invariants: tuple) -> tuple:
-        """The carried values after the last evaluation, in PyTorch, from the operands of the loop as written."""
+        """Runs the new loop in PyTorch on the operands of the loop as written; returns the final carried values."""
         rows = torch.tensor(self.kept)
         return self.loop((*carried, *(torch.zeros(s) for s in self.started)),
                          (*(tables[i].index_select(0, rows) for i in self.tables), *self.added),
                          tuple(invariants[i] for i in self.invariants))
 
     def put_into(self, program: Program, old: Node) -> Program:
-        """`program` with this in the place of the loop node `old`."""
+        """`program` with the loop node `old` replaced by this loop."""
         editor = ProgramEditor(program)
         for node in program.graph.nodes:
             if node.op == "output":
@@ -166,7 +166,7 @@ class Resampling:
 
 
 def resample(euler: EulerLoop, solver: str, evaluations: int) -> Resampling:
-    """The same flow with so many evaluations of the velocity."""
+    """The same flow with `evaluations` evaluations of the velocity."""
     loop: RolledLoop = euler.node.target
     kept = kept_iterations(loop.iterations, evaluations)
     rows = coefficients(euler.steps, kept, solver)
@@ -181,7 +181,7 @@ def resample(euler: EulerLoop, solver: str, evaluations: int) -> Resampling:
 
 
 def _body(loop: RolledLoop, euler: EulerLoop, two: bool) -> tuple[Graph, set[tuple[str, int]]]:
-    """The body with another last sum, and the ports that it reads."""
+    """The body with another update of the sample, and the ports that it reads."""
     graph, copied = Graph(), {}
     old = loop.placeholders()
     ports = {p: ("table", i) for i, p in enumerate(old[loop.carried: loop.carried + loop.tables])}

@@ -1,8 +1,7 @@
-"""One repeated interval of a trace -> a loop, or the reason why it is none; programs with loops in the place of
-intervals.
+"""Turns one repeated interval of a trace into a loop, or says why it is not one; replaces intervals by loops.
 
-What differs between bodies becomes a table with one row per iteration; what is the same is an invariant; what one body
-hands to the next is carried. Nothing is assumed: every operand of every node is compared.
+Operands that differ between bodies become tables with one row per iteration; equal ones are invariants; values that one
+body passes to the next are carried. Nothing is assumed: every operand of every node is compared.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ATEN = torch.ops.aten
 
 
 class NoLoop(Exception):
-    """Why a candidate is not a loop. loop: it, where it is one by itself and only its place in the program is none."""
+    """Why a candidate is not a loop. loop: set if the loop itself is valid and only its place in the program is not."""
 
     def __init__(self, why: str, loop: Roll | None = None):
         super().__init__(why)
@@ -33,15 +32,15 @@ class NoLoop(Exception):
 
 
 class NothingCarried(NoLoop):
-    """The bodies read nothing of one another."""
+    """The bodies are independent of one another."""
 
 
 @dataclass(frozen=True, eq=False)
 class Roll:
     """A loop that was found. region: its nodes, iteration after iteration.
-    carried: {index in the body of what is handed on: what iteration 0 reads}. tables: {one operand per iteration:
-    number of the table}, invariants: {operand: number}.
-    plan: {(index in the body, position in its (args, kwargs)): what stands there in the rolled body}."""
+    carried: {index in the body of the carried result: node that iteration 0 reads}. tables: {operands, one per
+    iteration: number of the table}, invariants: {operand: number}.
+    plan: {(index in the body, position in its (args, kwargs)): the operand in the rolled body}."""
 
     candidate: Candidate
     region: list[Node]
@@ -52,12 +51,12 @@ class Roll:
 
 
 def total_of(program: Program, c: Candidate) -> int:
-    """Iterations of the whole function; the traced ones and those that follow from them."""
+    """Number of iterations of the original function: the traced ones and those that were left out of the trace."""
     return c.iterations if program.iterations is None else c.iterations + program.iterations - TRACED
 
 
 def roll(trace: Trace, c: Candidate) -> Roll:
-    """The loop that the nodes of a candidate are. Raises NoLoop where they are none."""
+    """The nodes of a candidate as a loop. Raises NoLoop if they are not one."""
     region = trace.nodes[c.start: c.start + c.nodes]
     place = {n: divmod(i, c.period) for i, n in enumerate(region)}  # node -> (iteration, index in body)
     found = Roll(c, region, {}, {}, {}, {})
@@ -79,7 +78,7 @@ def _slots(trace: Trace, c: Candidate) -> Iterator[tuple[int, tuple, tuple]]:
 
 
 def _kind(found: Roll, place: dict, name: str, ops: tuple) -> tuple:
-    """What stands in the body for an operand that is these in the iterations."""
+    """The operand in the rolled body for `ops`, the operands in each iteration."""
     first, rest = ops[0], ops[1:]
     inner = [place.get(o) if isinstance(o, Node) else None for o in ops]
     if inner[0] is not None and all(p is not None and p == (k, inner[0][1]) for k, p in enumerate(inner)):
@@ -94,7 +93,7 @@ def _kind(found: Roll, place: dict, name: str, ops: tuple) -> tuple:
     if any(p is not None for p in inner):
         raise NoLoop(f"{name} mixes values from inside and outside of the body")
     if any(isinstance(o, Node) and not isinstance(o.meta["val"], torch.Tensor) for o in ops):
-        raise NoLoop(f"{name} reads a result of an op of several that is outside of the body")
+        raise NoLoop(f"{name} reads one of several results of an op outside of the body")
     if all(o is first or (not isinstance(o, Node) and o == first) for o in rest):
         if not isinstance(first, Node):
             return "number", first
@@ -153,8 +152,8 @@ def _body_graph(found: Roll) -> Graph:
 
 
 def rebuild(program: Program, rolls: list[Roll]) -> Program:
-    """The program with a loop in the place of every region. Raises CannotExtrapolate, and NoLoop where what a region
-    reads depends on it."""
+    """The program with every region replaced by its loop. Raises CannotExtrapolate, and NoLoop if an operand of a
+    region depends on that region."""
     owner = {n: r for r in rolls for n in r.region}
     level = _levels(program, owner)
     order = {n: i for i, n in enumerate(program.graph.nodes)}
@@ -174,7 +173,7 @@ def rebuild(program: Program, rolls: list[Roll]) -> Program:
 
 
 def _levels(program: Program, owner: dict[Node, Roll]) -> dict[Node | Roll, int]:
-    """How many loops lie behind a value or a loop, at most: what is behind a loop is emitted after it."""
+    """The largest number of loops on any path that ends at a value or loop: results of a loop are emitted after it."""
     level: dict[Node | Roll, int] = {}
     begun: set[Node | Roll] = set()
     for root in program.graph.nodes:
@@ -192,7 +191,7 @@ def _levels(program: Program, owner: dict[Node, Roll]) -> dict[Node | Roll, int]
             if around is not None:
                 loop = next(u for u in (around, *reversed(stack)) if isinstance(u, Roll) and u in begun
                             and u not in level)
-                raise NoLoop("a loop inside of it would be outside of its body", loop)
+                raise NoLoop("an operand from outside of its body depends on its results", loop)
             begun.add(unit)
             stack += missing
     return level

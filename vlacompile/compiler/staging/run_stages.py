@@ -1,7 +1,7 @@
-"""Stages in PyTorch: what libvlart does with their engines, value by value.
+"""Runs stages in PyTorch, in the way in which libvlart runs their engines.
 
-Owns the order, the loops and the histories. What calibrates, records golden vectors or tries a precision runs stages
-through here, and sees every value of their graphs if it asks.
+Owns the execution order, the loops and the histories. Calibration, the recording of golden vectors and trials of
+precisions run stages through here, and can observe every value of their graphs.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch.fx import GraphModule, Interpreter, Node
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 Values = dict[str, torch.Tensor]
-# (stage, node of its graph, result), once per iteration; what it returns stands for the result, None: the result itself
+# (stage, node of its graph, result), once per iteration; a returned value replaces the result, None keeps it
 Observer = Callable[[StageGraph, Node, object], object]
 
 
 class StageRunner:
-    """Holds no state between calls: `past` is the caller's.
+    """Holds no state between calls: the caller owns `past`.
 
-    staged: its stages' graphs are run as they are now; build another runner for other graphs. callable_of: what
-    computes a stage; another than its module computes as some engine would, and cannot be observed.
+    staged: the stages' graphs as they are now; build another runner after changing them. callable_of: compiles a stage
+    to a callable; by default its GraphModule. Stages that are compiled in another way cannot be observed.
     """
 
     def __init__(self, staged: Staged, callable_of: Callable[[StageGraph], Callable] | None = None):
@@ -32,11 +32,11 @@ class StageRunner:
 
     def run(self, inputs: Mapping[str, torch.Tensor], past: Values | None = None, *, known: Values | None = None,
             observe: Observer | None = None) -> Values:
-        """All values of one replan by name, sources and constants among them.
+        """All values of one replan by name, including sources and constants.
 
-        past: what delays give; empty before the first observation, updated for the next call.
-        known: values of an earlier call; stages of which all outputs are among them are not run.
-        observe: called for every node of a graph that is run.
+        past: values of the previous observation, which delays read; empty before the first observation, updated for the
+        next call. known: values of an earlier call; a stage whose outputs are all among them is not run. observe:
+        called for every node of every graph that is run.
         """
         values: Values = {**self.staged.constants, **(known or {}), **inputs}
         with torch.no_grad():
@@ -49,7 +49,7 @@ class StageRunner:
         return values | earlier
 
     def read(self, name: str, values: Values, past: Values) -> torch.Tensor:
-        """A value; of a delay what it was an observation ago, or at the first observation what it is now."""
+        """A value; for a delay its value of the previous observation, or at the first observation its current one."""
         while name in self._before:
             if name in past:
                 return past[name]

@@ -1,6 +1,6 @@
-"""Where a policy's weights and work went: into which stage, into folded values, or nowhere.
+"""Where a policy's weights and FLOPs went: into which stage, into folded values, or dropped.
 
-Owns the arithmetic of `vlacompile plan`. Works on shapes alone, so that the weights need no content.
+Owns the arithmetic of `vlacompile plan`. Works on shapes alone, so weights need no content.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 @dataclass(frozen=True)
 class StageRow:
-    """flops: of all iterations. parameters: numbers of the weights that it reads (another stage may read them too);
-    constant_bytes: of what is computed when compiling. reads: {value: "f32[1,50,7]"} that other stages hand it."""
+    """flops: of all iterations. parameters: number of weight elements that it reads (stages may share them);
+    constant_bytes: of values precomputed at compile time. reads: {value: "f32[1,50,7]"} that other stages provide."""
 
     stage: str
     sources: tuple[str, ...]
@@ -39,7 +39,7 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Folded:
-    """A value that is computed now, in place of `weights`, which have so many numbers."""
+    """A value that is folded at compile time and replaces `weights` ({weight: elements}), `numbers` elements."""
 
     value: str
     type: str
@@ -50,9 +50,9 @@ class Folded:
 
 @dataclass(frozen=True)
 class Account:
-    """parameters: numbers of the policy's weights: all; unread by the function; read by stages; folded away (read by
-    nothing that runs); dropped by passes. flops: traced; in stages; computed now (folded); the rest was computed twice
-    or for nothing. unread: {weight: numbers}."""
+    """parameters: elements of the policy's weights: all; not read by the function; read by stages; folded (read by no
+    stage); dropped by passes. flops: traced; in stages; folded at compile time; the rest was redundant or dead code.
+    unread: {weight: elements}."""
 
     policy: str
     sources: Mapping[str, str]
@@ -69,7 +69,7 @@ class Account:
 
 
 def account(functions: tuple[Callable | None, ...], traced: Program, staged: Staged, notes: tuple[str, ...]) -> Account:
-    """functions: those that were traced; their modules' weights are the policy's. traced: as captured."""
+    """functions: the traced ones; the weights of their modules are the policy's. traced: the program as captured."""
     everything, unread = _unread(functions, traced)
     weights = staged.program.parameters - _buffers(functions)
     kept = {n: t.numel() for s in staged.stages for n, t in s.constants.items() if n in weights}
@@ -84,7 +84,8 @@ def account(functions: tuple[Callable | None, ...], traced: Program, staged: Sta
 
 
 def _unread(functions: tuple[Callable | None, ...], traced: Program) -> tuple[int, dict[str, int]]:
-    """(numbers of all weights, {weight that the traced function does not read: numbers}); a shared one counts once."""
+    """(elements of all weights, {weight that the traced function does not read: elements}); a shared weight counts
+    once."""
     names: dict[int, list[str]] = {}
     weights: dict[int, nn.Parameter] = {}
     for top, module in modules_of(*functions).items():
@@ -101,7 +102,7 @@ def _buffers(functions: tuple[Callable | None, ...]) -> frozenset[str]:
 
 
 def _folded(staged: Staged, weights: frozenset[str]) -> tuple[list[Folded], dict[str, int]]:
-    """Folded values that weights went into, and count and bytes of the others."""
+    """Folded values that depend on weights, and count and bytes of the others."""
     program, behind = staged.program, {}
     for node in program.graph.nodes:
         if node.op == "get_attr":

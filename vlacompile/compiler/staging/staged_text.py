@@ -1,4 +1,4 @@
-"""Stages as text: what each reads, computes and gives, one line per node."""
+"""Stages as text: what each one reads, computes and returns, one line per node."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vlacompile.compiler.staging.stages import Port, Staged, StageGraph
 
 
 def staged_text(staged: Staged) -> str:
-    """Every stage in the order in which they run; then the values that cross between them."""
+    """Every stage in execution order, then the values that cross between stages."""
     values = [f'value "{name}" {kind}' + (" constant" if name in staged.constants else "")
               for name, kind in staged.types.items()]
     delays = [f'delay "{a}" becomes "{b}" when the histories advance' for a, b in staged.delays]

@@ -1,7 +1,7 @@
-"""Partition -> stages: each a graph of its own with named ports, ready to be emitted.
+"""Partition -> stages: one graph each, with named ports, ready to be emitted.
 
-Owns the naming of stages and of the values that cross between them, folding of constants, and the
-ports of loop bodies. Must not know backends or byte offsets.
+Owns the names of stages and of the values that cross between them, constant folding, and the ports of loop bodies. Must
+not know backends or byte offsets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vlacompile.policy.policy import TORCH_DTYPES, Source
 
 @dataclass(frozen=True)
 class Port:
-    """An engine input or output. value: name of the value behind it; mode as vocabulary.BINDING_MODES."""
+    """An engine input or output. value: name of the plan value bound to it. mode: see vocabulary.BINDING_MODES."""
 
     name: str
     value: str
@@ -35,7 +35,7 @@ class Port:
 
 @dataclass(frozen=True)
 class StageCarry:
-    """initial, result: value names; input, output: positions of the ports."""
+    """A value carried between iterations. initial, result: value names; input, output: indices of the ports."""
 
     initial: str
     result: str
@@ -57,20 +57,20 @@ class StageGraph:
     carries: tuple[StageCarry, ...] = field(default=())
     sampling: Sampling | None = None
     precisions: tuple[Precision, ...] = field(default=())
-    backbones: tuple[str, ...] = field(default=())  # that it serves; empty: all
+    backbones: tuple[str, ...] = field(default=())  # those that need this stage; empty: all
 
     @property
     def flops(self) -> int:
-        """Per iteration."""
+        """FLOPs per iteration."""
         return sum(flops(n) for n in self.graph.nodes)
 
 
 @dataclass(frozen=True)
 class Staged:
-    """types: {value name: type} of everything that crosses a boundary, sources first.
-    constants: {value name: tensor} of values that are known now (loop tables).
-    origin: {value name: node of `program` that computes it}. folded: nodes of `program` that are computed now.
-    delays: (value, the value that takes its content when the histories advance), in the order of chains."""
+    """types: {value name: type} of everything that crosses between stages, sources first.
+    constants: {value name: tensor} of values known at compile time (loop tables).
+    origin: {value name: node of `program` that computes it}. folded: nodes of `program` evaluated at compile time.
+    delays: (value, the value that takes its content when the histories advance), in chain order."""
 
     program: Program
     stages: tuple[StageGraph, ...]
@@ -88,9 +88,9 @@ def tensor_type(val: torch.Tensor) -> TensorType:
 
 def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dict[str, int],
                 fused: frozenset[Group] = frozenset()) -> dict[Group, str]:
-    """Names that follow from the dependency sets: {task sources} language; {one image} vision.<camera>;
-    {one vector} its own last name; unions fusion; loops step, also those that are fused; what follows
-    a loop decode. What serves some backbones alone has their names at its end."""
+    """Names that follow from the dependency sets: {task sources} language; {one image} vision.<camera>; {one vector}
+    the last part of its own name; unions of sources fusion; loops step, also unrolled ones; stages behind a loop
+    decode. Stages that only some backbones need have the backbones' names as a suffix."""
 
     def base(group: Group) -> str:
         if group.loop is not None:
@@ -117,7 +117,7 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
 
 
 def build_stages(parts: Partition) -> Staged:
-    """One StageGraph per group. The values between them are named `<stage>.<n>`, outputs by their name."""
+    """One StageGraph per group. Values between stages are named `<stage>.<n>`, outputs of the policy by their name."""
     program = parts.program
     named: dict[Node, str] = {}
     for name, node in zip(program.outputs, program.output_nodes(), strict=True):
@@ -143,7 +143,7 @@ def build_stages(parts: Partition) -> Staged:
 
 
 def _crossing(parts: Partition) -> list[Node]:
-    """Values that one stage computes (or that are constant tables) and another binds, in graph order."""
+    """Values computed by one stage (or constant tables) and bound by another, in graph order."""
     program, crossing = parts.program, set()
     for node in program.output_nodes():
         crossing.add(node)
@@ -191,7 +191,7 @@ class _Builder:
                  tables: set[Node]):
         self.parts, self.value_of, self.folded, self.tables = parts, value_of, folded, tables
         self.crossing = set(value_of)
-        self.unread: dict[str, TensorType] = {}  # carried values that nothing reads after the loop
+        self.unread: dict[str, TensorType] = {}  # carried values that are not read after the loop
 
     def build(self, group: Group, name: str) -> StageGraph:
         self.graph, self.nodes, self.constants = Graph(), {}, {}
@@ -215,7 +215,7 @@ class _Builder:
                 self.nodes[node] = self.graph.node_copy(node, lambda n: self.nodes[n])
         if loop is not None:
             return self._finish_loop(group, name, loop, members, next_values)
-        outs = [n for n in members if n in self.crossing and self._leaves(n, group)]
+        outs = [n for n in members if n in self.crossing and self._is_first_home(n, group)]
         self.graph.output(tuple(self.nodes[n] for n in outs))
         taken: set[str] = set()
         outputs = tuple(Port(_free(_port(self.value_of[n]), taken), self.value_of[n]) for n in outs)
@@ -224,13 +224,13 @@ class _Builder:
                           sampling=sampling,
                           backbones=tuple(sorted(group.backbones)))
 
-    def _leaves(self, node: Node, group: Group) -> bool:
-        """A value that several groups recompute is handed out by none of them unless it is an output."""
+    def _is_first_home(self, node: Node, group: Group) -> bool:
+        """Whether this group outputs the value: of several groups that recompute it, only the first does."""
         homes = self.parts.homes[node]
         return min(homes, key=self.parts.rank.__getitem__) == group
 
     def _placeholder(self, port: Port, val: torch.Tensor) -> Node:
-        """The port is called as the graph calls it; names of sources that differ in no letter are told apart."""
+        """The port has the name of the placeholder: sources whose names map to the same identifier get a number."""
         node = self.graph.placeholder(_free(port.name, self.names))
         node.meta["val"] = val
         self.inputs.append(replace(port, name=node.name))
@@ -258,7 +258,7 @@ class _Builder:
         return c, t
 
     def _inline(self, loop: Node, ports: tuple[list[Node], list[Node]]) -> tuple[Node, ...]:
-        """Put the loop's body into the stage's graph; returns the nodes of the next carried values."""
+        """Inlines the loop's body into the stage's graph; returns the nodes of the next carried values."""
         _carried, _tables, invariants = loop.args
         stand_ins = [*ports[0], *ports[1], *(self.nodes[n] for n in invariants)]
         inner = dict(zip(loop.target.placeholders(), stand_ins, strict=True))
@@ -286,13 +286,13 @@ def _sources(group: Group) -> tuple[str, ...]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """`name`, with a number where it is taken; taken from now on."""
+    """`name`, with a number if it is taken; added to `taken`."""
     found = next(n for k in itertools.count() if (n := f"{name}_{k}" if k else name) not in taken)
     taken.add(found)
     return found
 
 
 def _port(value: str) -> str:
-    """A value's name as an identifier."""
+    """The value's name as an identifier."""
     plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in value.replace("@", "__ago_"))
     return plain if plain.isidentifier() and not keyword.iskeyword(plain) else f"value_{plain}"

@@ -35,10 +35,10 @@ def model(nodes: list, inputs: list[tuple], outputs: list[tuple], constants=()) 
                                            (rejected.InBytes, "Cast"), (rejected.Resized, "Resize")])
 def test_a_build_says_the_line_and_what_to_write(part, op, tmp_path):
     said = []
-    with pytest.raises(EmitError, match="TensorRT 10.3 does not take the stage") as error:
+    with pytest.raises(EmitError, match="TensorRT 10.3 does not support the stage") as error:
         vc.build(rejected.policy(part), target="orin-nano-8gb+jetpack-6.2", out=tmp_path / "b.vlab",
                  progress=said.append)
-    assert said[-1] == "look for what TensorRT 10.3 does not take", "before precision is chosen"
+    assert said[-1] == "choose-precision: check which ops TensorRT 10.3 supports", "before precision is chosen"
     assert "rejected_policies.py" in error.value.where and REWRITES[op] in error.value.fix
     assert "jetpack-7.2" in error.value.fix
     assert not (tmp_path / "b.vlab").exists()
@@ -54,7 +54,7 @@ def test_later_versions_are_left_to_their_own_parser():
 def test_types_and_rows_are_looked_at():
     ints = model([helper.make_node("CumSum", ["x", "axis"], ["y"], name="c")], [("x", TensorProto.INT64, [4])],
                  [("y", TensorProto.INT64, [4])], [("axis", np.array(0))])
-    assert refused(ints).why == "its CumSum is none of INT64" and "triangular" in refused(ints).fix
+    assert refused(ints).why == "its CumSum does not support INT64" and "triangular" in refused(ints).fix
     odd = model([helper.make_node("DequantizeLinear", ["x", "s"], ["y"], name="d", axis=0, block_size=2)],
                 [("x", TensorProto.INT4, [4, 3])], [("y", TensorProto.FLOAT, [4, 3])],
                 [("s", np.ones((2, 3), np.float32))])
@@ -94,6 +94,6 @@ def test_groups_are_normalised_without_numbers_per_group(tmp_path, monkeypatch):
            for n in onnx.load(path, load_external_data=False).graph.node]
     assert ops.count("InstanceNormalization") == 3
     monkeypatch.setattr(exporter, "ATEN", {})  # as torch.onnx writes it
-    with pytest.raises(EmitError, match="TensorRT 10.3 does not take the stage") as error:
+    with pytest.raises(EmitError, match="TensorRT 10.3 does not support the stage") as error:
         vc.build(policy, target="orin-nano-8gb+jetpack-6.2", out=tmp_path / "c.vlab")
     assert error.value.why == "it has no GroupNormalization"

@@ -155,7 +155,7 @@ def test_a_build_for_a_board_has_the_machine_code_of_its_gpu(tmp_path, capsys):
     assert library[:4] == b"\x7fELF" and int.from_bytes(library[18:20], "little") == 183  # aarch64 launches it
     report = made.manifest["provenance"]["tvm"]["state"]["sm_87"]
     assert report["resources"] and all(0 < k["REG"] <= 255 for k in report["resources"].values()) and not report["run"]
-    assert any("compiled for sm_87; what was replayed is the same compiled for x86_64" in n
+    assert any("compiled for sm_87; the replay runs the same stage compiled for x86_64" in n
                for n in made.manifest["provenance"]["notes"])
     assert all((again.path / p).read_bytes() == (made.path / p).read_bytes() for p in (path, "manifest.json"))
     page = tmp_path / "page.html"

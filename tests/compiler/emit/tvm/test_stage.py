@@ -75,7 +75,7 @@ def test_default_recipes_give_tvm_nothing():
 
 def test_without_the_packages_a_build_says_what_to_install(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(tvm_stage, "PACKAGES", {"no-such-package": "1.0"})
-    with pytest.raises(EmitError, match="TVM, which is not there") as error:
+    with pytest.raises(EmitError, match="TVM, which is not installed") as error:
         vc.build(policies.late_fusion(), recipe=recipe, out=tmp_path / "none.vlab")
     assert "no-such-package is not installed, 1.0 is needed" in error.value.why and "[tvm]" in error.value.fix
     assert not (tmp_path / "none.vlab").exists()
@@ -251,7 +251,7 @@ def test_a_stage_is_compiled_for_the_processor_of_the_target(tmp_path, target):
     library = (made.path / stage_path("state", "tvm")).read_bytes()
     assert library[:4] == b"\x7fELF" and int.from_bytes(library[18:20], "little") == 183  # aarch64
     assert made.accepted.passed and not made.manifest["provenance"]["tvm"]["state"]["aarch64"]["run"]
-    assert any("the same compiled for x86_64" in n for n in made.manifest["provenance"]["notes"])
+    assert any("the same stage compiled for x86_64" in n for n in made.manifest["provenance"]["notes"])
     with pytest.raises(RuntimeFailure, match="aarch64"):
         Session(made.path, stand_in=target != "host-aarch64")
     with pytest.raises(ConfigError, match="another processor"):

@@ -136,7 +136,7 @@ def test_a_depthwise_convolution_is_in_int8_where_the_engine_has_a_kernel_for_it
     assert [n for n, c in found["tensorrt"].items() if c.layer.depthwise] == ["each"]  # of one channel in all, none is
     assert found["onnxruntime"]["each"].scheme == found["tensorrt"]["mix"].scheme == "int8"
     assert (found["tensorrt"]["each"].scheme,
-            found["tensorrt"]["each"].why) == ("fp32", "a depthwise convolution has no int8")
+            found["tensorrt"]["each"].why) == ("fp32", "no kernel for a depthwise convolution in int8")
     assert admits(found["tensorrt"]["each"].layer, "tensorrt") == ("fp32", "fp16")
     with pytest.raises(ConfigError, match="cannot be int8"):
         choices(staged, replace(INT8, rule=(PrecisionRule("*each*", "int8"),)), "tensorrt")

@@ -1,4 +1,4 @@
-"""ONNX of ATen's ops that torch.onnx writes in a form which not every engine takes."""
+"""ONNX translations of ATen ops whose torch.onnx translation not every engine supports."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from onnxscript import opset20 as op
 
 
 def _group_norm(x, groups: int, weight=None, bias=None, eps: float = 1e-5, cudnn_enabled: bool = True):
-    """As the normalisation of instances whose channels are groups. GroupNormalization has a scale per channel from
-    opset 21 on, where TensorRT below 10.15 wants one per group (NvInfer.h of 10.16, addNormalization): it would refuse
-    the engine, on the board."""
+    """As InstanceNormalization whose channels are the groups. GroupNormalization has a scale per channel from opset 21
+    on, but TensorRT below 10.15 expects one per group (NvInfer.h of 10.16, addNormalization): it would reject the
+    engine on the board."""
     shape = tuple(x.shape)
     grouped = op.Reshape(x, _numbers((shape[0], groups, math.prod(shape[1:]) // groups), np.int64))
     one, zero = (op.CastLike(_numbers((n,) * groups, np.float32), x) for n in (1.0, 0.0))
@@ -25,8 +25,8 @@ def _group_norm(x, groups: int, weight=None, bias=None, eps: float = 1e-5, cudnn
 
 
 def _clamp(x, min: float | None = None, max: float | None = None):
-    """Of numbers with a point between both ends Clip; with one end Max or Min, as ONNX Runtime's (1.32) Clip cuts off
-    infinity where the other end is not given."""
+    """Floating point: Clip with two bounds, Max or Min with one, as ONNX Runtime's (1.32) Clip limits infinity to the
+    largest finite number if the other bound is missing."""
     if x.dtype.is_integer() and any(isinstance(end, float) for end in (min, max)):
         x = op.Cast(x, to=ir.DataType.FLOAT)
     dtype = x.dtype.numpy()

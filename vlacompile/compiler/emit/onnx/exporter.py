@@ -1,4 +1,4 @@
-"""How `torch.onnx` is called for one stage: quietly, without listing all its functions anew. Must not know stages."""
+"""Calls `torch.onnx` for one stage: without output, and with its table of functions cached. Must not know stages."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vlacompile.compiler.emit.onnx.aten_ops import ATEN
 from vlacompile.compiler.emit.onnx.quantised_ops import QUANTISED
 from vlacompile.compiler.emit.onnx.simplify import simplify
 
-# torch 2.13 asks for onnxscript's functions at every export, and onnxscript 0.7.2 then parses the source of each: a
-# third of a second, which is most of what a small stage takes.
+# torch 2.13 lists onnxscript's functions at every export, and onnxscript 0.7.2 then parses the source of each: a third
+# of a second, most of the time for a small stage.
 _functions = functools.cache(onnxscript_for_torch.get_torchlib_ops)
 
 
@@ -45,7 +45,7 @@ def functions_listed_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """The exporter prints progress and logs; its errors come as exceptions."""
+    """Suppresses progress output and logs of the exporter; its errors are exceptions."""
     loggers = [logging.getLogger(n) for n in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [x.level for x in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,6 +1,6 @@
-"""What TensorRT wants of an ONNX graph beyond what the ops mean: rewrites of a translated stage, in place.
+"""Rewrites of a translated stage, in place, without which TensorRT rejects the ONNX graph or builds a slow engine.
 
-Each says what the compiler does without it, and with which version that was seen.
+Each docstring says what the compiler does without the rewrite, and which version was tested.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import onnx_ir as ir
 from vlacompile.compiler.emit.onnx.merge_attentions import join_attentions
 
 _F16 = ir.DataType.FLOAT16
-# Ops that only move what they read.
+# Ops that only move elements.
 _MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand",
                     "Split", "Identity",
                     "Flatten", "Tile"})
 
 
 def for_tensorrt(model: ir.Model) -> None:
-    """All rewrites, in the order in which they apply."""
+    """All rewrites, in their order."""
     cast_bytes_first(model)
     dequantise_to_fp16(model)
     own_dequantisations(model)
@@ -29,12 +29,12 @@ def for_tensorrt(model: ir.Model) -> None:
     count_in_numbers(model)
     join_attentions(model)
     for value in [v for v in model.graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
-        del model.graph.initializers[value.name]  # scales that are there in fp16 now
+        del model.graph.initializers[value.name]  # scales that are now stored in fp16
 
 
 def cast_bytes_first(model: ir.Model) -> None:
-    """u8 inputs become numbers before anything moves them: TensorRT (RTX 1.7.1) knows u8 at the border alone, and
-    refuses a Transpose of it ("has type UInt8 but must have type ...")."""
+    """Casts u8 inputs to floats before any op moves them: TensorRT (RTX 1.7.1) supports u8 only for network inputs and
+    outputs, and rejects a Transpose of it ("has type UInt8 but must have type ...")."""
     for value in model.graph.inputs:
         if value.dtype == ir.DataType.UINT8:
             moved = _moved(value)
@@ -43,8 +43,8 @@ def cast_bytes_first(model: ir.Model) -> None:
 
 
 def _moved(value: ir.Value) -> list[ir.Value] | None:
-    """What ops that only move give of a u8 value, itself not among them; None where something else computes with it
-    but a Cast."""
+    """Results of move-only ops on a u8 value, without the value itself; None if an op other than a Cast computes with
+    it."""
     found, todo = [], [value]
     while todo:
         for node, i in todo.pop().uses():
@@ -81,8 +81,9 @@ def _drop(model: ir.Model, node: ir.Node) -> None:
 
 
 def dequantise_to_fp16(model: ir.Model) -> None:
-    """A Cast to fp16 behind a DequantizeLinear becomes the type of its scale, which says what it gives: products fuse a
-    dequantisation that they read directly, and no other. Scales that fp16 does not hold exactly stay."""
+    """Removes a Cast to fp16 behind a DequantizeLinear by storing its scale, which determines the output dtype, in
+    fp16: products fuse only a dequantisation that they read directly. Scales that are not exact in fp16 are left
+    unchanged."""
     for node in [n for n in model.graph if n.op_type == "DequantizeLinear"]:
         casts = [u for u, _ in node.outputs[0].uses() if u.op_type == "Cast" and u.attributes.get_int("to") == _F16
                  and not u.outputs[0].is_graph_output()]
@@ -92,7 +93,7 @@ def dequantise_to_fp16(model: ir.Model) -> None:
         half = scale.numpy().astype(np.float16)
         if (half.astype(np.float32) != scale.numpy()).any():
             continue
-        if len(casts) < len(node.outputs[0].uses()):  # somebody wants it in f32 too
+        if len(casts) < len(node.outputs[0].uses()):  # it is read in f32 too
             node = _beside(model, node)
         node.replace_input_with(1, _constant(model, f"{node.inputs[1].name}__f16", half))
         node.outputs[0].dtype = _F16
@@ -112,7 +113,7 @@ def _beside(model: ir.Model, node: ir.Node) -> ir.Node:
 
 
 def _own_type(value: ir.Value) -> ir.TensorType | None:
-    """A type is changed in place: two values with one would change together."""
+    """A copy: types are modified in place, so two values must not share one."""
     return None if value.dtype is None else ir.TensorType(value.dtype)
 
 
@@ -125,10 +126,10 @@ def _constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
 
 
 def own_dequantisations(model: ir.Model) -> None:
-    """Every product that reads a weight which others read too, in 4 or 8 bits, gets a DequantizeLinear of its own, and
-    own copies of the numbers and their scales: with one for several (an unrolled loop), TensorRT-RTX 1.7.1 ends in a
-    segmentation fault (8 bits) or an internal error (4 bits), or computes the wide weight once and keeps it. Equal
-    copies are stored once, in the bundle and in the engine."""
+    """Gives every product that shares a 4-bit or 8-bit weight with others a DequantizeLinear of its own, with copies of
+    the values and scales. With a shared one (in an unrolled loop), TensorRT-RTX 1.7.1 ends in a segmentation fault (8
+    bits) or an internal error (4 bits), or folds the dequantised weight into the engine. Equal copies are stored once,
+    in the bundle and in the engine."""
     for node in [n for n in model.graph if n.op_type == "DequantizeLinear" and n.inputs[0].is_initializer()]:
         uses = list(node.outputs[0].uses())
         for k, (user, i) in enumerate(uses[1:], 1):
@@ -152,9 +153,8 @@ def _copy(model: ir.Model, value: ir.Value, k: int) -> ir.Value:
 
 
 def several_blocks(model: ir.Model) -> None:
-    """A block of 4-bit numbers that spans its whole dimension becomes two with the same scale, which are the same
-    numbers: TensorRT-RTX 1.7.1 fuses a dequantisation of several blocks into the product that reads it, and none of one
-    block."""
+    """Splits a 4-bit block that spans its whole dimension into two with the same scale, which are the same numbers:
+    TensorRT-RTX 1.7.1 fuses the dequantisation into the product only if there are several blocks."""
     for node in [n for n in model.graph if n.op_type == "DequantizeLinear" and n.attributes.get_int("block_size", 0)]:
         axis, block, scale = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size"), node.inputs[1]
         if scale.const_value.shape[axis] > 1 or block % 2 or node.inputs[0].shape[axis] <= block // 2:
@@ -165,10 +165,10 @@ def several_blocks(model: ir.Model) -> None:
 
 
 def flat_rows(model: ir.Model) -> None:
-    """What a product with a 4-bit weight reads becomes a matrix, reshaped once for all that read it. TensorRT-RTX 1.7.1
-    makes a batched product of one with more dimensions where something only moved its rows there (heads, put beside
-    each other again), or one product of it and of others with wide weights that read the same; it fuses the
-    dequantisation in neither."""
+    """Reshapes the input of products with a 4-bit weight to a matrix, once for all products that read it. From an input
+    with more dimensions TensorRT-RTX 1.7.1 makes a batched product if its rows were only moved there (concatenated
+    heads), or merges it with products of other, dequantised weights on the same input; it fuses the dequantisation in
+    neither case."""
     flat: dict[ir.Value, ir.Value] = {}
     for node in [n for n in model.graph if n.op_type == "MatMul"]:
         x, y, weight = node.inputs[0], node.outputs[0], node.inputs[1].producer()
@@ -185,7 +185,7 @@ def flat_rows(model: ir.Model) -> None:
         ir.convenience.replace_all_uses_with(y, back.outputs[0], replace_graph_outputs=True)
         back.replace_input_with(0, y)
         model.graph.insert_after(node, back)
-        if back.outputs[0].is_graph_output():  # a port keeps its name
+        if back.outputs[0].is_graph_output():  # keep the port's name
             y.name, back.outputs[0].name = f"{node.name}__flat", y.name
 
 
@@ -196,8 +196,8 @@ def _reshaped(model: ir.Model, value: ir.Value, shape: tuple[int, ...], name: st
 
 
 def count_in_numbers(model: ir.Model) -> None:
-    """Running sums of integers are taken over f32 where no sum can reach 2^24, so that they are the same: TensorRT 10.3
-    documents CumSum of floating-point numbers alone."""
+    """Computes running sums of integers in f32 if no sum can reach 2^24, so that they stay exact: TensorRT 10.3
+    documents CumSum for floating-point numbers only."""
     for node in [n for n in model.graph if n.op_type == "CumSum"
                  and n.inputs[0].dtype in (ir.DataType.INT32, ir.DataType.INT64)]:
         x, y = node.inputs[0], node.outputs[0]
@@ -213,12 +213,12 @@ def count_in_numbers(model: ir.Model) -> None:
         ir.convenience.replace_all_uses_with(y, back.outputs[0], replace_graph_outputs=True)
         back.replace_input_with(0, y)
         model.graph.insert_after(node, back)
-        if back.outputs[0].is_graph_output():  # a port keeps its name
+        if back.outputs[0].is_graph_output():  # keep the port's name
             y.name, back.outputs[0].name = f"{node.name}__summed", y.name
 
 
 def _largest(value: ir.Value) -> int | None:
-    """What no number of it exceeds, in size; None where that is not known."""
+    """An upper bound of its magnitudes; None if unknown."""
     if value.dtype == ir.DataType.BOOL:
         return 1
     if value.const_value is not None:

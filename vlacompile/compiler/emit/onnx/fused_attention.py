@@ -1,7 +1,6 @@
-"""Which attentions of an ONNX graph TensorRT makes one kernel of: a softmax between two products, however it is
-written.
+"""Which attentions of an ONNX graph TensorRT fuses into one kernel: a softmax between two products, in various forms.
 
-Found by trial with TensorRT-RTX 1.7.1 for SM86 (tests/check/test_tensorrt.py tries the limits). Must not know its log.
+Found by trial with TensorRT-RTX 1.7.1 for SM86 (tests/check/test_tensorrt.py tests the limits). Must not know its log.
 """
 
 from __future__ import annotations
@@ -11,21 +10,21 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-NARROWEST, WIDEST = 9, 256  # of a head: of 8 or 512 numbers, it stays two products and a softmax
+NARROWEST, WIDEST = 9, 256  # sizes of a head; with 8 or 512 it stays two products and a softmax
 _HALF = ir.DataType.FLOAT16
-BETWEEN = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Cast"})  # scales, masks, and a softmax in f32
+BETWEEN = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Cast"})  # scaling, masks, and casts for a softmax in f32
 
 
 @dataclass(frozen=True)
 class Attention:
-    """first: queries times keys. second: what the softmax gave, times values."""
+    """first: the product of queries and keys. second: the product of the softmax and the values."""
 
     first: ir.Node
     second: ir.Node
 
 
 def attentions(model: ir.Model) -> tuple[Attention, ...]:
-    """All, in the order of the graph."""
+    """All attentions, in graph order."""
     found = []
     for softmax in [n for n in model.graph if n.op_type == "Softmax"]:
         first, second = _before(softmax.inputs[0]), _behind(softmax.outputs[0])
@@ -35,8 +34,8 @@ def attentions(model: ir.Model) -> tuple[Attention, ...]:
 
 
 def fused_attentions(model: ir.Model) -> tuple[ir.Node, ...]:
-    """The second product of each: both in fp16, of several heads (or batches), over several keys, and with keys of its
-    own where the queries are constant."""
+    """The second product of each attention that is fused: both products in fp16, several heads (or batches), several
+    keys, and keys that are not shared if the queries are constant."""
     return tuple(a.second for a in attentions(model) if _fuses(a.first, a.second))
 
 
@@ -44,7 +43,7 @@ def _fuses(first: ir.Node, second: ir.Node) -> bool:
     if first.inputs[0].const_value is not None and sum(
             n.op_type == "MatMul" and i == 1 and n.inputs[0].const_value is not None
             for n, i in first.inputs[1].uses()) > 1:
-        return False  # the products become one
+        return False  # the products are merged into one
     values = (*first.inputs, *second.inputs, *first.outputs, *second.outputs)
     *batch, keys, width = second.inputs[1].shape
     return (all(v.dtype == _HALF for v in values) and math.prod(batch) > 1 and keys > 1
@@ -52,7 +51,7 @@ def _fuses(first: ir.Node, second: ir.Node) -> bool:
 
 
 def _before(value: ir.Value) -> ir.Node | None:
-    """The product whose numbers these are, masked and scaled."""
+    """The product that computes these logits, before masks and scaling."""
     node = value.producer()
     while node is not None and node.op_type in BETWEEN:
         shape = node.outputs[0].shape
@@ -62,7 +61,7 @@ def _before(value: ir.Value) -> ir.Node | None:
 
 
 def _behind(value: ir.Value) -> ir.Node | None:
-    """The product that reads these numbers on its left, rows of nothing but hidden keys set to zero."""
+    """The product that reads the softmax as its left operand, after fully masked rows are set to zero."""
     while True:
         users = [(n, i) for n, i in value.uses() if n.op_type != "IsNaN"]
         if len(users) != 1:

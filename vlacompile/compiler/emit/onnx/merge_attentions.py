@@ -1,7 +1,7 @@
-"""Attentions of constant queries over the same keys and values become one, of all their queries.
+"""Merges attentions with constant queries over the same keys and values into one with all their queries.
 
-An unrolled loop leaves them where a first layer's queries depend on the step alone. TensorRT-RTX 1.7.1 makes one
-product of their queries and keys by itself, and then fuses none of them; of one attention it makes one kernel.
+An unrolled loop contains them if the queries of its first layer depend on the step alone. TensorRT-RTX 1.7.1 merges
+their products of queries and keys by itself, and then fuses none of them; for a single attention it makes one kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from vlacompile.compiler.emit.onnx.fused_attention import BETWEEN, Attention, attentions
 
-Path = tuple[tuple[ir.Node, int], ...]  # nodes between the two products, and which input of each comes along it
+Path = tuple[tuple[ir.Node, int], ...]  # nodes between the two products, each with the index of the input on this path
 
 
 def join_attentions(model: ir.Model) -> None:
@@ -28,7 +28,7 @@ def join_attentions(model: ir.Model) -> None:
 
 
 def _path(found: Attention) -> Path | None:
-    """None where somebody else reads what is between the products, or a mask is not the same for every query."""
+    """None if values between the products have other readers, or if a mask differs between queries."""
     nodes: list[tuple[ir.Node, int]] = []
     value = found.first.outputs[0]
     while True:

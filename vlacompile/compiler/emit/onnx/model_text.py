@@ -1,11 +1,11 @@
-"""The ONNX graph of a stage as text, one line per node: for people and for golden tests. Large constants are named, not
-printed."""
+"""The ONNX graph of a stage as text, one line per node, for people and for golden tests. The content of large constants
+is not printed."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-LARGEST = 8  # integers of a constant that are printed: shapes and axes
+LARGEST = 8  # integer constants of up to so many elements are printed: shapes and axes
 
 
 def model_text(name: str, model: ir.Model) -> str:

@@ -1,5 +1,5 @@
-"""Stage -> ONNX: `torch.onnx` translates the ops, this file fixes names, strips provenance and takes
-the large constants out so that a bundle stores each of them once."""
+"""Stage -> ONNX: `torch.onnx` translates the ops; this file sets names, strips provenance and moves large constants to
+external data, so that a bundle stores each of them once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.errors import EmitError
 from vlacompile.policy.source_lines import source_line
 
-OPSETS = {"onnxruntime": 20, "tensorrt": 21}  # 4-bit integers and blocks of scales are in 21
+OPSETS = {"onnxruntime": 20, "tensorrt": 21}  # 4-bit integers and block-wise scales need 21
 IR_VERSION = 10
-# Constants below this size stay inside the ONNX file: shape arithmetic needs them there.
+# Smaller constants stay inside the ONNX file, where shape arithmetic needs them.
 EXTERNAL_BYTES = 1024
-# The operands that are stored outside: weights, and what cuts packed ones. ONNX Runtime 1.32 may transpose any other
-# constant in place (where it moves a Transpose past a Concat or an Add) and then reads the one that libvlart hands over
-# as if it had been transposed.
+# Operands stored as external data: weights, and constants of ops that unpack them. ONNX Runtime 1.32 may transpose any
+# other constant in place (when it moves a Transpose past a Concat or an Add) and then reads the one that libvlart
+# provides as if it were transposed.
 OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose": (1, 2), "Gather": (0,),
            "LayerNormalization": (1, 2), "InstanceNormalization": (1, 2), "BatchNormalization": (1, 2, 3, 4),
            "Split": (0,), "Slice": (0,), "Transpose": (0,), "Squeeze": (0,), "DequantizeLinear": (0, 1),
@@ -38,8 +38,8 @@ _OP = re.compile(r"torch\.ops\.(\w+\.\w+\.\w+)|op='([\w.]+)', overload='(\w+)'")
 
 @dataclass(frozen=True)
 class OnnxStage:
-    """model: without the large constants. initializers: {name in the model: tensor}, to be stored
-    outside; `externalise` says where before the model is serialised. own: those that the engine reads for itself."""
+    """model: without the large constants. initializers: {name in the model: tensor}, to be stored as external data;
+    `externalise` sets their offsets before the model is serialised. own: those that the engine itself loads."""
 
     name: str
     model: ir.Model
@@ -48,8 +48,8 @@ class OnnxStage:
 
 
 def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", fp16_weights: bool = False) -> OnnxStage:
-    """Translate one stage for the engine that `dialect` names. fp16_weights: as `store_fp16`. Raises EmitError naming
-    the stage and the op that has no translation."""
+    """Translates one stage for the engine `dialect`. fp16_weights: see `store_fp16`. Raises EmitError with the stage
+    and the op that has no translation."""
     root = torch.nn.Module()
     for name, tensor in stage.constants.items():
         root.register_buffer(name, tensor)
@@ -70,7 +70,7 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
         cause = cause.__cause__
     line = next((x.strip() for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
     where = source_line(str(error)) or _line_of_op(stage, str(error))
-    return EmitError("the stage cannot be written as ONNX",
+    return EmitError("the stage cannot be exported to ONNX",
                      where=f'stage "{stage.name}"' + (f", {where}" if where else ""),
                      why=f"{type(cause).__name__}: {line}",
                      fix="rewrite that line with ops that torch.onnx translates "
@@ -78,7 +78,7 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
 
 
 def _line_of_op(stage: StageGraph, text: str) -> str:
-    """The line of the op that an error names, as torch.ops.aten.x.y or as OpOverload(op='aten.x', overload='y')."""
+    """The policy's line of the op in an error text, as torch.ops.aten.x.y or OpOverload(op='aten.x', overload='y')."""
     named = {a or f"{b}.{c}" for a, b, c in _OP.findall(text)}
     lines = [source_line(n.meta.get("stack_trace") or "") for n in stage.graph.nodes
              if n.op == "call_function" and str(n.target) in named]
@@ -104,7 +104,7 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str, fp16_weights: bool
     for name, value in list(model.graph.initializers.items()):
         array = value.const_value.numpy()
         if array.nbytes >= EXTERNAL_BYTES and all(i in OUTSIDE.get(node.op_type, ()) for node, i in value.uses()):
-            four = value.const_value.dtype == ir.DataType.INT4  # which NumPy has not: as the file holds them
+            four = value.const_value.dtype == ir.DataType.INT4  # unknown to NumPy: stored as packed bytes
             packed = np.frombuffer(value.const_value.tobytes(), np.uint8).copy() if four else array
             initializers[name] = np.ascontiguousarray(packed)
     own = _four_bit(model, initializers)
@@ -113,18 +113,18 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str, fp16_weights: bool
 
 
 def _four_bit(model: ir.Model, names: Iterable[str]) -> set[str]:
-    """The plan has no 4-bit integers: an engine that wants them reads them itself."""
+    """Names of 4-bit constants. The plan has no such dtype, so the engine itself must load them."""
     return {n for n in names if model.graph.initializers[n].const_value.dtype == ir.DataType.INT4}
 
 
 def _feeds_convolution(node: ir.Node) -> bool:
-    """ONNX Runtime 1.32 cannot share the packed weights of its quantised convolutions between sessions, and refuses
-    them when they are handed over."""
+    """ONNX Runtime 1.32 cannot share packed weights of quantised convolutions between sessions, and rejects them when
+    they are provided from outside."""
     return node.op_type == "DequantizeLinear" and any(n.op_type == "Conv" for n, _ in node.outputs[0].uses())
 
 
 def _four_bits(model: ir.Model) -> None:
-    """PyTorch has no 4-bit integers: what is scaled in blocks was held in 8."""
+    """Packs block-quantised weights to 4 bits: PyTorch has no 4-bit integers and holds them in 8."""
     for node in model.graph:
         if node.op_type == "DequantizeLinear" and node.attributes.get_int("block_size", 0):
             value = node.inputs[0]
@@ -133,8 +133,8 @@ def _four_bits(model: ir.Model) -> None:
 
 
 def _pad_in_convolutions(model: ir.Model) -> None:
-    """Zeros that are added around a convolution's input become its padding, which PyTorch's cannot be where it is more
-    on one side: between quantised layers, engines do not see that by themselves."""
+    """Fuses zero padding of a convolution's input into the convolution, which in PyTorch cannot have asymmetric
+    padding: between quantised layers, engines do not do this by themselves."""
     for conv in [n for n in model.graph if n.op_type == "Conv"]:
         pad = conv.inputs[0].producer()
         if pad is None or pad.op_type != "Pad" or len(conv.inputs[0].uses()) != 1 or len(pad.inputs) > 3:
@@ -154,7 +154,7 @@ def _pad_in_convolutions(model: ir.Model) -> None:
 
 
 def _strip(model: ir.Model) -> None:
-    """Remove what names the machine or the run, so that equal inputs give equal bytes."""
+    """Removes data that identifies the machine or the run, so that equal inputs give equal bytes."""
     model.metadata_props.clear()
     model.doc_string = None
     model.producer_name, model.producer_version = "vlacompile", None
@@ -176,7 +176,8 @@ def _strip(model: ir.Model) -> None:
 
 
 def externalise(stage: OnnxStage, file_name: str, offsets: dict[str, int]) -> bytes:
-    """Serialise with the large constants at `offsets` (bytes) of `file_name`, which lies beside it."""
+    """Serialises the model with its large constants at `offsets` (bytes) of the external data file `file_name`, in the
+    same folder."""
     for name, array in stage.initializers.items():
         value = stage.model.graph.initializers[name]
         value.const_value = ir.ExternalTensor(

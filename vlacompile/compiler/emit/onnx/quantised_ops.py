@@ -1,4 +1,4 @@
-"""ONNX of the ops in `compiler/precision/quantise/ops.py`: what torch.onnx calls for each of them."""
+"""ONNX translations of the ops in `compiler/precision/quantise/ops.py`, called by torch.onnx."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MS = Opset("com.microsoft", 1)
 
 
 def _contributed(name: str, inputs: str, **attributes: OpSchema.AttrType) -> Op:
-    """An op of ONNX Runtime's own, whose schema no package but it has. inputs: names, "?" behind an optional one."""
+    """A contrib op of ONNX Runtime, whose schema only that package has. inputs: names, "?" marks an optional one."""
     option = OpSchema.FormalParameterOption
     parameters = [OpSchema.FormalParameter(n.rstrip("?"), f"T_{n.rstrip('?')}",
                                            param_option=option.Optional if n.endswith("?") else option.Single)
@@ -59,7 +59,7 @@ def _add_int8(a, b, a_scale: float, a_zero: int, b_scale: float, b_zero: int, y_
 
 
 def _held(y, scale: float, zero: int, low: float, high: float):
-    """Clipped where eight bits do not do it by themselves."""
+    """Quantises and dequantises; clips before it where saturation to 8 bits would not do the same."""
     below, above = -zero * scale < low, (255 - zero) * scale > high
     if below or above:
         y = op.Clip(y, _number(low) if below else None, _number(high) if above else None)

@@ -1,4 +1,4 @@
-"""Weights that 16 bits hold exactly are stored in 16 bits, and widened when the engine starts."""
+"""Stores weights that 16 bits represent exactly in 16 bits; the engine converts them to f32 when it loads."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-LEAST_BYTES = 1 << 12  # what is smaller is not worth a node
+LEAST_BYTES = 1 << 12  # smaller weights are not worth another node
 
 
 def store_fp16(model: ir.Model) -> None:
-    """Every f32 matrix of which bf16, or else fp16, holds all numbers becomes one of it behind a Cast, in place. The
-    engine folds the Cast when it starts, so that products read f32 as before. For policies that were stored in 16
-    bits."""
+    """Stores every f32 matrix that is exact in bf16, or else fp16, in that dtype followed by a Cast, in place. The
+    engine folds the Cast when it loads, so products read f32 as before. For checkpoints that were saved in 16 bits."""
     for value in list(model.graph.initializers.values()):
         uses = list(value.uses())
         if value.dtype != ir.DataType.FLOAT or not uses or value.is_graph_output() or len(value.shape) < 2:

@@ -1,4 +1,4 @@
-"""Which ATen ops become ONNX, known before anything is emitted."""
+"""Which ATen ops have an ONNX translation, checked before anything is emitted."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vlacompile.compiler.staging.stages import Staged
 from vlacompile.errors import EmitError
 from vlacompile.policy.source_lines import source_line
 
-# Of the tables that torch 2.13 chooses from, that of the smallest opset that a dialect has.
+# The lowest opset of any dialect: it selects the table of translations in torch 2.13.
 _OPSET = 20
-# What is translated to a function that cancels what the op is to keep: of erfcx(5), to exp(25) times 1 - erf(5).
+# Ops whose translation cancels the accuracy that the op exists for: erfcx(5) becomes exp(25) * (1 - erf(5)).
 _INEXACT = frozenset({torch.ops.aten.special_erfcx.default})
 
 
@@ -36,21 +36,21 @@ def _registry() -> _registration.ONNXRegistry:
 
 
 def is_translated(target) -> bool:
-    """Whether there is ONNX for this op itself. What is no op of a library is the compiler's own affair."""
+    """Whether the op has a direct translation. Targets that are not library ops are the compiler's own, and count."""
     return not isinstance(target,
                           torch._ops.OpOverload) or (target not in _INEXACT and _registry().is_registered(target))
 
 
 @functools.cache
 def decompositions() -> dict[torch._ops.OpOverload, Callable]:
-    """{op: PyTorch's function of other ops for it}, as torch.onnx applies them to what it does not translate."""
+    """{op: PyTorch's decomposition into other ops}, which torch.onnx applies to ops without a translation."""
     known = set(_decomp.get_onnx_implemented_overloads(_registry()))
     return {target: function for target, function in _decomp.create_onnx_friendly_decomposition_table(known).items()
             if not is_translated(target) and target not in _INEXACT}
 
 
 def require_translatable(staged: Staged) -> None:
-    """Raises EmitError for the first op that no engine can be given, with the line that it comes from."""
+    """Raises EmitError for the first op without an ONNX translation, with the policy's line that it comes from."""
     seen: set[str] = set()
     for stage in staged.stages:
         for node in stage.graph.nodes:
@@ -68,11 +68,11 @@ def require_translatable(staged: Staged) -> None:
                 raise _refusal(stage.name, node, op_name(lost[0].target))
 
 
-_OUTSIDE = "compute it outside the policy and make what it gives an input"
+_OUTSIDE = "compute it outside the policy and make the result an input"
 _FIXES = {
-    "svd": f"of fixed matrices it is computed beforehand; of others, {_OUTSIDE}",
-    "eig": f"of fixed matrices it is computed beforehand; of others, {_OUTSIDE}",
-    "linalg": f"matrices of up to {ROWS} rows have an inverse, a solution, a determinant and a Cholesky factor here; "
+    "svd": f"of constant matrices it is folded at compile time; of others, {_OUTSIDE}",
+    "eig": f"of constant matrices it is folded at compile time; of others, {_OUTSIDE}",
+    "linalg": f"inverse, solve, determinant and Cholesky factor are supported up to {ROWS} rows; "
               f"of larger "
               f"ones, {_OUTSIDE}",
 }
@@ -82,7 +82,7 @@ def _refusal(stage: str, node: Node, lost: str) -> EmitError:
     line = source_line(node.meta.get("stack_trace") or "")
     name = op_name(node.target)
     fix = next((f for word, f in _FIXES.items() if word in lost or word in name), "rewrite that line with other ops")
-    why = f'there is no ONNX for "{lost}"' + ("" if lost == name else f', which "{name}" consists of')
+    why = f'there is no ONNX translation of "{lost}"' + ("" if lost == name else f', a part of "{name}"')
     if is_random(node):
         why, fix = f'"{name}" draws random numbers', "make the random numbers an input of the policy"
     return EmitError(f'no engine computes "{name}"', where=f'stage "{stage}"' + (f", {line}" if line else ""),

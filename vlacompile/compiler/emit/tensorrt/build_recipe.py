@@ -1,6 +1,7 @@
-"""How TensorRT is to build a stage's engine on its board, and what must come out: the plan's `build` records.
+"""How TensorRT must build a stage's engine on the board, and the limits that the result must keep: the plan's `build`
+records.
 
-Counts what the artefact asks for, from its nodes. Must not know TensorRT's log, nor how precisions were chosen.
+Derived from the nodes of the artefact. Must not know TensorRT's log, nor how precisions were chosen.
 """
 
 from __future__ import annotations
@@ -16,21 +17,21 @@ from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.hardware.board import MIB
 from vlacompile.hardware.target import Target
 
-LEVEL = 3  # TensorRT's default
-BUILD_WORKSPACE_BYTES = 512 * MIB  # what tactics may ask for while building; an engine keeps what its own need
-WEIGHTS_SLACK = 0.05  # of the packed weights: padding to tiles
-ACTIVATIONS_FACTOR = 1.5  # of the peak of what is live: formats are converted, and buffers do not pack perfectly
+LEVEL = 3  # builder optimisation level, TensorRT's default
+BUILD_WORKSPACE_BYTES = 512 * MIB  # limit for tactics while building; the engine allocates only what its own need
+WEIGHTS_SLACK = 0.05  # share of the packed weights: padding to tiles
+ACTIVATIONS_FACTOR = 1.5  # over the peak of live values: format conversions, and fragmentation of buffers
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 REDUCTIONS = ("Softmax", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization",
               "ReduceMean", "ReduceSum", "ReduceMax")
-# What the GEMMs of an engine may ask for at most (TensorRT-RTX 1.7.1); compiler/fit/engine_memory.py has what they
-# mostly do.
+# Upper bound of the workspace of an engine's GEMMs (TensorRT-RTX 1.7.1); compiler/fit/engine_memory.py has the typical
+# size.
 WORKSPACE_MOST = 8 * MIB
-PLAN_KERNELS = 125  # of code_bytes: as many have a plan of at most ENGINE_BYTES; more, in proportion
+PLAN_KERNELS = 125  # for code_bytes: with up to so many kernels a plan has at most ENGINE_BYTES; above, in proportion
 
 
 def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
-    """What the engine of one emitted stage must come out as."""
+    """The build record of one emitted stage: limits that its engine must keep."""
     weights = packed_bytes(emitted)
     slack = int(WEIGHTS_SLACK * weights)
     return Build(
@@ -43,7 +44,7 @@ def build_of(stage: StageGraph, emitted: OnnxStage) -> Build:
 
 
 def board_of(target: Target) -> BuildBoard:
-    """The board and the software that engines are built with. Of a target with a board."""
+    """The board and the software that engines are built with, for a target with a board."""
     assert target.board is not None and target.software is not None
     name, software = target.name.split("@")[0], target.software
     return BuildBoard(name, target.board.gpu.compute_capability, software.name.removeprefix("jetpack-"), software.l4t,
@@ -51,7 +52,7 @@ def board_of(target: Target) -> BuildBoard:
 
 
 def packed_bytes(emitted: OnnxStage) -> int:
-    """Of all constants, each distinct one once, two 4-bit numbers in a byte."""
+    """Bytes of all constants, each distinct one once, two 4-bit values per byte."""
     seen: dict[tuple, int] = {}
     for value in emitted.model.graph.initializers.values():
         tensor = value.const_value
@@ -60,9 +61,9 @@ def packed_bytes(emitted: OnnxStage) -> int:
 
 
 def code_bytes(model: ir.Model) -> int:
-    """The most that an engine has beside its weights: the code of its kernels, of which there are about as many as
-    products, reductions and quantised activations; other ops join one of these. (TensorRT-RTX 1.7.1: 8.6 MB with 195 of
-    them, 9.8 MB with 480, 8.4 MB with 144 in int8, 14.7 MB with 289, 20.8 MB with more than 593; up to 73,
+    """An upper bound of an engine's bytes besides its weights: the code of its kernels. There are about as many kernels
+    as products, reductions and quantised activations, with which other ops are fused. (TensorRT-RTX 1.7.1: 8.6 MB with
+    195 of them, 9.8 MB with 480, 8.4 MB with 144 in int8, 14.7 MB with 289, 20.8 MB with more than 593; up to 73,
     never more than 8 MB.)"""
     kernels = sum(n.op_type in (*PRODUCTS, *REDUCTIONS)
                   or (n.op_type == "QuantizeLinear" and n.inputs[0].const_value is None)
@@ -71,19 +72,19 @@ def code_bytes(model: ir.Model) -> int:
 
 
 def int8_products(model: ir.Model) -> tuple[ir.Node, ...]:
-    """Products of which both sides are dequantised from 8 bits."""
+    """Products with both operands dequantised from 8 bits."""
     return tuple(n for n in model.graph if n.op_type in PRODUCTS
                  and all(_stored_as(v) == ir.DataType.INT8 for v in n.inputs[:2]))
 
 
 def int4_products(model: ir.Model) -> tuple[ir.Node, ...]:
-    """Products whose weight is dequantised from 4 bits in several blocks: with one block for all, none fuses it."""
+    """Products whose weight is dequantised from 4 bits in several blocks; a single block is never fused."""
     return tuple(n for n in model.graph if n.op_type in PRODUCTS
                  and any(_stored_as(v) == ir.DataType.INT4 and _blocks(v) > 1 for v in n.inputs[:2]))
 
 
 def _blocks(value: ir.Value | None) -> int:
-    """How many blocks share the dimension along which a weight is scaled in blocks."""
+    """Number of blocks along the dimension in which a weight is scaled block-wise."""
     node = None if value is None else value.producer()
     axis = 0 if node is None else node.attributes.get_int("axis", 1)
     return 1 if node is None else node.inputs[1].const_value.shape[axis]

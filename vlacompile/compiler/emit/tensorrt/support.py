@@ -1,9 +1,9 @@
-"""Which ONNX ops, of which element types, the parser of an older TensorRT takes: a stage is refused here, with the line
-of the model, and not first on the board.
+"""Which ONNX ops and element types the parser of an older TensorRT supports, so that a stage is rejected here, with the
+line of the model, instead of on the board.
 
-NVIDIA's compiler that runs without a board (check/) is as new as JetPack 7.2's; JetPack 6.2's is not. The table has
-facts of onnx-tensorrt's docs/operators.md at 10.1-GA, and of its source where that takes more (Clip); its change log
-names nothing that 10.2 or 10.3 take away.
+NVIDIA's compiler that runs without a board (check/) has the version of JetPack 7.2, not that of JetPack 6.2. The table
+follows onnx-tensorrt's docs/operators.md at 10.1-GA, and its source where that supports more (Clip); its change log
+lists nothing that 10.2 or 10.3 removed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from vlacompile.errors import EmitError
 
-LISTED = (10, 3)  # the newest version that the table was made for; later ones take more
+LISTED = (10, 3)  # the newest version that the table describes; later ones support more
 _FLOATS, _INTS = ("FLOAT", "FLOAT16", "BFLOAT16"), ("INT32", "INT64")
 OPS = {
     _FLOATS: "Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Conv ConvTranspose Cos Cosh "
@@ -35,17 +35,17 @@ OPS = {
     ("BOOL",): "And Not Or Xor",
 }
 _TYPES = {op: types for types, ops in OPS.items() for op in ops.split()}
-_VALUE = {"Where": 1}  # which input says the type, where it is not the first
+_VALUE = {"Where": 1}  # the input that decides the element type, if not the first
 
 _BITS = "write it with logical_and, logical_or and logical_not of booleans, or with // and % of integers"
-BYTES = "cast bytes to numbers before anything else is done with them, and numbers to no bytes"
-REWRITES = {  # what to write in place of an op
+BYTES = "cast bytes to floats before any other op, and do not cast to bytes"
+REWRITES = {  # replacements for unsupported ops
     "NonZero": "write the selection with where() or a constant index: its size depends on values",
     "Unique": "its size depends on values: compute it outside the policy",
     "QuickGelu": "write x * sigmoid(1.702 * x)",
     "MatMulNBits": "build the bundle for a board: it is an op of ONNX Runtime",
-    "DynamicQuantizeLinear": "build the bundle for a board: ranges are fixed beforehand there",
-    "DynamicQuantizeMatMul": "build the bundle for a board: ranges are fixed beforehand there",
+    "DynamicQuantizeLinear": "build the bundle for a board: then ranges are static",
+    "DynamicQuantizeMatMul": "build the bundle for a board: then ranges are static",
     "Resize": "resize without antialias=True, or with fixed weights as a matrix product",
     "BitwiseAnd": _BITS,
     "BitwiseOr": _BITS,
@@ -69,19 +69,19 @@ OTHERWISE = ("rewrite that line with ops that TensorRT has "
 
 
 def is_listed(tensorrt: str) -> bool:
-    """Whether the table says what this version takes."""
+    """Whether the table describes this version."""
     return tuple(int(n) for n in tensorrt.split(".")[:2]) <= LISTED
 
 
 def require_supported(stage: str, model: ir.Model, tensorrt: str) -> None:
-    """tensorrt: the version on the board, as "10.3.0". Raises EmitError for the first node that it does not take."""
+    """tensorrt: the version on the board, as "10.3.0". Raises EmitError for the first node that it does not support."""
     if not is_listed(tensorrt):
         return
     for node in model.graph:
         why = _refusal(node)
         if why is not None:
             line = f", {node.doc_string}" if node.doc_string else ""
-            raise EmitError(f'TensorRT {tensorrt} does not take the stage "{stage}"',
+            raise EmitError(f'TensorRT {tensorrt} does not support the stage "{stage}"',
                             where=f'stage "{stage}", node "{node.name}"{line}', why=why,
                             fix=REWRITES.get(node.op_type, OTHERWISE) + "; or build it for jetpack-7.2")
 
@@ -91,12 +91,12 @@ def _refusal(node: ir.Node) -> str | None:
         return f"it has no {node.op_type}"
     value = node.inputs[_VALUE.get(node.op_type, 0)] if node.inputs else None
     if value is not None and value.dtype is not None and value.dtype.name not in _TYPES[node.op_type]:
-        return f"its {node.op_type} is none of {value.dtype.name}"
+        return f"its {node.op_type} does not support {value.dtype.name}"
     if node.op_type == "Resize" and node.attributes.get_int("antialias", 0):
-        return "its Resize does not average (antialias)"
+        return "its Resize has no antialiasing"
     if (node.op_type == "Cast" and node.attributes.get_int("to") == ir.DataType.UINT8
             and not node.outputs[0].is_graph_output()):
-        return "it has bytes at a stage's border alone"
+        return "it supports bytes only as inputs and outputs of a stage"
     if node.op_type == "DequantizeLinear" and value.dtype == ir.DataType.INT4 and value.shape[-1] % 2:
-        return f"rows of 4-bit numbers have an even length there, not {value.shape[-1]}"
+        return f"rows of 4-bit values must have an even length, not {value.shape[-1]}"
     return None

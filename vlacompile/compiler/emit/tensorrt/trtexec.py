@@ -1,7 +1,7 @@
-"""A plan's `build` record as one command line of JetPack's trtexec, run in the bundle's directory on the board.
+"""A plan's `build` record as one command line for JetPack's trtexec, to be run in the bundle's directory on the board.
 
-All of these flags are in TensorRT 10.3 and 10.16 (tests/compiler/emit/tensorrt/trtexec_options.json, from its
-sources); 11 takes no other network than a strongly typed one and needs no flag for it.
+TensorRT 10.3 and 10.16 have all of these flags (tests/compiler/emit/tensorrt/trtexec_options.json, from its sources);
+11 accepts only strongly typed networks and needs no flag for that.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from vlacompile.bundle.plan.plan import Plan, Stage
 from vlacompile.hardware.board import MIB
 
 _FLAGS = {"strongly_typed": "--stronglyTyped", "no_tf32": "--noTF32"}
-TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where JetPack puts it
+TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # its path in JetPack
 
 
 def trtexec(plan: Plan, stage: Stage) -> str:
-    """stage: one of the plan's with a build. Shapes are fixed, so there is no profile; precisions are those of the
-    graph's own types."""
+    """stage: one of the plan's stages with a build record. Shapes are static, so there is no optimisation profile;
+    precisions are the dtypes of the graph."""
     build = stage.build
     major = int(plan.board.tensorrt.split(".")[0])
     flags = [_FLAGS[name] for name in build.flags if not (major > 10 and name == "strongly_typed")]
@@ -30,5 +30,5 @@ def trtexec(plan: Plan, stage: Stage) -> str:
 
 
 def commands(plan: Plan) -> list[str]:
-    """Of all stages that are built; none where the bundle is for no board."""
+    """Commands for all stages with a build record; none if the bundle is not for a board."""
     return [trtexec(plan, s) for s in plan.stages if s.build is not None]

@@ -1,5 +1,5 @@
-"""The stages of a bundle that TVM compiles ahead of time: for the target's processor or its GPU, and for this processor
-where that is another, so that they can be replayed here."""
+"""Stages of a bundle that TVM compiles ahead of time: for the target's processor or GPU, and also for this machine's
+processor if it differs, so that the stages can be replayed here."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from vlacompile.recipe.recipe import StagesRecipe
 
 @dataclass(frozen=True)
 class Compiled:
-    """files: {path in the bundle: bytes}. local: the same for this machine's processor; empty where they are for it
-    already. notes: what was searched, and what was compiled and not run. reports: {stage: {machine: what its compiler
-    said}}, for the manifest: the same for the same build."""
+    """files: {path in the bundle: bytes}. local: the same for this machine's processor; empty if `files` run on it.
+    notes: which schedules were used, and which code was compiled but not run. reports: {stage: {machine: the compiler's
+    report}} for the manifest, reproducible between builds."""
 
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     local: dict[str, bytes] = field(default_factory=dict, repr=False)
@@ -31,8 +31,8 @@ class Compiled:
 
 def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe: str | None, target: Target,
                   progress: Callable[[str], None]) -> Compiled:
-    """recipe: its name or path, whose folder holds the schedules. Raises ConfigError for a search on another processor
-    than the target's, and EmitError where TVM refuses a stage."""
+    """recipe: its name or path; its folder holds the schedules. Raises ConfigError for a search of schedules on a
+    machine other than the target, and EmitError if TVM cannot compile a stage."""
     here = platform.machine()
     if wanted.tvm_trials and target.processor != here:
         raise ConfigError("schedules cannot be searched for another processor", where=f'target "{target.name}"',
@@ -58,21 +58,21 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
             notes.append(f"TVM: {name}: searched schedules for {found['found']} of {found['kernels']} kernels")
         if machine != here:
             local[stage_path(name, "tvm")] = compile_tvm(stage, here).library
-            notes.append(f"TVM: {name}: compiled for {machine}; what was replayed is the same compiled for {here}")
+            notes.append(f"TVM: {name}: compiled for {machine}; the replay runs the same stage compiled for {here}")
         reports[name] = {machine: reported(made, run=machine == here)}
     return Compiled(files, local, tuple(notes), reports)
 
 
 def for_this_processor(plan: Plan, contents: Mapping[str, bytes]) -> Plan:
-    """The plan of a bundle in which this processor runs what TVM compiled. contents: the bundle's files, with
-    `local`."""
+    """The plan of a bundle in which this machine's processor runs the stages that TVM compiled. contents: the bundle's
+    files, with `local`."""
     stages = tuple(replace(s, backend="tvm") if s.backend == "tvm_cuda" else s for s in plan.stages)
     return with_files(replace(plan, stages=stages), contents)
 
 
 def reported(made: TvmStage, run: bool) -> dict:
-    """What of a compiler's report is the same in every build: not how many candidates were tried (none, once they are
-    found), and not the schedules, which have a file. run: whether the golden frames are replayed with this code."""
+    """The reproducible part of a compiler's report: without the number of candidates tried (0 once they are found), and
+    without the schedules, which have their own file. run: whether the golden frames are replayed with this code."""
     found = made.report["schedules"]
     return made.report | {"bytes": len(made.library), "run": run,
                           "schedules": found and {key: found[key] for key in ("kernels", "found")}}

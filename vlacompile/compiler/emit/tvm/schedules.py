@@ -1,4 +1,4 @@
-"""The file of schedules that were found for TVM's kernels: an input of a build, so that equal inputs give equal bytes.
+"""The file of schedules found for TVM's kernels: an input of a build, so that equal inputs give equal bytes.
 
 gzip of {"tvm": version, "machine": name, "workloads": lines, "records": lines}. Must not import TVM.
 """
@@ -17,7 +17,7 @@ from vlacompile.files.toml import shipped
 
 @dataclass
 class Schedules:
-    """path: None where there is no file. lines: {"workloads": [...], "records": [...]}."""
+    """path: None if no file is used. lines: {"workloads": [...], "records": [...]}."""
 
     path: Path | None
     machine: str
@@ -25,7 +25,7 @@ class Schedules:
     lines: dict[str, list[str]] = field(default_factory=lambda: {"workloads": [], "records": []}, repr=False)
 
     def keep(self, report: dict) -> None:
-        """What a compilation knows now (tvm_tuning.scheduled); written where it is more than before."""
+        """report: of a compilation (tuning.scheduled); written to the file if it has new schedules."""
         lines = {key: report[key] for key in self.lines}
         if self.path is not None and lines != self.lines and report["tried"]:
             self.lines = lines
@@ -36,7 +36,7 @@ class Schedules:
 
 def schedules_of(file: str, recipe: str | None, machine: str, tvm: str) -> Schedules:
     """file: as in the recipe, relative to the recipe's folder; "": none. recipe: a name or a .toml path. Raises
-    ConfigError for a file that is no such file, or for another machine or version of TVM."""
+    ConfigError for an invalid file, or one for another machine or version of TVM."""
     if not file:
         return Schedules(None, machine, tvm)
     folder = Path(recipe).parent if recipe and recipe.endswith(".toml") else (
@@ -53,7 +53,7 @@ def schedules_of(file: str, recipe: str | None, machine: str, tvm: str) -> Sched
                           why=f"{type(error).__name__}: {error}",
                           fix="delete it, and build with stages.tvm_trials to search again") from error
     if found != (machine, tvm):
-        raise ConfigError("the schedules are another machine's, or another TVM's", where=str(path),
+        raise ConfigError("the schedules are for another machine or version of TVM", where=str(path),
                           why=f"they are for {found[0]} and TVM {found[1]}, this build is for {machine} and TVM {tvm}",
                           fix="name another file in stages.tvm_schedules")
     return Schedules(path, machine, tvm, lines)

@@ -1,8 +1,8 @@
-"""Stage -> shared object, compiled ahead of time by TVM: needs neither the board nor a vendor's builder.
+"""Stage -> shared object, compiled ahead of time by TVM: needs neither the board nor a vendor's compiler.
 
-Owns which machines there are, what has to be installed for each, and the process that compiles. Which stages are
-compiled so is the recipe's choice (`stages.tvm`): without tuning TVM's code for CPUs is hundreds of times slower than
-ONNX Runtime's, so it is for what an engine rejects and for small heads.
+Owns the list of machines, the packages and tools needed for each, and the compiling process. The recipe chooses which
+stages are compiled in this way (`stages.tvm`): without tuning, TVM's CPU code is hundreds of times slower than ONNX
+Runtime's, so it is meant for stages that an engine rejects and for small heads.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
 from vlacompile.errors import ConfigError, EmitError, nearest
 
 MACHINES = ("x86_64", "aarch64", "sm_87")  # processors, and the GPU of Jetson Orin
-# With tvm-ffi 0.1.15, which TVM 0.27 would take, saving a module crashes.
+# tvm-ffi 0.1.15 satisfies TVM 0.27's requirements, but saving a module crashes with it.
 PACKAGES = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 CROSS_COMPILER = "aarch64-linux-gnu-g++"
 CUDA = Path("/usr/local/cuda")
-# The container of NVIDIA's device code, which TVM keeps as data: magic number; then u16 version, u16 bytes of the
-# header, u64 bytes of what follows it.
+# The container of NVIDIA's device code, which TVM embeds as data: magic number; then u16 version, u16 size of the
+# header in bytes, u64 size of the content in bytes.
 FATBIN = bytes.fromhex("50ed55ba")
 
 
 @dataclass(frozen=True)
 class TvmStage:
-    """library: bytes of the shared object, weights inside. report: what the compiler says; for a GPU the resources of
-    every kernel."""
+    """library: bytes of the shared object, weights included. report: the compiler's; for a GPU the resources of every
+    kernel."""
 
     name: str
     machine: str
@@ -50,32 +50,32 @@ class TvmStage:
 
 
 def chosen_stages(names: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
-    """The stages that any of the recipe's patterns names. Raises ConfigError where one names none."""
+    """The stages that match one of the recipe's patterns. Raises ConfigError for a pattern that matches none."""
     for pattern in patterns:
         if not any(fnmatchcase(n, pattern) for n in names):
-            raise ConfigError(f'stages.tvm has "{pattern}", which is no stage', where="the recipe",
+            raise ConfigError(f'stages.tvm has "{pattern}", which matches no stage', where="the recipe",
                               why=nearest(pattern, names), fix="`vlacompile plan` lists the stages of a policy")
     return frozenset(n for n in names if any(fnmatchcase(n, p) for p in patterns))
 
 
 def require_tvm() -> None:
-    """Raises EmitError unless the packages are installed in the versions that are known to work."""
+    """Raises EmitError unless the packages are installed in the tested versions."""
     for package, version in PACKAGES.items():
         try:
             found = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found = "not installed"
         if found != version:
-            raise EmitError("the recipe gives stages to TVM, which is not there", where="this Python environment",
+            raise EmitError("the recipe gives stages to TVM, which is not installed", where="this Python environment",
                             why=f"{package} is {found}, {version} is needed",
                             fix="pip install 'vlacompile[tvm]', or take stages.tvm out of the recipe")
 
 
 def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aarch64", trials: int = 0, seed: int = 0,
                 known: dict | None = None) -> TvmStage:
-    """machine: one of MACHINES; None: this one. host: the processor that launches what runs on a GPU. known: schedules
-    that were found before (tvm_tuning.scheduled). trials: candidates that are built and timed for the kernels without
-    one; 0: those keep TVM's own. Raises EmitError when something is missing or TVM refuses a node."""
+    """machine: one of MACHINES; None: this one. host: the processor that launches GPU kernels. known: schedules found
+    before (tuning.scheduled). trials: candidates that are built and timed for kernels without a schedule; 0: they keep
+    TVM's default. Raises EmitError if a tool is missing or TVM rejects a node."""
     machine = machine or platform.machine()
     assert machine in MACHINES, machine
     processor = host if machine == "sm_87" else machine
@@ -104,7 +104,7 @@ def _refused(stage: OnnxStage, done: subprocess.CompletedProcess) -> EmitError:
     why = next((line for line in reversed(said) if re.match(r"\w*(Error|Exception)\b|.*not supported", line)),
                said[-1] if said else f"the compiler ended with status {done.returncode}")
     return EmitError("TVM does not compile the stage", where=f'stage "{stage.name}"', why=why,
-                     fix="take the stage out of stages.tvm; ONNX Runtime's own quantised layers are none of TVM's")
+                     fix="take the stage out of stages.tvm; TVM has no kernels for ONNX Runtime's own quantised layers")
 
 
 def _tool(name: str, advice: str) -> str:
@@ -115,8 +115,8 @@ def _tool(name: str, advice: str) -> str:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """That of a process in which TVM writes machine code of a GPU although there is none: it calls nvcc, and loads its
-    CUDA runtime beside a driver library that only has the names."""
+    """Environment variables of a process in which TVM generates GPU machine code on a machine without a GPU: it finds
+    nvcc, and loads its CUDA runtime with a stub driver library that only defines the symbols."""
     nvcc = _tool(str(CUDA / "bin" / "nvcc"), "install NVIDIA's CUDA toolkit 13.0")
     import importlib.util
 
@@ -133,8 +133,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def gpu_resources(library: Path) -> dict[str, dict[str, int]]:
-    """{kernel: {"REG": registers per thread, "STACK", "SHARED", ...: bytes}} of the machine code for sm_87 inside.
-    Raises EmitError where there is none: then TVM has written source code for a compiler on the board."""
+    """{kernel: {"REG": registers per thread, "STACK", "SHARED", ...: bytes}} of the sm_87 machine code in a library.
+    Raises EmitError if there is none: then TVM has embedded source code, which would need a compiler on the board."""
     tool, found, code = _cuobjdump(), {}, library.with_suffix(".fatbin")
     for container in machine_code(library.read_bytes()):
         code.write_bytes(container)
@@ -148,7 +148,7 @@ def gpu_resources(library: Path) -> dict[str, dict[str, int]]:
 
 
 def machine_code(library: bytes) -> list[bytes]:
-    """The containers of a GPU's code in a compiled stage."""
+    """The containers of GPU code in a compiled stage."""
     found = []
     for at in (m.start() for m in re.finditer(re.escape(FATBIN), library)):
         header, size = struct.unpack_from("<HQ", library, at + 6)
@@ -162,6 +162,6 @@ def _cuobjdump() -> str:
     places += list(Path(sys.prefix).glob("lib/python3*/site-packages/nvidia/*/bin/cuobjdump"))
     found = next((str(p) for p in places if p and Path(p).is_file()), None)
     if found is None:
-        raise EmitError("cuobjdump is missing", where="this machine", why="it says what is in a compiled stage",
+        raise EmitError("cuobjdump is missing", where="this machine", why="it lists the kernels of a compiled stage",
                         fix="pip install nvidia-cuda-cuobjdump==13.2.51")
     return found

@@ -1,8 +1,8 @@
-"""Searching schedules for the kernels of a stage with TVM's MetaSchedule, and using what was found. Runs inside
-`tvm_worker.py`, a process of its own; imports TVM.
+"""Searches schedules for the kernels of a stage with TVM's MetaSchedule, and applies them. Runs within `tvm/worker.py`,
+in a separate process; imports TVM.
 
-Candidates are built and timed in this very process: TVM's own builder starts a Python process per batch, which takes
-longer than the kernels of a small stage. A schedule belongs to a kernel's shape, not to its weights.
+Candidates are built and timed in this process: TVM's own builder starts a Python process per batch, which takes longer
+than the kernels of a small stage. A schedule depends on a kernel's shapes, not on its weights.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunnerFuture, P
 from tvm.s_tir.meta_schedule.runner.local_runner import default_alloc_argument, default_run_evaluator
 
 TIMING = EvaluatorConfig(number=1, repeat=3, min_repeat_ms=10)
-BATCH = 16  # candidates between two looks at what is worth trying
+BATCH = 16  # candidates per round of the search
 FILES = {"workloads": "database_workload.json", "records": "database_tuning_record.json"}  # as TVM names them
 
 
 def lowered(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """Kernels that schedules are found for: the same for tuning and for using its records."""
+    """The kernels for which schedules are searched: the same for tuning and for applying its records."""
     with target:
         return tvm.transform.Sequential([transform.DecomposeOpsForInference(), transform.CanonicalizeBindings(),
                                          relax.get_pipeline("zero")])(module)
@@ -34,11 +34,11 @@ def lowered(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
 
 def scheduled(module: tvm.IRModule, target: tvm.target.Target, known: dict, trials: int, seed: int, folder: Path) \
         -> tuple[tvm.IRModule, dict]:
-    """module: lowered. known: {"workloads": lines, "records": lines} of TVM's files. trials: candidates of the kernels
-    that have none, together; 0: those keep TVM's own schedule. folder: an empty one, for TVM.
+    """module: lowered. known: {"workloads": lines, "records": lines} of TVM's files. trials: total number of candidates
+    for kernels without a record; 0: they keep TVM's default schedule. folder: an empty one, for TVM.
 
-    Returns the module with the schedules, and {"workloads", "records": the fastest of each kernel, "kernels", "found":
-    of this stage, "tried": candidates}.
+    Returns the scheduled module, and {"workloads", "records": the fastest of each kernel, "kernels", "found": counts of
+    this stage, "tried": number of candidates}.
     """
     for key, name in FILES.items():
         (folder / name).write_text("".join(f"{line}\n" for line in known[key]), encoding="utf-8")
@@ -59,8 +59,8 @@ def scheduled(module: tvm.IRModule, target: tvm.target.Target, known: dict, tria
 
 
 def _search(context, target: tvm.target.Target, trials: int, database, folder: Path) -> None:
-    """One kernel by itself: TVM's rules fail on some (a masked addition in front of a softmax), and such a failure ends
-    a whole search. Such a kernel keeps what was found before, or TVM's own schedule."""
+    """Searches one kernel at a time: TVM's rules fail on some (a masked addition before a softmax), and a failure
+    aborts a whole search. Such a kernel keeps the schedule found before, or TVM's default."""
     built: dict[str, tvm.runtime.Module] = {}
     try:
         with target:
@@ -68,13 +68,13 @@ def _search(context, target: tvm.target.Target, trials: int, database, folder: P
                 tasks=[context], task_weights=[1.0], work_dir=str(folder), max_trials_global=trials, database=database,
                 num_trials_per_iter=BATCH, cost_model="random", builder=_builder(built), runner=_runner(built),
                 measure_callbacks=[ms.measure_callback.AddToDatabase(), ms.measure_callback.UpdateCostModel()])
-    except Exception as error:  # noqa: BLE001  of C++, without a class
+    except Exception as error:  # noqa: BLE001  C++ errors without a class of their own
         # The caller counts the kernels that have a schedule.
         print(f"{context.task_name}: {type(error).__name__}: {str(error)[:200]}", file=sys.stderr)
 
 
 def _can_be_timed(task) -> bool:
-    """Candidates are timed on random arrays; one that takes them for indices reads outside, and ends the process."""
+    """Candidates are timed on random arrays; a kernel that uses them as indices would read out of bounds and crash."""
     return not any("int" in str(p.dtype) for function in task.dispatched[0].functions.values()
                    for p in function.params)
 
@@ -106,7 +106,7 @@ def _builder(built: dict):
                     key = f"{len(built)}"
                     built[key] = default_build(i.mod, i.target, None)
                     results.append(BuilderResult(key, None))
-                except Exception as error:  # noqa: BLE001  a candidate that does not compile is one that is not taken
+                except Exception as error:  # noqa: BLE001  a candidate that does not compile is discarded
                     results.append(BuilderResult(None, str(error)))
             return results
 
@@ -124,10 +124,10 @@ def _runner(built: dict):
                     arguments = default_alloc_argument(device, tuple(a.as_json() for a in i.args_info), 1)
                     times = default_run_evaluator(built[str(i.artifact_path)], device, TIMING, arguments)
                     results.append(LocalRunnerFuture(res=times))
-                except Exception as error:  # noqa: BLE001  nor is one that does not run
+                except Exception as error:  # noqa: BLE001  as is one that does not run
                     results.append(LocalRunnerFuture(error_message=str(error)))
                 finally:
-                    built[str(i.artifact_path)] = None  # the key stays: names are unique
+                    built[str(i.artifact_path)] = None  # frees the module; the key stays, names are unique
             return results
 
     return Here()

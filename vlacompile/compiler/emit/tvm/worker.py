@@ -1,13 +1,12 @@
-"""Compiles one ONNX file with TVM, in a process of its own: `python -m vlacompile.compiler.emit.tvm.worker
-REQUEST.json`.
+"""Compiles one ONNX file with TVM, in a separate process: `python -m vlacompile.compiler.emit.tvm.worker REQUEST.json`.
 
-The compiler behind it keeps global state, reads its environment when it is loaded and can crash; its caller
-(`tvm_stage.py`) must survive all that. Must not know of stages or bundles.
+The compiler keeps global state, reads its environment when it is loaded and can crash; the caller (`tvm/stage.py`) must
+survive that. Must not know of stages or bundles.
 
-The request: {"model": path, "machine": a key of TARGETS, "host": that of the processor which launches it, "compiler":
-C++ compiler or null, "out": path, "trials": number of candidates, "seed": number, "schedules": {"workloads": lines,
-"records": lines} found before}. What it writes beside the library is a JSON report, with the schedules where there are
-any.
+The request: {"model": path, "machine": a key of TARGETS, "host": that of the processor which launches kernels,
+"compiler": C++ compiler or null, "out": path, "trials": number of candidates, "seed": number, "schedules":
+{"workloads": lines, "records": lines} found before}. Besides the library it writes a JSON report, with the schedules if
+there are any.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-# "mcpu" is the least that a machine of the kind has: x86-64-v3 is AVX2 and FMA; Jetson Orin has Cortex-A78AE cores, and
-# an integrated GPU of compute capability 8.7.
+# "mcpu" is the lowest common denominator of such machines: x86-64-v3 is AVX2 and FMA; Jetson Orin has Cortex-A78AE
+# cores, and an integrated GPU of compute capability 8.7.
 TARGETS = {
     "x86_64": {"kind": "llvm", "mcpu": "x86-64-v3"},
     "aarch64": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a78"},
@@ -40,7 +39,7 @@ def main() -> None:
 
 
 def compiled(request: dict):
-    """(what TVM makes of the model, the schedules or None)"""
+    """(the module that TVM compiled from the model, the schedules or None)"""
     import onnx
     import tvm
     from tvm.relax.frontend.onnx import from_onnx
@@ -52,13 +51,13 @@ def compiled(request: dict):
     if known["records"] or request["trials"]:
         from vlacompile.compiler.emit.tvm import tuning as tvm_tuning
 
-        # How many cores it may use is part of what schedules are found for.
+        # The number of cores is part of the key under which schedules are stored.
         target = tvm.target.Target(machine | {"num-cores": 1})
         module = tvm_tuning.lowered(module, target)
         with tempfile.TemporaryDirectory() as folder:
             module, searched = tvm_tuning.scheduled(module, target, known, request["trials"], request["seed"],
                                                     Path(folder))
-    with target:  # what calls nvcc asks for the current target
+    with target:  # the code that calls nvcc reads the current target
         return tvm.compile(module, target=target), searched
 
 

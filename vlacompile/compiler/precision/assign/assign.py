@@ -1,8 +1,8 @@
-"""Which layer gets which precision: measured errors and costs, an integer program, and the mix really run.
+"""Assigns precisions to layers: measured errors and costs, an integer program, and trial runs of the chosen mix.
 
-Errors of separate layers are taken to add in squares (they are rounding of different numbers); how far that is from the
-truth is not assumed but measured: the chosen mix is run, and the internal budget moves until what was measured stays
-within the recipe's and hardly anything is left of it.
+Errors of separate layers are assumed to add in squares (they round different numbers). The deviation from this is
+measured, not assumed: the chosen mix is run, and an internal budget is adjusted until the measured error is within the
+recipe's budget and uses almost all of it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from vlacompile.hardware.target import Target
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
 
 ROUNDS = 8  # of solving and measuring
-ENOUGH = 0.9  # of the budget that is used up: looking further gains little
-STEP = 0.97  # how far below the extrapolated limit the next round aims
+ENOUGH = 0.9  # share of the budget from which on searching further gains little
+STEP = 0.97  # the next round aims at this share of the extrapolated limit
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Layers that are decided as one: of a block or of a whole stage, and of those identical to it. schemes: {option:
-    scheme of each layer}; one option: it is decided already."""
+    """Layers that are decided together: those of a block or a whole stage, and of stages identical to it. schemes:
+    {option: scheme of each layer}; with a single option there is nothing to choose."""
 
     choices: tuple[Choice, ...]
     schemes: dict[str, tuple[str, ...]]
@@ -49,7 +49,7 @@ class Unit:
 
 
 def split(observations: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:
-    """(those that decide, those held out): every fourth is held out where there are enough."""
+    """(observations that decide, held-out ones): every fourth is held out if there are at least four."""
     if len(observations) < 4:
         return list(observations), []
     return [x for i, x in enumerate(observations) if i % 4 != 3], list(observations[3::4])
@@ -58,13 +58,14 @@ def split(observations: Sequence[Inputs]) -> tuple[list[Inputs], list[Inputs]]:
 def assign(staged: Staged, target: Target, recipe: PrecisionRecipe, observations: Sequence[Inputs],
            held_out: Sequence[Inputs], rewrite: Rewrite, progress: Callable[[str], None] = lambda phase: None, *,
            owners: Mapping[str, str] | None = None, measured: bool = True) -> Assignment:
-    """The cheapest mix of schemes whose actions stay within the recipe's budgets. Where nothing of a scheme comes of it
-    that the recipe names: layer by layer; then small layers too; and if there are no others, those that touch actions.
+    """The cheapest mix of schemes whose action error is within the recipe's budgets. If a scheme that the recipe names
+    is not used at all, the search is repeated layer by layer; then including small layers; and if there are no others,
+    including those that touch actions.
 
-    measured: whether errors on these observations may be called so; they are used in any case. rewrite: (stage, {node:
-    scheme}) -> the stage so computed, runnable in PyTorch. owners: {stage: the stage whose integer weights it shares,
-    and with which it is decided} (compiler/staging/identical_stages.py); None: all stages share what they hold alike.
-    Raises ConfigError (rules, a target without rates) and BudgetError.
+    measured: whether errors on these observations count as measurements; they are used in any case. rewrite: (stage,
+    {node: scheme}) -> the stage computed in that way, runnable in PyTorch. owners: {stage: the stage whose integer
+    weights it shares, and with which it is decided} (compiler/staging/identical_stages.py); None: all stages share
+    weights that they store identically. Raises ConfigError (rules, a target without rates) and BudgetError.
     """
     found = None
     for lifted in LIFTED:
@@ -76,7 +77,7 @@ def assign(staged: Staged, target: Target, recipe: PrecisionRecipe, observations
             found = assigner.run()
             if recipe.optional or not missing(found, recipe):
                 return found
-        if lifted and assigner.offers(missing(found, recipe)):  # it could be chosen, and costs too much
+        if lifted and assigner.offers(missing(found, recipe)):  # it could be chosen, but costs too much
             return found
     return found
 
@@ -94,11 +95,11 @@ class _Assigner:
         self.costs: dict[tuple[str, str, str], Cost] = {}
         self.units = self._units(choices(staged, recipe, target.backend, lifted))
         self.trial = Trial(staged, observations, rewrite)
-        self.own: dict[tuple[int, str], torch.Tensor] = {}  # (unit, option): f64[D]
+        self.own: dict[tuple[int, str], torch.Tensor] = {}  # (unit, option): f64[D], its error alone
         self.notes: list[str] = []
 
     def run(self) -> Assignment:
-        start = Solution(tuple(next(iter(u.schemes)) for u in self.units), 0.0)  # base wherever there is a choice
+        start = Solution(tuple(next(iter(u.schemes)) for u in self.units), 0.0)  # base where there is a choice
         fixed = self._measure(start)
         options = self._options()
         if all(len(o) == 1 for o in options):
@@ -106,15 +107,15 @@ class _Assigner:
             return self._result(start, fixed, options)
         return self._result(*self._search(options, start, fixed), options)
 
-    # what can be chosen
+    # the options
 
     @property
     def divided(self) -> bool:
-        """Whether a choice is left of which layer by layer makes another."""
+        """Whether a choice is left that deciding layer by layer could change."""
         return any(len(u.schemes) > 1 for u in self.units)
 
     def offers(self, schemes: Iterable[str]) -> bool:
-        """Whether all of them could have been chosen somewhere."""
+        """Whether each of these schemes was an option of some unit."""
         return all(any(s in each for u in self.units for each in u.schemes.values()) for s in schemes)
 
     def _units(self, found: Iterable[Choice]) -> tuple[Unit, ...]:
@@ -123,7 +124,7 @@ class _Assigner:
             owner = (self.owners or {}).get(c.layer.stage, c.layer.stage)
             path = (c.layer.group.removeprefix(f"{c.layer.stage}/") if self.recipe.decide == "block"
                     or c.scheme != AUTO else "")
-            # layers of a block that two rules leave to the search are decided apart
+            # apart: layers that rules leave to the search are decided individually
             path = c.layer.weight if self.apart and c.scheme == AUTO else path
             key = (owner, path, c.scheme, c.rule if c.scheme == AUTO else c.decided, c.why)
             grouped.setdefault(key, []).append(c)
@@ -166,12 +167,13 @@ class _Assigner:
         return Option(name, squared, time, stores)
 
     def _stored_as(self, layer: Layer, scheme: str) -> str:
-        """Its key among what is stored; int8 and int4 follow from what the stage reads."""
+        """Key of its stored weight; int8 and int4 weights depend on the activations of the stage."""
         own = self.owners is not None and scheme in ("int8", "int4")
         return f"{self.owners[layer.stage] if own else ''}/{layer.weight}/{scheme}"
 
     def _options(self) -> tuple[tuple[Option, ...], ...]:
-        """Of every unit, with the error of each option alone; the first is where the search starts and adds none."""
+        """Per unit its options, with the error of each one alone; the first is where the search starts, with error
+        0."""
         zero = (0.0,) * len(self.trial.scale.spread)
         found = []
         for i, unit in enumerate(self.units):
@@ -194,16 +196,17 @@ class _Assigner:
                       None if r.max_latency_ms is None else r.max_latency_ms * 1e3)
 
     def _search(self, options, start: Solution, fixed: torch.Tensor) -> tuple[Solution, torch.Tensor]:
-        """Solve, run, move the internal budget between the last that was too tight and the last that was too loose."""
+        """Solves, runs, and moves the internal budget between the largest one accepted and the smallest one
+        exceeded."""
         budget = self.recipe.max_action_error
         if float(fixed.max()) > budget:
-            self._fail(options, fixed, f"what rules and defaults fix loses {float(fixed.max()):.4g} by itself")
+            self._fail(options, fixed, f"layers fixed by rules and defaults cause an error of {float(fixed.max()):.4g}")
         best, low, high, aim = None, 0.0, None, budget
         seen: dict[tuple[str, ...], torch.Tensor] = {start.options: fixed}
         for _ in range(ROUNDS):
             found = solve(options, self._limits(aim, fixed), self.recipe.minimise)
             if found is None:
-                self._note(f"internal budget {aim:.4g}: nothing is within the limits")
+                self._note(f"internal budget {aim:.4g}: no mix is within the limits")
                 low, error = aim, None
             else:
                 known = found.options in seen
@@ -232,7 +235,7 @@ class _Assigner:
         return best
 
     def _calmest(self, options, fixed: torch.Tensor) -> tuple[Solution, torch.Tensor] | None:
-        """The mix of the least error within the other budgets, if it is within that of error too."""
+        """The mix with the least error within the other budgets, if that is within the error budget too."""
         found = solve(options, replace(self._limits(1.0, fixed), squared=(1.0,) * len(fixed)), "error")
         if found is None:
             return None
@@ -241,12 +244,12 @@ class _Assigner:
         return (found, error) if float(error.max()) <= self.recipe.max_action_error else None
 
     def _cannot_improve(self, options, found: Solution) -> bool:
-        """Whether even an error of any size would buy nothing."""
+        """Whether an unlimited error would not save anything either."""
         free = solve(options, self._limits(1e6, torch.zeros_like(self.trial.scale.spread)), self.recipe.minimise)
         return free is not None and found.value <= free.value * (1 + 1e-9)
 
     def _error(self, error: float) -> str:
-        return f"measured error {error:.4g}" if self.measured else "an error that is not measured"
+        return f"measured error {error:.4g}" if self.measured else "error not measured"
 
     def _amount(self, found: Solution) -> str:
         return f"{found.value / 1e3:.3f} ms" if self.recipe.minimise == "latency" else f"{found.value / 1e6:.3f} MB"
@@ -265,7 +268,7 @@ class _Assigner:
         self.notes.append(text)
         self.progress(text)
 
-    # what cannot be met
+    # budgets that cannot be met
 
     def _check_fixed(self, start: Solution, fixed: torch.Tensor, options) -> None:
         chosen = [o[0] for o in options]
@@ -278,7 +281,7 @@ class _Assigner:
             self._fail(options, fixed, "every precision is fixed by the recipe, and together they exceed a budget")
 
     def _fail(self, options, fixed: torch.Tensor, why: str) -> None:
-        """Says for each budget what it would have to be while the others hold."""
+        """Reports for each budget the value that would be reachable if the others hold."""
         r = self.recipe
         budget = float("inf") if r.max_action_error is None else r.max_action_error
         limits = self._limits(min(budget, 1e6), fixed)
@@ -356,7 +359,7 @@ class _Assigner:
 
 
 def _next(low: float, high: float | None, aim: float, factor: float | None) -> float:
-    """The next internal budget: extrapolated from what was measured, inside of what is not ruled out."""
+    """The next internal budget: extrapolated from the measurements, within the bounds that are known."""
     guess = aim * STEP * min(factor, 8.0) if factor is not None else aim * 2
     if high is None:
         return max(guess, aim * 1.05)
@@ -376,5 +379,5 @@ def _told(key: str, need: float | None, limit: float) -> str:
 
 
 def _up(x: float) -> str:
-    """A little more, so that it holds."""
+    """Rounded up a little, so that the value is sufficient."""
     return f"{x * 1.001:.4g}"

@@ -1,8 +1,9 @@
-"""Which layers a precision is chosen for, and what the recipe's rules say of them. By the graphs alone, by no names.
+"""Which layers a precision is chosen for, and which of the recipe's rules apply. Decided by graphs, never by names.
 
-A layer that touches actions keeps the base precision unless a rule names it: what it rounds reaches the robot, or the
-denoising loop's state, directly. So does one whose weight and work are too small to gain anything. Where that leaves
-nothing of a policy, and a scheme was named, this is lifted (LIFTED): first of small layers, then of all.
+A layer that touches actions keeps the base precision unless a rule names it: its rounding errors reach the robot, or
+the state of the denoising loop, directly. So does a layer whose weight and work are too small to gain anything. If this
+protects every layer of a policy although the recipe names a scheme, protection is lifted (LIFTED): first for small
+layers, then for all.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from vlacompile.errors import ConfigError, nearest
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
 from vlacompile.vocabulary import SCHEMES
 
-# A layer with fewer weights and less work than this gains nothing: 4096 weights are 16 KB, 1 MFLOP is some 5 us.
+# Quantising a layer with fewer weights and less work than this gains nothing: 4096 weights are 16 KB, 1 MFLOP is 5 us.
 SMALL_WEIGHTS, SMALL_FLOPS = 4096, 1_000_000
-# 4-bit blocks lie along the rows of a linear layer or an embedding; no engine has a convolution with them.
+# 4-bit blocks lie along the rows of a linear layer or an embedding; no engine has 4-bit convolutions.
 ADMITS = {"linear": ("fp32", "fp16", "int8", "int4"), "conv": ("fp32", "fp16", "int8"),
           "embedding": ("fp32", "fp16", "int8", "int4")}
 
-LIFTED = (0, 1, 2)  # nothing; the protection of small layers; that of layers that touch actions too
+LIFTED = (0, 1, 2)  # protection of: nothing lifted; small layers; also layers that touch actions
 
 Key = tuple[str, str]  # stage, node
 
 
 def admits(layer: Layer, backend: str) -> tuple[str, ...]:
-    """The schemes that a layer can be in. TensorRT (RTX 1.7.1 for SM86) has no kernel for a depthwise convolution in
-    int8: it stores a weight per pixel, 3 MB for 66 KB in an encoder of 128 pixels."""
+    """The schemes that the engine has for a layer. TensorRT (RTX 1.7.1 for SM86) has no int8 kernel for depthwise
+    convolutions: it stores a weight per pixel, 3 MB for 66 KB in an encoder of 128 pixels."""
     found = ADMITS[layer.kind]
     return tuple(s for s in found if s != "int8") if layer.depthwise and backend == "tensorrt" else found
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is to happen to one layer. scheme: a scheme, or "auto". decided: "rule" or "default" (vocabulary.DECIDERS).
-    rule: number of the rule, from 1; 0: none. why: of a layer that keeps the base, in words."""
+    """The scheme of one layer before the search. scheme: a scheme, or "auto". decided: "rule" or "default"
+    (vocabulary.DECIDERS). rule: number of the rule, from 1; 0: none. why: the reason why a layer keeps the base."""
 
     layer: Layer
     scheme: str
@@ -51,8 +52,8 @@ class Choice:
 
 def choices(staged: Staged, recipe: PrecisionRecipe, backend: str = "onnxruntime",
             lifted: int = 0) -> tuple[Choice, ...]:
-    """One per layer, in the order of the stages. lifted: one of LIFTED. Raises ConfigError for a rule that no layer
-    follows."""
+    """One per layer, in the order of the stages. lifted: one of LIFTED. Raises ConfigError for a rule that applies to
+    no layer."""
     layers = [layer for s in staged.stages for layer in layers_of(s)]
     kept = protected(staged, lifted)
     ruled = _ruled(layers, recipe, backend)
@@ -68,7 +69,7 @@ def choices(staged: Staged, recipe: PrecisionRecipe, backend: str = "onnxruntime
         else:
             scheme, decided = recipe.layers, "default"
         if scheme != AUTO and scheme not in admits(layer, backend):
-            scheme, decided, rule, why = recipe.base, "default", 0, f"{_a(layer)} has no {scheme}"
+            scheme, decided, rule, why = recipe.base, "default", 0, f"no kernel for {_a(layer)} in {scheme}"
         found.append(Choice(layer, scheme, decided, rule, why))
     return tuple(found)
 
@@ -79,7 +80,7 @@ def _a(layer: Layer) -> str:
 
 
 def names_of(layer: Layer) -> tuple[str, str, str]:
-    """What a rule's pattern may match: the block with its stage, the weight with its stage, the weight."""
+    """Names that a rule's pattern may match: the block with its stage, the weight with its stage, the weight."""
     weight = layer.weight.replace("__", ".")
     return layer.group, f"{layer.stage}/{weight}", weight
 
@@ -94,11 +95,11 @@ def _ruled(layers: Sequence[Layer], recipe: PrecisionRecipe, backend: str) -> di
             where = f"precision.rule {i} of {len(recipe.rule)}"
             if matching:
                 raise ConfigError(f'"{rule.layers}" cannot be {rule.scheme}', where=where,
-                                  why=f"it matches {_a(matching[0])}, as {matching[0].group}, and nothing else",
+                                  why=f"it matches only {_a(matching[0])}, in {matching[0].group}",
                                   fix=f"choose one of {', '.join(admits(matching[0], backend))}")
             raise ConfigError(f'"{rule.layers}" matches no layer', where=where, why=_near(rule.layers, layers),
                               fix="`vlacompile plan SOURCE` shows the stages; "
-                                  "patterns are as file names', with * and ?")
+                                  "* and ? in patterns work as in file names")
         found |= {(x.stage, x.node): i for x in able}
     return found
 
@@ -112,14 +113,14 @@ def _near(pattern: str, layers: Sequence[Layer]) -> str:
 
 
 def protected(staged: Staged, lifted: int = 0) -> dict[Key, str]:
-    """{(stage, node): why} of layers that keep the base precision unless a rule names them."""
+    """{(stage, node): reason} of layers that keep the base precision unless a rule names them."""
     if lifted == LIFTED[-1]:
         return {}
     touching = _Touching(staged)
     found: dict[Key, str] = {}
     for stage in staged.stages:
         layers = layers_of(stage)
-        why: dict[str, str] = {}  # by weight: where a layer runs several times, one place decides
+        why: dict[str, str] = {}  # by weight: if a layer runs several times, one of its uses decides
         for layer in layers:
             reason = touching.why.get((layer.stage, layer.node))
             if reason is None and not lifted and layer.weights < SMALL_WEIGHTS and layer.flops < SMALL_FLOPS:
@@ -132,15 +133,15 @@ def protected(staged: Staged, lifted: int = 0) -> dict[Key, str]:
 
 class _Touching:
     """Layers with no other layer between them and an action: the noise that a loop starts from, its carried state, or
-    an action. Values cross stages, loops and histories, so both directions run to a fixed point."""
+    an action. Values cross stages, loops and histories, so both directions are iterated to a fixed point."""
 
     def __init__(self, staged: Staged):
         self.staged = staged
         self.weights = {s.name: _weight_of(s) for s in staged.stages}
         self.why: dict[Key, str] = {}
         sources = staged.program.sources
-        self.behind = {n for n, s in sources.items() if s.update == "step"}  # values with no layer since the noise
-        self.before = set(staged.program.actions)  # values with no layer until the action
+        self.behind = {n for n, s in sources.items() if s.update == "step"}  # no layer between noise and value
+        self.before = set(staged.program.actions)  # no layer between value and action
         size = -1
         while size != (size := len(self.behind) + len(self.before)):
             for stage in reversed(staged.stages):
@@ -155,7 +156,7 @@ class _Touching:
         reached: set[Node] = set()
         carried, weights = {c.input: c for c in stage.carries}, self.weights[stage.name]
         for i, (node, port) in enumerate(zip(_placeholders(stage), stage.inputs, strict=True)):
-            if i in carried:  # a state that becomes the action is one from its first iteration on
+            if i in carried:  # a carried value that becomes the action counts as one from its first iteration on
                 c = carried[i]
                 hit = c.initial in self.behind or c.result in self.behind or c.result in self.before
             else:
@@ -174,7 +175,7 @@ class _Touching:
         ports = dict(zip(_placeholders(stage), stage.inputs, strict=True))
         nodes, weights = _outputs(stage), self.weights[stage.name]
         inputs = list(ports)
-        for _ in range(1 + len(stage.carries)):  # a carried value is also what the next iteration reads
+        for _ in range(1 + len(stage.carries)):  # a carried value is also an input of the next iteration
             reached = {n for p, n in zip(stage.outputs, nodes, strict=True) if p.value in self.before}
             reached |= {nodes[c.output] for c in stage.carries if inputs[c.input] in reached}
             for node in reversed(stage.graph.nodes):

@@ -1,4 +1,4 @@
-"""What was chosen: frozen records of an assignment of schemes to layers, and how they read in 80 columns."""
+"""Frozen records of an assignment of schemes to layers, and their table in 80 columns."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from vlacompile.compiler.staging.stages import Staged
 @dataclass(frozen=True)
 class Decision:
     """Layers of one block that got one scheme. decided: a key of vocabulary.DECIDERS. nodes: of the stage's graph.
-    error: of this alone, per layout.PRECISION; None: not measured (a rule or a default needs no measuring).
-    time_us: of all iterations of a run of the stage; None: the target has no rate. bytes: of the stored weights; what
-    an earlier decision stores already is not counted again. time_saved_us, bytes_saved: against fp32, everything
-    counted."""
+    error: action error of this decision alone, per layout.PRECISION; None: not measured (rules and defaults need no
+    measurement). time_us: of all iterations of a run of the stage; None: the target has no rate. bytes: of the stored
+    weights; weights that an earlier decision stores are not counted again. time_saved_us, bytes_saved: compared with
+    fp32, without sharing."""
 
     stage: str
     group: str
@@ -32,8 +32,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Totals:
-    """time_us: of a replan on average, stages of the task alone at their share (costs.runs_per_replan); None: the
-    target lacks a rate."""
+    """time_us: average per replan; stages that depend on the task alone count with layer_costs.runs_per_replan; None:
+    the target lacks a rate."""
 
     time_us: float | None
     bytes: int
@@ -42,9 +42,9 @@ class Totals:
 @dataclass(frozen=True)
 class Assignment:
     """error: measured with all decisions together, per action dimension, in units of its spread over the calibration
-    observations; held_out: the same on observations that nothing was chosen by, or empty. budget: the recipe's, or
-    None. chosen, fp32: totals of all layers. notes: what the search did. tried: (block, scheme, error of it alone), of
-    all that the search could choose."""
+    observations; held_out: the same on observations that did not influence the choice, or empty. budget: the recipe's,
+    or None. chosen, fp32: totals of all layers. notes: the log of the search. tried: (block, scheme, its error alone)
+    of everything that the search could choose."""
 
     decisions: tuple[Decision, ...]
     error: tuple[float, ...]
@@ -69,8 +69,8 @@ class Assignment:
 
 
 def marked(staged: Staged, assignment: Assignment, measured: bool = True) -> Staged:
-    """The same stages with what was decided for their layers, for the plan. measured: whether errors of int8 layers are
-    measurements; the others state none (0)."""
+    """The stages with the decisions for their layers, for the plan. measured: whether errors of int8 layers are
+    measurements; if not, they are recorded as 0."""
     found: dict[str, list[Precision]] = {}
     for d in assignment.decisions:
         error, time = as_f32((d.error or 0.0 if measured or d.scheme != "int8" else 0.0, d.time_us or 0.0))
@@ -83,7 +83,7 @@ _WIDTH = 32
 
 
 def table(assignment: Assignment) -> str:
-    """A line per decision, then what all of them come to."""
+    """One line per decision, then the totals."""
     lines = [f"{'layers':{_WIDTH}}  {'n':>3}  scheme  {'error':>7}  {'saved us':>8}  {'MB':>6}  by"]
     for d in assignment.decisions:
         error = "-" if d.error is None else f"{d.error:.4f}" if d.error < 100 else "inf"
@@ -104,7 +104,7 @@ _BY = {"rule": "rule", "optimiser": "choice", "default": "-"}
 
 
 def _short(name: str) -> str:
-    """The ends of a long name: its stage and its last words say most."""
+    """Shortens a long name to its stage and its last words, which are the most specific."""
     if len(name) <= _WIDTH:
         return name
     stage, _, path = name.partition("/")

@@ -1,7 +1,8 @@
-"""The choice as an integer program: one scheme per unit, least time or bytes within budgets of error, bytes and time.
+"""The choice of schemes as an integer program: one option per unit; minimal time or bytes within budgets of error,
+bytes and time.
 
-A multiple-choice knapsack with one constraint per action dimension; a weight that several units store alike counts
-once. Solved exactly by HiGHS (scipy.optimize.milp). Knows numbers only: no graphs, no schemes' meaning.
+A multiple-choice knapsack with one constraint per action dimension; a weight that several units store identically
+counts once. Solved exactly by HiGHS (scipy.optimize.milp). Knows numbers only: neither graphs nor schemes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from scipy.sparse import lil_array
 
 @dataclass(frozen=True)
 class Option:
-    """squared: f64[D], squared error that it adds per action dimension. stores: {stored thing: bytes}; what several
-    chosen options store under one name is stored once."""
+    """squared: f64[D], squared error that it adds per action dimension. stores: {key of stored data: bytes}; data that
+    several chosen options store under the same key is stored once."""
 
     name: str
     squared: tuple[float, ...]
@@ -27,7 +28,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Limits:
-    """squared: per dimension, what remains of the error budget; bytes, time_us: None: no limit."""
+    """squared: per dimension, the remaining error budget (squared); bytes, time_us: None: no limit."""
 
     squared: tuple[float, ...]
     bytes: float | None = None
@@ -36,7 +37,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Solution:
-    """options: name of the one chosen per unit. value: of what was minimised."""
+    """options: name of the chosen option per unit. value: the minimised quantity."""
 
     options: tuple[str, ...]
     value: float
@@ -44,7 +45,7 @@ class Solution:
 
 def solve(units: tuple[tuple[Option, ...], ...], limits: Limits, minimise: str) -> Solution | None:
     """minimise: "latency" (us), "bytes", or "error" (of the worst dimension: its sum of squared errors in units of
-    limits.squared, which then limit nothing). None: no choice is within the limits. Equal arguments give equal choices.
+    limits.squared, which then are not limits). None: no choice is within the limits. Deterministic.
     """
     flat = [(u, o) for u, options in enumerate(units) for o in options if _possible(o, limits, minimise)]
     if len({u for u, _ in flat}) < len(units):
@@ -67,7 +68,7 @@ def solve(units: tuple[tuple[Option, ...], ...], limits: Limits, minimise: str) 
             rows.add(row, -np.inf, limit / scale[d])
     for i, (_, o) in enumerate(flat):
         for j, n in enumerate(names):
-            if n in o.stores:  # what is chosen is stored
+            if n in o.stores:  # a chosen option implies that its data is stored
                 rows.add({i: 1.0, first_store + j: -1.0}, -np.inf, 0.0)
     times = {i: o.time_us for i, (_, o) in enumerate(flat)}
     stored = {first_store + j: float(sizes[n]) for j, n in enumerate(names)}
@@ -82,7 +83,7 @@ def solve(units: tuple[tuple[Option, ...], ...], limits: Limits, minimise: str) 
         objective[i] = value
     upper = np.ones(worst + 1)
     upper[worst] = np.inf if minimise == "error" else 0.0
-    # No presolve: HiGHS 1.12 of SciPy 1.17 writes a line to stdout where what it undoes is off by a rounding, and these
+    # No presolve: HiGHS 1.12 in SciPy 1.17 prints a line to stdout when its postsolve has a rounding error, and these
     # problems are small.
     found = milp(objective / max(objective.max(), 1e-12), constraints=rows.constraints(),
                  integrality=[1] * worst + [0], bounds=Bounds(np.zeros(worst + 1), upper),
@@ -94,7 +95,7 @@ def solve(units: tuple[tuple[Option, ...], ...], limits: Limits, minimise: str) 
 
 
 def _possible(option: Option, limits: Limits, minimise: str) -> bool:
-    """Whether it could be chosen at all; what could not only spoils the numbers' scale."""
+    """Whether the option can be chosen at all; others are excluded, as they would only worsen the scaling."""
     if minimise == "error":
         return bool(np.isfinite(option.squared).all())
     return all(e <= limit for e, limit in zip(option.squared, limits.squared, strict=True))
@@ -109,7 +110,7 @@ def _value(chosen: list[Option], scale: list[float], minimise: str) -> float:
 
 
 def stored_once(chosen: list[Option]) -> dict[str, int]:
-    """{stored thing: bytes} of these options together."""
+    """{key of stored data: bytes} of these options together."""
     return {n: b for o in chosen for n, b in o.stores.items()}
 
 

@@ -1,7 +1,7 @@
-"""What a layer costs under a scheme on a target: time per run and bytes of its weight.
+"""Cost of a layer under a scheme on a target: latency per run and bytes of its weight.
 
-A roofline with a fixed cost per call: time = iterations * (call + max(operations / rate, bytes / bandwidth)), by the
-target's measured [rates]. Must not know errors or choices.
+A roofline with launch overhead: time = iterations * (call + max(operations / rate, bytes / bandwidth)), by the target's
+measured [rates]. Must not know errors or choices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vlacompile.hardware.target import Target
 from vlacompile.policy.policy import Source
 
 SCALE_BYTES = 4  # f32
-REPLANS_PER_TASK = 100  # an instruction is taken to stand for so many replans: 20 s at one replan per 200 ms
+REPLANS_PER_TASK = 100  # assumed number of replans per instruction: 20 s at one replan per 200 ms
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Cost:
 
 
 def weight_bytes(layer: Layer, scheme: str, block: int) -> int:
-    """Of a stored weight with its scales: one per row; of int4 one per `block` numbers of a row, the last one
+    """Bytes of a stored weight with its scales: one per row; for int4 one per `block` elements of a row, the last block
     padded."""
     if scheme in ("fp32", "fp16"):
         return layer.weights * (4 if scheme == "fp32" else 2)
@@ -44,8 +44,8 @@ def weight_bytes(layer: Layer, scheme: str, block: int) -> int:
 
 
 def runs_per_replan(stage: StageGraph, sources: Mapping[str, Source]) -> float:
-    """1, or of a stage that depends on the task alone, which is kept from replan to replan, what it comes to on
-    average."""
+    """Average runs of a stage per replan: 1, or 1 / REPLANS_PER_TASK for a stage that depends on the task alone and is
+    cached between replans."""
     changing = {sources[n].update for n in stage.sources} - {"static", "task"}
     return 1.0 if changing else 1 / REPLANS_PER_TASK
 
@@ -55,7 +55,7 @@ def cost(stage: StageGraph, layer: Layer, scheme: str, target: Target, block: in
     rates: SchemeRates | None = getattr(target.rates, scheme, None)
     if rates is None:
         return Cost(None, stored)
-    if layer.kind == "embedding":  # a few rows are copied
+    if layer.kind == "embedding":  # only copies a few rows
         read = stored * min(1.0, layer.rows / layer.iterations / layer.shape[0])
         return Cost(layer.iterations * (rates.call_us + read / rates.gbps / 1e3), stored)
     node = next(n for n in stage.graph.nodes if n.name == layer.node)

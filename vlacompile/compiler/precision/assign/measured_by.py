@@ -1,7 +1,8 @@
-"""What a precision is chosen and measured by: observations that decide, others that are held out, and edges.
+"""The observations for choosing and measuring a precision: those that decide, held-out ones, and edge cases.
 
-Edges are what bytes, ids and masks can be whatever the robot sees. Ranges of activations hold them; where observations
-are recorded they decide nothing else, because they are possible and not usual. Must not know schemes.
+Edge cases are extreme bytes, ids and masks, which are valid whatever the robot sees. Ranges of activations include
+them; if observations are recorded they decide nothing else, because they are possible but not typical. Must not know
+schemes.
 """
 
 from __future__ import annotations
@@ -21,19 +22,18 @@ from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.policy.policy import Policy
 from vlacompile.recipe.recipe import PrecisionRecipe
 
-# Ranges are wider than what n observations show, by MARGIN / n of it: 8 generated ones double it, 64 recorded ones
-# widen it by a sixteenth. A range that is twice too wide costs one bit; one that is too narrow clips, and nothing
-# bounds what that costs.
+# Ranges are widened by MARGIN / n for n observations: 8 generated ones double it, 64 recorded ones widen it by a
+# sixteenth. A range that is twice too wide costs one bit; one that is too narrow saturates, with an unbounded error.
 MARGIN = {"generated": 8.0, "recorded": 4.0}
-# Of a small policy more are generated than the recipe asks for: so many, as far as all of them together are no more
-# work and no more calls.
+# For a small policy more observations are generated than the recipe asks for: up to MOST, within these limits on the
+# total work and number of calls.
 MOST, CHEAP_FLOPS, CHEAP_CALLS = 32, 10e9, 10_000
 
 
 @dataclass(frozen=True)
 class Observed:
-    """fitted: they decide. held: others, or none. edges: for ranges alone. recorded: how many the policy brought.
-    notes: what was left out."""
+    """fitted: observations that decide. held: held-out ones, or none. edges: edge cases, for ranges only. recorded:
+    number of observations that the policy provides. notes: what was left out."""
 
     fitted: tuple[Inputs, ...]
     held: tuple[Inputs, ...]
@@ -43,7 +43,7 @@ class Observed:
 
     @property
     def deciding(self) -> tuple[Inputs, ...]:
-        """What a choice is made by: of generated ones also the edges, which are as real as they."""
+        """The basis of choices: generated observations together with the edge cases, which are as real as they are."""
         return self.fitted if self.recorded else self.fitted + self.edges
 
     @property
@@ -52,9 +52,9 @@ class Observed:
 
 
 def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observed:
-    """Generated observations and edges that the policy cannot deal with are left out: what it gives, or what a layer of
-    it reads, is not finite then."""
-    known = {n for n, s in policy.sources.items() if s.update == "static"}  # they are constants of the program
+    """Leaves out generated observations and edge cases that the policy cannot handle: its results on them, or the input
+    of one of its layers, are not finite."""
+    known = {n for n, s in policy.sources.items() if s.update == "static"}  # constants of the program
 
     def live(found: Iterable[Inputs]) -> list[Inputs]:
         return [{n: t for n, t in x.items() if n not in known} for x in found]
@@ -62,9 +62,9 @@ def observed(staged: Staged, policy: Policy, recipe: PrecisionRecipe) -> Observe
     seen, (words, at_edges) = live(calibration(policy, recipe, _affordable(staged))), _split(edges(policy))
     kept = seen if policy.calibration else seen[:1] + _finite(staged, seen[1:])
     sound = [(w, x) for w, x in zip(words, live(at_edges), strict=True) if _finite(staged, [x])]
-    notes = [f"left out, as the policy gives no numbers for them: {len(seen) - len(kept)} generated observations"] * (
+    notes = [f"left out, as the policy returns NaN or fails: {len(seen) - len(kept)} generated observations"] * (
         len(kept) < len(seen))
-    notes += [f"left out, as the policy gives no numbers for it: {w}" for w in words if w not in dict(sound)]
+    notes += [f"left out, as the policy returns NaN or fails: {w}" for w in words if w not in dict(sound)]
     fitted, held = split(kept)
     return Observed(tuple(fitted), tuple(held), tuple(x for _, x in sound), len(policy.calibration), tuple(notes))
 
@@ -80,7 +80,7 @@ def _split(pairs: Sequence[tuple[str, Inputs]]) -> tuple[list[str], list[Inputs]
 
 
 def _finite(staged: Staged, observations: Sequence[Inputs]) -> list[Inputs]:
-    """Those on which all actions, and all that layers read, are finite."""
+    """Those on which all actions, and all inputs of layers, are finite."""
     read = {s.name: {n.args[1 - KINDS[n.target][1]].name for n in s.graph.nodes if n.name in own}
             for s in staged.stages for own in [{x.node for x in layers_of(s)}]}
     runner, found = StageRunner(staged), []
@@ -93,7 +93,7 @@ def _finite(staged: Staged, observations: Sequence[Inputs]) -> list[Inputs]:
 
         try:
             values = runner.run(inputs, observe=look)
-        except (IndexError, RuntimeError):  # an id or a length that leads beyond what there is
+        except (IndexError, RuntimeError):  # an id or a length that is out of range
             continue
         if not bad and bool(torch.isfinite(staged.program.action_in(values)).all()):
             found.append(inputs)

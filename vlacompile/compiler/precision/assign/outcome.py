@@ -1,7 +1,7 @@
-"""What was asked of a precision, and what came of it: side by side, for people and for programs.
+"""Compares the precision that a recipe asked for with what was applied, for people and for programs.
 
-Owns the refusal where nothing came of it, and the facts that a manifest holds (bundle/precision_record.py reads them).
-Must not know how anything is chosen.
+Owns the error if nothing was applied, and the facts in the manifest (bundle/precision_record.py reads them). Must not
+know how anything is chosen.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from vlacompile.compiler.precision.quantise.layers import Layer
 from vlacompile.errors import BudgetError, PrecisionError, VlaError
 from vlacompile.recipe.recipe import PrecisionRecipe
 
-MOST = 3  # reasons, or blocks, that are said
+MOST = 3  # reasons, or blocks, that are listed
 
 
 @dataclass(frozen=True)
 class Carried:
-    """of, of_bytes: of all `what`, and of their weights in fp32; number, bytes: those that are in the scheme. why: what
-    keeps the others, in words."""
+    """How much of a scheme was applied. of, of_bytes: number of all `what`, and bytes of their weights in fp32; number,
+    bytes: those that use the scheme. why: the reason why the others do not."""
 
     scheme: str
     what: str
@@ -38,21 +38,21 @@ class Carried:
 
 
 def missing(assignment: Assignment, recipe: PrecisionRecipe) -> tuple[str, ...]:
-    """Schemes that the recipe names and that no layer is in."""
+    """Schemes that the recipe names and that no layer uses."""
     found = {d.scheme for d in assignment.decisions}
     return tuple(s for s in recipe.named if s not in found)
 
 
 def carried_out(assignment: Assignment, layers: Sequence[Layer], recipe: PrecisionRecipe, measured: bool) \
         -> tuple[Carried, ...]:
-    """Of every scheme that was asked for, or that was chosen; and of "auto" itself, where it has a choice of
-    several."""
+    """One row per scheme that was asked for or chosen; and one for "auto" itself if it can choose between several
+    schemes."""
     chosen = assignment.schemes
     found = {d.scheme for d in assignment.decisions if d.scheme not in ("fp32", recipe.base)}
     rows = []
     if recipe.automatic and assignment.tried and len({s for _, s, _ in assignment.tried}) > 1:
         mine = [x for x in layers if chosen[x.stage][x.node] not in ("fp32", recipe.base)]
-        why = "" if mine else "nothing else gains within what may be lost"
+        why = "" if mine else "no other layer gains within the allowed error"
         rows.append(Carried("auto", "layers", len(mine), len(layers), _bytes(mine), _bytes(layers), why))
     for scheme in dict.fromkeys((*recipe.named, *sorted(found))):
         mine = [x for x in layers if chosen[x.stage][x.node] == scheme]
@@ -62,13 +62,13 @@ def carried_out(assignment: Assignment, layers: Sequence[Layer], recipe: Precisi
 
 
 def _why(assignment: Assignment, scheme: str, measured: bool) -> str:
-    """Why the other layers are not in it: what they would cost by themselves, and what they are."""
+    """Why the other layers do not use the scheme: their error alone, or the kind of layer."""
     over = sorted(((e, block) for block, tried, e in assignment.tried if tried == scheme
                    and block not in _in(assignment, scheme)))
     words = []
     if over and measured:
         words += [f"{block} would cost {e:.3g}, allowed {assignment.budget:g}" for e, block in over[:1]]
-        words += [f"{len(over) - 1} more would cost no less"] if len(over) > 1 else []
+        words += [f"{len(over) - 1} more would cost at least as much"] if len(over) > 1 else []
     elif over:
         words += [f"{len(over)} block{'s' * (len(over) > 1)} would cost too much, by an error that is not measured"]
     reasons: dict[str, int] = {}
@@ -85,14 +85,14 @@ def _in(assignment: Assignment, scheme: str) -> set[str]:
 
 def require_carried_out(rows: Sequence[Carried], assignment: Assignment, recipe: PrecisionRecipe, policy: str,
                         recorded: bool) -> None:
-    """Raises BudgetError or PrecisionError for a scheme that the recipe names and nothing is in."""
+    """Raises BudgetError or PrecisionError for a scheme that the recipe names but nothing uses."""
     nothing = [r for r in rows if not r.number and (r.scheme in recipe.named or r.scheme == recipe.base)]
     if nothing and not recipe.optional:
         raise _refusal(nothing[0], assignment, recipe, policy, recorded)
 
 
 def _refusal(row: Carried, assignment: Assignment, recipe: PrecisionRecipe, policy: str, recorded: bool) -> VlaError:
-    what = f"nothing is carried out of {row.scheme}: 0 of {row.of} {row.what}, 0 of {_mb(row.of_bytes)} MB"
+    what = f"{row.scheme} is applied nowhere: 0 of {row.of} {row.what}, 0 of {_mb(row.of_bytes)} MB"
     where, leave = f'policy "{policy}", recipe [precision]', "optional = true, if the policy may stay as it is"
     costs = sorted((e, block) for block, scheme, e in assignment.tried if scheme == row.scheme)
     if not costs:
@@ -101,23 +101,24 @@ def _refusal(row: Carried, assignment: Assignment, recipe: PrecisionRecipe, poli
             else "the policy has no layers with weights of their own"),
             fix=f"choose another recipe, or {leave}")
     least, _block = costs[0]
-    seen = "" if recorded else ", by generated observations"
-    told = "; ".join(f"{b} costs {e:.3g} by itself" for e, b in costs[:MOST])
+    seen = "" if recorded else ", on generated observations"
+    told = "; ".join(f"{b} alone costs {e:.3g}" for e, b in costs[:MOST])
     return BudgetError(what, where=where, why=f"{told}{seen}; allowed {recipe.max_action_error:g}",
                        fix=f"allow max_action_error = {least * 1.05:.2g}, or {leave}",
                        reachable={"max_action_error": least})
 
 
 def static_layers(assignment: Assignment, layers: Sequence[Layer], dialect: str) -> int:
-    """How many layers read 8 bits of ranges that are fixed when they are compiled."""
+    """Number of layers that read 8-bit values with ranges fixed at compile time."""
     chosen = assignment.schemes
     return sum(is_static(x.kind, chosen[x.stage][x.node], dialect) for x in layers)
 
 
 def facts(rows: Sequence[Carried], *, recorded: int, generated: int, static: Mapping[str, int], dialect: str,
           errors: tuple[float, float | None], simulated: Mapping[str, float], budget: float | None) -> dict:
-    """For the manifest. static: {dialect: layers of static_layers}. An error that static ranges have a part in is a
-    number only where real observations were seen, else null. simulated: {dialect: error}, of layers alone."""
+    """The facts for the manifest. static: {dialect: number of static_layers}. An error in which static ranges play a
+    part is a number only if recorded observations were used, otherwise null. simulated: {dialect: error of the
+    quantised layers}."""
     real = {d: bool(recorded) or not n for d, n in static.items()}
     return {
         "carried_out": [asdict(r) | {"line": r.line} for r in rows],
@@ -129,7 +130,7 @@ def facts(rows: Sequence[Carried], *, recorded: int, generated: int, static: Map
 
 
 def _bytes(layers: Sequence[Layer]) -> int:
-    """In fp32; what several layers read is stored once."""
+    """Bytes in fp32; a weight that several layers read counts once."""
     return sum({(x.stage, x.weight): 4 * x.weights for x in layers}.values())
 
 

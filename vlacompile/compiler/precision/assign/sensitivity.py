@@ -1,7 +1,7 @@
-"""What a precision costs in action space: stages rewritten, run, and compared with fp32.
+"""Measures the action error of a precision: stages are rewritten, run, and compared with fp32.
 
-Owns the trial: observations, their fp32 values, and running only what a change reaches. Must not know how a scheme
-quantises or how it is lowered (both are given), nor what is chosen.
+Owns the trial: observations, their fp32 values, and running only the stages that a change affects. Must not know how a
+scheme quantises or how ops are inserted (both are parameters), nor what is chosen.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from vlacompile.compiler.staging.run_stages import StageRunner, Values
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 Inputs = Mapping[str, torch.Tensor]
-Schemes = Mapping[str, Mapping[str, str]]  # {stage: {node: scheme}}; a layer that is not named stays fp32
+Schemes = Mapping[str, Mapping[str, str]]  # {stage: {node: scheme}}; layers that are not named stay fp32
 Quantise = Callable[[StageGraph, Mapping[str, str]], Mapping[str, QuantisedLayer]]  # {node: "int8" | "int4"} -> layers
 Lower = Callable[[StageGraph, Mapping[str, QuantisedLayer]], StageGraph]
 
 
-Rewrite = Callable[[StageGraph, Mapping[str, str]], StageGraph]  # a stage with its layers under these schemes
+Rewrite = Callable[[StageGraph, Mapping[str, str]], StageGraph]  # a stage with its layers in these schemes
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """A Rewrite of two parts. quantise: what integer layers become, by the calibration that it holds. lower: a stage
-    with those layers, to be run in PyTorch. fp16 is rounded here."""
+    """A Rewrite of two parts. quantise: quantises integer layers, with its own calibration. lower: inserts these layers
+    into a stage, runnable in PyTorch. fp16 is rounded here."""
 
     quantise: Quantise
     lower: Lower
@@ -43,8 +43,8 @@ class Numerics:
 
 
 def remembered(quantise: Quantise) -> Quantise:
-    """The same, each (stage, node, scheme) computed once: for methods that take long and treat every layer by
-    itself."""
+    """The same, with the result per (stage, node, scheme) cached: for slow methods that treat every layer
+    independently."""
     found: dict[tuple[str, str, str], QuantisedLayer] = {}
 
     def once(stage: StageGraph, schemes: Mapping[str, str]) -> dict[str, QuantisedLayer]:
@@ -57,10 +57,10 @@ def remembered(quantise: Quantise) -> Quantise:
 
 
 class Trial:
-    """fp32 values of the observations; measures what another choice does to the action.
+    """fp32 values of the observations; measures the action error of other choices.
 
-    observations: inputs of one replan each, f32 chunks [1,H,D] come of them. scale: the unit; None: that of these
-    observations. Everything is computed anew from the arguments: equal arguments give equal errors.
+    observations: inputs of one replan each, whose results are f32 chunks [1,H,D]. scale: the unit; None: that of these
+    observations. Equal arguments give equal errors.
     """
 
     def __init__(self, staged: Staged, observations: Sequence[Inputs], rewrite: Rewrite,
@@ -73,7 +73,7 @@ class Trial:
         self.scale = scale or ActionScale.of(self.want)
 
     def errors(self, schemes: Schemes) -> torch.Tensor:
-        """f64[D], per action dimension, of all these layers together; see ActionScale.errors."""
+        """f64[D], action error per dimension with all these layers together; see ActionScale.errors."""
         changed = {s.name: self.rewrite(s, schemes[s.name]) for s in self.staged.stages
                    if any(x != "fp32" for x in schemes.get(s.name, {}).values())}
         again = reached(self.staged, frozenset(changed))
@@ -86,7 +86,7 @@ class Trial:
         return self.scale.errors([self.action(v) for v in self._run(mixed, again, known)], self.want)
 
     def _run(self, staged: Staged, again: frozenset[str], known: Sequence[Values]) -> list[Values]:
-        """The stages `again` on every observation, each once for observations that agree in all that it depends on."""
+        """Runs the stages `again` on every observation, each once for observations with equal inputs of the stage."""
         runner, done = StageRunner(staged), []
         for i, inputs in enumerate(self.observations):
             before = dict(known[i])
@@ -98,13 +98,13 @@ class Trial:
 
 
 def _first_alike(sources: Sequence[str], observations: Sequence[Inputs]) -> list[int]:
-    """Of each observation the first one that holds the same in these sources."""
+    """Per observation the index of the first one with the same content in these sources."""
     return [next(j for j in range(i + 1) if all(torch.equal(inputs[n], observations[j][n]) for n in sources))
             for i, inputs in enumerate(observations)]
 
 
 def reached(staged: Staged, stages: frozenset[str]) -> frozenset[str]:
-    """These stages and all that read, over whatever way, what they compute."""
+    """These stages and all stages that depend on them, directly or indirectly."""
     names, values = set(stages), {p.value for s in staged.stages if s.name in stages for p in s.outputs}
     size = -1
     while size != (size := len(names) + len(values)):
@@ -117,8 +117,8 @@ def reached(staged: Staged, stages: frozenset[str]) -> frozenset[str]:
 
 
 def in_fp16(stage: StageGraph, nodes: frozenset[str]) -> StageGraph:
-    """The stage with these layers in fp16: their operands and results are rounded to it. What is inside a product stays
-    f32, as tensor cores and fp16 kernels of CPUs accumulate."""
+    """The stage with these layers in fp16: operands and results are rounded. Products are accumulated in f32, as tensor
+    cores and fp16 CPU kernels do."""
     graph, copied = Graph(), {}
 
     def rounded(value: Node) -> Node:

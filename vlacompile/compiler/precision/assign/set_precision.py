@@ -1,8 +1,8 @@
-"""Stages in fp32 -> stages in the precision that the recipe wants, for the engine of the target, and what that costs
-in actions.
+"""Stages in fp32 -> stages in the precision that the recipe asks for, as the target's engine computes them, and the
+action error that this causes.
 
-Owns the order: what layers read on calibration observations (calibrate.py), rescaling (smoothing.py), rounding
-(quantise.py), rendering (insert_quantised_ops.py), choosing (assign.py). Must not know how any of them works.
+Owns the order: calibration (calibrate.py), rescaling (smoothing.py), quantisation (quantise.py), insertion of quantised
+ops (insert_quantised_ops.py), choice (assign.py). Must not know how any of them works.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from vlacompile.verify.metrics import compare
 
 @dataclass(frozen=True)
 class Precise:
-    """staged: as the target's engine computes it. error, held_out: of the action, on the observations that it was
-    calibrated on and on others. simulated: {dialect: action error of the same choice on the others, where there are
-    any, layers alone}. facts: of outcome.facts. notes: what stays in fp32, what was rescaled."""
+    """staged: as the target's engine computes it. error, held_out: action errors on the calibration observations and on
+    held-out ones. simulated: {dialect: action error of the same choice on other engines, on the held-out observations
+    if there are any; quantised layers only}. facts: see outcome.facts. notes: what stays fp32, what was rescaled."""
 
     staged: Staged
     assignment: Assignment
@@ -97,7 +97,7 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
     limit = recipe.max_action_error
     if limit is not None and errors[0] > limit:
         raise BudgetError("the precisions do not fit the budgets", where=f'policy "{policy.name}", recipe [precision]',
-                          why=f"fp16 adds to what was chosen: error {limit:g} asked, {errors[0]:.4g} reachable",
+                          why=f"fp16 adds to the chosen error: error {limit:g} asked, {errors[0]:.4g} reachable",
                           fix='allow a larger max_action_error, or base = "fp32"',
                           reachable={"max_action_error": errors[0]})
     told = facts((*in_fp16_too, *carried), recorded=seen.recorded,
@@ -110,7 +110,7 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
 
 
 def _may_be_static(recipe: PrecisionRecipe, staged: Staged, dialect: str) -> bool:
-    """Whether any layer could come to be rounded to ranges that are fixed."""
+    """Whether any layer may be quantised with static ranges."""
     asked = {recipe.layers, *(r.scheme for r in recipe.rule)}
     scheme = "int8" if "int8" in asked or (AUTO in asked and "int8" in recipe.schemes) else ""
     return any(is_static(x.kind, scheme, dialect) for s in staged.stages for x in layers_of(s))
@@ -119,9 +119,9 @@ def _may_be_static(recipe: PrecisionRecipe, staged: Staged, dialect: str) -> boo
 def _with_fp16(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
                  observations: Sequence[Inputs], progress: Callable[[str], None]) \
         -> tuple[Staged, tuple[str, ...], tuple[Carried, ...]]:
-    """(stages whose integer layers are lowered, with what is to be fp16 in fp16; what stays FP32 and why; how much).
-    Where the recipe sets no budget, fp16 may move the action by as much as the integer layers themselves do: a last bit
-    of fp16 turns many numbers to their next step, and nothing but FP32 everywhere would turn them back (as
+    """(stages with integer layers inserted and all other layers that should be fp16 converted; what stays FP32 and why;
+    how much was converted). If the recipe sets no budget, fp16 may cause as much action error as the integer layers: an
+    fp16 rounding moves many numbers to the next quantisation step, which only FP32 everywhere would avoid (as
     `Fp16Limits.quantised` for stages)."""
     lowered = replace(staged, stages=tuple(integer[s.name] for s in staged.stages))
     if recipe.base == "fp16":
@@ -137,7 +137,7 @@ def _with_fp16(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schem
 
 
 def _fp16_carried_out(made: Fp16Policy) -> Carried:
-    """Constants that are stored in both dtypes save nothing."""
+    """Bytes saved: constants stored in both dtypes save none."""
     before, after = sum(s.before for s in made.stages), sum(s.made.weights for s in made.stages)
     kinds = Counter(p.kind for s in made.stages for p in s.kept_fp32.values())
     return Carried("fp16", "operations", sum(s.made.nodes for s in made.stages), sum(s.of for s in made.stages),
@@ -154,7 +154,7 @@ Quantised = tuple[StageGraph, dict[str, QuantisedLayer], Ranges]
 
 
 def run_calls(stage: StageGraph, calls: Sequence[Call]) -> list[torch.Tensor]:
-    """Per output, what it is over all calls."""
+    """Per output, its values over all calls, concatenated."""
     module = stage_module(stage)
     with torch.no_grad():
         results = [module(*args) for args in calls]
@@ -162,8 +162,8 @@ def run_calls(stage: StageGraph, calls: Sequence[Call]) -> list[torch.Tensor]:
 
 
 class _Quantiser:
-    """(stage, {node: "int8" | "int4"}) -> the stage, rescaled, its quantised layers, and the ranges between
-    convolutions. The same arguments are worked on once, of identical stages too."""
+    """(stage, {node: "int8" | "int4"}) -> the stage, rescaled; its quantised layers; ranges of values between
+    convolutions. Results are cached, also across identical stages."""
 
     def __init__(self, firsts: Mapping[str, StageGraph], owners: Mapping[str, str], calls: Mapping[str, Sequence[Call]],
                  edges: Mapping[str, Sequence[Call]], method: Method, progress: Callable[[str], None]):
@@ -198,9 +198,9 @@ class _Quantiser:
         return (stage, layers, self._ranges(stage, layers)), notes
 
     def _best_smoothing(self, stage: StageGraph) -> Method | None:
-        """None, the recipe's alpha, or the best alpha per value: what moves the stage's outputs least when all its
-        layers are in int8. Smoothing makes the rounding of activations smaller and that of weights larger, and which of
-        them counts is not seen in one layer."""
+        """None (no smoothing), the recipe's alpha, or the best alpha per value: whichever causes the least error in the
+        stage's outputs if all its layers are int8. Smoothing trades rounding errors of activations for those of
+        weights, and single layers do not show which of the two matters."""
         schemes = {x.node: "int8" for x in layers_of(stage) if x.kind == "linear"}
         if not self.method.alpha or not schemes:
             return None
@@ -213,12 +213,12 @@ class _Quantiser:
         return min(errors, key=errors.__getitem__)
 
     def said(self, schemes: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-        """Notes on these stages alone."""
+        """Notes on these stages only."""
         keys = dict.fromkeys((self.owners[s], tuple(sorted(_integer(of).items()))) for s, of in schemes.items())
         return tuple(line for key in keys for line in self.notes.get(key, ()))
 
     def _ranges(self, stage: StageGraph, layers: Mapping[str, QuantisedLayer]) -> Ranges:
-        """Of what quantised convolutions give, over all calls."""
+        """Ranges of the results of quantised convolutions, and of sums between them, over all calls."""
         kinds = {n.name: KINDS[n.target][0] for n in stage.graph.nodes if n.target in KINDS}
         between = values_to_range(stage, frozenset(n for n in layers if kinds[n] == "conv"))
         if not between:

@@ -1,7 +1,7 @@
-"""Values that only say which logits count: fp16 cannot hold the numbers that they are masked with, and need not.
+"""Values that only mask logits: fp16 cannot represent the large numbers that they contain, and need not.
 
-A mask is added to logits, or chosen where they do not count, and ends in a softmax. All that matters of its numbers is
-that exp makes 0 of them, so in fp16 they stop at MASKED. Must not know what stays FP32.
+A mask is added to logits, or selected in their place, and ends in a softmax. Its numbers matter only in that exp makes
+them 0, so in fp16 they are clamped to MASKED. Must not know what stays FP32.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _MASK_OF_ATTENTION = 3
 
 
 def masks(stage: StageGraph, mask_values: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Nodes of the stage that end in a softmax alone, the logits themselves from the mask on among them. mask_values:
-    values of which all that other stages read is that."""
+    """Nodes of the stage whose values end only in a softmax, including logits after the mask is applied. mask_values:
+    values between stages that all their readers use in this way."""
     ports = {p.value for p in stage.outputs} & mask_values
     returned = [p.value in ports for p in stage.outputs]
     outputs = stage.graph.output_node().args[0]
@@ -36,7 +36,7 @@ def masks(stage: StageGraph, mask_values: frozenset[str] = frozenset()) -> froze
 
 
 def mask_values(staged: Staged) -> frozenset[str]:
-    """Values between stages that are masks to every stage that reads them."""
+    """Values between stages that every stage which reads them uses only as masks."""
     kept = {*staged.program.outputs, *staged.program.sources, *(v for pair in staged.delays for v in pair)}
     found: set[str] = set()
     read_as_other: set[str] = set()

@@ -1,6 +1,6 @@
-"""A policy in fp16, checked: the stages are converted, run against FP32, and repaired until they are near enough.
+"""Converts a policy to fp16: rewrites its stages, compares them with FP32, and keeps nodes in FP32 until limits hold.
 
-Owns the loop around `scan`, `find_kept_fp32` and `to_fp16`, and what is reported of it.
+Owns the loop around `scan`, `find_kept_fp32` and `to_fp16`, and its report.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.errors import PrecisionError
 
 Inputs = Mapping[str, torch.Tensor]
-AIM = 0.9  # of what is allowed: less would pin more than is needed, more would need more rounds
+AIM = 0.9  # share of a limit that repairs aim at: lower keeps more in FP32 than needed, higher takes more rounds
 
 
 @dataclass(frozen=True)
 class Fp16Limits:
-    """stage: largest relative L2 error of a stage's outputs, computed from FP32 inputs, over all observations together.
-    quantised: the same of a stage that rounds activations to 8 bits, beside that stage in FP32: a last bit of fp16 may
-    move a number to the next of 255 steps, by as much as the 8 bits themselves were allowed to cost. action: largest
-    action error (`choose_solver.action_error`) with all stages in fp16. rounds: how often nodes are kept and the
-    stages run again."""
+    """stage: largest relative L2 error of a stage's outputs, from FP32 inputs, over all observations. quantised: the
+    same for a stage that rounds activations to 8 bits, relative to that stage in FP32: an fp16 rounding may move a
+    number to the next of 255 steps, an error of the size that the 8 bits themselves were allowed to cause. action:
+    largest action error (`choose_solver.action_error`) with all stages in fp16. rounds: how often nodes may be kept and
+    the stages run again."""
 
     stage: float = 1e-2
     quantised: float = 3e-2
@@ -48,8 +48,8 @@ class Fp16Limits:
 
 @dataclass(frozen=True)
 class Fp16Stage:
-    """kept_fp32: {node: KeptFp32} of what stays FP32. of: how many nodes could be in fp16. before: bytes of constants
-    in FP32. error: relative L2 of its outputs, from FP32 inputs."""
+    """kept_fp32: {node: KeptFp32} of nodes that stay FP32. of: number of nodes that could be fp16. before: bytes of
+    constants in FP32. error: relative L2 error of the outputs, from FP32 inputs."""
 
     name: str
     kept_fp32: Mapping[str, KeptFp32]
@@ -59,7 +59,7 @@ class Fp16Stage:
     error: float
 
     def lines(self) -> list[str]:
-        """For a report: the stage, then a line per reason with one node as the example."""
+        """For a report: the stage, then one line per reason with one node as an example."""
         lines = [f"{self.name}: {self.made.nodes} of {self.of} nodes in fp16, weights {_size(self.before)} -> "
                  f"{_size(self.made.weights)}, error {self.error:.2g}"]
         count = Counter(p.kind for p in self.kept_fp32.values())
@@ -73,7 +73,7 @@ class Fp16Stage:
 
 @dataclass(frozen=True)
 class Fp16Policy:
-    """staged: with converted stages. repaired: how many nodes the check kept in FP32."""
+    """staged: with converted stages. repaired: number of nodes that the check kept in FP32."""
 
     staged: Staged
     stages: tuple[Fp16Stage, ...]
@@ -91,9 +91,9 @@ def convert_to_fp16(staged: Staged, observations: Sequence[Inputs], limits: Fp16
           phase: Callable[[str], None] = lambda name: None,
           keep: Mapping[str, Mapping[str, KeptFp32]] | None = None) -> Fp16Policy:
     """The stages in fp16, within `limits` on `observations` (`choose_solver.calibration`). keep: {stage: nodes that
-    stay FP32 whatever the scan says}.
+    stay FP32 in any case}.
 
-    Raises PrecisionError, with the best that was reached, when so many rounds of repair are not enough.
+    Raises PrecisionError, with the best result reached, if `limits.rounds` rounds of repair are not enough.
     """
     phase("scan the ranges of all values")
     ranges = scan(staged, observations, limits.rules.margin)
@@ -120,10 +120,10 @@ def convert_to_fp16(staged: Staged, observations: Sequence[Inputs], limits: Fp16
             break
     worst = max(best_errors, key=lambda n: best_errors[n] / allowed[n])
     raise PrecisionError(
-        "the policy cannot be put into fp16 within what may be lost",
+        "the policy cannot be converted to fp16 within the allowed error",
         where=f'stage "{worst}"',
-        why=f"best reached: action error {best:.3g} (limit {limits.action:g}), its own error {best_errors[worst]:.3g} "
-            f"(limit {allowed[worst]:g}); the check kept {sum(len(e) for e in extra.values()) - given} nodes",
+        why=f"best reached: action error {best:.3g} (limit {limits.action:g}), stage error {best_errors[worst]:.3g} "
+            f"(limit {allowed[worst]:g}); the check kept {sum(len(e) for e in extra.values()) - given} nodes in FP32",
         fix="allow a larger error or more rounds of repair, or leave the policy in FP32")
 
 
@@ -133,16 +133,16 @@ def _converted(staged: Staged, kept_fp32: Mapping[str, Mapping[str, KeptFp32]]) 
 
 
 class _Repair:
-    """Kept what causes most of the error of a stage."""
+    """Keeps the nodes in FP32 that cause most of a stage's error."""
 
     def __init__(self, staged: Staged, observations: Sequence[Inputs]):
         self.staged, self.observations = staged, observations
-        self.sources: dict[str, dict[str, ErrorShare]] = {}  # of stages that needed repair
+        self.sources: dict[str, dict[str, ErrorShare]] = {}  # error shares of the stages that needed repair
 
     def keep_worst(self, name: str, kept_fp32: Mapping[str, KeptFp32], extra: dict[str, KeptFp32], keep: float,
                    error: float) -> bool:
-        """Keeps nodes in FP32 until what is left causes `keep` of the squared error. What a node gives is stored in
-        FP32 only when what reads it is FP32 as well, so these are kept with it. False: nothing was left to keep."""
+        """Keeps nodes in FP32 until the others cause at most the share `keep` of the squared error. A result is stored
+        in FP32 only if its readers are FP32 as well, so they are kept with it. False: no node was left to keep."""
         stage = next(s for s in self.staged.stages if s.name == name)
         if name not in self.sources:
             masked = masks(stage, mask_values(self.staged))
@@ -172,7 +172,7 @@ class _Repair:
 
 
 def _readers(node: Node) -> list[Node]:
-    """What computes with the numbers that a node gives, wherever they were moved."""
+    """Nodes that compute with the elements of a node's result, also after moves."""
     found: list[Node] = []
     for user in node.users:
         found += _readers(user) if moves(user) else [user] if user.op == "call_function" and is_f32(user) else []
@@ -180,7 +180,7 @@ def _readers(node: Node) -> list[Node]:
 
 
 class _Check:
-    """FP32 values of every observation, computed once, and how far other stages are from them."""
+    """FP32 values of every observation, computed once, and the distance of converted stages from them."""
 
     def __init__(self, staged: Staged, observations: Sequence[Inputs]):
         self.staged, self.observations = staged, observations
@@ -196,7 +196,7 @@ class _Check:
 
     def measure(self, stages: Sequence[StageGraph], kept_fp32: Mapping[str, Mapping[str, KeptFp32]]) \
             -> tuple[dict[str, float], float]:
-        """({stage: relative L2 from FP32 inputs}, action error from end to end)."""
+        """({stage: relative L2 error from FP32 inputs}, end-to-end action error)."""
         runner = StageRunner(replace(self.staged, stages=tuple(with_f32_sums(s) for s in stages)))
         for s in stages:
             key = frozenset(kept_fp32[s.name])
@@ -207,8 +207,8 @@ class _Check:
         return errors, self._action_error(got)
 
     def share_to_keep(self, stages: Sequence[StageGraph], action: float, aim: float) -> dict[str, float]:
-        """The stage that costs most in the action when it alone is converted, and how much of its squared error it may
-        keep for the action error to come from `action` to `aim`, were errors independent; a sixteenth at least."""
+        """{the stage that causes the largest action error when converted alone: the share of its squared error at which
+        the action error would fall from `action` to `aim` if errors were independent, at least 1/16}."""
         cost = {}
         for tried in stages:
             mixed = tuple(with_f32_sums(tried) if s.name == tried.name else s for s in self.staged.stages)

@@ -1,10 +1,10 @@
-"""How much of a stage's error comes from where, when it is computed in fp16.
+"""Attributes the error of a stage in fp16 to the weights and results whose rounding causes it.
 
-What fp16 rounds are weights and results. To first order the outputs move by the sum of J e over these, e what is
-rounded away and J the derivative of the outputs by it. The mean of (v J e)^2 over random v of unit variance is |J e|^2
-(Hutchinson 1990), and one backward pass gives v J for all nodes at once. An op without a derivative passes slopes on as
-they are (Bengio et al. 2013, "straight-through"); where no slope arrives, as behind an argmax, the outputs are looked
-at when what is rounded away is taken away. Must not know what stays FP32.
+To first order the outputs move by the sum of J e over all rounded tensors, where e is the rounding error and J the
+Jacobian of the outputs. For random v with unit variance, the mean of (v J e)^2 is |J e|^2 (Hutchinson 1990), and one
+backward pass gives v J for all nodes at once. Ops without a derivative are straight-through (Bengio et al. 2013). If no
+gradient reaches a node, as before an argmax, its rounding errors are applied and the outputs compared. Must not know
+what stays FP32.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 PROBES = 4
-SEEN = 4  # observations, and iterations of a loop, that are looked at
+SEEN = 4  # observations, and iterations of a loop, that are evaluated
 
 
 @dataclass
 class ErrorShare:
-    """Estimates of the squared relative error of a stage's outputs. weights: by rounding the constants that a node
-    reads; result: by storing what it gives."""
+    """Estimates of the squared relative error of a stage's outputs. weights: from rounding the constants that a node
+    reads; result: from storing its result in fp16."""
 
     weights: float = 0.0
     result: float = 0.0
@@ -37,7 +37,7 @@ class ErrorShare:
 
 def attribute_error(staged: Staged, stage: StageGraph, observations: Sequence[Mapping[str, torch.Tensor]],
               masked: Collection[str]) -> dict[str, ErrorShare]:
-    """{node: ErrorShare}, summed over a few observations and iterations: of every f32 input and of every f32 node that
+    """{node: ErrorShare}, summed over a few observations and iterations, for every f32 input and every f32 node that
     computes something."""
     found: dict[str, ErrorShare] = {}
     draw = torch.Generator().manual_seed(0)
@@ -62,13 +62,13 @@ def attribute_error(staged: Staged, stage: StageGraph, observations: Sequence[Ma
 
 
 def _moved(slopes: list, errors: list[torch.Tensor]) -> float:
-    """0 where a slope is none: the quotient of two numbers that became 0."""
+    """v J e; 0 if the gradient is not finite: a quotient of two numbers that became 0."""
     moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors, strict=True) if s is not None)
     return moved if math.isfinite(moved) else 0.0
 
 
 def _arguments(staged: Staged, stage: StageGraph, observations: Iterable[Mapping]) -> list[list[torch.Tensor]]:
-    """What the stage's graph is called with, for some iterations of its loop."""
+    """Arguments of the stage's graph, for some iterations of its loop."""
     ports = [p.name for p in stage.inputs]
     every = max(1, stage.iterations // SEEN)
     calls: list[dict[str, torch.Tensor]] = []
@@ -91,7 +91,7 @@ def _keep(stage: StageGraph, ports: list[str], seen: list[dict[str, torch.Tensor
 
 @dataclass(frozen=True)
 class _Row:
-    """zeros: what was added to the results. weights, result: errors of the results, f64; see ErrorShare."""
+    """zeros: tensors that were added to the results. weights, result: rounding errors, f64; see ErrorShare."""
 
     node: str
     zeros: tuple[torch.Tensor, ...]
@@ -100,16 +100,16 @@ class _Row:
 
 
 class _Tape(Interpreter):
-    """Runs the graph with a zero added to every result, by which it can be differentiated."""
+    """Runs the graph with a zero tensor added to every result, by which the outputs are differentiated."""
 
     def __init__(self, stage: StageGraph, masked: Collection[str]):
         super().__init__(_module_of(stage), garbage_collect_values=False)
-        self.plain: tuple[torch.Tensor, ...] | None = None  # the outputs, undisturbed
+        self.plain: tuple[torch.Tensor, ...] | None = None  # the outputs without errors
         self.masked = masked
         self.rows: list[_Row] = []
 
     def moved_by(self, args: Sequence[torch.Tensor], node: str, errors: Sequence[torch.Tensor]) -> float:
-        """Squared relative error of the outputs when this node's results are off by so much."""
+        """Squared relative error of the outputs if this node's results have these errors."""
         if not any(bool(e.any()) for e in errors):
             return 0.0
         with torch.no_grad():
@@ -135,7 +135,7 @@ class _Tape(Interpreter):
         return moved[0] if isinstance(result, torch.Tensor) else type(result)(moved)
 
     def _with_slope(self, n: Node, result):
-        """The result, differentiable where its op is not: by every operand of as many numbers with slope 1."""
+        """The result; if its op is not differentiable, with gradient 1 to every operand of the same size."""
         if n.op != "call_function" or not isinstance(result, torch.Tensor) or not result.is_floating_point():
             return result
         if not any(isinstance(t, torch.Tensor) and t.requires_grad for t in map(self.env.get, n.all_input_nodes)):
@@ -163,7 +163,7 @@ class _Tape(Interpreter):
 
 
 class _Shifted(Interpreter):
-    """Runs the graph with the results of one node off by some errors, f64."""
+    """Runs the graph with errors, f64, added to the results of one node."""
 
     def __init__(self, module: torch.fx.GraphModule, node: str, errors: Sequence[torch.Tensor]):
         super().__init__(module)
@@ -178,7 +178,7 @@ class _Shifted(Interpreter):
 
 
 def _finite(error: torch.Tensor) -> torch.Tensor:
-    """Of a mask that ends where fp16 does nothing is lost."""
+    """Errors without those of saturated masks, which have no effect."""
     return error.nan_to_num(0.0, 0.0, 0.0) * (error.abs() < 1e30)
 
 

@@ -1,6 +1,6 @@
-"""One call in fp16: the dtypes and numbers among its arguments, and its result.
+"""One call in fp16: conversion of dtypes and numbers among its arguments, and its result.
 
-A node is tried and converted by the same rules, so that both are the same call.
+Trial runs and the rewrite share these rules, so that both perform the same call.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from vlacompile.compiler.precision.fp16.op_kinds import (
 )
 
 _ATEN = torch.ops.aten
-# Factories that give f32 where nothing is said.
+# Factory functions whose default dtype is f32.
 _MAKERS = frozenset({_ATEN.full, _ATEN.zeros, _ATEN.ones, _ATEN.arange, _ATEN.scalar_tensor, _ATEN.linspace, _ATEN.eye,
                      _ATEN.empty})
 
 
 def has_fp16_kernel(node: Node) -> bool:
-    """False for a call that gives f32 because nothing that it reads says otherwise: where(mask, 0.0, 1.0)."""
+    """False for a call that returns f32 although none of its inputs is f32: where(mask, 0.0, 1.0)."""
     return packet(node) in _MAKERS or is_cast(node) or any(is_f32(n) for n in node.all_input_nodes)
 
 
 def fp16_arguments(node: Node, args: tuple, kwargs: dict, masked: bool) -> tuple[tuple, dict]:
-    """args, kwargs: of the call with tensors (or nodes) in fp16 already. masked: the node is a mask."""
+    """args, kwargs: of the call, tensors (or nodes) already in fp16. masked: the node is a mask."""
 
     def lower(a):
         if a is torch.float32:
@@ -49,8 +49,8 @@ def fp16_arguments(node: Node, args: tuple, kwargs: dict, masked: bool) -> tuple
 
 
 def lost_number(node: Node, masked: bool) -> float | None:
-    """A number among the arguments that fp16 does not hold, or None. What it loses of one by rounding is no loss: so
-    does every other value."""
+    """A number among the arguments that is not representable in fp16, or None. Rounding errors do not count: every
+    other value has them too."""
     lost: list[float] = []
 
     def look(a):
@@ -69,10 +69,10 @@ class NoKernel(Exception):
 
 def called_in_fp16(node: Node, values: Mapping[Node, object], masked: Collection[str],
                    margin: float = 1.0) -> tuple[torch.Tensor, ...] | None:
-    """The results of one node in fp16 from f32 operands: operands and results rounded, sums in f32; None where fp16
-    does not hold a number of the call. margin: operands lose what they would if they were that much smaller.
-    Raises NoKernel."""
-    wide = multiplies(node)  # products of fp16 are added up in f32, by f32 kernels, which are quicker
+    """The results of one node in fp16 from f32 operands: operands and results rounded, sums in f32; None if a number
+    among the arguments is not representable in fp16. margin: operands are rounded as if they were smaller by this
+    factor. Raises NoKernel."""
+    wide = multiplies(node)  # fp16 products are accumulated in f32: f32 kernels give the same and are faster
 
     def narrow(n: Node):
         value = values[n]
@@ -95,7 +95,7 @@ def called_in_fp16(node: Node, values: Mapping[Node, object], masked: Collection
 
 
 def off_by(node: Node, got: tuple[torch.Tensor, ...], want: object, masked: Collection[str]) -> list[torch.Tensor]:
-    """Difference of each result, f64, where `want` is finite; of masked logits none."""
+    """Error of each result, f64, where `want` is finite; masked logits have none."""
     rows = []
     for a, b in zip(got, tensors(want), strict=True):
         a, b = a.double(), b.double()

@@ -1,7 +1,7 @@
-"""Which nodes stay FP32 when a policy is put into fp16, each with the reason.
+"""Which nodes stay FP32 when a policy is converted to fp16, each with the reason.
 
-Reasons are of two kinds: what the range scan measured, and what a node is for (norms, accumulators of a loop,
-positions, the last steps to an action). Must not know how a graph is rewritten.
+Reasons are of two kinds: results of the range scan, and the role of a node (norms, accumulators of a loop, positions,
+the last ops before an action). Must not know how a graph is rewritten.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from vlacompile.compiler.precision.fp16.range_scan import NodeRange, Ranges
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 KINDS = frozenset({
-    "unknown", "overflow", "underflow", "number", "accumulation", "rounding",  # what the scan measured
-    "logits", "norm", "accumulator", "action", "position", "decision",  # what the node is for
-    "reads", "between", "error",  # what its neighbours are; what the check of the whole found
-    "recipe"})  # what was asked for
+    "unknown", "overflow", "underflow", "number", "accumulation", "rounding",  # results of the range scan
+    "logits", "norm", "accumulator", "action", "position", "decision",  # the role of the node
+    "reads", "between", "error",  # precision of its neighbours; the check of whole stages
+    "recipe"})  # a rule of the recipe
 
 
 @dataclass(frozen=True)
 class KeptFp32:
-    """kind: one of KINDS. why: for a person, with the number that decided."""
+    """kind: one of KINDS. why: for people, with the number that decided."""
 
     kind: str
     why: str
@@ -60,12 +60,12 @@ class KeptFp32:
 
 @dataclass(frozen=True)
 class KeepRules:
-    """margin: values of other observations may be this much larger or smaller than those of the scan.
-    stored, local: largest relative error (by energy) of storing a value, and of computing one node alone, in fp16;
-    rounding alone gives 2e-4 to 6e-4. accumulation: largest relative error that adding numbers one after the other in
-    fp16 can have, terms * 2^-11. logit: largest relative error of a softmax by the rounding of its logits.
-    cheap: largest share of a stage's work that the last products before an action or a carried value may be to stay
-    FP32."""
+    """margin: factor by which values of other observations may be larger or smaller than those of the scan.
+    stored, local: largest relative L2 error of storing a value, and of computing one node alone, in fp16; rounding
+    alone causes 2e-4 to 6e-4. accumulation: largest relative error of sequential summation in fp16, terms * 2^-11.
+    logit: largest relative error of a softmax due to rounding of its logits.
+    cheap: the last products before an action or a carried value stay FP32 if they are at most this share of the stage's
+    work."""
 
     margin: float = 4.0
     stored: float = 1e-3
@@ -77,20 +77,20 @@ class KeepRules:
 
 _DIVIDES = frozenset({torch.ops.aten.div, torch.ops.aten.reciprocal, torch.ops.aten.rsqrt, torch.ops.aten.log})
 _SMALL_STAYS = frozenset({torch.ops.aten.sqrt, torch.ops.aten.clamp, torch.ops.aten.clamp_min, torch.ops.aten.maximum})
-Kept = Mapping[str, KeptFp32]  # node name ->
+Kept = Mapping[str, KeptFp32]  # {node name: reason}
 
 
 def find_kept_fp32(staged: Staged, ranges: Ranges, rules: KeepRules = KeepRules(),
                    extra: Mapping[str, Kept] | None = None) -> dict[str, dict[str, KeptFp32]]:
-    """{stage: {node: KeptFp32}}. ranges: of `scan` over the same stages with the same margin. extra: what something
-    else decided; what follows from them stays too."""
+    """{stage: {node: KeptFp32}}. ranges: of `scan` over the same stages with the same margin. extra: nodes that are
+    kept for another reason; nodes that must stay FP32 because of them are added."""
     values = mask_values(staged)
     return {s.name: _Pinner(s, ranges[s.name], masks(s, values), rules, frozenset(staged.program.outputs)).find(
         (extra or {}).get(s.name, {})) for s in staged.stages}
 
 
 class _Pinner:
-    """What stays FP32 of one stage; the first reason that is found stays."""
+    """Finds the nodes of one stage that stay FP32; the first reason found for a node is recorded."""
 
     def __init__(self, stage: StageGraph, rows: Mapping[str, NodeRange], masked: frozenset[str], rules: KeepRules,
                  actions: frozenset[str]):
@@ -128,24 +128,24 @@ class _Pinner:
             self.keep(node, "unknown", "no fp16 kernel of this op is known")
             return
         if is_norm(node):
-            self.keep(node, "norm", f"adds up squares to {row.partial:.3g}")
+            self.keep(node, "norm", f"sums squares up to {row.partial:.3g}")
             return
         if bad := self._unstorable(node):
             self.keep(node, *bad)
         number = lost_number(node, node.name in self.masked)
         if number is not None:
-            self.keep(node, "number", f"fp16 does not hold its argument {number:g}")
+            self.keep(node, "number", f"its argument {number:g} is not representable in fp16")
             if abs(number) < SMALLEST_NORMAL:
-                self._divided_by(node, f"divides by {node.name}, which {number:g} keeps from being 0")
+                self._divided_by(node, f"divides by {node.name}, which only {number:g} keeps from being 0")
         if row.partial * rules.margin > LARGEST:
             self.keep(node, "accumulation", f"partial sums up to {row.partial:.3g}, of {row.terms or 'all'} terms")
         if is_reduction(node) and row.terms * ROUNDOFF > rules.accumulation:
-            self.keep(node, "accumulation", f"adds {row.terms} terms: an fp16 sum of as many may be off by "
-                     f"{min(1.0, row.terms * ROUNDOFF):.0%}")
+            self.keep(node, "accumulation", f"sums {row.terms} terms: an fp16 sum of as many may be off by "
+                      f"{min(1.0, row.terms * ROUNDOFF):.0%}")
 
     def _divided_by(self, node: Node, why: str) -> None:
-        """What is guarded by a number that fp16 has not is divided in FP32: on inputs of zeros it is all that is
-        left."""
+        """Keeps divisions by a value plus an epsilon that fp16 flushes to 0: on inputs of zeros the divisor would be
+        0."""
         for user in node.users:
             if moves(user) or packet(user) in _SMALL_STAYS:
                 self.keep(user, "reads", why)
@@ -166,13 +166,13 @@ class _Pinner:
         return None
 
     def _norm(self, node: Node) -> None:
-        """A norm that is written out: a reduction of squares, a root, and what it scales."""
+        """A norm composed of basic ops: a reduction of squares, a root, and the scaling of the input."""
         square = node.args[0] if node.args else None
         if is_reduction(node) and squares(square):
             small = list(_ahead(node, lambda m: is_pointwise(m) and _size(m) == _size(node)))
             if not any(is_root(m) for m in small):
                 return
-            why = f"a norm that is written out: squares up to {self.rows[square.name].largest:.3g}"
+            why = f"a norm composed of basic ops: squares up to {self.rows[square.name].largest:.3g}"
             centred = [n for n in square.all_input_nodes if packet(n) is torch.ops.aten.sub
                        and any(is_reduction(i) for i in n.all_input_nodes)]
             means = [i for n in centred for i in n.all_input_nodes if is_reduction(i)]
@@ -186,7 +186,7 @@ class _Pinner:
             return
         if row.logit * ROUNDOFF <= self.rules.logit and not row.breaks:
             return
-        why = f"logits up to {row.logit:.3g} at the top of a row: fp16 is off by {row.logit * ROUNDOFF:.2g} there"
+        why = f"logits up to {row.logit:.3g} at the maximum of a row: fp16 is off by {row.logit * ROUNDOFF:.2g} there"
         self.keep(node, "logits", why)
         if is_softmax(node):
             for n in behind([node.args[0]], is_glue):
@@ -202,26 +202,26 @@ class _Pinner:
             for n in behind([node], lambda n: n.op == "call_function" and not (multiplies(n) and _weighs(n))):
                 self.keep(n, "position", f"an angle, for {node.name}")
         elif counts_from_integers(node):
-            self.keep(node, "position", "whole numbers, of which fp16 holds those up to 2048")
+            self.keep(node, "position", "integers, which fp16 represents exactly only up to 2048")
         elif decides(node):
             self.keep(node, "decision", "rounds to a whole number")
             for n in behind(node.all_input_nodes, is_glue):
                 self.keep(n, "decision", f"decides {node.name}")
 
     def _accumulators(self) -> None:
-        """From the next carried value back to the carried one: errors there add up over the iterations."""
+        """Keeps the ops between a carried value and its next value: errors there accumulate over the iterations."""
         outputs = self.stage.graph.output_node().args[0]
         carried = [outputs[c.output] for c in self.stage.carries]
         fused = [n for n in self.nodes if FUSED in n.meta]
-        self._ends([*carried, *fused], "accumulator", "updates what the loop carries: errors add up over iterations")
+        self._ends([*carried, *fused], "accumulator", "updates a value that the loop carries: errors accumulate")
 
     def _actions(self) -> None:
         outputs = self.stage.graph.output_node().args[0]
         ends = [n for p, n in zip(self.stage.outputs, outputs, strict=True) if p.value in self.actions]
-        self._ends(ends, "action", "the last steps to the action: errors there are the robot's")
+        self._ends(ends, "action", "the last ops before the action: errors there reach the robot directly")
 
     def _ends(self, ends: list[Node], kind: str, why: str) -> None:
-        """What is done to values before they leave, and the products that they come from where these cost nothing."""
+        """Keeps the element-wise ops before these results, and the products that feed them if those are cheap."""
         steps = behind(ends, is_glue)
         for n in steps:
             self.keep(n, kind, why)
@@ -231,7 +231,7 @@ class _Pinner:
                 self.keep(n, kind, f"{why}; {flops(n) / self.stage.flops:.1%} of the stage's work")
 
     def _readers(self) -> None:
-        """What reads a value that overflows in fp16 must read it in FP32."""
+        """Readers of a value that overflows in fp16 must read it in FP32."""
         for node in self.stage.graph.nodes:
             bad = is_f32(node) and node.name not in self.masked and self._unstorable(node)
             if bad and bad[0] == "overflow":
@@ -239,14 +239,14 @@ class _Pinner:
                     self.keep(user, "reads", f"reads {node.name}: {bad[1]}")
 
     def _rounding(self, node: Node) -> None:
-        """What nothing above explains: numbers that cancel, or that the op makes much of."""
+        """Large errors without one of the reasons above: cancellation, or an op that amplifies its inputs' errors."""
         error = self.rows[node.name].local_error
         if not is_softmax(node) and not is_attention(node) and error > self.rules.local:
-            self.keep(node, "rounding", f"alone in fp16 it is off by {error:.2g} of its result")
+            self.keep(node, "rounding", f"computed alone in fp16, its relative error is {error:.2g}")
 
     def _between(self) -> None:
-        """Glue among FP32 nodes alone would be cast there and back for nothing, or lose what they keep."""
-        why = "nothing but FP32 around it"
+        """Glue that is surrounded by FP32 nodes: casting it to fp16 and back would gain nothing and lose precision."""
+        why = "all its neighbours are FP32"
         for part in _parts(self.nodes, lambda n: n.name not in self.kept_fp32 and is_f32(n)):
             if not any(multiplies(n) or _looks_up(n) for n in part) and all(self._is_wide(n) for n in _around(part)):
                 for n in part:
@@ -257,19 +257,19 @@ class _Pinner:
             wide[n] = n.name in self.kept_fp32 or n.op == "placeholder" or (moves(n) and any(wide[i] for i in reads))
         for n in reversed(self.nodes):
             if wide[n] and moves(n) and any(u.name in self.kept_fp32 for u in n.users):
-                self.keep(n, "between", "an FP32 node reads it from another")
+                self.keep(n, "between", "moves data from one FP32 node to another")
 
     def _is_wide(self, node: Node) -> bool:
         return node.op != "call_function" or not is_f32(node) or node.name in self.kept_fp32
 
 
 def _looks_up(node: Node) -> bool:
-    """A table of weights, which fp16 makes half as large."""
+    """An embedding table, whose size fp16 halves."""
     return packet(node) is torch.ops.aten.embedding
 
 
 def _weighs(node: Node) -> bool:
-    """A product over more than one number: the outer product of positions and frequencies is none."""
+    """A product with an inner dimension above 1; the outer product of positions and frequencies is not one."""
     left = node.args[0].meta["val"]
     return left.shape[-1] != 1
 
@@ -291,7 +291,7 @@ def _ahead(start: Node, into: Callable[[Node], bool]) -> list[Node]:
 
 
 def _parts(nodes: list[Node], member: Callable[[Node], bool]) -> list[list[Node]]:
-    """Connected parts of the graph that is left of `nodes`."""
+    """Connected components of the subgraph of those `nodes` for which `member` holds."""
     left, parts = {n for n in nodes if member(n)}, []
     for start in nodes:
         if start not in left:

@@ -1,5 +1,5 @@
-"""What an op does to the precision of its data: moves it, multiplies and adds long rows of it, normalises it, decides
-by it. The numbers of fp16. Must not know ranges, nor what stays FP32.
+"""Classes of ops by what they do to precision: moving data, long sums of products, normalisation, decisions. Constants
+of fp16. Must not know ranges, nor what stays FP32.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch.fx import Node
 from vlacompile.compiler.graph.ops import flops, is_pointwise, is_view
 from vlacompile.compiler.precision.quantise.ops import OPS
 
-LARGEST = 65504.0  # of fp16
+LARGEST = 65504.0  # largest finite fp16 value
 ROUNDOFF = 2.0 ** -11  # largest relative error of rounding to fp16, above SMALLEST_NORMAL
 SMALLEST_NORMAL = 2.0 ** -14
-# What a masked logit becomes in fp16. Three of them added are still finite, and exp(MASKED - logit) is 0 for every
-# logit that does not stay FP32.
+# Value of a masked logit in fp16. The sum of three is still finite, and exp(MASKED - logit) is 0 for every logit that
+# is not kept in FP32.
 MASKED = -(2.0 ** 14)
 
 _ATEN = torch.ops.aten
@@ -25,7 +25,7 @@ _MOVES = frozenset({
     _ATEN.flatten, _ATEN.pad, _ATEN.constant_pad_nd, _ATEN.copy, _ATEN.index_select, _ATEN.gather, _ATEN.index,
     _ATEN.flip, _ATEN.roll, _ATEN.embedding, _ATEN.split, _ATEN.split_with_sizes, _ATEN.chunk, _ATEN.unbind,
     _ATEN.tile, _ATEN.repeat_interleave})
-# A batch norm is none: what it scales by is known.
+# Batch norm is not among them: its scale is a constant.
 _NORMS = frozenset({
     _ATEN.layer_norm, _ATEN.native_layer_norm, _ATEN.group_norm, _ATEN.native_group_norm, _ATEN.instance_norm,
     _ATEN.rms_norm, _ATEN.linalg_vector_norm, _ATEN.norm,
@@ -54,31 +54,31 @@ def tensors(val) -> tuple[torch.Tensor, ...]:
 
 
 def is_f32(node: Node) -> bool:
-    """True when all that the node gives is f32: such a node can be computed in fp16."""
+    """Whether all results of the node are f32: such a node can be computed in fp16."""
     vals = tensors(node.meta.get("val"))
     return bool(vals) and all(v.dtype == torch.float32 for v in vals)
 
 
 def moves(node: Node) -> bool:
-    """True when the op gives the numbers that it reads, elsewhere."""
+    """Whether the op only moves the elements that it reads."""
     if node.target is operator.getitem:
         return True
     return node.op == "call_function" and (packet(node) in _MOVES or is_view(node))
 
 
 def known(node: Node) -> bool:
-    """Only of PyTorch's own ops do we know what they do to numbers."""
+    """Whether the numerics of the op are known: PyTorch's own ops only."""
     target = node.target
     return target is operator.getitem or (isinstance(target, torch._ops.OpOverload) and target.namespace == "aten")
 
 
 def multiplies(node: Node) -> bool:
-    """Products and sums over long rows: what fp16 makes faster."""
+    """Whether the op sums many products: such ops are faster in fp16."""
     return node.op == "call_function" and not moves(node) and flops(node) > 0
 
 
 def rounds_to_int8(node: Node) -> bool:
-    """True for the ops that round activations to 8 bits."""
+    """Whether the op rounds activations to 8 bits."""
     return packet(node) in (OPS.quantise_dequantise, OPS.linear_int8, OPS.conv_int8, OPS.add_int8)
 
 
@@ -107,14 +107,15 @@ def is_cast(node: Node) -> bool:
 
 
 def counts_from_integers(node: Node) -> bool:
-    """A cast of indices or positions (images are bytes, and exact in fp16), or a row of counted numbers."""
+    """A cast of indices or positions (images are bytes, which are exact in fp16), or an arange."""
     if packet(node) is _ATEN.arange:
         return True
     return is_cast(node) and node.args[0].meta["val"].dtype in (torch.int32, torch.int64)
 
 
 def decides(node: Node) -> bool:
-    """True when a float becomes an integer, a boolean or a whole number: a small error there is none or a large one."""
+    """Whether a float becomes an integer, a boolean or a whole number: a small error has no effect there, or a large
+    one."""
     if node.op != "call_function" or moves(node):
         return False
     reads = any(v.dtype == torch.float32 for n in node.all_input_nodes for v in tensors(n.meta["val"]))
@@ -134,7 +135,7 @@ def is_root(node: Node) -> bool:
 
 
 def behind(starts, into) -> list[Node]:
-    """`starts` and what they are computed from, as far as `into(node)` says."""
+    """`starts` and their ancestors, as far as `into(node)` holds."""
     found: dict[Node, None] = {}
     stack = list(starts)
     while stack:
@@ -146,5 +147,5 @@ def behind(starts, into) -> list[Node]:
 
 
 def is_glue(node: Node) -> bool:
-    """Element-wise or moving: costs memory traffic alone, and carries errors as they are."""
+    """Element-wise ops, moves and casts: they cost only memory traffic, and pass errors on unchanged."""
     return node.op == "call_function" and is_f32(node) and (moves(node) or is_pointwise(node) or is_cast(node))

@@ -1,7 +1,7 @@
-"""Range scan: what the values of stage graphs are on observations, and what fp16 would make of them.
+"""Range scan: the ranges of all values in stage graphs on observations, and the errors that fp16 would cause.
 
-Every node is seen once per observation and iteration of its loop; only sums and extremes are kept. Must not know what
-is decided from them.
+Every node is observed once per observation and loop iteration; only sums and extremes are kept. Must not know what is
+decided from them.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 _ATEN = torch.ops.aten
-SIGNIFICANT = 16.0  # logits this far below the largest of their row count for nothing (exp(-16) = 1e-7)
+SIGNIFICANT = 16.0  # a logit this far below the largest of its row has no effect (exp(-16) = 1e-7)
 
 
 @dataclass
 class NodeRange:
-    """Of one f32 node, over everything that was observed.
+    """Statistics of one f32 node over all observations.
 
-    largest, smallest: magnitudes; smallest is the smallest that is not 0. Masked logits are left out.
-    energy: sum of squares. flushed, subnormal: the part of it that is 0 or subnormal in fp16 when the values are
-    smaller by the margin. stored: sum of squared errors of storing it as fp16, smaller by the margin.
-    local: sum of squared errors of computing this node alone in fp16 (operands and result in fp16, sums in f32) from
-    what it reads in f32. breaks: that gave an infinity or NaN.
-    partial: the largest partial sum that any order of accumulation can meet, sum|a b| (+|bias|), sum|x| or sum x^2.
-    terms: how many numbers are added.
-    logit: the largest magnitude of a logit that counts in a softmax.
-    kernel: False when PyTorch has no fp16 kernel for it.
+    largest, smallest: magnitudes; smallest excludes 0. Masked logits are left out.
+    energy: sum of squares. flushed, subnormal: the part of it that is 0 or subnormal in fp16 if the values are smaller
+    by the margin. stored: sum of squared errors of storing the value as fp16, smaller by the margin.
+    local: sum of squared errors of computing only this node in fp16 (operands and result in fp16, sums in f32), from
+    f32 inputs. breaks: that produced an infinity or NaN.
+    partial: upper bound of partial sums in any order of accumulation: sum|a b| (+|bias|), sum|x| or sum x^2.
+    terms: number of terms of a sum.
+    logit: the largest magnitude of a logit with an effect in a softmax.
+    kernel: False if PyTorch has no fp16 kernel for the node.
     """
 
     largest: float = 0.0
@@ -69,12 +69,12 @@ class NodeRange:
 
     @property
     def stored_error(self) -> float:
-        """Relative, by energy."""
+        """Relative L2 error."""
         return math.sqrt(self.stored / self.energy) if self.energy else 0.0
 
     @property
     def local_error(self) -> float:
-        """Relative, by energy; infinite where fp16 breaks."""
+        """Relative L2 error; infinite if fp16 overflows or gives NaN."""
         if self.breaks:
             return math.inf
         return math.sqrt(self.local / self.energy) if self.energy else (math.inf if self.local else 0.0)
@@ -100,13 +100,12 @@ class NodeRange:
         self.stored += float((smaller.half().double() * margin - there.double()).clamp(max=LARGEST).square().sum())
 
 
-Ranges = Mapping[str, Mapping[str, NodeRange]]  # stage -> node ->
+Ranges = Mapping[str, Mapping[str, NodeRange]]  # {stage: {node: range}}
 
 
 def scan(staged: Staged, observations: Iterable[Mapping[str, torch.Tensor]], margin: float = 4.0) -> Ranges:
-    """Ranges of every f32 node of every stage. observations: inputs by source name, of a history the newest.
-    margin: how much smaller or larger than here values may be on other observations; underflow is looked for that far
-    down."""
+    """Ranges of every f32 node of every stage. observations: inputs by source name; for a history the newest frame.
+    margin: factor by which values may be smaller or larger on other observations; underflow is checked down to that."""
     values = mask_values(staged)
     scanner = _Scanner({s.name: masks(s, values) for s in staged.stages}, margin)
     runner = StageRunner(staged)
@@ -116,7 +115,7 @@ def scan(staged: Staged, observations: Iterable[Mapping[str, torch.Tensor]], mar
 
 
 class _Scanner:
-    """Called for every node in graph order; holds what later nodes of the same iteration still read."""
+    """Called for every node in graph order; keeps values that later nodes of the same iteration read."""
 
     def __init__(self, masked: Mapping[str, frozenset[str]], margin: float):
         self.masked, self.margin = masked, margin
@@ -171,7 +170,7 @@ class _Scanner:
 
 
 def largest_logit(x: torch.Tensor, dim: int) -> float:
-    """The largest magnitude among the logits near the top of their row; rows that are masked whole do not count."""
+    """The largest magnitude among the logits near the maximum of their row; fully masked rows are ignored."""
     x = x.detach().float()
     top = x.amax(dim, keepdim=True)
     counts = (x >= top - SIGNIFICANT) & (top > MASKED / 2)
@@ -191,7 +190,7 @@ def _logits(node: Node, args, kwargs) -> torch.Tensor:
 
 
 def _partial_of_reduction(node: Node, args, kwargs, terms: int) -> float:
-    if is_norm(node):  # a variance adds up squares; of one row at the most, so that this is a bound
+    if is_norm(node):  # a variance sums squares; per row, so the sum over all of them is an upper bound
         x = args[0].detach().float()
         rows = x.flatten(-len(args[1])) if packet(node) is _ATEN.layer_norm else x.reshape(x.shape[0], -1)
         return float(rows.square().sum(-1).max())
@@ -199,7 +198,7 @@ def _partial_of_reduction(node: Node, args, kwargs, terms: int) -> float:
         return _peak(node.target(*_absolute(args), **_absolute(kwargs)))
     if packet(node) in (_ATEN.prod, _ATEN.cumprod, _ATEN.logsumexp):
         return 0.0
-    return _peak(node.target(*_absolute(args), **_absolute(kwargs))) * terms  # means
+    return _peak(node.target(*_absolute(args), **_absolute(kwargs))) * terms  # the op computes means
 
 
 def _terms(node: Node) -> int:

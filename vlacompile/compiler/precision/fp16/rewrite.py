@@ -1,7 +1,7 @@
-"""A stage in fp16: every value has one dtype, and every change of dtype is a node.
+"""Rewrites a stage to fp16: every value has one dtype, and every conversion is an explicit cast node.
 
-What is in `kept_fp32` stays FP32, and so do the ports; the rest is computed in fp16 from fp16 constants. Must not know
-why a node is among them.
+Nodes in `kept_fp32` and the stage's ports stay FP32; all others are computed in fp16 from fp16 constants. Must not know
+why a node is kept.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ F16, F32 = torch.float16, torch.float32
 
 
 def to_fp16(stage: StageGraph, kept_fp32: Collection[str], masked: Collection[str] | None = None) -> StageGraph:
-    """The stage with every f32 node in fp16 whose name is not among `kept_fp32`.
+    """The stage with every f32 node converted to fp16, except those whose names are in `kept_fp32`.
 
-    masked: nodes of which only what they mask matters (`masks`); None: those that the stage shows by itself. Nodes keep
-    their names. A constant that both read is stored in both, the fp16 one as "<name>__f16".
+    masked: nodes whose values only mask logits (see `masks`); None: those that the stage itself reveals. Nodes keep
+    their names. A constant that is read in both dtypes is stored twice, in fp16 as "<name>__f16".
     """
     return _Fp16Rewriter(stage, frozenset(kept_fp32), frozenset(masks(stage) if masked is None else masked)).run()
 
@@ -45,10 +45,10 @@ class _Fp16Rewriter:
     def __init__(self, stage: StageGraph, kept_fp32: frozenset[str], masked: frozenset[str]):
         self.stage, self.kept_fp32, self.masked = stage, kept_fp32, masked
         self.graph = Graph()
-        self.made: dict[Node, Node] = {}  # old node -> the new one, whatever its dtype
-        self.cast: dict[tuple[Node, torch.dtype], Node] = {}  # old node, dtype -> the new one of that dtype
-        self.empty: dict[Node, Node] = {}  # a mask -> rows of which it hides all
-        self.hidden: dict[Node, Node] = {}  # a mask in fp16 -> where it hides
+        self.made: dict[Node, Node] = {}  # old node -> new node, in either dtype
+        self.cast: dict[tuple[Node, torch.dtype], Node] = {}  # (old node, dtype) -> new node with that dtype
+        self.empty: dict[Node, Node] = {}  # mask -> bool: rows in which it masks every logit
+        self.hidden: dict[Node, Node] = {}  # mask in fp16 -> bool: masked positions
         self.constants: dict[str, torch.Tensor] = {}
         self.wide = _read_in_f32(stage, self._in_fp16)
 
@@ -71,7 +71,7 @@ class _Fp16Rewriter:
         return node.op == "call_function" and is_f32(node) and node.name not in self.kept_fp32 and has_fp16_kernel(node)
 
     def _call(self, node: Node) -> None:
-        if node.target is operator.getitem:  # a part of several: it is what they are
+        if node.target is operator.getitem:  # one of several results: has the dtype of its producer
             source = self.made[node.args[0]]
             self._make(node, (source, node.args[1]), {}, source.meta["val"][node.args[1]])
             return
@@ -79,7 +79,7 @@ class _Fp16Rewriter:
         read = lambda n: self._read(n, F16 if fp16 else F32)
         args, kwargs = map_arg(node.args, read), dict(map_arg(node.kwargs, read))
         if fp16 and is_cast(node) and is_f32(node.args[0]) and set(node.kwargs) <= {"dtype"}:
-            self.made[node] = args[0]  # it is in fp16 already
+            self.made[node] = args[0]  # a cast of a value that is in fp16 already
             return
         if fp16:
             args, kwargs = fp16_arguments(node, args, kwargs, node.name in self.masked)
@@ -89,9 +89,9 @@ class _Fp16Rewriter:
             self._hide(node, args)
 
     def _hide(self, node: Node, args: tuple) -> None:
-        """Logits that a mask was added to are the mask's number where they do not count, not near it: a row of nothing
-        but such logits is one of equal ones, as f32 has it, in whatever type an engine adds. fp16 rounds them to that;
-        sums in f32 keep the difference of numbers that are not meant to be read."""
+        """Sets masked logits to exactly MASKED after the mask was added. A fully masked row is then uniform, as in f32,
+        whatever the dtype in which an engine adds: fp16 sums round to that number, f32 sums would keep differences
+        between logits that are masked."""
         masks = [new for old, new in zip(node.args, args, strict=True) if isinstance(old, Node)
                  and old.name in self.masked]
         if len(masks) != 1 or len(args) != 2:
@@ -108,8 +108,8 @@ class _Fp16Rewriter:
         self.made[node] = kept
 
     def _even_rows(self, node: Node, args: tuple) -> tuple:
-        """A row of nothing but masked logits is one of equal ones in f32, whose mask is so large that nothing is left
-        of a logit beside it: in fp16 its query is zero, which makes them equal beside any mask."""
+        """Zeroes the queries of fully masked rows. In f32 the mask is so large that logits beside it are rounded away
+        and such a row is uniform; in fp16 a query of zeros makes it uniform for any mask."""
         mask = node.args[3] if is_attention(node) and len(node.args) > 3 else None
         if not isinstance(mask, Node) or mask.name not in self.masked:
             return args
@@ -135,7 +135,7 @@ class _Fp16Rewriter:
         self.made[node] = new
 
     def _read(self, node: Node, dtype: torch.dtype) -> Node:
-        """The new node of an old one, in `dtype` where it is f32 as written."""
+        """The new node of an old one, in `dtype` if the old one is f32."""
         if node.op == "get_attr":
             return self._constant(node, dtype if node.meta["val"].dtype == F32 else node.meta["val"].dtype)
         new = self.made[node]
@@ -175,14 +175,14 @@ def _typed(val, dtype: torch.dtype):
 
 
 def _read_in_f32(stage: StageGraph, in_fp16) -> frozenset[str]:
-    """Constants that an FP32 node or the output reads."""
+    """Constants that are read by an FP32 node or by the output."""
     return frozenset(n.target for n in stage.graph.nodes if n.op == "get_attr"
                      and any(not in_fp16(u) for u in n.users))
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """nodes: computed in fp16. weights: bytes of all constants. twice: constants that are stored in both dtypes."""
+    """nodes: number computed in fp16. weights: bytes of all constants. twice: constants stored in both dtypes."""
 
     nodes: int
     weights: int
@@ -190,7 +190,7 @@ class Conversion:
 
 
 def conversion(stage: StageGraph) -> Conversion:
-    """What `to_fp16` made of a stage."""
+    """Summary of a stage that `to_fp16` returned."""
     nodes = sum(n.op == "call_function" and not is_cast(n) and all(v.dtype == F16 for v in tensors(n.meta["val"]))
                 for n in stage.graph.nodes)
     twice = tuple(n[: -len("__f16")] for n in stage.constants if n.endswith("__f16"))
@@ -198,10 +198,10 @@ def conversion(stage: StageGraph) -> Conversion:
 
 
 def with_f32_sums(stage: StageGraph) -> StageGraph:
-    """The same numbers from f32 kernels: what multiplies reads fp16 values, adds up in f32 and rounds its result to
-    fp16, as tensor cores do. PyTorch's own fp16 kernels on a CPU do the same, up to a hundred times slower."""
+    """The same numerics with f32 kernels: ops with sums of products read fp16 values, accumulate in f32 and round the
+    result to fp16, like tensor cores. PyTorch's own fp16 CPU kernels do the same up to a hundred times slower."""
     graph, new, constants = Graph(), {}, dict(stage.constants)
-    several: set[Node] = set()  # with results that are rounded one by one, as they are taken
+    several: set[Node] = set()  # nodes with several results, which are rounded at their getitem
     for node in stage.graph.nodes:
         copy = graph.node_copy(node, new.__getitem__)
         new[node] = copy
@@ -234,7 +234,7 @@ def with_f32_sums(stage: StageGraph) -> StageGraph:
 
 
 def _rounded(graph: Graph, node: Node, val: torch.Tensor) -> Node:
-    """The node's result in fp16."""
+    """The node's result, rounded to fp16."""
     new = graph.call_function(_ATEN._to_copy.default, (node,), {"dtype": F16})
     new.meta["val"] = val
     return new

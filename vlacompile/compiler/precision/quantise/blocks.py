@@ -1,7 +1,7 @@
-"""Weights in four bits, one scale per block of numbers along K: rounding, searched scales, GPTQ.
+"""4-bit weights with one scale per block of elements along K: rounding, and the search for scales.
 
-Stored numbers are -8..7: TensorRT's and ONNX Runtime's kernels hold all sixteen. Scales are positive, so that a block
-whose furthest number is negative gets a finer one. Works on matrices; must not know graphs.
+Stored values are -8..7: kernels of TensorRT and ONNX Runtime use all sixteen. Scales are positive, so a block whose
+largest magnitude is negative gets a finer one. Works on matrices; must not know graphs.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from __future__ import annotations
 import torch
 
 LOWEST, HIGHEST = -8, 7
-SHRINKS = tuple(1 - 0.04 * i for i in range(13))  # of a block's scale, that a search tries: 1 .. 0.52
-_SMALLEST = torch.finfo(torch.float32).tiny * 16  # so that a quotient by it stays finite in fp32
+SHRINKS = tuple(1 - 0.04 * i for i in range(13))  # factors of a block's scale that the search tries: 1 .. 0.52
+_SMALLEST = torch.finfo(torch.float32).tiny * 16  # division by it stays finite in fp32
 
 
 def block_scales(weight: torch.Tensor, block: int) -> torch.Tensor:
-    """The least scale that clips nothing: f32[N,K] -> f32[N,ceil(K/block)]; the last block may be shorter."""
+    """The smallest scale without clipping: f32[N,K] -> f32[N,ceil(K/block)]; the last block may be shorter."""
     blocks = _blocks(weight, block)
     scale = torch.maximum(blocks.amax(-1) / HIGHEST, blocks.amin(-1) / LOWEST)
     return torch.where(scale > 0, scale.clamp(min=_SMALLEST), 1.0)
 
 
 def round_blocks(weight: torch.Tensor, scale: torch.Tensor, block: int) -> torch.Tensor:
-    """int8[N,K] in -8..7, to the nearest."""
+    """int8[N,K] in -8..7, rounded to nearest."""
     wide = scale.repeat_interleave(block, 1)[:, : weight.shape[1]]
     return (weight / wide).round_().clamp_(LOWEST, HIGHEST).to(torch.int8)
 
 
 def searched_scales(weight: torch.Tensor, block: int, importance: torch.Tensor) -> torch.Tensor:
-    """Of every block the scale, among shrunken ones, of the least square error; columns weigh as `importance` f32[K]
-    says (the mean square of what they are multiplied with). Clips a block's outliers where that pays (as the clipping
-    of AWQ, Lin et al. 2023, section 4, with the block's own error instead of the layer's output)."""
+    """Per block the shrunken scale with the least square error, columns weighted by `importance` f32[K] (the mean
+    square of their inputs). Clips a block's outliers where that reduces the error (as the clipping of AWQ, Lin et al.
+    2023, section 4, with the block's own error instead of the layer's output)."""
     widest = block_scales(weight, block)
     blocks, weigh = _blocks(weight, block), _blocks(importance[None], block)
     best, found = torch.full_like(widest, torch.inf), widest
@@ -43,6 +43,6 @@ def searched_scales(weight: torch.Tensor, block: int, importance: torch.Tensor) 
 
 
 def _blocks(weight: torch.Tensor, block: int) -> torch.Tensor:
-    """[N,K] -> [N,ceil(K/block),block], filled with zeros, which change no scale and no error."""
+    """[N,K] -> [N,ceil(K/block),block], padded with zeros, which change neither scales nor errors."""
     short = -weight.shape[1] % block
     return torch.nn.functional.pad(weight, (0, short)).unflatten(1, (-1, block))

@@ -1,7 +1,7 @@
-"""What the layers of a stage compute with on recorded observations.
+"""Collects what the layers of a stage read on recorded observations.
 
-Owns the checks of the observations, the calls of every stage, and what is kept of the inputs of its layers: exact
-ranges, means and histograms, and a bounded number of rows. Must not know schemes or methods.
+Owns the validation of the observations, the recorded calls of every stage, and the statistics of the layers' inputs:
+exact ranges, means and histograms, and a bounded number of rows. Must not know schemes or methods.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from vlacompile.errors import CalibrationError, nearest
 from vlacompile.policy.policy import TORCH_DTYPES
 
 Call = tuple[torch.Tensor, ...]  # arguments of one run of a stage's graph, in the order of its inputs
-ROWS = 2048  # kept of the input of a layer
-BYTES = 2**30  # of rows, for all layers of a stage together
+ROWS = 2048  # rows kept per layer input
+BYTES = 2**30  # limit of the rows of all layers of a stage together
 
 
 @dataclass(frozen=True)
 class InputSamples:
-    """Of the input x of a layer, [...,K] of a linear (K features) or [n,K,...] of a convolution (K channels).
+    """Statistics of the input x of a layer: [...,K] of a linear (K features) or [n,K,...] of a convolution (K
+    channels).
 
-    rows: f32[R,K], drawn from all without repetition; none of a convolution. count: rows in all.
-    mean, mean_square, peak: f32[K], exact, per feature or channel; peak of the magnitude.
-    taps: of a convolution f32[K,kernel...]: the mean of what each weight is multiplied with, padding included.
-    edges: magnitudes on observations at the edges of what bytes, ids and masks can be, which count for ranges alone:
-    they are possible, not usual. None: there were none.
+    rows: f32[R,K], sampled without replacement; empty for a convolution. count: rows in all.
+    mean, mean_square, peak: f32[K], exact, per feature or channel; peak is the largest magnitude.
+    taps: for a convolution f32[K,kernel...]: the mean of the inputs that each weight is multiplied with, padding
+    included.
+    edges: magnitudes on edge cases (extreme bytes, ids and masks), used for ranges only, because they are possible but
+    not typical. None: there were none.
     """
 
     rows: torch.Tensor
@@ -49,7 +51,7 @@ class InputSamples:
 
 @dataclass(frozen=True)
 class StageSamples:
-    """inputs: {node of a linear or convolution: what it reads}; layers that read the same value share one."""
+    """inputs: {node of a linear or convolution: samples of its input}; layers that read the same value share one."""
 
     stage: str
     inputs: Mapping[str, InputSamples]
@@ -57,11 +59,11 @@ class StageSamples:
 
 def record_calls(staged: Staged, observations: Sequence[Mapping[str, torch.Tensor]], *, at_least: int = 2) \
         -> dict[str, tuple[Call, ...]]:
-    """{stage: arguments of every run of its graph}, per observation and iteration. Every observation is the first
-    one: it fills the histories. A rewrite that preserves a stage's function leaves its calls as they are.
+    """{stage: arguments of every run of its graph}, per observation and iteration. Every observation is treated as the
+    first one: it fills the histories. A rewrite that preserves a stage's function keeps its calls valid.
 
-    Raises CalibrationError for observations that do not fit, that hold NaN or infinity, or fewer than `at_least`
-    different ones.
+    Raises CalibrationError for observations of the wrong shape or dtype, with NaN or infinity, or if fewer than
+    `at_least` of them are different.
     """
     check_observations(staged, observations, at_least)
     runner = StageRunner(staged)
@@ -80,7 +82,7 @@ def record_calls(staged: Staged, observations: Sequence[Mapping[str, torch.Tenso
 
 
 def pooled(calls: Mapping[str, Sequence[Call]], owners: Mapping[str, str]) -> dict[str, tuple[Call, ...]]:
-    """{first of identical stages: the calls of all of them}"""
+    """{first of identical stages: the calls of all stages identical to it}"""
     found: dict[str, tuple[Call, ...]] = {}
     for stage, owner in owners.items():
         found[owner] = found.get(owner, ()) + tuple(calls[stage])
@@ -115,7 +117,7 @@ def _check_input(name: str, tensor: torch.Tensor | None, val: torch.Tensor, wher
             "missing" if tensor is None else f"a {type(tensor).__name__}"
         raise CalibrationError(f'"{name}" does not fit', where=where,
                                why=f"it is {got}, the policy takes {TORCH_DTYPES[val.dtype]}{list(val.shape)}",
-                               fix="give every input as in example_inputs, of a history the newest frame alone")
+                               fix="give every input as in example_inputs; for a history only the newest frame")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         odd = int((~torch.isfinite(tensor)).sum())
         raise CalibrationError(f'"{name}" holds NaN or infinity', where=where, why=f"{odd} of {tensor.numel()} numbers",
@@ -128,12 +130,12 @@ def _content(inputs: Mapping[str, torch.Tensor]) -> tuple:
 
 def collect(stage: StageGraph, calls: Iterable[Call], *, layers: Iterable[str] | None = None, rows: int = ROWS,
             seed: int = 0, edges: Iterable[Call] = ()) -> StageSamples:
-    """Run the stage's graph on its calls and keep what its layers read.
+    """Runs the stage's graph on its calls and collects statistics of the inputs of its layers.
 
-    A call that is the same as an earlier one counts once: most observations of an instruction bring no new text.
-    layers: node names; None: all linears and convolutions. rows: kept at most of each, fewer where all together
-    would be over BYTES. edges: calls of which ranges alone are kept. Deterministic in `seed`. Raises CalibrationError
-    when a layer reads NaN or infinity.
+    Equal calls count once: most observations of an episode have the same instruction. layers: node names; None: all
+    linears and convolutions. rows: kept at most per layer, fewer if all together would exceed BYTES. edges: calls that
+    contribute to ranges only. Deterministic for a given `seed`. Raises CalibrationError if a layer reads NaN or
+    infinity.
     """
     calls = tuple({_digest(args): args for args in calls}.values())
     chosen = {x.node for x in layers_of(stage) if x.kind != "embedding"}
@@ -182,7 +184,7 @@ class _Watch(Interpreter):
             if not bool(torch.isfinite(result).all()):
                 raise CalibrationError("a layer reads NaN or infinity", where=f'stage "{self.stage}", %{n.name}',
                                        why="the policy computes it from one of the calibration observations",
-                                       fix="leave out observations that the policy cannot deal with")
+                                       fix="leave out observations that the policy cannot handle")
             if self.at_edge:
                 collector.reach(result)
             else:
@@ -191,7 +193,7 @@ class _Watch(Interpreter):
 
 
 class _Collector:
-    """Streams of one value; channel: its axis of features."""
+    """Running statistics of one value; channel: the axis of its features."""
 
     def __init__(self, channels: int, channel: int):
         self.channel, self.count, self.magnitudes = channel, 0, Histogram()
@@ -246,7 +248,7 @@ class _OfLinear(_Collector):
 
 
 class _OfConvolution(_Collector):
-    """Means per tap: over all places of the output, of the number that a weight of the kernel is multiplied with."""
+    """Means per tap: over all output positions, of the input that this weight of the kernel is multiplied with."""
 
     def __init__(self, node: Node):
         weight = node.args[1].meta["val"]

@@ -1,7 +1,7 @@
-"""Magnitudes of a value in bins, counted as they come; and the range that a calibrator reads off them.
+"""A streaming histogram of magnitudes, and the clipping threshold that a calibrator derives from it.
 
-The bins end at a power of two, which doubles when a greater number comes and pairs of bins become one: counts are
-exact integers, and the same whatever the order in which the values came. Must not know graphs or layers.
+The range is a power of two. When a larger value arrives it doubles and pairs of bins are merged, so counts are exact
+integers and do not depend on the order of the values. Must not know graphs or layers.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 BINS = 8192
-LEVELS = 127  # of a magnitude in eight bits, symmetric
-_CANDIDATES = 256  # ranges that "mse" tries
-_COARSE = 2048  # bins that "entropy" works on, as TensorRT does
+LEVELS = 127  # levels of a magnitude in symmetric int8
+_CANDIDATES = 256  # thresholds that "mse" tries
+_COARSE = 2048  # bins that "entropy" uses, as TensorRT does
 
 
 @dataclass
 class Histogram:
-    """counts: int64[BINS], of |x| in equal bins over 0..end; end: 0 while all were zero. low, high: exact."""
+    """counts: int64[BINS], of |x| in equal bins over 0..end; end is 0 while all values were zero. low, high: exact."""
 
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BINS, np.int64))
     end: float = 0.0
@@ -33,12 +33,12 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         peak = max(abs(low), abs(high))
         if peak > 0 and peak >= self.end:
-            self._reach(2.0 ** math.frexp(peak)[1])  # above the peak: a bin begins with its lower edge
+            self._reach(2.0 ** math.frexp(peak)[1])  # above the peak, as bins exclude their upper edge
         index = (x.flatten().abs().double() * (BINS / self.end if self.end else 0.0)).long().clamp_(max=BINS - 1)
         self.counts += torch.bincount(index, minlength=BINS).numpy()
 
     def _reach(self, end: float) -> None:
-        """A greater range: every bin takes in its neighbour, as often as the range doubles."""
+        """Doubles the range until it is `end`, merging pairs of bins each time."""
         while self.end and self.end < end:
             if not self.counts[1:].any():
                 break
@@ -48,15 +48,16 @@ class Histogram:
 
     @property
     def peak(self) -> float:
-        """The greatest magnitude."""
+        """The largest magnitude."""
         return max(-self.low, self.high, 0.0)
 
     def threshold(self, calibrator: str, percentile: float = 99.99) -> float:
-        """Greatest magnitude that is represented; larger ones are clipped to it. Never above the peak.
+        """The largest magnitude that is represented; larger ones saturate. At most the peak.
 
-        "minmax": the peak. "percentile": the smallest bin's end that so many per cent of the values reach. "mse": the
-        least mean square error of rounding to LEVELS steps. "entropy": the least Kullback-Leibler divergence of what
-        is rounded from what it was (Migacz, "8-bit Inference with TensorRT", GTC 2017).
+        "minmax": the peak. "percentile": the upper edge of the first bin up to which `percentile` per cent of the
+        values lie. "mse": the least mean square error of rounding to LEVELS steps. "entropy": the least
+        Kullback-Leibler divergence between the distributions before and after rounding (Migacz, "8-bit Inference with
+        TensorRT", GTC 2017).
         """
         if self.peak == 0.0:
             return 0.0
@@ -81,7 +82,7 @@ class Histogram:
         return float(candidates[int(np.argmin(errors))])
 
     def _entropy(self) -> float:
-        """Zeros are left out: they are represented whatever the range, and outnumber all else behind a ReLU."""
+        """Ignores zeros: they are exact in any range, and behind a ReLU they outnumber all other values."""
         counts = self.counts.reshape(_COARSE, -1).sum(1).astype(np.float64)
         counts[0] = counts[1]
         last = min(int(self.peak / self.end * _COARSE) + 1, _COARSE)
@@ -95,8 +96,8 @@ class Histogram:
 
 
 def _divergence(kept: np.ndarray, clipped: float, levels: int) -> float:
-    """KL(P || Q): P the kept bins with what is clipped in the last; Q the kept bins alone, `levels` runs of them each
-    spread evenly over its bins that are not empty."""
+    """KL(P || Q). P: the kept bins, with clipped values added to the last one. Q: the kept bins only, merged into
+    `levels` groups, each spread evenly over its bins that are not empty."""
     starts = (np.arange(levels) * len(kept)) // levels
     mass, filled = np.add.reduceat(kept, starts), np.add.reduceat((kept > 0).astype(np.float64), starts)
     level = np.searchsorted(starts, np.arange(len(kept)), side="right") - 1

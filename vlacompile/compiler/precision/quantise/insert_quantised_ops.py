@@ -1,8 +1,8 @@
-"""Layers of a stage's graph become ops on stored integers: one decision, written for one engine.
+"""Replaces layers of a stage's graph by ops on stored integers, in the form that the target's engine runs fastest.
 
-TensorRT fuses static, symmetric Q/DQ around a layer. ONNX Runtime on a CPU is fastest, and more accurate, where the
-input of a linear is quantised as it comes; its convolutions want unsigned values whose ranges are known on both sides.
-Must not know how scales were found.
+TensorRT fuses static, symmetric Q/DQ pairs around a layer. ONNX Runtime on a CPU is fastest, and more accurate, if the
+input of a linear is quantised dynamically; its convolutions need unsigned values with static ranges on both sides. Must
+not know how scales were found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vlacompile.compiler.precision.quantise.ops import OPS, pack_int4
 from vlacompile.compiler.staging.stages import StageGraph
 
 _ATEN = torch.ops.aten
-# What an engine fuses into the convolution before it, as long as the result is quantised behind it.
+# Activations that an engine fuses into the convolution before them, if the result is quantised.
 _CLIPS = frozenset({_ATEN.relu.default, _ATEN.relu6.default, _ATEN.hardtanh.default, _ATEN.clamp.default})
 DIALECTS = ("onnxruntime", "tensorrt")
 
@@ -30,19 +30,20 @@ Ranges = Mapping[str, tuple[float, float]]
 
 def insert_quantised_ops(stage: StageGraph, layers: Mapping[str, QuantisedLayer], dialect: str,
           ranges: Ranges | None = None) -> StageGraph:
-    """layers: {node of the stage's graph: what it becomes}. ranges: of `values_to_range`, by node."""
+    """layers: {node of the stage's graph: its quantised layer}. ranges: of the nodes in `values_to_range`."""
     if not layers:
         return stage
     return _Lowering(stage, layers, dialect, ranges or {}).run()
 
 
 def is_static(kind: str, scheme: str, dialect: str) -> bool:
-    """Whether the ranges of what a layer reads are fixed when it is compiled, and not taken from it when it runs."""
+    """Whether the range of a layer's input is fixed at compile time instead of computed at run time."""
     return scheme == "int8" and (kind == "conv" or (kind == "linear" and dialect == "tensorrt"))
 
 
 def values_to_range(stage: StageGraph, convolutions: frozenset[str]) -> frozenset[str]:
-    """Nodes of which `lower` must know the range, if these are quantised: what they give, and the sums in between."""
+    """Nodes whose ranges `insert_quantised_ops` needs if these convolutions are quantised: their results, and the sums
+    between them."""
     nodes = {n.name: n for n in stage.graph.nodes}
     found = {end_of(nodes[c]) for c in convolutions}
     for node in stage.graph.nodes:
@@ -54,14 +55,14 @@ def values_to_range(stage: StageGraph, convolutions: frozenset[str]) -> frozense
 
 
 def end_of(node: Node) -> Node:
-    """The last of the clips behind a node that nothing else reads."""
+    """The last of the clips that follow `node`, as far as each is the only reader of the one before."""
     while len(node.users) == 1 and next(iter(node.users)).target in _CLIPS:
         node = next(iter(node.users))
     return node
 
 
 def _clips_before(end: Node) -> list[Node]:
-    """The clips that `end_of` followed to this node."""
+    """The clips between a node and `end`, which `end_of` returned for it."""
     found = []
     while end.target in _CLIPS and end_of(end.args[0]) is not end.args[0]:
         found.append(end)
@@ -70,7 +71,7 @@ def _clips_before(end: Node) -> list[Node]:
 
 
 def _clip_of(node: Node) -> tuple[float, float]:
-    """What all clips behind a node together leave of its values."""
+    """(low, high) to which all clips behind a node together limit its values."""
     low, high = -math.inf, math.inf
     for clip in _clips_before(end_of(node)):
         if clip.target in (_ATEN.relu.default, _ATEN.relu6.default):
@@ -96,7 +97,7 @@ class _Lowering:
         self.map: dict[Node, Node] = {}
         self.quantised: dict[tuple[Node, float, float], Node] = {}
         self.attributes: dict[str, Node] = {}
-        self.grid: dict[Node, tuple[float, int]] = {}  # of values that are held in 8 bits: scale and zero point
+        self.grid: dict[Node, tuple[float, int]] = {}  # values stored in 8 bits: {value: (scale, zero point)}
         ends = [n for n in stage.graph.nodes if n.name in self.ranges]
         self.fused = {n for end in ends for n in _clips_before(end)}
 
@@ -167,8 +168,8 @@ class _Lowering:
         return new
 
     def _padded_input(self, x: Node, layer: QuantisedLayer) -> tuple[Node, Node]:
-        """(The input in 8 bits, the node that holds it): before zeros are added around it, so that an engine can add
-        them in the convolution. What is held already, as the output of another layer, stays so."""
+        """(The input in 8 bits, the node that quantises it). It is quantised before zero padding, so that an engine can
+        fuse the padding into the convolution. A value in 8 bits already, such as another layer's output, is reused."""
         padding = x if _adds_zeros(x) else None
         held = x if padding is None else padding.args[0]
         if held not in self.grid:
@@ -176,8 +177,8 @@ class _Lowering:
         return held if padding is None else self._emit(padding.target, (held, *padding.args[1:]), padding), held
 
     def _integer_bias(self, weight: str, bias: Node, layer: QuantisedLayer, step: float) -> tuple[QuantisedLayer, Node]:
-        """As the engine adds it to its sums of products; and the layer, with larger steps where a weight is so small
-        beside its bias that 32 bits would not hold the sum."""
+        """The bias as the int32 that the engine adds to its accumulator; and the layer, with a larger scale if the
+        weight is so small compared with the bias that the sum would overflow 32 bits."""
         numbers = self.constants[bias.target]
         least = numbers.abs() / (step * 2**30)
         if bool((least > layer.scale).any()):
@@ -188,7 +189,7 @@ class _Lowering:
         return layer, self._constant(weight, "bias_int32", q)
 
     def _sum(self, node: Node) -> Node:
-        """Of two values that are held in 8 bits."""
+        """The sum of two values that are stored in 8 bits."""
         a, b = (self.map[n] for n in node.args[:2])
         scale, zero = step_of(*self.ranges[end_of(node).name], True)
         new = self._emit(OPS.add_int8.default, (a, b, *self.grid[a], *self.grid[b], scale, zero, *_clip_of(node)), node)
@@ -213,7 +214,7 @@ class _Lowering:
                           node)
 
     def _held(self, value: Node, low: float, high: float) -> Node:
-        """The value as 8 bits hold it."""
+        """The value, quantised to 8 bits and dequantised."""
         key = (value, low, high)
         if key not in self.quantised:
             unsigned = self.dialect == "onnxruntime"
@@ -250,13 +251,13 @@ def _adds_zeros(node: Node) -> bool:
 
 
 def half_steps(scale: torch.Tensor) -> torch.Tensor:
-    """The nearest numbers that fp16 holds, none of them zero."""
+    """The scales rounded to fp16, none of them to zero."""
     return scale.half().float().clamp(min=2**-24)
 
 
 def with_fp16_scales(layer: QuantisedLayer) -> QuantisedLayer:
-    """The layer with scales that fp16 holds exactly, so that TensorRT can dequantise to fp16 within the product: one
-    that dequantises to FP32 and converts is none that it fuses."""
+    """The layer with scales that are exact in fp16, so that TensorRT can dequantise to fp16 within the matrix product:
+    it does not fuse a dequantisation to FP32 that is followed by a cast."""
     scale = half_steps(layer.scale)
     ratio = layer.scale / scale
     wide = ratio.repeat_interleave(layer.block, 1)[:, : layer.q.shape[1]] if layer.block else \
@@ -271,7 +272,7 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def step_of(low: float, high: float, unsigned: bool) -> tuple[float, int]:
-    """(scale, zero point) of 8 bits that hold low..high; zero is among the numbers that they hold."""
+    """(scale, zero point) of 8 bits for the range low..high, extended to contain zero."""
     low, high = min(low, 0.0), max(high, 0.0)
     if not unsigned:
         return max(-low, high, 1e-12) / 127, 0

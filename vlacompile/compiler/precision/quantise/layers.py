@@ -1,7 +1,7 @@
-"""Layers that can be stored and computed with fewer bits: where they are in a stage's graph, and what they become.
+"""Layers that can be stored and computed with fewer bits: which nodes of a stage's graph they are, and the result.
 
-A layer is a node with a fixed weight: linear, convolution, embedding. Attention products, norms and activations have
-none and stay as they are. Must not know how a scheme is chosen or rendered.
+A layer is a node with a constant weight: linear, convolution, embedding. Attention products, norms and activations have
+none and are not quantised. Must not know how a scheme is chosen or emitted.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ KINDS = {
     _ATEN.conv2d.default: ("conv", 1),
     _ATEN.embedding.default: ("embedding", 0),
 }
-# Stored values of a scheme lie in -limit..limit, and of int4 also at -8, where a block reaches further below zero.
+# Stored values lie in -limit..limit; int4 also uses -8, in blocks whose smallest weight needs it.
 LIMITS = {"int8": 127, "int4": 7}
 
 
 @dataclass(frozen=True)
 class Layer:
     """stage: its name. node: of the stage's graph. weight: name of the constant [N,K], [N,C,kernel...] or
-    [vocabulary,K]. group: what is decided as one, "<stage>/<path up to the last index>". rows: of the output, all
-    iterations together; flops: per iteration. depthwise: a convolution of each channel by itself."""
+    [vocabulary,K]. group: the block that is decided as one, "<stage>/<path up to the last index>". rows: of the output,
+    over all iterations; flops: per iteration. depthwise: a convolution of each channel by itself."""
 
     stage: str
     node: str
@@ -46,18 +46,18 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """How many numbers the weight is."""
+        """Number of elements of the weight."""
         return torch.Size(self.shape).numel()
 
 
 @dataclass(frozen=True)
 class QuantisedLayer:
-    """What a layer is computed from instead: y = x @ (q * scale).T + bias.
+    """What replaces a layer: y = x @ (q * scale).T + bias.
 
-    scheme: a key of LIMITS. q: int8, as the weight is laid out. block: 0: one scale per row of the weight, scale
-    f32[N]; else one per `block` numbers along K, scale f32[N,ceil(K/block)].
-    bias: f32[N], with what the quantisation moved on average taken out; None: as it was.
-    low, high: what x was on calibration observations, clipped as the calibrator says.
+    scheme: a key of LIMITS. q: int8, in the weight's layout. block: 0: one scale per row of the weight, scale f32[N];
+    otherwise one per `block` elements along K, scale f32[N,ceil(K/block)].
+    bias: f32[N], corrected by the mean error of the quantisation; None: unchanged.
+    low, high: range of x on calibration observations, clipped as the calibrator says.
     """
 
     scheme: str
@@ -69,7 +69,7 @@ class QuantisedLayer:
     high: float = 0.0
 
     def dequantised(self) -> torch.Tensor:
-        """The weight, f32, as it was laid out."""
+        """The weight in f32, in its original layout."""
         return dequantise(self.q, self.scale, self.block)
 
 
@@ -80,7 +80,7 @@ def dequantise(q: torch.Tensor, scale: torch.Tensor, block: int = 0) -> torch.Te
 
 
 def layers_of(stage: StageGraph) -> tuple[Layer, ...]:
-    """In the order of the graph. A convolution whose weight is computed, or a product of two values, is none."""
+    """The layers in graph order. Convolutions with a computed weight and products of two activations are not layers."""
     found = []
     for node in stage.graph.nodes:
         kind, position = KINDS.get(node.target, (None, 0))
@@ -102,8 +102,8 @@ _INDEX = re.compile(r"^(.*?__\d+)(?=__|$)")
 
 
 def group_of(weight: str) -> str:
-    """"encoder__layers__3__attention__query__weight" -> "encoder.layers.3": what one block of a network shares; a
-    weight without an index is a group with those beside it."""
+    """"encoder__layers__3__attention__query__weight" -> "encoder.layers.3": the block of the network that a weight
+    belongs to; a weight whose path has no index is grouped with its siblings."""
     found = _INDEX.match(weight)
     path = found.group(1) if found else weight.rsplit("__", 2)[0]
     return path.replace("__", ".")

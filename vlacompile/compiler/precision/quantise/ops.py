@@ -1,5 +1,5 @@
-"""Ops of quantised stage graphs. The eager kernels here are the definition of their numerics: what calibration,
-golden vectors and the simulation of another engine run. `compiler/emit/onnx/quantised_ops.py` writes them as ONNX.
+"""Ops of quantised stage graphs. The eager kernels here define their numerics: calibration, golden vectors and the
+simulation of other engines run them. `compiler/emit/onnx/quantised_ops.py` emits them as ONNX.
 
 Rounding is to the nearest even number, as ONNX's QuantizeLinear does.
 """
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 @custom_op("vlacompile::quantise_dequantise", mutates_args=())
 def quantise_dequantise(x: Tensor, scale: float, zero_point: int, unsigned: bool) -> Tensor:
-    """x as 8 bits hold it: u8 (0..255) or i8 (-128..127), one scale and zero point per tensor."""
+    """Rounds x to 8 bits and back: u8 (0..255) or i8 (-128..127), one scale and zero point per tensor."""
     low, high = (0, 255) if unsigned else (-128, 127)
     step = torch.tensor(scale, dtype=x.dtype)
     q = torch.clamp(torch.round(x / step) + zero_point, low, high)
@@ -24,8 +24,9 @@ def quantise_dequantise(x: Tensor, scale: float, zero_point: int, unsigned: bool
 
 @custom_op("vlacompile::dequantise", mutates_args=())
 def dequantise(q: Tensor, scale: Tensor, axis: int, block: int) -> Tensor:
-    """q (i8; of blocks: 4 bits) times its scale: of one dimension per index, scale [n]; or, block > 0, of `block`
-    numbers along `axis`, scale as q with that dimension divided."""
+    """q (i8; 4-bit values if block > 0) times its scale. block 0: per channel, one scale per index of `axis`, scale
+    [n]. block > 0: one scale per `block` elements along `axis`; scale has q's shape with that dimension divided by
+    block."""
     if block:
         return q.to(scale.dtype) * scale.repeat_interleave(block, axis).narrow(axis, 0, q.shape[axis])
     return q.to(scale.dtype) * scale.reshape([-1 if d == axis else 1 for d in range(q.dim())])
@@ -35,9 +36,9 @@ def dequantise(q: Tensor, scale: Tensor, axis: int, block: int) -> Tensor:
 def conv_int8(x: Tensor, x_scale: float, weight: Tensor, scale: Tensor, bias: Tensor | None, stride: list[int],
               padding: list[int], dilation: list[int], groups: int, y_scale: float, y_zero: int, low: float,
               high: float) -> Tensor:
-    """A convolution in integers: x is u8 * x_scale as `quantise_dequantise` gives it, weight i8 with a scale per output
-    channel, bias i32 in steps of both scales; the sum is clipped to low..high and held in u8 by y_scale and y_zero.
-    (QLinearConv with a Clip before it is quantised: one multiplication in f32, then rounding.)"""
+    """An integer convolution. x is u8 * x_scale (see `quantise_dequantise`), weight i8 with a scale per output channel,
+    bias i32 in units of the product of both scales; the sum is clipped to low..high and requantised to u8 by y_scale
+    and y_zero. (QLinearConv after which a Clip is fused: one multiplication in f32, then rounding.)"""
     convolve = F.conv1d if x.dim() == 3 else F.conv2d
     q = torch.round(x / _f32(x_scale)).double()
     total = convolve(q, weight.double(), None if bias is None else bias.double(), stride, padding, dilation, groups)
@@ -50,8 +51,8 @@ def conv_int8(x: Tensor, x_scale: float, weight: Tensor, scale: Tensor, bias: Te
 def add_int8(a: Tensor, b: Tensor, a_scale: float, a_zero: int, b_scale: float, b_zero: int, y_scale: float,
              y_zero: int,
              low: float, high: float) -> Tensor:
-    """a + b of two values held in u8, clipped to low..high and held in u8 again. (com.microsoft QLinearAdd, with fused
-    multiplications and additions.)"""
+    """a + b of two u8 values, clipped to low..high and requantised to u8. (com.microsoft QLinearAdd, with fused
+    multiply-adds.)"""
     a_ratio, b_ratio = _f32(a_scale) / _f32(y_scale), _f32(b_scale) / _f32(y_scale)
     fixed = _f32(y_zero) - (a_ratio * a_zero + b_ratio * b_zero)
     qa, qb = torch.round(a / _f32(a_scale)) + a_zero, torch.round(b / _f32(b_scale)) + b_zero
@@ -66,8 +67,8 @@ def _f32(x: float) -> Tensor:
 
 @custom_op("vlacompile::linear_int8", mutates_args=())
 def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x [...,K] is quantised to u8 by its own range, times weight i8[K,N] in integers, times both scales, plus bias
-    [N]. (com.microsoft DynamicQuantizeMatMul; sums are exact there and rounded to f32 here.)"""
+    """x [...,K] is quantised to u8 by its own range, multiplied by weight i8[K,N] in integers, then by both scales,
+    plus bias [N]. (com.microsoft DynamicQuantizeMatMul; its exact sums are rounded to f32 here.)"""
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     step = torch.where(high > low, (high - low) / 255, torch.ones(()))
     zero = torch.round(torch.clamp(-low / step, 0, 255))
@@ -78,8 +79,8 @@ def linear_int8(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -
 
 @custom_op("vlacompile::linear_int4", mutates_args=())
 def linear_int4(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, features: int, block: int) -> Tensor:
-    """x [...,K] is quantised to i8 per row and `block` numbers (largest magnitude 127), times 4-bit weights, packed as
-    `pack_int4`: u8[N,blocks,block/2], scale f32[N,blocks]. (com.microsoft MatMulNBits, accuracy_level 4.)"""
+    """x [...,K] is quantised to i8 per row and block (largest magnitude 127) and multiplied by 4-bit weights packed as
+    in `pack_int4`: u8[N,blocks,block/2], scale f32[N,blocks]. (com.microsoft MatMulNBits, accuracy_level 4.)"""
     blocks = weight.shape[1]
     padded = F.pad(x, (0, blocks * block - features)).reshape(*x.shape[:-1], blocks, block)
     step = padded.abs().amax(-1, keepdim=True) / 127
@@ -91,14 +92,14 @@ def linear_int4(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, f
 
 @custom_op("vlacompile::embedding_int4", mutates_args=())
 def embedding_int4(weight: Tensor, scale: Tensor, ids: Tensor, block: int) -> Tensor:
-    """Rows of a table of 4-bit numbers, two to a byte: u8[V,K/2], scale f32[V,ceil(K/block)]."""
+    """Rows of a table of 4-bit values, two per byte: u8[V,K/2], scale f32[V,ceil(K/block)]."""
     rows = unpack_int4(weight[ids])
     return rows.to(scale.dtype) * scale[ids].repeat_interleave(block, -1)[..., : rows.shape[-1]]
 
 
 def pack_int4(q: Tensor, block: int) -> Tensor:
-    """i8[N,K] in -8..7 -> u8[N,blocks,block/2]: two to a byte, the even one in the low half, 8 added; the last block
-    is filled with zeros."""
+    """i8[N,K] in -8..7 -> u8[N,blocks,block/2]: two per byte, the even index in the low nibble, with an offset of 8;
+    the last block is padded with zeros."""
     padded = F.pad(q, (0, -q.shape[1] % block)).reshape(q.shape[0], -1, block // 2, 2).to(torch.int16) + 8
     return (padded[..., 0] + 16 * padded[..., 1]).to(torch.uint8)
 
@@ -146,12 +147,12 @@ def _(weight, scale, ids, block):
 
 OPS = torch.ops.vlacompile
 
-# Derivatives, as far as an error in what an op reads goes on to what it gives: rounding and clipping are passed
-# straight through (Bengio et al. 2013, arXiv 1308.3432); weights are fixed. `attribute_error.py` asks for them.
+# Gradients of an op's result by its activations: rounding and clipping are straight-through (Bengio et al. 2013, arXiv
+# 1308.3432); weights are constant. `error_attribution.py` needs them.
 
 
 def _keeping(*positions: int):
-    """What the backward pass needs of an op's arguments."""
+    """setup_context that saves the arguments which the backward pass needs."""
 
     def setup(ctx, inputs, output):
         ctx.kept = tuple(inputs[i] for i in positions)

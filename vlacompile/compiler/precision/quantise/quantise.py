@@ -1,6 +1,6 @@
-"""From layers and what they computed with to quantised layers: INT8 (W8A8) and INT4 (weights alone, block-wise).
+"""Layers and samples of their inputs -> quantised layers: INT8 (W8A8) and INT4 (weights only, block-wise).
 
-Owns the choice of scales, rounding and bias correction. Must not know how a scheme is chosen per layer or rendered.
+Owns the choice of scales, rounding and bias correction. Must not know how a scheme is chosen per layer or emitted.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.recipe.quantisation_methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
 
-# edges widen a range so many times at the most: white frames that are far outside clip, others lose two bits
+# Edge cases widen a range at most by this factor: beyond it they saturate, so typical values lose at most two bits.
 REACH = 4.0
 _SMALLEST = torch.finfo(torch.float32).tiny * 256
 
 
 @dataclass(frozen=True)
 class Method:
-    """How layers are quantised, the same for all of a policy.
+    """How layers are quantised; the same for all layers of a policy.
 
-    calibrator: of the range of an activation (see Histogram.threshold); percentile: of the calibrator of that name.
-    correct_bias: give the bias what the rounding of the weights moves the output by on average (Nagel et al. 2019,
-        "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2, measured).
-    int4: "rtn": to the nearest, no number clipped; "awq": to the nearest of scales searched for the least error,
-        numbers weighing as their inputs do, after the stage was rescaled (smoothing.py); "gptq": column by column,
-        later columns making up for the errors of earlier ones (Frantar et al. 2022), of scales searched in the same
+    calibrator: chooses the range of an activation (see Histogram.threshold); percentile: for the calibrator
+    "percentile". correct_bias: compensate in the bias the mean error of the output that rounding the weights causes
+    (Nagel et al.
+        2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2, measured).
+    int4: "rtn": round to nearest, without clipping; "awq": round to nearest with scales searched for the least error,
+        weighted by the magnitude of the inputs, after rescaling the stage (smoothing.py); "gptq": column by column,
+        later columns compensating the errors of earlier ones (Frantar et al. 2022), with scales searched in the same
         way.
-    block: numbers along K that share a scale of INT4.
-    margin: how much wider a range of activations is than what was seen.
-    alpha: how much of the difficulty of INT8 activations smoothing.py moves into the weights, 0..1 (Xiao et al. 2022,
-        "SmoothQuant", equation 4); None: the one of the least error on the samples, for every value.
+    block: elements along K that share an INT4 scale.
+    margin: factor by which the range of activations exceeds the observed one.
+    alpha: how much of the quantisation difficulty of INT8 activations smoothing.py moves into the weights, 0..1 (Xiao
+    et
+        al. 2022, "SmoothQuant", equation 4); None: per value, the alpha with the least error on the samples.
     """
 
     calibrator: str = "minmax"
@@ -54,32 +56,32 @@ class Method:
     def __post_init__(self) -> None:
         for name, known in (("calibrator", CALIBRATORS), ("int4", ROUNDINGS)):
             if getattr(self, name) not in known:
-                raise ConfigError(f'"{getattr(self, name)}" is no {name}', where=f"Method({name}=...)",
+                raise ConfigError(f'"{getattr(self, name)}" is not a valid {name}', where=f"Method({name}=...)",
                                   why=nearest(str(getattr(self, name)), known), fix="choose one of them")
         if self.block not in BLOCKS:
-            raise ConfigError(f"a block of {self.block} numbers", where="Method(block=...)",
+            raise ConfigError(f"a block of {self.block} elements", where="Method(block=...)",
                               why=f"kernels exist for {', '.join(map(str, BLOCKS))}", fix="choose one of them")
         if not is_percentile(self.percentile):
             raise ConfigError(f"a percentile of {self.percentile}", where="Method(percentile=...)",
-                              why="it says how many per cent of the magnitudes are not clipped", fix="99.9 to 100")
+                              why="it is the percentage of the magnitudes that are not clipped", fix="99.9 to 100")
         if self.alpha is not None and not is_alpha(self.alpha):
             raise ConfigError(f"an alpha of {self.alpha}", where="Method(alpha=...)",
-                              why="0 leaves activations as they are, 1 makes their channels equal", fix="0.5, or None")
+                              why="0 leaves activations unchanged, 1 makes their channels equal", fix="0.5, or None")
 
 
 def quantise_stage(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str], method: Method,
                    progress: Callable[[str], None] = lambda what: None) -> dict[str, QuantisedLayer]:
-    """{node name: what it becomes}, for the nodes that `schemes` gives "int8" or "int4". Deterministic.
+    """{node name: quantised layer}, for the nodes for which `schemes` says "int8" or "int4". Deterministic.
 
-    Embeddings are rounded to the nearest, one scale per row or block of a row. Raises ConfigError for a node that is
-    no layer of the stage, a scheme that is none, INT4 of a convolution, or a layer without samples.
+    Embeddings are rounded to nearest, with one scale per row or per block of a row. Raises ConfigError for a node that
+    is not a layer of the stage, an unknown scheme, an INT4 convolution, or a layer without samples.
     """
     layers = {x.node: x for x in layers_of(stage)}
     nodes = {n.name: n for n in stage.graph.nodes}
     for name, scheme in schemes.items():
         _check(stage, layers.get(name), name, scheme, samples)
     done: dict[str, QuantisedLayer] = {}
-    spread: tuple[InputSamples | None, torch.Tensor | None] = (None, None)  # of the layer before: q, k and v share it
+    spread: tuple[InputSamples | None, torch.Tensor | None] = (None, None)  # cached: q, k and v read the same value
     for name, layer in layers.items():
         if name in schemes:
             progress(f"{stage.name}: {name} in {schemes[name]}")
@@ -101,13 +103,13 @@ def _check(stage: StageGraph, layer: Layer | None, name: str, scheme: str, sampl
     if scheme == "int4" and layer.kind == "conv":
         raise ConfigError("a convolution in int4", where=where, why="no engine has a kernel for it", fix='use "int8"')
     if layer.kind != "embedding" and name not in samples.inputs:
-        raise ConfigError("no samples of what this layer reads", where=where,
+        raise ConfigError("no samples of the input of this layer", where=where,
                           why=f'{len(samples.inputs)} layers of stage "{samples.stage}" were calibrated',
                           fix="collect(stage, calls) for the graph that is quantised")
 
 
 def _bias(stage: StageGraph, node: Node) -> torch.Tensor | Node | None:
-    """The layer's bias; None: it has none; a node: it is computed, and stays."""
+    """The layer's bias; None: it has none; a node: it is computed, and left unchanged."""
     if KINDS[node.target][0] == "embedding":
         return None
     bias = node.args[2] if len(node.args) > 2 else node.kwargs.get("bias")
@@ -116,8 +118,8 @@ def _bias(stage: StageGraph, node: Node) -> torch.Tensor | Node | None:
 
 def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | Node | None, samples: InputSamples | None,
                    scheme: str, method: Method, spread: torch.Tensor | None = None) -> QuantisedLayer:
-    """samples: None of an embedding alone. bias: a node where it is no constant: it is not corrected then. spread: for
-    GPTQ, of these samples (spread_of)."""
+    """samples: None only for an embedding. bias: a node if it is not constant; then it is not corrected. spread: for
+    GPTQ, spread_of these samples."""
     if scheme == "int8":
         scale = row_scales(weight)
         found = QuantisedLayer("int8", round_rows(weight, scale), scale)
@@ -134,8 +136,8 @@ def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | Node
 
 
 def held_range(seen: Histogram, edges: Histogram | None, method: Method) -> tuple[float, float]:
-    """(low, high) that 8 bits are to hold: what was seen, clipped as the calibrator says and widened by the margin, and
-    what comes at the edges, clipped alike, as far as that leaves what is usual its resolution (REACH)."""
+    """(low, high) of 8 bits: the observed range, clipped by the calibrator and widened by the margin, extended to the
+    range of the edge cases as far as typical values keep their resolution (REACH)."""
     low, high = (x * method.margin for x in _clipped(seen, method))
     if edges is None:
         return low, high
@@ -162,19 +164,19 @@ def _int4(weight: torch.Tensor, samples: InputSamples | None, method: Method, sp
 
 
 def row_scales(weight: torch.Tensor) -> torch.Tensor:
-    """f32[N]: of every row (output channel, vocabulary entry) its greatest magnitude over 127."""
+    """f32[N]: per row (output channel, vocabulary entry) its largest magnitude over 127."""
     scale = weight.flatten(1).abs().amax(1) / LIMITS["int8"]
     return torch.where(scale > 0, scale.clamp(min=_SMALLEST), 1.0)
 
 
 def round_rows(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """int8, -127..127, to the nearest."""
+    """int8, -127..127, rounded to nearest."""
     limit = LIMITS["int8"]
     return (weight / scale.reshape(-1, *[1] * (weight.dim() - 1))).round_().clamp_(-limit, limit).to(torch.int8)
 
 
 def mean_output(kind: str, weight: torch.Tensor, samples: InputSamples) -> torch.Tensor:
-    """f32[N]: the mean over all samples of what a layer of this weight gives, without bias."""
+    """f32[N]: the mean output over all samples of a layer with this weight, without bias."""
     if kind == "linear":
         return (weight.double() @ samples.mean.double()).float()
     groups = samples.taps.shape[0] // weight.shape[1]

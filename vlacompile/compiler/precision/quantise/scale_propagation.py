@@ -1,8 +1,9 @@
-"""Which channels of a value can be divided by a number of their own inside what computes it, without another change.
+"""Which channels of a value can be scaled individually by changing only the constants that the value is computed from.
 
-From the value upwards every element carries a label: the channel whose divisor it is divided by, or 0: by none. Ops
-that move elements move labels; ops that need equal divisors tie labels; what cannot be divided is tied to 0. At the top
-are constants (rows of a weight, an affine), which take the division. Must not know how divisors are chosen.
+Labels are propagated from the value upwards, per element: the channel by whose divisor it is divided, or 0 for none.
+Ops that move elements move labels; ops that need equal divisors tie labels together; elements that cannot be divided
+are tied to 0. The propagation ends at constants (rows of a weight, an affine norm), which absorb the division. Must not
+know how divisors are chosen.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 _ATEN = torch.ops.aten
-_DEPTH = 64  # ops above a value that are looked through
+_DEPTH = 64  # ops above a value that are searched
 
 
 class Ties:
-    """Labels 0..n that must have equal divisors; 0 is 1."""
+    """Union-find over labels 0..n: tied labels have equal divisors; that of label 0 is 1."""
 
     def __init__(self, parents: list[int]):
         self.parents = parents
@@ -31,7 +32,7 @@ class Ties:
         return label
 
     def tie(self, a: torch.Tensor, b: torch.Tensor) -> None:
-        """Element by element; shapes broadcast."""
+        """Ties a and b element by element; shapes broadcast."""
         a, b = torch.broadcast_tensors(a, b)
         differ = a != b
         for pair in torch.unique(a[differ] * len(self.parents) + b[differ]).tolist():
@@ -39,17 +40,17 @@ class Ties:
             self.parents[max(x, y)] = min(x, y)
 
     def classes(self) -> torch.Tensor:
-        """int64[n+1]: the least label that each is tied to."""
+        """int64[n+1]: the smallest label that each label is tied to."""
         return torch.tensor([self.root(i) for i in range(len(self.parents))])
 
 
 @dataclass
 class Division:
-    """Where the divisors of a value go.
+    """Where the divisors of a value are folded.
 
-    ties: of its channels, labels 1..K. edits: {(node, position of a constant among its arguments): labels int64, shaped
-    as the constant}: every element is divided by its label's divisor. A position that holds no constant takes a new
-    one: the weight of a norm that had none. why: of channels that stay as they are.
+    ties: of its channels, labels 1..K. edits: {(node, position of a constant argument): labels int64, shaped like the
+    constant}: every element is divided by the divisor of its label. A position without a constant gets a new one: the
+    weight of a norm that had none. why: reasons for channels that keep their scale.
     """
 
     ties: Ties
@@ -63,12 +64,12 @@ class Division:
         return Division(ties, dict(self.edits), dict(self.labels), set(self.edges), dict(self.why))
 
     def free(self) -> int:
-        """Channels that can have a divisor."""
+        """Number of channels that can have a divisor."""
         return int((self.ties.classes()[1:] > 0).sum())
 
 
 def divide(value: Node, readers: frozenset[Node]) -> Division:
-    """value: f32[...,K], its last dimension the channels. readers: users that multiply the divisors back in."""
+    """value: f32[...,K], its last dimension the channels. readers: users that multiply by the divisors again."""
     shape = _shape(value)
     labels = (torch.arange(shape[-1]) + 1).expand(shape).contiguous()
     found = Division(Ties(list(range(shape[-1] + 1))), {}, {}, {(r, value) for r in readers}, {})
@@ -81,7 +82,7 @@ def _shape(node: Node) -> tuple[int, ...]:
 
 
 def _push(found: Division, node: Node, labels: torch.Tensor, depth: int) -> None:
-    """The value of `node` is to be divided as `labels`, of its shape, say."""
+    """Divides the value of `node` by the divisors of `labels`, which have its shape."""
     if not labels.any():
         return
     if node in found.labels:
@@ -101,7 +102,7 @@ def _stop(found: Division, labels: torch.Tensor, at: Node) -> None:
 
 
 def _check_users(found: Division, node: Node, labels: torch.Tensor) -> None:
-    """Whoever else reads the value must read nothing of what is divided."""
+    """Ties to 0 what other users of the value read: they do not expect it to be divided."""
     for user in node.users:
         if (user, node) in found.edges:
             continue
@@ -118,7 +119,7 @@ def _check_users(found: Division, node: Node, labels: torch.Tensor) -> None:
                 _check_users(found, result, flat[places])
 
 
-# Ops that move elements: each element of the result is one of the arguments'
+# Ops that move elements: each element of the result is an element of an argument
 
 _MOVES = frozenset({
     _ATEN.view, _ATEN.reshape, _ATEN._unsafe_view, _ATEN.flatten, _ATEN.unflatten, _ATEN.permute, _ATEN.transpose,
@@ -135,14 +136,14 @@ def _moves(node: Node) -> bool:
 
 
 def _tensors(node: Node) -> list[Node]:
-    """Its arguments, each as often as it occurs."""
+    """Tensor arguments, repeated as often as they occur."""
     found: list[Node] = []
     map_arg((node.args, node.kwargs), found.append)
     return found
 
 
 def _indices(node: Node):
-    """For every element of the result (or results) its place among the elements of all arguments laid end to end."""
+    """For every element of the result (or results) its index among the elements of all arguments, concatenated."""
     start = 0
 
     def numbered(n: Node) -> torch.Tensor:
@@ -163,7 +164,7 @@ def _moved(found: Division, node: Node, labels: torch.Tensor, depth: int, indice
     sizes = [torch.Size(_shape(n)).numel() for n in tensors]
     above = torch.zeros(sum(sizes), dtype=torch.int64)
     above[indices] = labels.flatten()
-    found.ties.tie(above[indices], labels.flatten())  # elements that occur several times
+    found.ties.tie(above[indices], labels.flatten())  # an element that is copied several times gets one label
     found.edges |= {(source, n) for n in tensors}
     for n, piece in zip(tensors, above.split(sizes), strict=True):
         if _leaf(found, source, n, piece.reshape(_shape(n))):
@@ -173,7 +174,7 @@ def _moved(found: Division, node: Node, labels: torch.Tensor, depth: int, indice
 
 
 def _leaf(found: Division, user: Node, constant: Node, labels: torch.Tensor) -> bool:
-    """Divide a constant, for this one reader: only where it is an argument by itself."""
+    """Divides a constant for this reader only; False unless it is a direct argument, used once."""
     if constant.op != "get_attr" or user.target is operator.getitem or constant not in user.args:
         return False
     if constant.meta["val"].dtype != torch.float32 or sum(a is constant for a in _tensors(user)) > 1:
@@ -201,7 +202,7 @@ def _item(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool
 
 
 def _along(found: Division, labels: torch.Tensor, *dims: int) -> torch.Tensor:
-    """Labels along these dimensions; over the others they must be equal."""
+    """Labels along these dimensions; over all other dimensions they are tied together."""
     dims = tuple(d % labels.dim() for d in dims)
     flat = labels.permute(*dims, *(d for d in range(labels.dim()) if d not in dims)).flatten(len(dims))
     found.ties.tie(flat, flat[..., :1])
@@ -209,7 +210,7 @@ def _along(found: Division, labels: torch.Tensor, *dims: int) -> torch.Tensor:
 
 
 def _spread(found: Division, labels: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Labels of a result as those of an argument that broadcasts to it."""
+    """Labels of a result, reduced to the shape of an argument that broadcasts to it."""
     wide = (1,) * (labels.dim() - len(shape)) + shape
     for d, size in enumerate(wide):
         if size == 1 and labels.shape[d] > 1:
@@ -219,14 +220,14 @@ def _spread(found: Division, labels: torch.Tensor, shape: tuple[int, ...]) -> to
 
 
 def _into(found: Division, node: Node, operand: Node, labels: torch.Tensor, depth: int) -> None:
-    """`labels` of the shape of the operand."""
+    """Continues with an operand; `labels` have its shape."""
     found.edges.add((node, operand))
     if not _leaf(found, node, operand, labels):
         _push(found, operand, labels, depth)
 
 
 def _best(found: Division, ways: list[Callable[[Division], None]]) -> bool:
-    """The way that leaves most channels free; the first of equals."""
+    """Takes the alternative that leaves most channels free; the first one if equal."""
     before, best = found.free(), None
     for way in ways:
         tried = found.copy()
@@ -243,7 +244,7 @@ def _best(found: Division, ways: list[Callable[[Division], None]]) -> bool:
 
 
 def _factor(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool:
-    """mul: one factor is divided; div: what is divided already."""
+    """mul: divides one factor; div: divides the numerator."""
     operands = [a for a in node.args[:2] if isinstance(a, Node)]
     if (len(operands) == 2 and operands[0] is operands[1]) or len(node.args) > 2 or node.kwargs:
         return False
@@ -258,7 +259,7 @@ def _factor(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bo
 
 
 def _sum(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool:
-    """add, sub: all terms are divided."""
+    """add, sub: divides all terms."""
     if not all(isinstance(a, Node) for a in node.args[:2]):
         return False
     for operand in node.args[:2]:
@@ -272,7 +273,7 @@ def _homogeneous(found: Division, node: Node, labels: torch.Tensor, depth: int) 
 
 
 def _rows(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool:
-    """linear, convolution: rows of the weight and the bias."""
+    """linear, convolution: divides rows of the weight and of the bias."""
     weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None
     if node.kwargs or any(isinstance(c, Node) and c.op != "get_attr" for c in (weight, bias)):
         return False
@@ -304,7 +305,7 @@ def _affine(found: Division, node: Node, labels: torch.Tensor, positions: tuple[
 
 
 def _attention(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool:
-    """softmax(q k) v: the columns of v, of the heads that share them."""
+    """softmax(q k) v: divides the columns of v, shared by the heads that read them."""
     query, key, value = node.args[:3]
     if value in (query, key):
         return False
@@ -321,7 +322,7 @@ def _attention(found: Division, node: Node, labels: torch.Tensor, depth: int) ->
 
 
 def _product(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool:
-    """a @ b: the columns of b or the rows of a."""
+    """a @ b: divides the columns of b or the rows of a."""
     a, b = node.args
     if a is b or min(len(_shape(a)), len(_shape(b))) < 2:
         return False

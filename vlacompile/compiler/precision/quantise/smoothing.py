@@ -1,8 +1,7 @@
-"""Difficult channels of activations made easier before they are quantised, with the stage's function preserved.
-
-x / d is read instead of x, by linears of weight W * d; the division happens in the constants that x is computed from
-(scale_propagation.py), so that no op is added. What cannot be divided there stays as it is, with a note. Owns the
-choice of the divisors d: SmoothQuant's for INT8, AWQ's for INT4.
+"""Scales down the outlier channels of activations before quantisation, without changing the stage's function.
+Linears read x / d instead of x and have the weight W * d; the division is folded into the constants that x is computed
+from (scale_propagation.py), so no op is added. Channels that cannot be divided there keep their scale, with a note.
+Owns the choice of the divisors d: SmoothQuant's for INT8, AWQ's for INT4.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from vlacompile.compiler.precision.quantise.quantise import Method, round_rows, 
 from vlacompile.compiler.precision.quantise.scale_propagation import divide
 from vlacompile.compiler.staging.stages import StageGraph
 
-ROWS = 512  # that a choice is tried on
+ROWS = 512  # sample rows on which a candidate is evaluated
 SMOOTH_ALPHAS = tuple(i / 10 for i in range(1, 10))
-AWQ_ALPHAS = tuple(i / 20 for i in range(1, 13))  # of AWQ's 0..1 (Lin et al. 2023, section 3.2) what is ever chosen
-_EXTREME = 1e4  # greatest divisor and inverse of the least
-Factors = dict[tuple[Node, int], torch.Tensor]  # of the constant at an argument position, f64
+AWQ_ALPHAS = tuple(i / 20 for i in range(1, 13))  # the part of AWQ's 0..1 (Lin et al. 2023, section 3.2) ever chosen
+_EXTREME = 1e4  # largest divisor, and inverse of the smallest
+Factors = dict[tuple[Node, int], torch.Tensor]  # {(node, position of a constant argument): f64 factor}
 
 
 @dataclass(frozen=True)
 class Smoothed:
-    """stage: of the same function, inputs and outputs, node names kept; samples of the old one do not fit it.
-    notes: one per value that was rescaled or could not be."""
+    """stage: same function, inputs, outputs and node names; samples of the original stage are invalid for it.
+    notes: one per value that was rescaled, or that could not be."""
 
     stage: StageGraph
     notes: tuple[str, ...]
@@ -39,19 +38,19 @@ class Smoothed:
 
 @dataclass(frozen=True)
 class _Readers:
-    """Linears that read one value: all of them, and those that are to be quantised with their schemes."""
+    """Linears that read one value: all of them, and those that will be quantised, with their schemes."""
 
     every: tuple[Node, ...]
-    weights: tuple[torch.Tensor, ...]  # of the quantised
+    weights: tuple[torch.Tensor, ...]  # of the linears that will be quantised
     schemes: tuple[str, ...]
     samples: InputSamples
 
 
 def smooth_activations(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str], method: Method,
             progress: Callable[[str], None] = lambda what: None) -> Smoothed:
-    """Rescale every value that linears with a scheme read: those in INT8 by SmoothQuant's divisors, those in INT4 by
-    AWQ's where the method says "awq". Deterministic; the constants of `stage` are not touched, new ones are made for
-    the nodes that take a factor. Calls of the stage stay valid: collect again before quantising."""
+    """Rescales every value that linears with a scheme read: by SmoothQuant's divisors for INT8, by AWQ's for INT4 if
+    the method says "awq". Deterministic. The constants of `stage` are not modified; nodes that absorb a factor get new
+    ones. Recorded calls of the stage stay valid, but samples must be collected again before quantising."""
     factors: Factors = {}
     notes = []
     for value, readers in _readers(stage, samples, schemes, method).items():
@@ -59,12 +58,12 @@ def smooth_activations(stage: StageGraph, samples: StageSamples, schemes: Mappin
         classes = division.ties.classes()
         where = f"%{value.name} for {', '.join('%' + n.name for n in readers.every)}"
         if division.free() == 0:
-            notes.append(f"{where}: stays, {', '.join(division.why)} cannot be divided")
+            notes.append(f"{where}: not rescaled, {', '.join(division.why)} cannot be divided")
             continue
         progress(f"{stage.name}: rescale %{value.name}")
         alpha, divisors, before, after = _choose(readers, classes[1:], method)
         if alpha == 0:
-            notes.append(f"{where}: stays, error {before:.3g} and no divisors make it less")
+            notes.append(f"{where}: not rescaled, no divisors reduce the error of {before:.3g}")
             continue
         notes.append(f"{where}: {division.free()} of {len(divisors)} channels rescaled, alpha {alpha:g}, "
                      f"error {before:.3g} -> {after:.3g}")
@@ -90,7 +89,7 @@ def _readers(stage: StageGraph, samples: StageSamples, schemes: Mapping[str, str
 
 
 def _choose(readers: _Readers, classes: torch.Tensor, method: Method) -> tuple[float, torch.Tensor, float, float]:
-    """alpha, f32[K], and the error without and with them; 0 and ones where nothing is better."""
+    """(alpha, f32[K] divisors, error without them, error with them); alpha 0 and ones if nothing is better."""
     smooth = "int8" in readers.schemes
     ones = torch.ones(len(classes))
     before = _error(readers, ones, method)
@@ -112,15 +111,15 @@ def _smooth(readers: _Readers, alpha: float) -> torch.Tensor:
 
 
 def _awq(samples: InputSamples, alpha: float) -> torch.Tensor:
-    """magnitude(X_k)^alpha: AWQ, section 3.2, with the root mean square as magnitude; normalised so that the greatest
-    and the least divisor are as far from 1."""
+    """magnitude(X_k)^alpha: AWQ, section 3.2, with the root mean square as magnitude; normalised so that the largest
+    divisor is the inverse of the smallest."""
     magnitude = samples.mean_square.double().sqrt()
     divisors = torch.where(magnitude > 0, magnitude, magnitude.max().clamp(min=1e-30)) ** alpha
     return divisors / (divisors.max() * divisors.min()).sqrt()
 
 
 def tied(divisors: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """f32[K]: of channels that must have one, their geometric mean; 1 where the class is 0."""
+    """f32[K]: channels of one class get the geometric mean of their divisors; 1 where the class is 0."""
     logs = divisors.double().clamp(1 / _EXTREME, _EXTREME).log()
     sums = torch.zeros(len(classes) + 1, dtype=torch.float64).index_add(0, classes, logs)
     counts = torch.zeros(len(classes) + 1, dtype=torch.float64).index_add(0, classes, torch.ones_like(logs))
@@ -129,7 +128,7 @@ def tied(divisors: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 def _error(readers: _Readers, divisors: torch.Tensor, method: Method) -> float:
-    """Of the outputs on sample rows when all readers are quantised: squared, relative, summed over the readers."""
+    """Error of the outputs on sample rows if all readers are quantised: squared, relative, summed over the readers."""
     rows = readers.samples.rows
     rows = rows[:: -(-len(rows) // ROWS)]
     divided, total = rows / divisors, 0.0
@@ -168,7 +167,7 @@ def add_factors(factors: Factors, readers: tuple[Node, ...], edits: Mapping[tupl
 
 
 def rescaled(stage: StageGraph, factors: Factors) -> StageGraph:
-    """The stage with a constant of its own at every argument position that has a factor."""
+    """The stage, with a constant of its own at every argument position that has a factor."""
     graph, copies, constants = Graph(), {}, dict(stage.constants)
 
     def made(node: Node, position: int, factor: torch.Tensor) -> Node:
