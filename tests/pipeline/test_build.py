@@ -354,4 +354,4 @@ def test_running_needs_no_torch(tmp_path):
     """What runs and checks a bundle on a robot does not load PyTorch."""
     code = ("import sys, vlacompile as vc; vc.Session, vc.load, vc.verify; import vlacompile.verify.replay; "
             "sys.exit('torch' in sys.modules)")
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -84,9 +84,9 @@ def test_check_refuses_a_stage_that_reads_more_than_it_depends_on():
 @given(st.lists(TYPES, max_size=12))
 def test_arena_values_do_not_overlap(kinds):
     offsets, total = arena_offsets(kinds)
-    ends = [o + t.bytes for o, t in zip(offsets, kinds)]
+    ends = [o + t.bytes for o, t in zip(offsets, kinds, strict=True)]
     assert all(o % layout.ALIGN == 0 for o in offsets)
-    assert all(end <= start for end, start in zip(ends, offsets[1:])) and all(e <= total for e in ends)
+    assert all(end <= start for end, start in zip(ends, offsets[1:], strict=False)) and all(e <= total for e in ends)
 
 
 def test_frames_round_trip(tmp_path):
