@@ -137,7 +137,8 @@ class Bundle:
 
     def weight(self, name: str, array: np.ndarray) -> int:
         self.weights += b"\0" * (-len(self.weights) % layout.ALIGN)
-        index = self.plan.add("weights", name=self.plan.string(name), file=0, dtype=vocabulary.DTYPES[DTYPES[array.dtype]],
+        index = self.plan.add("weights", name=self.plan.string(name), file=0,
+                              dtype=vocabulary.DTYPES[DTYPES[array.dtype]],
                               rank=array.ndim, dims=padded(array.shape), offset=len(self.weights), bytes=array.nbytes)
         self.weights += array.tobytes()
         return index
@@ -271,7 +272,8 @@ class Reactive:
             node("Constant", [], ["axis"], value_ints=[1]), node("ReduceSum", ["mixed", "axis"], ["text"], keepdims=0),
         ], [0], [("ids", "instruction", "whole")], [("text", "text", "whole")], [("table", table), ("shared", shared)])
         b.stage("vision", [
-            node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT), node("Constant", [], ["flat"], value_ints=[1, 24]),
+            node("Cast", ["pixels"], ["float"], to=TensorProto.FLOAT),
+            node("Constant", [], ["flat"], value_ints=[1, 24]),
             node("Reshape", ["float", "flat"], ["row"]), node("MatMul", ["row", "w"], ["seen"]),
             node("MatMul", ["seen", "s"], ["sight"]),
         ], [1], [("pixels", "image", "whole")], [("sight", "sight", "whole")], [("w", vision), ("s", shared)])
@@ -345,11 +347,13 @@ class Flow:
     def on_board(self) -> Flow:
         """With engines to build on a board, and none to run here."""
         plan = self.bundle.plan
-        text = {"name": "orin-nano-8gb", "jetpack": "6.2", "l4t": "36.4.3", "tensorrt": "10.3", "timing_cache": "timing.cache"}
+        text = {"name": "orin-nano-8gb", "jetpack": "6.2", "l4t": "36.4.3", "tensorrt": "10.3",
+                "timing_cache": "timing.cache"}
         plan.add("board", compute_capability=87, **{k: plan.string(v) for k, v in text.items()})
         for stage, flags, int8, int4 in ((0, 3, 1, 0), (1, 0, 0, 1)):
             plan.records["stages"][stage].update(backend=vocabulary.BACKENDS["tensorrt"])
-            plan.add("builds", stage=stage, flags=flags, level=3, aux_streams=stage, int8_gemms=int8, int4_dequants=int4,
+            plan.add("builds", stage=stage, flags=flags, level=3, aux_streams=stage, int8_gemms=int8,
+                     int4_dequants=int4,
                      attentions=2, workspace_bytes=1 << 29, weight_bytes=36, engine_bytes_min=20,
                      engine_bytes_max=8_000_000_000, activation_bytes=1000)
         return self

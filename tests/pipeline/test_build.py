@@ -136,7 +136,8 @@ def test_scale_alone_fails_the_gate(late_fusion_bundle):
 
 @pytest.mark.parametrize("shares, passed", [((0.9, 0.2), True), ((0.2, 1.1), False), ((0.0, 0.0), True)])
 def test_a_row_of_frames_with_unlike_limits_shows_what_decided(late_fusion_bundle, shares, passed):
-    """Limits may differ from frame to frame: what is shown is within what is beside it exactly where the value passes."""
+    """Limits may differ from frame to frame: what is shown is within what is beside it exactly where the value
+    passes."""
     from vlacompile.verify.metrics import Metrics
     from vlacompile.verify.replay import Tally
 

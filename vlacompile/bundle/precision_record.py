@@ -34,7 +34,8 @@ def require_calibrated(bundle: Bundle, told: bool) -> None:
     layers = found["static_int8_layers"]
     raise CalibrationError(
         f'what int8 costs "{bundle.plan.name}" in actions is {NOT_MEASURED}', where=str(bundle.path),
-        why=f"the ranges of what {layers} layer{'s read' if layers > 1 else ' reads'} come of generated observations, and "
+        why=f"the ranges of what {layers} layer{'s read' if layers > 1 else ' reads'} come of generated "
+            f"observations, and "
             "clip what real ones bring beyond them",
         fix="build it with Policy(calibration=...) of recorded observations, or say --uncalibrated")
 

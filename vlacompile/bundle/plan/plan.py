@@ -258,7 +258,7 @@ class Action:
     low: tuple[float, ...] = field(default=())
     high: tuple[float, ...] = field(default=())
     decode: tuple[DecodeStep, ...] = field(default=())
-    consume: Consumption = Queue()
+    consume: Consumption = Queue()  # noqa: RUF009  frozen
 
 
 @dataclass(frozen=True)
@@ -369,7 +369,8 @@ class Plan:
         assert len(set(taken)) == len(taken) and set(taken) <= sources - histories, "sources of lanes"
         types = {self.values[b.value].type for b in self.backbones}
         assert not self.backbones or (len(self.backbones) > 1 and len(types) == 1 and not self.lanes
-                                      and self.action is not None and self.backbones[0].value == self.action.value), "backbones"
+                                      and self.action is not None
+                                      and self.backbones[0].value == self.action.value), "backbones"
         running = {self.lane_of(s) for s in self.stages}
         assert not self.lanes or running == set(range(len(self.lanes) + 1)), "every lane runs a stage"
 

@@ -20,7 +20,8 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     short = {}
     for name in names:
         ways = [(k, first) for k in range(1, name.count(".") + 2) for first in (False, True)]
-        short[name] = next((ending(name, *way) for way in ways if sum(ending(n, *way) == ending(name, *way) for n in names) == 1),
+        short[name] = next((ending(name, *way) for way in ways
+                            if sum(ending(n, *way) == ending(name, *way) for n in names) == 1),
                            name)
     return short
 
