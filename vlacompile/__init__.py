@@ -7,7 +7,7 @@ are first used, because most of them import PyTorch.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlacompile import verify as _verify_package  # now: importing it later would hide the function
 from vlacompile.errors import VlaError
@@ -30,7 +30,7 @@ _HOMES = {
     "AsyncSession": ("vlacompile.runtime.async_session", "AsyncSession"),
     "Bundle": ("vlacompile.bundle.directory", "Bundle"),
     "Lanes": ("vlacompile.runtime.lanes", "Lanes"),
-    "Fit": ("vlacompile.tokenize.tokenizer", "Fit"),
+    "Fit": ("vlacompile.policy.text", "Fit"),
     "Loop": ("vlacompile.policy.policy", "Loop"),
     "Policy": ("vlacompile.policy.policy", "Policy"),
     "RoutedSession": ("vlacompile.runtime.routed", "RoutedSession"),
@@ -51,7 +51,7 @@ __all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSe
 del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]

@@ -6,6 +6,8 @@ Four short lines for a person, four fields for a program, one exit code per clas
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class VlaError(Exception):
     """Base of every error that vlacompile raises on purpose."""
@@ -141,7 +143,7 @@ class DeployError(VlaError):
         return super().as_dict() | {"step": self.step}
 
 
-def nearest(word: str, known) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean "x"?' when `word` is close to one of `known`, else the list of them."""
     import difflib
 

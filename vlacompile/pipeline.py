@@ -47,7 +47,9 @@ def build(source: Policy | str | Path | Several, target: str = "host", recipe: s
     """
     inputs = read_inputs(source, target, recipe, out, instructions=instructions, only_instructions=only_instructions,
                          progress=progress)
-    return until(Phase.PUBLISH, inputs, progress)
+    bundle = until(Phase.PUBLISH, inputs, progress)
+    assert isinstance(bundle, Bundle)
+    return bundle
 
 
 def until(last: Phase, inputs: Inputs, progress: Progress = silent) -> Intermediate:

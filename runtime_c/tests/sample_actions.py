@@ -32,8 +32,8 @@ class Relay:
             b.value("seen", "f32", (1, *chunk))
             b.value("heeded", "f32", (chunk[0],))
         b.value("out", dtype, dims)
-        pairs = zip(ports, outputs, strict=False)
-        b.stage("relay", [helper.make_node("Identity", [i], [o]) for (i, *_), (o, *_) in pairs],
+        b.stage("relay",
+                [helper.make_node("Identity", [i], [o]) for (i, *_), (o, *_) in zip(ports, outputs, strict=True)],
                 [0, 2, 3] if filled else [0], ports, outputs)
         b.policy.update(action_value=b.values["out"], chunk_steps=self.H, execute_steps=execute or self.H,
                         action_dim=self.D)

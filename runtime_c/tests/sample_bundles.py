@@ -137,9 +137,9 @@ class Bundle:
 
     def weight(self, name: str, array: np.ndarray) -> int:
         self.weights += b"\0" * (-len(self.weights) % layout.ALIGN)
-        dtype = vocabulary.DTYPES[DTYPES[array.dtype]]
-        index = self.plan.add("weights", name=self.plan.string(name), file=0, dtype=dtype, rank=array.ndim,
-                              dims=padded(array.shape), offset=len(self.weights), bytes=array.nbytes)
+        index = self.plan.add("weights", name=self.plan.string(name), file=0,
+                              dtype=vocabulary.DTYPES[DTYPES[array.dtype]],
+                              rank=array.ndim, dims=padded(array.shape), offset=len(self.weights), bytes=array.nbytes)
         self.weights += array.tobytes()
         return index
 
@@ -353,7 +353,8 @@ class Flow:
         for stage, flags, int8, int4 in ((0, 3, 1, 0), (1, 0, 0, 1)):
             plan.records["stages"][stage].update(backend=vocabulary.BACKENDS["tensorrt"])
             plan.add("builds", stage=stage, flags=flags, level=3, aux_streams=stage, int8_gemms=int8,
-                     int4_dequants=int4, attentions=2, workspace_bytes=1 << 29, weight_bytes=36, engine_bytes_min=20,
+                     int4_dequants=int4,
+                     attentions=2, workspace_bytes=1 << 29, weight_bytes=36, engine_bytes_min=20,
                      engine_bytes_max=8_000_000_000, activation_bytes=1000)
         return self
 

@@ -1,4 +1,5 @@
-"""Two small tokenizer tables, written record by record, that use every kind of step between them; what they give."""
+"""Two small tokenizer tables written record by record, which use every kind of step between them, and what they
+give."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ class Table(Container):
         super().__init__(layout.TOKENIZER_MAGIC, layout.TOKENIZER_SECTIONS)
         ranges = {f"{name}_{key}": 0 for name in ("prefix", "suffix", "byte", "word", "rest", "letter", "raw",
                                                   "normalised") for key in ("begin", "count")}
-        self.add("tokenizer", **ranges | {"unknown": NONE, "fuse_unknown": 0, "longest_word": 0, "pad": 0,
-                                          "pad_side": 0,
-                                          "truncate": 0, "ending": 0, "ending_bytes": 0} | record)
+        self.add("tokenizer",
+                 **ranges | {"unknown": NONE, "fuse_unknown": 0, "longest_word": 0, "pad": 0, "pad_side": 0,
+                             "truncate": 0, "ending": 0, "ending_bytes": 0} | record)
         self.begins: list[int] = []
 
     @property
@@ -138,8 +139,8 @@ def spoken() -> Bundle:
     bundle.source("mask", "bool", (1, 6), "task")
     bundle.value("read", "i64", (1, 6))
     bundle.value("heard", "bool", (1, 6))
-    identity = [helper.make_node("Identity", [f"i{k}"], [f"o{k}"]) for k in range(2)]
-    bundle.stage("language", identity,
+    bundle.stage("language",
+                 [helper.make_node("Identity", ["i0"], ["o0"]), helper.make_node("Identity", ["i1"], ["o1"])],
                  [0, 1], [("i0", "tokens", "whole"), ("i1", "mask", "whole")],
                  [("o0", "read", "whole"), ("o1", "heard", "whole")])
     bundle.text(0, 1, word_piece().to_bytes(), 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from header_structs import Struct, header_structs
@@ -71,7 +72,7 @@ class Policy:
         self.lib.c.vlart_session_close(self.session)
         self.lib.c.vlart_bundle_close(self.bundle)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -136,7 +136,8 @@ def test_scale_alone_fails_the_gate(late_fusion_bundle):
 
 @pytest.mark.parametrize("shares, passed", [((0.9, 0.2), True), ((0.2, 1.1), False), ((0.0, 0.0), True)])
 def test_a_row_of_frames_with_unlike_limits_shows_what_decided(late_fusion_bundle, shares, passed):
-    """Limits may differ from frame to frame: what is shown is within what is beside it exactly where it passes."""
+    """Limits may differ from frame to frame: what is shown is within what is beside it exactly where the value
+    passes."""
     from vlacompile.verify.metrics import Metrics
     from vlacompile.verify.replay import Tally
 
@@ -354,4 +355,4 @@ def test_running_needs_no_torch(tmp_path):
     """What runs and checks a bundle on a robot does not load PyTorch."""
     code = ("import sys, vlacompile as vc; vc.Session, vc.load, vc.verify; import vlacompile.verify.replay; "
             "sys.exit('torch' in sys.modules)")
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

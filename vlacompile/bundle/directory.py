@@ -110,7 +110,7 @@ def write_bundle(out: Path, plan: Plan, contents: Mapping[str, bytes], provenanc
     whole, or the new one. Raises BundleError when `out` exists and is not a bundle.
     """
     assert plan.files == file_table(contents, len(plan.texts)), "the plan's files are other files"
-    out = Path(os.path.abspath(out))  # noqa: PTH100  a symbolic link at its end stays one
+    out = Path(os.path.abspath(out))  # noqa: PTH100  a link to a bundle stays one
     check_destination(out)
     every = {**contents, PLAN_FILE: plan_bytes(plan), TEXT_FILE: plan_text(plan).encode()}
     manifest = {

@@ -29,11 +29,14 @@ def require_calibrated(bundle: Bundle, told: bool) -> None:
     """told: that it is not. Raises CalibrationError."""
     if told or not is_uncalibrated(bundle):
         return
-    layers = precision_of(bundle.manifest["provenance"])["static_int8_layers"]
+    found = precision_of(bundle.manifest["provenance"])
+    assert found is not None
+    layers = found["static_int8_layers"]
     raise CalibrationError(
         f'what int8 costs "{bundle.plan.name}" in actions is {NOT_MEASURED}', where=str(bundle.path),
-        why=f"the ranges of what {layers} layer{'s read' if layers > 1 else ' reads'} come of generated observations, "
-            "and clip what real ones bring beyond them",
+        why=f"the ranges of what {layers} layer{'s read' if layers > 1 else ' reads'} come of generated "
+            f"observations, and "
+            "clip what real ones bring beyond them",
         fix="build it with Policy(calibration=...) of recorded observations, or say --uncalibrated")
 
 

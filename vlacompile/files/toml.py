@@ -7,11 +7,12 @@ import tomllib
 import types
 import typing
 from pathlib import Path
+from typing import Any, NoReturn
 
 from vlacompile.errors import ConfigError, nearest
 
 
-def load_toml(cls: type, name_or_path: str, folder: str, kind: str | None = None):
+def load_toml(cls: type, name_or_path: str, folder: str, kind: str | None = None) -> Any:
     """Read `cls` from a file path, or by name from the shipped `folder` ("recipes" or "targets"). kind: what errors
     call it; None: as the class.
 
@@ -49,7 +50,7 @@ def shipped(folder: str) -> dict[str, Path]:
     return {f.stem: f for f in sorted(place.glob("*.toml"))}
 
 
-def from_table(cls: type, table: dict, where: str, prefix: str = ""):
+def from_table(cls: type, table: dict, where: str, prefix: str = "") -> Any:
     """Build the dataclass `cls`; nested tables become nested dataclasses, lists become tuples."""
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -67,8 +68,8 @@ def from_table(cls: type, table: dict, where: str, prefix: str = ""):
     return cls(**values)
 
 
-def _convert(hint, value, where: str, key: str):
-    if dataclasses.is_dataclass(hint):
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
             _refuse(key, where, value, "a table")
         return from_table(hint, value, where, key + ".")
@@ -87,6 +88,6 @@ def _convert(hint, value, where: str, key: str):
     return value
 
 
-def _refuse(key: str, where: str, value, wanted: str) -> None:
+def _refuse(key: str, where: str, value: object, wanted: str) -> NoReturn:
     raise ConfigError(f'"{key}" has a wrong type', where=where, why=f"{value!r} is not {wanted}",
                       fix=f"give {wanted}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 from vlacompile.errors import ConfigError
 
@@ -99,7 +100,7 @@ class Software:
     context_source: str
 
 
-def sources_of(facts, where: str = "") -> Iterator[tuple[str, str]]:
+def sources_of(facts: Any, where: str = "") -> Iterator[tuple[str, str]]:
     """(place, text) of every source of a dataclass of facts and those inside it."""
     for f in fields(facts):
         value, place = getattr(facts, f.name), f"{where}.{f.name}" if where else f.name

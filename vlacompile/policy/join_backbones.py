@@ -12,7 +12,8 @@ from dataclasses import replace
 import torch
 
 from vlacompile.errors import SourceError, nearest
-from vlacompile.policy.policy import Policy
+from vlacompile.policy.policy import Policy, Source
+from vlacompile.policy.text import Text
 
 MOST = 4  # backbones of a bundle, and of a router's table: VLART_MAX_BACKBONES
 
@@ -34,7 +35,9 @@ def join(backbones: Mapping[str, Policy], name: str | None = None, *, apart: Col
             raise SourceError(f'no input is called "{one}"', where=f"{where}, apart", why=nearest(one, known),
                               fix="name inputs that mean different things to the backbones")
     own = _own_names(backbones, frozenset(apart), where)
-    sources, examples, texts = {}, {}, {}
+    sources: dict[str, Source] = {}
+    examples: dict[str, torch.Tensor] = {}
+    texts: dict[str, Text] = {}
     for n, p in backbones.items():
         sources |= {own[n][s]: source for s, source in p.sources.items()}
         examples = {own[n][s]: t for s, t in p.example_inputs.items()} | examples

@@ -270,10 +270,12 @@ class Policy:
 
     def _check_text(self, name: str, text: Text) -> None:
         for which, dtypes in ((name, (torch.int64, torch.int32)), (text.mask, (torch.bool,))):
-            example = self.example_inputs.get(which) if which is not None else None
-            fits = example is not None and example.dtype in dtypes and example.dim() == 2 and example.shape[0] == 1
-            fits = fits and example.shape == self.example_inputs[name].shape and self.sources[which].history == 1
-            if which is not None and not fits:
+            if which is None:
+                continue
+            example = self.example_inputs.get(which)
+            fits = (example is not None and example.dtype in dtypes and example.dim() == 2 and example.shape[0] == 1
+                    and example.shape == self.example_inputs[name].shape and self.sources[which].history == 1)
+            if not fits:
                 shape = None if example is None else ",".join(map(str, example.shape))
                 raise SourceError(
                     f'"{which}" cannot be filled from a text',
@@ -295,6 +297,7 @@ class Policy:
         return values | tensors(self.name, self.observe if self.step is None else self.step, values, self.outputs)
 
     def _looped(self, inputs: Mapping[str, torch.Tensor], values: dict) -> dict[str, torch.Tensor]:
+        assert self.loop is not None and self.step is not None
         known, carry = {**inputs, **values}, {}
         for name, start in self.loop.carry.items():
             if start not in known:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import NoReturn
 
 import torch
 
 from vlacompile.errors import SourceError
 
 
-def refuse(what: str, where: str, why: str, fix: str) -> None:
+def refuse(what: str, where: str, why: str, fix: str) -> NoReturn:
     raise SourceError(what, where=where, why=why, fix=fix)
 
 
@@ -24,7 +25,7 @@ def whole(value: object, least: int, where: str, fix: str) -> None:
 
 
 def positive(value: object, where: str, fix: str) -> None:
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
         refuse(f"{_shown(value)} is not a positive number", where, f"it is {_kind(value)}", fix)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from vlacompile.errors import ConfigError, nearest
@@ -259,7 +260,9 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
 
 def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str, str]]:
     gpu = s.tvm_device == "gpu"
-    cuda = None if target is None or target.software is None else target.software.cuda
+    software, cuda = "", None
+    if target is not None and target.software is not None:
+        software, cuda = target.software.name, target.software.cuda
     return [
         (s.tvm_trials >= 0, f"stages.tvm_trials = {s.tvm_trials}", "a number of trials is not negative"),
         (bool(s.tvm_schedules) or not s.tvm_trials, "stages.tvm_trials without stages.tvm_schedules",
@@ -271,8 +274,7 @@ def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str,
         (target is None or not gpu or cuda is not None, 'stages.tvm_device = "gpu"',
          f'target "{target.name if target else ""}" has no GPU that is known'),
         (not gpu or cuda is None or int(cuda.split(".")[0]) >= TVM_CUDA, 'stages.tvm_device = "gpu"',
-         f"TVM's runtime for GPUs is linked with CUDA {TVM_CUDA}, and {target.software.name if cuda else ''} has CUDA "
-         f"{cuda}; "
+         f"TVM's runtime for GPUs is linked with CUDA {TVM_CUDA}, and {software} has CUDA {cuda}; "
          'choose software with it, or "cpu"'),
     ]
 
@@ -335,7 +337,7 @@ DECIDE = ("block", "stage")
 
 
 def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
-    def one_of(key: str, value: str, known) -> tuple[bool, str, str]:
+    def one_of(key: str, value: str, known: Iterable[str]) -> tuple[bool, str, str]:
         return value in known, f'precision.{key} = "{value}"', nearest(value, known)
 
     def positive(key: str) -> tuple[bool, str, str]:

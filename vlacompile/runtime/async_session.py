@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class AsyncSession:
                               why=f"an action has {dim} numbers", fix="give one number per dimension")
         self._diag, size, pointer = Diag(), c.c_size_t(), c.c_void_p()
         options = AsyncOptions(lead_ticks=lead_ticks, stale_ticks=stale_ticks, deadline_ticks=deadline_ticks,
-                               safe=GIVEN if given is not None else SAFE[safe],
+                               safe=SAFE[safe] if isinstance(safe, str) else GIVEN,
                                safe_action=None if given is None else given.ctypes.data)
         session = self.session._session
         try:
@@ -87,7 +87,7 @@ class AsyncSession:
         replan takes a stated number of ticks."""
         self._check(self._library.vlart_async_answer(self._open()))
 
-    def write(self, name: str, array) -> None:
+    def write(self, name: str, array: Any) -> None:
         """As Session.write, into the next observation."""
         source = self.session.source_index(name)
         self._check(self._library.vlart_async_write(self._open(), source, *tensor_arguments(
@@ -157,9 +157,10 @@ class AsyncSession:
             self.session.close()
 
     def __enter__(self) -> Self:
-        return self.start()
+        self.start()
+        return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

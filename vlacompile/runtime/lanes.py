@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from vlacompile.bundle.plan.plan import Plan
 from vlacompile.errors import ConfigError, RuntimeFailure, nearest
@@ -36,9 +36,11 @@ class Lane:
         self._arena = c.create_string_buffer(size.value)
         self._check(self._library.vlart_lane_init(session._session, followers, self._arena, size.value,
                                                   c.byref(self._diag), c.byref(pointer)))
-        self._lane, self._thread, self._ended, self.failure = pointer, None, threading.Event(), None
+        self._lane, self._ended = pointer, threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failure: Exception | None = None
 
-    def write(self, name: str, array) -> None:
+    def write(self, name: str, array: Any) -> None:
         """As of Session, for the lane's own sources."""
         self.session.write(name, array)
 
@@ -82,7 +84,7 @@ class Lanes:
     path and options: as of Session. Raises ConfigError for a bundle without lanes, RuntimeFailure as Session does.
     """
 
-    def __init__(self, path: str | Path, **options):
+    def __init__(self, path: str | Path, **options: Any):
         self.lanes: dict[str, Lane] = {}
         self.control = Session(path, lane=CONTROL, **options)
         self.plan: Plan = self.control.plan
@@ -114,10 +116,9 @@ class Lanes:
 
     def followed(self, name: str) -> Followed:
         """Of the control loop's thread."""
-        info = LaneInfo()
-        check(self.control._library.vlart_session_followed(self.control._session,
-                                                           list(self.lanes).index(self[name] and name),
-                                                           c.byref(info)), Diag(), str(self.control._path))
+        info, index = LaneInfo(), list(self.lanes.values()).index(self[name])
+        check(self.control._library.vlart_session_followed(self.control._session, index, c.byref(info)), Diag(),
+              str(self.control._path))
         return Followed(info.sequence, info.age_ns / 1e6)
 
     def _follow(self, session: Session, lane: Lane) -> None:
@@ -135,5 +136,5 @@ class Lanes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

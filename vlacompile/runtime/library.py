@@ -6,6 +6,7 @@ import ctypes as c
 import functools
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from vlacompile.errors import RuntimeFailure
 
@@ -15,7 +16,7 @@ ABI_MAJOR = 1
 class _Struct(c.Structure):
     """A struct whose first field is its own size."""
 
-    def __init__(self, **values):
+    def __init__(self, **values: Any):
         super().__init__(struct_size=c.sizeof(type(self)), **values)
 
 
@@ -76,9 +77,9 @@ class SensorOptions(_Struct):
 
 
 class SensorInfo(_Struct):
-    _fields_ = [("struct_size", c.c_size_t)] + [(n, c.c_uint64) for n in (
-        "writes", "not_finite", "out_of_range", "denormal", "stale", "reordered", "lost", "age_us", "max_age_us")] + [
-            ("element", c.c_uint32), ("number", c.c_float)]
+    _fields_ = [("struct_size", c.c_size_t), *((n, c.c_uint64) for n in (
+        "writes", "not_finite", "out_of_range", "denormal", "stale", "reordered", "lost", "age_us", "max_age_us")),
+        ("element", c.c_uint32), ("number", c.c_float)]
 
 
 class RouterOptions(_Struct):

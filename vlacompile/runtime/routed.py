@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from vlacompile.errors import ConfigError, nearest
 from vlacompile.runtime.router import Routed, Router
@@ -20,7 +20,7 @@ class RoutedSession:
 
     def __init__(self, bundle: str | Path, table: str | Path, state: str | Path | None = None, *,
                  log_capacity: int = 64,
-                 **options):
+                 **options: Any):
         self.router = Router(table, state, log_capacity=log_capacity)
         self.session = Session(bundle, **options)
         plan = self.session.plan
@@ -60,5 +60,5 @@ class RoutedSession:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

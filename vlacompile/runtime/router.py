@@ -71,7 +71,7 @@ class Router:
 
     def drain(self) -> list[Routed]:
         """Takes all decisions out of the log, the oldest first."""
-        found = []
+        found: list[Routed] = []
         while True:
             out = RouterDecision()
             status = self._library.vlart_router_drain(self._router, c.byref(out))

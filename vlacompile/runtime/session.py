@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes as c
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -80,7 +80,8 @@ class Session:
                  verify_files: bool = True, stand_in: bool = False, tensorrt_library: str | Path | None = None,
                  whole_tick: bool = False, lane: str | None = None, beside: Session | None = None,
                  accept: Iterable[str] = (), max_age_ms: float = 0.0):
-        self._bundle = self._session = None
+        self._bundle: c.c_void_p | None = None
+        self._session: c.c_void_p | None = None
         accepted = _accepted(tuple(accept))
         self._library = libvlart()
         self._path = Path(path)
@@ -128,7 +129,7 @@ class Session:
                                  why=nearest(lane, names), fix="`vlacompile inspect` lists them")
         return 1 + names.index(lane)
 
-    def write(self, name: str, array) -> None:
+    def write(self, name: str, array: Any) -> None:
         """Give a source its content: a NumPy array or torch tensor of the plan's dtype and shape (for f32 also of other
         floating-point types, for i32 of fewer bits); of a source with
         a history the newest frame alone. Equal bytes re-run nothing, apart from what looks back on earlier frames.
@@ -257,14 +258,14 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_bundle", None) is not None:
             self.close()
 
-    def _call(self, function, *arguments, diag: Diag | None = None) -> None:
+    def _call(self, function: Callable[..., int], *arguments: Any, diag: Diag | None = None) -> None:
         if self._session is None and diag is None:
             raise RuntimeFailure("the session is closed", where=str(self._path), why="close() was called",
                                  fix="open a new Session", status="BAD_ARGUMENT")
@@ -284,7 +285,7 @@ def _accepted(words: tuple[str, ...]) -> int:
 _TAKEN = frozenset({("float64", "f32"), ("float16", "f32"), ("uint16", "i32"), ("int16", "i32"), ("int8", "i32")})
 
 
-def tensor_arguments(name: str, array, where: Path, wanted: str) -> tuple:
+def tensor_arguments(name: str, array: Any, where: Path, wanted: str) -> tuple:
     """(address, bytes, dtype, rank, dims) for a call of libvlart. wanted: the source's dtype in the plan. A contiguous
     NumPy array of it is handed over where it lies. Keep `array` until the call is over."""
     if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed to run

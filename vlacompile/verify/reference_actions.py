@@ -42,7 +42,9 @@ class ActionReference:
     def decode(self, raw: np.ndarray, sources: Mapping[str, np.ndarray]) -> np.ndarray:
         """raw: the action value; sources: {name: array}. float64 [H,D]. Raises NotDecoded."""
         a = self.action
-        x = raw.astype(np.float64).reshape(a.chunk_steps, a.action_dim) if raw.dtype.kind == "f" else None
+        x: np.ndarray = np.empty(0)  # of symbols, until a step makes numbers of them
+        if raw.dtype.kind == "f":
+            x = raw.astype(np.float64).reshape(a.chunk_steps, a.action_dim)
         for step in a.decode:
             match step:
                 case Lookup():
@@ -124,5 +126,6 @@ def _numbers(step: Pieces, symbols: list[int], wanted: int) -> list[int]:
 
 def _table(path: Path, plan: Plan, index: int) -> np.ndarray:
     weight = plan.weights[index]
+    assert weight.file is not None, "a table is in a file"
     data = (path / plan.files[weight.file].path).read_bytes()[weight.offset: weight.offset + weight.type.bytes]
     return np.frombuffer(data, NUMPY_DTYPES[weight.type.dtype]).reshape(weight.type.dims)

@@ -55,6 +55,7 @@ class ParityReport:
                 of = {"action": "its NumPy reference",
                       "policy": "the policy in full precision, by more than when it was "
                       "built,"}.get(v.level, "PyTorch")
+                assert v.failed is not None
                 label, got, limit = v.failed
                 raise ParityError(
                     f'"{v.value}" differs from {of}', where=f'{building or self.bundle}, frame "{label}" of {v.frames}',
@@ -144,8 +145,12 @@ def _pop_and_compare(session: Session, reference: ActionReference, refused: bool
 def _nearest(*pairs: tuple[Metrics, Metrics]) -> tuple[Metrics, Metrics]:
     """Of (metrics, limits), metric by metric, the pair that uses most of its limit. Limits differ from frame to frame:
     the worst of all beside the tightest of all would look like a failure where there is none, or hide one."""
-    chosen = {f.name: max(pairs, key=lambda pair, name=f.name: _used(name, *pair)) for f in fields(Metrics)}
-    return tuple(Metrics(**{name: getattr(pair[i], name) for name, pair in chosen.items()}) for i in (0, 1))
+    def worst(name: str) -> tuple[Metrics, Metrics]:
+        return max(pairs, key=lambda pair: _used(name, *pair))
+
+    chosen = {f.name: worst(f.name) for f in fields(Metrics)}
+    worst_of, limits = (Metrics(**{name: getattr(pair[i], name) for name, pair in chosen.items()}) for i in (0, 1))
+    return worst_of, limits
 
 
 def _used(name: str, metrics: Metrics, limit: Metrics) -> float:

@@ -258,7 +258,7 @@ class Action:
     low: tuple[float, ...] = field(default=())
     high: tuple[float, ...] = field(default=())
     decode: tuple[DecodeStep, ...] = field(default=())
-    consume: Consumption = field(default_factory=Queue)
+    consume: Consumption = Queue()  # noqa: RUF009  frozen
 
 
 @dataclass(frozen=True)
@@ -309,6 +309,7 @@ class Plan:
     def of_backbone(self, name: str) -> Plan:
         """What a session with this backbone selected runs, reads and gives; `backbones` names it alone. Values keep
         their numbers. To describe, not to write: a bundle has one backbone or several."""
+        assert self.action is not None, "a policy of backbones gives actions"
         chosen = next(b for b in self.backbones if b.name == name)
         stages = tuple(s for s in self.stages if name in self.served_by(s))
         needed = {v for s in stages for v in s.depends} | {d.value for d in self.action.decode if isinstance(d, Delta)}
@@ -368,6 +369,7 @@ class Plan:
         assert len(set(taken)) == len(taken) and set(taken) <= sources - histories, "sources of lanes"
         types = {self.values[b.value].type for b in self.backbones}
         assert not self.backbones or (len(self.backbones) > 1 and len(types) == 1 and not self.lanes
+                                      and self.action is not None
                                       and self.backbones[0].value == self.action.value), "backbones"
         running = {self.lane_of(s) for s in self.stages}
         assert not self.lanes or running == set(range(len(self.lanes) + 1)), "every lane runs a stage"

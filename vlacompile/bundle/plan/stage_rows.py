@@ -20,9 +20,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     short = {}
     for name in names:
         ways = [(k, first) for k in range(1, name.count(".") + 2) for first in (False, True)]
-        unique = (ending(name, *way) for way in ways
-                  if sum(ending(n, *way) == ending(name, *way) for n in names) == 1)
-        short[name] = next(unique, name)
+        short[name] = next((ending(name, *way) for way in ways
+                            if sum(ending(n, *way) == ending(name, *way) for n in names) == 1),
+                           name)
     return short
 
 
