@@ -1,5 +1,5 @@
-/* An engine that a test writes in a few lines: it knows its stage and the addresses of its ports, inputs first. Include it
-   once and give `run`. */
+/* An engine that a test writes in a few lines: it knows its stage and the addresses of its ports, inputs first.
+   Include it once and give `run`. */
 #ifndef VLART_TESTS_SMALL_ENGINE_H
 #define VLART_TESTS_SMALL_ENGINE_H
 

@@ -1,5 +1,5 @@
-/* Two backbones on an engine of the test's own: the selected one is run, nothing is allocated, and a worker takes what was
-   selected when it was asked. Usage: test_backbones SAMPLES/paired. Also run under ThreadSanitizer (make tsan). */
+/* Two backbones on an engine of the test's own: the selected one is run, nothing is allocated, and a worker takes
+   what was selected when it was asked. Usage: test_backbones SAMPLES/paired. Also run under ThreadSanitizer (make tsan). */
 #include <string.h>
 
 #include "robot.h"

@@ -1,6 +1,6 @@
 /* A week of ticks at 20 Hz in accelerated time, on the null engine: counters do not drift, a real-time queue and an
-   ensemble answer the last tick as they answered the first ones; times, frame numbers and the instructions' epochs wrap
-   around; a sensor's clock that runs apart is told from one that is set; and nothing is taken on the way, neither memory
+   ensemble answer the last tick as they answered the first ones; times, frame numbers and the instructions' epochs
+   wrap around; a sensor's clock that runs apart is told from one that is set; and nothing is taken on the way, neither memory
    nor files. Usage: test_week SAMPLES [TICKS]. Linked with --wrap=malloc,calloc,realloc,free. */
 #include <dirent.h>
 #include <string.h>
@@ -120,8 +120,8 @@ static uint64_t week_of_drift(const char *samples, uint64_t ticks, uint64_t set_
   return refused;
 }
 
-/* Asynchronously, computed for in the control thread every few ticks late; an instruction is cancelled now and then, over
-   the end of the epochs, and tick counters begin where 32 bits end. */
+/* Asynchronously, computed for in the control thread every few ticks late; an instruction is cancelled now and then,
+   over the end of the epochs, and tick counters begin where 32 bits end. */
 static void week_of_chunks(const char *samples, uint64_t ticks) {
   robot_t p = open_policy(samples, "realtime");
   vlart_async_options_t options = {

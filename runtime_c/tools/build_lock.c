@@ -7,7 +7,7 @@
 #include "base/crc32.h"
 #include "base/diag.h"
 #include "build.h"
-#include "run.h"
+#include "command_line.h"
 
 /* What the file is made of; the strings are added while the records are made. */
 typedef struct {
@@ -85,7 +85,7 @@ static uint8_t *seal(const lock_section_t *sections, uint32_t count, size_t *out
   for (uint32_t i = 0; i < count; i++) {
     bytes = aligned(bytes) + (size_t)sections[i].stride * sections[i].count;
   }
-  uint8_t *data = run_allocate(bytes, 1);
+  uint8_t *data = tool_allocate(bytes, 1);
   vlart_header_record_t header = {.version_major = VLART_FORMAT_MAJOR,
                                   .version_minor = VLART_FORMAT_MINOR,
                                   .file_bytes = bytes,
@@ -122,8 +122,8 @@ static void drop_old_lock(const char *dir) {
 }
 
 vlart_status_t build_write_lock(const build_t *build, vlart_diag_t *diag) {
-  lock_file_t file = {.strings = run_allocate(most_string_bytes(build), 1),
-                      .engines = run_allocate(build->count + 1u, sizeof *file.engines)};
+  lock_file_t file = {.strings = tool_allocate(most_string_bytes(build), 1),
+                      .engines = tool_allocate(build->count + 1u, sizeof *file.engines)};
   fill_lock(&file, build);
   for (uint32_t i = 0; i < build->count; i++) {
     if (build->engines[i].done) {

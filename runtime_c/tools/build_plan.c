@@ -114,7 +114,7 @@ static vlart_status_t take_directory(build_t *build, vlart_diag_t *diag) {
 
 vlart_status_t build_read_plan(build_t *build, vlart_diag_t *diag) {
   const vlart_plan_t *plan = &build->bundle->plan;
-  build->engines = run_allocate(plan->stage_count + 1u, sizeof *build->engines);
+  build->engines = tool_allocate(plan->stage_count + 1u, sizeof *build->engines);
   if (vlart_plan_count(plan, VLART_SECTION_BOARD) > 0) {
     snprintf(build->timing_cache, sizeof build->timing_cache, "engines/%.200s",
              vlart_plan_string(plan, vlart_plan_board(plan, 0)->timing_cache));

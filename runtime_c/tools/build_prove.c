@@ -57,7 +57,7 @@ static vlart_status_t open_session(const build_t *build, run_t *run, bool whole,
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  run->session_arena = run_allocate(bytes, 1);
+  run->session_arena = tool_allocate(bytes, 1);
   status =
       vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag, &run->session);
   vlart_sensor_options_t recorded = {.struct_size = sizeof recorded,

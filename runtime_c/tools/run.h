@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "bundle/bundle.h"
+#include "command_line.h"
 #include "container/golden_frames.h"
 
 typedef struct {
@@ -103,14 +104,12 @@ void run_read_sensors(const char *root, char *out, size_t bytes);
 /* The same into `during`, where the last time is long enough ago. */
 void run_read_during(run_t *run, double now_ms);
 
-/* The first line of a file without its line end; of its rows, what stands behind a key and its colon. False: not there. */
+/* The first line of a file without its line end; of its rows, what stands behind a key and its colon.
+   False: not there. */
 bool run_read_line(const char *path, char *out, size_t bytes);
 bool run_find_row(const char *path, const char *key, char *out, size_t bytes);
 
 /* Writes the times to the file that the options name. */
 vlart_status_t run_write_profile(const run_t *run, vlart_diag_t *diag);
-
-/* Allocates zeroed memory or ends the program. */
-void *run_allocate(size_t count, size_t bytes);
 
 #endif

@@ -1,5 +1,5 @@
-/* vlart-run --profile: the times as `vlacompile profile` keeps them (vlacompile/profile/measure.py reads the file), with
-   what the machine says of itself before, during and after. */
+/* vlart-run --profile: the times as `vlacompile profile` keeps them (vlacompile/profile/measure.py reads the file),
+   with what the machine says of itself before, during and after. */
 #include <errno.h>
 #include <string.h>
 #include <sys/utsname.h>

@@ -77,7 +77,7 @@ vlart_status_t run_load_frames(run_t *run, vlart_diag_t *diag) {
   }
   bool read = size >= 0 && fseek(file, 0, SEEK_SET) == 0;
   if (read) {
-    run->frames_data = run_allocate((size_t)size + 1, 1);
+    run->frames_data = tool_allocate((size_t)size + 1, 1);
     read = fread(run->frames_data, 1, (size_t)size, file) == (size_t)size;
   }
   if (file != NULL) {
@@ -168,7 +168,7 @@ static vlart_status_t compare_tensors(run_t *run, const vlart_frame_record_t *fr
       vlart_why(diag, "element type or dimensions are not those of the bundle's value");
       return VLART_STATUS_WRONG_SHAPE;
     }
-    void *got = run_allocate(info.bytes + 1, 1);
+    void *got = tool_allocate(info.bytes + 1, 1);
     vlart_status_t status = vlart_session_read(run->session, value, got, info.bytes, diag);
     if (status == VLART_STATUS_OK) {
       run_metrics_t metrics = run_compare(got, run->frames.blob + tensor->offset,
@@ -204,7 +204,7 @@ static void take_actions(run_t *run, uint32_t frame) {
 static vlart_status_t replay_frame(run_t *run, uint32_t index, vlart_diag_t *diag) {
   const vlart_frame_record_t *frame = vlart_frames_frame(&run->frames, index);
   uint32_t stages = run->info.stage_count;
-  uint64_t *runs_before = run_allocate(stages + 1u, sizeof *runs_before);
+  uint64_t *runs_before = tool_allocate(stages + 1u, sizeof *runs_before);
   vlart_stage_stats_t stats = {.struct_size = sizeof stats};
   for (uint32_t i = 0; i < stages; i++) {
     vlart_session_stats(run->session, i, &stats);
@@ -282,10 +282,10 @@ vlart_status_t run_replay(run_t *run, vlart_diag_t *diag) {
   uint32_t frames = run->frames.frame_count;
   size_t numbers = (size_t)run->info.execute_steps * run->info.action_dim;
   uint32_t tensors = run->frames.file.tables[VLART_SECTION_TENSORS].count;
-  run->stages = run_allocate(run->info.stage_count + 1u, sizeof *run->stages);
-  run->verdicts = run_allocate(tensors + 1u, sizeof *run->verdicts);
-  run->actions = run_allocate(frames * numbers + 1, sizeof *run->actions);
-  run->action_counts = run_allocate(frames + 1u, sizeof *run->action_counts);
+  run->stages = tool_allocate(run->info.stage_count + 1u, sizeof *run->stages);
+  run->verdicts = tool_allocate(tensors + 1u, sizeof *run->verdicts);
+  run->actions = tool_allocate(frames * numbers + 1, sizeof *run->actions);
+  run->action_counts = tool_allocate(frames + 1u, sizeof *run->action_counts);
   for (uint32_t pass = 0; pass < run->options->warm_up + run->options->repeat; pass++) {
     run->counting = pass >= run->options->warm_up;
     vlart_session_reset(run->session); /* recorded frames are an episode */

@@ -1,5 +1,6 @@
-/* What the machine says of itself: clocks, temperatures, power and throttling of a Jetson as NVIDIA's kernels lay them out
-   in /sys, and the memory in use. The same files as vlacompile/profile/jetson_sensors.py reads; what is missing is left out. */
+/* What the machine says of itself: clocks, temperatures, power and throttling of a Jetson as NVIDIA's kernels lay
+   them out in /sys, and the memory in use. The same files as vlacompile/profile/jetson_sensors.py reads; what is
+   missing is left out. */
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,6 +5,7 @@
 
 #include "base/diag.h"
 #include "build.h"
+#include "command_line.h"
 #include "run.h"
 #include "tensorrt/trt_engine.h"
 
@@ -36,25 +37,6 @@ static const char usage[] =
     "Exit status: 0 engines proved, 1 failed (four lines say what, where, why and\n"
     "how to fix it), 2 wrong usage.\n";
 
-void *run_allocate(size_t count, size_t bytes) {
-  void *memory = calloc(count, bytes);
-  if (memory == NULL) {
-    fputs("vlart-build: out of memory\n", stderr);
-    exit(1);
-  }
-  return memory;
-}
-
-static bool parse_count(const char *text, uint32_t *out_count) {
-  char *end;
-  unsigned long number = text == NULL ? 0 : strtoul(text, &end, 10);
-  if (text == NULL || *text < '0' || *text > '9' || *end != '\0' || number > 1000000ul) {
-    return false;
-  }
-  *out_count = (uint32_t)number;
-  return true;
-}
-
 /* Returns the argument that is wrong, or NULL. */
 static const char *parse_options(int argc, char **argv, build_options_t *options) {
   for (int i = 1; i < argc; i++) {
@@ -74,7 +56,7 @@ static const char *parse_options(int argc, char **argv, build_options_t *options
     } else if (strcmp(argument, "--tvm-cuda") == 0) {
       options->tvm_cuda = next;
     } else if (strcmp(argument, "--repeat") == 0) {
-      good = parse_count(next, &options->repeat);
+      good = tool_read_count(next, 1000000, &options->repeat);
     } else {
       takes_next = false;
       if (strcmp(argument, "--rebuild") == 0) {
@@ -99,7 +81,7 @@ static vlart_status_t open_bundle(build_t *build, vlart_diag_t *diag) {
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  build->bundle_arena = run_allocate(bytes, 1);
+  build->bundle_arena = tool_allocate(bytes, 1);
   return vlart_bundle_open(build->options->bundle, NULL, build->bundle_arena, bytes, diag,
                            &build->bundle);
 }
@@ -235,8 +217,7 @@ int main(int argc, char **argv) {
   }
   fflush(stdout);
   if (status != VLART_STATUS_OK) {
-    fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag.what,
-            vlart_status_name(status), diag.where, diag.why, diag.fix);
+    tool_print_failure(status, &diag);
   }
   vlart_bundle_close(build.bundle);
   free(build.engines);

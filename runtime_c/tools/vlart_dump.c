@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bundle/bundle.h"
+#include "command_line.h"
 #include "lock_text.h"
 #include "plan_text.h"
 #include "tensorrt/trt_lock.h"
@@ -22,12 +23,6 @@ static const char usage[] =
     "  --engines    print BUNDLE/engines/lock.bin instead: what vlart-build built,\n"
     "               from what, on which board, and what proved it\n";
 
-static int fail(const vlart_diag_t *diag) {
-  fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag->what,
-          vlart_status_name(diag->status), diag->where, diag->why, diag->fix);
-  return 1;
-}
-
 static int finish(void) { return fflush(stdout) == 0 && ferror(stdout) == 0 ? 0 : 1; }
 
 static int dump_engines(const char *dir) {
@@ -38,7 +33,7 @@ static int dump_engines(const char *dir) {
     vlart_lock_print(stdout, &lock.content);
   }
   vlart_trt_lock_close(&lock);
-  return status == VLART_STATUS_OK ? finish() : fail(&diag);
+  return status == VLART_STATUS_OK ? finish() : tool_print_failure(status, &diag);
 }
 
 static int dump_plan(const char *dir) {
@@ -46,14 +41,14 @@ static int dump_plan(const char *dir) {
   vlart_open_options_t options = {.struct_size = sizeof options, .skip_file_checksums = 1};
   size_t bytes = 0;
   if (vlart_bundle_required_bytes(dir, &diag, &bytes) != VLART_STATUS_OK) {
-    return fail(&diag);
+    return tool_print_failure(diag.status, &diag);
   }
   void *arena = malloc(bytes);
   vlart_bundle_t *bundle = NULL;
   vlart_status_t status = vlart_bundle_open(dir, &options, arena, bytes, &diag, &bundle);
   if (status != VLART_STATUS_OK) {
     free(arena);
-    return fail(&diag);
+    return tool_print_failure(diag.status, &diag);
   }
   vlart_plan_print(stdout, &bundle->plan);
   vlart_bundle_close(bundle);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/diag.h"
+#include "command_line.h"
 #include "run.h"
 
 enum {
@@ -55,25 +56,6 @@ static const char usage[] =
     "Exit status: 0 done, 1 failed (four lines say what, where, why and how to fix\n"
     "it), 2 wrong usage.\n";
 
-void *run_allocate(size_t count, size_t bytes) {
-  void *memory = calloc(count, bytes);
-  if (memory == NULL) {
-    fputs("vlart-run: out of memory\n", stderr);
-    exit(1);
-  }
-  return memory;
-}
-
-static bool parse_count(const char *text, uint32_t *out_count) {
-  char *end;
-  unsigned long number = text == NULL ? 0 : strtoul(text, &end, 10);
-  if (text == NULL || *text < '0' || *text > '9' || *end != '\0' || number > 1000000000ul) {
-    return false;
-  }
-  *out_count = (uint32_t)number;
-  return true;
-}
-
 /* Returns the argument that is wrong, or NULL. */
 static const char *parse_options(int argc, char **argv, run_options_t *options) {
   for (int i = 1; i < argc; i++) {
@@ -100,11 +82,11 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
     } else if (strcmp(argument, "--sensors") == 0) {
       options->sensors = next;
     } else if (strcmp(argument, "--warm-up") == 0) {
-      good = parse_count(next, &options->warm_up) && options->warm_up < UNSAID;
+      good = tool_read_count(next, 1000000000, &options->warm_up) && options->warm_up < UNSAID;
     } else if (strcmp(argument, "--threads") == 0) {
-      good = parse_count(next, &options->threads);
+      good = tool_read_count(next, 1000000000, &options->threads);
     } else if (strcmp(argument, "--repeat") == 0) {
-      good = parse_count(next, &options->repeat) && options->repeat > 0;
+      good = tool_read_count(next, 1000000000, &options->repeat) && options->repeat > 0;
     } else {
       takes_next = false;
       if (strcmp(argument, "--self-test") == 0) {
@@ -158,7 +140,7 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  run->bundle_arena = run_allocate(bytes, 1);
+  run->bundle_arena = tool_allocate(bytes, 1);
   status =
       vlart_bundle_open(run->options->bundle, NULL, run->bundle_arena, bytes, diag, &run->bundle);
   if (status != VLART_STATUS_OK) {
@@ -183,7 +165,7 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   if (status != VLART_STATUS_OK) {
     return status;
   }
-  run->session_arena = run_allocate(bytes, 1);
+  run->session_arena = tool_allocate(bytes, 1);
   status =
       vlart_session_init(run->bundle, &options, run->session_arena, bytes, diag, &run->session);
   vlart_sensor_options_t recorded = {.struct_size = sizeof recorded,
@@ -234,7 +216,7 @@ int main(int argc, char **argv) {
   if (status == VLART_STATUS_OK) {
     if (options.profile != NULL) {
       run_read_sensors(options.sensors, run.before, sizeof run.before);
-      run.during = run_allocate(RUN_READINGS, sizeof *run.during);
+      run.during = tool_allocate(RUN_READINGS, sizeof *run.during);
       run.between = run_read_during;
       run.reading_every_ms = READING_EVERY_MS;
     }
@@ -253,8 +235,7 @@ int main(int argc, char **argv) {
   }
   fflush(stdout);
   if (status != VLART_STATUS_OK && !options.json) {
-    fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag.what,
-            vlart_status_name(status), diag.where, diag.why, diag.fix);
+    tool_print_failure(status, &diag);
   } else if (options.self_test && !options.json) {
     printf("self-test passed: %u values in %u frames\n", run.verdict_count, run.frames.frame_count);
   }

@@ -315,7 +315,8 @@ class AsyncSession {
   std::thread worker_;
 };
 
-// The sources and stages of a slower clock: step() in the lane's own thread. `session` was opened with SessionOptions::lane.
+// The sources and stages of a slower clock: step() in the lane's own thread. `session` was opened with
+// SessionOptions::lane.
 class Lane {
  public:
   explicit Lane(Session &session, std::uint32_t followers = 1) : diag_(detail::fresh()) {
