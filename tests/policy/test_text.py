@@ -318,13 +318,13 @@ def test_a_stage_without_an_engine_is_checked_when_a_bundle_is_opened(only, tmp_
 
 
 def test_values_that_are_not_those_of_the_stages_stop_the_build(library, monkeypatch, tmp_path, every_stage):
-    from vlacompile import pipeline
+    from vlacompile.phases import assemble
 
     def wrong(*arguments):
         return tuple(replace(k, values={n: a + 0.01 if a.dtype.kind == "f" else a for n, a in k.values.items()})
                      for k in compile_instructions(*arguments))
 
-    monkeypatch.setattr(pipeline, "compile_instructions", wrong)
+    monkeypatch.setattr(assemble, "compile_instructions", wrong)
     policy = replace(policies.late_fusion(), texts={TOKENS: vc.Text(tokenizer().to_str(), MASK, vc.Fit(pad=0))})
     with pytest.raises(ParityError, match="compiled in advance"):
         vc.build(policy, recipe=str(every_stage), out=tmp_path / "no.vlab", instructions=KNOWN[:1])
