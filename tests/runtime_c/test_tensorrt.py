@@ -305,7 +305,7 @@ def test_a_lock_of_an_earlier_version_is_refused_and_built_anew(lib, board, tmp_
 
 
 ANOTHER = {
-    "golden": (lambda rows: rows.update(golden=9), r"lock\[0\].*proves the engines is unknown"),
+    "golden": (lambda rows: rows.update(golden=9), r"lock\[0\].*golden 9 is unknown"),
     "string": (lambda rows: rows.update(model=1 << 20), r"lock\[0\].*string begins outside"),
     "stage": (lambda rows: rows["engines"][1].update(stage=1 << 20), r"engines\[1\].*string begins outside"),
     "absolute": (lambda rows: rows["engines"][0].update(file="/etc/passwd"), r"engines\[0\].*outside of the bundle"),
