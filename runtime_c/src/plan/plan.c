@@ -2,7 +2,6 @@
 #include "plan/plan.h"
 
 #include "base/diag.h"
-#include "plan/plan_check.h"
 
 vlart_status_t vlart_plan_read(const uint8_t *data, size_t bytes, vlart_diag_t *diag,
                                vlart_plan_t *out_plan) {
@@ -43,18 +42,4 @@ void vlart_plan_take(vlart_plan_t *plan, vlart_arena_t *arena) {
   plan->serves = vlart_arena_take(arena, plan->stage_count, sizeof *plan->serves);
   plan->order = vlart_arena_take(arena, most, sizeof *plan->order);
   plan->binding_seen = vlart_arena_take(arena, bindings, sizeof *plan->binding_seen);
-}
-
-vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag) {
-  vlart_status_t status = vlart_plan_check_records(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_builds(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_delays(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_flow(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_delay_flow(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_action(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_texts(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_instructions(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_guards(plan, diag);
-  if (status == VLART_STATUS_OK) status = vlart_plan_check_backbones(plan, diag);
-  return status != VLART_STATUS_OK ? status : vlart_plan_check_lanes(plan, diag);
 }
