@@ -81,7 +81,7 @@ test-lerobot test-huggingface: test-%: $(STAMP)-% runtime ## compiled checkpoint
 test-full: setup runtime ## the same, the C tests also under sanitizers, and policies of real size (gigabytes, minutes)
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) sanitize
 	@$(MAKE) --no-print-directory test
-	@$(PYTEST_ENV) $(BIN)/python -m pytest -m full tests/runtime_c/test_aarch64.py tests/house tests/check tests/deploy
+	@$(PYTEST_ENV) $(BIN)/python -m pytest -m full tests/runtime_c/test_aarch64.py tests/house tests/check tests/deploy tests/compiler/staging
 	@$(MAKE) --no-print-directory test-tvm
 	@for of in lerobot huggingface; do \
 	  $(PYTEST_ENV) $$($(BIN)/python -m vlacompile.frontends.environments $$of) -m pytest -m full tests/environments/$$of; done

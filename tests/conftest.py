@@ -18,9 +18,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 # What takes more than seconds: not in `make test-core`. Paths below tests/, of folders or files.
 BUILDS = (
-    "benchmarks", "check", "compiler/emit/tvm", "compiler/precision", "compiler/staging/test_choose_solver.py",
-    "compiler/staging/test_roll_loop.py", "deploy", "examples", "files", "house/test_wheel.py",
-    "pipeline/test_build.py",
+    "benchmarks", "check", "cli/test_main.py", "compiler/emit/tvm", "compiler/passes/test_use_engine_types.py",
+    "compiler/precision", "compiler/staging/test_choose_solver.py", "compiler/staging/test_roll_loop.py", "deploy",
+    "examples", "files", "frontends/onnx/test_read.py", "house/test_wheel.py", "pipeline/test_build.py",
     "policy/test_action_decoding.py", "policy/test_join_backbones.py", "policy/test_text.py", "profile", "report",
     "runtime", "runtime_c", "serve",
 )

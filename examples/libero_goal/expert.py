@@ -78,7 +78,7 @@ class Expert:
         return self._held[key]
 
     def body(self, name: str, dx: float = 0.0, dy: float = 0.0, dz: float = 0.0) -> Target:
-        return lambda: (*self.scene.body(name), dx, dy, dz)
+        return lambda: self.scene.body(name) + (dx, dy, dz)
 
     def along(self, name: str, distance: float) -> Target:
         """The point on a body's own upright axis, so far from its origin."""
@@ -102,7 +102,7 @@ def pick_and_place(e: Expert, grasp: Target, place: Target, *, hover: float, tra
     grasp. travel: absolute height on the way. drop: height above `place` when it opens. Metres."""
 
     def raised(target: Target, dz: float) -> Target:
-        return lambda: (*target(), 0.0, 0.0, dz)
+        return lambda: target() + (0.0, 0.0, dz)
 
     return [
         Move(raised(grasp, hover), OPEN, 0.02), Move(grasp, OPEN, 0.008),

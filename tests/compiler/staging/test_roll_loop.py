@@ -92,7 +92,7 @@ def test_a_sampler_is_one_loop_with_its_schedule_in_tables(name, guidance):
     assert compare(got.numpy(), want.numpy()).within(tolerance("f32", "chunk").limit(want.numpy()))
 
 
-@pytest.mark.parametrize("name", ["ddpm-100", "dpm-solver-20"])
+@pytest.mark.parametrize("name", [pytest.param("ddpm-100", marks=pytest.mark.full), "ddpm-sample", "dpm-solver-20"])
 def test_a_sampler_through_libvlart(name, tmp_path):
     policy = denoising(SAMPLERS[name], 1.5)
     bundle = vc.build(policy, out=tmp_path / "a.vlab")
