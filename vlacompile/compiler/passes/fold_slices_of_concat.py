@@ -13,11 +13,9 @@ from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 _ATEN = torch.ops.aten
 
 
-def _parts(node: Node) -> list[Node] | None:
-    """The whole parts that a slice of a concatenation covers, or None."""
-    if node.op != "call_function" or node.target is not _ATEN.slice.Tensor:
-        return None
-    source, axis, begin, end, step = (*node.args, *(None, 0, None, None, 1)[len(node.args):])
+def _parts(node: Node, source: Node) -> list[Node] | None:
+    """The whole parts that a slice of `source`, a concatenation, covers; or None."""
+    _, axis, begin, end, step = (*node.args, *(None, 0, None, None, 1)[len(node.args):])
     if step != 1 or source.op != "call_function" or source.target is not _ATEN.cat.default:
         return None
     rank, axis = source.meta["val"].dim(), axis % source.meta["val"].dim()
@@ -59,11 +57,13 @@ class FoldSlicesOfConcat(GraphPass):
     def run(self, program: Program) -> PassResult:
         editor, count = ProgramEditor(program), 0
         for node in program.graph.nodes:
-            parts = _parts(node)
+            # Of what stands for its operand now: that may have become a concatenation, or another one.
+            is_slice = node.op == "call_function" and node.target is _ATEN.slice.Tensor
+            parts = _parts(node, editor.map(node.args[0])) if is_slice else None
             if parts is not None:
-                new = editor.map(parts[0])
+                new = parts[0]
                 if len(parts) > 1:
-                    new = editor.emit(_ATEN.cat.default, ([editor.map(p) for p in parts], node.args[1]), like=node)
+                    new = editor.emit(_ATEN.cat.default, (parts, node.args[1]), like=node)
                 editor.replace(node, new)
                 count += 1
             elif node.op != "output":

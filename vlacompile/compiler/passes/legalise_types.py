@@ -147,6 +147,9 @@ class _Widener:
         return fold(self.program, frozenset({node}))[node].to(ENGINE_TYPE_OF[node.meta["val"].dtype])
 
     def _call(self, node: Node) -> None:
+        if not any(_others(n.meta["val"]) for n in (node, *node.all_input_nodes)):
+            self.editor.replace(node, self.editor.graph.node_copy(node, self._read))
+            return
         read = lambda args: map_aggregate(map_arg(args, self._read), _wide_dtype)
         args, kwargs = read(node.args), dict(read(node.kwargs))
         if self._rounds(node, args):
