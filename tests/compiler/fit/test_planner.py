@@ -73,7 +73,7 @@ def graph_of(module: nn.Module, x: torch.Tensor):
 
 def test_values_are_held_until_they_were_read():
     graph = graph_of(Straight(), torch.zeros(10, 10))
-    assert live_peak(graph, half=False) == 1600 and live_peak(graph, half=True) == 800
+    assert live_peak(graph, fp16=False) == 1600 and live_peak(graph, fp16=True) == 800
 
 
 def test_attention_in_fp32_holds_its_scores():
@@ -82,7 +82,7 @@ def test_attention_in_fp32_holds_its_scores():
             return {"y": nn.functional.scaled_dot_product_attention(x, x, x)}
 
     graph = graph_of(Attends(), torch.zeros(1, 2, 64, 8))
-    assert live_peak(graph, half=False) - live_peak(graph, half=True) >= 2 * 64 * 64 * 4
+    assert live_peak(graph, fp16=False) - live_peak(graph, fp16=True) >= 2 * 64 * 64 * 4
 
 
 def test_types_that_were_chosen_count_as_they_are():
@@ -94,7 +94,7 @@ def test_types_that_were_chosen_count_as_they_are():
             return {"y": torch.tanh(whole)}
 
     graph = graph_of(Mixed(), torch.zeros(1, 2, 64, 8, dtype=torch.float16))
-    assert live_peak(graph, half=False) == 2 * 4096
+    assert live_peak(graph, fp16=False) == 2 * 4096
 
 
 def test_everything_stays_in_fp16_where_there_is_room():
