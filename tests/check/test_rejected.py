@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None
 
 CASES = {Bits: ("BitwiseAnd", "has no BitwiseAnd", "logical_and"),
          Resized: ("Resize", "(?i)antialias", "antialias=True"),
-         Folded: ("Col2Im", "has no Col2Im", "reshape and permute"), InBytes: ("Cast", "UINT8", "bytes to numbers")}
+         Folded: ("Col2Im", "has no Col2Im", "reshape and permute"), InBytes: ("Cast", "UINT8", "bytes to floats")}
 
 
 @pytest.mark.parametrize("part", CASES, ids=lambda p: p.__name__)

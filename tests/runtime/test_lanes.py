@@ -190,7 +190,7 @@ def test_sets_are_never_torn(bundle):
     ('[[lane]]\nname = "slow"\nsources = ["wied"]\n', "cannot be in a lane", "wide"),
     ('[[lane]]\nname = "a"\nsources = ["wide"]\n[[lane]]\nname = "b"\nsources = ["wide"]\n',
      "cannot be in a lane", '"a" too'),
-    ('[[lane]]\nname = "slow"\nsources = ["tokens", "wide", "touch", "state"]\n', "nothing is left", "depends on"),
+    ('[[lane]]\nname = "slow"\nsources = ["tokens", "wide", "touch", "state"]\n', "no stage is left", "depends on"),
     ('[[lane]]\nname = "a"\nsources = []\n', 'no stage runs in lane "a"', "depends on"),
     ('[[lane]]\nname = "a"\nsources = ["wide"]\nclock_hz = -1\n', "negative", "neither"),
     ('[[lane]]\nname = "a"\nsources = ["wide"]\n[[lane]]\nname = "a"\nsources = ["touch"]\n', "one name",

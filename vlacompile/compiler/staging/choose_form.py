@@ -20,7 +20,7 @@ PACKED_BYTES = 64 << 20  # upper bound for the packed weights of all iterations
 
 
 def fuses(program: Program, target: Target, recipe: LoopRecipe, precision: PrecisionRecipe) -> bool:
-    """Whether the loops of `program` are unrolled. precision: decides which schemes their layers may get."""
+    """Whether the loops of `program` are unrolled (form "fused"). precision: the schemes that layers may get."""
     if recipe.form != "auto":
         return recipe.form == "fused"
     if target.backend == "tensorrt" and _in_four_bits(precision):
