@@ -1,7 +1,7 @@
-"""The tree of errors. Each says what failed, where, why, and what to do about it.
+"""The error classes. Each error says what failed, where, why, and how to fix it.
 
 Four short lines for a person, four fields for a program, one exit code per class
-(`EXIT_CODES` of the command line are read off the classes).
+(`EXIT_CODES` of the command line are read from the classes).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class VlaError(Exception):
     """Base of every error that vlacompile raises on purpose."""
 
     exit_code = 1
-    phase: str | None = None  # of the build that it ended, as `vlacompile build --stop-after` names it
+    phase: str | None = None  # the build phase that failed, as `vlacompile build --stop-after` names it
 
     def __init__(self, what: str, *, where: str, why: str, fix: str):
         super().__init__(what)
@@ -48,7 +48,7 @@ class UsageError(ConfigError):
 
 
 class SourceError(VlaError):
-    """The policy or checkpoint cannot be read or is of no known kind."""
+    """The policy or checkpoint cannot be read or its kind is unknown."""
 
     exit_code = 4
 
@@ -60,7 +60,7 @@ class CaptureError(VlaError):
 
 
 class StagingError(VlaError):
-    """The traced graph cannot be divided as asked."""
+    """The traced graph cannot be divided into the stages that the recipe asks for."""
 
     exit_code = 6
 
@@ -71,19 +71,19 @@ class PassError(StagingError):
 
 
 class EmitError(VlaError):
-    """A stage cannot be written for its backend."""
+    """A stage cannot be emitted for its backend."""
 
     exit_code = 7
 
 
 class BundleError(VlaError):
-    """A bundle is missing, truncated, altered or of another version."""
+    """A bundle is missing, truncated, modified or of another format version."""
 
     exit_code = 8
 
 
 class RuntimeFailure(VlaError):
-    """libvlart refused or failed; `status` is its status name, as `ACTION_NOT_FINITE`."""
+    """libvlart refused or failed; `status` is its status name, for example `ACTION_NOT_FINITE`."""
 
     exit_code = 9
 
@@ -102,15 +102,15 @@ class ParityError(VlaError):
 
 
 class CalibrationError(VlaError):
-    """Observations that something is to be calibrated on do not fit the policy, or are too few."""
+    """The observations of a calibration set do not fit the policy, or are too few."""
 
     exit_code = 11
 
 
 class BudgetError(VlaError):
-    """No choice of precisions stays within the recipe's budgets.
+    """No assignment of precisions stays within the recipe's budgets.
 
-    reachable: {budget: the best that can be reached while the others hold}, None where they cannot be held at all."""
+    reachable: {budget: the best value reachable while the other budgets hold}; None if those cannot hold."""
 
     exit_code = 11
 
@@ -123,13 +123,13 @@ class BudgetError(VlaError):
 
 
 class PrecisionError(VlaError):
-    """No choice of precision that was tried keeps the policy within what may be lost."""
+    """No precision that was tried keeps the policy's error within the allowed loss."""
 
     exit_code = 11
 
 
 class DeployError(VlaError):
-    """A device cannot be reached, refuses a bundle, or does not pass its self-test with it.
+    """A device cannot be reached, refuses a bundle, or fails the bundle's self-test.
 
     step: which step failed, as `vlacompile flash` names them."""
 

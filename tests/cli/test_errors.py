@@ -63,7 +63,7 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
     (["build", TINY, "--taget", "host"], 'unknown argument "--taget"', 'did you mean "--target"?'),
     (["inspect"], "BUNDLE", "usage: vlacompile inspect"),
     (["run", "x.vlab", "--repeat", "0"], '"0" is not a whole number of at least 1', "usage:"),
-    (["verify", "x.vlab", "y.vlab"], 'unknown argument "y.vlab"', "one too many"),
+    (["verify", "x.vlab", "y.vlab"], 'unknown argument "y.vlab"', "one argument too many"),
 ])
 def test_usage(fails, argv, what, why):
     lines = fails(2, *argv)

@@ -1,4 +1,4 @@
-"""Kinds of arguments that several verbs take."""
+"""Arguments and argument types that several verbs share."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 
 from vlacompile.vocabulary import SCHEMES
 
-UNCALIBRATED = "also a bundle whose int8 ranges come of generated observations, so that nobody has measured its error"
+UNCALIBRATED = ("accept a bundle whose INT8 ranges were calibrated on generated observations, so that its "
+                "quantisation error on real ones is unknown")
 STAND_IN = "by ONNX Runtime: a stand-in, not the board"
 
 
 def add_stand_in(parser) -> None:
     parser.add_argument("--stand-in", action="store_true",
-                        help="run a board's stages (TensorRT) with ONNX Runtime instead: shows what they compute, "
-                        "not how long the board takes")
+                        help="run a board's stages (TensorRT) with ONNX Runtime instead: checks the numbers, "
+                        "says nothing about the board's latency")
 
 
 def positive(text: str) -> int:
@@ -36,18 +37,20 @@ def _whole(text: str, least: int) -> int:
 
 def add_what_if(parser) -> None:
     parser.add_argument("--target", "-t", action="append", default=[], metavar="T",
-                        help="a board and mode, as orin-nano-8gb@15w; may be repeated")
-    parser.add_argument("--precision", choices=SCHEMES, help="of all layers, instead of what was built")
+                        help="a board and power mode to model, e.g. orin-nano-8gb@15w; may be repeated")
+    parser.add_argument("--precision", choices=SCHEMES,
+                        help="what if all layers had this precision (default: as built)")
     parser.add_argument("--iterations", type=positive, metavar="K",
-                        help="of denoising loops, instead of what was built")
+                        help="what if denoising loops ran K iterations (default: as built)")
     parser.add_argument("--cameras", type=positive, metavar="N",
-                        help="instead of what was built; stages that read several images are not changed")
+                        help="what if there were N cameras (default: as built); stages that read several images stay "
+                             "as they are")
     parser.add_argument("--execute", type=positive, metavar="H",
-                        help="actions that are executed per chunk, instead of what was built")
+                        help="what if H actions of each chunk were executed (default: as built)")
 
 
 def what_if(args):
-    """The question that add_what_if's arguments ask."""
+    """The arguments of add_what_if as a WhatIf."""
     from vlacompile.profile.roofline import WhatIf
 
     return WhatIf(args.precision, args.iterations, args.cameras, args.execute)

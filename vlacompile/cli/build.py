@@ -19,14 +19,14 @@ SUMMARY = "compile a policy into a bundle"
 DESCRIPTION = """Compile a policy into a bundle.
 
 SOURCE is package.module:factory, where factory() returns a vlacompile.Policy
-(the working directory is on the import path), an .onnx file with what says
-when its inputs change beside it, or a checkpoint directory
-(`vlacompile frontends` lists the kinds). The bundle is replayed through
-libvlart and compared with PyTorch before it takes its place; a build that
-fails leaves OUT as it was.
+(the working directory is on the import path), an .onnx file (a file beside it
+declares when each input changes), or a checkpoint directory (`vlacompile
+frontends` lists the supported kinds). Before the bundle is written to OUT, it
+is replayed through libvlart and compared with PyTorch; a build that fails
+leaves OUT unchanged.
 
-Several policies become one bundle as NAME=SOURCE each: they share every stage
-that they have in common, and a session runs one of them at a time (select)."""
+Several policies are compiled into one bundle with NAME=SOURCE for each. They
+share every stage that they have in common; a session runs one at a time."""
 EPILOG = """examples:
   vlacompile build my_robot.policy:make -o pick.vlab
   vlacompile build examples.libero_goal.policy:light -r libero-goal -o l.vlab
@@ -42,19 +42,23 @@ next: `vlacompile inspect OUT` shows the stages, `vlacompile run OUT` runs it"""
 def add_arguments(parser) -> None:
     parser.add_argument("source", metavar="SOURCE", nargs="+",
                         help="package.module:factory, an .onnx file, or a checkpoint directory; NAME=SOURCE for each "
-                             "of several")
+                             "one if there are several")
     parser.add_argument("--target", "-t", default="host", metavar="T",
-                        help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
+                        help="the hardware to compile for: a name from `vlacompile targets`, or a .toml file "
+                             "(default: host)")
     parser.add_argument("--recipe", "-r", default="default", metavar="R",
-                        help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
+                        help="build options (precision, loops, tolerances): a name from `vlacompile recipes`, or a "
+                             ".toml file (default: default)")
     parser.add_argument("--out", "-o", metavar="OUT", help="the bundle to write (default: the policy's name + .vlab)")
     parser.add_argument("--instructions", metavar="FILE",
-                        help="texts that are known beforehand, one per line: what the stages compute of them is "
-                             "stored in the bundle")
+                        help="instructions known at compile time, one per line: the outputs of the stages that depend "
+                             "on the text alone are precomputed and stored in the bundle")
     parser.add_argument("--only-instructions", action="store_true",
-                        help="no other text will come: the stages of the text alone leave the bundle")
+                        help="accept no other instructions: the stages that depend on the text alone are left out of "
+                             "the bundle")
     parser.add_argument("--stop-after", choices=PHASES, default=LAST, metavar="PHASE",
-                        help="write no bundle: print what this phase gives, as text: " + ", ".join(PHASES[:-1]))
+                        help="write no bundle; stop after this phase and print its result as text: "
+                             + ", ".join(PHASES[:-1]))
 
 
 def run(args, terminal: Terminal) -> None:
@@ -66,7 +70,7 @@ def run(args, terminal: Terminal) -> None:
     from vlacompile.recipe.recipe import load_recipe
     from vlacompile.runtime.library import libvlart, onnxruntime_library
 
-    # What would stop the build at its end is refused before anything slow begins.
+    # Errors that would otherwise end the build late are raised before anything slow begins.
     load_recipe(args.recipe, load_target(args.target))
     if args.stop_after == LAST:
         libvlart(), onnxruntime_library()
@@ -101,7 +105,7 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _build(source, args, terminal: Terminal):
-    """What the last phase gives, and the seconds of each line of progress."""
+    """The result of the last phase, and {line of progress: seconds}."""
     from vlacompile.policy.text import read_instructions
 
     instructions = read_instructions(args.instructions) if args.instructions else ()
@@ -132,7 +136,7 @@ def _print(console: Console, bundle) -> None:
 
 
 def _print_precision(console: Console, bundle) -> None:
-    """What was asked and done, and what it costs on the target."""
+    """The precision that the recipe asked for, the one that was applied, and the error that it causes."""
     from vlacompile.bundle.precision_record import carried_lines, error_lines, is_uncalibrated, precision_of
 
     found = precision_of(bundle.manifest["provenance"])
@@ -145,5 +149,5 @@ def _print_precision(console: Console, bundle) -> None:
 
 
 def _near(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
+    """The path relative to the working directory if it lies below it, else unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

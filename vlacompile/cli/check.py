@@ -14,10 +14,11 @@ from vlacompile.files.atomic import write_file
 
 SUMMARY = "compile a board's stages with NVIDIA's compiler, without a board"
 DESCRIPTION = """Compile every stage of a bundle for a board with NVIDIA's TensorRT-RTX, ahead
-of time for SM86 (the nearest to Orin's SM87 that it offers; no GPU is needed),
-each in a process of its own, and compare the engine with the plan: bytes of
-weights, activation memory, INT8 products, fused INT4 weights, fused attentions.
-It says that the graph is taken; nothing of speed, accuracy or Orin itself.
+of time and without a GPU, for SM86 (the closest to Orin's SM87 that it
+supports). Each stage is compiled in a process of its own, and the engine is
+compared with the plan: bytes of weights, activation memory, number of INT8
+matrix products, fused INT4 weights and fused attentions. A pass means that the
+compiler accepts the graph; it says nothing about speed, accuracy or Orin.
 Needs the extra: pip install 'vlacompile[rtx]'. Exit code 7 when a stage fails."""
 EPILOG = """examples:
   vlacompile check --tensorrt pick.vlab
@@ -28,10 +29,11 @@ next: on the board, vlart-build BUNDLE builds the engines"""
 
 def add_arguments(parser) -> None:
     parser.add_argument("--tensorrt", metavar="BUNDLE", required=True, help="a NAME.vlab directory, built for a board")
-    parser.add_argument("--seconds", type=positive, default=None, metavar="N", help="limit per stage (default: 900)")
+    parser.add_argument("--seconds", type=positive, default=None, metavar="N",
+                        help="time limit per stage in seconds (default: 900)")
     parser.add_argument("--record", metavar="FILE", help="also write the result to a .json file")
     parser.add_argument("--python", metavar="PATH", default=None,
-                        help="an interpreter that has tensorrt_rtx (default: this)")
+                        help="Python interpreter with tensorrt_rtx (default: this one)")
 
 
 def run(args, terminal: Terminal) -> None:

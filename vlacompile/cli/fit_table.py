@@ -1,4 +1,4 @@
-"""How `plan` prints whether a policy fits a board."""
+"""The table in which `plan` prints whether a policy fits into a board's memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ HEADS = {"resident": "", "per task": "per task", "library": "leaves", "per repla
 
 
 def print_fit(console: Console, fit) -> None:
-    """80 columns; sizes in MB of 1e6 bytes. active: intermediate values at once; to build: the peak of building it."""
-    console.print(f"\nMemory on {fit.board}, MB; modelled, run on no board", style="bold")
+    """At most 80 columns; sizes in MB of 1e6 bytes.
+
+    Columns: active, the live activations at their peak; outputs, the stage's outputs; to build, the peak while its
+    engine is built.
+    """
+    console.print(f"\nMemory on {fit.board}, MB; modelled, not measured on a board", style="bold")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("stage", no_wrap=True)
     table.add_column("precision", no_wrap=True)
-    for title in ("weights", "active", "hands on", "to build"):
+    for title in ("weights", "active", "outputs", "to build"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("loaded", no_wrap=True)
     for s in fit.stages:
@@ -26,10 +30,10 @@ def print_fit(console: Console, fit) -> None:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column()
-    rows = [(fit.usable, "usable, after the system's share"), (fit.context, "CUDA and TensorRT themselves"),
-            (fit.values, "values between stages")]
-    rows += [(fit.library, "results of further instructions")] if fit.library else []
-    rows += [(fit.peak, f"most at once: {fit.moment}"), (fit.build, f"most while building: {fit.builds}")]
+    rows = [(fit.usable, "usable, after the operating system's share"), (fit.context, "CUDA and TensorRT themselves"),
+            (fit.values, "values passed between stages")]
+    rows += [(fit.library, "precomputed outputs of the other instructions")] if fit.library else []
+    rows += [(fit.peak, f"peak at run time: {fit.moment}"), (fit.build, f"peak while building: {fit.builds}")]
     for size, text in rows:
         grid.add_row(mb(size), text)
     console.print()
@@ -45,7 +49,7 @@ def print_fit(console: Console, fit) -> None:
         console.print(f"? {line}")
     if fit.open and fit.fits:
         rules = ", ".join(f"{layers} {scheme}" for layers, scheme in fit.rules)
-        console.print('The recipe says nothing of precision. To build it so: base = "fp16", '
+        console.print('The recipe leaves the precision open. To build this choice: base = "fp16", '
                       f'layers = "fp16"{" and rules for" if rules else ""} {rules}')
 
 

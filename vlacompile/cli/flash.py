@@ -13,57 +13,60 @@ from vlacompile.cli.arguments import UNCALIBRATED, positive
 from vlacompile.cli.terminal import Terminal
 from vlacompile.deploy import ROOT
 
-SUMMARY = "send a bundle to a device, prove it there, and make it current"
-DESCRIPTION = """Send a bundle to a device over ssh and make it current there, if it passes its
-self-test on that device. Only what changed travels, an interrupted transfer
-resumes, and every file's hash is checked on arrival. A device has two slots per
-policy: the new bundle is put into the idle one, TensorRT engines are built
-there where the plan has any, the golden frames are replayed, and only then
-`current` is switched, atomically. Whatever interrupts this, the device still
-has the old slot; the same command again goes on.
+SUMMARY = "install a bundle on a device: transfer, self-test, switch to it"
+DESCRIPTION = """Send a bundle to a device over ssh and make it the current one there if it
+passes its self-test on that device. Only changed files are transferred, an
+interrupted transfer resumes, and every file's hash is checked on arrival. A
+device has two slots (A/B) per policy: the new bundle goes into the idle slot,
+TensorRT engines are built on the device if the plan has any, the golden frames
+are replayed, and only then is `current` switched, atomically. If anything
+interrupts this, the old slot stays current; run the same command to continue.
 
 ssh is OpenSSH with your configuration, keys and known hosts. The device needs
-sh, coreutils and util-linux, and no Python: ONNX Runtime's library travels
-along where the bundle's stages run on it."""
+sh, coreutils and util-linux, but no Python. ONNX Runtime's library is sent
+along if the bundle's stages need it."""
 EPILOG = """examples:
   vlacompile flash light.vlab robot@arm-left
   vlacompile flash light.vlab --fleet arms.toml
   vlacompile flash --status robot@arm-left
   vlacompile flash --rollback robot@arm-left
 
-a fleet file: [[host]] name = "robot@arm-left", and where they differ root,
-ort, tensorrt, tvm and board; one [[host]] each
+a fleet file has one [[host]] table per device: name = "robot@arm-left" and,
+where they differ from the command's options, root, ort, tensorrt, tvm and board
 
 next: the robot's program opens ROOT/policies/NAME/current/bundle.vlab
 (resolve `current` once, when it starts), with current/bin/libonnxruntime.so.*"""
 PADDING = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
-NOTHING_LOST = "the device has what was current, and what arrived; the same command goes on"
+NOTHING_LOST = "the current slot is unchanged and the files received are kept; run the same command to continue"
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="a NAME.vlab directory")
     parser.add_argument("host", metavar="HOST", nargs="?",
-                        help="as for ssh: user@name, or an alias of its configuration")
-    parser.add_argument("--fleet", metavar="FILE", help="a TOML file of hosts, instead of HOST")
-    parser.add_argument("--status", metavar="HOST", help="say what a device has")
-    parser.add_argument("--rollback", nargs="+", metavar=("HOST", "POLICY"), help="make the other slot current again")
-    parser.add_argument("--root", default=ROOT, metavar="DIR", help=f"on the device (default: {ROOT})")
+                        help="the device, as given to ssh: user@name, or an alias from its configuration")
+    parser.add_argument("--fleet", metavar="FILE", help="a TOML file that lists devices, instead of HOST")
+    parser.add_argument("--status", metavar="HOST", help="print what is installed on a device")
+    parser.add_argument("--rollback", nargs="+", metavar=("HOST", "POLICY"),
+                        help="switch back to the other slot (of POLICY, if there are several)")
+    parser.add_argument("--root", default=ROOT, metavar="DIR",
+                        help=f"installation directory on the device (default: {ROOT})")
     parser.add_argument("--ort", metavar="FILE",
-                        help="ONNX Runtime's library on the device (default: one that travels along)")
+                        help="ONNX Runtime's library on the device (default: a copy is sent along)")
     parser.add_argument("--ort-library", metavar="FILE",
-                        help="ONNX Runtime's library for the device, here (default: the installed one for the same "
-                             "processor, build/ARCH for others, then what the device has)")
-    parser.add_argument("--tensorrt", metavar="DIR", help="where libvlart_tensorrt*.so are on the device")
+                        help="ONNX Runtime's library to send, on this machine (default: the installed one for the same "
+                             "processor, build/ARCH for others, else the one on the device)")
+    parser.add_argument("--tensorrt", metavar="DIR", help="directory of libvlart_tensorrt*.so on the device")
     parser.add_argument("--tvm", metavar="DIR",
-                        help="where libtvm_*.so are on the device, for stages that TVM compiled")
-    parser.add_argument("--runtime", metavar="DIR", help="vlart-run and vlart-build for the device, here")
-    parser.add_argument("--board", metavar="NAME", help="what the device is, where its device tree does not say")
+                        help="directory of libtvm_*.so on the device, for stages compiled by TVM")
+    parser.add_argument("--runtime", metavar="DIR",
+                        help="directory on this machine with vlart-run and vlart-build for the device")
+    parser.add_argument("--board", metavar="NAME", help="which board the device is, if its device tree does not say")
     parser.add_argument("--unit", action="store_true",
-                        help="also install a systemd user unit that repeats the self-test")
+                        help="also install a systemd user unit that repeats the self-test when the device starts")
     parser.add_argument("--keep", type=positive, default=2, metavar="N",
-                        help="bundles whose files stay there (default: 2)")
+                        help="number of bundles whose files are kept on the device (default: 2)")
     parser.add_argument("--uncalibrated", action="store_true", help=UNCALIBRATED)
-    parser.add_argument("--ssh-config", metavar="FILE", help="instead of ~/.ssh/config")
+    parser.add_argument("--ssh-config", metavar="FILE", help="ssh configuration to use instead of ~/.ssh/config")
 
 
 def run(args, terminal: Terminal) -> None:
@@ -71,8 +74,8 @@ def run(args, terminal: Terminal) -> None:
 
     asked = [args.bundle is not None, args.status is not None, args.rollback is not None]
     if sum(asked) != 1 or (args.bundle and (args.host is None) == (args.fleet is None)) or len(args.rollback or ()) > 2:
-        raise UsageError("no bundle and host" if not any(asked) else "one bundle, and one host or fleet",
-                         where="vlacompile flash", why="it sends a bundle, or asks for --status, or for --rollback",
+        raise UsageError("no bundle and host are given" if not any(asked) else "give one bundle, and one host or fleet",
+                         where="vlacompile flash", why="it installs a bundle, or takes --status or --rollback alone",
                          fix="see `vlacompile flash --help`")
     try:
         if args.status is not None:
@@ -131,15 +134,16 @@ def _document(found) -> dict:
 def _print_one(console: Console, done) -> None:
     console.print(f"\n{done.policy} on {done.host} ({done.device})", style="bold", soft_wrap=True)
     if done.current:
-        console.print(f"slot {done.slot} is current, as it was; its self-test passed again")
+        console.print(f"slot {done.slot} was current already; its self-test passed again")
     else:
-        before = f"before, slot {done.before}" if done.before else "the first"
-        console.print(f"slot {done.slot} is current now; {before}")
-        console.print(f"sent {done.sent / 1e6:.1f} of {done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s; the rest "
-                      f"was there")
+        before = f"previously slot {done.before}" if done.before else "the first install"
+        console.print(f"slot {done.slot} is now current; {before}")
+        console.print(f"sent {done.sent / 1e6:.1f} of {done.bytes / 1e6:.1f} MB in {done.seconds:.1f} s; the device "
+                      f"had the rest")
     console.print(done.said, soft_wrap=True)
     if done.unit:
-        console.print(f"unit {done.unit}: a robot's own unit says Requires=, After= and PartOf= it", soft_wrap=True)
+        console.print(f"unit {done.unit}: a robot's own unit should name it in Requires=, After= and PartOf=",
+                      soft_wrap=True)
         if not done.lingers:
             console.print("it starts at the first log-in; there, `sudo loginctl enable-linger $USER` lets it start "
                           "with the "
@@ -156,7 +160,7 @@ def _print_fleet(console: Console, found: dict) -> None:
             table.add_row(host, "", "", "", "", f"FAILED: {f.what}", style="bold red")
         else:
             table.add_row(host, f.device, f.slot, f"{f.sent / 1e6:.1f}", f"{f.seconds:.1f}",
-                          "was current" if f.current else "is current")
+                          "already current" if f.current else "now current")
     console.print()
     console.print(table)
 
@@ -188,7 +192,7 @@ def _print_status(console: Console, status) -> None:
     if status.flashing:
         console.print(f"being flashed by {status.flashing}", soft_wrap=True)
     if not status.policies:
-        console.print("no policy was flashed yet")
+        console.print("no policy is installed")
         return
     table = Table(**PADDING)
     for title in ("policy", "slot", "content", "self-test passed", ""):

@@ -8,12 +8,12 @@ from rich.table import Table
 from vlacompile.cli.terminal import Terminal
 from vlacompile.errors import ConfigError, nearest
 
-SUMMARY = "list what can be compiled, or install a frontend's environment"
+SUMMARY = "list the kinds of source, or install a frontend's environment"
 DESCRIPTION = """List the kinds of SOURCE that `vlacompile build` reads.
 
-Some need packages whose pins contradict other packages. They live in an
-environment of their own, which --install makes once; `vlacompile build` then
-uses it without being asked."""
+Some frontends need packages whose pinned versions conflict with others. Each
+has a virtual environment of its own, which --install creates once;
+`vlacompile build` then switches to it by itself."""
 EPILOG = """examples:
   vlacompile frontends
   vlacompile frontends --install lerobot
@@ -22,9 +22,9 @@ next: `vlacompile build path/to/pretrained_model -o policy.vlab`"""
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("--install", metavar="NAME", help="make this frontend's environment (anew, if it is there)")
+    parser.add_argument("--install", metavar="NAME", help="create this frontend's environment (again, if it exists)")
     parser.add_argument("--also", metavar="PACKAGE", action="append", default=[],
-                        help="with --install: let it see this package of the present environment too")
+                        help="with --install: also make this package of the current environment visible there")
 
 
 def run(args, terminal: Terminal) -> None:

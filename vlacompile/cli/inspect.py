@@ -26,23 +26,23 @@ from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
 from vlacompile.vocabulary import SCHEMES
 
 SUMMARY = "show the stages of a bundle and what each depends on"
-DESCRIPTION = """Show what a bundle is: its inputs, its stages and what each depends on, what
-runs again when an input changes and what is kept, the action queue, the
-compiler's notes, and what it was built from. Nothing is run."""
+DESCRIPTION = """Show what is in a bundle: inputs, stages and the inputs that each depends on,
+what is recomputed when an input changes and what is cached, the action queue,
+the compiler's notes, and provenance. Nothing is executed."""
 EPILOG = """examples:
   vlacompile inspect light.vlab
   vlacompile inspect light.vlab --plan | less
 
 next: `vlacompile verify BUNDLE` replays its golden frames"""
 
-MOST_KEPT = 12  # rows of the tables of kept values and of GPU kernels; --json has all
+MOST_KEPT = 12  # rows of the tables of cached values and of GPU kernels; --json has all
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
-    parser.add_argument("--plan", action="store_true", help="print the whole plan as text instead")
+    parser.add_argument("--plan", action="store_true", help="print the plan as text instead")
     parser.add_argument("--trtexec", action="store_true",
-                        help="of a bundle for a board: the commands that build its engines there")
+                        help="print the commands that build the engines on the board")
 
 
 def run(args, terminal: Terminal) -> None:
@@ -83,9 +83,9 @@ def _commands(bundle) -> list[str]:
 
     found = commands(bundle.plan)
     if not found:
-        raise BundleError("the bundle has no engines to build", where=str(bundle.path),
-                          why=f'target "{bundle.plan.target}" is no board',
-                          fix="build it for one: `vlacompile targets`")
+        raise BundleError("the bundle has no TensorRT engines to build", where=str(bundle.path),
+                          why=f'its target "{bundle.plan.target}" is not a board',
+                          fix="build it for a board; `vlacompile targets` lists them")
     return found
 
 
@@ -94,25 +94,25 @@ def _stages_of(plan, lane: int) -> str:
 
 
 def _texts(plan) -> dict:
-    """known: instructions compiled in advance. absent: stages that are looked up among them. tokenizers: sources that
-    take any text."""
+    """known: instructions precomputed at compile time. absent: stages replaced by a lookup among them. tokenizers:
+    sources with a tokenizer, which take any text."""
     return {"known": [i.text for i in plan.instructions],
             "absent": [s.name for s in plan.stages if s.backend == "library"],
             "tokenizers": [plan.values[t.tokens].name for t in plan.texts]}
 
 
 def _spoken(texts: dict) -> str:
-    """In a few words; empty where the policy is given token ids alone."""
+    """One line; empty if the policy takes token ids only."""
     if texts["absent"]:
-        return f"{len(texts['known'])} known and no others: {', '.join(texts['absent'])} is looked up, not run"
-    words = [f"{len(texts['known'])} known"] if texts["known"] else []
+        return f"{len(texts['known'])} precomputed, no others accepted: {', '.join(texts['absent'])} is a lookup"
+    words = [f"{len(texts['known'])} precomputed"] if texts["known"] else []
     words += [f"any text for {name}" for name in texts["tokenizers"]]
     return "; ".join(words)
 
 
 def _update(source: dict) -> str:
     frames = source["frames"]
-    return source["update"] if frames == 1 else f"{source['update']}, {frames} remembered"
+    return source["update"] if frames == 1 else f"{source['update']}, {frames} frames kept"
 
 
 def _action(plan) -> dict | None:
@@ -125,17 +125,17 @@ def _action(plan) -> dict | None:
 
 
 def _decoding(plan) -> str:
-    """The decode steps in a few words; empty where the chunk is executed as it is."""
+    """The decode steps in one line; empty if the chunk is executed as predicted."""
     a, words = plan.action, []
     for step in a.decode:
         match step:
             case Lookup():
-                words.append(f"a table of {max(step.rows)} numbers per dimension")
+                words.append(f"a lookup table of up to {max(step.rows)} entries per dimension")
             case Pieces():
-                words.append(f"pieces of {plan.weights[step.table].type.dims[0]} tokens "
-                             f"({'any length' if step.length == 'fit' else 'another length is refused'})")
+                words.append(f"text pieces of {plan.weights[step.table].type.dims[0]} tokens "
+                             f"({'any length' if step.length == 'fit' else 'a wrong length is refused'})")
             case Basis():
-                words.append("a basis over the steps")
+                words.append("a basis over the chunk's steps (inverse transform)")
             case Affine():
                 words.append("scale and offset")
             case Delta(value):
@@ -144,7 +144,7 @@ def _decoding(plan) -> str:
 
 
 def _loop(name: str, s: Sampling, recorded: bool = True) -> str:
-    engine = "one engine for all" if s.form == "fused" else "one engine run each"
+    engine = "all unrolled in one engine" if s.form == "fused" else "one engine run per iteration"
     if s.solver == AS_WRITTEN:
         return f"{name}: {s.iterations} iterations as written, {engine}"
     return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error "
@@ -153,7 +153,7 @@ def _loop(name: str, s: Sampling, recorded: bool = True) -> str:
 
 
 def precision_rows(plan) -> list[tuple[str, ...]]:
-    """A row per stage: how many layers got what, what they weigh and take, and the block that loses most by itself."""
+    """A row per stage: layers per precision, weights in MB, modelled ms, and the layer group with the largest error."""
     rows = []
     for stage in plan.stages:
         if not stage.precisions:
@@ -171,11 +171,11 @@ def _consumption(plan) -> str:
     a = plan.action
     match a.consume:
         case Ensemble(decay):
-            return f"the mean of all predictions of a tick, weighted exp(-{decay:.3g} i), the oldest first"
+            return f"the mean of all predictions for a tick, weighted exp(-{decay:.3g} i), oldest first"
         case Realtime():
             rest = "" if a.consume.previous is None else f", which guides it as {plan.values[a.consume.previous].name}"
-            return (f"replan after {a.execute_steps}, {a.consume.delay} more while it is computed; the new chunk "
-                    f"replaces the rest of the last{rest}")
+            return (f"replan after {a.execute_steps} actions, {a.consume.delay} more during inference; the new chunk "
+                    f"replaces the rest of the old one{rest}")
         case _:
             return ""
 
@@ -207,7 +207,7 @@ def _print(console: Console, plan, document: dict) -> None:
         for name, sampling in loops:
             console.print(_loop(name, sampling, document["provenance"].get("recorded_observations", 1) > 0))
     if plan.lanes:
-        console.print("\nClocks, from slow to fast", style="bold")
+        console.print("\nRates, from slow to fast", style="bold")
         for i, lane in enumerate(plan.lanes):
             clock = f"{lane.clock_hz:g} Hz, at most {lane.max_age_ms} ms old"
             console.print(f"{lane.name} ({clock}): {_stages_of(plan, i)}")
@@ -231,7 +231,7 @@ def _print_precision(console: Console, plan, document: dict) -> None:
         return
     console.print("\nPrecision", style="bold")
     if document["precisions"]:
-        console.print(_columns(("stage", "layers", "MB", "ms", "largest error alone"), precision_rows(plan)))
+        console.print(_columns(("stage", "layers", "MB", "ms", "largest error of one group"), precision_rows(plan)))
     if found is not None:
         for line in (f"{plan.recipe} was asked", *carried_lines(found), *error_lines(found)):
             console.print(line, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What `targets` and `recipes` share: a table of all, or one of them resolved."""
+"""Shared by `targets` and `recipes`: a table of all, or one of them with every value resolved."""
 
 from __future__ import annotations
 

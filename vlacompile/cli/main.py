@@ -36,17 +36,18 @@ VERBS = {module.__name__.rpartition(".")[2]: module for module in (
 INTERRUPTED, TERMINATED, BROKEN_PIPE, UNEXPECTED = 130, 143, 141, 1
 
 DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and
-run it with the C runtime libvlart. The compiler finds the stages: values that
-depend on the same inputs run together, and again only when one of them changed."""
+run it with the C runtime libvlart. The compiler divides the policy into stages:
+values that depend on the same inputs form a stage, which the runtime recomputes
+only when one of those inputs changed."""
 
 EPILOG = """begin with:
   vlacompile build package.module:factory -o policy.vlab
   vlacompile inspect policy.vlab
 
 exit codes:
-  0 done  2 wrong usage  3 target or recipe  4 policy source  5 tracing
+  0 success  2 usage  3 target or recipe  4 policy source  5 tracing
   6 staging  7 emission  8 bundle  9 runtime  10 parity  11 precision
-  12 device  130 interrupted  1 anything else"""
+  12 device  130 interrupted  1 internal error"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """argparse (3.11) measures a list of verbs without its indentation and then breaks the longest line."""
+    """argparse (3.11) ignores the indentation when it measures a list of verbs, and so wraps the longest line."""
 
     def add_argument(self, action: argparse.Action) -> None:
         super().add_argument(action)
@@ -78,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Raises UsageError; a misspelt verb or option is answered with the nearest one."""
+    """Raises UsageError; for a misspelt verb or option the error names the closest one."""
     top = parser()
     word = next((a for a in argv if not a.startswith("-")), None)
     if word is not None and word not in VERBS:
@@ -91,7 +92,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         VERBS[args.verb].add_arguments(verb)
         options = [o for a in verb._actions for o in a.option_strings] + ["--json", "--traceback"]
         raise UsageError(f'unknown argument "{unknown[0]}"', where=f"vlacompile {args.verb}",
-                         why=nearest(unknown[0], options) if unknown[0].startswith("-") else "one too many",
+                         why=nearest(unknown[0], options) if unknown[0].startswith("-") else "one argument too many",
                          fix=f"see `vlacompile {args.verb} --help`")
     return args
 
@@ -105,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         code = _run(argv, terminal)
         terminal.finish()
         return code
-    except BrokenPipeError:  # the reader, as `head`, has gone
+    except BrokenPipeError:  # the reader (`head`, say) has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     finally:

@@ -14,12 +14,13 @@ from vlacompile.cli.terminal import Terminal
 
 SUMMARY = "show the stages of a policy without building it"
 DESCRIPTION = """Trace a policy and divide it into stages, without writing or running anything:
-which stage depends on which inputs, how often it runs, what it costs, and which
-weights are computed away or never read. With --no-weights the policy is made
-with shapes alone and no weights are read, so that any size fits into memory.
-For a board it also says whether the policy fits there, in which precisions and
-loaded how, or what would make it fit. Precision is left open where the recipe
-says nothing of it; what that costs in actions is not seen here."""
+which inputs each stage depends on, how often it runs, what it costs, and which
+weights are constant-folded or never read. With --no-weights the policy is made
+from shapes alone (no weights are read), so that a policy of any size fits into
+memory. For a board it also says whether the policy fits into its memory, with
+which precisions and loading, or what would make it fit. If the recipe leaves
+the precision open, the planner chooses it by memory alone: the effect on the
+actions is not measured here."""
 EPILOG = """examples:
   vlacompile plan my_robot.policy:make
   vlacompile plan outputs/pi0/checkpoints/last/pretrained_model --no-weights
@@ -32,13 +33,16 @@ def add_arguments(parser) -> None:
     parser.add_argument("source", metavar="SOURCE", nargs="+",
                         help="package.module:factory, or a checkpoint directory; NAME=SOURCE for each of several")
     parser.add_argument("--target", "-t", default="host", metavar="T",
-                        help="where it will run: a name from `vlacompile targets`, or a .toml file (default: host)")
+                        help="the hardware to plan for: a name from `vlacompile targets`, or a .toml file (default: "
+                             "host)")
     parser.add_argument("--recipe", "-r", default="default", metavar="R",
-                        help="what is wanted: a name from `vlacompile recipes`, or a .toml file (default: default)")
+                        help="build options (precision, loops, tolerances): a name from `vlacompile recipes`, or a "
+                             ".toml file (default: default)")
     parser.add_argument("--instructions", type=positive, metavar="N",
-                        help="on a board: N instructions are known, so that the language stages leave it")
-    parser.add_argument("--swap", type=positive, metavar="MB", help="on a board: swap that building may use")
-    parser.add_argument("--no-weights", action="store_true", help="shapes alone; the weights need not be there")
+                        help="on a board: precompute N instructions, so that the language stages need not be loaded")
+    parser.add_argument("--swap", type=positive, metavar="MB",
+                        help="on a board: swap space available while engines are built")
+    parser.add_argument("--no-weights", action="store_true", help="use shapes only; the weights need not be present")
 
 
 def run(args, terminal: Terminal) -> None:
@@ -47,12 +51,12 @@ def run(args, terminal: Terminal) -> None:
     from vlacompile.phases.load_policy import check_source, environment_for, parse_sources
     from vlacompile.recipe.recipe import load_recipe
 
-    # What is wrong with the arguments is said before anything slow begins.
+    # Wrong arguments are reported before anything slow begins.
     target, fit = load_target(args.target), None
     load_recipe(args.recipe, target)
     if target.board is None and (args.instructions or args.swap):
-        raise ConfigError("--instructions and --swap are for a board", where=f'target "{target.name}"',
-                          why="it has no memory to plan for", fix="choose a board: `vlacompile targets`")
+        raise ConfigError("--instructions and --swap need a board", where=f'target "{target.name}"',
+                          why="the target has no memory to plan for", fix="choose a board: `vlacompile targets`")
     source = parse_sources(args.source)
     check_source(source)
     environment = environment_for(source, weights=not args.no_weights)
@@ -89,11 +93,11 @@ def _print(console: Console, found, fit=None) -> None:
     p, work, made = found.parameters, found.flops, sum(f.numbers for f in found.folded)
     _facts(console, "Parameters", (
         (_millions(p["in_stages"]), "in stages"),
-        (_millions(p["folded"]), f"computed now, into {_millions(made)} numbers"),
-        (_millions(p["unread"]), "never read"), (_millions(p["dropped"]), "equal to others")))
+        (_millions(p["folded"]), f"constant-folded into {_millions(made)} numbers"),
+        (_millions(p["unread"]), "never read"), (_millions(p["dropped"]), "duplicates of others")))
     _facts(console, "Work per chunk, GFLOP", (
-        (gflop(work["in_stages"]), "in stages"), (gflop(work["folded"]), "computed now"),
-        (gflop(work["saved"]), "saved: it was done more than once, or for nothing")))
+        (gflop(work["in_stages"]), "in stages"), (gflop(work["folded"]), "constant-folded"),
+        (gflop(work["saved"]), "removed: repeated or unused work")))
     if fit is not None:
         print_fit(console, fit)
 

@@ -12,17 +12,17 @@ from rich.table import Table
 from vlacompile.cli.arguments import add_what_if, positive, thread_count, what_if
 from vlacompile.cli.terminal import Terminal
 
-SUMMARY = "say how long a bundle takes: modelled for boards, measured here"
-DESCRIPTION = """Times, memory and energy of a bundle, stage by stage.
+SUMMARY = "latency, memory, energy: modelled for boards, measured here"
+DESCRIPTION = """Latency, memory and energy of a bundle, stage by stage.
 
-With --target they are modelled from the bundle's graphs and a board's clocks,
-for any number of boards and power modes, and nothing is run; the error band is
-that of latencies which others published and the model was not fitted to.
-With --measure the bundle is replanned on this machine, through libvlart: a new
-observation per replan, another instruction in every fifth; -o keeps the times.
-Several bundles are measured in alternate rounds, so that what else the machine
-does falls on all of them, and set side by side. With --compare two kept files
-are. A difference comes with how likely it is to be chance."""
+With --target they are modelled (a roofline) from the bundle's graphs and a
+board's clocks, for any number of boards and power modes, and nothing is run;
+the error band comes from published latencies that the model was not fitted to.
+With --measure the bundle replans on this machine through libvlart: a new
+observation per replan, a new instruction every fifth; -o saves the latencies.
+Several bundles are measured in alternating rounds, so that other load on the
+machine affects all of them equally, and compared. --compare compares two saved
+files. Each difference comes with its p-value: how likely it is to be chance."""
 EPILOG = """examples:
   vlacompile profile light.vlab --target orin-nano-8gb
   vlacompile profile light.vlab -t orin-nx-8gb -t orin-nx-16gb --precision int8
@@ -32,24 +32,26 @@ EPILOG = """examples:
   vlacompile profile fp32.vlab int8.vlab -o profiles/
   vlacompile profile --compare before.json after.json
 
-next: `vlacompile report BUNDLE --profile FILE -o report.html` draws it"""
+next: `vlacompile report BUNDLE --profile FILE -o report.html` plots it"""
 PADDING = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
-EVERY_S = 2.0  # between lines of progress
+EVERY_S = 2.0  # seconds between progress lines
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", nargs="*",
                         help="a NAME.vlab directory; several are measured together")
     add_what_if(parser)
-    parser.add_argument("--backbone", metavar="NAME", help="of bundles with several (default: the first one)")
+    parser.add_argument("--backbone", metavar="NAME",
+                        help="which backbone to use, if there are several (default: the first)")
     parser.add_argument("--measure", action="store_true",
-                        help="replan on this machine (several bundles: the default without --target)")
-    parser.add_argument("--replans", type=positive, default=200, metavar="N", help="how often (default: 200)")
-    parser.add_argument("--warm-up", type=thread_count, default=20, metavar="N", help="replans before (default: 20)")
+                        help="measure on this machine (the default for several bundles without --target)")
+    parser.add_argument("--replans", type=positive, default=200, metavar="N", help="replans to measure (default: 200)")
+    parser.add_argument("--warm-up", type=thread_count, default=20, metavar="N",
+                        help="replans before that, not counted (default: 20)")
     parser.add_argument("--threads", type=thread_count, default=1, metavar="N",
-                        help="threads of the engine (default: 1; 0: its own choice)")
+                        help="threads of the inference engine (default: 1; 0: its own choice)")
     parser.add_argument("-o", "--out", metavar="FILE",
-                        help="keep the measured times as JSON; a folder (as profiles/): FOLDER/TARGET/HASH.json")
+                        help="save the measured latencies as JSON; for a folder (profiles/): FOLDER/TARGET/HASH.json")
     parser.add_argument("--compare", nargs=2, metavar="FILE", help="two files that -o wrote")
 
 
@@ -61,8 +63,8 @@ def run(args, terminal: Terminal) -> None:
         return
     measure = args.measure or (len(args.bundle) > 1 and not args.target)
     if not args.bundle or not (measure or args.target):
-        raise UsageError("nothing to say" if args.bundle else "no bundle is named", where="vlacompile profile",
-                         why="it models a bundle for boards, measures it here, or compares two measurements",
+        raise UsageError("nothing to do" if args.bundle else "no bundle is named", where="vlacompile profile",
+                         why="profile models a bundle for boards, measures it here, or compares two saved files",
                          fix="add --target BOARD, --measure, or --compare FILE FILE")
     from vlacompile.bundle.directory import one_backbone, read_bundle
     from vlacompile.profile.modelled_bundle import modelled_for
@@ -90,21 +92,21 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _check_out(args, bundles, measure: bool) -> None:
-    """Raises ConfigError where -o cannot keep what is measured, before anything is."""
+    """Raises ConfigError, before anything is measured, if -o cannot hold the result."""
     if not args.out:
         return
     from vlacompile.errors import ConfigError
 
     why = None
     if not measure:
-        why = "nothing is measured: it keeps measured times"
+        why = "nothing is measured, and -o saves measurements"
     elif len(bundles) > 1 and not _is_folder(args.out):
-        why = f"{len(bundles)} bundles are measured, and it is one file"
+        why = f"{len(bundles)} bundles are measured, and -o is one file"
     elif len({b.hash for b in bundles}) < len(bundles):
-        why = "two of the bundles are the same: a folder keeps one profile of each"
+        why = "two of the bundles are the same: a folder holds one profile of each"
     if why:
-        raise ConfigError("the times cannot be kept there", where=f"-o {args.out}", why=why,
-                          fix="add --measure, or name a folder, as profiles/, and each bundle once")
+        raise ConfigError("the measurements cannot be saved there", where=f"-o {args.out}", why=why,
+                          fix="add --measure, or give a folder (profiles/) and each bundle once")
 
 
 def _is_folder(out: str) -> bool:
@@ -126,19 +128,18 @@ def question_text(question) -> str:
 
 def print_modelled(console: Console, plan, found: dict) -> None:
     first, factors = found["boards"][0], found["bands"]
-    console.print(f"{plan.name}: what one run of each stage has to do", style="bold", soft_wrap=True)
+    console.print(f"{plan.name}: work of one run of each stage", style="bold", soft_wrap=True)
     table = _table("stage", "iter.", "GFLOP", "weights, MB", "read, MB", "products")
     for s in first.stages:
         table.add_row(s.stage, str(s.iterations), f"{s.operations / 1e9:.4g}", f"{s.weights / 1e6:.2f}",
                       f"{s.read / 1e6:.2f}", str(s.products))
     console.print(table)
-    console.print(f"NVIDIA's compiler for SM86 made {factors.kernels[0]:.1f} to {factors.kernels[1]:.1f} kernels of a "
-                  f"product; "
-                  "a loop reads its weights in every iteration", style="dim")
+    console.print(f"NVIDIA's compiler for SM86 made {factors.kernels[0]:.1f} to {factors.kernels[1]:.1f} kernels per "
+                  "matrix product; a loop reads its weights in every iteration", style="dim")
     console.print()
     for m, target in zip(found["boards"], found["targets"], strict=True):
         console.print(f"{plan.name} on {m.target}", style="bold", soft_wrap=True)
-        console.print(f"{question_text(found['question'])}; modelled, run on no board")
+        console.print(f"{question_text(found['question'])}; modelled, not measured on a board")
         table = _table("stage", "ms", "between", "arithmetic", "weights", "launches")
         for s in m.stages:
             table.add_row(s.stage, f"{s.total / 1e3:.3f}", between(s.total / 1e3, factors.time, 3),
@@ -155,7 +156,7 @@ def print_modelled(console: Console, plan, found: dict) -> None:
                           "" if m.joules is None else f"{1e3 * m.joules:.1f}",
                           f"{m.actions_per_s:.0f}" if m.actions_per_s else "")
         console.print(table)
-        console.print(f"modelled as well: times within a factor of {factors.time:.2f}, memory of {factors.memory:.2f}, "
+        console.print(f"also modelled: times within a factor of {factors.time:.2f}, memory of {factors.memory:.2f}, "
                       f"energy "
                       f"of {factors.joules:.2f}, either way", style="dim")
 
@@ -169,7 +170,7 @@ def _table(first: str, *titles: str) -> Table:
 
 
 def between(value: float, factor: float, digits: int = 2) -> str:
-    """What it may be, as "1.23 to 2.57"."""
+    """The error band, as "1.23 to 2.57"."""
     return f"{value / factor:.{digits}f} to {value * factor:.{digits}f}"
 
 
@@ -181,14 +182,14 @@ def _summary(m, target, factors) -> Table:
                  f"a replan with the same instruction ({between(m.same / 1e3, factors.time)})")
     grid.add_row(f"{m.new / 1e3:.2f} ms", f"a replan with a new one ({between(m.new / 1e3, factors.time)})")
     if m.actions_per_s:
-        grid.add_row(f"{m.actions_per_s:.0f} /s", f"actions at most, h = {m.execute} executed per chunk "
+        grid.add_row(f"{m.actions_per_s:.0f} /s", f"actions at most, with h = {m.execute} executed per chunk "
                      f"({between(m.actions_per_s, factors.time, 0)})")
-    size, what = f"{m.memory / 1e6:.0f} MB", "weights, activations and values between stages"
+    size, what = f"{m.memory / 1e6:.0f} MB", "weights, activations and values passed between stages"
     if target.board is None:
         grid.add_row(size, what)
     else:
         grid.add_row(size, f"{what} ({between(m.memory / 1e6, factors.memory, 0)}), of "
-                     f"{target.board.memory.usable_bytes / 1e6:.0f} that the board has for us; CUDA and TensorRT take "
+                     f"{target.board.memory.usable_bytes / 1e6:.0f} usable on the board; CUDA and TensorRT take "
                      f"{target.software.context_mb:.0f}")
     if m.joules is not None:
         grid.add_row(f"{1e3 * m.joules:.1f} mJ", f"per replan, the whole module at {m.watts:.1f} W while it works "
@@ -228,7 +229,7 @@ def print_measured(console: Console, profile, name: str, plan) -> None:
         table.add_row(words.get(name, name), str(len(s.us)),
                       *(f"{x / 1e3:.3f}" for x in (s.median, s.at(0.95), s.at(0.99), max(s.us))))
     console.print(table)
-    console.print(f"{profile.warm_up} replans before were not counted", style="dim")
+    console.print(f"{profile.warm_up} warm-up replans are not counted", style="dim")
     if profile.unchanged:
         console.print(f"never changed: {', '.join(profile.unchanged)}", style="dim")
     if words := profile.fared():
@@ -236,12 +237,12 @@ def print_measured(console: Console, profile, name: str, plan) -> None:
     console.print()
 
 
-WORDS = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "inputs copied in",
-         "pop": "an action taken"}
+WORDS = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "input copy",
+         "pop": "pop of one action"}
 
 
 def stage_words(plan) -> dict[str, str]:
-    """{series: stage}; of a loop, with how many iterations one time is of."""
+    """{series: stage}; for a loop, with the number of iterations that one latency covers."""
     return {f"stage {s.name}": s.name + (f", {s.iterations} iterations" if s.iterations > 1 else "")
             for s in plan.stages}
 
@@ -257,8 +258,8 @@ def _compare(args, terminal: Terminal) -> None:
         _print_verdicts(console, rows)
         if first.machine != second.machine:
             console.print("the two were measured on different machines or versions", style="bold")
-        same = "both are of the same bundle: what differs is the machine's state. " if first.hash == second.hash else ""
-        busy = "" if all(d.turns for d in rows) else "; a machine that was busier during one of the two differs as well"
+        same = "both are of one bundle: the difference is the machine's state. " if first.hash == second.hash else ""
+        busy = "" if all(d.turns for d in rows) else "; other load during one of the two shows as a difference as well"
         console.print(f"{same}p: two-sided {_test_of(rows)}{busy}", style="dim")
     terminal.show(_differences(first, second), show)
 
@@ -286,14 +287,14 @@ def print_differences(console: Console, rows) -> None:
 
 
 def print_together(console: Console, first, second, first_name: str, second_name: str) -> None:
-    """Of two that were measured in alternate rounds."""
+    """Comparison of two bundles that were measured in alternating rounds."""
     from vlacompile.profile.measure import ROUND, compare_profiles
 
     rows = compare_profiles(first, second)
-    console.print(f"{second_name} beside {first_name}", style="bold", soft_wrap=True)
+    console.print(f"{second_name} compared with {first_name}", style="bold", soft_wrap=True)
     print_differences(console, rows)
     _print_verdicts(console, rows)
-    console.print(f"measured in turns of {ROUND} replans each, so that a busy machine was busy for both; p: two-sided "
+    console.print(f"measured in alternating rounds of {ROUND} replans, so that other load hit both; p: two-sided "
                   f"{_test_of(rows)}", style="dim")
     console.print()
 
@@ -305,12 +306,12 @@ def _print_verdicts(console: Console, rows) -> None:
     for d in rows:
         if d.series in ("same", "new"):
             size = f"{abs(100 * (d.ratio - 1)):.0f} % {'slower' if d.ratio > 1 else 'faster'}"
-            verdict = "no difference that could not be chance" if d.p > SIGNIFICANT else f"the second is {size}"
+            verdict = "no significant difference" if d.p > SIGNIFICANT else f"the second is {size}"
             console.print(f"{WORDS[d.series]}: {verdict} (p = {d.p:.2g})")
 
 
 def _test_of(rows) -> str:
     from vlacompile.profile.measure import LEAST_ROUNDS
 
-    return ("Wilcoxon signed-rank on the medians of paired turns" if all(d.turns for d in rows) else
-            f"Mann-Whitney U on all times (measured apart, or in fewer than {LEAST_ROUNDS} turns)")
+    return ("Wilcoxon signed-rank on the medians of paired rounds" if all(d.turns for d in rows) else
+            f"Mann-Whitney U on all times (measured separately, or in fewer than {LEAST_ROUNDS} rounds)")

@@ -1,4 +1,4 @@
-"""Progress on stderr: the phase that is running, and how long each one took."""
+"""Progress on stderr: the running phase, and the duration of each one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-WIDTH = 52  # columns of a line's name
+WIDTH = 52  # columns for the name of a phase
 
 
 class Phases:
-    """Call it with what is being done as it begins ("phase: what"); a context manager ends the last one.
+    """Call it with the name of each phase as it begins ("phase: what"); leaving the context ends the last one.
 
-    On a terminal the running line is live; elsewhere each is printed as it begins.
+    On a terminal the line of the running phase is updated live; elsewhere it is printed once, as the phase begins.
     times: {line: seconds}.
     """
 
@@ -50,12 +50,12 @@ class Phases:
 
     @contextlib.contextmanager
     def asides(self) -> Iterator[None]:
-        """What a policy's own code prints to stdout appears below the phase that printed it."""
+        """Output of the policy's own code on stdout is shown below the phase during which it was printed."""
         with contextlib.redirect_stdout(self._printed):
             yield
 
     def __rich__(self) -> str:
-        """The live line, drawn anew at every refresh."""
+        """The live line, rendered at every refresh."""
         return f"{self._name:<{WIDTH}}{self._elapsed_s():7.1f} s"
 
     def _elapsed_s(self) -> float:

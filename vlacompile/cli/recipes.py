@@ -5,8 +5,8 @@ from __future__ import annotations
 from vlacompile.cli.listing import add_name, show
 from vlacompile.cli.terminal import Terminal
 
-SUMMARY = "list what can be wanted of a build, or print one recipe"
-DESCRIPTION = "List the recipes (what is wanted of a build), or print one with every value."
+SUMMARY = "list the recipes (build options), or print one"
+DESCRIPTION = "List the recipes (build options: precision, loops, tolerances), or print one\nwith every value."
 EPILOG = """examples:
   vlacompile recipes
   vlacompile recipes libero-goal

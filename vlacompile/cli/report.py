@@ -8,12 +8,12 @@ from pathlib import Path
 from vlacompile.cli.arguments import add_what_if, what_if
 from vlacompile.cli.terminal import Terminal
 
-SUMMARY = "write one page about a bundle: stages, times, memory, precision, parity"
-DESCRIPTION = """Write a report about a bundle as one HTML page that needs no network: the graph
-of its stages with their rates, what each input makes run, what was hoisted and
-folded, times and memory on boards (modelled) and here (measured before with
-`vlacompile profile --measure`), precision, parity and provenance. Its golden
-frames are replayed unless --no-replay."""
+SUMMARY = "write an HTML report: stages, latency, memory, precision, parity"
+DESCRIPTION = """Write a report about a bundle as one self-contained HTML page: the stage graph
+with its rates, what each input causes to be recomputed, what was hoisted and
+constant-folded, latency and memory on boards (modelled) and here (measured
+before with `vlacompile profile --measure`), precision, parity and provenance.
+Its golden frames are replayed unless --no-replay is given."""
 EPILOG = """examples:
   vlacompile report light.vlab -o light.html
   vlacompile report light.vlab -t orin-nano-8gb@15w -o light.html
@@ -27,14 +27,16 @@ BOARDS = ("orin-nano-8gb", "orin-nx-16gb", "agx-orin-64gb")
 
 def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
-    parser.add_argument("-o", "--out", metavar="FILE", required=True, help="the page")
+    parser.add_argument("-o", "--out", metavar="FILE", required=True, help="the HTML page to write")
     parser.add_argument("--profile", action="append", default=[], metavar="FILE",
-                        help="times that `vlacompile profile --measure -o` or `vlart-run --profile` kept, of this "
-                             "bundle, or a folder of such; may be repeated")
-    parser.add_argument("--check", metavar="FILE", help="what `vlacompile check --record FILE` wrote of this bundle")
+                        help="latencies of this bundle saved by `vlacompile profile --measure -o` or "
+                             "`vlart-run --profile`: a file, or a folder of them; may be repeated")
+    parser.add_argument("--check", metavar="FILE",
+                        help="the record of this bundle that `vlacompile check --record FILE` wrote")
     parser.add_argument("--routing", metavar="FILE",
-                        help="a table that `vlacompile route fit` wrote: what it believes and decides")
-    parser.add_argument("--backbone", metavar="NAME", help="of a bundle with several (default: the first one)")
+                        help="a table that `vlacompile route fit` wrote: adds its posteriors and decisions")
+    parser.add_argument("--backbone", metavar="NAME",
+                        help="which backbone to use, if there are several (default: the first)")
     parser.add_argument("--no-replay", action="store_true", help="do not replay the golden frames")
     add_what_if(parser)
 
@@ -49,7 +51,7 @@ def run(args, terminal: Terminal) -> None:
     profiles = [read_of(Path(p), bundle) for p in args.profile]
     for path, profile in zip(args.profile, profiles, strict=True):
         if profile.hash != bundle.hash:
-            raise ConfigError("the times are of another bundle", where=path,
+            raise ConfigError("the profile is of another bundle", where=path,
                               why=f"they were measured on {profile.hash[:16]}..., this one is {bundle.hash[:16]}...",
                               fix=f"`vlacompile profile {args.bundle} --measure -o {path}`")
     check = _read_check(args.check, bundle) if args.check else None
@@ -57,7 +59,7 @@ def run(args, terminal: Terminal) -> None:
 
     routing = read_table(args.routing) if args.routing else None
     with terminal.phases() as phases:
-        phases("model it on boards")
+        phases("model the latency on boards")
         from vlacompile.profile.kernel_work import work_of
         from vlacompile.profile.modelled_bundle import modelled_for
         from vlacompile.report.page import page, write_page
@@ -72,9 +74,9 @@ def run(args, terminal: Terminal) -> None:
                 parity = replay(bundle.path, read_frames(bundle.path / GOLDEN_FILE),
                                 tuple(bundle.manifest["provenance"]["outputs"]),
                                 stand_in=any(s.backend == "tensorrt" for s in bundle.plan.stages))
-            except RuntimeFailure as error:  # a stage of another machine, say
+            except RuntimeFailure as error:  # for example, a stage compiled for another machine
                 raise RuntimeFailure(error.what, where=error.where, why=error.why, status=error.status,
-                                     fix=f"a report without a replay: --no-replay. Or {error.fix}") from error
+                                     fix=f"write the report with --no-replay, or: {error.fix}") from error
         phases("write the page")
         text = page(bundle, work_of(bundle), found["boards"], found["targets"], profiles, parity, check,
                     routing, found["else"])
@@ -87,7 +89,7 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _read_check(path: str, bundle) -> dict:
-    """Raises BundleError for a file that is none, ConfigError for one of another bundle."""
+    """Raises BundleError if the file is not a check record, ConfigError if it is of another bundle."""
     from vlacompile.errors import BundleError, ConfigError
 
     fix = f"`vlacompile check --tensorrt {bundle.path} --record {path}`"
@@ -96,10 +98,10 @@ def _read_check(path: str, bundle) -> dict:
         stages = [s["stage"] for s in found["stages"]]
         label, planned = found["label"], [s["build"]["weight_bytes"] for s in found["stages"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError("a check cannot be read", where=path, why=f"{type(error).__name__}: {error}",
+        raise BundleError("the check record cannot be read", where=path, why=f"{type(error).__name__}: {error}",
                           fix=fix) from error
     builds = {s.name: s.build.weight_bytes for s in bundle.plan.stages if s.build is not None}
     if dict(zip(stages, planned, strict=True)) != builds or not isinstance(label, str):
-        raise ConfigError("the check is of another bundle", where=path,
+        raise ConfigError("the check record is of another bundle", where=path,
                           why=f"it has the stages {', '.join(stages) or 'none'}", fix=fix)
     return found

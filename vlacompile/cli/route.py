@@ -7,15 +7,16 @@ import math
 from vlacompile.cli.terminal import Terminal
 from vlacompile.errors import ConfigError
 
-SUMMARY = "choose between a light and a heavy backbone, by evidence"
-DESCRIPTION = """Route instructions to the cheapest backbone that is good enough. `fit` counts
-successes in evaluation logs, per instruction and backbone; `show` prints what
-is believed; `decide` says which backbone an instruction gets, and why.
+SUMMARY = "choose a light or heavy backbone per instruction, by evidence"
+DESCRIPTION = """Route each instruction to the cheapest backbone that is good enough: `fit`
+counts successes in evaluation logs, per instruction and backbone; `show` prints
+the fitted table; `decide` says which backbone an instruction gets, and why.
 
-A backbone is good enough if P(success >= that of the last one - delta) >= tau.
-Of those, the one whose episodes are expected to cost least is taken. Success is
-Beta distributed; an instruction with little evidence of its own leans on its
-cluster, and that on all. The last backbone named is the one escalated to."""
+A backbone is good enough if P(its success rate >= that of the last backbone -
+delta) >= tau. Of those, the one with the lowest expected cost of an episode is
+chosen. Success rates have Beta posteriors, shrunk towards the instruction's
+cluster and then towards all instructions where there is little evidence. The
+last backbone named is the reference, and the one escalated to."""
 EPILOG = """examples:
   vlacompile route fit light=light.jsonl heavy=heavy.jsonl \\
       --cost light=4.7+2.9 --cost heavy=38.8+3.1 --states 0-9 -o routing.json
@@ -25,36 +26,41 @@ EPILOG = """examples:
 a line of a log:
   {"instruction": "...", "state": 0, "success": true, "replans": 10}
 
-next: `vlacompile route decide routing.json "..." --draws 100000`, and play the
-instructions that it escalates"""
+next: `vlacompile route decide routing.json "..." --draws 100000`, and evaluate
+the instructions that it escalates"""
 
 _FIT_ONLY = {"output": None, "profile": None, "cost": [], "states": None, "embeddings": None, "delta": None,
              "tau": None, "allowed": None, "budget": None}
 
 
 def add_arguments(parser) -> None:
-    parser.add_argument("action", choices=("fit", "show", "decide"), help="what to do")
+    parser.add_argument("action", choices=("fit", "show", "decide"),
+                        help="fit a table, show it, or decide for instructions")
     parser.add_argument("inputs", nargs="+", metavar="INPUT",
                         help="fit: logs, as BACKBONE=FILE.jsonl, lightest backbone first (FILE.jsonl alone, if "
-                        "FILE.settings.json names its member); show: a table; decide: a table and instructions")
+                        "FILE.settings.json names its backbone); show: a table; decide: a table and instructions")
     fit = parser.add_argument_group("fit")
     fit.add_argument("-o", "--output", metavar="FILE.json",
-                     help="where the table goes; FILE.bin, for libvlart, beside it")
-    fit.add_argument("--profile", metavar="JSON", help="measured stages of each backbone, as profiles/host/demo.json")
+                     help="the table to write; libvlart's FILE.bin is written beside it")
+    fit.add_argument("--profile", metavar="JSON",
+                     help="measured latency of each backbone's stages, e.g. profiles/host/demo.json")
     fit.add_argument("--cost", metavar="NAME=TASK+REPLAN", action="append", default=[],
-                     help="milliseconds per instruction and per replan, instead of a profile")
-    fit.add_argument("--states", metavar="RANGES", help="initial states to fit on, as 0-9,12 (default: all)")
-    fit.add_argument("--embeddings", metavar="JSON", help="{instruction: [numbers]}, for clusters (default: by words)")
-    fit.add_argument("--delta", type=float, help="margin of success, 0 to 1 (default: cross-validated)")
-    fit.add_argument("--tau", type=float, help="least probability, 0 to 1 (default: cross-validated)")
+                     help="cost in ms per instruction and per replan, instead of a profile")
+    fit.add_argument("--states", metavar="RANGES", help="initial states to fit on, e.g. 0-9,12 (default: all)")
+    fit.add_argument("--embeddings", metavar="JSON", help="{instruction: [numbers]} to cluster by (default: the words)")
+    fit.add_argument("--delta", type=float, help="tolerated loss of success rate, 0 to 1 (default: cross-validated)")
+    fit.add_argument("--tau", type=float, help="required probability, 0 to 1 (default: cross-validated)")
     fit.add_argument("--allowed", type=float, metavar="LOSS",
-                     help="success that cross-validation may lose (default: 0.01)")
+                     help="success rate that may be lost in cross-validation (default: 0.01)")
     fit.add_argument("--budget", type=float, metavar="SHARE",
-                     help="most that it may cost there, of the last backbone's cost, as 0.6 (default: anything)")
+                     help="cost limit in cross-validation, as a share of the last backbone's cost, e.g. 0.6 (default: "
+                          "none)")
     other = parser.add_argument_group("decide")
-    other.add_argument("--embedding", metavar="JSON", help="[numbers] or {instruction: [numbers]} of the instructions")
-    other.add_argument("--draws", type=int, default=0, help="also estimate the probabilities by so many draws")
-    other.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    other.add_argument("--embedding", metavar="JSON",
+                       help="the instructions' embeddings: [numbers] or {instruction: [numbers]}")
+    other.add_argument("--draws", type=int, default=0,
+                       help="also estimate the probabilities by Monte Carlo with so many draws")
+    other.add_argument("--seed", type=int, default=0, help="random seed of the draws (default: 0)")
 
 
 def run(args, terminal: Terminal) -> None:
@@ -62,7 +68,7 @@ def run(args, terminal: Terminal) -> None:
         odd = [k for k, default in _FIT_ONLY.items() if getattr(args, k) != default]
         if odd:
             raise ConfigError(f"--{odd[0]} belongs to fit", where=f"vlacompile route {args.action}",
-                              why="a table is not changed by it", fix="leave it out, or fit again")
+                              why="an existing table is not changed", fix="leave it out, or run fit again")
     {"fit": _fit, "show": _show, "decide": _decide}[args.action](args, terminal)
 
 
@@ -74,14 +80,15 @@ def _fit(args, terminal: Terminal) -> None:
     from vlacompile.routing.table_binary import table_bytes
 
     if args.output is None or not args.output.endswith(".json"):
-        raise ConfigError("it is not said where the table goes", where="vlacompile route fit",
+        raise ConfigError("no output file is given", where="vlacompile route fit",
                           why=f"-o is {args.output or 'missing'}", fix="give -o FILE.json")
     if (args.delta is None) != (args.tau is None):
-        raise ConfigError("delta and tau come together", where="vlacompile route fit", why="one of them is given",
+        raise ConfigError("--delta and --tau go together", where="vlacompile route fit", why="only one of them is "
+                                                                                             "given",
                           fix="give both, or neither to have them chosen")
     if args.delta is not None and (args.allowed is not None or args.budget is not None):
-        raise ConfigError("--allowed and --budget say how delta and tau are chosen", where="vlacompile route fit",
-                          why="they are given", fix="leave one of them out")
+        raise ConfigError("--allowed and --budget control how delta and tau are chosen", where="vlacompile route fit",
+                          why="delta and tau are given", fix="give the one pair or the other")
     played = read_logs(args.inputs)
     episodes = of_states(played, None if args.states is None else parse_states(args.states))
     names = tuple(dict.fromkeys(e.backbone for e in played))
@@ -119,12 +126,12 @@ def _costs(args, names: tuple[str, ...]) -> dict:
     given = dict(parse_cost(c) for c in args.cost)
     odd = [n for n in given if n not in names]
     if odd:
-        raise ConfigError(f'there is no log of "{odd[0]}"', where="--cost", why=f"the logs are of {', '.join(names)}",
+        raise ConfigError(f'there is no log for "{odd[0]}"', where="--cost", why=f"the logs are of {', '.join(names)}",
                           fix="correct the name, or give its log")
     rest = tuple(n for n in names if n not in given)
     if rest and args.profile is None:
-        raise ConfigError(f'it is not known what "{rest[0]}" costs', where="vlacompile route fit",
-                          why="there is neither --profile nor --cost for it",
+        raise ConfigError(f'the cost of "{rest[0]}" is not known', where="vlacompile route fit",
+                          why="neither --profile nor --cost has it",
                           fix=f"measure it, then --cost {rest[0]}=TASK_MS+REPLAN_MS")
     found = given | (read_profile(args.profile, rest) if rest else {})
     return {n: found[n] for n in names}
@@ -141,11 +148,12 @@ def _vectors(path: str) -> dict[str, list[float]]:
     rows = document if isinstance(document, dict) else {"": document}
     for name, row in rows.items():
         if not (isinstance(row, list) and row and all(isinstance(x, (int, float)) and math.isfinite(x) for x in row)):
-            raise ConfigError("an embedding is no list of finite numbers", where=f'{path}, "{name}"', why=str(row)[:60],
-                              fix="give [numbers] or {instruction: [numbers]}")
+            raise ConfigError("an embedding is not a list of finite numbers", where=f'{path}, "{name}"',
+                              why=str(row)[:60], fix="give [numbers] or {instruction: [numbers]}")
     if len({len(row) for row in rows.values()}) != 1:
-        raise ConfigError("embeddings differ in size, or there are none", where=path,
-                          why=str(sorted({len(r) for r in rows.values()})), fix="give one size for all")
+        raise ConfigError("the embeddings differ in size, or there are none", where=path,
+                          why=str(sorted({len(r) for r in rows.values()})), fix="give at least one, all of the same "
+                                                                                "size")
     return rows
 
 
@@ -169,11 +177,11 @@ def _decide(args, terminal: Terminal) -> None:
     from vlacompile.routing.table import read_table
 
     if len(args.inputs) < 2:
-        raise ConfigError("there is nothing to decide", where="vlacompile route decide", why="no instruction is given",
+        raise ConfigError("no instruction to decide", where="vlacompile route decide", why="only a table is given",
                           fix='vlacompile route decide TABLE "INSTRUCTION"')
     if args.draws < 0 or args.seed < 0:
-        raise ConfigError("--draws and --seed are not negative", where="vlacompile route decide",
-                          why=f"{args.draws} and {args.seed}", fix="give at least 0")
+        raise ConfigError("--draws and --seed must not be negative", where="vlacompile route decide",
+                          why=f"they are {args.draws} and {args.seed}", fix="give at least 0")
     table, texts = read_table(args.inputs[0]), args.inputs[1:]
     vectors = _vectors(args.embedding) if args.embedding else {}
     documents = []
@@ -219,7 +227,7 @@ def _print_table(console, table) -> None:
     grid.add_column("ms", justify="right", no_wrap=True)
     grid.add_column("takes", no_wrap=True)
     for row, route in zip(_rows(table), table.routes, strict=True):
-        name = route.text or ("others of the cluster" if route.cluster is not None else "like none of these")
+        name = route.text or ("others of the cluster" if route.cluster is not None else "in no cluster")
         seen = [f"{e.successes:.4g}/{e.episodes:.4g} {b['mean']:.2f}"
                 for e, b in zip(route.evidence, row["backbones"], strict=True)]
         chosen = next(b for b in row["backbones"] if b["name"] == row["backbone"])
@@ -228,9 +236,10 @@ def _print_table(console, table) -> None:
                      row["backbone"])
     console.print(grid)
     last, rule = table.backbones[-1].name, table.rule
-    console.print("\nsuccesses/initial states, and the mean of the posterior; P that it is not worse\n"
-                  f'than "{last}" by more than {rule.delta:g}, at least {rule.tau:g} to be taken; ms expected of an\n'
-                  "episode of the backbone that is taken")
+    console.print("\nsuccesses/initial states, and the posterior mean; P(not worse than\n"
+                  f'"{last}" by more than {rule.delta:g}), which must be at least {rule.tau:g}; expected ms per '
+                  'episode\n'
+                  "of the backbone chosen")
 
 
 def _print_choice(console, choice) -> None:
@@ -240,14 +249,14 @@ def _print_choice(console, choice) -> None:
     console.print(f"         routed {100 * r.success:.1f} % at {r.cost_ms:.1f} ms, the last backbone "
                   f"{100 * h.success:.1f} % at {h.cost_ms:.1f} ms")
     if not choice.kept:
-        console.print("         no rule stays within the allowed loss and cost; this one loses least", style="bold red")
+        console.print("         no rule stays within the allowed loss and cost; this loses least", style="bold red")
 
 
 def _print_decision(console, table, d: dict) -> None:
-    where = {"text": "it is listed", "embedding": f"nearest to cluster {d['cluster']} by its embedding",
+    where = {"text": "it is in the table", "embedding": f"nearest to cluster {d['cluster']} by its embedding",
              "words": f"nearest to cluster {d['cluster']} by its words", "nothing": "no cluster is near"}[d["by"]]
     console.print(f'"{d["instruction"]}"', style="bold")
-    console.print(f"  takes {d['backbone']}", style="bold green")
+    console.print(f"  chosen: {d['backbone']}", style="bold green")
     near = "" if d["by"] == "text" else f" (cosine {d['similarity']:.2f})"
     evidence = {"task": "its own", "cluster": "its cluster's", "all": "all",
                 "prior": "the prior alone"}[d["level"]]
@@ -258,4 +267,4 @@ def _print_decision(console, table, d: dict) -> None:
                       f"{b['cost_ms']:.1f} ms")
         if "drawn" in b:
             console.print(f"    P by draws {b['drawn']:.4f} +- {b['drawn_error']:.4f}")
-    console.print(f"  rule: P >= {d['tau']:g} at a margin of {d['delta']:g}, then the least cost\n")
+    console.print(f"  rule: P >= {d['tau']:g} with margin {d['delta']:g}, then the lowest cost\n")

@@ -13,17 +13,17 @@ from vlacompile.bundle.plan.stage_rows import depends_text
 from vlacompile.cli.arguments import STAND_IN, add_stand_in, positive, thread_count
 from vlacompile.cli.terminal import Terminal
 
-SUMMARY = "run a bundle over recorded frames"
-DESCRIPTION = """Run a bundle over a frames file (its own golden frames when none is given) in
-one session: write each frame's inputs, step, read the actions. Prints the
-actions of the last frame, how often each stage ran, and the times."""
+SUMMARY = "run a bundle on recorded frames"
+DESCRIPTION = """Run a bundle on a frames file (by default its own golden frames) in one session:
+for each frame write the inputs, step, and read the actions. Prints the actions
+of the last frame, how often each stage ran, and the latencies."""
 EPILOG = """examples:
   vlacompile run light.vlab
   vlacompile run light.vlab --frames episode.frames --repeat 10 --threads 1
 
 next: in C, the same is build/runtime_c/vlart-run; in Python, vlacompile.Session"""
 
-ROWS = 5  # of the last chunk, shown to a person; --json has all
+ROWS = 5  # of the last chunk that are printed; --json has all
 
 
 def add_arguments(parser) -> None:
@@ -31,8 +31,9 @@ def add_arguments(parser) -> None:
     parser.add_argument("--frames", metavar="FILE", help="frames to replay (default: the bundle's golden frames)")
     parser.add_argument("--repeat", type=positive, default=1, metavar="N", help="replay N times (default: 1)")
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
-                        help="threads of the engine (default: 0, its own choice)")
-    parser.add_argument("--backbone", metavar="NAME", help="of a bundle with several (default: the first one)")
+                        help="threads of the inference engine (default: 0, its own choice)")
+    parser.add_argument("--backbone", metavar="NAME",
+                        help="which backbone to use, if there are several (default: the first)")
     add_stand_in(parser)
 
 
@@ -68,12 +69,12 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _replay(session, frames, repeat: int) -> tuple[list[float], dict[str, dict]]:
-    """Milliseconds of every step (writing and stepping), and runs and times per stage."""
+    """Latency of every step (write and step) in ms, and {stage: runs and latencies}."""
     steps_ms: list[float] = []
     times_ms: dict[str, list[float]] = {s.name: [] for s in session.plan.stages}
     for i, frame in enumerate(frames * repeat):
         if i % len(frames) == 0:
-            session.reset()  # recorded frames are an episode
+            session.reset()  # the recorded frames are one episode
         begin = time.perf_counter()
         for name, array in frame.writes.items():
             session.write(name, array)

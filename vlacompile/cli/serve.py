@@ -7,23 +7,23 @@ import argparse
 from vlacompile.cli.arguments import UNCALIBRATED, positive, thread_count
 from vlacompile.cli.terminal import Terminal
 
-SUMMARY = "answer the clients of openpi or LeRobot with a bundle"
-DESCRIPTION = """Run a bundle behind a protocol that robots' programs speak already: their
-clients need no change. Everything that arrives is checked against the bundle
-before the policy sees it, and refused with what/where/why/fix.
+SUMMARY = "serve a bundle to clients of openpi or LeRobot"
+DESCRIPTION = """Serve a bundle over a protocol that robot programs already speak: their clients
+need no change. Every message is checked against the bundle's inputs before the
+policy sees it; a bad one is refused with what/where/why/fix.
 
 protocols:
   openpi    openpi-client's WebsocketClientPolicy: MessagePack over a websocket.
             GET /healthz and /metrics (Prometheus) are on the same port.
   lerobot   LeRobot 0.4.4's asynchronous inference (robot_client.py): gRPC. Its
-            pickles are read as data; nothing in them is imported or called.
+            pickles are parsed as data; nothing in them is imported or called.
             /healthz and /metrics need --http-port.
 
-Clients name the policy's inputs as the bundle does (vlacompile inspect BUNDLE),
-with "/" for "." if they like; --map renames, --ignore drops. Frames are bytes
-[H,W,3] of the size that the bundle takes. An instruction is sent as text
-("prompt", "task") where the bundle has its tokenizer or --instructions names
-one, or as the policy's token ids, once per connection."""
+Clients use the bundle's input names (vlacompile inspect BUNDLE), with "/" for
+"." if they like; --map renames a key, --ignore drops one. Frames are uint8
+[H,W,3] in the size that the bundle takes. An instruction is sent as text
+("prompt", "task") if the bundle has its tokenizer or --instructions gives one,
+or as the policy's token ids, once per connection."""
 EPILOG = """examples:
   vlacompile serve light.vlab
   vlacompile serve policy.vlab --noise normal \\
@@ -37,7 +37,7 @@ in Python, with openpi's client:
   policy = WebsocketClientPolicy("127.0.0.1", 8000)   # api_key="..."
   actions = policy.infer(observation)["actions"]      # [h, action_dim]
 
-Stop it with Ctrl-C or SIGTERM: what is being answered is answered first.
+Stop it with Ctrl-C or SIGTERM: requests in progress are answered first.
 
 next: curl http://127.0.0.1:8000/healthz, then start the robot's program"""
 
@@ -46,37 +46,42 @@ def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
     parser.add_argument("--protocol", choices=("openpi", "lerobot"), default="openpi", help="default: openpi")
     parser.add_argument("--host", default="127.0.0.1", metavar="H",
-                        help="address to listen at (default: 127.0.0.1; others need --api-key-file or --no-auth)")
-    parser.add_argument("--port", type=_port, metavar="P", help="default: 8000, lerobot 8080; 0: a free one")
-    parser.add_argument("--http-port", type=_port, metavar="P", help="/healthz and /metrics beside lerobot")
+                        help="address to listen on (default: 127.0.0.1; others need --api-key-file or --no-auth)")
+    parser.add_argument("--port", type=_port, metavar="P", help="default: 8000, lerobot 8080; 0: any free port")
+    parser.add_argument("--http-port", type=_port, metavar="P", help="with lerobot: port for /healthz and /metrics")
     parser.add_argument("--map", action="append", default=[], type=_pair, metavar="KEY=SOURCE", dest="names",
-                        help="the client's KEY is the bundle's SOURCE; may be repeated")
-    parser.add_argument("--ignore", action="append", default=[], metavar="KEY", help="a client's key to drop")
+                        help="map the client's KEY to the bundle's input SOURCE; may be repeated")
+    parser.add_argument("--ignore", action="append", default=[], metavar="KEY",
+                        help="drop this key of the client's messages; may be repeated")
     parser.add_argument("--instructions", metavar="CHECKPOINT",
-                        help="LeRobot checkpoint directory whose tokenizer turns text into tokens (default: the "
-                             "bundle's own)")
+                        help="LeRobot checkpoint directory whose tokenizer encodes instructions (default: the "
+                             "bundle's tokenizer)")
     parser.add_argument("--noise", choices=("client", "normal", "uniform"), default="client",
-                        help="who draws what the policy samples from (default: the client sends it)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of that; every client then draws the same numbers")
+                        help="initial noise of a sampling policy: sent by the client, or drawn here (default: client)")
+    parser.add_argument("--seed", type=int, metavar="N",
+                        help="random seed of --noise; every client then gets the same sequence")
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
-                        help="threads of the engine (default: 0, its own choice)")
-    parser.add_argument("--backbone", metavar="NAME", help="of a bundle with several (default: the first one)")
+                        help="threads of the inference engine (default: 0, its own choice)")
+    parser.add_argument("--backbone", metavar="NAME",
+                        help="which backbone to use, if there are several (default: the first)")
     parser.add_argument("--uncalibrated", action="store_true", help=UNCALIBRATED)
     parser.add_argument("--queue", type=positive, default=8, metavar="N",
-                        help="requests that may wait; one more is refused as busy (default: 8)")
-    parser.add_argument("--clients", type=positive, default=16, metavar="N", help="connected at once (default: 16)")
+                        help="requests that may wait; further ones are refused as busy (default: 8)")
+    parser.add_argument("--clients", type=positive, default=16, metavar="N",
+                        help="clients connected at a time (default: 16)")
     parser.add_argument("--max-message", type=positive, metavar="BYTES",
-                        help="largest observation (default: what the bundle's inputs need; lerobot: 64 MiB)")
+                        help="largest message accepted (default: what the bundle's inputs need; lerobot: 64 MiB)")
     parser.add_argument("--idle", type=positive, default=300, metavar="S",
-                        help="seconds without a message until a client is disconnected (default: 300)")
+                        help="disconnect a client after S seconds without a message (default: 300)")
     parser.add_argument("--grace", type=positive, default=10, metavar="S",
-                        help="seconds that ending may take (default: 10)")
+                        help="seconds that a shutdown may take (default: 10)")
     parser.add_argument("--fps", type=positive, default=30, metavar="HZ",
-                        help="lerobot: rate of the actions' time stamps (default: 30)")
-    parser.add_argument("--api-key-file", metavar="FILE", help="clients must send the key that is in FILE")
-    parser.add_argument("--no-auth", action="store_true", help="no key on an address that others reach")
+                        help="with lerobot: rate of the actions' timestamps (default: 30)")
+    parser.add_argument("--api-key-file", metavar="FILE", help="clients must send the key stored in FILE")
+    parser.add_argument("--no-auth", action="store_true",
+                        help="require no key on an address that other machines can reach")
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate (chain)")
-    parser.add_argument("--tls-key", metavar="FILE", help="its private key")
+    parser.add_argument("--tls-key", metavar="FILE", help="private key of --tls-cert, PEM")
 
 
 def run(args, terminal: Terminal) -> None:
@@ -103,7 +108,7 @@ def run(args, terminal: Terminal) -> None:
             soft_wrap=True))
 
     ended = serve(host, intake, access, settings, ready)
-    terminal.err.print("ended" if ended else f"ended after {args.grace} s; what was not answered was cut off")
+    terminal.err.print("stopped" if ended else f"stopped after {args.grace} s; requests still in progress were dropped")
 
 
 def _instructions(args, host):
@@ -118,7 +123,7 @@ def _instructions(args, host):
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f'"{text}" is no port (0 to 65535)')
+        raise argparse.ArgumentTypeError(f'"{text}" is not a port (0 to 65535)')
     return int(text)
 
 

@@ -10,11 +10,11 @@ from rich.table import Table
 from vlacompile.cli.listing import add_name, print_one
 from vlacompile.cli.terminal import Terminal
 
-SUMMARY = "list where a bundle can run, or print one target"
-DESCRIPTION = """List the targets (where a bundle will run), or print one with every value and
-its source. A board runs in one of its power modes, with one of the known
-JetPacks: NAME@MODE+SOFTWARE. TOPS are dense and of the GPU alone; rates of
-boards are modelled."""
+SUMMARY = "list the targets (hosts and boards), or print one"
+DESCRIPTION = """List the targets (hardware that a bundle can be compiled for), or print one with
+every value and its source. A board runs in one of its power modes, with one of
+the known JetPack releases: NAME@MODE+SOFTWARE. TOPS are dense and of the GPU
+alone; a board's rates are modelled."""
 EPILOG = """examples:
   vlacompile targets
   vlacompile targets orin-nano-8gb
@@ -45,7 +45,7 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _derived(target) -> dict:
-    """What follows from a board's facts."""
+    """Values derived from a board's facts."""
     if target.board is None:
         return {}
     return {"derived": {"gpu_tops_fp16": target.power.tops("fp16"), "gpu_tops_int8": target.power.tops("int8"),
@@ -72,7 +72,7 @@ def _print(console: Console, targets: dict, modes: dict, software: list[str]) ->
                           f"{mode.gpu_mhz:g}", f"{mode.tops('fp16'):.1f}", f"{mode.tops('int8'):.1f}",
                           f"{mode.dram_gbps(target.board.memory):.0f}",
                           f"{target.board.memory.usable_bytes / 1e6:.0f}" if i == 0 else "")
-    console.print("\nJetson boards, not run on; TOPS dense, of the GPU alone", style="bold")
+    console.print("\nJetson boards, nothing measured on them; TOPS dense, GPU only", style="bold")
     console.print(table)
-    console.print(f"* unless another is chosen. Software: {', '.join(software)}.\n"
-                  "Choose as orin-nano-8gb@15w+jetpack-7.2")
+    console.print(f"* default mode. Software: {', '.join(software)}.\n"
+                  "Example: orin-nano-8gb@15w+jetpack-7.2")

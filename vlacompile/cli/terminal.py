@@ -17,7 +17,7 @@ from vlacompile.errors import VlaError
 
 
 class Terminal:
-    """as_json: one JSON document on stdout instead of tables, printed when the verb has ended."""
+    """as_json: one JSON document on stdout instead of tables, printed when the verb ends."""
 
     def __init__(self, as_json: bool):
         self.as_json = as_json
@@ -35,7 +35,7 @@ class Terminal:
             render(self.out)
 
     def now(self, document: dict, render: Callable[[Console], None]) -> None:
-        """Of a verb that goes on: `document` is written at once, on one line."""
+        """For a verb that keeps running (a server): `document` is written immediately, on one line."""
         if self.as_json:
             sys.stdout.write(json.dumps(_json_value(document), allow_nan=False) + "\n")
         else:

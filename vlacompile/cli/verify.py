@@ -11,18 +11,19 @@ from vlacompile.cli.terminal import Terminal
 SUMMARY = "replay the golden frames of a bundle and compare with PyTorch"
 DESCRIPTION = """Check every file of a bundle against its manifest, then replay its golden frames
 through libvlart and compare every value with what PyTorch computed when the
-bundle was built. All three metrics must hold. Exit code 10 when one does not."""
+bundle was built. Every value must pass all three metrics (max-abs, relative L2,
+cosine); exit code 10 otherwise."""
 EPILOG = """examples:
   vlacompile verify light.vlab
   vlacompile verify light.vlab --threads 1 --json
 
-next: `vlacompile run BUNDLE` shows actions and times"""
+next: `vlacompile run BUNDLE` shows actions and latencies"""
 
 
 def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
-                        help="threads of the engine (default: 0, its own choice)")
+                        help="threads of the inference engine (default: 0, its own choice)")
     add_stand_in(parser)
 
 

@@ -1,6 +1,6 @@
-"""Files that survive a cut of power: what was there before, or what was written, whole.
+"""Crash-safe writes: after a power failure a file has its old content or its new content, never a part.
 
-Owns the order of writing, syncing and renaming. Must not know what is written.
+Owns the order of writing, syncing and renaming. Must not know the content.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def sync(path: Path) -> None:
-    """What a file or directory holds is on the medium. Raises OSError."""
+    """Flush a file or directory to the medium (fsync). Raises OSError."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -26,7 +26,7 @@ def sync(path: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """In one step: written beside, synced, renamed. Raises OSError; what was at `path` then stays."""
+    """Atomic: write a temporary file beside `path`, fsync, rename. On OSError the file at `path` is unchanged."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:
@@ -41,7 +41,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """As write_file, for a path that a user chose. Raises ConfigError; what was at `path` then stays."""
+    """write_file for a path that a user chose. On ConfigError the file at `path` is unchanged."""
     try:
         write_file(Path(path), data)
     except OSError as error:
@@ -50,7 +50,7 @@ def write_whole(path: str | Path, data: bytes) -> None:
 
 
 def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
-    """{relative path: content} into a new folder, all of it on the medium. Raises OSError."""
+    """{relative path: content} into a new folder, everything synced. Raises OSError."""
     folder.mkdir(parents=True)
     for relative, data in contents.items():
         path = folder / relative
@@ -65,7 +65,7 @@ def write_tree(folder: Path, contents: dict[str, bytes]) -> None:
 
 
 def put_tree(new: Path, out: Path) -> None:
-    """A synced folder in place of another, or of nothing. What was at `out` is at `new` afterwards. Raises OSError."""
+    """Move the synced folder `new` to `out`; a folder that was at `out` is at `new` afterwards. Raises OSError."""
     if out.exists():
         _exchange(new, out)
     else:
@@ -74,7 +74,8 @@ def put_tree(new: Path, out: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> None:
-    """In one step where the system can (renameat2); else in three, between which a cut leaves `b` beside its place."""
+    """Atomic if the system has renameat2; else three renames, and a crash between them leaves `b` under another
+    name."""
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
         if libc.renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0:

@@ -1,4 +1,4 @@
-"""TOML -> frozen dataclasses, strictly: an unknown key or a wrong type is an error with its place."""
+"""TOML -> frozen dataclasses, strictly: an unknown key or a wrong type is an error that says where."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vlacompile.errors import ConfigError, nearest
 
 
 def load_toml(cls: type, name_or_path: str, folder: str, kind: str | None = None) -> Any:
-    """Read `cls` from a file path, or by name from the shipped `folder` ("recipes" or "targets"). kind: what errors
-    call it; None: as the class.
+    """Read `cls` from a file path, or by name from the shipped `folder` ("recipes" or "targets"). kind: the noun in
+    error messages; None: the name of the class.
 
     Raises ConfigError for an unknown name, an unreadable file, an unknown key or a wrong type.
     """
@@ -37,7 +37,8 @@ def load_toml(cls: type, name_or_path: str, folder: str, kind: str | None = None
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the {kind} is not TOML", where=where, why=str(error), fix="correct that line") from error
+        raise ConfigError(f"the {kind} is not valid TOML", where=where, why=str(error),
+                          fix="correct that line") from error
     return from_table(cls, table, where)
 
 
@@ -89,5 +90,5 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _refuse(key: str, where: str, value: object, wanted: str) -> NoReturn:
-    raise ConfigError(f'"{key}" has a wrong type', where=where, why=f"{value!r} is not {wanted}",
+    raise ConfigError(f'"{key}" has the wrong type', where=where, why=f"{value!r} is not {wanted}",
                       fix=f"give {wanted}")

@@ -1,9 +1,9 @@
-"""What a Jetson says of itself while it works: clocks as they are, temperatures, power of its rails.
+"""Sensors of a Jetson: current clocks, temperatures, power of its rails.
 
-Read from sysfs as NVIDIA's kernels lay it out (L4T 36 and 39); a machine without these files gives an empty reading.
-jetson-stats reads the same files; it is not used, since it is Python with a service of root's, and a device that
-bundles are flashed to needs neither (vlart-run reads them in C). Not run on a board: the tests read a tree of the same
-form.
+Read from sysfs in the layout of NVIDIA's kernels (L4T 36 and 39); a machine without these files gives an empty reading.
+jetson-stats reads the same files; it is not used because it is Python with a root service, and a device that bundles
+are flashed to needs neither (vlart-run reads them in C). Not run on a board: the tests read a directory tree of the
+same form.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-GPU = ("17000000.gpu", "17000000.ga10b", "gpu.0")  # its devfreq node, by release
+GPU = ("17000000.gpu", "17000000.ga10b", "gpu.0")  # names of its devfreq node, by release
 
 
 @dataclass(frozen=True)
 class Reading:
-    """gpu_mhz, emc_mhz, cpu_mhz (the highest): now; None: not said. celsius, watts: {zone or rail: value}. throttled:
-    {cause: how often since boot} of over-current, {device: state} of those that cool by slowing down, where not 0.
-    memory_mb: of the whole machine, in use."""
+    """gpu_mhz, emc_mhz, cpu_mhz (the highest core): current clocks; None: not available. celsius, watts: {zone or rail:
+    value}. throttled: {cause: count since boot} of over-current events, {device: state} of cooling devices that slow
+    down the processor, if not 0. memory_mb: in use on the whole machine."""
 
     gpu_mhz: float | None = None
     emc_mhz: float | None = None
@@ -31,17 +31,17 @@ class Reading:
 
     @property
     def of_a_board(self) -> bool:
-        """A workstation says nothing of the kind."""
+        """Whether the machine has such sensors; a workstation has none."""
         return self.gpu_mhz is not None or bool(self.watts)
 
 
-OVER_CURRENT = "over-current"  # counted since boot; the states of cooling devices are as they are now
+OVER_CURRENT = "over-current"  # counted since boot, unlike the states of cooling devices, which are current
 
 
 def course(before: Reading, during: Sequence[Reading], after: Reading) -> str:
-    """How a board fared while something ran, for a person: clocks as they were, power, heat, throttling, memory; ""
-    where it says nothing of its own. Without readings in between (a record of an older kind) those before and after
-    count."""
+    """A summary of a board's sensors during a run, for a person: clocks, power, temperature, throttling, memory; "" if
+    it has no sensors. Without readings in between (an older record) those before and after are
+    used."""
     seen = [r for r in during or (before, after) if r.of_a_board]
     if not seen:
         return ""
@@ -89,8 +89,8 @@ def read_sensors(root: Path = Path("/")) -> Reading:
 
 
 def _throttled(sys: Path) -> Iterator[tuple[str, int]]:
-    """Over-current events as NVIDIA's Jetson Linux Developer Guide names them (hwmon, ocN_event_cnt), and the kernel's
-    cooling devices, fans apart."""
+    """Over-current events under the names of NVIDIA's Jetson Linux Developer Guide (hwmon, ocN_event_cnt), and the
+    kernel's cooling devices, except fans."""
     for file in sorted((sys / "class/hwmon").glob("hwmon*/oc[0-9]_event_cnt")):
         if count := _number(file):
             yield f"{OVER_CURRENT} {file.name[2]}", int(count)

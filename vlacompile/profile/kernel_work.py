@@ -1,6 +1,6 @@
-"""What the stages of a bundle have to do, kernel by kernel, read from their ONNX graphs.
+"""Work of a bundle's stages, kernel by kernel, read from their ONNX graphs.
 
-Owns shapes -> operations and bytes. Knows no machine: `model.py` makes times of it.
+Owns shapes -> operations and bytes. Must not know machines: `roofline.py` converts work to time.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ SCHEME_OF = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto
              TensorProto.UINT8: "int8",
              TensorProto.INT4: "int4", TensorProto.UINT4: "int4"}
 BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4}
-# What only renames or rescales a weight on its way into a product.
+# Ops that only rename or rescale a weight before a product.
 CARRIES_WEIGHT = ("DequantizeLinear", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Slice",
                   "Split", "Identity")
 CUTS = ("Slice", "Split")
 PRODUCTS = ("MatMul", "Gemm", "DynamicQuantizeMatMul", "MatMulNBits")
-# Shape arithmetic and views: no kernel of an engine.
+# Shape arithmetic and views: an engine launches no kernel for them.
 VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", "Split", "Slice", "Transpose", "Concat",
          "DequantizeLinear", "QuantizeLinear")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One product. kind: linear, conv, depthwise, attention (of two activations) or embedding. rows: how often each
-    weight is used. operations: 2 per multiply-add. weights, stored: numbers and bytes, with scales, that one call
-    reads. moved: bytes of activations read and written."""
+    """One matrix product. kind: linear, conv, depthwise, attention (of two activations) or embedding. rows: uses of
+    each weight. operations: 2 per multiply-add. weights, stored: number and bytes, including scales, read by one call.
+    moved: bytes of activations read and written."""
 
     name: str
     kind: str
@@ -48,9 +48,9 @@ class Kernel:
 
 @dataclass(frozen=True)
 class StageWork:
-    """One run of a stage's engine; a loop's body runs `iterations` times. small: other kernels, as norms and sums, that
-    an engine may fuse into the products. constants: bytes that the engine holds. live: most bytes of activations that
-    are alive at once."""
+    """One run of a stage's engine; a loop's body runs `iterations` times. small: other kernels, such as norms and sums,
+    which an engine may fuse into the products. constants: bytes that the engine holds. live: peak bytes of live
+    activations."""
 
     stage: str
     iterations: int
@@ -65,9 +65,9 @@ class StageWork:
 
 
 def work_of(bundle: Bundle) -> tuple[StageWork, ...]:
-    """Of every stage, in the plan's order. Of a stage that is no ONNX file (TVM's), the plan's own totals;
-    one that is looked up does nothing.
-    Raises BundleError where a stage cannot be read."""
+    """The work of every stage, in the plan's order. For a stage without an ONNX file (compiled by TVM), the plan's own
+    totals; for one that is looked up, none.
+    Raises BundleError if a stage cannot be read."""
     plan, found = bundle.plan, []
     for stage in plan.stages:
         if stage.backend == "library":
@@ -92,7 +92,7 @@ def _from_plan(stage: Stage) -> StageWork:
 
 
 class _Reader:
-    """One stage's graph: types of all values, which of them are weights, and what the products are."""
+    """One stage's graph: types of all values, the weights among them, and the products."""
 
     def __init__(self, model: onnx.ModelProto):
         self.nodes = list(model.graph.node)
@@ -128,7 +128,7 @@ class _Reader:
         return self._made(node, "linear", weight, operations, math.prod(out[:-1]))
 
     def _shape(self, node: onnx.NodeProto, weight: tuple[int, tuple[int, ...]]) -> tuple[int, ...]:
-        if node.op_type == "MatMulNBits":  # stored in packed blocks
+        if node.op_type == "MatMulNBits":  # the weight is stored in packed blocks
             sizes = {a.name: a.i for a in node.attribute}
             return sizes["N"], sizes["K"]
         return weight[1][-2:]
@@ -136,8 +136,8 @@ class _Reader:
     def _conv(self, node: onnx.NodeProto) -> Kernel:
         weight = self._weight(node.input[1])
         if weight is None:
-            raise BundleError("a convolution whose weight is computed", where=f'node "{node.name}"',
-                              why="what it costs is not modelled", fix="profile the bundle by measuring it")
+            raise BundleError("a convolution with a computed weight", where=f'node "{node.name}"',
+                              why="its cost is not modelled", fix="profile the bundle by measuring it")
         out, inner = self._dims(node.output[0]), weight[1][1:]
         depthwise = weight[1][1] == 1 and self._dims(node.input[0])[1] > 1
         rows = math.prod(out) // max(out[1], 1)
@@ -154,7 +154,7 @@ class _Reader:
                                                 "GatherBlockQuantized") else SCHEME_OF.get(weight[0], "fp32")
             numbers = math.prod(self._shape(node, weight)) if kind == "linear" else math.prod(weight[1])
             stored = self._stored(node)
-        if kind == "embedding":  # the rows that are copied
+        if kind == "embedding":  # only the copied rows
             numbers *= 2 if node.op_type == "GatherBlockQuantized" and weight[0] == TensorProto.UINT8 else 1
             of = max(weight[1][0], 1)
             rows = min(of, math.prod(self._dims(node.output[0])[:-1]))
@@ -162,7 +162,7 @@ class _Reader:
         return Kernel(node.name or node.output[0], kind, scheme, rows, operations, stored, moved, numbers)
 
     def _stored(self, node: onnx.NodeProto) -> int:
-        """Bytes of weights, scales and biases behind the node's operands; of one that is cut, the node's piece."""
+        """Bytes of weights, scales and biases behind the node's operands; for a split weight, the node's part."""
 
         def walk(name: str, share: float) -> float:
             if name in self.weights:
@@ -178,7 +178,7 @@ class _Reader:
         return int(sum(walk(n, 1.0) for n in dict.fromkeys(node.input)))
 
     def _weight(self, name: str) -> tuple[int, tuple[int, ...]] | None:
-        """(type, dims as they reach the product) of the constant behind a value; None: it is an activation."""
+        """(type, dims at the product) of the constant behind a value; None: it is an activation."""
         at = name
         while at not in self.weights:
             maker = self.makers.get(at)
@@ -196,7 +196,7 @@ class _Reader:
         return math.ceil(math.prod(dims) * bits / 8)
 
     def _live(self) -> int:
-        """Of values between nodes, in the order of the nodes; what a view shares is counted once too often."""
+        """Peak bytes of live values, in the order of the nodes; memory shared by a view is counted twice."""
         last = {name: i for i, node in enumerate(self.nodes) for name in node.input}
         ends: dict[int, list[str]] = {}
         for name, i in last.items():

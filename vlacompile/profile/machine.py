@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, cores, versions. No host names, no paths."""
+"""Describes the machine of a measurement: processor, cores, versions. No host names, no paths."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""How long bundles take on this machine: replans through libvlart, per stage, and what two such records say together.
+"""Measures bundles on this machine, replan by replan through libvlart and per stage, and compares two records.
 
-Owns the protocol (a new observation per replan, another instruction in every fifth; several bundles in alternate
-rounds, so that what else the machine does falls on all of them) and the record `profile.json`.
+Owns the protocol (a new observation per replan, a new instruction every fifth; several bundles in alternating rounds,
+so
+that other load on the machine affects all of them equally) and the record `profile.json`.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from vlacompile.profile.jetson_sensors import Reading, course, read_sensors
 from vlacompile.runtime.session import RECORDED, Session
 from vlacompile.verify.frames import Frame, read_frames
 
-NEW_INSTRUCTION = 5  # replans
+NEW_INSTRUCTION = 5  # replans per instruction
 READING_EVERY_S, MOST_READINGS = 0.5, 64
-ROUND = 10  # replans of one bundle before it is another's turn: as many with a new instruction for each
+ROUND = 10  # replans of one bundle per round: each round has equally many new instructions
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Series:
-    """us, as measured, in order."""
+    """Latencies in us, in the order of measurement."""
 
     us: tuple[float, ...]
 
     def at(self, share: float) -> float:
-        """The smallest that so large a share is not above."""
+        """The quantile: the smallest latency that this share does not exceed."""
         ordered = sorted(self.us)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -50,10 +51,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Profile:
-    """One measurement. series: "same" and "new" (replans whose instruction is the old one, another), "write" (copying
-    inputs in), "pop" (one action), and "stage NAME" (all iterations of a loop). unchanged: sources whose content could
-    not be changed, so that what depends on them alone was not run again. before, after: sensors, where there are any;
-    during: between replans, READING_EVERY_S apart or more."""
+    """One measurement. series: "same" and "new" (replans with the same, with a new instruction), "write" (input copy),
+    "pop" (one action), and "stage NAME" (all iterations of a loop). unchanged: sources whose content could not be
+    varied, so that stages depending on them alone did not run again. before, after: sensor readings, if available;
+    during: readings between replans, at least READING_EVERY_S apart."""
 
     bundle: str
     hash: str
@@ -66,12 +67,12 @@ class Profile:
     unchanged: tuple[str, ...]
     before: Reading
     after: Reading
-    alternated: bool = False  # in rounds with others
+    alternated: bool = False  # measured in rounds with other bundles
     during: tuple[Reading, ...] = ()
     version: int = VERSION
 
     def fared(self) -> str:
-        """How a board fared in the meantime, for a person; "" of a machine that does not say."""
+        """Summary of a board's sensors during the measurement, for a person; "" without sensors."""
         return course(self.before, self.during, self.after)
 
     def as_dict(self) -> dict:
@@ -80,15 +81,17 @@ class Profile:
 
 def measure(bundle: Bundle, *, replans: int = 200, warm_up: int = 20, threads: int = 1,
             progress: Callable[[int], None] = lambda done: None) -> Profile:
-    """Replan `warm_up` + `replans` times. threads: of the engine. progress: replans done.
-    Raises RuntimeFailure with libvlart's words."""
+    """Replan `warm_up` + `replans` times. threads: of the inference engine. progress: called with the number of replans
+    done. Raises RuntimeFailure with libvlart's message."""
     return measure_together([bundle], replans=replans, warm_up=warm_up, threads=threads, progress=progress)[0]
 
 
 def measure_together(bundles: Sequence[Bundle], *, replans: int = 200, warm_up: int = 20, threads: int = 1,
                      progress: Callable[[int], None] = lambda done: None) -> tuple[Profile, ...]:
-    """Replan each `warm_up` + `replans` times, all sessions open, ROUND replans of each in turn; the order of the turns
-    is reversed from round to round. progress: replans done, of all. Raises RuntimeFailure with libvlart's words."""
+    """Replan each `warm_up` + `replans` times, all sessions open, in rounds of ROUND replans each; the order is
+    reversed
+    from round to round. progress: called with the number of all replans done. Raises RuntimeFailure with libvlart's
+    message."""
     with contextlib.ExitStack() as stack:
         runs = [MeasuredSession(b, stack.enter_context(Session(b.path, threads=threads, accept=RECORDED)), warm_up)
                 for b in bundles]
@@ -110,8 +113,8 @@ def measure_together(bundles: Sequence[Bundle], *, replans: int = 200, warm_up: 
 
 
 class _Readings:
-    """Of the sensors, between replans. As many as there is room for: then every other one is forgotten, and they come
-    half as often."""
+    """Sensor readings between replans, of bounded number: when full, every other one is dropped and the interval is
+    doubled."""
 
     def __init__(self) -> None:
         self.kept: list[Reading] = []
@@ -129,7 +132,7 @@ class _Readings:
 
 
 class MeasuredSession:
-    """A session that is being measured, and what was."""
+    """A session being measured, with its latencies so far."""
 
     def __init__(self, bundle: Bundle, session: Session, warm_up: int):
         self.bundle, self.session, self.warm_up, self.count = bundle, session, warm_up, 0
@@ -149,9 +152,10 @@ class MeasuredSession:
 
 
 def _contents(bundle: Bundle, frames: Sequence[Frame]) -> tuple[dict[str, list[np.ndarray]], tuple[str, ...]]:
-    """Of every source, what the golden frames write, each once; a number of floats is moved where that is one alone."""
+    """Per source, the distinct contents written by the golden frames; a single float content is perturbed to get a
+    second."""
     found: dict[str, list[np.ndarray]] = {}
-    own = set(bundle.plan.source_names())  # of several backbones, those of the one that is run
+    own = set(bundle.plan.source_names())  # with several backbones, those of the one that is run
     for frame in frames:
         for name, array in ((n, a) for n, a in frame.writes.items() if n in own):
             if not any(np.array_equal(array, seen) for seen in found.setdefault(name, [])):
@@ -164,7 +168,7 @@ def _contents(bundle: Bundle, frames: Sequence[Frame]) -> tuple[dict[str, list[n
 
 def _replan(session: Session, contents: Mapping[str, list[np.ndarray]], tasks: set[str],
             i: int) -> list[tuple[str, float]]:
-    """(series, us) of one replan: inputs in, step, the first action out."""
+    """(series, us) of one replan: write the inputs, step, pop the first action."""
     begin = time.perf_counter_ns()
     for name, arrays in contents.items():
         session.write(name, arrays[(i // NEW_INSTRUCTION if name in tasks else i) % len(arrays)])
@@ -184,7 +188,7 @@ def _replan(session: Session, contents: Mapping[str, list[np.ndarray]], tasks: s
 
 
 def place_of(profile: Profile, folder: Path) -> Path:
-    """Where a folder of profiles keeps it: by target, then by the bundle's hash."""
+    """Path of a profile in a folder of profiles: by target, then by the bundle's hash."""
     return folder / profile.target / f"{profile.hash[:16]}.json"
 
 
@@ -194,16 +198,16 @@ def write_profile(profile: Profile, path: Path) -> None:
 
 
 def read_profile(path: Path) -> Profile:
-    """Raises BundleError where the file is none."""
+    """Raises BundleError if the file is not a profile."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] != VERSION:
-            raise ValueError(f'version {document["version"]}, this one reads {VERSION}')
+            raise ValueError(f'version {document["version"]}, this version of vlacompile reads {VERSION}')
         document["series"] = {n: Series(tuple(float(x) for x in us)) for n, us in document["series"].items() if us}
         document["unchanged"] = tuple(document["unchanged"])
         document |= {k: Reading(**document[k]) for k in ("before", "after")}
         document["during"] = tuple(Reading(**r) for r in document.get("during", ()))
-        document.setdefault("alternated", False)  # of files before there were rounds
+        document.setdefault("alternated", False)  # files written before rounds existed
         document.setdefault("hash", _checksums(document["files"]) if "files" in document else None)
         if not isinstance(document["hash"], str):
             raise ValueError("it names no bundle")
@@ -214,7 +218,7 @@ def read_profile(path: Path) -> Profile:
 
 
 def read_of(path: Path, bundle: Bundle) -> Profile:
-    """Of a file, or of this bundle in a folder that -o wrote. Raises BundleError."""
+    """The profile in a file, or this bundle's in a folder written by -o. Raises BundleError."""
     if path.is_dir():
         path = path / bundle.plan.target / f"{bundle.hash[:16]}.json"
     found = read_profile(path)
@@ -222,15 +226,15 @@ def read_of(path: Path, bundle: Bundle) -> Profile:
 
 
 def _checksums(files: Sequence[int]) -> str:
-    """What stands for a bundle's hash in a profile of vlart-run, which knows its files' checksums alone."""
+    """Substitute for a bundle's hash in a profile by vlart-run, which only has its files' checksums."""
     return "crc32 of files " + hashlib.sha256(json.dumps(list(files)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Of one series in two profiles, us. p: of a difference like this being chance, two-sided; by `turns`: of the
-    medians of paired rounds (Wilcoxon signed-rank), for times that follow each other are alike and count for less than
-    they are; else of all times (Mann-Whitney U). ratio: of the medians, second over first."""
+    """Comparison of one series in two profiles, us. p: two-sided p-value; with `turns`: of the medians of paired rounds
+    (Wilcoxon signed-rank), because successive latencies are correlated and count for less than their number; else of
+    all latencies (Mann-Whitney U). ratio: of the medians, second over first."""
 
     series: str
     first: float
@@ -244,11 +248,11 @@ class Difference:
 
 
 SIGNIFICANT = 0.01
-LEAST_ROUNDS = 10  # of which a signed-rank test can say more than SIGNIFICANT
+LEAST_ROUNDS = 10  # the fewest rounds with which a signed-rank test can reach SIGNIFICANT
 
 
 def compare_profiles(first: Profile, second: Profile) -> tuple[Difference, ...]:
-    """The series that both have, in the first one's order."""
+    """The series of both, in the order of the first."""
     together = first.alternated and second.alternated and first.replans == second.replans
     found = []
     for name, s in first.series.items():
@@ -262,7 +266,7 @@ def compare_profiles(first: Profile, second: Profile) -> tuple[Difference, ...]:
 
 
 def _rounds(series: Series, replans: int) -> tuple[float, ...]:
-    """The median of every round; empty where the series has not as many times in each."""
+    """The median of every round; empty if the rounds do not all have the same number of values."""
     each, rest = divmod(len(series.us) * ROUND, replans)
     if rest or not each or len(series.us) % each:
         return ()

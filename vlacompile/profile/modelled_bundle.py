@@ -1,4 +1,4 @@
-"""A bundle on boards, modelled: as it was built, and with one thing changed. Never measured."""
+"""Models a bundle on boards: as it was built, and with one parameter changed. Nothing is measured."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from vlacompile.vocabulary import SCHEMES
 
 
 def modelled_for(bundle: Bundle, target_names: Sequence[str], question: WhatIf) -> dict:
-    """boards: as asked, one per target; else: {words: what would be otherwise} for the first; bands: how far off;
-    targets, question: what was asked. Raises ConfigError for a target that does not exist."""
+    """boards: the results, one per target; else: {description: result with one change} on the first target; bands:
+    error
+    bands; targets, question: the request. Raises ConfigError for a target that does not exist."""
     work = work_of(bundle)
     targets = [load_target(t) for t in target_names]
     boards = [model(bundle.plan, work, t, question) for t in targets]
@@ -36,7 +37,7 @@ def modelled_for(bundle: Bundle, target_names: Sequence[str], question: WhatIf) 
 
 
 def _neighbours(plan: Plan, question: WhatIf) -> Iterator[tuple[str, WhatIf]]:
-    """(words, question) of what lies beside what was asked: half the steps of loops, a camera more, other h."""
+    """(description, question) of variants of the request: half the loop steps, one camera more, another h."""
     steps = max((s.iterations for s in plan.stages), default=1)
     if question.iterations is None and steps > 1:
         yield f"K = {max(1, steps // 2)} iterations", replace(question, iterations=max(1, steps // 2))

@@ -1,8 +1,8 @@
-"""Latencies of transformers on Orin boards that others published, with the work behind them, and how far the model is
-off.
+"""Published latencies of transformers on Orin boards, with the work behind them, and the model's error on
+them.
 
-The work is arithmetic on public configurations: 2 operations per weight and row, a weight read once per pass. `factor`
-is how far the model may be off, either way; where it misses by more than 1.3 the reason is beside it.
+The work is computed from public configurations: 2 operations per weight and row, a weight read once per pass. `factor`
+is the allowed error of the model, either way; where it exceeds 1.3 the reason is given beside it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from vlacompile.profile.roofline import BYTES_PER_WEIGHT, IDLE_WATTS, WATTS_PER_
 
 @dataclass(frozen=True)
 class Pass:
-    """weights: numbers of all layers that are run; rows: of their inputs; layers: how many; more: operations beside
-    the layers', as attention; times: how often it is run."""
+    """weights: parameters of all layers that are run; rows: of their inputs; layers: their number; more: operations
+    besides the layers', such as attention; times: how often the pass is run."""
 
     weights: float
     rows: int
@@ -29,7 +29,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Published:
-    """fitted: the model's factors were taken from this very row, so that it proves little."""
+    """fitted: the model's factors were fitted to this row, so it is no independent evidence."""
 
     name: str
     target: str
@@ -40,7 +40,7 @@ class Published:
     fitted: bool = False
 
 
-# SigLIP-So400m: 27 layers of 1152 x 4304, 256 tokens a view
+# SigLIP-So400m: 27 layers of 1152 x 4304, 256 tokens per view
 SIGLIP = 27 * (4 * 1152**2 + 2 * 1152 * 4304)
 SEES = 27 * 2 * 2 * 256**2 * 1152
 # Gemma-2B: 18 layers of 2048 x 16384, 8 heads of 256, one for keys and values; the expert: 311 M
@@ -71,17 +71,17 @@ PUBLISHED = (
     Published("N1.5 vision", AGX, (views(1),), 11.96, 1.3, GROOT, fitted=True),
     Published("int8 522x2048x2048", AGX, gemm(2048, 2048), 0.095, 1.4, FLASH, fitted=True),
     Published("int8 522x8192x2048", AGX, gemm(8192, 2048), 0.337, 1.4, FLASH, fitted=True),
-    # 100 blocks on 16 SMs: the last wave is a quarter full, which no roofline knows
+    # 100 blocks on 16 SMs: the last wave is a quarter full, which a roofline does not model
     Published("int8 522x2560x2048", AGX, gemm(2560, 2048), 0.214, 1.6, FLASH, fitted=True),
     Published("int8 522x2048x16384", AGX, gemm(2048, 16384), 1.126, 1.5, FLASH, fitted=True),
     Published("int8 row, 11008x4096", AGX, decode(11008 * 4096, 1, "int8"), 0.260, 1.3, "FlashRT Chameleon",
               fitted=True),
-    # a kernel chain of a small matrix has a floor of some 50 us: the model has that once per stage, not per layer
+    # a kernel chain of a small matrix has a floor of some 50 us: the model counts it once per stage, not per layer
     Published("int8 row, 4096x4096", AGX, decode(4096 * 4096, 1, "int8"), 0.144, 1.5, "FlashRT Chameleon"),
     Published("pi0.5 step, bf16", AGX, (Pass(EXPERT, 10, 126),), 5.2, 1.3, PI05, fitted=True),
     Published("pi0.5, 2 views, bf16", AGX, (views(2), Pass(GEMMA, 522, 126), Pass(EXPERT, 10, 126, times=10)),
               165.67, 1.3, PI05),
-    # cosine and quantisation kernels between layers are no part of the model
+    # cosine and quantisation kernels between layers are not modelled
     Published("pi0.5, 2 views, int8", AGX, (views(2, "int8"), Pass(GEMMA, 522, 126, "int8"),
                                             Pass(EXPERT, 10, 126, "int8", times=10)), 124.25, 1.5, PI05),
     Published("GR00T N1.6 DiT step, bf16", AGX, (Pass(1.1e9, 50, 256),), 18.0, 1.3,
@@ -95,7 +95,7 @@ PUBLISHED = (
               "TensorRT Edge-LLM, JetPack 6.2.2", fitted=True),
     Published("Llama-3.2-3B, 15 W", BASE, decode(3.21e9, 197, "int4"), 1e3 / 27.7, 1.3, MLC),
     Published("Llama-3.2-3B, Super", SUPER, decode(3.21e9, 197, "int4"), 1e3 / 43.1, 1.3, MLC),
-    # a miss: a third slower than its bytes, and nobody says why (soft caps, a vocabulary of 256 000)
+    # a miss: a third slower than its bytes, without a published reason (soft caps, a vocabulary of 256 000)
     Published("Gemma-2-2B, 15 W", BASE, decode(2.61e9, 183, "int4"), 1e3 / 21.5, 1.7, MLC),
     Published("Gemma-2-2B, Super", SUPER, decode(2.61e9, 183, "int4"), 1e3 / 35.0, 1.5, MLC),
     Published("Qwen2.5-7B, 15 W", BASE, decode(7.07e9, 197, "int4"), 1e3 / 14.2, 1.3, MLC),
@@ -112,16 +112,18 @@ PUBLISHED = (
               "the same project, docs/manifest-schema-v1.md"),
 )
 
-# Generic kernels reach 9 % of the peak on both boards: not what TensorRT does, but how times scale from board to board
-# (vla.cpp report-orin-nano.md and report-agx-orin.md). ms on Orin Nano, on AGX Orin.
+# Generic kernels reach 9 % of the peak on both boards: not representative of TensorRT, but of how latency scales
+# between
+# boards (vla.cpp report-orin-nano.md and report-agx-orin.md). ms on Orin Nano, on AGX Orin.
 SCALES = {"SmolVLA vision": (284.0, 109.4), "pi0 after vision": (1164.7, 580.2 - 178.0),
           "N1.5 vision": (299.4, 129.2), "N1.5 after vision": (860.9, 409.6 - 129.2)}
 
-# What the constants of the power model were not taken from: (what, MHz on the 8 SMs of an Orin Nano, W), from their
+# Held out from the fit of the power model's constants: (what, MHz on the 8 SMs of an Orin Nano, W), from the same
 # log.
 PUBLISHED_WATTS = (("FP32 network, 25 W mode", 918, 11.62), ("FP16 network, governor's mean clock", 413, 6.15))
-# No engine was built on a board. These were, by TensorRT-RTX 1.7 for SM86 (profiles/rtx): bytes of weights over what
-# was modelled, least and most of all policies there; and {stage of the light policy in fp16: (products, kernels
+# No engine was built on a board. These were built by TensorRT-RTX 1.7 for SM86 (profiles/rtx): bytes of weights over
+# the
+# modelled ones, minimum and maximum over all policies there; and {stage of the light policy in fp16: (products, kernels
 # launched)}.
 ENGINE_WEIGHTS = (0.984, 1.271)
 ENGINE_KERNELS = {"vision.agentview": (35, 38), "vision.wrist": (35, 38), "language": (54, 69), "fusion.1": (9, 14),
@@ -130,7 +132,7 @@ ENGINE_KERNELS = {"vision.agentview": (35, 38), "vision.wrist": (35, 38), "langu
 
 @dataclass(frozen=True)
 class Checked:
-    """A published latency beside the modelled one, ms."""
+    """A published and the modelled latency, ms."""
 
     row: Published
     modelled: float
@@ -141,7 +143,7 @@ class Checked:
 
 
 def check(row: Published) -> Checked:
-    """The row as kernels of one shape per pass, timed by the model."""
+    """Model the row, with kernels of one shape per pass."""
     target = load_target(row.target)
     total = target.launch.overhead_us * (len(row.passes) > 1)
     for p in row.passes:
@@ -154,12 +156,12 @@ def check(row: Published) -> Checked:
 
 
 def held_out() -> tuple[Checked, ...]:
-    """The rows that no factor of the model was taken from."""
+    """The rows that no factor of the model was fitted to."""
     return tuple(check(r) for r in PUBLISHED if not r.fitted)
 
 
 def band(share: float = 0.9) -> float:
-    """The factor within which the model was for so large a share of the held-out rows, either way."""
+    """The factor within which the model is, either way, for this share of the held-out rows."""
     factors = sorted(max(c.ratio, 1 / c.ratio) for c in held_out())
     return factors[min(len(factors) - 1, int(share * len(factors)))]
 
@@ -171,9 +173,10 @@ def watts_held_out() -> tuple[tuple[str, float, float], ...]:
 
 @dataclass(frozen=True)
 class Bands:
-    """How far each modelled figure may be off, as a factor either way. time: nine of ten held-out latencies; joules:
-    that times the larger miss of two held-out powers; memory: the larger miss of what those engines hold. kernels: how
-    many an engine launches per product, least and most."""
+    """Error bands of the modelled figures, as a factor either way. time: of nine in ten held-out latencies; joules:
+    that
+    times the larger error of two held-out powers; memory: the larger error on those engines' weights. kernels: kernels
+    that an engine launches per product, minimum and maximum."""
 
     time: float
     joules: float

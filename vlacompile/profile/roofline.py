@@ -1,7 +1,8 @@
-"""What a bundle would take on a target: a roofline with launch costs over its kernels. Modelled, never measured.
+"""Latency model of a bundle on a target: a roofline with launch overhead over its kernels. Nothing is measured.
 
 time of a kernel = call + max(operations / rate, weight bytes / bandwidth), by the target's rates; a stage adds one
-launch. Norms, sums and softmax have no term of their own: they are in `call`, as in the figures it was taken from.
+launch. Norms, sums and softmax have no term of their own: `call` includes them, as in the figures that it was fitted
+to.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from vlacompile.errors import ConfigError
 from vlacompile.hardware.target import Target
 from vlacompile.profile.kernel_work import Kernel, StageWork
 
-# Of a weight, in blocks of 64 with f32 scales for int4.
+# Bytes per weight, for int4 in blocks of 64 with f32 scales.
 BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5625}
 # Orin Nano 8 GB, in a public log of an LPCV course (L4T 36.4.7): 3.6-3.7 W idle, 8.20 W while an FP32 network runs at
 # 612 MHz on 8 SMs. Held out, from the same log: 11.62 W at 918 MHz, 6.15 W for FP16 at 413 MHz
 # (tests/profile/test_profile.py).
 IDLE_WATTS, WATTS_PER_SM_MHZ = 3.65, (8.20 - 3.65) / (8 * 612)
-ENERGY_BOARDS = ("orin-nano-8gb",)  # where that holds
-# What an engine asks for beside its activations: every one of profiles/rtx has 8.2 to 10.4 MB, the smallest too.
+ENERGY_BOARDS = ("orin-nano-8gb",)  # boards that the power model applies to
+# Scratch memory of an engine besides its activations: 8.2 to 10.4 MB in all of profiles/rtx, even the smallest.
 ENGINE_SCRATCH_BYTES = 8 << 20
 CHANGING = ("observation", "step", "tick")
 
 
 @dataclass(frozen=True)
 class WhatIf:
-    """What is asked instead of what was built. precision: of all layers; iterations: of loops; cameras: how many;
-    execute: actions of a chunk that are executed before the next replan (h). None: as built."""
+    """Changes to what was built. precision: of all layers; iterations: of loops; cameras: their number; execute:
+    actions of a chunk that are executed before the next replan (h). None: as built."""
 
     precision: str | None = None
     iterations: int | None = None
@@ -39,9 +40,9 @@ class WhatIf:
 
 @dataclass(frozen=True)
 class StageTime:
-    """us of one run with all its iterations. compute, bandwidth: by what bounds each kernel. every: it runs for every
-    observation. weights, live: bytes. operations, products: of all iterations; how many kernels an engine launches for
-    its products is in published.py. read: bytes of weights that all products read."""
+    """us of one run with all its iterations. compute, bandwidth: time of kernels by their bound. every: it runs for
+    every observation. weights, live: bytes. operations, products: of all iterations; for the number of kernels that an
+    engine launches for them see published.py. read: bytes of weights that all products read."""
 
     stage: str
     iterations: int
@@ -54,7 +55,7 @@ class StageTime:
     operations: int
     products: int
     read: int
-    times: float = 1.0  # how often it stands for itself; of a camera's stage when the number of cameras is changed
+    times: float = 1.0  # multiplicity of a camera's stage if the number of cameras is changed
 
     @property
     def total(self) -> float:
@@ -63,9 +64,9 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Modelled:
-    """us and bytes. same: a replan whose instruction is the old one; new: the first after another. memory: weights of
-    all engines, most activations of one and its scratch, values between stages; what CUDA takes is not in it. watts:
-    None: not known. execute: actions that a replan is good for; 0: the policy gives none."""
+    """us and bytes. same: a replan with the same instruction; new: the first with a new one. memory: weights of all
+    engines, the largest activations and scratch of one, values passed between stages; CUDA is not included. watts:
+    None: not known. execute: actions executed per replan; 0: the policy has no actions."""
 
     target: str
     stages: tuple[StageTime, ...]
@@ -84,7 +85,7 @@ class Modelled:
 
     @property
     def actions_per_s(self) -> float | None:
-        """At most, replan after replan."""
+        """Upper bound, with back-to-back replans."""
         return 1e6 * self.execute / self.same if self.execute and self.same else None
 
     @property
@@ -93,7 +94,7 @@ class Modelled:
 
     @property
     def weights(self) -> int:
-        """A camera more is an engine more, with weights of its own."""
+        """Each further camera adds an engine with weights of its own."""
         return sum(int(s.times * s.weights) for s in self.stages)
 
     @property
@@ -102,20 +103,20 @@ class Modelled:
 
     @property
     def joules(self) -> float | None:
-        """Of one replan, the whole module's."""
+        """Energy of one replan, of the whole module."""
         return None if self.watts is None else self.watts * self.same / 1e6
 
 
 def model(plan: Plan, work: Sequence[StageWork], target: Target, question: WhatIf = WhatIf()) -> Modelled:
-    """Raises ConfigError where the target has no rate for a kernel."""
+    """Raises ConfigError if the target has no rate for a kernel."""
     updates = {s.value: s.update for s in plan.sources}
     cameras = {s.name for s in plan.stages if _sees(plan, s.depends)}
     back, times = plan.looking_back(), 1.0
     if question.cameras is not None:
         if not cameras:
-            raise ConfigError("no stage is a camera's alone", where=f'bundle "{plan.name}"',
+            raise ConfigError("no stage depends on a single camera", where=f'bundle "{plan.name}"',
                               why="every stage reads more than one image, or none",
-                              fix="leave the number of cameras open")
+                              fix="omit --cameras")
         times = question.cameras / camera_count(plan)
     rows = []
     for stage, w in zip(plan.stages, work, strict=True):
@@ -134,19 +135,19 @@ def model(plan: Plan, work: Sequence[StageWork], target: Target, question: WhatI
 
 
 def _executed(plan: Plan, question: WhatIf) -> int:
-    """Raises ConfigError for more than a chunk has."""
+    """Actions executed per chunk. Raises ConfigError for more than a chunk has."""
     if question.execute is None:
         return plan.action.execute_steps if plan.action else 0
     if plan.action is None or question.execute > plan.action.chunk_steps:
         raise ConfigError(f"{question.execute} actions cannot be executed per chunk", where=f'bundle "{plan.name}"',
                           why=f"a chunk has {plan.action.chunk_steps}" if plan.action
-                          else "the policy gives no actions",
-                          fix="ask for fewer, or leave --execute out")
+                          else "the policy has no actions",
+                          fix="ask for fewer, or omit --execute")
     return question.execute
 
 
 def camera_count(plan: Plan) -> int:
-    """Images that have a stage of their own."""
+    """Number of images with a stage of their own."""
     return len({d for s in plan.stages if _sees(plan, s.depends) for d in s.depends})
 
 
@@ -159,10 +160,10 @@ def stage_us(kernels: Iterable[Kernel], target: Target, where: str = "") -> tupl
                                            "embedding": rates.linear_gflops, "conv": rates.conv_gflops,
                                            "depthwise": rates.depthwise_gflops}[k.kind]
         if rate is None:
-            raise ConfigError(f"times are unknown in {k.scheme}", where=f'target "{target.name}", {where}',
-                              why=f"its rates have nothing for a product of kind {k.kind}",
+            raise ConfigError(f"the latency in {k.scheme} is unknown", where=f'target "{target.name}", {where}',
+                              why=f"the target has no rate for a product of kind {k.kind}",
                               fix="choose a board (`vlacompile targets`), or add the rates to the target")
-        if k.kind == "attention":  # fused with what is around it
+        if k.kind == "attention":  # fused with its neighbours
             compute += k.operations / rate / 1e3
             continue
         arithmetic, memory = k.operations / rate / 1e3, k.stored / rates.gbps / 1e3
@@ -183,7 +184,8 @@ def _in_precision(w: StageWork, scheme: str) -> StageWork:
 
 
 def in_precision(kernel: Kernel, scheme: str) -> Kernel:
-    """The same product in another scheme; what has no 4-bit kernel becomes fp16, and so does attention beside int8."""
+    """The same product in another scheme; a product without a 4-bit kernel becomes fp16, as does attention with
+    int8."""
     if kernel.kind == "attention":
         return replace(kernel, scheme="fp32" if scheme == "fp32" else "fp16")
     if scheme == "int4" and kernel.kind not in ("linear", "embedding"):
@@ -192,14 +194,14 @@ def in_precision(kernel: Kernel, scheme: str) -> Kernel:
 
 
 def watts(target: Target) -> float | None:
-    """Of the whole module while its GPU is busy."""
+    """Power of the whole module while its GPU is busy; None: not known."""
     if target.power is None or not target.name.startswith(ENERGY_BOARDS):
         return None
     return IDLE_WATTS + WATTS_PER_SM_MHZ * target.power.sms * target.power.gpu_mhz
 
 
 def _sees(plan: Plan, depends: Sequence[int]) -> bool:
-    """It depends on one image and nothing else that changes with the observation."""
+    """Whether the stage depends on one image and on nothing else that changes with the observation."""
     images = [d for d in depends if 3 in (plan.values[d].type.dims[-1:] + plan.values[d].type.dims[-3:-2])
               and len(plan.values[d].type.dims) >= 3]
     return len(images) == 1 == len(depends)

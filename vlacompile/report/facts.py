@@ -1,6 +1,6 @@
-"""A bundle, and what was modelled and measured of it -> the facts and figures of its report.
+"""A bundle with its models and measurements -> the facts and figures of its report.
 
-Owns which figure is drawn from what. Must not know HTML beyond the figures' SVG.
+Owns the data behind each figure. Must not know HTML beyond the figures' SVG.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from vlacompile.vocabulary import SCHEMES
 
 SPEED = {"static": "static", "task": "task", "observation": "observation", "step": "step", "tick": "tick"}
 ORDER = ("static", "task", "observation", "step", "tick")
-FAR = 4  # times what is used: a mark there would leave nothing of the bars
+FAR = 4  # times the memory used: a mark further away would make the bars too small
 BOUND = {"compute": "arithmetic", "bandwidth": "weights from memory", "launch": "launches and calls"}
 
 
 @dataclass(frozen=True)
 class Times:
-    """us per stage from somewhere. where: as the reader is told; measured: or modelled."""
+    """Latency in us per stage. where: the source, for the reader; measured: else modelled."""
 
     where: str
     stages: dict[str, float]
@@ -35,7 +35,7 @@ class Times:
     measured: bool
 
     def covers(self, plan: Plan) -> bool:
-        """It has a time of some stage."""
+        """Whether it has the latency of any stage."""
         return any(s.name in self.stages for s in plan.stages)
 
 
@@ -52,7 +52,7 @@ def times_modelled(m: Modelled) -> Times:
 
 
 def speed_of(plan: Plan, stage) -> str:
-    """The class of its fastest input."""
+    """Colour class by the stage's fastest input."""
     updates = {s.value: s.update for s in plan.sources}
     if stage.name in plan.looking_back():
         return "observation"
@@ -60,7 +60,7 @@ def speed_of(plan: Plan, stage) -> str:
 
 
 def stage_graph(plan: Plan) -> str:
-    """Sources, stages with their work, and the action; arrows carry what is handed on."""
+    """Sources, stages with their work, and the action; arrows are the values passed between them."""
     makers = {b.value: s.name for s in plan.stages for b in s.outputs}
     names = {i: v.name for i, v in enumerate(plan.values)}
     roots = {d.output: d.input for d in plan.delays}
@@ -93,7 +93,7 @@ def stage_graph(plan: Plan) -> str:
 
 
 def _short(number: float) -> str:
-    """With three digits and the prefix of its thousands, as "3.42 G"."""
+    """Three digits with an SI prefix, e.g. "3.42 G"."""
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g} {prefix}"
@@ -105,18 +105,19 @@ def _bars(rows: Sequence[Bar], label: str, unit: str) -> str:
 
 
 def pace(plan: Plan, times: Times) -> str:
-    """What a replan takes of the time that its actions last, where the plan says how fast its sensors are."""
+    """A replan's share of the time that its actions last, if the plan has the rates of its sensors."""
     hz = max((s.clock_hz for s in plan.sources), default=0.0)
     if plan.action is None or not hz or not times.same:
         return ""
     lasts = 1e3 * plan.action.execute_steps / hz
-    return (f"Each gives {plan.action.execute_steps} actions: at {hz:g} Hz, as its fastest sensor, they last "
+    return (f"Each replan yields {plan.action.execute_steps} actions: at {hz:g} Hz, the rate of the fastest sensor, "
+            "they last "
             f"{lasts:.3g} ms, and "
             f"the next replan is {times.same / 10 / lasts:.2g} % of that.")
 
 
 def timeline(plan: Plan, times: Times) -> str:
-    """One replan with a new instruction, stage after stage."""
+    """One replan with a new instruction, stage by stage."""
     rows, at = [], 0.0
     for s in plan.stages:
         us = times.stages.get(s.name)
@@ -129,7 +130,7 @@ def timeline(plan: Plan, times: Times) -> str:
 
 
 def task_timeline(plan: Plan, times: Times, replans: int = 4) -> str:
-    """The first replans of a task: the language once, then what an observation changes."""
+    """The first replans of a task: the language stages once, then the stages that depend on observations."""
     kinds = {s.name: speed_of(plan, s) for s in plan.stages}
     rows = []
     for i in range(replans):
@@ -142,7 +143,7 @@ def task_timeline(plan: Plan, times: Times, replans: int = 4) -> str:
 
 
 def latency_bars(modelled: Sequence[Modelled], bands: Bands) -> list[tuple[str, str]]:
-    """Per target, per stage, by what bounds it, with how far the whole may be off."""
+    """Per target and stage, split by bound, with the error band of the total."""
     found = []
     for m in modelled:
         rows = [Bar(s.stage, tuple(Segment(s.times * getattr(s, k) / 1e3, k,
@@ -154,7 +155,7 @@ def latency_bars(modelled: Sequence[Modelled], bands: Bands) -> list[tuple[str, 
 
 
 def memory_bars(modelled: Sequence[Modelled], targets: Sequence[Target]) -> str:
-    """What the policy holds on each target, with what the board has as a mark."""
+    """Memory of the policy on each target, with the board's memory as a mark."""
     rows = []
     for m, t in zip(modelled, targets, strict=True):
         live = m.activations
@@ -171,7 +172,7 @@ def memory_bars(modelled: Sequence[Modelled], targets: Sequence[Target]) -> str:
 
 
 def roofline_of(work: Sequence[StageWork], plan: Plan, target: Target) -> str:
-    """Every stage at what it reaches by the model, under the roofs of the schemes that it uses."""
+    """Every stage at its modelled rate, under the roofs of the schemes that it uses."""
     schemes = sorted({k.scheme for w in work for k in w.kernels})
     roofs = [(s, r.linear_gflops, r.gbps, s) for s in schemes if (r := getattr(target.rates, s, None)) is not None]
     points = []
@@ -181,7 +182,7 @@ def roofline_of(work: Sequence[StageWork], plan: Plan, target: Target) -> str:
         if stored and us:
             points.append(Point(sum(k.operations for k in w.kernels) / stored,
                                 sum(k.operations for k in w.kernels) / us / 1e3,
-                                f"{w.stage}: {us / 1e3:.3f} ms an iteration", speed_of(plan, stage)))
+                                f"{w.stage}: {us / 1e3:.3f} ms per iteration", speed_of(plan, stage)))
     shown = [p for p in points if p.x > 0 and p.y > 0]
     return at_both_widths(lambda width: roofline(roofs, shown, width))
 
@@ -195,7 +196,7 @@ def held_out_bars(checked: Sequence[Checked]) -> str:
 
 
 def precision_rows(plan: Plan) -> list[dict]:
-    """Per stage: layers by scheme, bytes, and the block that loses most by itself."""
+    """Per stage: layers by scheme, bytes, and the layer group with the largest error."""
     rows = []
     for s in plan.stages:
         if s.precisions:

@@ -1,6 +1,6 @@
-"""The report's pictures as SVG text: the graph of stages, bars, a timeline, a roofline.
+"""The report's figures as SVG text: the stage graph, bars, a timeline, a roofline.
 
-Colours are classes of the page's style sheet, so that they follow light and dark. Owns geometry; knows no bundle.
+Colours are classes of the page's style sheet, so that they follow light and dark. Owns geometry; must not know bundles.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from html import escape
 
 import networkx as nx
 
-CHAR, LINE = 7.3, 15  # of 12 px type, px
-BROAD, NARROW = 860, 400  # px: of a figure on a screen and on paper; on a telephone
+CHAR, LINE = 7.3, 15  # width of a character and height of a line of 12 px type, px
+BROAD, NARROW = 860, 400  # widths of a figure in px: on a screen and on paper; on a phone
 
 
 @dataclass(frozen=True)
 class Box:
-    """A node of the graph: its words, one line each, the first in bold. kind: a class of the style sheet."""
+    """A node of the graph: its lines of text, the first in bold. kind: a class of the style sheet."""
 
     name: str
     lines: tuple[str, ...]
@@ -42,7 +42,7 @@ class Arrow:
 
 
 def graph(boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
-    """Left to right by longest path; within a column by where the arrows come from."""
+    """Layered from left to right by longest path; within a column ordered by the mean position of predecessors."""
     net = nx.DiGraph()
     net.add_nodes_from(b.name for b in boxes)
     net.add_edges_from((a.begin, a.end) for a in arrows)
@@ -62,7 +62,7 @@ def graph(boxes: Sequence[Box], arrows: Sequence[Arrow]) -> str:
 
 
 def _columns(net: nx.DiGraph) -> list[list[str]]:
-    """Sources first; every other node one column after the last that it reads; what nothing reads at the end."""
+    """Sources first; every other node one column after its last predecessor; sinks at the end."""
     depth: dict[str, int] = {}
     for n in nx.lexicographical_topological_sort(net):
         depth[n] = max((depth[p] + 1 for p in net.predecessors(n)), default=0)
@@ -101,13 +101,13 @@ def _svg(width: float, height: float, parts: Iterable[str], label: str, size: st
 
 
 def at_both_widths(draw: Callable[[float], str]) -> str:
-    """draw(width) twice; the style sheet shows the one that fits."""
+    """The figure in both widths; the style sheet shows the one that fits."""
     return f'<div class="broad">{draw(BROAD)}</div><div class="narrow">{draw(NARROW)}</div>'
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a bar: how long, of what kind, and what it says when pointed at."""
+    """A segment of a bar: length, kind, and tooltip."""
 
     length: float
     kind: str
@@ -119,9 +119,9 @@ class Bar:
     label: str
     segments: tuple[Segment, ...]
     text: str
-    start: float = 0.0  # of a timeline
-    limit: float | None = None  # a mark, as of a budget
-    band: tuple[float, float] | None = None  # where its end may be
+    start: float = 0.0  # offset, for a timeline
+    limit: float | None = None  # a mark, e.g. a budget
+    band: tuple[float, float] | None = None  # error band of its end
 
     @property
     def end(self) -> float:
@@ -134,7 +134,7 @@ class Bar:
 
 def bars(rows: Sequence[Bar], label: str, unit: str, width: float = BROAD) -> str:
     """Horizontal bars on one scale, with ticks of round numbers below."""
-    char = CHAR if width > NARROW else 0.85 * CHAR  # the style sheet's size of type there
+    char = CHAR if width > NARROW else 0.85 * CHAR  # the style sheet uses a smaller font there
     left = 14 + char * max(len(r.label) for r in rows)
     right = 14 + char * max(len(r.text) for r in rows)
     most = max(r.most for r in rows) or 1.0
@@ -144,7 +144,7 @@ def bars(rows: Sequence[Bar], label: str, unit: str, width: float = BROAD) -> st
     for t in ticks(most, 6 if width > NARROW else 3):
         x = left + t * scale
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{y:.0f}" y2="{bottom:.0f}"/>')
-        if x + char * len(f"{t:g}") / 2 < width - 14 - char * len(unit):  # where the unit stands
+        if x + char * len(f"{t:g}") / 2 < width - 14 - char * len(unit):  # leaves room for the unit
             parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 14:.0f}" text-anchor="middle">{t:g}</text>')
     for r in rows:
         parts.append(f'<text class="label" x="{left - 8:.1f}" y="{y + 15:.1f}" '
@@ -191,8 +191,8 @@ class Point:
 
 def roofline(roofs: Sequence[tuple[str, float, float, str]], points: Sequence[Point], width: float = BROAD,
              height: float = 380) -> str:
-    """roofs: (label, 1e9 operations per second, 1e9 bytes per second, class). Both axes logarithmic. Points that lie on
-    one another share their words."""
+    """roofs: (label, 1e9 operations per second, 1e9 bytes per second, class). Both axes logarithmic. Points at the same
+    place share a label."""
     xs = [p.x for p in points] + [peak / gbps for _, peak, gbps, _ in roofs]
     ys = [p.y for p in points] + [peak for _, peak, _, _ in roofs]
     x0, x1 = math.floor(math.log10(min(xs))), math.ceil(math.log10(max(xs)))

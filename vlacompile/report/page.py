@@ -25,16 +25,16 @@ from vlacompile.routing.table import RoutingTable
 from vlacompile.verify.replay import ParityReport
 
 MOST_KEPT = 24
-SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "inputs copied in",
-          "pop": "an action taken"}
+SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "input copy",
+          "pop": "pop of one action"}
 
 
 def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled], targets: Sequence[Target],
          profiles: Sequence[Profile], parity: ParityReport | None, check: Mapping | None = None,
          routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None) -> str:
-    """The whole page as HTML. modelled, targets: boards side by side; profiles: measurements of this very bundle;
-    check: what `vlacompile check --record` wrote of it; routing: a table in which this policy is one of the backbones,
-    or not; otherwise: {words: what if} on the first target."""
+    """The whole page as HTML. modelled, targets: boards, in parallel; profiles: measurements of this bundle;
+    check: the record of `vlacompile check --record`; routing: a table, in which this policy may be one of the
+    backbones; otherwise: {description: what if} on the first target."""
     plan, origin = bundle.plan, bundle.manifest["provenance"]
     times = [gather.times_of(p) for p in profiles] + [gather.times_modelled(m) for m in modelled[:1]]
     short = short_names(plan.source_names())
@@ -73,7 +73,7 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
 
 
 def write_page(text: str, path: Path) -> None:
-    """In one step: what was there stays until the new page is complete."""
+    """Atomic: the old file stays until the new page is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, text.encode())
 
@@ -95,7 +95,7 @@ def _cards(bundle: Bundle, modelled: Sequence[Modelled], profiles: Sequence[Prof
 
 
 def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """By what made them, in their order."""
+    """Notes grouped by their pass, in order."""
     groups: dict[str, list[str]] = defaultdict(list)
     for note in notes:
         who, _, what = note.partition(": ")
@@ -104,7 +104,7 @@ def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _precision_lines(bundle: Bundle) -> list[str]:
-    """What was asked of precision, what was done, and what was measured of it, in the compiler's words."""
+    """The precision requested, applied and measured, in the compiler's wording."""
     found = precision_of(bundle.manifest["provenance"])
     return [] if found is None else [f"{bundle.plan.recipe} was asked", *carried_lines(found), *error_lines(found)]
 
@@ -115,7 +115,7 @@ def _engine(machine: Mapping) -> str:
 
 
 def _names(profiles: Sequence[Profile]) -> list[str]:
-    """Where each was measured; numbered where that is the same."""
+    """Where each was measured; numbered if the same place occurs more than once."""
     where = [gather.times_of(p).where for p in profiles]
     return [f"{w}, measurement {where[:i].count(w) + 1}" if where.count(w) > 1 else w for i, w in enumerate(where)]
 
@@ -138,13 +138,13 @@ def _measured(p: Profile, name: str, plan: Plan) -> dict:
              "p95": s.at(0.95) / 1e3,
              "p99": s.at(0.99) / 1e3, "max": max(s.us) / 1e3} for n, s in p.series.items()]
     machine = p.machine
-    note = (f"{p.replans} replans after {p.warm_up} that were not counted; {machine['cores']} cores, "
+    note = (f"{p.replans} replans after {p.warm_up} warm-up replans;  {machine['cores']} cores, "
             f"{machine['memory_gb']} GB, "
             f"{_engine(machine)}.")
     if words := p.fared():
         note += f" The board: {words}."
     if p.alternated:
-        note += " Measured in turns with another bundle."
+        note += " Measured in alternating rounds with another bundle."
     if p.unchanged:
         note += f" Never changed: {', '.join(p.unchanged)}."
     return {"where": name, "rows": rows, "note": note}

@@ -1,4 +1,4 @@
-"""A routing table as a reader wants it: per instruction the beliefs about each backbone, drawn, and the decision.
+"""A routing table for the report: per instruction the plotted posterior of each backbone, and the decision.
 
 Owns the drawing of Beta densities and the rows of the report's routing table. Decides nothing itself: decide.py does.
 """
@@ -14,13 +14,13 @@ from vlacompile.routing.table import RoutingTable
 
 KINDS = ("observation", "step", "task", "tick")  # classes of the style sheet, one per backbone
 WIDTH, HEIGHT, POINTS = 260.0, 64.0, 400
-MOST = 9.0  # density at the top of every picture: of 20 episodes, 18 of them solved, it is 6; a certainty is cut off
-LEVELS = {"task": "its own episodes", "cluster": "like instructions", "all": "all instructions",
-          "prior": "nothing known"}
+MOST = 9.0  # density at the top of every plot: 18 successes in 20 episodes reach 6; a sharper peak is clipped
+LEVELS = {"task": "its own episodes", "cluster": "similar instructions", "all": "all instructions",
+          "prior": "the prior alone"}
 
 
 def routing_facts(table: RoutingTable) -> dict:
-    """What the page says of a table: its backbones with their colours, its rule, a row per instruction."""
+    """The page's data of a table: its backbones with their colours, its rule, a row per instruction."""
     return {"backbones": [(b.name, KINDS[i % len(KINDS)]) for i, b in enumerate(table.backbones)],
             "delta": table.rule.delta, "tau": table.rule.tau, "reference": table.backbones[-1].name,
             "rows": [_row(table, i) for i in range(len(table.routes))], "sources": list(table.sources)}
@@ -29,7 +29,7 @@ def routing_facts(table: RoutingTable) -> dict:
 def _row(table: RoutingTable, index: int) -> dict:
     route = table.routes[index]
     decision = decide_at(table, Place(index, "text" if route.text else "nothing", 1.0))
-    name = route.text or ("others like these" if route.cluster is not None else "like none of these")
+    name = route.text or ("others of the cluster" if route.cluster is not None else "in no cluster")
     return {"text": name, "listed": bool(route.text), "cluster": route.cluster, "level": LEVELS[decision.level],
             "seen": [f"{e.successes:.4g} of {e.episodes:.4g}" if e.episodes else "none" for e in route.evidence],
             "figure": densities(decision.beliefs, [b.name for b in table.backbones], table.rule.delta),
@@ -40,15 +40,15 @@ def _row(table: RoutingTable, index: int) -> dict:
 
 
 def log_density(belief: Belief, x: float) -> float:
-    """Of Beta(alpha, beta) at 0 < x < 1."""
+    """Log density of Beta(alpha, beta) at 0 < x < 1."""
     a, b = belief.alpha, belief.beta
     norm = math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
     return (a - 1) * math.log(x) + (b - 1) * math.log1p(-x) - norm
 
 
 def densities(beliefs: Sequence[Belief], names: Sequence[str], delta: float) -> str:
-    """One curve per belief over success 0..1, all pictures on one scale, cut off above MOST; the dashed line is what
-    the last one's mean less delta is."""
+    """One curve per posterior over the success rate 0..1, all plots on one scale, clipped at MOST; the dashed line is
+    the last one's mean minus delta."""
     xs, bottom, top = [(i + 0.5) / POINTS for i in range(POINTS)], HEIGHT - 14, math.log(MOST)
     curves = [[math.exp(min(log_density(b, x), top)) / MOST for x in xs] for b in beliefs]
     parts = [f'<line class="grid" x1="{x:.0f}" x2="{x:.0f}" y1="2" y2="{bottom:.0f}"/>'

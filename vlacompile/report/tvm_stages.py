@@ -1,6 +1,6 @@
-"""What TVM said of the stages that it compiled, as rows: for `vlacompile inspect` and the report.
+"""TVM's report on the stages that it compiled, as rows for `vlacompile inspect` and the report.
 
-Reads the manifest's provenance alone, in which `compiler/emit/tvm/bundle.py` has put it.
+Reads only the manifest's provenance, where the compiler stores it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ TAKEN = {"registers": "REG", "shared": "SHARED", "stack": "STACK"}  # by cuobjdu
 
 
 def compiled_rows(provenance: Mapping) -> list[dict]:
-    """A row per stage and machine: whether it was run, its schedules, bytes. Of a GPU also how many kernels it has, and
-    the most that any of them takes; None where there is no GPU."""
+    """A row per stage and machine: whether it was run, its schedules, bytes. For a GPU also the number of kernels, and
+    the maximum of each resource over them; None without a GPU."""
     rows = []
     for stage, machine, report in _reports(provenance):
         kernels = list(report.get("resources", {}).values())
@@ -24,7 +24,7 @@ def compiled_rows(provenance: Mapping) -> list[dict]:
 
 
 def kernel_rows(provenance: Mapping) -> list[dict]:
-    """A row per GPU kernel, the most registers first. registers: per thread; shared, stack, constant: bytes."""
+    """A row per GPU kernel, most registers first. registers: per thread; shared, stack, constant: bytes."""
     rows = [{"stage": stage, "machine": machine, "kernel": kernel}
             | {key: taken[name] for key, name in TAKEN.items()}
             | {"constant": sum(v for name, v in taken.items() if name.startswith("CONSTANT"))}
@@ -33,11 +33,11 @@ def kernel_rows(provenance: Mapping) -> list[dict]:
 
 
 def _reports(provenance: Mapping):
-    """(stage, machine, report); none of a bundle that was built before there were any."""
+    """(stage, machine, report); empty for a bundle that was built before reports existed."""
     for stage, machines in provenance.get("tvm", {}).items():
         for machine, report in machines.items():
             yield stage, machine, report
 
 
 def _schedules(found: Mapping | None) -> str:
-    return "TVM's own" if found is None else f"searched for {found['found']} of {found['kernels']} kernels"
+    return "TVM's defaults" if found is None else f"tuned for {found['found']} of {found['kernels']} kernels"

@@ -200,4 +200,4 @@ def test_inspect_shows_what_is_remembered(remember, capsys):
     made = {r["value"]: r["computed_by"] for r in kept_rows(plan)}
     assert made["vision.image.0@2"] == "vision.image, 2 ago" and made["vision.image.0"] == "vision.image"
     assert main(["inspect", str(remember[1].path)]) == 0
-    assert "observation, 3 remembered" in capsys.readouterr().out
+    assert "observation, 3 frames kept" in capsys.readouterr().out

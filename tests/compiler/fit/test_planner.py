@@ -247,7 +247,7 @@ def test_plan_of_what_does_not_fit_ends_with_an_error(narrow, capsys, tmp_path):
 
 def test_options_of_boards_are_refused_elsewhere(narrow, capsys):
     assert main(["plan", TINY, "--instructions", "3"]) == 3
-    assert "it has no memory" in capsys.readouterr().err
+    assert "the target has no memory" in capsys.readouterr().err
 
 
 def test_an_engine_that_is_not_read_for_the_task_alone_stays():
