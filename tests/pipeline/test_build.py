@@ -347,7 +347,7 @@ def test_policies_that_do_not_fit_together_are_refused():
     assert '"observation"' in caught.value.why
     with pytest.raises(SourceError, match="NaN"):
         vc.Policy("p", observe, {"state": vc.Source("observation")}, {"state": torch.tensor([float("nan")])})
-    with pytest.raises(SourceError, match="one without the other"):
+    with pytest.raises(SourceError, match="only one of step and loop"):
         vc.Policy("p", observe, {"state": vc.Source("observation")}, state, loop=vc.Loop(2, {"action": "state"}))
 
 

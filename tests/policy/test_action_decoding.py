@@ -279,13 +279,13 @@ def test_a_decoder_that_does_not_fit_is_refused(staged, steps, what):
     (lambda: dec.Lookup(((),)), "empty"),
     (lambda: dec.Lookup(((math.nan,),)), "not finite"),
     (lambda: dec.Lookup(((0.0,),), outside="skip"), '"skip" is not known'),
-    (lambda: dec.Pieces(((256,),), (1, 1), symbols="utf8"), "no run of symbols"),
+    (lambda: dec.Pieces(((256,),), (1, 1), symbols="utf8"), "not a sequence of symbols"),
     (lambda: dec.Pieces(((1,),), (1, 1), length="long"), '"long" is not known'),
     (lambda: dec.Pieces(((1,),), (0, 1)), "out of range"),
     (lambda: dec.Basis(((1.0, 2.0),)), "not square"),
     (lambda: dec.Affine((1.0,), (math.inf,)), "not finite"),
-    (lambda: dec.Decoder(()), "in the middle"),
-    (lambda: dec.Decoder((dec.inverse_dct(2), dec.Lookup(((0.0,),)))), "in the middle"),
+    (lambda: dec.Decoder(()), "not the first step"),
+    (lambda: dec.Decoder((dec.inverse_dct(2), dec.Lookup(((0.0,),)))), "not the first step"),
     (lambda: dec.byte_pieces("{"), "cannot be read"),
     (lambda: dec.byte_pieces('{"model": {"type": "Unigram", "vocab": {}}}'), "not byte-level"),
 ])
@@ -323,7 +323,7 @@ def test_inspect_shows_it(tmp_path, recipe, capsys):
     vc.build(tokens_policy(), recipe=recipe('consume = "ensemble"\ndecay = 0.05'), out=tmp_path / "p.vlab")
     assert main(["inspect", str(tmp_path / "p.vlab")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "decoded by a table of 255 numbers per dimension, scale and offset, plus state" in shown
+    assert "decoded by a lookup table of up to 255 entries per dimension, scale and offset, plus state" in shown
     assert "the mean of all predictions of a tick, weighted exp(-0.05 i), the oldest first" in shown
     vc.build(guided_policy(), recipe=recipe('consume = "realtime"\ndelay = 1\nexecute = 3'), out=tmp_path / "q.vlab")
     assert main(["inspect", str(tmp_path / "q.vlab")]) == 0

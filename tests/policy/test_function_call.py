@@ -44,17 +44,17 @@ ANSWERS = {
     "nothing": (lambda x: None, "returns nothing, not a dict", 'return {"action": ...}'),
     "an empty dict": (lambda x: {}, "returns no action", 'return {"action": ...}'),
     "another name": (lambda x: {"actions": x}, "returns no action", 'outputs=("actions",)'),
-    "a nested dict": (lambda x: {"out": {"action": x}}, "returns no action", 'what is in "out"'),
+    "a nested dict": (lambda x: {"out": {"action": x}}, "returns no action", 'content of "out"'),
     "a dict of dicts": (lambda x: {"action": {"arm": x}}, 'output "action" is a dict of arm', "names of their own"),
     "an array": (lambda x: {"action": np.zeros((1, 2, 6))}, 'output "action" is a numpy.ndarray', "return the tensor"),
     "a number": (lambda x: {"action": 1.0}, 'output "action" is a float', "torch.tensor"),
     "none": (lambda x: {"action": None}, 'output "action" is nothing', "leave it out"),
     "an empty list": (lambda x: {"action": []}, 'output "action" is a list of 0', "return a tensor"),
-    "a list of shapes": (lambda x: {"action": [x, x[:, :1]]}, "a list of 2 tensors that make no one tensor",
+    "a list of shapes": (lambda x: {"action": [x, x[:, :1]]}, "a list of 2 tensors that cannot be stacked",
                          "a name of its own"),
-    "a list of types": (lambda x: {"action": [x, x.int()]}, "a list of 2 tensors that make no one tensor",
+    "a list of types": (lambda x: {"action": [x, x.int()]}, "a list of 2 tensors that cannot be stacked",
                         "a name of its own"),
-    "a list of batches": (lambda x: {"action": list(x[0])}, "a list of 2 tensors that make no one tensor",
+    "a list of batches": (lambda x: {"action": list(x[0])}, "a list of 2 tensors that cannot be stacked",
                           "a name of its own"),
     "a mixed list": (lambda x: {"action": [x, None]}, 'output "action" is a list of 2', "return a tensor"),
 }
@@ -100,13 +100,13 @@ def by_position(state, /):
 
 IMAGE = {"image": torch.rand(1, 4)}
 CALLS = {
-    "missing": (two, STATE, 'takes "image", which it is not given', 'declare "image" as a source'),
-    "missing under a decorator": (decorated, STATE, 'takes "image", which it is not given', 'declare "image"'),
-    "missing of a module": (Net(), IMAGE, 'does not take "image"', 'name both "state", or both "image"'),
+    "missing": (two, STATE, 'takes "image", which no source provides', 'declare "image" as a source'),
+    "missing under a decorator": (decorated, STATE, 'takes "image", which no source provides', 'declare "image"'),
+    "missing of a module": (Net(), IMAGE, 'does not take "image"', 'use one name for both, "state" or "image"'),
     "missing of a partial": (functools.partial(two), STATE, 'takes "image", which', 'declare "image"'),
-    "unknown": (lambda state: {"action": NET(state)}, STATE | IMAGE, 'does not take "image"', "do not give it"),
+    "unknown": (lambda state: {"action": NET(state)}, STATE | IMAGE, 'does not take "image"', "remove that source"),
     "renamed": (lambda state: {"action": NET(state)}, {"observation": STATE["state"]}, 'does not take "observation"',
-                'name both "state", or both "observation"'),
+                'use one name for both, "state" or "observation"'),
     "by position": (by_position, STATE, 'does not take "state" by name', "remove the /"),
 }
 
@@ -149,7 +149,8 @@ def test_a_type_error_inside_the_function_is_its_own():
 def test_numbers_that_leave_pytorch_are_told_so():
     with pytest.raises(CaptureError) as error:
         capture(policy(lambda state: {"action": NET(state).numpy()}))
-    assert "leave PyTorch" in error.value.why and ".numpy()" in error.value.where and "tensors" in error.value.fix
+    assert "converted to NumPy" in error.value.why and ".numpy()" in error.value.where
+    assert "torch operations" in error.value.fix
 
 
 def loop(step, carry=None, observe=lambda state: {"seen": NET(state)}, **more):

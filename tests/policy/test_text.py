@@ -111,7 +111,7 @@ def test_the_plan_has_the_text_and_prints_it(bundle, tmp_path):
 
 def test_what_was_checked_is_in_the_manifest(bundle):
     notes = bundle.manifest["provenance"]["notes"]
-    assert any(n.startswith(f"tokenizer of {TOKENS}: ") and "as the original gives them" in n for n in notes)
+    assert any(n.startswith(f"tokenizer of {TOKENS}: ") and "equal to the original's" in n for n in notes)
 
 
 def test_a_damaged_table_is_refused(bundle, tmp_path):
@@ -285,8 +285,8 @@ def test_another_text_than_the_known_ones_is_refused(only):
 
 
 def test_inspect_says_what_is_known(library, only, capsys):
-    for bundle, says in ((library, f"2 known; any text for {TOKENS}"),
-                         (only, "2 known and no others: language is looked")):
+    for bundle, says in ((library, f"2 precomputed; any text for {TOKENS}"),
+                         (only, "2 precomputed, no others accepted: language is a lookup")):
         assert main(["inspect", str(bundle.path)]) == 0
         assert says in " ".join(capsys.readouterr().out.split())
 

@@ -72,10 +72,10 @@ def test_a_rule_may_leave_layers_to_the_optimiser_which_then_needs_a_budget(reci
     ('int4_method = "gpqt"', 'precision.int4_method = "gpqt"', 'did you mean "gptq"?'),
     ("block = 48", "precision.block = 48", "32, 64, 128"),
     ('[[precision.rule]]\nlayers = "*"\nscheme = "int2"', 'precision.rule.scheme = "int2"', "int"),
-    ('[[precision.rule]]\nlayers = ""\nscheme = "int8"', 'precision.rule.layers = ""', "no name"),
+    ('[[precision.rule]]\nlayers = ""\nscheme = "int8"', 'precision.rule.layers = ""', "pattern is empty"),
     ('[[precision.rule]]\nlayer = "*"\nscheme = "int8"', 'unknown key "precision.rule.layer"', 'mean "layers"?'),
     ('[[precision.rule]]\nlayers = "*"', 'key "precision.rule.scheme" is missing', "no default"),
-    ("rule = 3", '"precision.rule" has a wrong type', "a list"),
+    ("rule = 3", '"precision.rule" has the wrong type', "a list"),
 ])
 def test_nonsense_is_refused(recipe, text, what, why):
     with pytest.raises(ConfigError) as error:

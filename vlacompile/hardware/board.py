@@ -1,7 +1,7 @@
-"""A board with a GPU and the software on it: facts, each with its source, and what follows from them.
+"""A board with a GPU and its software: facts, each with its source, and derived values.
 
-Owns the dataclasses behind `[board]`, `[[mode]]` and `targets/software/*.toml`. What is derived (peaks, bandwidths) is
-computed here and typed nowhere. Must not know recipes, stages or files.
+Owns the dataclasses behind `[board]`, `[[mode]]` and `targets/software/*.toml`. Derived values (peaks, bandwidths) are
+computed here and written in no file. Must not know recipes, stages or files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Gpu:
-    """compute_capability: 87 is sm_87. sms: of the module; a mode may switch some off. l2_mib: None: not published."""
+    """compute_capability: 87 is sm_87. sms: streaming multiprocessors of the module; a power mode may switch some off.
+    l2_mib: None: not published."""
 
     compute_capability: int
     sms: int
@@ -33,9 +34,9 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Memory:
-    """One memory for CPU and GPU. visible_mib: what Linux has to give (MemTotal). os_mib: of it, what the system takes
-    with no desktop and nothing started. bus_bits: of the DRAM. contiguous_mib: the largest piece that a single tensor
-    may ask for."""
+    """Unified memory of CPU and GPU. visible_mib: MemTotal of Linux. os_mib: used by the system without a desktop and
+    with nothing started. bus_bits: width of the DRAM bus. contiguous_mib: the largest contiguous allocation, which
+    limits a single tensor."""
 
     visible_mib: int
     source: str
@@ -48,13 +49,13 @@ class Memory:
 
     @property
     def usable_bytes(self) -> int:
-        """What is left for us and what we start."""
+        """Bytes left for the policy and its processes."""
         return (self.visible_mib - self.os_mib) * MIB
 
 
 @dataclass(frozen=True)
 class Board:
-    """marketing_tops: sparse INT8 as advertised, with the DLA where there are some; None: not compared."""
+    """marketing_tops: sparse INT8 as advertised, including the DLAs if there are any; None: not compared."""
 
     module: str
     gpu: Gpu
@@ -65,8 +66,8 @@ class Board:
 
 @dataclass(frozen=True)
 class Mode:
-    """A power mode: clock caps, no promise of watts. gpu_mhz, emc_mhz: the highest; sms: that are switched on (the
-    others' TPCs are gated); cpus, cpu_mhz: cores that are on and their cap."""
+    """A power mode: clock caps, not guaranteed watts. gpu_mhz, emc_mhz: maximum clocks; sms: SMs switched on (the TPCs
+    of the others are gated); cpus, cpu_mhz: cores switched on and their maximum clock."""
 
     name: str
     gpu_mhz: float
@@ -88,7 +89,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Software:
-    """A JetPack. context_mb (1e6 bytes): of one process with CUDA and TensorRT loaded and no engine."""
+    """A JetPack release. context_mb (1e6 bytes): memory of a process with CUDA and TensorRT loaded and no engine."""
 
     name: str
     l4t: str
@@ -101,7 +102,7 @@ class Software:
 
 
 def sources_of(facts: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """(place, text) of every source of a dataclass of facts and those inside it."""
+    """(place, text) of every source of a dataclass of facts, nested ones included."""
     for f in fields(facts):
         value, place = getattr(facts, f.name), f"{where}.{f.name}" if where else f.name
         if f.name == "source" or f.name.endswith("_source"):
@@ -111,7 +112,7 @@ def sources_of(facts: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def check_board(board: Board, modes: tuple[Mode, ...], where: str) -> None:
-    """Raises ConfigError for what no board can be."""
+    """Raises ConfigError for impossible facts."""
     gpu, memory = board.gpu, board.memory
     optional = {"board.gpu.l2_source": gpu.l2_mib is not None,
                 "board.marketing_source": board.marketing_tops is not None}
@@ -123,7 +124,7 @@ def check_board(board: Board, modes: tuple[Mode, ...], where: str) -> None:
                 "board.memory.bus_bits": memory.bus_bits, "board.memory.contiguous_mib": memory.contiguous_mib}
     for m in modes:
         positive |= {f'mode "{m.name}".{k}': getattr(m, k) for k in ("gpu_mhz", "sms", "emc_mhz", "cpus", "cpu_mhz")}
-    checks += [(0 < v < math.inf, f"{k} = {v:g}", "a board has some of it") for k, v in positive.items()]
+    checks += [(0 < v < math.inf, f"{k} = {v:g}", "it must be positive and finite") for k, v in positive.items()]
     checks += [(m.sms <= gpu.sms, f'mode "{m.name}".sms = {m.sms}', f"the module has {gpu.sms}") for m in modes]
     checks += [(memory.os_mib < memory.visible_mib, f"board.memory.os_mib = {memory.os_mib}",
                 f"only {memory.visible_mib} MiB are visible"),

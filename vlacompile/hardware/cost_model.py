@@ -1,4 +1,4 @@
-"""What a stage and its layers cost somewhere: launches and rates, measured or modelled; `source` says which."""
+"""Cost model of stages and layers on a target: launch overhead and rates, measured or modelled; see `source`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launch:
-    """overhead_us: cost of running one more stage. gflops: rate at which a small stage computes.
-    Their product is the work below which a stage is not worth a launch."""
+    """overhead_us: launch overhead of one more stage. gflops: compute rate of a small stage.
+    Their product is the amount of work below which a stage is not worth its launch."""
 
     overhead_us: float
     gflops: float
@@ -21,9 +21,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class SchemeRates:
-    """What layers of one scheme cost. call_us: one call of a layer, whatever its size. gbps: bytes of stored weights
-    that come from memory, 1e9 per second. *_gflops: many rows, 1e9 operations per second; None: the target has none.
-    edge_geps: activations quantised or dequantised around a convolution, 1e9 per second; None: that is free."""
+    """Cost of layers of one scheme. call_us: fixed cost of one call of a layer. gbps: rate of reading stored weights
+    from memory, 1e9 bytes per second. *_gflops: compute rate for many rows, 1e9 operations per second; None: not
+    supported by the target. edge_geps: activations quantised or dequantised around a convolution, 1e9 per second;
+    None: at no cost."""
 
     call_us: float
     gbps: float
@@ -33,13 +34,13 @@ class SchemeRates:
     edge_geps: float | None = None
 
     def once_us(self, operations: float, stored: float, gflops: float) -> float:
-        """One call of a layer that reads `stored` bytes of weights: a roofline with a fixed cost."""
+        """Latency in us of one call of a layer that reads `stored` bytes of weights: a roofline with a fixed cost."""
         return self.call_us + max(operations / gflops, stored / self.gbps) / 1e3
 
 
 @dataclass(frozen=True)
 class Rates:
-    """By scheme; None: the target does not run it."""
+    """Rates by scheme; None: the target does not support it."""
 
     source: str
     fp32: SchemeRates | None = None

@@ -1,7 +1,7 @@
-"""Targets: where a bundle will run. `targets/*.toml` -> frozen dataclasses; every fact has a source.
+"""Targets: the hardware that a bundle is compiled for. `targets/*.toml` -> frozen dataclasses; every fact has a source.
 
-A board's file holds its facts and power modes; NAME@MODE+SOFTWARE chooses one of them and one of
-`targets/software/*.toml`. Its rates and launch costs follow from these (board_rates.py).
+A board's file holds its facts and power modes; NAME@MODE+SOFTWARE chooses one mode and one of
+`targets/software/*.toml`. Its rates and launch costs follow from these (board_cost_model.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from vlacompile.vocabulary import BACKENDS, SCHEMES
 
 SOFTWARE = "targets/software"
 PROCESSORS = ("x86_64", "aarch64")
-ENGINES = ("onnxruntime", "tensorrt")  # others run what a recipe gives them
+ENGINES = ("onnxruntime", "tensorrt")  # other engines run the stages that a recipe assigns to them
 __all__ = ["Launch", "Rates", "SchemeRates", "Target", "load_target"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """board, power, software: of a board; None of a machine that has no facts of its own. power: the mode it runs in.
+    """board, power, software: of a board; None for a machine without such facts. power: the power mode it runs in.
     processor: "x86_64" or "aarch64"."""
 
     name: str
@@ -42,8 +42,8 @@ class Target:
 
 @dataclass(frozen=True)
 class _File:
-    """As a target is written. A board has modes, and neither launch nor rates. processor: None is that of this machine,
-    and aarch64 of a board."""
+    """A target file. A board has modes, and neither launch nor rates. processor: None: that of this machine, for a
+    board aarch64."""
 
     name: str
     description: str
@@ -61,7 +61,7 @@ _SELECTION = re.compile(r"(?P<file>.*?)(?:@(?P<mode>[^@+/\\]+))?(?:\+(?P<softwar
 
 
 def load_target(name_or_path: str) -> Target:
-    """A shipped target by name, or a .toml file; of a board also NAME@MODE, NAME+SOFTWARE or NAME@MODE+SOFTWARE, as
+    """A shipped target by name, or a .toml file; for a board also NAME@MODE, NAME+SOFTWARE or NAME@MODE+SOFTWARE, e.g.
     "orin-nano-8gb@15w+jetpack-7.2". Raises ConfigError."""
     chosen = _SELECTION.fullmatch(name_or_path)
     assert chosen is not None, "every string matches"
@@ -89,22 +89,21 @@ def load_target(name_or_path: str) -> Target:
 
 
 def modes_of(name: str) -> tuple[Mode, ...]:
-    """All power modes of a target; none where it is no board."""
+    """All power modes of a target; empty if it is not a board."""
     return load_toml(_File, name, "targets", "target").mode
 
 
 def _on_board(file: _File, board: Board, mode: str | None, software: str | None, where: str) -> Target:
     if file.launch is not None or file.rates is not None:
-        raise ConfigError("a board with [launch] or [rates]", where=where, why="a board's follow from its facts",
+        raise ConfigError("a board has [launch] or [rates]", where=where, why="a board's are derived from its facts",
                           fix="remove them")
     check_board(board, file.mode, where)
     modes = {m.name: m for m in file.mode}
-    name, package = mode or file.default_mode, software or file.default_software
-    for key, given in (("mode", name), ("software", package)):
-        if given is None:
-            raise ConfigError(f'key "default_{key}" is missing', where=where, why=f"no {key} was chosen either",
-                              fix=f'add it, or choose one as "{file.name}@{file.mode[0].name}+jetpack-6.2"')
-    assert name is not None and package is not None
+    for key, name in (("mode", mode or file.default_mode), ("software", software or file.default_software)):
+        if name is None:
+            raise ConfigError(f'key "default_{key}" is missing', where=where, why=f"and no {key} was chosen",
+                              fix=f'add it, or choose one, e.g. "{file.name}@{file.mode[0].name}+jetpack-6.2"')
+    name = mode or file.default_mode
     if name not in modes:
         raise ConfigError(f'no mode is called "{name}"', where=where, why=nearest(name, modes),
                           fix=f"choose one of: {', '.join(modes)}")
@@ -132,4 +131,4 @@ def _check_rates(rates: Rates | None, where: str) -> None:
         for key, rate in asdict(found).items() if found else ():
             if rate is not None and not (0 < rate < math.inf or (rate == 0 and key == "call_us")):
                 raise ConfigError(f"rates.{scheme}.{key} = {rate}", where=where,
-                                  why="a rate is positive and finite", fix="measure it, or leave the key away")
+                                  why="a rate is positive and finite", fix="measure it, or omit the key")

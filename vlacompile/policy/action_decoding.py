@@ -1,9 +1,8 @@
-"""How a policy's first output becomes actions: what `Policy.decoder` and `Policy.guidance` declare.
+"""Action decoding, from a policy's first output to actions: `Policy.decoder` and `Policy.guidance`.
 
-Owns the declarations, their checks, and the tables and numbers that the usual conventions give. It runs on
-the host CPU behind the graph: token policies need it, and actions relative to the state of the replan. A
-policy that un-normalises inside its function needs nothing of this. H: steps of a chunk, D: numbers of an
-action.
+Owns the declarations, their checks, and the tables and coefficients of the usual conventions. Decoding runs on the
+host CPU after the graph. Token policies need it, and policies whose actions are relative to the state at the replan; a
+policy that un-normalises inside its own function does not. H: steps of a chunk, D: dimensions of an
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ def _direction(direction: int, where: str) -> None:
 class Lookup:
     """Tokens [H,D] or [H*D] -> numbers: tables[d][direction * (token - first)], one table per dimension.
 
-    first: of all dimensions, or one per dimension. outside: for a token without a row, "clip" to the nearest,
-    give the number "zero", or "refuse".
+    first: the first token, for all dimensions or per dimension. outside: for a token without a row, "clip" it to the
+    nearest row, emit "zero", or "refuse" the chunk.
     """
 
     tables: tuple[tuple[float, ...], ...]
@@ -64,12 +63,12 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Pieces:
-    """Token sequence -> H*D integers: every token stands for a run of symbols, as in byte-pair encoding.
+    """Token sequence -> H*D integers: every token stands for several symbols, as in byte-pair encoding.
 
     pieces: the symbols of every row; the row of a token is direction * (token - first). symbols: "utf8",
     bytes whose code points are the integers (a code point may span tokens), or "integers". offset: added to
-    every integer. shape: (H, D). stop: the token that ends the sequence. outside: a token without a row is
-    "refuse"d or "skip"ped. length: "exact" refuses another count than H*D, "fit" adds zeros or drops the rest.
+    every integer. shape: (H, D). stop: the token that ends the sequence. outside: "refuse" or "skip" a token without
+    a row. length: "exact" refuses a count other than H*D, "fit" pads with zeros or truncates.
     """
 
     pieces: tuple[tuple[int, ...], ...]
@@ -89,7 +88,7 @@ class Pieces:
         _known(self.length, LENGTHS, "Pieces(length=...)")
         limit = 256 if self.symbols == "utf8" else 2**31
         if not self.pieces or not all(0 <= s < limit for p in self.pieces for s in p):
-            _refuse("a piece is no run of symbols", "Pieces(pieces=...)", f"symbols are 0..{limit - 1}")
+            _refuse("a piece is not a sequence of symbols", "Pieces(pieces=...)", f"symbols are 0..{limit - 1}")
         if min(self.shape) < 1 or not 0 <= self.first < 2**32 or (self.stop is not None and self.stop < 0):
             _refuse("shape, first or stop is out of range", "Pieces", f"{self.shape}, {self.first}, {self.stop}")
 
@@ -119,7 +118,7 @@ class Affine:
 
 @dataclass(frozen=True)
 class Delta:
-    """x + element[d] of the source `source`, as it is when the chunk is decoded; None: x is absolute already."""
+    """x + element[d] of the source `source`, as read when the chunk is decoded; None: x[d] is absolute already."""
 
     source: str
     element: tuple[int | None, ...]
@@ -127,20 +126,20 @@ class Delta:
 
 @dataclass(frozen=True)
 class Decoder:
-    """Steps from the first output to actions, in order; Lookup or Pieces first where the output is tokens."""
+    """Steps from the first output to actions, in order; for a token output, Lookup or Pieces comes first."""
 
     steps: tuple[Lookup | Pieces | Basis | Affine | Delta, ...]
 
     def __post_init__(self) -> None:
         if not self.steps or any(isinstance(s, Lookup | Pieces) for s in self.steps[1:]):
-            _refuse("tokens are read in the middle", "Decoder(steps=...)", "Lookup and Pieces come first or not")
+            _refuse("a token step is not the first step", "Decoder(steps=...)", "Lookup and Pieces can only come first")
 
 
 @dataclass(frozen=True)
 class Guidance:
     """Real-time chunking inside the graph: sources that the runtime fills at each replan.
 
-    previous: source [1,H,N], what is left of the last `chunk`, then zeros. weights: source of H numbers, the
+    previous: source [1,H,N], the rest of the previous `chunk`, zero-padded. weights: source of H numbers, the
     prefix weights. chunk: output [1,H,N] that `previous` continues, before un-normalisation.
     """
 
@@ -150,8 +149,9 @@ class Guidance:
 
 
 def shape_of(decoder: Decoder | None, dtype: str, dims: tuple[int, ...], where: str) -> tuple[int, int] | None:
-    """(H, D) of the actions that the output `dtype[dims]` gives; None: it is no action chunk, and no decoder
-    is declared. Raises SourceError when the decoder does not fit the output, or its steps each other."""
+    """(H, D) of the actions that the output `dtype[dims]` decodes to; None: the output is not an action chunk, and no
+    decoder is declared. Raises SourceError when the decoder does not fit the output, or its steps do not fit each
+    other."""
     chunk = (dims[1], dims[2]) if dtype == "f32" and len(dims) == 3 and dims[0] == 1 else None
     if decoder is None:
         return chunk
@@ -180,17 +180,17 @@ def shape_of(decoder: Decoder | None, dtype: str, dims: tuple[int, ...], where: 
 # ---- tables of Lookup
 
 def lower_edges(low: float, high: float, bins: int) -> tuple[float, ...]:
-    """`bins` numbers from low to high, both included: i / (bins - 1) * (high - low) + low."""
+    """`bins` numbers from low to high, inclusive: i / (bins - 1) * (high - low) + low."""
     return tuple(i / (bins - 1) * (high - low) + low for i in range(bins))
 
 
 def centres(edges: Sequence[float]) -> tuple[float, ...]:
-    """The middle between each edge and the next: one number less than edges."""
+    """The midpoints of neighbouring edges: one fewer than there are edges."""
     return tuple((a + b) / 2 for a, b in itertools.pairwise(edges))
 
 
 def classes(count: int) -> tuple[float, ...]:
-    """0, 1, ...: for a dimension whose token is its value."""
+    """0, 1, ...: for a dimension whose token index is its value."""
     return tuple(float(i) for i in range(count))
 
 
@@ -213,7 +213,7 @@ def from_mean_std(mean: Sequence[float], std: Sequence[float], *, mask: Sequence
 
 def from_range(low: Sequence[float], high: Sequence[float], *, mask: Sequence[bool] | None = None,
                epsilon: float = 0.0) -> Affine:
-    """[-1, 1] -> [low, high] (minima and maxima, or quantiles): (x + 1) / 2 * (high - low + epsilon) + low where
+    """[-1, 1] -> [low, high] (min and max, or quantiles): (x + 1) / 2 * (high - low + epsilon) + low where
     `mask`, else x."""
     scale = [(b - a + epsilon) / 2 for a, b in zip(low, high, strict=True)]
     return _masked(scale, [a + s for a, s in zip(low, scale, strict=True)], mask)
@@ -228,7 +228,7 @@ def _masked(scale: list[float], offset: list[float], mask: Sequence[bool] | None
 # ---- pieces of byte-level byte-pair encodings
 
 def _byte_of_character() -> dict[str, int]:
-    """The characters that byte-level BPE writes bytes with: printable Latin-1 as itself, the others, in order,
+    """The characters that encode bytes in byte-level BPE: printable Latin-1 as itself, the others, in order,
     from U+0100 (Radford et al. 2019, `bytes_to_unicode`)."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [b for b in range(256) if b not in plain]

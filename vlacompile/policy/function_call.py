@@ -1,6 +1,6 @@
-"""How a policy's function is called and what it returns: said in its own words where it does not fit.
+"""Checks of the call of a policy's function: its arguments and the values that it returns.
 
-Owns the checks of arguments and returned values. Must not know graphs or the exporter.
+Errors name the user's own arguments and outputs. Must not know graphs or the exporter.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from vlacompile.errors import CaptureError, nearest
 
 
 def place_of(function: Callable) -> str:
-    """"FILE:LINE in NAME" of the code that a function, method, module or partial runs; "" where there is none."""
+    """"FILE:LINE in NAME" of the Python code behind a function, method, module or partial; "" if there is none."""
     while isinstance(function, functools.partial):
         function = function.func
     if isinstance(function, torch.nn.Module):
         function = function.forward
     function = inspect.unwrap(getattr(function, "__func__", function))
     if not hasattr(function, "__code__"):
-        function = getattr(type(function), "__call__", function)  # noqa: B004  its code is wanted
+        function = getattr(type(function), "__call__", function)  # noqa: B004  the code of __call__ is needed
     code = getattr(function, "__code__", None)
     return f", {code.co_filename}:{code.co_firstlineno} in {code.co_name}" if code is not None else ""
 
 
 def check_call(name: str, function: Callable, given: Iterable[str], what: str = "the inference function") -> None:
-    """given: names of what it is called with. Raises CaptureError where the function does not take exactly these;
-    nothing is said of one whose signature is not known. For a call that has failed: a decorator may change the
-    signature."""
+    """given: names of the keyword arguments of the call. Raises CaptureError if the function does not take exactly
+    these; accepts a function whose signature is not known. To be called after a call has failed: a decorator may hide
+    the true signature."""
     try:
         known = inspect.signature(function.forward if isinstance(function, torch.nn.Module) else function).parameters
     except (TypeError, ValueError):
@@ -45,35 +45,35 @@ def check_call(name: str, function: Callable, given: Iterable[str], what: str = 
     only = [n for n in given if n in known and known[n].kind is kinds.POSITIONAL_ONLY]
     if only:
         raise CaptureError(f'{what} does not take "{only[0]}" by name', where=where,
-                           why="everything is given by name; this argument stands before a /",
+                           why="inputs are passed by keyword; this argument is positional-only (before a /)",
                            fix="remove the / from it")
     if strange:
         raise CaptureError(f'{what} does not take "{strange[0]}"', where=where,
-                           why=f"its arguments are {', '.join(by_name) or 'none'}; it is given {', '.join(given)}, "
-                               f"by name",
-                           fix=f'name both "{lost[0]}", or both "{strange[0]}"' if lost else
-                           f'take "{strange[0]}" as an argument, or do not give it')
+                           why=f"its arguments are {', '.join(by_name) or 'none'}; the call passes {', '.join(given)} "
+                               f"by keyword",
+                           fix=f'use one name for both, "{lost[0]}" or "{strange[0]}"' if lost else
+                           f'take "{strange[0]}" as an argument, or remove that source')
     if lost:
-        raise CaptureError(f'{what} takes "{lost[0]}", which it is not given', where=where,
-                           why=f"it is given {', '.join(given) or 'nothing'}, by name",
+        raise CaptureError(f'{what} takes "{lost[0]}", which no source provides', where=where,
+                           why=f"the call passes {', '.join(given) or 'nothing'}, by keyword",
                            fix=f'declare "{lost[0]}" as a source with an example, or give the argument a default')
 
 
 def why_and_fix(error: Exception) -> dict[str, str]:
-    """What stopped a trace, and what to do about it."""
+    """Why a trace failed, and how to fix it."""
     first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
     if ".numpy() is not supported" in first:
-        return {"why": "there numbers leave PyTorch (.numpy()), and what NumPy makes of them is not seen",
-                "fix": "compute with tensors to the end and return the tensor; torch has the same functions"}
+        return {"why": "a tensor is converted to NumPy there (.numpy()), and the exporter cannot trace NumPy",
+                "fix": "use torch operations throughout and return the tensor; torch has the same functions"}
     if isinstance(error, TypeError) and ("positional argument" in first or "keyword argument" in first):
         return {"why": f"TypeError: {first}", "fix": "call that function with the arguments that it takes"}
     return {"why": f"{type(error).__name__}: {first}",
-            "fix": "PyTorch's exporter (torch.export, not strict) does not take that line: write it with plain tensor "
+            "fix": "PyTorch's exporter (torch.export, non-strict) cannot trace that line: write it with plain tensor "
                    "operations"}
 
 
 def named(name: str, function: Callable, values: object, example: str) -> dict:
-    """What a function returned as a dict. example: a name that it should return. Raises CaptureError for anything that
+    """The function's return value as a dict. example: a name that it should return. Raises CaptureError if the value
     has no names."""
     if isinstance(values, Mapping) or (hasattr(values, "keys") and hasattr(values, "__getitem__")):
         return dict(values)
@@ -81,13 +81,13 @@ def named(name: str, function: Callable, values: object, example: str) -> dict:
                                        torch.Tensor) else "its first tensor" if isinstance(values, tuple) else "..."
     raise CaptureError(f"the inference function returns {_a(values)}, not a dict",
                        where=f'Policy "{name}"' + place_of(function),
-                       why="outputs are found by name", fix=f'return {{"{example}": {first}}}')
+                       why="outputs are looked up by name", fix=f'return {{"{example}": {first}}}')
 
 
 def tensors(name: str, function: Callable, values: Mapping[str, object],
             outputs: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The outputs of what was returned. A list of tensors [1,...] of one shape, as one action per step, is [1,n,...].
-    Raises CaptureError for one that is not there or is no tensor."""
+    """The outputs among the returned values. A list of tensors [1,...] of one shape (one action per step) becomes
+    [1,n,...]. Raises CaptureError for an output that is missing or is not a tensor."""
     found, where = {}, f'Policy "{name}"' + place_of(function)
     for output in outputs:
         if output not in values:
@@ -109,31 +109,31 @@ def tensors(name: str, function: Callable, values: Mapping[str, object],
 def _fix_of_missing(output: str, values: Mapping[str, object]) -> str:
     inside = next((n for n, v in values.items() if isinstance(v, Mapping) and output in v), None)
     if inside is not None:
-        return f'return what is in "{inside}" itself: {{"{output}": ...}}'
+        return f'return the content of "{inside}" at the top level: {{"{output}": ...}}'
     plain = [n for n, v in values.items() if isinstance(v, torch.Tensor)]
-    return f'return it by this name, or choose among what is returned: outputs=("{plain[0]}",)' if plain else (
-        f'return {{"{output}": ...}}, a tensor by its name')
+    return f'return a tensor under this name, or choose a returned one: outputs=("{plain[0]}",)' if plain else (
+        f'return {{"{output}": ...}}, a tensor under its name')
 
 
 def _fix_of_kind(output: str, value: object) -> str:
     kind = type(value)
     if isinstance(value, Mapping):
-        return f"return its tensors by names of their own, and list them in outputs=; {nearest(output, value)}"
+        return f"return its tensors under names of their own, and list them in outputs=; {nearest(output, value)}"
     if kind.__module__.partition(".")[0] == "numpy":
-        return "compute with tensors to the end and return the tensor"
+        return "use torch operations throughout and return the tensor"
     if isinstance(value, (bool, int, float)):
-        return "return torch.tensor(...) of it, or leave it out of outputs="
-    return "return a tensor by this name, or leave it out of outputs="
+        return "return it as torch.tensor(...), or leave it out of outputs="
+    return "return a tensor under this name, or leave it out of outputs="
 
 
 def _stacked(output: str, parts: list[torch.Tensor], where: str) -> torch.Tensor:
     kinds = {(tuple(p.shape), p.dtype) for p in parts}
     if len(kinds) > 1 or parts[0].dim() == 0 or parts[0].shape[0] != 1:
-        raise CaptureError(f'the output "{output}" is a list of {len(parts)} tensors that make no one tensor',
+        raise CaptureError(f'the output "{output}" is a list of {len(parts)} tensors that cannot be stacked',
                            where=where,
-                           why="it is taken for one value per step when all have the same shape [1,...]; they are "
+                           why="a list means one value per step, all of the same shape [1,...]; the shapes are "
                                + ", ".join(str(list(p.shape)) for p in parts[:4]),
-                           fix="return each by a name of its own, and list the names in outputs=")
+                           fix="return each under a name of its own, and list the names in outputs=")
     return torch.stack(parts, 1)
 
 

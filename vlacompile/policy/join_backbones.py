@@ -1,7 +1,7 @@
-"""Several policies -> one, of which a session runs one backbone at a time and shares what they have in common.
+"""Joins several policies into one: a session runs one backbone at a time, and common work is shared.
 
-Owns which inputs are the same one. That equal work is done once and stored once follows from the passes, and which
-stage serves which backbone from the graph (compiler/staging/partition.py).
+Owns which inputs of the policies are the same. That equal work is computed and stored once follows from the passes
+(CSE); which stage serves which backbone follows from the graph (compiler/staging/partition.py).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from vlacompile.errors import SourceError, nearest
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.policy.text import Text
 
-MOST = 4  # backbones of a bundle, and of a router's table: VLART_MAX_BACKBONES
+MOST = 4  # backbones per bundle and per router table: VLART_MAX_BACKBONES
 
 
 def join(backbones: Mapping[str, Policy], name: str | None = None, *, apart: Collection[str] = ()) -> Policy:
-    """One policy of several: its output `<backbone>.<output>` is that backbone's action chunk.
+    """Several policies as one: its output `<backbone>.<output>` is that backbone's action chunk.
 
-    backbones: {name: policy}, the default first. Inputs of one name, type and shape are one input, unless they are
-    filled from texts by different tokenizers, or are named in `apart`: these become `<backbone>.<input>`. name: of the
-    policy; None: theirs, joined by "+".
-    Raises SourceError where the policies give actions of different kinds, or would be driven differently.
+    backbones: {name: policy}, the default first. Inputs of the same name, type and shape are one input, unless they
+    are filled from texts by different tokenizers, or are named in `apart`: these become `<backbone>.<input>`. name: of
+    the joined policy; None: their names, joined by "+".
+    Raises SourceError if the policies give actions of different kinds, or consume them differently.
     """
     where = f"vlacompile.join({', '.join(backbones)})"
     _check(backbones, where)
@@ -33,7 +33,7 @@ def join(backbones: Mapping[str, Policy], name: str | None = None, *, apart: Col
         known = {s for sources in inputs.values() for s in sources}
         if one not in known:
             raise SourceError(f'no input is called "{one}"', where=f"{where}, apart", why=nearest(one, known),
-                              fix="name inputs that mean different things to the backbones")
+                              fix="name inputs whose meaning differs between the backbones")
     own = _own_names(backbones, frozenset(apart), where)
     sources: dict[str, Source] = {}
     examples: dict[str, torch.Tensor] = {}
@@ -70,19 +70,19 @@ def require_one_shape(chunks: Mapping[str, tuple[int, ...]]) -> None:
 def _check(backbones: Mapping[str, Policy], where: str) -> None:
     if not 2 <= len(backbones) <= MOST or not all(n and n.replace("_", "a").isalnum() for n in backbones):
         raise SourceError(f"{len(backbones)} backbones cannot be joined", where=where,
-                          why=f"it takes 2 to {MOST}, named with letters, digits and underscores",
+                          why=f"2 to {MOST} can be joined, named with letters, digits and underscores",
                           fix="join({'light': one, 'heavy': another})")
     first = next(iter(backbones.values()))
     for n, p in backbones.items():
         for what in ("execute", "ensemble", "decoder"):
             if getattr(p, what) != getattr(first, what):
-                raise SourceError(f'the actions of "{n}" are not driven as the first backbone\'s', where=where,
+                raise SourceError(f'the actions of "{n}" are not consumed as the first backbone\'s', where=where,
                                   why=f"{what}: {getattr(p, what)!r} is not {getattr(first, what)!r}",
                                   fix="backbones share the action queue: give all of them the same, or compile "
-                                      "them apart")
+                                      "them separately")
         reason = ("it has a declared loop: write it inside observe" if p.loop is not None else
-                  f"it keeps {len(p.outputs)} outputs, one can become actions" if len(p.outputs) != 1 else
-                  "inputs of it are filled from its last chunk" if p.guidance is not None else
+                  f"it has {len(p.outputs)} outputs, but only one can become actions" if len(p.outputs) != 1 else
+                  "some of its inputs are filled from its previous chunk" if p.guidance is not None else
                   "it is joined already" if p.backbones else None)
         if reason is not None:
             raise SourceError(f'"{n}" cannot be joined', where=where, why=reason, fix="give a policy of one function")
@@ -106,7 +106,7 @@ def _own_names(backbones: Mapping[str, Policy], apart: frozenset[str], where: st
                  for n in names}
         if s not in split and len(set(kinds.values())) > 1:
             a, b = next((x, y) for x in kinds for y in kinds if kinds[x] != kinds[y])
-            raise SourceError(f'"{s}" is one thing to "{a}" and another to "{b}"', where=where,
+            raise SourceError(f'"{s}" differs between "{a}" and "{b}"', where=where,
                               why=f"{kinds[a]} is not {kinds[b]}",
                               fix=f'make them the same, or join(..., apart=("{s}",))')
     return {n: {s: f"{n}.{s}" if s in split and len(users[s]) > 1 else s for s in p.sources}
@@ -114,10 +114,10 @@ def _own_names(backbones: Mapping[str, Policy], apart: frozenset[str], where: st
 
 
 def _calibration(backbones: Mapping[str, Policy], own: Mapping[str, Mapping[str, str]], where: str) -> tuple[dict, ...]:
-    """Their observations side by side: of one time, one each. None where none has any."""
+    """The calibration observations of all policies, merged frame by frame; empty if none has any."""
     counts = {n: len(p.calibration) for n, p in backbones.items()}
     if len(set(counts.values())) > 1:
-        raise SourceError("the backbones were given different recorded observations", where=where,
+        raise SourceError("the backbones have different numbers of recorded observations", where=where,
                           why=", ".join(f"{n}: {c}" for n, c in counts.items()),
                           fix="give all of them the same, or none")
     joined = []
@@ -127,8 +127,9 @@ def _calibration(backbones: Mapping[str, Policy], own: Mapping[str, Mapping[str,
             for s, tensor in p.calibration[i].items():
                 known = row.setdefault(own[n][s], tensor)
                 if known is not tensor and not torch.equal(known, tensor):
-                    raise SourceError(f'observation {i} of "{n}" is another one', where=f"{where}, calibration",
+                    raise SourceError(f'observation {i} of "{n}" differs from the others', where=f"{where}, "
+                                                                                                 "calibration",
                                       why=f'"{s}" differs',
-                                      fix="give the backbones the same observations, in one order")
+                                      fix="give all backbones the same observations in the same order")
         joined.append(row)
     return tuple(joined)

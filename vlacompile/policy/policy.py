@@ -1,4 +1,4 @@
-"""What a frontend hands to the compiler: an inference function and its declared inputs.
+"""The compiler's input, made by a frontend or factory: an inference function and its declared inputs.
 
 Owns `Source`, `Loop` and `Policy` and their validation. Must not know model families,
 graphs or backends.
@@ -32,7 +32,7 @@ TORCH_DTYPES: dict[torch.dtype, str] = {
     torch.bfloat16: "bf16",
 }
 assert set(TORCH_DTYPES.values()) == set(DTYPES)
-# Types that no engine takes, and the one that the bundle takes instead: whoever writes the source converts.
+# Dtypes that no engine accepts, and the one that the bundle uses instead; the writer of the source converts.
 TAKEN_AS: dict[torch.dtype, torch.dtype] = {
     torch.bfloat16: torch.float32,
     torch.float64: torch.float32,
@@ -43,7 +43,7 @@ TAKEN_AS: dict[torch.dtype, torch.dtype] = {
 
 
 def as_taken(tensor: torch.Tensor) -> torch.Tensor:
-    """A source's content, or an output, in the type that the bundle has for it."""
+    """A source's content, or an output, converted to the dtype that the bundle uses for it."""
     return tensor.to(TAKEN_AS[tensor.dtype]) if tensor.dtype in TAKEN_AS else tensor
 
 
@@ -51,13 +51,13 @@ def as_taken(tensor: torch.Tensor) -> torch.Tensor:
 class Source:
     """One input of a policy and how often it changes.
 
-    update: "static" (known when compiling: its example value is folded in), "task" (per
-        instruction), "observation" (per replan, as camera frames), "step" (per loop, as the
+    update: "static" (known at compile time: its example value is constant-folded), "task" (per
+        instruction), "observation" (per replan, e.g. camera frames), "step" (per loop, e.g. the
         noise that a denoising loop starts from), "tick" (per control tick).
-    clock: nominal rate in Hz, or None when it is not periodic.
+    clock: nominal rate in Hz, or None if it is not periodic.
     history: how many observations the policy sees. With n > 1 the inference function takes [1,n,...], oldest first;
-        the robot writes the newest alone, [1,...]. All histories of a policy advance together, once per
-        step (or observe) before which at least one of them was written; the first observation fills them.
+        the robot writes the newest only, [1,...]. All histories of a policy advance together, once per step (or
+        observe) before which at least one of them was written; the first observation fills them.
     """
 
     update: str
@@ -79,7 +79,7 @@ class Source:
             raise SourceError(
                 f"a history of {self.history} of a source that changes per {self.update}",
                 where="vlacompile.Source(history=...)",
-                why="a history holds at least one observation, of a source that is observed",
+                why='only sources with update="observation" or "tick" have a history',
                 fix='use update="observation" and the number of observations that the policy sees',
             )
         if self.clock is not None:
@@ -93,7 +93,7 @@ class Loop:
     """A declared loop, for a policy whose `step` is a function of its own.
 
     iterations: how often `step` runs per replan.
-    carry: {argument of `step`: input or observe output that it starts from}. `step` returns a dict
+    carry: {argument of `step`: the input or output of observe with which it starts}. `step` returns a dict
         with the same keys (the next values); after the last iteration they are policy outputs.
     index: name of the argument of `step` that receives the iteration 0, 1, ... as an int, or None.
     """
@@ -103,13 +103,13 @@ class Loop:
     index: str | None = None
 
     def __post_init__(self) -> None:
-        declared.whole(self.iterations, 1, "vlacompile.Loop(iterations=...)", "give how often the step runs")
-        fix = 'give {argument of step: what it starts from}, as {"action": "noise"}'
+        declared.whole(self.iterations, 1, "vlacompile.Loop(iterations=...)", "give the number of iterations")
+        fix = 'give {argument of step: its initial value}, e.g. {"action": "noise"}'
         declared.mapping(self.carry, "vlacompile.Loop(carry=...)", str, fix)
         declared.instance(self.index, str, "vlacompile.Loop(index=...)", "give the name of the argument, or None")
         if not self.carry:
             declared.refuse("nothing is carried", "vlacompile.Loop(carry=...)",
-                            "every iteration would do the same", fix)
+                            "every iteration would compute the same", fix)
 
 
 @dataclass(frozen=True)
@@ -118,24 +118,24 @@ class Policy:
 
     observe: callable(**inputs) -> dict of tensors. It takes raw inputs (uint8 frames, joint state,
         token ids) and returns robot actions: pre- and post-processing belong inside. A nn.Module, a
-        bound method, or a closure over modules. A list of n tensors [1,...] of one shape, as one action
-        per step, is the output [1,n,...].
+        bound method, or a closure over modules. A list of n tensors [1,...] of one shape (one action per step) is
+        the output [1,n,...].
     sources: {input name: Source}; the names are the keyword arguments of `observe`.
-    example_inputs: {input name: tensor}; their shapes and dtypes are the compiled ones.
-    step, loop: only for a loop that is declared rather than written inside `observe`.
-    execute: how many actions of a chunk are executed per replan, unless the recipe says otherwise; None: all.
-    ensemble: decay of the temporal ensembling that the policy is meant to be driven with (see the recipe's
-        action.decay), unless the recipe says how many actions are executed; None: a queue.
-    calibration: recorded inputs as example_inputs, for what is decided by measuring; empty: some are generated.
-    solvers: {name: evaluations -> this policy with another sampler}, for a denoising loop that the compiler does not
-        know how to shorten by its graph; the inputs are among those of this policy.
+    example_inputs: {input name: tensor}; the policy is compiled for their shapes and dtypes.
+    step, loop: only for a loop that is declared instead of written inside `observe`.
+    execute: number of actions of a chunk that are executed per replan, unless the recipe sets it; None: all.
+    ensemble: decay of temporal ensembling, if the policy is meant to be run with it (see the recipe's action.decay),
+        unless the recipe sets how many actions are executed; None: an action queue.
+    calibration: the calibration set, recorded inputs shaped as example_inputs; empty: observations are generated.
+    solvers: {name: evaluations -> this policy with another sampler}, for a denoising loop that the compiler cannot
+        shorten from its graph; the inputs are among those of this policy.
     outputs: names of the returned tensors to keep; the first feeds the action queue when its shape
-        is [1, H, action_dim], or when `decoder` says how it becomes actions.
-    decoder: what the runtime does with the first output: tokens to actions, actions relative to the state.
-    texts: {source of token ids: how the runtime makes them of a text}; without it the host writes the ids.
-    guidance: sources that the runtime fills from the last chunk (real-time chunking inside the function).
-    backbones: {name: output} of policies that were joined (see join.py), of which a session runs one at a time; the
-        first is the default. Empty: the policy is one.
+        is [1, H, action_dim], or when `decoder` converts it to actions.
+    decoder: how the runtime decodes the first output: tokens to actions, actions relative to the state.
+    texts: {source of token ids: how the runtime tokenizes a text for it}; without it the host writes the ids.
+    guidance: sources that the runtime fills from the previous chunk (real-time chunking inside the function).
+    backbones: {name: output} of policies that were joined (see join_backbones.py), of which a session runs one at a
+        time; the first is the default. Empty: a single policy.
     Raises SourceError when names, shapes or types do not fit together.
     """
 
@@ -163,22 +163,50 @@ class Policy:
             raise SourceError(
                 f"sources and example_inputs name different inputs: {', '.join(odd)}",
                 where=where,
-                why="every source needs one example tensor, and the other way round",
+                why="every source needs one example tensor, and every example a source",
                 fix="give the same keys to both",
             )
         if all(s.update == "static" for s in self.sources.values()):
             raise SourceError("the policy has no input", where=where,
-                              why="what depends on nothing is one chunk of numbers",
-                              fix='declare what the robot writes as sources, as {"state": '
+                              why="a function of no inputs is a constant chunk",
+                              fix='declare what the robot writes as sources, e.g. {"state": '
                                   'vlacompile.Source("observation")}')
-        self._check_examples(where)
+        for name, tensor in self.example_inputs.items():
+            declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise SourceError(
+                    f'example input "{name}" holds NaN or infinity',
+                    where=where,
+                    why="examples are also the golden inputs, and the runtime refuses such values",
+                    fix="give a recorded or generated observation",
+                )
+        for i, inputs in enumerate(self.calibration):
+            odd = [n for n, t in self.example_inputs.items() if n not in inputs
+                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape
+                   or inputs[n].dtype != t.dtype]
+            if odd:
+                raise SourceError(
+                    f'calibration observation {i} does not fit: "{odd[0]}"',
+                    where=where,
+                    why="it is missing, or has another shape or dtype than the example",
+                    fix="give every input as in example_inputs",
+                )
+        for name, source in self.sources.items():
+            shape = tuple(self.example_inputs[name].shape)
+            if source.history > 1 and shape[:2] != (1, source.history):
+                raise SourceError(
+                    f'example input "{name}" is not a history of {source.history} observations',
+                    where=where,
+                    why=f"it has shape {list(shape)}, not [1,{source.history},...]",
+                    fix="stack the observations along dimension 1, oldest first",
+                )
         for name, text in self.texts.items():
             self._check_text(name, text)
         if (self.step is None) != (self.loop is None):
             raise SourceError(
-                "step and loop are given one without the other",
+                "only one of step and loop is given",
                 where=where,
-                why="a declared loop is a step function and its iteration count and carry",
+                why="a declared loop needs a step function, an iteration count and a carry",
                 fix="give both, or write the loop inside observe and give neither",
             )
         both = [n for n in self.outputs if n in self.sources]
@@ -186,14 +214,14 @@ class Policy:
             raise SourceError(
                 f'"{both[0]}" names an input and an output',
                 where=where,
-                why="every value of a bundle has a name of its own",
-                fix="return the tensor by another name",
+                why="names of values are unique in a bundle",
+                fix="return the tensor under another name",
             )
         if self.backbones and (len(self.backbones) < 2 or tuple(self.backbones.values()) != tuple(self.outputs)):
             raise SourceError(
                 f"backbones name {', '.join(self.backbones.values())}",
                 where=where,
-                why=f"each of two or more has an output of its own, in their order; outputs are "
+                why=f"two or more backbones need one output each, in the same order; outputs are "
                     f"{', '.join(self.outputs)}",
                 fix="use vlacompile.join(), which sets both",
             )
@@ -202,7 +230,7 @@ class Policy:
                 "outputs is empty",
                 where=where,
                 why="a policy without outputs computes nothing",
-                fix='name at least one returned tensor, as outputs=("action",)',
+                fix='name at least one returned tensor, e.g. outputs=("action",)',
             )
 
     def _check_examples(self, where: str) -> None:
@@ -238,8 +266,8 @@ class Policy:
 
     def _check_types(self, where: str) -> None:
         if not isinstance(self.name, str) or not self.name:
-            declared.refuse(f"{self.name!r} is no name", "vlacompile.Policy(name=...)", "bundles are listed by it",
-                            "give a string that is not empty")
+            declared.refuse(f"{self.name!r} is not a name", "vlacompile.Policy(name=...)", "it identifies bundles",
+                            "give a non-empty string")
         declared.function(self.observe, f"{where}, observe")
         if self.step is not None:
             declared.function(self.step, f"{where}, step")
@@ -251,7 +279,7 @@ class Policy:
         if self.execute is not None:
             declared.whole(self.execute, 1, f"{where}, execute",
                            "give how many actions of a chunk are executed, or None")
-        declared.instance(self.ensemble, Real, f"{where}, ensemble", "give the decay, as 0.01, or None")
+        declared.instance(self.ensemble, Real, f"{where}, ensemble", "give the decay, e.g. 0.01, or None")
         declared.instance(self.decoder, Decoder, f"{where}, decoder",
                           "give a vlacompile.policy.action_decoding.Decoder, or None")
         declared.instance(self.guidance, Guidance, f"{where}, guidance",
@@ -261,7 +289,7 @@ class Policy:
         declared.instance(self.calibration, (tuple, list), f"{where}, calibration", "give a tuple of observations")
         for i, inputs in enumerate(self.calibration):
             declared.mapping(inputs, f"{where}, calibration observation {i}", None, "give inputs as in example_inputs")
-        # what asks for a gradient cannot be read as an array; a policy that runs has no use for it
+        # a tensor that requires a gradient cannot be read as an array; inference needs none
         examples = {n: t.detach() if isinstance(t, torch.Tensor) else t for n, t in self.example_inputs.items()}
         object.__setattr__(self, "example_inputs", examples)
         object.__setattr__(self, "outputs", tuple(self.outputs))
@@ -287,8 +315,8 @@ class Policy:
                 )
 
     def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The whole original function, a declared loop unrolled; the reference for parity. Inputs may be in the types
-        that the bundle takes."""
+        """The whole original function with a declared loop unrolled: the reference for parity. Inputs may have the
+        dtypes that the bundle uses."""
         inputs |= {n: inputs[n].to(t.dtype) for n, t in self.example_inputs.items() if n in inputs
                    and inputs[n].dtype != t.dtype}
         values = named(self.name, self.observe, self.observe(**inputs), self.outputs[0])
@@ -301,9 +329,9 @@ class Policy:
         known, carry = {**inputs, **values}, {}
         for name, start in self.loop.carry.items():
             if start not in known:
-                raise CaptureError(f'the loop starts "{name}" from "{start}", which is not there',
+                raise CaptureError(f'the loop starts "{name}" from "{start}", which does not exist',
                                    where=f'Policy "{self.name}", loop.carry', why=nearest(start, known),
-                                   fix="name an input, or what observe returns")
+                                   fix="name an input, or an output of observe")
             carry[name] = known[start]
         for k in iterations(self.loop.iterations):
             index = {self.loop.index: k} if self.loop.index else {}

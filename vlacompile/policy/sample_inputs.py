@@ -1,4 +1,4 @@
-"""Inputs that golden frames are recorded for."""
+"""Inputs for which golden frames are recorded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vlacompile.policy.policy import Source
 
 def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], count: int,
                   seed: int) -> list[tuple[str, dict[str, torch.Tensor]]]:
-    """Inputs that exercise every cache: first the example; then everything but the task anew; then one
-    source at a time; the rest all anew. [(label, {name: tensor})], deterministic in `seed`."""
+    """Inputs that exercise every cache: the example; then everything changed except the task's inputs; then one
+    source changed at a time; the rest with everything changed. [(label, {name: tensor})], deterministic in `seed`."""
     rng = np.random.default_rng(seed)
     live = [n for n, s in sources.items() if s.update != "static"]
     fast = [n for n in live if sources[n].update != "task"]
@@ -28,14 +28,14 @@ def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], 
     return frames
 
 
-EDGES = 4  # frames, which all sources share
+EDGES = 4  # number of frames with edge cases, the same for all sources
 
 
 def edge_inputs(sources: Mapping[str, Source], example: Mapping[str, torch.Tensor]) \
         -> list[tuple[str, list[dict[str, torch.Tensor]]]]:
-    """Inputs at the edges of what sources may hold: nothing, everything and one element of a mask; zeros, equal
-    numbers, and the range's ends elsewhere. [(label, the edges of all sources, then of fewer for a function that fails
-    there: without indices, without masks, without both)]."""
+    """Edge cases of the inputs. Masks: all false, all true, one true; other sources: zeros, equal numbers, and the ends
+    of the range. [(label, edge cases of all sources, then of fewer sources, for a function that fails on those: without
+    indices, without masks, without both)]."""
     live = [n for n, s in sources.items() if s.update != "static"]
     masks = {n for n in live if example[n].dtype is torch.bool}
     indices = {n for n in live if not example[n].is_floating_point()
@@ -50,8 +50,8 @@ def edge_inputs(sources: Mapping[str, Source], example: Mapping[str, torch.Tenso
 
 
 def edge(example: torch.Tensor, k: int) -> torch.Tensor:
-    """The k-th of EDGES tensors like `example`. Indices and numbers stay within the example's range; the bytes of
-    frames within theirs."""
+    """The k-th of EDGES edge cases shaped like `example`. Indices and numbers stay within the example's range; uint8
+    frames use the full range."""
     if example.dtype is torch.bool:
         none = torch.zeros_like(example)
         first, last = none.clone(), none.clone()
@@ -69,8 +69,8 @@ def edge(example: torch.Tensor, k: int) -> torch.Tensor:
 
 def spoken_in_turn(frames: list[tuple[str, dict[str, torch.Tensor]]], spoken: Sequence[Mapping[str, np.ndarray]],
                    ) -> list[tuple[str, dict[str, torch.Tensor]]]:
-    """The same frames with the known texts for theirs: the next one wherever their text changes. spoken: {source of
-    tokens or of their mask: array}; none: the frames as they are."""
+    """The same frames with the known texts in turn: the next text wherever a frame's text changes. spoken: {source of
+    tokens or of their mask: array}; empty: the frames unchanged."""
     found, turn = [], -1
     for i, (label, inputs) in enumerate(frames):
         turn += i == 0 or any(not torch.equal(inputs[n], frames[i - 1][1][n]) for n in (spoken[0] if spoken else ()))
@@ -80,8 +80,8 @@ def spoken_in_turn(frames: list[tuple[str, dict[str, torch.Tensor]]], spoken: Se
 
 
 def vary(example: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Another tensor of the same kind, near enough to be an input of the same policy: floats are disturbed,
-    byte images shifted and made noisy, other integers permuted (ids stay in their range), booleans kept."""
+    """A perturbed tensor of the same kind that is still a plausible input: noise is added to floats, uint8 images are
+    shifted and made noisy, other integers permuted (ids stay in their range), booleans kept."""
     if example.dim() == 0:
         return vary(example[None], rng)[0]
     array = example.numpy()

@@ -1,4 +1,4 @@
-"""Lines of the policy's own code, as errors and build logs show them."""
+"""Source lines of the policy's own code, as shown in errors and build logs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _TRACING = "vlacompile/compiler/capture/export.py"
 
 
 def source_line(trace: str) -> str:
-    """Of a stack trace, the innermost line that is the policy's own, as "package/file.py:12: x = f(y)": of the path no
-    more than names the file. "" where there is none."""
+    """The innermost frame of a stack trace that is the policy's own code, as "package/file.py:12: x = f(y)", with the
+    path shortened to folder and file. "" if there is none."""
     found = [(path, line, code.strip()) for path, line, code in _FRAME.findall(trace)
              if "/torch/" not in path and not path.endswith(_TRACING)]
     return line_text(*found[-1]) if found else ""
@@ -24,5 +24,5 @@ def line_text(path: str, number: int | str, code: str) -> str:
 
 
 def line_of(node: Node) -> str:
-    """The policy's line that a traced node comes from; the node's name where that is not known."""
+    """The policy's source line of a traced node; the node's name if that is not known."""
     return source_line(node.meta.get("stack_trace") or "") or node.name

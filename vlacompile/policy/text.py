@@ -1,4 +1,4 @@
-"""A text that a policy is given: how its token source is filled, declared by a frontend or factory."""
+"""Text inputs: how a policy's token source is filled from a text, as declared by a frontend or factory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from vlacompile.errors import ConfigError
 
 @dataclass(frozen=True)
 class Fit:
-    """How ids come to a fixed length. pad: the id that fills up, on `pad_side`. truncate: the side that is cut off, or
-    None: a text with too many ids is refused. Sides are keys of vocabulary.TEXT_SIDES."""
+    """Padding and truncation of ids to a fixed length. pad: the padding id, appended on `pad_side`. truncate: the side
+    that is cut off, or None: a text with too many ids is refused. Sides are keys of vocabulary.TEXT_SIDES."""
 
     pad: int = 0
     pad_side: str = "right"
@@ -20,12 +20,14 @@ class Fit:
 
 @dataclass(frozen=True)
 class Text:
-    """How the runtime makes a source of token ids [1,L] of a text.
+    """How the runtime converts a text to a source of token ids [1,L].
 
-    tokenizer: the text of the checkpoint's tokenizer.json. mask: the bool source [1,L] that says where tokens are, or
-    None. fit: how ids come to L; None: as tokenizer.json says. ending: put behind a text that does not end with it.
-    max_bytes: longest text, in UTF-8. examples: texts that the policy is known to be used with; the table is checked
-    on them too.
+    tokenizer: the content of the checkpoint's tokenizer.json. mask: the bool source [1,L] of the padding mask (True: a
+    token), or
+    None. fit: padding and truncation to L; None: as tokenizer.json says. ending: appended to a text that does not end
+    with it. max_bytes: longest text, in UTF-8. examples: texts that the policy is known to be used with; the
+    tokenizer's
+    table is tested on them too.
     """
 
     tokenizer: str = field(repr=False)
@@ -36,7 +38,7 @@ class Text:
     examples: tuple[str, ...] = field(default=())
 
 
-LONGEST = 1023  # bytes: of a string of a plan
+LONGEST = 1023  # bytes, the limit of a string in a plan
 
 
 def read_instructions(path: str | Path) -> tuple[str, ...]:
@@ -45,14 +47,14 @@ def read_instructions(path: str | Path) -> tuple[str, ...]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the instructions cannot be read", where=str(path), why=str(error),
-                          fix="give a UTF-8 file with an instruction per line") from error
+                          fix="give a UTF-8 file with one instruction per line") from error
     return check_instructions(tuple(dict.fromkeys(line for line in lines if line.strip())), str(path))
 
 
 def check_instructions(instructions: tuple[str, ...], where: str = "instructions") -> tuple[str, ...]:
     for text in instructions:
         if len(text.encode()) > LONGEST or any(ord(c) < 32 for c in text):
-            raise ConfigError("an instruction cannot be stored", where=where, why=f"{text[:40]!r}: of more than "
-                              f"{LONGEST} bytes, or with a control character",
+            raise ConfigError("an instruction cannot be stored", where=where, why=f"{text[:40]!r} is longer than "
+                              f"{LONGEST} bytes or has a control character",
                               fix="leave it out, and write it at run time")
     return instructions

@@ -1,6 +1,6 @@
-"""Checks of what a user declares in Python: types before meaning, so that a slip is named where it was made.
+"""Type checks of a user's declarations in Python, so that a mistake is reported where it was made.
 
-Owns the words. Must not know what the declarations are for.
+Owns the messages. Must not know what the declarations are for.
 """
 
 from __future__ import annotations
@@ -30,53 +30,53 @@ def positive(value: object, where: str, fix: str) -> None:
 
 
 def mapping(value: object, where: str, of: type | None, fix: str) -> None:
-    """of: what it gives for its names; None: anything."""
+    """of: the type of the values; None: any."""
     if not isinstance(value, Mapping):
-        refuse(f"{_shown(value)} is no dict", where, f"it is {_kind(value)}", fix)
+        refuse(f"{_shown(value)} is not a dict", where, f"it is {_kind(value)}", fix)
     for name, item in value.items():
         if not isinstance(name, str) or not name:
-            refuse(f"{_shown(name)} is no name", where, "names are strings, and not empty", fix)
+            refuse(f"{_shown(name)} is not a name", where, "names are non-empty strings", fix)
         if of is not None and not isinstance(item, of):
-            refuse(f'"{name}" is {_kind(item)}', where, f"it is to be a {of.__name__}", fix)
+            refuse(f'"{name}" is {_kind(item)}', where, f"it must be a {of.__name__}", fix)
 
 
 def instance(value: object, of: type | tuple[type, ...], where: str, fix: str) -> None:
-    """None: it is not given."""
+    """None is accepted: not given."""
     if value is not None and not isinstance(value, of):
         wanted = of if isinstance(of, type) else of[0]
-        refuse(f"{_shown(value)} is no {wanted.__name__}", where, f"it is {_kind(value)}", fix)
+        refuse(f"{_shown(value)} is not a {wanted.__name__}", where, f"it is {_kind(value)}", fix)
 
 
 def function(value: object, where: str) -> None:
     if not callable(value):
-        refuse(f"{_shown(value)} cannot be called", where, f"it is {_kind(value)}",
+        refuse(f"{_shown(value)} is not callable", where, f"it is {_kind(value)}",
                "give the function itself, a method, or a nn.Module")
 
 
 def names(value: object, where: str) -> None:
     if isinstance(value, str):
-        refuse(f'outputs is the string "{value}"', where, "it would be read letter by letter",
-               f'give a tuple, as outputs=("{value}",)')
+        refuse(f'outputs is the string "{value}"', where, "it would be iterated letter by letter",
+               f'give a tuple: outputs=("{value}",)')
     if not isinstance(value, (tuple, list)) or not all(isinstance(n, str) and n for n in value):
-        refuse(f"outputs is {_shown(value)}", where, "it names returned tensors, in their order",
-               'give a tuple of names, as outputs=("action",)')
+        refuse(f"outputs is {_shown(value)}", where, "it must list the names of returned tensors",
+               'give a tuple of names, e.g. outputs=("action",)')
 
 
 def example(name: str, value: object, where: str, dtypes: Mapping[torch.dtype, str]) -> None:
     what, every = f'example input "{name}" is {_kind(value)}', "inputs are tensors of " + ", ".join(dtypes.values())
     if isinstance(value, Mapping):
         refuse(what, where, "every source is one tensor",
-               f"declare {', '.join(map(repr, map(str, value))) or 'its tensors'} as sources of their own, and make "
-               f'"{name}" of them in the function')
+               f"declare {', '.join(map(repr, map(str, value))) or 'its tensors'} as sources of their own, and build "
+               f'"{name}" from them in the function')
     if isinstance(value, (list, tuple)):
         refuse(what, where, "every source is one tensor", "declare its tensors as sources of their own, or stack them")
     if type(value).__module__.partition(".")[0] == "numpy":
-        refuse(what, where, every, "give torch.as_tensor(...) of it; a session takes NumPy arrays as they are")
+        refuse(what, where, every, "give torch.as_tensor(...) of it; a session accepts NumPy arrays as they are")
     if not isinstance(value, torch.Tensor) or value.dtype not in dtypes:
         refuse(what, where, every, "give a torch.Tensor of the dtype that the robot will write")
     if value.device.type != "cpu" or value.layout is not torch.strided:
         refuse(f'example input "{name}" is on {value.device}, {str(value.layout).removeprefix("torch.")}', where,
-               "the robot writes plain arrays in the processor's memory", "give example.cpu(), or .to_dense() of it")
+               "the robot writes plain arrays in CPU memory", "give example.cpu(), or .to_dense() of it")
 
 
 def _kind(value: object) -> str:

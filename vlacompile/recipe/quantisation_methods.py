@@ -1,20 +1,20 @@
-"""What a layer may be quantised by: the one list of each, for the recipe that asks and for the code that does it.
+"""Methods of quantisation: one list of each kind, shared by the recipe and by the code that implements them.
 
-Imports nothing, so that a recipe is checked without PyTorch.
+Imports nothing, so that a recipe can be checked without PyTorch.
 """
 
 from __future__ import annotations
 
-CALIBRATORS = ("minmax", "percentile", "entropy", "mse")  # of the range of activations (Histogram.threshold)
-ROUNDINGS = ("rtn", "awq", "gptq")  # of INT4
-BLOCKS = (32, 64, 128)  # numbers along K that share a scale of INT4; kernels exist for these
+CALIBRATORS = ("minmax", "percentile", "entropy", "mse")  # for the range of activations (Histogram.threshold)
+ROUNDINGS = ("rtn", "awq", "gptq")  # for INT4 weights
+BLOCKS = (32, 64, 128)  # INT4 weights along K that share a scale; kernels exist for these sizes
 
 
 def is_percentile(value: float) -> bool:
-    """Of magnitudes that are not clipped, in per cent."""
+    """Valid as the percentage of magnitudes that are not clipped."""
     return 50 < value <= 100
 
 
 def is_alpha(value: float) -> bool:
-    """0 leaves activations as they are, 1 makes their channels equal (SmoothQuant)."""
+    """Valid as SmoothQuant's alpha: 0 leaves activations as they are, 1 equalises their channels."""
     return 0 <= value <= 1

@@ -1,6 +1,6 @@
-"""Precisions that exist but that a target cannot compute, or that this compiler does not store: refused with a reason.
+"""Precisions that a target cannot compute or that this compiler does not store: refused with a reason.
 
-Must not know recipes: a scheme's name goes in, a sentence comes out.
+Must not know recipes: it maps a scheme's name to a sentence.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from vlacompile.hardware.target import Target
 from vlacompile.vocabulary import SCHEMES
 
-# scheme -> the compute capability that it begins with (TensorRT support matrix: FP8 with Ada, FP4 with Blackwell).
+# scheme -> the lowest compute capability with support (TensorRT support matrix: FP8 with Ada, FP4 with Blackwell).
 BEGINS_WITH = {"fp8": 89, "mxfp8": 100, "fp4": 100, "nvfp4": 100, "mxfp4": 100}
-# These are computed wherever fp16 is, but no weight is stored so.
+# Supported wherever fp16 is, but no weight is stored in these formats.
 NOT_STORED = {"bf16": "fp16", "tf32": "fp32", "w4a8": "int4", "w8a16": "int8"}
 ENGINES = {"onnxruntime": "ONNX Runtime's CPU kernels", "tvm": "the kernels that are compiled with TVM"}
 
 
 def is_foreign(scheme: str) -> bool:
-    """Whether the name is known, and not one of those that a bundle can hold."""
+    """Whether the name is a known scheme that a bundle cannot hold."""
     return scheme in BEGINS_WITH or scheme in NOT_STORED
 
 
 def refusal(scheme: str, target: Target | None) -> tuple[str, str]:
-    """(why, fix) of a foreign scheme. target: where it was to run; None: anywhere."""
+    """(why, fix) of an unsupported scheme. target: the hardware asked for; None: any."""
     if scheme in NOT_STORED:
         return f"no weight is stored as {scheme} in a bundle", f'use "{NOT_STORED[scheme]}"'
     begins = BEGINS_WITH[scheme]
@@ -29,10 +29,10 @@ def refusal(scheme: str, target: Target | None) -> tuple[str, str]:
     if target is None or target.board is None:
         engine = ENGINES.get(target.backend) if target is not None else None
         if engine is None:
-            return f"{scheme} begins with sm_{begins}, and no target here has that", fix
+            return f"{scheme} needs sm_{begins} or later, which no target here has", fix
         return f"{engine} compute {', '.join(SCHEMES)}; {scheme} needs a GPU of sm_{begins} or later", fix
     has = target.board.gpu.compute_capability
     if has < begins:
-        return (f"{target.board.module} is sm_{has} and {scheme} begins with sm_{begins}: "
-                "TensorRT refuses it, or gives a broken or slower engine"), fix
+        return (f"{target.board.module} is sm_{has} and {scheme} needs sm_{begins} or later: "
+                "TensorRT refuses it, or builds a broken or slower engine"), fix
     return f"a bundle holds {', '.join(SCHEMES)}", fix
