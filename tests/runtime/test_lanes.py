@@ -192,9 +192,9 @@ def test_sets_are_never_torn(bundle):
      "cannot be in a lane", '"a" too'),
     ('[[lane]]\nname = "slow"\nsources = ["tokens", "wide", "touch", "state"]\n', "no stage is left", "depends on"),
     ('[[lane]]\nname = "a"\nsources = []\n', 'no stage runs in lane "a"', "depends on"),
-    ('[[lane]]\nname = "a"\nsources = ["wide"]\nclock_hz = -1\n', "negative", "neither"),
-    ('[[lane]]\nname = "a"\nsources = ["wide"]\n[[lane]]\nname = "a"\nsources = ["touch"]\n', "one name",
-     "found by name"),
+    ('[[lane]]\nname = "a"\nsources = ["wide"]\nclock_hz = -1\n', "negative", "rates and ages"),
+    ('[[lane]]\nname = "a"\nsources = ["wide"]\n[[lane]]\nname = "a"\nsources = ["touch"]\n', "same name",
+     "identified by name"),
 ])
 def test_lanes_that_make_no_sense_are_refused(tmp_path, lanes, what, why):
     with pytest.raises(ConfigError, match=what) as error:
@@ -241,7 +241,7 @@ def test_lanes_are_checked_when_a_bundle_is_opened(bundle, tmp_path, change, why
 
 
 def test_lanes_of_a_bundle_without_any_are_refused(late_fusion_bundle):
-    with pytest.raises(ConfigError, match="one clock"):
+    with pytest.raises(ConfigError, match="one rate"):
         vc.Lanes(late_fusion_bundle.path)
     with pytest.raises(RuntimeFailure, match="no lane is called"):
         vc.Session(late_fusion_bundle.path, lane="slow")

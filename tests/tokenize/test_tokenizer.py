@@ -157,7 +157,7 @@ def test_a_token_that_counts_only_between_words_is_refused():
     original.add_tokens([AddedToken("drop", single_word=True)])
     with pytest.raises(SourceError, match='"drop"') as error:
         read_tokenizer(original.to_str())
-    assert "between words" in error.value.why
+    assert "single word" in error.value.why
 
 
 # ---- length, bytes, texts --------------------------------------------------------------------------------------------

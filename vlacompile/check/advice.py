@@ -1,4 +1,4 @@
-"""From the node that the compiler names to the line of the model that it comes from, and to the rewrite that would
+"""Maps the node that the compiler names to the line of the model that it comes from, and to a rewrite that would
 help."""
 
 from __future__ import annotations
@@ -8,23 +8,24 @@ import onnx_ir as ir
 from vlacompile.check.compile import Refusal
 from vlacompile.compiler.emit.tensorrt.support import BYTES, OTHERWISE, REWRITES
 
-# What the compiler says, in part -> what to do about it. The first that fits.
+# Part of the compiler's message -> advice. The first match counts.
 _BY_WORDS = (
-    ("Non-zero zero point", "quantise symmetrically: TensorRT knows no zero points"),
-    ("fp8", "Orin has no FP8: use int8, or int4 for weights alone"),
-    ("FP8", "Orin has no FP8: use int8, or int4 for weights alone"),
+    ("Non-zero zero point", "quantise symmetrically: TensorRT has no zero points"),
+    ("fp8", "Orin has no FP8: use int8, or int4 for weights only"),
+    ("FP8", "Orin has no FP8: use int8, or int4 for weights only"),
     ("UInt8", BYTES),
     ("UINT8", BYTES),
     ("DOUBLE", "compute in f32: TensorRT has no f64"),
     ("_M_range_check", "give every use of a dequantised weight a DequantizeLinear of its own"),
 )
 _BY_KIND = {
-    "crashed": "give the stage to another engine ([stages] tvm = [...]), or write its layers in fp16 by a rule, "
+    "crashed": "give the stage to another engine ([stages] tvm = [...]), or set its layers to fp16 by a rule of the "
+               "recipe, "
                "to find "
                "the one at fault",
     "timeout": "split the stage ([stages] min_flops), or allow more time with --seconds",
     "rejected": OTHERWISE,
-    "not built": "write its layers in fp16 by a rule, to find the one at fault",
+    "not built": "set its layers to fp16 by a rule of the recipe, to find the one at fault",
 }
 
 
@@ -37,7 +38,7 @@ def advice(model: ir.Model, refusal: Refusal) -> str:
 
 
 def origin(model: ir.Model, name: str) -> str:
-    """The line of the model's source that a node comes from, as the emitter wrote it down; "" where nothing is
+    """The source line of the model that a node comes from, as recorded by the emitter; "" if it is not
     known."""
     node = _named(model, name)
     return "" if node is None or not node.doc_string else node.doc_string

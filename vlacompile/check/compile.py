@@ -1,4 +1,4 @@
-"""Runs the worker: one process per stage, judged by the record that it leaves, never by how it ended."""
+"""Runs the worker: one process per stage, judged by the record that it writes, not by its exit status."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vlacompile.check.rtx_log import Compiled, read_log
 from vlacompile.errors import ConfigError
 
 PACKAGE = "tensorrt-rtx-cu12==1.7.1.116"
-CAPABILITY = "SM86"  # the nearest to sm_87 that the compiler offers
+CAPABILITY = "SM86"  # the closest to sm_87 that the compiler supports
 SECONDS = 900
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the compiler says against a stage. node: of the ONNX graph; "" where it names none."""
+    """The compiler's refusal of a stage. node: of the ONNX graph; "" if it names none."""
 
     kind: str  # "rejected", "not built", "crashed", "timeout"
     node: str
@@ -31,8 +31,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Attempt:
-    """compiler: package and version; "" where it died before it said so. Exactly one of refusal and compiled is
-    there."""
+    """compiler: package and version; "" if it died before reporting them. Exactly one of refusal and compiled is
+    set."""
 
     compiler: str
     engine_bytes: int
@@ -53,7 +53,7 @@ def require_compiler(python: str = sys.executable) -> None:
 
 def compile_stage(model: Path, *, capability: str = CAPABILITY, seconds: float = SECONDS,
                   python: str = sys.executable) -> Attempt:
-    """model: an ONNX file, its weights where it says."""
+    """model: an ONNX file, with its external data in place."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         worker = Path(__file__).with_name("worker.py")
@@ -61,7 +61,7 @@ def compile_stage(model: Path, *, capability: str = CAPABILITY, seconds: float =
             done = subprocess.run([python, str(worker), str(model), str(result), capability], capture_output=True,
                                   timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
-            return _refused("timeout", f"it took more than {seconds:g} s")
+            return _refused("timeout", f"it took longer than {seconds:g} s")
         if not result.is_file():
             return _refused("crashed", _ending(done))
         return _attempt(json.loads(result.read_text(encoding="utf-8")))
@@ -75,11 +75,11 @@ def _attempt(found: dict) -> Attempt:
         return _refused("rejected", _words(e["why"], e["op"]), e["node"], e["op"], found["compiler"])
     said = [s for s in found["said"] if "cudaError" not in s and "CUDA driver" not in s]
     errors = [s for s in said if not s.startswith("WARNING")]
-    return _refused("not built", (errors or said or ["it gives no reason"])[0], compiler=found["compiler"])
+    return _refused("not built", (errors or said or ["it gave no reason"])[0], compiler=found["compiler"])
 
 
 def _words(why: str, op: str) -> str:
-    """The parser says "false", or that it knows no plugin of the name, where it does not know an op at all."""
+    """For an unknown op the parser says "false", or that it found no plugin of that name."""
     return f"TensorRT has no {op}" if op and (why == "false" or "Plugin not found" in why) else why
 
 
@@ -89,6 +89,6 @@ def _refused(kind: str, why: str, node: str = "", op: str = "", compiler: str = 
 
 def _ending(done: subprocess.CompletedProcess) -> str:
     if done.returncode < 0:
-        return f"the compiler's process ended with {signal.Signals(-done.returncode).name}"
-    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it says nothing"]
+        return f"the compiler's process was killed by {signal.Signals(-done.returncode).name}"
+    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
     return f"the compiler's process ended with status {done.returncode}: {last[0]}"

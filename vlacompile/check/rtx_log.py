@@ -1,6 +1,6 @@
 """The table of kernels that TensorRT-RTX 1.7 logs (VERBOSE, ProfilingVerbosity DETAILED) -> typed records.
 
-Knows the text of that log and nothing else.
+Must know nothing but the text of that log.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kernel:
-    """kind: as the log has it (gemm, kgen, runtime_fusion, correlation, ...). inputs, constants, outputs: element
-    types. nodes: names of the ONNX nodes that it computes, or parts of them."""
+    """kind: as in the log (gemm, kgen, runtime_fusion, correlation, ...). inputs, constants, outputs: element
+    types. nodes: names of the ONNX nodes that it computes, entirely or in part."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Bytes are as logged; the weights' are rounded up to what kernels want."""
+    """Bytes are as logged; those of weights are rounded up for the kernels' alignment."""
 
     weight_bytes: int
     activation_bytes: int
@@ -44,7 +44,7 @@ _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
 def read_log(rows: Iterable[str]) -> Compiled:
-    """rows: whole messages, which may have several lines."""
+    """rows: complete messages, which may have several lines."""
     sizes = {"Total Weights Memory": 0, "Total Activation Memory": 0}
     kernels: list[Kernel] = []
     for row in rows:
@@ -57,7 +57,7 @@ def read_log(rows: Iterable[str]) -> Compiled:
 
 
 def _kernel(line: str) -> Kernel | None:
-    # what is in brackets has brackets of its own: dimensions and strides
+    # the bracketed lists contain nested brackets: dimensions and strides
     flat = re.sub(r"(Dimensions|Strides|StrideOrder): \[[^\]]*\]", "", line)
     found = _ROW.match(flat)
     if found is None or found["kind"] in ("signal", "wait"):

@@ -1,7 +1,7 @@
-"""Whether NVIDIA's compiler takes the stages of a bundle as they are planned: weights, memory, what is fused.
+"""Checks that NVIDIA's compiler accepts a bundle's stages and builds them as planned: weights, memory, fusions.
 
-Owns the comparison of a plan's `build` records with what came out. Nothing is run on a board, and no report of this may
-say otherwise.
+Owns the comparison of a plan's `build` records with the compiler's result. Nothing is run on a board, and no report of
+this may claim otherwise.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vlacompile.compiler.emit.tensorrt.build_recipe import WEIGHTS_SLACK, int4_p
 from vlacompile.errors import BundleError, EmitError
 
 LABEL = ("accepted by NVIDIA's TensorRT-RTX parser and ahead-of-time compiler for SM86; not run on a board")
-WEIGHTS_ALLOWANCE = 512 * 1024  # bytes of padding and of what the compiler computes beforehand, whatever the stage
+WEIGHTS_ALLOWANCE = 512 * 1024  # bytes of padding and of constants that the compiler folds, for any stage
 
 
 @dataclass(frozen=True)
 class Count:
-    """What was planned and what the compiler made of it. missing: names of the ONNX nodes that are short."""
+    """A planned number and the one found in the engine. missing: names of the ONNX nodes that lack it."""
 
     what: str
     planned: int
@@ -42,7 +42,7 @@ class Count:
 
 @dataclass(frozen=True)
 class StageCheck:
-    """refusal: why there is no engine. faults: what of the plan does not hold, one line each."""
+    """refusal: why there is no engine. faults: differences from the plan, one line each."""
 
     stage: str
     compiler: str
@@ -79,8 +79,8 @@ class BundleCheck:
                 "stages": [asdict(s) | {"passed": s.passed} for s in self.stages]}
 
     def require(self) -> BundleCheck:
-        """Raises EmitError for the first stage that is not taken, or else for the first that is not what was
-        planned."""
+        """Raises EmitError for the first stage that the compiler refuses, or else for the first that differs from the
+        plan."""
         for s in sorted(self.stages, key=lambda s: s.refusal is None):
             if s.refusal is not None:
                 r = s.refusal
@@ -103,16 +103,16 @@ _VERBS = {"rejected": "rejects", "not built": "does not build", "crashed": "cras
 
 def check_bundle(path: str | Path, *, seconds: float | None = None, python: str = sys.executable,
                  progress: Callable[[str], None] = lambda phase: None) -> BundleCheck:
-    """Raises ConfigError where the compiler is not installed, BundleError for damage or a bundle without engines to
-    build; what the compiler says is in the result."""
+    """Raises ConfigError if the compiler is not installed, BundleError for damage or a bundle without engines to build;
+    the compiler's messages are in the result."""
     require_compiler(python)
     bundle = read_bundle(path)
     check_files(bundle)
     staged = [s for s in bundle.plan.stages if s.build is not None]
     if not staged:
-        raise BundleError("the bundle has no engines to build", where=str(path),
-                          why=f'target "{bundle.plan.target}" is no board',
-                          fix="build it for one: `vlacompile targets`")
+        raise BundleError("the bundle has no TensorRT engines to build", where=str(path),
+                          why=f'its target "{bundle.plan.target}" is not a board',
+                          fix="build it for a board; `vlacompile targets` lists them")
     found = []
     for stage in staged:
         progress(f"compile {stage.name}")
@@ -127,7 +127,7 @@ def check_stage(bundle: Bundle, stage: Stage, seconds: float | None, python: str
 
 
 def judge(name: str, build: Build, model: ir.Model, attempt: Attempt) -> StageCheck:
-    """What came out beside what was planned."""
+    """The compiled engine compared with the plan."""
     if attempt.refusal is not None:
         r = attempt.refusal
         told = asdict(r) | {"origin": origin(model, r.node), "fix": advice(model, r)}
@@ -143,7 +143,7 @@ def judge(name: str, build: Build, model: ir.Model, attempt: Attempt) -> StageCh
 
 def _computed(products: tuple[ir.Node, ...], compiled: Compiled,
               good: Callable[[Kernel], bool]) -> tuple[int, tuple[str, ...]]:
-    """(how many of the products a kernel computes as planned, names of the others)"""
+    """(number of products that a kernel computes as planned, names of the others)"""
     there = frozenset().union(*(k.nodes for k in compiled.kernels if good(k)))
     missing = tuple(n.name for n in products if n.name not in there)
     return len(products) - len(missing), missing
@@ -165,12 +165,12 @@ def _faults(build: Build, engine: int, compiled: Compiled, counts: Iterable[Coun
     low = build.weight_bytes * (1 - WEIGHTS_SLACK) - WEIGHTS_ALLOWANCE
     high = build.weight_bytes * (1 + WEIGHTS_SLACK) + WEIGHTS_ALLOWANCE
     if not low <= compiled.weight_bytes <= high:
-        yield f"its weights are {compiled.weight_bytes} bytes, {build.weight_bytes} were planned"
+        yield f"its weights are {compiled.weight_bytes} bytes, planned were {build.weight_bytes}"
     if not build.engine_bytes_min <= engine <= build.engine_bytes_max:
         yield f"the engine has {engine} bytes, not {build.engine_bytes_min} to {build.engine_bytes_max}"
     if compiled.activation_bytes > build.activation_bytes:
         yield (f"it needs {compiled.activation_bytes} bytes of activations, "
-               f"at most {build.activation_bytes} were planned")
+               f"planned were at most {build.activation_bytes}")
     for c in counts:
         if not c.good:
             names = f": not {', '.join(c.missing[:3])}" + (", ..." if len(c.missing) > 3 else "") if c.missing else ""

@@ -1,8 +1,8 @@
-"""A process that compiles one ONNX file with TensorRT-RTX and writes down what it saw: `python worker.py MODEL RESULT
+"""A process that compiles one ONNX file with TensorRT-RTX and records the result: `python worker.py MODEL RESULT
 CC`.
 
-It may be killed by the compiler at any time; a result that is not there is one, too. Imports nothing of vlacompile, so
-that any interpreter that has the package can run it.
+The compiler may kill it at any time; a missing result is a result, too. Imports nothing of vlacompile, so that any
+interpreter with the package can run it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`AsyncSession`: the next chunk is computed on a thread of its own while a control loop pops an action per tick."""
+"""`AsyncSession`: computes the next chunk on a worker thread while the control loop pops one action per tick."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ SAFE = {"hold": 0, "zero": 1}
 GIVEN = 2
 STALE_INPUT = 30
 CANCEL = {"keep": 0, "drop": 1, "episode": 2}
-ANSWERED = {0: "OK", 17: "DEADLINE_MISSED", 23: "SAFE_ACTION"}  # statuses that come with an action
+ANSWERED = {0: "OK", 17: "DEADLINE_MISSED", 23: "SAFE_ACTION"}  # statuses with which an action is returned
 
 
 @dataclass(frozen=True)
 class Popped:
-    """action: [action_dim]. status: "OK"; "DEADLINE_MISSED": the next chunk is late and the last one goes on;
-    "SAFE_ACTION": no chunk is left for this tick."""
+    """action: [action_dim]. status: "OK"; "DEADLINE_MISSED": the next chunk is late and the previous one continues;
+    "SAFE_ACTION": no chunk covers this tick."""
 
     action: np.ndarray
     status: str
 
 
 class AsyncSession:
-    """A policy that computes ahead. One thread, the control loop's, calls everything here.
+    """Asynchronous inference. All methods are called from one thread, the control loop's.
 
-    lead_ticks: a replan is due so many ticks before `execute` of a chunk's actions are used up. stale_ticks: for so
-    many ticks after them a chunk goes on; 0: to its end. deadline_ticks: from an observation to its chunk; 0: none.
-    safe: what a tick without a chunk is answered with: "hold" (the last action), "zero", or [action_dim] numbers.
-    The rest is Session's. Action k of a chunk is for tick t + k, where t is the tick of its observation.
-    Raises RuntimeFailure with libvlart's status and words.
+    lead_ticks: a replan is due this many ticks before `execute` of a chunk's actions are used up. stale_ticks: how many
+    ticks beyond them a chunk continues; 0: to its end. deadline_ticks: limit from an observation to its chunk; 0: none.
+    safe: the action for a tick without a chunk: "hold" (repeat the last action), "zero", or [action_dim] numbers.
+    The other options are Session's. Action k of a chunk is for tick t + k, where t is the tick of its observation.
+    Raises RuntimeFailure with libvlart's status and message.
     """
 
     def __init__(self, path: str | Path, *, lead_ticks: int = 0, stale_ticks: int = 0, deadline_ticks: int = 0,
@@ -73,58 +73,58 @@ class AsyncSession:
             self.session.close()
             raise
         self._async, self._action = pointer, np.empty(dim, np.float32)
-        # ctypes gives up the interpreter's lock for the whole call.
+        # ctypes releases the GIL for the whole call.
         self._worker = threading.Thread(target=self._library.vlart_async_serve, args=(pointer,), name="vlart",
                                         daemon=True)
 
     def start(self) -> AsyncSession:
-        """Start the worker; requests before are answered then."""
+        """Start the worker; pending requests are answered then."""
         self._worker.start()
         return self
 
     def answer(self) -> None:
-        """In place of a worker (do not start one): compute for the newest observation. For simulations in which a
-        replan takes a stated number of ticks."""
+        """Compute for the newest observation in the calling thread, instead of a worker (do not start one). For
+        simulations in which a replan takes a given number of ticks."""
         self._check(self._library.vlart_async_answer(self._open()))
 
     def write(self, name: str, array: Any) -> None:
-        """As Session.write, into the next observation."""
+        """Session.write, into the next observation."""
         source = self.session.source_index(name)
         self._check(self._library.vlart_async_write(self._open(), source, *tensor_arguments(
             name, array, self._path, self.session.source_dtype(source)), c.byref(self._diag)))
 
     def select(self, backbone: str | None) -> None:
-        """As Session.select, from the next request on."""
+        """Session.select, from the next request on."""
         self._check(self._library.vlart_async_select(self._open(), self.session.backbone_index(backbone),
                                                      c.byref(self._diag)))
 
     def time(self, now_us: int) -> None:
-        """As Session.time."""
+        """Session.time."""
         self._check(self._library.vlart_async_time(self._open(), now_us))
 
     def stamp(self, name: str, sequence: int, time_us: int) -> None:
-        """As Session.stamp."""
+        """Session.stamp."""
         self._check(self._library.vlart_async_stamp(self._open(), self.session.source_index(name),
                                                     sequence & 0xFFFFFFFF,
                                                     time_us, c.byref(self._diag)))
 
     def sensor(self, name: str) -> SensorInfo:
-        """As Session.sensor."""
+        """Session.sensor."""
         found = SensorInfo()
         self._check(self._library.vlart_async_sensor(self._open(), self.session.source_index(name), c.byref(found)))
         return found
 
     def request(self) -> bool:
-        """Hand the observation of this tick to the worker; what was not written is as it was. False: a source is older
-        than it may be, and nothing was handed over; the chunk goes on to its end, and then the safe action."""
+        """Hand the observation of this tick to the worker; sources not written keep their content. False: a source is
+        older than allowed and nothing was handed over; the chunk continues to its end, then the safe action follows."""
         status = self._library.vlart_async_request(self._open())
         if status != STALE_INPUT:
             self._check(status)
         return status != STALE_INPUT
 
     def pop(self) -> Popped:
-        """The action of this tick; a tick passes in any case. Raises RuntimeFailure with status QUEUE_EMPTY where there
-        is none yet, nor one to hold."""
+        """The action of this tick; the tick advances in any case. Raises RuntimeFailure with status QUEUE_EMPTY if
+        there is no action yet, nor one to hold."""
         status = self._library.vlart_async_pop(self._open(), self._action.ctypes.data, self._action.size,
                                                c.byref(self._diag))
         if status not in ANSWERED:
@@ -132,10 +132,10 @@ class AsyncSession:
         return Popped(self._action.copy(), ANSWERED[status])
 
     def cancel(self, chunk: str = "keep") -> None:
-        """What is being computed is for another instruction. chunk: the one that is executed goes on ("keep"), is
-        dropped ("drop"), or is dropped and an episode begins ("episode"). Then write and request."""
+        """Discard the chunk being computed: it is for another instruction. chunk: the one being executed continues
+        ("keep"), is dropped ("drop"), or is dropped and a new episode begins ("episode"). Then write and request."""
         if chunk not in CANCEL:
-            raise ConfigError(f'a chunk cannot be cancelled by "{chunk}"', where="AsyncSession.cancel",
+            raise ConfigError(f'unknown way to cancel a chunk: "{chunk}"', where="AsyncSession.cancel",
                               why=f"known: {', '.join(CANCEL)}", fix="choose one of them")
         self._check(self._library.vlart_async_cancel(self._open(), CANCEL[chunk]))
 
@@ -147,7 +147,7 @@ class AsyncSession:
         return found
 
     def close(self) -> None:
-        """Stop the worker, after the stage that runs, and release all; twice is harmless."""
+        """Stop the worker after its running stage, and release everything; idempotent."""
         if self._async is not None:
             self._library.vlart_async_stop(self._async)
             if self._worker.ident is not None:

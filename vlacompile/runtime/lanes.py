@@ -1,4 +1,4 @@
-"""`Lanes`: the sessions of a bundle whose stages run at different clocks (the recipe's [[lane]])."""
+"""`Lanes`: the sessions of a bundle whose stages run at different rates (the recipe's [[lane]])."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vlacompile.runtime.session import CONTROL, Session
 
 @dataclass(frozen=True)
 class Followed:
-    """What the control loop has of a lane. sequence: steps of the lane up to it; 0: nothing yet. age_ms: since that
-    step began."""
+    """The control loop's view of a lane. sequence: number of the lane's step that it reads; 0: none yet. age_ms: time
+    since that step began."""
 
     sequence: int
     age_ms: float
 
 
 class Lane:
-    """A slower clock. Its session belongs to one thread: the caller's, or the one of start()."""
+    """A slower rate. Its session belongs to one thread: the caller's, or the one of start()."""
 
     def __init__(self, session: Session, followers: int):
         self.session, self._library = session, session._library
@@ -41,17 +41,18 @@ class Lane:
         self.failure: Exception | None = None
 
     def write(self, name: str, array: Any) -> None:
-        """As of Session, for the lane's own sources."""
+        """Session.write, for the lane's own sources."""
         self.session.write(name, array)
 
     def step(self) -> None:
-        """Run the lane's stages on what was written, and hand the whole set over. On an error the others keep what they
-        have."""
+        """Run the lane's stages on what was written, and publish all their outputs together. On an error the readers
+        keep the previous outputs."""
         self._check(self._library.vlart_lane_step(self._lane, c.byref(self._diag)))
 
     def start(self, observe: Callable[[Lane], None], hz: float = 0.0) -> Lane:
-        """A thread that calls observe(lane), which writes, and steps: hz times a second, or as often as it can. An
-        error ends it and is `failure`; the control loop then sees the lane's age."""
+        """Start a thread that calls observe(lane), which writes, and then steps: hz times per second, or as fast as
+        possible. An error ends the thread and is stored in `failure`; the control loop then sees the lane's age
+        grow."""
         self._thread = threading.Thread(target=self._run, args=(observe, hz), name="vlart-lane", daemon=True)
         self._thread.start()
         return self
@@ -64,7 +65,7 @@ class Lane:
                 self.step()
                 due = max(due + 1 / hz, time.monotonic()) if hz else 0.0
                 self._ended.wait(max(0.0, due - time.monotonic()) if hz else 0.0)
-        except Exception as error:  # noqa: BLE001  of the caller's own observe, too
+        except Exception as error:  # noqa: BLE001  observe is the caller's code and may raise anything
             self.failure = error
 
     def stop(self) -> None:
@@ -77,11 +78,12 @@ class Lane:
 
 
 class Lanes:
-    """control: the session of the control loop, which steps with the newest that every lane handed over. lanes: {name:
-    Lane}, from slow to fast; each also follows those before it. An action is what the policy makes of a lane's sources
-    as they were at `followed(name).sequence`, and of all others as they are now.
+    """control: the session of the control loop, which steps with the newest outputs published by every lane. lanes:
+    {name: Lane}, from slow to fast; each also reads those before it. An action is computed from a lane's sources as
+    they
+    were at `followed(name).sequence`, and from all other sources as they are now.
 
-    path and options: as of Session. Raises ConfigError for a bundle without lanes, RuntimeFailure as Session does.
+    path and options: as for Session. Raises ConfigError for a bundle without lanes, RuntimeFailure as Session does.
     """
 
     def __init__(self, path: str | Path, **options: Any):
@@ -90,9 +92,9 @@ class Lanes:
         self.plan: Plan = self.control.plan
         if not self.plan.lanes:
             self.control.close()
-            raise ConfigError("all stages of the bundle run at one clock", where=str(path),
+            raise ConfigError("all stages of the bundle run at one rate", where=str(path),
                               why="its recipe has no [[lane]]",
-                              fix="open it as a Session, or name the slower sources in a recipe")
+                              fix="open it as a Session, or add a [[lane]] with the slower sources to the recipe")
         count = len(self.plan.lanes)
         try:
             for i, row in enumerate(self.plan.lanes):
@@ -107,7 +109,7 @@ class Lanes:
             raise
 
     def __getitem__(self, name: str) -> Lane:
-        """Raises ConfigError for a lane that there is none of."""
+        """Raises ConfigError if there is no such lane."""
         if name not in self.lanes:
             raise ConfigError(f'no lane is called "{name}"', where=str(self.control._path),
                               why=nearest(name, self.lanes),
@@ -115,10 +117,11 @@ class Lanes:
         return self.lanes[name]
 
     def followed(self, name: str) -> Followed:
-        """Of the control loop's thread."""
-        info, index = LaneInfo(), list(self.lanes.values()).index(self[name])
-        check(self.control._library.vlart_session_followed(self.control._session, index, c.byref(info)), Diag(),
-              str(self.control._path))
+        """The control loop's view of a lane; to be called from its thread."""
+        info = LaneInfo()
+        check(self.control._library.vlart_session_followed(self.control._session,
+                                                           list(self.lanes).index(self[name] and name),
+                                                           c.byref(info)), Diag(), str(self.control._path))
         return Followed(info.sequence, info.age_ns / 1e6)
 
     def _follow(self, session: Session, lane: Lane) -> None:
@@ -127,7 +130,7 @@ class Lanes:
               str(session._path))
 
     def close(self) -> None:
-        """Stop the threads and release the engines; twice is harmless."""
+        """Stop the threads and release the engines; idempotent."""
         for lane in self.lanes.values():
             lane.stop()
             lane.session.close()

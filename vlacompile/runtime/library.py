@@ -165,7 +165,7 @@ _FUNCTIONS = {
 
 
 def libvlart_path() -> Path:
-    """The runtime: beside this file in a wheel, else in `build/runtime_c` of a source tree. Raises RuntimeFailure."""
+    """libvlart.so: beside this file in a wheel, else in `build/runtime_c` of a source tree. Raises RuntimeFailure."""
     here = Path(__file__).parent
     places = (here / "libvlart.so", here.parents[1] / "build" / "runtime_c" / "libvlart.so")
     path = next((p for p in places if p.is_file()), None)
@@ -181,7 +181,7 @@ def libvlart() -> c.CDLL:
 
 
 def open_libvlart(path: Path) -> c.CDLL:
-    """A library with the types of its functions. Raises RuntimeFailure where its ABI is another."""
+    """Load a library and declare its functions. Raises RuntimeFailure if its ABI version differs."""
     library = c.CDLL(str(path))
     for name, (result, arguments) in _FUNCTIONS.items():
         function = getattr(library, name)
@@ -195,7 +195,7 @@ def open_libvlart(path: Path) -> c.CDLL:
 
 
 def onnxruntime_library() -> Path:
-    """libonnxruntime of the installed `onnxruntime` package (found without importing it)."""
+    """Path of libonnxruntime in the installed `onnxruntime` package (found without importing it)."""
     spec = importlib.util.find_spec("onnxruntime")
     where = Path(spec.origin).parent / "capi" if spec and spec.origin else None
     found = sorted(where.glob("libonnxruntime.so*")) if where else []
@@ -207,7 +207,7 @@ def onnxruntime_library() -> Path:
 
 
 def tvm_libraries() -> dict[str, Path | None]:
-    """Of the installed packages (found without importing them), by the session's option; None: not installed."""
+    """{session option: path} of TVM's installed libraries (found without importing them); None: not installed."""
     found = {}
     for option, package, name in (("tvm_ffi_library", "tvm_ffi", "libtvm_ffi.so"),
                                   ("tvm_library", "tvm", "libtvm_runtime.so"),
@@ -219,7 +219,7 @@ def tvm_libraries() -> dict[str, Path | None]:
 
 
 def check(status: int, diag: Diag, where: str) -> None:
-    """Raise RuntimeFailure with libvlart's own words."""
+    """Raise RuntimeFailure with libvlart's own message."""
     if status == 0:
         return
     name = libvlart().vlart_status_name(status).decode()

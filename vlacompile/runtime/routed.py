@@ -1,4 +1,4 @@
-"""`RoutedSession`: a bundle of several backbones with a router in front, so that each task runs on what it needs."""
+"""`RoutedSession`: a bundle of several backbones behind a router that chooses one per task."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from vlacompile.runtime.session import Session
 
 
 class RoutedSession:
-    """bundle: of several backbones (vlacompile.join). table, state, log_capacity: as Router's; options: as Session's.
+    """bundle: one with several backbones (vlacompile.join). table, state, log_capacity: as Router's; options: as
+    Session's.
 
-    A task begins with its instruction, which decides the backbone; `session` is then driven as ever. Raises ConfigError
-    where the table has a backbone that the bundle has not, or the bundle takes no text.
+    A task begins with its instruction, from which the router chooses the backbone; `session` is then used as usual.
+    Raises ConfigError if the table names a backbone that the bundle does not have, or the bundle takes no text.
     """
 
     def __init__(self, bundle: str | Path, table: str | Path, state: str | Path | None = None, *,
@@ -27,9 +28,9 @@ class RoutedSession:
         names = [b.name for b in plan.backbones]
         for backbone in self.router.backbones:
             if backbone not in names:
-                raise ConfigError(f'the table routes to "{backbone}", which is no backbone of the bundle',
+                raise ConfigError(f'the table routes to "{backbone}", which is not a backbone of the bundle',
                                   where=str(table),
-                                  why=nearest(backbone, names) if names else "the bundle is one policy",
+                                  why=nearest(backbone, names) if names else "the bundle is a single policy",
                                   fix="join the policies under the names that the table was fitted with")
         needs = {n: {v for s in plan.stages if n in plan.served_by(s) for v in s.depends} for n in names}
         known = {t.tokens for t in plan.texts} | {i.source for i in plan.instructions}
@@ -37,12 +38,13 @@ class RoutedSession:
         for name, texts in self._texts.items():
             if not texts:
                 raise ConfigError(f'the backbone "{name}" takes no text', where=str(bundle),
-                                  why="the policy brought no tokenizer, and no instruction is known",
-                                  fix="select it yourself, with Router.decide and Session.select")
+                                  why="the bundle has no tokenizer and no precomputed instructions",
+                                  fix="use Router.decide and Session.select instead")
 
     def begin(self, instruction: str, embedding: Sequence[float] | None = None) -> Routed:
-        """A new task: decides, selects, forgets the last episode, and writes the instruction for that backbone.
-        embedding: of the instruction, where the table has such; as Router.decide. Raises RuntimeFailure."""
+        """Begin a new task: decide, select the backbone, reset the episode, and write the instruction for that
+        backbone. embedding: of the instruction, if the table has embeddings; as Router.decide. Raises
+        RuntimeFailure."""
         decision = self.router.decide(instruction, embedding)
         self.session.select(decision.backbone)
         self.session.reset()
@@ -51,7 +53,7 @@ class RoutedSession:
         return decision
 
     def end(self, success: bool) -> None:
-        """How the task ended: the posterior learns it, on disk when this returns."""
+        """Report the outcome of the task: updates the posterior, which is on disk when this returns."""
         self.router.report_outcome(success)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""libvlart's router from Python: the decisions that a robot would take, with what it learnt."""
+"""`Router`: libvlart's router from Python, with the same decisions and learnt posteriors as on a robot."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _OK, _NOT_FOUND = 0, 19
 
 @dataclass(frozen=True)
 class Routed:
-    """One decision, as vlart_decision_t. alpha, beta, probability, cost_ms: per backbone. success: as reported before
-    it was drained, else None."""
+    """One decision, as vlart_decision_t. alpha, beta, probability, cost_ms: per backbone. success: the outcome, if it
+    was reported before the decision was drained; else None."""
 
     sequence: int
     text: str
@@ -39,10 +39,10 @@ class Routed:
 
 
 class Router:
-    """table: the .bin file of `vlacompile route fit`. state: path without ending, where outcomes are kept; None:
-    nowhere.
+    """table: the .bin file of `vlacompile route fit`. state: path, without extension, where outcomes are stored; None:
+    they are not stored.
 
-    Raises RuntimeFailure with libvlart's status and words.
+    Raises RuntimeFailure with libvlart's status and message.
     """
 
     def __init__(self, table: str | Path, state: str | Path | None = None, *, log_capacity: int = 0):
@@ -66,12 +66,12 @@ class Router:
         return self._routed(out)
 
     def report_outcome(self, success: bool) -> None:
-        """Of the episode of the last decision; on disk when this returns."""
+        """Report the outcome of the episode of the last decision; it is on disk when this returns."""
         self._check(self._library.vlart_router_report_outcome(self._router, int(success), c.byref(self._diag)))
 
     def drain(self) -> list[Routed]:
-        """Takes all decisions out of the log, the oldest first."""
-        found: list[Routed] = []
+        """Remove and return all decisions in the log, oldest first."""
+        found = []
         while True:
             out = RouterDecision()
             status = self._library.vlart_router_drain(self._router, c.byref(out))

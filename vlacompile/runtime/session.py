@@ -1,4 +1,4 @@
-"""`Session`: a running policy. The same code path as the C program: everything is libvlart."""
+"""`Session`: a running policy. It uses the same code path as a C program: all work is done in libvlart."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from vlacompile.runtime.library import (
 )
 from vlacompile.vocabulary import DTYPES, NUMPY_DTYPES, dtype_name
 
-CONTROL, _CONTROL = "", 0xFFFFFFFF  # the stages of no lane, in Python and in vlart_lanes.h
+CONTROL, _CONTROL = "", 0xFFFFFFFF  # the stages outside all lanes, in Python and in vlart_lanes.h
 _ALL = 0xFFFFFFFF  # VLART_BACKBONE_ALL
 ACCEPT = {"not finite": 1, "out of range": 2, "stale": 4, "denormal": 8}
-RECORDED = ("out of range", "stale")  # what replays of recordings accept
+RECORDED = ("out of range", "stale")  # what a replay of recordings accepts
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,19 @@ class Stats:
 
 
 class Session:
-    """One running copy of a bundle; belongs to one thread at a time.
+    """A running instance of a bundle; to be used by one thread at a time.
 
-    path: the bundle directory. threads: of the engine, 0 for its own choice. engine_library: path of
-    libonnxruntime; None for the one of the installed package. verify_files: compare the checksums of
-    all files when opening (a damaged bundle is refused). stand_in: run the stages of a board's TensorRT with ONNX
-    Runtime, from the same ONNX files; what they compute can be tried so, not how long the board takes.
-    tensorrt_library: on a board, path of libvlart_tensorrt.so; None for the loader's. whole_tick: there, the stages
-    that every tick runs are one launch.
-    lane: run the stages of this lane alone, or of none: CONTROL (see Lanes). beside: a session of the same bundle,
-    which is then opened once.
-    accept: what is not refused of sensors, of "not finite", "out of range", "stale", "denormal" (vlart_sensors.h).
-    max_age_ms: how old observations may be of which the plan says nothing; 0: any age.
-    Raises RuntimeFailure with libvlart's status and words.
+    path: the bundle directory. threads: of the inference engine, 0: its own choice. engine_library: path of
+    libonnxruntime; None: that of the installed package. verify_files: check the checksums of all files when opening (a
+    damaged bundle is refused). stand_in: run the stages of a board's TensorRT engines with ONNX Runtime, from the same
+    ONNX files: this checks their numbers, not the board's latency.
+    tensorrt_library: on a board, path of libvlart_tensorrt.so; None: found by the loader. whole_tick: there, launch the
+    stages that every tick runs as one.
+    lane: run the stages of this lane only, or with CONTROL those of no lane (see Lanes). beside: a session of the same
+    bundle, whose open bundle is shared.
+    accept: sensor faults that are not refused, of "not finite", "out of range", "stale", "denormal" (vlart_sensors.h).
+    max_age_ms: maximum age of observations for which the plan has none; 0: any age.
+    Raises RuntimeFailure with libvlart's status and message.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 0, engine_library: str | Path | None = None,
@@ -87,7 +87,7 @@ class Session:
         self._path = Path(path)
         self.plan: Plan = read_plan(self._path / "plan.bin")
         diag, size = Diag(), c.c_size_t()
-        self._beside = beside  # it closes the bundle
+        self._beside = beside  # that session closes the bundle
         bundle = beside._bundle if beside is not None else self._open(verify_files, diag)
         engine = str(engine_library or onnxruntime_library()).encode()
         tvm = {option: path and str(path).encode() for option, path in tvm_libraries().items()}
@@ -130,22 +130,22 @@ class Session:
         return 1 + names.index(lane)
 
     def write(self, name: str, array: Any) -> None:
-        """Give a source its content: a NumPy array or torch tensor of the plan's dtype and shape (for f32 also of other
-        floating-point types, for i32 of fewer bits); of a source with
-        a history the newest frame alone. Equal bytes re-run nothing, apart from what looks back on earlier frames.
-        On any error the source keeps what it had."""
+        """Set a source's content: a NumPy array or torch tensor of the plan's dtype and shape (for f32 also other
+        floating-point dtypes, for i32 also narrower integers); for a source with a history the newest frame only.
+        Writing equal bytes causes no stage to run, except those that read earlier frames. On any error the source keeps
+        its previous content."""
         source = self.source_index(name)
         self._call(self._library.vlart_session_write, self._session, source,
                    *tensor_arguments(name, array, self._path, self.source_dtype(source)), c.byref(self._diag))
 
     def time(self, now_us: int) -> None:
-        """What time it is, microseconds on a clock of your own, before the writes and steps that are to know it.
-        Without this, ages are counted by CLOCK_MONOTONIC from the writes."""
+        """Set the current time in microseconds of the caller's clock, before the writes and steps that it applies to.
+        Without this, ages are measured with CLOCK_MONOTONIC from the writes."""
         self._call(self._library.vlart_session_time, self._session, now_us)
 
     def stamp(self, name: str, sequence: int, time_us: int) -> None:
-        """The next write of a source was captured then, as that number (modulo 2**32). Raises RuntimeFailure with
-        status STALE_INPUT where that is not after the last number: do not write it."""
+        """Sequence number (modulo 2**32) and capture time of the next write of a source. Raises RuntimeFailure with
+        status STALE_INPUT if the number is not after the previous one: do not write that frame."""
         self._call(self._library.vlart_session_stamp, self._session, self.source_index(name), sequence & 0xFFFFFFFF,
                    time_us, c.byref(self._diag))
 
@@ -157,7 +157,7 @@ class Session:
         return found
 
     def source_index(self, name: str) -> int:
-        """Raises RuntimeFailure where the policy has no such source."""
+        """Raises RuntimeFailure if the policy has no such source."""
         if name not in self._sources:
             raise RuntimeFailure(f'no source is called "{name}"', where=str(self._path), status="NOT_FOUND",
                                  why=nearest(name, self._sources), fix="write one of the policy's sources")
@@ -167,47 +167,48 @@ class Session:
         return self.plan.values[self.plan.sources[index].value].type.dtype
 
     def write_text(self, name: str, text: str) -> None:
-        """Fill a source of token ids, and its mask, with what the bundle's own tokenizer makes of a text."""
+        """Tokenize a text with the bundle's own tokenizer into a source of token ids and its padding mask."""
         data = text.encode()
         self._call(self._library.vlart_session_write_text, self._session, self.source_index(name), data, len(data),
                    c.byref(self._diag))
 
     def select(self, backbone: str | None) -> None:
-        """Run this backbone of the bundle from the next step (or observe) on; the first one is run otherwise. None: all
-        of them, the first one's chunk feeds the queue. What another one computed stays valid while its sources do."""
+        """Run this backbone of the bundle from the next step (or observe) on; the default is the first. None: all of
+        them, with the first one's chunk in the queue. Values computed for another backbone stay valid while their
+        sources do not change."""
         self._call(self._library.vlart_session_select, self._session, self.backbone_index(backbone),
                    c.byref(self._diag))
 
     def backbone_index(self, backbone: str | None) -> int:
-        """Raises RuntimeFailure where the bundle has no such backbone."""
+        """Raises RuntimeFailure if the bundle has no such backbone."""
         names = [b.name for b in self.plan.backbones]
         if backbone is not None and backbone not in names:
             raise RuntimeFailure(f'no backbone is called "{backbone}"', where=str(self._path), status="NOT_FOUND",
-                                 why=nearest(backbone, names) if names else "the bundle is one policy",
+                                 why=nearest(backbone, names) if names else "the bundle is a single policy",
                                  fix="select one of the bundle's backbones: `vlacompile inspect` lists them")
         return _ALL if backbone is None else names.index(backbone)
 
     def step(self, deadline_us: int | None = None) -> None:
-        """Run the stages whose sources were written since they last ran. deadline_us: time limit from
-        now; None for the plan's, 0 for none."""
+        """Run the stages whose sources were written since they last ran. deadline_us: time limit from now; None: the
+        plan's, 0: none."""
         if deadline_us is None:
             self._call(self._library.vlart_session_step, self._session, c.byref(self._diag))
         else:
             self._call(self._library.vlart_session_step_deadline, self._session, deadline_us, c.byref(self._diag))
 
     def observe(self) -> None:
-        """Take what was written into the histories without replanning: runs the stages that encode the newest
-        observation, and no other. For a host that executes several actions per replan: of the ticks between, those
-        whose frames the next step still sees must be observed (all, or the last n - 1 before it). All histories
-        advance together, with the first write to one of them after a step or observe."""
+        """Push what was written into the histories without replanning: runs only the stages that encode the newest
+        observation. For a host that executes several actions per replan: of the ticks in between, those whose frames
+        the next step still reads must be observed (all, or the last n - 1 before it). All histories advance together,
+        with the first write to one of them after a step or observe."""
         self._call(self._library.vlart_session_observe, self._session, c.byref(self._diag))
 
     def reset(self) -> None:
-        """Begin an episode: empty the queue and forget the histories; the next observation fills them."""
+        """Begin an episode: clear the queue and the histories; the next observation fills the histories."""
         self._call(self._library.vlart_session_reset, self._session)
 
     def read(self, name: str) -> np.ndarray:
-        """A copy of a value: an output, a source, or what a stage handed on."""
+        """A copy of a value: an output, a source, or a value passed between stages."""
         if name not in self._values:
             raise RuntimeFailure(f'no value is called "{name}"', where=str(self._path), status="NOT_FOUND",
                                  why=nearest(name, self._values), fix="read one of the plan's values")
@@ -218,21 +219,21 @@ class Session:
         return out
 
     def pop(self) -> np.ndarray:
-        """The next action, [action_dim], decoded and consumed as the plan says. Raises RuntimeFailure with
-        status QUEUE_EMPTY when the executed part of the chunk is used up: write an observation and step."""
+        """The next action, [action_dim], decoded and consumed as the plan defines. Raises RuntimeFailure with status
+        QUEUE_EMPTY when the executed part of the chunk is used up: write an observation and step."""
         self._call(self._library.vlart_session_pop, self._session, self._action.ctypes.data, self._action.size,
                    c.byref(self._diag))
         return self._action.copy()
 
     def queue(self) -> QueueInfo:
-        """`remaining` actions, `stale` (a later step failed), `due` (execute_steps were popped: replan),
-        `chunks` so far."""
+        """`remaining` actions, `stale` (a later step failed), `due` (execute_steps were popped: replan), `chunks`
+        computed so far."""
         info = QueueInfo()
         self._call(self._library.vlart_session_queue, self._session, c.byref(info))
         return info
 
     def invalidate(self) -> None:
-        """Make every stage dirty, empty the queue and forget all chunks; sources and histories keep their content."""
+        """Mark every stage dirty, clear the queue and all chunks; sources and histories keep their content."""
         self._call(self._library.vlart_session_invalidate, self._session)
 
     def stats(self) -> Stats:
@@ -247,7 +248,7 @@ class Session:
         return Stats(stages, totals.steps, totals.stages_skipped, totals.deadline_misses, totals.last_step_ns / 1e3)
 
     def close(self) -> None:
-        """Release the engines and the bundle; twice is harmless."""
+        """Release the engines and the bundle; idempotent."""
         if self._session is not None:
             self._library.vlart_session_close(self._session)
             self._session = None
@@ -277,18 +278,18 @@ def _accepted(words: tuple[str, ...]) -> int:
         if word not in ACCEPT:
             raise ConfigError(f'a session cannot accept "{word}"', where="Session(accept=...)",
                               why=nearest(word, ACCEPT),
-                              fix=f"choose of {', '.join(ACCEPT)}")
+                              fix=f"choose from {', '.join(ACCEPT)}")
     return sum({ACCEPT[w] for w in words})
 
 
-# What a policy declares in a type that no engine takes is written in that type too.
+# A source declared in a dtype that no engine accepts may be written in that dtype as well.
 _TAKEN = frozenset({("float64", "f32"), ("float16", "f32"), ("uint16", "i32"), ("int16", "i32"), ("int8", "i32")})
 
 
 def tensor_arguments(name: str, array: Any, where: Path, wanted: str) -> tuple:
     """(address, bytes, dtype, rank, dims) for a call of libvlart. wanted: the source's dtype in the plan. A contiguous
-    NumPy array of it is handed over where it lies. Keep `array` until the call is over."""
-    if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed to run
+    NumPy array of that dtype is passed without a copy. Keep `array` alive until the call returns."""
+    if hasattr(array, "detach"):  # a torch tensor; torch itself is not needed at run time
         array = array.detach().cpu()
         array = (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
     array = np.asarray(array)
@@ -301,7 +302,7 @@ def tensor_arguments(name: str, array: Any, where: Path, wanted: str) -> tuple:
         raise RuntimeFailure(f'"{name}" was given {array.dtype}', where=str(where), status="WRONG_DTYPE",
                              why=f"known: {', '.join(NUMPY_DTYPES)}", fix="convert the array")
     dims = (c.c_uint64 * max(1, array.ndim))(*array.shape)
-    dims.array = array  # so that it lives as long as the arguments
+    dims.array = array  # keeps it alive as long as the arguments
     return c.c_void_p(array.ctypes.data), array.nbytes, DTYPES[dtype], array.ndim, dims
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer's table run by libvlart."""
+"""`RuntimeTokenizer`: a tokenizer's table, executed by libvlart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlacompile.runtime.library import Diag, check, libvlart
 
 
 class RuntimeTokenizer:
-    """table: the content of a bundle's tokenizer file. max_text_bytes: longest text that it will be given, in UTF-8.
+    """table: the content of a bundle's tokenizer file. max_text_bytes: longest text that it accepts, in UTF-8.
     Raises RuntimeFailure."""
 
     def __init__(self, table: bytes, max_text_bytes: int = 4096):
@@ -38,7 +38,7 @@ class RuntimeTokenizer:
             self.ids = np.zeros(count.value, np.int64)
 
     def fill(self, text: str | bytes, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """(ids int64 [length], mask bool [length]), cut or filled up."""
+        """(ids int64 [length], mask bool [length]), truncated or padded."""
         data = text.encode() if isinstance(text, str) else text
         ids, mask, diag = np.zeros(length, np.int64), np.zeros(length, np.uint8), Diag()
         check(self.library.vlart_tokenizer_fill(self.handle, data, len(data), ids.ctypes.data, mask.ctypes.data, length,

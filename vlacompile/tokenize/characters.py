@@ -1,5 +1,5 @@
-"""What the original library does with each character, asked of the library itself: it carries Unicode tables of its
-own, of other versions than Python's. Nothing here is taken from `unicodedata`."""
+"""Per-character behaviour of the original library, obtained by querying it: it has Unicode tables of its own, of other
+versions than Python's. Nothing here is taken from `unicodedata`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import cache
 
 from vlacompile.tokenize.tokenizer import Span
 
-SEPARATOR = "\ua66e"  # a letter that nothing decomposes to, joins, changes or takes for a mark
+SEPARATOR = "\ua66e"  # a letter that nothing decomposes to, composes with, changes or treats as a mark
 POINTS = tuple(c for c in range(0x110000) if not 0xD800 <= c < 0xE000)
 HANGUL = range(0xAC00, 0xD7A4)
 
 
 def changes(normalise: Callable[[str], str]) -> dict[int, tuple[int, ...]]:
-    """{code point: what it becomes}, of those that do not stay themselves."""
+    """{code point: its replacement}, for the code points that change."""
     points = [c for c in POINTS if chr(c) != SEPARATOR]
     parts = normalise(SEPARATOR.join(map(chr, points))).split(SEPARATOR)
     assert len(parts) == len(points) and normalise(SEPARATOR) == SEPARATOR
@@ -22,7 +22,7 @@ def changes(normalise: Callable[[str], str]) -> dict[int, tuple[int, ...]]:
 
 
 def chained(first: dict[int, tuple[int, ...]], then: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
-    """One mapping after another."""
+    """The composition of two mappings."""
     both = {c: tuple(x for p in to for x in then.get(p, (p,))) for c, to in first.items()}
     both |= {c: to for c, to in then.items() if c not in first}
     return {c: to for c, to in both.items() if to != (c,)}
@@ -50,13 +50,13 @@ def _action(c: int, to: tuple[int, ...]) -> tuple[str, int | tuple[int, ...]]:
         return "delete", 0
     if to == (0x20, c, 0x20):
         return "space", 0
-    if len(to) == 1 and to[0] != 0x20:  # runs of blanks become one span
+    if len(to) == 1 and to[0] != 0x20:  # a run of code points that become spaces is one span
         return "shift", (to[0] - c) & 0xFFFFFFFF
     return "sequence", to
 
 
 def _decomposed_hangul(c: int) -> tuple[int, ...]:
-    """Unicode 3.12."""
+    """The Hangul decomposition of Unicode, section 3.12."""
     lead, vowel, tail = (c - 0xAC00) // 588, (c - 0xAC00) % 588 // 28, (c - 0xAC00) % 28
     return (0x1100 + lead, 0x1161 + vowel) + ((0x11A7 + tail,) if tail else ())
 
@@ -77,11 +77,11 @@ def class_spans(classes: dict[int, Iterable[int]]) -> tuple[Span, ...]:
 
 @cache
 def combining_classes() -> tuple[Span, ...]:
-    """Canonical combining classes, as their order tells: a mark is moved before one of a higher class."""
+    """Canonical combining classes, inferred from the reordering: a mark is moved before one of a higher class."""
     from tokenizers import normalizers
 
     nfd = normalizers.NFD().normalize_str
-    low, high = "\u0334", "\u0345"  # classes 1 and 240, the least and the largest
+    low, high = "\u0334", "\u0345"  # classes 1 and 240, the lowest and the highest
     candidates = [c for c in POINTS if nfd(chr(c)) == chr(c) and chr(c) != SEPARATOR]
 
     def swaps(pairs: list[str]) -> list[bool]:
@@ -95,7 +95,7 @@ def combining_classes() -> tuple[Span, ...]:
 
 
 def _ranked(marks: list[int], is_above: Callable[[int, int], bool]) -> dict[int, list[int]]:
-    """{1, 2, ...: marks of one class}, by insertion into what is ordered already."""
+    """{1, 2, ...: marks of one class}, by insertion sort."""
     groups: list[list[int]] = []
     for mark in marks:
         low, high = 0, len(groups)
@@ -124,7 +124,7 @@ def decomposition(form: str) -> dict[int, tuple[int, ...]]:
 
 @cache
 def compositions() -> tuple[tuple[int, int, int], ...]:
-    """(first, second, composed) of every canonical composition but Hangul's."""
+    """(first, second, composed) of every canonical composition except Hangul."""
     from tokenizers import normalizers
 
     nfc, found = normalizers.NFC().normalize_str, []
@@ -152,7 +152,7 @@ def word_classes() -> tuple[Span, ...]:
 
 
 def _pieces(splitter) -> tuple[set[int], set[int]]:
-    """(code points that are dropped, those that stand alone) between letters."""
+    """(code points that are dropped, those that become a piece of their own) between letters."""
     text = "a" + "a".join(map(chr, POINTS)) + "a"
     pieces = splitter.pre_tokenize_str(text)
     alone = {ord(piece) for piece, _ in pieces if len(piece) == 1} - {ord("a")}

@@ -11,7 +11,7 @@ from vlacompile.policy.text import Text
 
 @dataclass(frozen=True)
 class CompiledText:
-    """tokens, mask: sources. table: the content of the bundle's file. note: what was checked."""
+    """tokens, mask: sources. table: the content of the bundle's file. note: a summary of the checks."""
 
     tokens: str
     mask: str | None
@@ -21,8 +21,8 @@ class CompiledText:
 
 
 def compile_text(tokens: str, text: Text, progress: Callable[[str], None] = lambda phase: None) -> CompiledText:
-    """tokens: the source. Raises SourceError for a tokenizer that is not supported, ParityError where the table gives
-    other ids than the original, ConfigError without the package that knows the original."""
+    """tokens: the source. Raises SourceError for an unsupported tokenizer, ParityError if the table gives other ids
+    than the original library, ConfigError if that library is not installed."""
     try:
         import tokenizers  # noqa: F401
     except ImportError as error:
@@ -32,7 +32,7 @@ def compile_text(tokens: str, text: Text, progress: Callable[[str], None] = lamb
     from vlacompile.tokenize.table import tokenizer_bytes
     from vlacompile.tokenize.verify_table import check_tokenizer
 
-    progress(f"take over the tokenizer of {tokens}")
+    progress(f"compile the tokenizer of {tokens}")
     tokenizer = read_tokenizer(text.tokenizer, fit=text.fit, ending=text.ending)
     table = tokenizer_bytes(tokenizer)
     checked = check_tokenizer(text.tokenizer, tokenizer, table, text.examples)

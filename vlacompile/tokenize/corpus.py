@@ -1,5 +1,5 @@
-"""Texts on which a table must give the ids of the original: instructions, languages, odd characters, random text, and
-every character by itself. The same for every build."""
+"""Test texts on which a table must give the ids of the original: instructions, languages, odd characters, random text,
+and every character by itself. The same for every build."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ALPHABETS = (
 
 
 def corpus(added: tuple[str, ...], texts: tuple[str, ...] = (), seed: int = 0) -> list[str]:
-    """added: tokens that the original looks for in the text. texts: those that the policy is known to be used with."""
+    """added: tokens that the original matches in the text. texts: those that the policy is known to be used with."""
     draw = random.Random(seed)
     found = [*texts, *INSTRUCTIONS, *LANGUAGES, *ODD, *_around_tokens(added)]
     found += [c * n for c in "ex" for n in (20, 21, 100, 101, 200, 201)]
@@ -61,8 +61,8 @@ def corpus(added: tuple[str, ...], texts: tuple[str, ...] = (), seed: int = 0) -
 
 
 def characters(stride: int = 1, block: int = 64) -> list[str]:
-    """Every character, once between letters and once between blanks, `block` of them in a text. stride: of ideographs,
-    syllables, private and unassigned ones every so many alone, in a quick check."""
+    """Every character, once between letters and once between spaces, `block` of them per text. stride: in a quick
+    check, take only every stride-th of the ideographs, syllables, private and unassigned code points."""
     points = POINTS if stride == 1 else [
         c for i, c in enumerate(POINTS) if c < 0x3400 or 0xA000 <= c < 0xAC00 or 0xF900 <= c < 0x12000
         or i % stride == 0]
@@ -78,7 +78,7 @@ def _character(draw: random.Random) -> str:
 
 
 def _around_tokens(added: tuple[str, ...]) -> list[str]:
-    """Tokens that stand in the text, with what may touch them."""
+    """Added tokens within texts, with various neighbours."""
     added = (*added[:8], *added[-8:])
     found = [f(a) for a in added for f in (str, "a{}b".format, " {} ".format, "a  {}\n\nb".format, "{0}{0}".format)]
     return found + [a[:-1] + b for a in added for b in added]

@@ -1,5 +1,5 @@
-"""A `tokenizer.json` becomes a Tokenizer. What cannot be done exactly is refused with the component's name; nothing
-is approximated."""
+"""Converts a `tokenizer.json` to a Tokenizer. What cannot be converted exactly is refused with the component's name;
+nothing is approximated."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _CUTS = {"Removed": "removed", "Isolated": "alone", "MergedWithPrevious": "previ
 
 
 def refused(component: str, why: str, fix: str = HOST) -> SourceError:
-    return SourceError("the tokenizer cannot be taken over", where=f"tokenizer.json, {component}", why=why, fix=fix)
+    return SourceError("the tokenizer cannot be compiled", where=f"tokenizer.json, {component}", why=why, fix=fix)
 
 
 def read_tokenizer(text: str, *, fit: Fit | None = None, ending: str = "") -> Tokenizer:
-    """text: of a tokenizer.json. fit: how ids come to a fixed length; None: as the file says. ending: put behind a
+    """text: content of a tokenizer.json. fit: padding and truncation; None: as the file says. ending: appended to a
     text that does not end with it. Raises SourceError naming the component that is not supported."""
     from tokenizers import Tokenizer as Original
 
     try:
         original = Original.from_str(text)
-    except Exception as error:  # the library raises Exception itself
+    except Exception as error:  # the library raises plain Exception
         raise refused("the file", str(error).splitlines()[0], "give the text of a tokenizer.json") from error
-    document = json.loads(original.to_str())  # as the library understood it, with nothing left out
+    document = json.loads(original.to_str())  # as parsed by the library, with defaults filled in
     try:
         return _read(document, original, fit, ending)
     except KeyError as error:
-        raise refused("the file", f"there is no {error}", "write it again with this version of tokenizers") from error
+        raise refused("the file", f"there is no {error}", "save it again with this version of tokenizers") from error
 
 
 def _read(document: dict, original, fit: Fit | None, ending: str) -> Tokenizer:
@@ -49,10 +49,10 @@ def _read(document: dict, original, fit: Fit | None, ending: str) -> Tokenizer:
     added = []
     for id_, token in original.get_added_tokens_decoder().items():
         if token.single_word:
-            raise refused(f'added_tokens, "{token.content}"', "it counts only between words")
+            raise refused(f'added_tokens, "{token.content}"', "it is matched only as a single word")
         text = normaliser.normalize_str(token.content) if token.normalized and normaliser else token.content
         if not text:
-            raise refused(f'added_tokens, "{token.content}"', "nothing is left of it after normalisation")
+            raise refused(f'added_tokens, "{token.content}"', "normalisation leaves nothing of it")
         added.append(Added(text, id_, token.normalized, token.lstrip, token.rstrip))
     normalise = _normalise(document["normalizer"])
     if len(normalise) + len(transform) + len(split) > MAX_STEPS:
@@ -87,7 +87,8 @@ def _normalise(part: dict | None) -> tuple[Step, ...]:
         return _map(_changes_of(kind))
     if kind == "Replace":
         if "String" not in part["pattern"]:
-            raise refused(f"normalizer, {kind}", f"its pattern is the expression {part['pattern'].get('Regex')!r}")
+            raise refused(f"normalizer, {kind}", f"its pattern is a regular expression: "
+                                                 f"{part['pattern'].get('Regex')!r}")
         found = part["pattern"]["String"]
         return (Step("replace", find=found, put=part["content"]),) if found else ()
     if kind == "Prepend":
@@ -113,8 +114,8 @@ def _decompose(form: str, before: dict[int, tuple[int, ...]] | None = None) -> t
 
 
 def _bert(part: dict) -> tuple[Step, ...]:
-    """Cleaning, blanks around ideographs and decomposition go by characters, and so do, after marks are in order,
-    accents and case."""
+    """Cleaning, spaces around ideographs and decomposition are per character, and so are, once marks are in canonical
+    order, stripping accents and lowercasing."""
     off = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
     before: dict[int, tuple[int, ...]] = {}
     for name in ("clean_text", "handle_chinese_chars"):
@@ -131,7 +132,7 @@ def _bert(part: dict) -> tuple[Step, ...]:
 # ---- pre-tokeniser ---------------------------------------------------------------------------------------------------
 
 def _split(part: dict | None) -> tuple[tuple[Step, ...], tuple[Step, ...], bool]:
-    """(steps that change a piece, steps that cut it, whether words are read as bytes)."""
+    """(steps that transform a piece, steps that split it, whether words are encoded as bytes)."""
     parts = [] if part is None else _flat(part)
     transform: list[Step] = []
     split: list[Step] = []
@@ -139,10 +140,10 @@ def _split(part: dict | None) -> tuple[tuple[Step, ...], tuple[Step, ...], bool]
     for i, p in enumerate(parts):
         kind = p["type"]
         if bytewise:
-            raise refused(f"pre_tokenizer, {kind}", "it comes after ByteLevel, which has made bytes of the text")
+            raise refused(f"pre_tokenizer, {kind}", "it comes after ByteLevel, which has converted the text to bytes")
         changes, cuts = _PRE_TOKENIZERS[kind](p) if kind in _PRE_TOKENIZERS else _unknown(kind)
         if changes and i > 0:
-            raise refused(f"pre_tokenizer, {kind}", "it changes the text and is not the first of the sequence")
+            raise refused(f"pre_tokenizer, {kind}", "it changes the text and is not first in the sequence")
         bytewise = kind == "ByteLevel"
         transform += changes
         split += cuts
@@ -175,9 +176,9 @@ def _at_pattern(p: dict):
     if "String" in pattern and pattern["String"] and behaviour in _CUTS and not p["invert"]:
         return [], [Step("cut", find=pattern["String"], option=CUT_RULES[_CUTS[behaviour]])]
     rule = EXPRESSIONS.get(pattern.get("Regex"))
-    # These expressions match every character, so that what is dropped or joined between matches is nothing.
+    # These expressions match every character, so there is nothing between matches to drop or join.
     if rule is None or not ((behaviour == "Isolated" and not p["invert"]) or (behaviour == "Removed" and p["invert"])):
-        raise refused("pre_tokenizer, Split", f"the pattern {pattern} with {behaviour} is none of those that are known")
+        raise refused("pre_tokenizer, Split", f"the pattern {pattern} with {behaviour} is not supported")
     return [], [Step("cut_words", characters.word_classes(), option=WORD_RULES[rule])]
 
 
@@ -202,12 +203,12 @@ def _model(part: dict, bytewise: bool) -> tuple[WordPiece | Bpe, int | None]:
         return _wordpiece(part, bytewise), vocabulary[unknown]
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if part[name]:
-            raise refused(f"model, {name}", f"BPE with {part[name]!r} there is not supported")
+            raise refused(f"model, {name}", f"BPE with the value {part[name]!r} is not supported")
     merges = tuple(_merge(vocabulary, pair) for pair in part["merges"])
     words, letters, byte_ids = {}, {}, ()
     if bytewise:
         if part["byte_fallback"]:
-            raise refused("model, byte_fallback", "the pre-tokeniser makes bytes of the text already")
+            raise refused("model, byte_fallback", "the pre-tokenizer has converted the text to bytes already")
         alphabet = byte_alphabet()
         byte_ids = tuple(vocabulary.get(c) for c in alphabet)
         as_byte = {c: b for b, c in enumerate(alphabet)}
@@ -233,7 +234,7 @@ def _merge(vocabulary: dict[str, int], pair: list[str] | str) -> tuple[int, int,
 
 def _wordpiece(part: dict, bytewise: bool) -> WordPiece:
     if bytewise:
-        raise refused("model, WordPiece", "with ByteLevel before it")
+        raise refused("model, WordPiece", "ByteLevel before it is not supported")
     mark, vocabulary = part["continuing_subword_prefix"], part["vocab"]
     if not mark:
         raise refused("model, continuing_subword_prefix", "it is empty")
@@ -243,8 +244,8 @@ def _wordpiece(part: dict, bytewise: bool) -> WordPiece:
 
 
 def byte_alphabet() -> str:
-    """The character of every byte in byte-level BPE (Radford et al. 2019): printable ones are themselves, the others
-    follow from U+0100 on."""
+    """The character that encodes each byte in byte-level BPE (Radford et al. 2019): printable ones are themselves, the
+    others are numbered from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     return "".join(chr(b) if b in printable else chr(0x100 + others.index(b)) for b in range(256))
@@ -253,8 +254,8 @@ def byte_alphabet() -> str:
 # ---- post-processor --------------------------------------------------------------------------------------------------
 
 def _around(part: dict | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids before and after those of one text."""
-    if part is None or part["type"] == "ByteLevel":  # the latter moves offsets alone
+    """The ids added before and after those of a text."""
+    if part is None or part["type"] == "ByteLevel":  # the latter changes offsets only
         return (), ()
     kind = part["type"]
     if kind in ("BertProcessing", "RobertaProcessing"):
@@ -262,7 +263,7 @@ def _around(part: dict | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if kind == "Sequence":
         found = [_around(p) for p in part["processors"]]
         if sum(any(f) for f in found) > 1:
-            raise refused("post_processor, Sequence", "more than one of its parts adds tokens")
+            raise refused("post_processor, Sequence", "more than one part adds tokens")
         return next((f for f in found if any(f)), ((), ()))
     if kind != "TemplateProcessing":
         raise refused("post_processor", f"{kind} is not among BertProcessing, ByteLevel, RobertaProcessing, Sequence, "
@@ -274,5 +275,5 @@ def _around(part: dict | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         else:
             sides[-1] += part["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
     if len(sides) != 2:
-        raise refused("post_processor, TemplateProcessing", f"the text comes {len(sides) - 1} times in it")
+        raise refused("post_processor, TemplateProcessing", f"the text occurs {len(sides) - 1} times in it")
     return tuple(sides[0]), tuple(sides[1])

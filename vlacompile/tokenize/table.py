@@ -1,4 +1,4 @@
-"""A Tokenizer as the table that libvlart reads (layout.TOKENIZER_SECTIONS)."""
+"""Packs a Tokenizer into the table that libvlart reads (layout.TOKENIZER_SECTIONS)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vlacompile.tokenize.tokenizer import Added, Bpe, Step, Tokenizer, WordPiece
 
 
 class _Table(SectionWriter):
-    """Entries of all vocabularies lie one after another, before every other string."""
+    """The entries of all vocabularies are stored contiguously, before all other strings."""
 
     def __init__(self) -> None:
         super().__init__(layout.TOKENIZER_MAGIC, layout.TOKENIZER_SECTIONS)
@@ -25,7 +25,7 @@ class _Table(SectionWriter):
         return {"begin": begin, "count": len(ids)}
 
     def other(self, text: str) -> tuple[int, int]:
-        """(offset behind the entries, bytes)"""
+        """(offset after the entries, bytes)"""
         begin = len(self.rest)
         self.rest += text.encode()
         return begin, len(self.rest) - begin
@@ -84,7 +84,7 @@ def _model(table: _Table, model: WordPiece | Bpe) -> dict[str, dict[str, int]]:
 
 
 def _added(table: _Table, added: list[Added]) -> dict[str, int]:
-    """Of tokens that normalisation makes alike the first is found, as by the original."""
+    """Of tokens that are equal after normalisation the first one is matched, as in the original."""
     of: dict[bytes, int] = {}
     for token in added:
         index = table.add("added", id=token.id, strip_left=int(token.strip_left), strip_right=int(token.strip_right))
@@ -110,7 +110,7 @@ def _step(table: _Table, step: Step, behind: int) -> None:
 
 
 def _merges(table: _Table, model: Bpe, tokens: int) -> None:
-    """By left token, then by right token. Of a pair that comes twice the later rank counts, as in the original."""
+    """By left token, then by right token. For a duplicate pair the later rank counts, as in the original."""
     rank_of = {(left, right): (rank, both) for rank, (left, right, both) in enumerate(model.merges)}
     rows = np.zeros(tokens + 1, np.int64)
     ordered = sorted(rank_of.items())

@@ -1,7 +1,7 @@
-"""What a tokenizer does, as frozen data: steps, vocabulary and what surrounds the ids.
+"""A tokenizer as frozen data: its steps, vocabulary, and the ids added around a text.
 
-`read.py` makes it of a `tokenizer.json`, `binary.py` packs it into the table that libvlart reads. Knows nothing of
-either, nor of policies.
+`read_tokenizer_json.py` makes it from a `tokenizer.json`, `table.py` packs it into the table that libvlart reads. Must
+not know either, nor policies.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from vlacompile.policy.text import Fit
 
 @dataclass(frozen=True)
 class Span:
-    """Code points first..last. action: of a "map" step a key of vocabulary.SPAN_ACTIONS; of an "order" or "compose"
-    step the combining class; of a cut the sum of vocabulary.CHAR_CLASSES. argument: what is added, or the code
-    points."""
+    """Code points first..last. action: for a "map" step a key of vocabulary.SPAN_ACTIONS; for an "order" or "compose"
+    step the combining class; for a split the sum of vocabulary.CHAR_CLASSES. argument: the offset, or the replacement
+    code points."""
 
     first: int
     last: int
@@ -25,7 +25,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Step:
-    """kind: a key of vocabulary.TEXT_STEPS. option: as layout.STEP says."""
+    """kind: a key of vocabulary.TEXT_STEPS. option: see layout.STEP."""
 
     kind: str
     spans: tuple[Span, ...] = field(default=(), repr=False)
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Added:
-    """A token that is looked for in the text itself: in `text`, after normalisation where it is `normalised`."""
+    """An added token, which is matched in the text itself; after normalisation if it is `normalised`."""
 
     text: str
     id: int
@@ -47,7 +47,7 @@ class Added:
 
 @dataclass(frozen=True)
 class WordPiece:
-    """words: {token: id}; rest: the same of what follows the beginning of a word, without its mark."""
+    """words: {token: id} at the start of a word; rest: the same for continuations, without their prefix mark."""
 
     words: dict[bytes, int]
     rest: dict[bytes, int]
@@ -57,7 +57,7 @@ class WordPiece:
 @dataclass(frozen=True)
 class Bpe:
     """letters: {character: id}, or empty: bytes are merged. byte_ids: 256 ids, or empty. words: whole words that are
-    not merged. merges: (left id, right id, id of both), by rank."""
+    not split. merges: (left id, right id, merged id), by rank."""
 
     letters: dict[str, int]
     byte_ids: tuple[int | None, ...]
@@ -68,8 +68,8 @@ class Bpe:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """normalise, transform, split: steps before and after the cut at `normalised` added tokens, and into words.
-    prefix, suffix: ids around those of the text. unknown: None: what has no token is left out."""
+    """normalise, transform, split: steps before and after matching the `normalised` added tokens, and the split into
+    words. prefix, suffix: ids around those of the text. unknown: None: text without a token is dropped."""
 
     normalise: tuple[Step, ...]
     transform: tuple[Step, ...]
@@ -81,4 +81,4 @@ class Tokenizer:
     prefix: tuple[int, ...] = field(default=())
     suffix: tuple[int, ...] = field(default=())
     fit: Fit = Fit()  # noqa: RUF009  frozen
-    ending: str = ""  # put behind a text that does not end with it
+    ending: str = ""  # appended to a text that does not end with it

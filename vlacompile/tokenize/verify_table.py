@@ -1,4 +1,4 @@
-"""The proof that a table is the original: libvlart and the library that the tokenizer was made for, id by id."""
+"""Compares a tokenizer's table in libvlart with the original library, id by id."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from vlacompile.tokenize.corpus import characters, corpus
 from vlacompile.tokenize.read_tokenizer_json import HOST
 from vlacompile.tokenize.tokenizer import Tokenizer
 
-SHOWN = 24  # ids of a list
-BATCH = 1000  # texts
+SHOWN = 24  # ids shown per list
+BATCH = 1000  # texts per batch
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Checked:
     ids: int
 
     def __str__(self) -> str:
-        return f"{self.texts} texts, {self.ids} ids, as the original gives them"
+        return f"{self.texts} texts, {self.ids} ids, equal to the original's"
 
 
 def check_tokenizer(text: str, tokenizer: Tokenizer, table: bytes, texts: tuple[str, ...] = (),
                     stride: int = 1) -> Checked:
-    """text: the tokenizer.json. texts: instructions that the policy is known to be used with. stride: as `characters`.
-    Raises ParityError with the text, both lists of ids and where they part."""
+    """text: the tokenizer.json. texts: instructions that the policy is known to be used with. stride: see `characters`.
+    Raises ParityError with the text, both lists of ids and the position where they differ."""
     from tokenizers import Tokenizer as Original
 
     original = Original.from_str(text)
@@ -38,7 +38,7 @@ def check_tokenizer(text: str, tokenizer: Tokenizer, table: bytes, texts: tuple[
 
 
 def compare_ids(original, table: bytes, texts: Iterable[str], ending: str = "") -> Checked:
-    """original: what `tokenizers` loaded, without padding and truncation. ending: as Tokenizer.ending.
+    """original: the tokenizer loaded by `tokenizers`, without padding and truncation. ending: as Tokenizer.ending.
     Raises ParityError."""
     texts = list(texts)
     runtime = RuntimeTokenizer(table, max(4096, *(len(t.encode()) for t in texts)))

@@ -1,4 +1,4 @@
-"""Frames files: inputs to write and outputs to expect. Golden vectors and recorded episodes alike."""
+"""Frames files: inputs and expected outputs, for golden vectors and for recorded episodes."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Expected:
 
 @dataclass(frozen=True)
 class Frame:
-    """writes: {source name: array}; expects: {value name: array and limits}. references: {policy output: what the
-    policy gives in full precision, and how far less precision was when it was built}, empty where nothing was lost."""
+    """writes: {source name: array}; expects: {value name: array and limits}. references: {policy output: its value in
+    full precision, and the deviation of the reduced precision at build time}, empty if precision was not reduced."""
 
     label: str
     writes: dict[str, np.ndarray]
@@ -37,7 +37,7 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
     stored: dict[tuple, int] = {}
 
     def tensor(name: str, array: np.ndarray, limit: Metrics) -> None:
-        array = np.asarray(array, order="C")  # ascontiguousarray would give a number a dimension
+        array = np.asarray(array, order="C")  # ascontiguousarray would add a dimension to a scalar
         raw = array.tobytes()
         offset = stored.get((raw,))
         if offset is None:
@@ -65,7 +65,7 @@ def frames_bytes(frames: Sequence[Frame]) -> bytes:
 
 
 def read_frames(path: Path) -> list[Frame]:
-    """Raises BundleError when the file is damaged."""
+    """Raises BundleError if the file is damaged."""
     r = SectionReader(path, layout.FRAMES_MAGIC)
     blob, names = r.raw("blob"), {v: k for k, v in vocabulary.DTYPES.items()}
     tensors = []

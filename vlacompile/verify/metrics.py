@@ -14,7 +14,7 @@ class Metrics:
     cosine: float
 
     def within(self, limit: Metrics) -> bool:
-        """False for NaN: a comparison with NaN holds nowhere."""
+        """False for NaN: every comparison with NaN is false."""
         return self.max_abs <= limit.max_abs and self.rel_l2 <= limit.rel_l2 and self.cosine >= limit.cosine
 
     def worst(self, other: Metrics) -> Metrics:
@@ -23,8 +23,8 @@ class Metrics:
 
 
 def compare(got: np.ndarray, want: np.ndarray) -> Metrics:
-    """max |got - want|, ||got - want|| / ||want||, cosine. Equal tensors give (0, 0, 1), zeros too.
-    An infinity beside the same one is equal (a mask holds them); anything else that is not finite gives
+    """max |got - want|, ||got - want|| / ||want||, cosine. Equal tensors give (0, 0, 1), also if they are zero.
+    Equal infinities count as equal (masks hold them); any other non-finite element gives
     (inf, inf, -1)."""
     assert got.shape == want.shape, f"{got.shape} is compared with {want.shape}"
     a, b = got.astype(np.float64).ravel(), want.astype(np.float64).ravel()
@@ -33,7 +33,7 @@ def compare(got: np.ndarray, want: np.ndarray) -> Metrics:
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return Metrics(np.inf, np.inf, -1.0)
     difference = float(np.linalg.norm(a - b))
-    if difference == 0:  # without the rounding of the cosine's own sums
+    if difference == 0:  # avoids rounding errors in the cosine's sums
         return Metrics(0.0, 0.0, 1.0)
     na, nb = float(np.linalg.norm(a)), float(np.linalg.norm(b))
     rel = difference / nb if nb > 0 else np.inf

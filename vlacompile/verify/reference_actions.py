@@ -1,5 +1,5 @@
-"""What a plan's decode steps and consumption must give, in NumPy and the plainest way: every chunk is
-kept, nothing is online. Replays compare what libvlart pops with it."""
+"""Reference of a plan's decode steps and chunk consumption in plain NumPy: every chunk is kept and nothing is computed
+online. Replays compare the actions popped from libvlart with it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vlacompile.vocabulary import NUMPY_DTYPES
 
 
 class NotDecoded(Exception):
-    """The tokens are no action chunk; libvlart says ACTION_NOT_DECODED."""
+    """The tokens do not decode to a chunk; libvlart returns ACTION_NOT_DECODED."""
 
 
 class ActionReference:
-    """The actions of one session. path: the bundle, for its tables."""
+    """The actions of one session. path: the bundle, from which its tables are read."""
 
     def __init__(self, path: Path, plan: Plan):
         assert plan.action is not None
@@ -36,7 +36,7 @@ class ActionReference:
 
     @property
     def applies(self) -> bool:
-        """Whether a popped action is anything but a row of the action value."""
+        """Whether a popped action differs from a plain row of the action value."""
         return bool(self.action.decode) or self.action.consume != Queue()
 
     def decode(self, raw: np.ndarray, sources: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -91,12 +91,12 @@ class ActionReference:
         return np.array(numbers, np.float64).reshape(self.action.chunk_steps, self.action.action_dim)
 
     def publish(self, chunk: np.ndarray) -> None:
-        """A new chunk, observed at the present tick."""
+        """Add a new chunk, observed at the current tick."""
         self._chunks = [c for c in self._chunks if self.tick < c[0] + len(c[1]) and c[0] != self.tick]
         self._chunks.append((self.tick, chunk))
 
     def pop(self) -> np.ndarray:
-        """The action of the present tick, float64 [D]."""
+        """The action of the current tick, float64 [D]."""
         predictions = [chunk[self.tick - begin] for begin, chunk in self._chunks if self.tick - begin < len(chunk)]
         self.tick += 1
         match self.action.consume:
@@ -115,7 +115,7 @@ def _numbers(step: Pieces, symbols: list[int], wanted: int) -> list[int]:
     if step.symbols == "integers":
         return [s + step.offset for s in symbols]
     text = bytes(symbols)
-    if step.length == "fit":  # what lies beyond the chunk is not looked at
+    if step.length == "fit":  # symbols beyond the chunk are ignored
         begins = [i for i, b in enumerate(text) if b & 0xC0 != 0x80]
         text = text[: begins[wanted]] if len(begins) > wanted else text
     try:

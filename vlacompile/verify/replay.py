@@ -18,11 +18,11 @@ from vlacompile.verify.tolerances import tolerance
 
 @dataclass(frozen=True)
 class ValueParity:
-    """Of each metric of one value, the frame that came nearest its limit or passed it furthest: what it was there
-    (`worst`) and what it might have been there (`limit`)."""
+    """For each metric of one value, the frame that came closest to its limit or exceeded it most: the metric there
+    (`worst`) and its limit there (`limit`)."""
 
     value: str
-    level: str  # "stage", "chunk"; "action": what was popped; "policy": a chunk beside the policy's in full precision
+    level: str  # "stage", "chunk"; "action": a popped action; "policy": a chunk against the policy in full precision
     frames: int
     worst: Metrics
     limit: Metrics
@@ -36,7 +36,7 @@ class ParityReport:
     frames: int
     values: tuple[ValueParity, ...]
     runs: dict[str, int]  # stage: how often it ran over the frames
-    stand_in: bool = False  # ONNX Runtime ran stages that are TensorRT's on their board
+    stand_in: bool = False  # ONNX Runtime ran stages that TensorRT runs on the board
 
     @property
     def passed(self) -> bool:
@@ -48,8 +48,8 @@ class ParityReport:
                 "values": [asdict(v) for v in self.values]}
 
     def require(self, building: str | None = None) -> ParityReport:
-        """Raise ParityError naming the first value in execution order that differs. building: what the bundle was to be
-        called, which is then not written."""
+        """Raise ParityError naming the first value in execution order that differs. building: the path of the bundle
+        being built, which is then not written."""
         for v in self.values:
             if not v.passed:
                 of = {"action": "its NumPy reference",
@@ -61,9 +61,9 @@ class ParityReport:
                     f'"{v.value}" differs from {of}', where=f'{building or self.bundle}, frame "{label}" of {v.frames}',
                     why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g}), rel_l2 {got.rel_l2:.3g} "
                     f"({limit.rel_l2:.3g}), cosine {got.cosine:.7f} ({limit.cosine})",
-                    fix="the bundle was not written: the engine computes this value otherwise than PyTorch; report "
+                    fix="the bundle was not written: the engine computes this value differently from PyTorch; report "
                         "it with "
-                    "this policy, or keep what the value is made of in fp32 by a rule of the recipe" if building else
+                    "this policy, or keep the layers behind the value in fp32 by a rule of the recipe" if building else
                     "run `vlacompile verify --json` to see every value; values are in execution order, so the "
                     "first one that differs names the stage at fault")
         return self
@@ -71,7 +71,8 @@ class ParityReport:
 
 def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, threads: int = 0,
            stand_in: bool = False) -> ParityReport:
-    """Write, step and compare each frame in one session: caches act as on the robot. stand_in: as Session's."""
+    """Write, step and compare each frame in one session, so that caches behave as on the robot. stand_in: as
+    Session's."""
     tally = Tally()
     with Session(path, threads=threads, stand_in=stand_in, accept=RECORDED) as session:
         session.select(None)
@@ -81,7 +82,7 @@ def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, t
                 session.write(name, array)
             before = session.queue()
             refused = _step(session)
-            kept = before.remaining > 0 and session.queue().chunks == before.chunks  # nothing asks for a new chunk
+            kept = before.remaining > 0 and session.queue().chunks == before.chunks  # no new chunk is due
             for name, expected in frame.expects.items():
                 tally.add(name, "chunk" if name in outputs else "stage", session.read(name), expected.array,
                           expected.limit, frame.label)
@@ -94,7 +95,7 @@ def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, t
 
 
 class Tally:
-    """What came nearest its limits per value, in the order of the first comparison."""
+    """The metrics closest to their limits per value, in the order of the first comparison."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], ValueParity] = {}
@@ -112,7 +113,7 @@ class Tally:
 
 
 def _step(session: Session) -> bool:
-    """Whether the tokens were refused: golden inputs are disturbed, and tokens for them may be no actions."""
+    """Whether the tokens were refused: golden inputs are perturbed, and their tokens may not decode to actions."""
     try:
         session.step()
     except RuntimeFailure as failure:
@@ -143,6 +144,7 @@ def _pop_and_compare(session: Session, reference: ActionReference, refused: bool
 
 
 def _nearest(*pairs: tuple[Metrics, Metrics]) -> tuple[Metrics, Metrics]:
+<<<<<<< HEAD
     """Of (metrics, limits), metric by metric, the pair that uses most of its limit. Limits differ from frame to frame:
     the worst of all beside the tightest of all would look like a failure where there is none, or hide one."""
     def worst(name: str) -> tuple[Metrics, Metrics]:
@@ -151,6 +153,12 @@ def _nearest(*pairs: tuple[Metrics, Metrics]) -> tuple[Metrics, Metrics]:
     chosen = {f.name: worst(f.name) for f in fields(Metrics)}
     worst_of, limits = (Metrics(**{name: getattr(pair[i], name) for name, pair in chosen.items()}) for i in (0, 1))
     return worst_of, limits
+=======
+    """For each metric, the (metrics, limits) pair that uses the largest share of its limit. Limits differ from frame to
+    frame: the worst metric of all frames next to the tightest limit of all could show a false failure or hide one."""
+    chosen = {f.name: max(pairs, key=lambda pair, name=f.name: _used(name, *pair)) for f in fields(Metrics)}
+    return tuple(Metrics(**{name: getattr(pair[i], name) for name, pair in chosen.items()}) for i in (0, 1))
+>>>>>>> 5465c9c (Runtime, tokenizers, verification and checks are described in the field's terms)
 
 
 def _used(name: str, metrics: Metrics, limit: Metrics) -> float:
@@ -165,8 +173,8 @@ def _used(name: str, metrics: Metrics, limit: Metrics) -> float:
 
 def verify(path: str | Path, *, threads: int = 0, stand_in: bool = False) -> ParityReport:
     """Check every file of a bundle against its manifest, then replay its golden vectors through
-    libvlart (stand_in: as Session's). Raises BundleError for damage; a difference is in the report (`report.passed`,
-    `report.require()`)."""
+    libvlart (stand_in: as Session's). Raises BundleError for damage; a difference is reported in the result
+    (`report.passed`, `report.require()`)."""
     bundle = read_bundle(path)
     check_files(bundle)
     outputs = tuple(bundle.manifest["provenance"]["outputs"])
