@@ -189,7 +189,7 @@ def test_a_damaged_arrival_is_sent_again_and_at_last_refused(victim, other_than,
     flip = '{ printf x; tail -c +2; } | REAL "$@"'
     process = victim.flash_apart(new, path=wrapper(tmp_path, "put", flip))
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 12 and "arrives damaged" in output and "sha256 is" in output
+    assert process.returncode == 12 and "arrived damaged" in output and "sha256 is" in output
     assert victim.runs() == before and not list((victim.root / "store").glob("*.part"))
     once = f'if mkdir {tmp_path}/flipped 2>/dev/null; then {flip}; else exec REAL "$@"; fi'
     process = victim.flash_apart(new, path=wrapper(tmp_path, "put", once))

@@ -123,13 +123,13 @@ def test_a_session_that_dies_is_told_to_everybody(bundle, observation, monkeypat
         second.send(pack(observation))
         assert settles(lambda: running.host.metrics.value("queue") == 1)
         release.set()
-        assert "the server ends" in first.recv(10) and "its session failed" in second.recv(10)
+        assert "the server is stopping" in first.recv(10) and "its session failed" in second.recv(10)
         assert settles(lambda: not running.host.healthy())
         with pytest.raises(urllib.error.HTTPError, match="503") as unwell:
             urllib.request.urlopen(url(running.place, "/healthz"))
         unwell.value.close()
         second.send(pack(observation))
-        assert "the server ends" in second.recv(10)
+        assert "the server is stopping" in second.recv(10)
 
 
 def test_a_full_queue_over_grpc(bundle, monkeypatch):

@@ -141,9 +141,9 @@ def test_a_larger_picture_is_resized_as_lerobots_server_does(bundle):
 def test_what_does_not_fit_is_refused_and_the_robot_may_go_on(bundle):
     good = as_robot(episode(1)[0])
     with grpc_server(bundle) as running, robot(running) as client:
-        refused(lambda: client.send(good), INVALID, "Ready comes first")
+        refused(lambda: client.send(good), INVALID, "Ready must be called first")
         client.ready_call(Empty())
-        refused(lambda: client.send(good), INVALID, "SendPolicyInstructions comes first")
+        refused(lambda: client.send(good), INVALID, "SendPolicyInstructions must be called first")
         few = {k: v for k, v in FEATURES.items() if "wrist" not in k}
         refused(lambda: client.ready(RemotePolicyConfig("act", "x", few, 10)), INVALID,
                 'the robot has no "observation.images.wrist"')
@@ -153,8 +153,8 @@ def test_what_does_not_fit_is_refused_and_the_robot_may_go_on(bundle):
         refused(lambda: client.send({k: v for k, v in good.items() if k != "joint_3.pos"}), INVALID, "joint_3.pos")
         refused(lambda: client.send({**good, "joint_3.pos": float("nan")}), INVALID, "not finite")
         refused(lambda: client.send({**good, "base": good["base"].astype(np.float32)}), INVALID, "it is float32")
-        refused(lambda: client.send({**good, "base": good["base"][..., 0]}), INVALID, "another shape")
-        refused(lambda: client.send(pickled(INSTRUCTIONS)), INVALID, "is no TimedObservation")
+        refused(lambda: client.send({**good, "base": good["base"][..., 0]}), INVALID, "wrong shape")
+        refused(lambda: client.send(pickled(INSTRUCTIONS)), INVALID, "is not a TimedObservation")
         refused(lambda: client.send(b"no pickle"), INVALID, "cannot be read as data")
         client.send(good)
         assert len(client.get()) == 10 and running.host.healthy()
@@ -182,7 +182,7 @@ def test_sizes_parts_and_slow_robots(bundle):
         refused(lambda: client.send(bytes(30_000)), INVALID, "more than 20000 bytes")
         refused(lambda: client.send(bytes(19_000), part=12_000), FULL, "")  # gRPC's own limit of a part
         refused(lambda: client.send_call(iter([Observation(transfer_state=9, data=b"x")])), INVALID,
-                "a part of no kind")
+                "a part of unknown kind")
         refused(lambda: client.send_call(iter([Observation(transfer_state=1, data=b"x")])), INVALID, "has no end")
 
         def dribble():
@@ -204,7 +204,7 @@ def test_keys_and_tls(bundle, tmp_path):
         with grpc.secure_channel(place, trust, name) as channel:
             for metadata in (None, (("authorization", "Api-Key wrong-key-wrong-key"),)):
                 refused(Robot(channel, INSTRUCTIONS, metadata).ready, grpc.StatusCode.UNAUTHENTICATED,
-                        "a key is needed")
+                        "a key is required")
             Robot(channel, INSTRUCTIONS, (("authorization", f"Api-Key {KEY}"),)).ready()
         with robot(running) as plain:
             refused(plain.ready, grpc.StatusCode.UNAVAILABLE, "")
@@ -217,7 +217,7 @@ def test_as_many_robots_as_may(bundle):
         refused(b.ready, FULL, "too many clients")
         time.sleep(0.6)
         b.ready()  # the first was silent too long
-        refused(lambda: a.send(as_robot(episode(1)[0])), BEFORE, "Ready comes first")
+        refused(lambda: a.send(as_robot(episode(1)[0])), BEFORE, "Ready must be called first")
 
 
 def test_robots_that_left_do_not_keep_one_out(bundle):

@@ -110,7 +110,7 @@ def test_text_and_tokens_are_one_instruction(bundle, recorded):
         assert np.array_equal(found[TOKENS], ids) and np.array_equal(found[MASK], mask)
         assert found[TOKENS].dtype == np.int64 and found[MASK].dtype == np.bool_
     for bad in ("put the bowl on the plate and then " * 5, "x" * 3000):
-        with pytest.raises(Refusal, match="the instruction cannot be taken"):
+        with pytest.raises(Refusal, match="the instruction cannot be tokenized"):
             read(bad)
 
 
@@ -119,7 +119,7 @@ def test_a_text_that_does_not_fit_is_refused_and_the_client_may_go_on(bundle, re
     frames = {IMAGES[c]: i for c, i in row.images.items()} | {STATE: row.state}
     with websocket_server(bundle, instructions=own_instructions(bundle)) as running:
         client = OpenpiEngine(f"ws://127.0.0.1:{running.place[1]}").client
-        with pytest.raises(RuntimeError, match="the instruction cannot be taken"):
+        with pytest.raises(RuntimeError, match="the instruction cannot be tokenized"):
             client.infer({**frames, "prompt": "put the bowl on the plate and then " * 5})
         with pytest.raises(RuntimeError, match="it is a int"):
             client.infer({**frames, "prompt": 3})

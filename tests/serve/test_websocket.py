@@ -127,14 +127,14 @@ def test_noise_is_drawn_where_the_operator_says_so(sampling_bundle):
 
 REFUSED = {
     "unknown key": ({"observation.images.bsae": np.zeros(1, np.uint8)}, "did you mean"),
-    "wrong shape": ({"observation.state": np.zeros((1, 8), np.float32)}, "it is [1, 8], the policy takes f32[1,9]"),
+    "wrong shape": ({"observation.state": np.zeros((1, 8), np.float32)}, "it is [1, 8], the policy expects f32[1,9]"),
     "other size": ({"observation.images.base": np.zeros((48, 64, 3), np.uint8)}, "resize the frame to 32 x 32"),
     "channels first": ({"observation.images.base": np.zeros((3, 32, 32), np.uint8)}, "channels last"),
     "float frame": ({"observation.images.base": np.zeros((32, 32, 3), np.float32)}, "before any scaling"),
     "wrong dtype": ({"observation.language.tokens": np.zeros((1, 6), np.float32)}, "it is float32"),
     "nan": ({"observation.state": np.full((1, 9), np.nan, np.float32)}, "9 of 9 numbers are not finite"),
     "infinity": ({"observation.state": np.full((1, 9), 1e300)}, "too large for float32"),
-    "text": ({"prompt": "pick it up"}, "this server takes no text"),
+    "text": ({"prompt": "pick it up"}, "this server accepts no text"),
     "twice": ({"observation/state": np.zeros((1, 9), np.float32)}, "was sent twice"),
     "no array": ({"observation.state": None}, "it is a NoneType"),
     "missing": (None, '"observation.images.base" is missing'),

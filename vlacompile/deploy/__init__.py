@@ -1,7 +1,7 @@
-"""Bundles on devices: sent over ssh, proved there, and only then made current.
+"""Bundles on devices: sent over ssh, self-tested there, and only then made current.
 
-Tested against OpenSSH's sshd on the loopback of an x86-64 machine, with stand-ins for vlart-build and systemctl.
-Nothing here was run on a Jetson, nor built an engine.
+Tested against OpenSSH's sshd on the loopback interface of an x86-64 machine, with stand-ins for vlart-build and
+systemctl. Nothing here has been run on a Jetson or has built an engine.
 """
 
 ROOT = "~/.local/share/vlacompile"  # on a device, unless another is chosen

@@ -1,4 +1,4 @@
-"""What a device says of itself, and whether a bundle was built for it."""
+"""Result of probing a device, and the check that a bundle was built for it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from vlacompile.errors import DeployError
 from vlacompile.files.toml import shipped
 
-# Part numbers in a device tree's `compatible`, and the target of that module. p3767-0005 is the module of the Orin Nano
+# {part number in a device tree's `compatible`: target of that module}. p3767-0005 is the module of the Orin Nano
 # developer kit (jetson-gpio pull request 119, Adafruit_Python_PlatformDetect pull request 379).
 MODULES = {
     "p3767-0000": "orin-nx-16gb", "p3767-0001": "orin-nx-8gb", "p3767-0003": "orin-nano-8gb",
     "p3767-0004": "orin-nano-4gb", "p3767-0005": "orin-nano-8gb",
     "p3701-0004": "agx-orin-32gb", "p3701-0005": "agx-orin-64gb",
 }
-# The JetPack of an L4T's major release that this compiler knows (targets/software).
+# {major release of L4T: JetPack} of those in targets/software.
 JETPACKS = {36: "jetpack-6.2", 39: "jetpack-7.2"}
 _L4T = re.compile(r"# R(\d+) \(release\), REVISION: ([\d.]+)")
 
 
 @dataclass(frozen=True)
 class Device:
-    """As probed. board: a target's name, or None where it is none that we know. l4t: "36.4.3", or None: no Jetson.
-    ort: ONNX Runtime's libraries there, the best first. free_bytes: below the root."""
+    """As probed. board: a target's name, or None if it is not a known board. l4t: "36.4.3", or None: not a Jetson.
+    ort: ONNX Runtime's libraries on the device, best first. free_bytes: below the root."""
 
     host: str
     arch: str
@@ -46,7 +46,7 @@ class Device:
 
 
 def device_of(host: str, answers: Iterable[tuple[str, str]], board: str | None) -> Device:
-    """From the answers of the step `probe`. board: what the user says it is; None: its device tree says."""
+    """From the answers of the step `probe`. board: given by the user; None: read from its device tree."""
     one, ort = {}, []
     for key, value in answers:
         if key == "ort":
@@ -62,9 +62,9 @@ def device_of(host: str, answers: Iterable[tuple[str, str]], board: str | None) 
 
 
 def check_board(device: Device, target: str) -> None:
-    """Raises DeployError where a bundle built for `target` (NAME, or NAME@MODE+SOFTWARE) is for another board.
+    """Raises DeployError if a bundle built for `target` (NAME, or NAME@MODE+SOFTWARE) is for another board.
 
-    A bundle for `host` may go to any processor that its stages run on: its self-test there decides.
+    A bundle for `host` may be sent to any processor that its stages run on: the self-test there decides.
     """
     name, _, rest = target.partition("@")
     where = f"{device.host}, step probe"
@@ -73,17 +73,18 @@ def check_board(device: Device, target: str) -> None:
     if name.startswith("host-"):
         if name != f"host-{device.arch}":
             raise DeployError(f"the bundle is for {name}, {device.host} is {device.arch}", where=where,
-                              why="another processor", fix=f"build it with --target host-{device.arch}", step="probe")
+                              why="the processors differ", fix=f"build it with --target host-{device.arch}",
+                              step="probe")
         return
     if device.board != name:
         raise DeployError(f"the bundle is for {name}, {device.host} is {device.words}", where=where,
-                          why="engines and memory plans are of one board",
+                          why="engines and memory plans are specific to a board",
                           fix=f"build it with --target {device.board}" if device.board in shipped("targets") else
-                          f"flash it to {name}; or say what this is with --board", step="probe")
+                          f"flash it to {name}; or name this board with --board", step="probe")
     software = rest.partition("+")[2]
     if software and device.l4t and device.jetpack != software:
         raise DeployError(f"the bundle is for {software}, {device.host} has L4T {device.l4t}"
                           + (f" ({device.jetpack})" if device.jetpack else ""), where=where,
-                          why="its recipes are for the TensorRT of that JetPack",
+                          why="its engine recipes are for the TensorRT version of that JetPack",
                           fix=f"build it with --target {name}+{device.jetpack}" if device.jetpack else
                           f"install {software} on the board", step="probe")

@@ -1,7 +1,7 @@
-"""One bundle onto one device: probe, send what is missing, fill the idle slot, build, prove, and only then switch.
+"""Installs one bundle on one device: probe, send what is missing, fill the idle slot, build, self-test, then switch.
 
-Until the last step the device runs what it ran; wherever this is cut, the same call again goes on from there. What
-happens on the device is in device.sh. Must not know the terminal.
+Until the switch the device keeps its current slot; after an interruption the same call continues where it stopped. The
+steps on the device are in device.sh. Must not know the terminal.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from vlacompile.deploy.ssh import Connection, Refused
 from vlacompile.errors import DeployError
 from vlacompile.vocabulary import COMPILED
 
-SPARE_BYTES = 64 << 20  # left free on the device, beside what is sent
-EVERY_S = 2.0  # between two words about progress
-RATE_OVER = 5  # such words: many small files come slower than a large one
-LARGE_BYTES = 32_000_000  # a file whose hash takes the device a moment
-IN_SLOT = "@slot/"  # of an argument: a file of the slot that it is for (device.sh)
+SPARE_BYTES = 64 << 20  # kept free on the device, besides what is sent
+EVERY_S = 2.0  # seconds between progress messages
+RATE_OVER = 5  # messages over which the rate is averaged: small files transfer slower than large ones
+LARGE_BYTES = 32_000_000  # a file whose hash takes the device a noticeable time
+IN_SLOT = "@slot/"  # prefix of an argument that is a file of the slot (device.sh)
 WIDTH = 60  # columns of a line of vlart-build
 
 
@@ -41,10 +41,10 @@ WIDTH = 60  # columns of a line of vlart-build
 class Options:
     """root, ort, tensorrt, tvm: paths on the device (ONNX Runtime's library; the folders of libvlart_tensorrt*.so and
     of libtvm_*.so).
-    runtime: folder of vlart-run here. engine: ONNX Runtime's library for the device, here: it travels along; None: the
-    one that is found here, unless `ort` names one there. board: what the device is, where its device tree does not say.
-    keep: bundles whose files stay on the device. config: of ssh. batch: never ask for a password. uncalibrated: also
-    a bundle of which nobody has measured what its precision costs (bundle/precision_record.py)."""
+    runtime: folder of vlart-run on this machine. engine: ONNX Runtime's library to send; None: the one found on this
+    machine, unless `ort` names one on the device. board: which board the device is, if its device tree does not say.
+    keep: number of bundles whose files stay on the device. config: of ssh. batch: never ask for a password.
+    uncalibrated: accept a bundle whose quantisation error nobody has measured (bundle/precision_record.py)."""
 
     root: str = ROOT
     ort: str | None = None
@@ -62,8 +62,8 @@ class Options:
 
 @dataclass(frozen=True)
 class Flashed:
-    """sent: bytes that travelled, of `bytes`. before: the slot that was current, or None. said: vlart-run's last line.
-    current: it was already so; nothing was switched. lingers: the unit starts with the device, not at a log-in."""
+    """sent: bytes transferred, of `bytes`. before: the slot that was current, or None. said: vlart-run's last line.
+    current: it was current already; nothing was switched. lingers: the unit starts at boot, not at a log-in."""
 
     host: str
     device: str
@@ -86,8 +86,8 @@ def connect(host: str, options: Options, *, lock: bool = True) -> Connection:
 
 def flash(bundle: Bundle, connection: Connection, options: Options,
           progress: Callable[[str], None] = lambda text: None) -> Flashed:
-    """Over an open connection, of a bundle whose files were checked. Raises CalibrationError and DeployError; then the
-    device runs what it ran before."""
+    """Over an open connection, for a bundle whose files were checked. Raises CalibrationError and DeployError; the
+    device then still runs what it ran before."""
     require_calibrated(bundle, options.uncalibrated)
     return _Flash(bundle, connection, options, progress).run()
 
@@ -126,43 +126,43 @@ class _Flash:
                        sum(p.bytes for p in pieces), said, unit, time.monotonic() - began, lingers)
 
     def _probe(self) -> Device:
-        self.progress("ask the device what it is")
+        self.progress("probe the device")
         device = device_of(self.host, self.connection.run("probe", self.options.ort or ""), self.options.board)
         check_board(device, self.bundle.plan.target)
         check_stages(self.bundle, device.arch, self.host)
         return device
 
     def _engine(self, device: Device, backends: set[str]) -> Piece | None:
-        """ONNX Runtime's library, where stages need one and none is named that the device has already."""
+        """ONNX Runtime's library to send, if stages need it and --ort does not name one on the device."""
         if "onnxruntime" not in backends or self.options.ort is not None:
             return None
         return engine_for(device.arch, self.options.engine, self.options.runtime, self.host)
 
     def _ort(self, device: Device, backends: set[str], engine: Piece | None) -> str | None:
-        """ONNX Runtime's library as the device's programs are told of it. Raises DeployError where it is needed and not
-        to be had."""
+        """Path of ONNX Runtime's library for the device's programs. Raises DeployError if it is needed and cannot be
+        found."""
         wanted = self.options.ort
         if wanted is not None and wanted not in device.ort:
             raise DeployError(f"ONNX Runtime's library is not on {self.host}", where=wanted, why="no such file",
                               step="probe",
-                              fix="pip install onnxruntime there, or leave --ort out: it then travels along")
+                              fix="pip install onnxruntime there, or omit --ort: a copy is then sent along")
         if engine is not None:
             return f"{IN_SLOT}{engine.path}"
         if "onnxruntime" in backends and not device.ort:
-            raise DeployError(f"ONNX Runtime's library is neither on {self.host} nor here for {device.arch}",
-                              where=device.words, why="its stages run on it; it is in none of the usual places",
+            raise DeployError(f"ONNX Runtime's library is neither on {self.host} nor on this machine for {device.arch}",
+                              where=device.words, why="the bundle's stages need it; it is in none of the usual places",
                               step="probe", fix=how_to_get_engine(device.arch))
         return wanted or next(iter(device.ort), None)
 
     def _arguments(self, backends: set[str]) -> tuple[str, ...]:
-        """Of vlart-run on this device."""
+        """Arguments of vlart-run on this device."""
         words = ["--ort", self.ort] if self.ort else []
         if "tensorrt" in backends and self.options.tensorrt:
             words += ["--tensorrt", f"{self.options.tensorrt}/libvlart_tensorrt.so"]
         return tuple(words + self._tvm(backends))
 
     def _tvm(self, backends: set[str]) -> list[str]:
-        """Of vlart-run and vlart-build."""
+        """Arguments of vlart-run and vlart-build for TVM's libraries."""
         if self.options.tvm is None or not backends & COMPILED:
             return []
         libraries = {"--tvm-ffi": "libtvm_ffi.so", "--tvm": "libtvm_runtime.so"}
@@ -170,7 +170,7 @@ class _Flash:
         return [word for option, name in libraries.items() for word in (option, f"{self.options.tvm}/{name}")]
 
     def _send_missing(self, device: Device, pieces: tuple[Piece, ...]) -> tuple[str | None, str | None]:
-        """The current slot and its identity, None where there is none."""
+        """The current slot and its identity, or None."""
         unique = {p.sha256: p for p in pieces}
         table = "".join(f"{p.sha256} {p.bytes}\n" for p in unique.values()).encode()
         answers = self.connection.run("missing", self.policy, send=[table])
@@ -187,16 +187,16 @@ class _Flash:
         return (current[0], current[1]) if current else (None, None)
 
     def _send(self, piece: Piece, have: int) -> None:
-        """Resumes at `have`; begins anew, once, where what arrived is not what was sent."""
+        """Resume at byte `have`; if the hash does not match, send the file again, once."""
         for offset in (have, 0):
             answers = dict(self._put(piece, offset))
             if "stored" in answers:
                 return
             if "bad" not in answers:
                 raise DeployError(f"{self.host} received only part of {piece.path}", where=f"{self.host}, step put",
-                                  why=f"{answers.get('part', '0')} of {piece.bytes} bytes are there",
+                                  why=f"{answers.get('part', '0')} of {piece.bytes} bytes arrived",
                                   fix="run the same command again; it resumes", step="put")
-        raise DeployError(f"{piece.path} arrives damaged on {self.host}", where=f"{self.host}, step put",
+        raise DeployError(f"{piece.path} arrived damaged on {self.host}", where=f"{self.host}, step put",
                           why=f"sha256 is {answers['bad'][:12]}..., not {piece.sha256[:12]}...",
                           fix="check the device's memory and disk, then run the same command again", step="put")
 
@@ -211,7 +211,7 @@ class _Flash:
         return self.connection.run("put", piece.sha256, str(piece.bytes), str(offset), send=counted())
 
     def _link(self, pieces: tuple[Piece, ...], name: str, arguments: tuple[str, ...]) -> str:
-        """The idle slot, filled. Files of the store that are not what they were are sent again, once."""
+        """Fill the idle slot and return its name. Damaged files of the store are sent again, once."""
         self.progress("fill the idle slot and check every file")
         table = "".join(f"{p.sha256} {p.mode} {p.path}\n" for p in pieces).encode()
         for _ in range(2):
@@ -223,7 +223,7 @@ class _Flash:
             self.transfer = _Transfer(sum(unique[sha].bytes for sha in damaged), self.progress)
             for sha in sorted(damaged):
                 self._send(unique[sha], 0)
-        raise DeployError(f"{self.host} does not keep what is stored", where=f"{self.host}, step link",
+        raise DeployError(f"stored files change on {self.host}", where=f"{self.host}, step link",
                           why=f"{len(damaged)} files changed twice after their hash was checked",
                           fix="check the device's disk", step="link")
 
@@ -247,7 +247,7 @@ class _Flash:
 
 
 def prove(connection: Connection, policy: str, slot: str, current: str | None) -> str:
-    """vlart-run's last line. Raises DeployError with vlart-run's own words, and says what the device still runs."""
+    """vlart-run's last line. Raises DeployError with vlart-run's own message and the slot that is still current."""
     lines: list[str] = []
     try:
         connection.run("self_test", policy, slot, heard=lines.append)
@@ -258,14 +258,14 @@ def prove(connection: Connection, policy: str, slot: str, current: str | None) -
         still = f"it still runs slot {current}" if current else "no slot is active"
         why = "; ".join(told[k] for k in ("what", "where", "why") if told.get(k)) or refused.why
         raise DeployError(f"the self-test failed on {connection.host}; {still}", where=refused.where, why=why,
-                          fix="build the bundle for this device again, or see what differs there",
+                          fix="build the bundle for this device again, or find what differs there",
                           step="self_test") from refused
     return next((line for line in reversed(lines) if line.strip()), "")
 
 
 def roll_back(connection: Connection, policy: str | None, keep: int,
               progress: Callable[[str], None] = lambda text: None) -> tuple[str, str]:
-    """(policy, slot) that is current now: the other one, after its self-test. policy: None where there is one only."""
+    """(policy, slot) that is now current: the other slot, after its self-test. policy: None if there is only one."""
     found = dict(connection.run("other", policy or ""))
     policy, slot = found["policy"], found["slot"]
     progress(f"self-test of slot {slot}")
@@ -276,7 +276,7 @@ def roll_back(connection: Connection, policy: str | None, keep: int,
 
 
 class _Transfer:
-    """Says every two seconds how much of `total` bytes was handed to ssh, how fast, and how long the rest takes."""
+    """Reports every two seconds how much of `total` bytes was passed to ssh, the rate, and the remaining time."""
 
     def __init__(self, total: int, progress: Callable[[str], None]):
         self._total, self._progress, self._done = total, progress, 0

@@ -1,8 +1,8 @@
-"""Several devices at once: a TOML file names them; each succeeds or fails by itself.
+"""Flashes several devices in parallel, from a TOML file; each succeeds or fails independently.
 
     [[host]]
     name = "arm-left"                # as ssh knows it
-    root = "/opt/vlacompile"         # the rest is optional, and as the options of `vlacompile flash`
+    root = "/opt/vlacompile"         # the rest is optional; see the options of `vlacompile flash`
     ort = "/opt/onnxruntime/lib/libonnxruntime.so.1.22.0"
     board = "orin-nano-8gb"
 """
@@ -62,9 +62,9 @@ def read_fleet(path: Path) -> Fleet:
 
 def flash_fleet(bundle: Bundle, fleet: Fleet, general: Options,
                 progress: Callable[[str, str], None] = lambda host, text: None) -> dict[str, Flashed | VlaError]:
-    """{host: what became of it}, in the order of the file. progress(host, text) is called from several threads.
+    """{host: result or error}, in the order of the file. progress(host, text) is called from several threads.
 
-    An interrupt ends all connections and is raised again; every device then runs what it ran, or the new bundle.
+    An interrupt closes all connections and is raised again; each device then has its old or its new slot current.
     """
     options = replace(general, batch=True)
     found: dict[str, Flashed | VlaError] = {}
@@ -101,10 +101,10 @@ def flash_fleet(bundle: Bundle, fleet: Fleet, general: Options,
 
 
 def require_all(found: dict[str, Flashed | VlaError]) -> None:
-    """Raises DeployError where some failed."""
+    """Raises DeployError if any failed."""
     failed = {host: f for host, f in found.items() if isinstance(f, VlaError)}
     if failed:
         raise DeployError(f"{len(failed)} of {len(found)} hosts were not flashed", where=", ".join(failed),
                           step="fleet",
                           why="; ".join(dict.fromkeys(f.what for f in failed.values())),
-                          fix="see the table; run the same command again: the others have nothing left to do")
+                          fix="see the table; run the same command again: it is a no-op for the others")

@@ -1,4 +1,4 @@
-"""What a slot of a device is made of: the bundle's files, the runtime's programs and the engine's library, each by the
+"""The content of a slot: the bundle's files, the runtime's programs and the engine's library, each by the
 hash of its content."""
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from vlacompile.runtime.library import onnxruntime_library
 
 BUNDLE, PROGRAMS = "bundle.vlab", "bin"  # folders of a slot
 ENGINE = "libonnxruntime.so"
-PIECE = 1 << 18  # bytes that are read at once
-# ELF's e_machine of what `uname -m` says.
+PIECE = 1 << 18  # bytes per read
+# {`uname -m`: ELF's e_machine}.
 MACHINES = {"x86_64": 62, "aarch64": 183}
 _SAFE_PATH = re.compile(r"[\w.+@-]+(/[\w.+@-]+)*", re.ASCII)
 _SAFE_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
@@ -26,7 +26,7 @@ _SAFE_NAME = re.compile(r"\w[\w.+-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Piece:
-    """One file: path in the slot, mode in octal, where it is here."""
+    """One file: path in the slot, octal mode, and its path on this machine."""
 
     path: str
     mode: str
@@ -42,7 +42,8 @@ class Piece:
 
 
 def pieces_of(bundle: Bundle) -> tuple[Piece, ...]:
-    """Of a bundle whose files were checked against its manifest. Raises BundleError for a name that no device takes."""
+    """The pieces of a bundle whose files were checked against its manifest. Raises BundleError for an unsafe file
+    name."""
     if not _SAFE_NAME.fullmatch(bundle.plan.name):
         raise BundleError(f'the policy\'s name "{bundle.plan.name}" cannot be a folder', where=str(bundle.path),
                           why="letters, digits and _ . + - are allowed", fix="build it with another name")
@@ -57,9 +58,9 @@ def pieces_of(bundle: Bundle) -> tuple[Piece, ...]:
 
 
 def programs_for(arch: str, folder: Path | None, build: bool, host: str) -> tuple[Piece, ...]:
-    """vlart-run, libvlart.so where it is built, and vlart-build (which has to be there where `build`).
+    """vlart-run, libvlart.so if it was built, and vlart-build (required if `build`).
 
-    folder: where they were built; None: where `make` leaves them in a source tree. Raises DeployError.
+    folder: where they were built; None: the output folder of `make` in a source tree. Raises DeployError.
     """
     folder = folder or _built_for(arch)
     names = {"vlart-run": True, "libvlart.so": False, "vlart-build": build}
@@ -67,7 +68,7 @@ def programs_for(arch: str, folder: Path | None, build: bool, host: str) -> tupl
         if needed and not (folder / name).is_file():
             raise DeployError(f"there is no {name} for {host}, which is {arch}", where=str(folder / name),
                               step="payload",
-                              why="its stages are to become TensorRT engines on the board" if name == "vlart-build"
+                              why="its stages must be built into TensorRT engines on the board" if name == "vlart-build"
                               else "it was not built for that processor", fix=_how_to_build(arch))
     files = [folder / name for name in names if (folder / name).is_file()]
     for file in files:
@@ -76,13 +77,13 @@ def programs_for(arch: str, folder: Path | None, build: bool, host: str) -> tupl
 
 
 def engine_for(arch: str, given: Path | None, folder: Path | None, host: str) -> Piece | None:
-    """ONNX Runtime's library for a processor, that travels with the programs.
+    """ONNX Runtime's library for a processor, to be sent with the programs.
 
-    given: the file; None: what is installed here for this processor, or lies with the device's programs or where
-    `benchmarks.emulator.engine_library` leaves it. None: there is none here. Raises DeployError.
+    given: the file; None: the one installed on this machine for this processor, or the one beside the device's programs
+    or where `benchmarks.emulator.engine_library` stores it. None: there is none. Raises DeployError.
     """
     if given is not None and not given.is_file():
-        raise DeployError(f"there is no ONNX Runtime for {host} at the place that was named", where=str(given),
+        raise DeployError(f"there is no ONNX Runtime for {host} at the given path", where=str(given),
                           why="no such file", fix=how_to_get_engine(arch), step="payload")
     found = given or engine_here(arch, folder or _built_for(arch))
     if found is None:
@@ -90,7 +91,7 @@ def engine_for(arch: str, given: Path | None, folder: Path | None, host: str) ->
     _check_machine(found, arch, host)
     if not _SAFE_PATH.fullmatch(found.name):
         raise DeployError(f'the file name "{found.name}" is refused', where=str(found), step="payload",
-                          why="letters, digits and _ . + @ - are allowed", fix="give it the name that it had")
+                          why="letters, digits and _ . + @ - are allowed", fix="restore its original name")
     return _piece(found, f"{PROGRAMS}/{found.name}", "444")
 
 
@@ -99,7 +100,7 @@ def engine_here(arch: str, folder: Path) -> Path | None:
         try:
             return onnxruntime_library()
         except RuntimeFailure:
-            pass  # the package is not installed: the folder may have it
+            pass  # the package is not installed; the folder may have it
     places = [*folder.glob(f"{ENGINE}*"), *folder.parent.glob(f"onnxruntime-*/{ENGINE}*")]
     return max((p for p in places if p.is_file()), default=None)
 
@@ -119,13 +120,13 @@ def _version(package: str) -> str | None:
 
 
 def check_stages(bundle: Bundle, arch: str, host: str) -> None:
-    """Raises DeployError where a stage was compiled for another processor."""
+    """Raises DeployError if a stage was compiled for another processor."""
     for path in sorted((bundle.path / "stages").glob("*.so")):
         _check_machine(path, arch, host)
 
 
 def identity(pieces: tuple[Piece, ...], arguments: tuple[str, ...]) -> str:
-    """Names a slot's content, and what its programs are called with."""
+    """Hash of a slot's content and of its programs' arguments."""
     lines = sorted(f"{p.sha256} {p.mode} {p.path}" for p in pieces) + list(arguments)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
@@ -150,12 +151,12 @@ def _piece(file: Path, path: str, mode: str) -> Piece:
 
 
 def _check_machine(file: Path, arch: str, host: str) -> None:
-    """A script has no machine."""
+    """Raises DeployError for an ELF file of another machine; a script is not checked."""
     with file.open("rb") as stream:
         head = stream.read(20)
     machine = int.from_bytes(head[18:20], "little")
     if head[:4] == b"\x7fELF" and machine != MACHINES.get(arch):
         name = next((a for a, number in MACHINES.items() if number == machine), f"machine {machine}")
-        raise DeployError(f"{file.name} is for {name}, {host} is {arch}", where=str(file), why="another processor",
+        raise DeployError(f"{file.name} is for {name}, {host} is {arch}", where=str(file), why="the processors differ",
                           fix=_how_to_build(arch) if file.suffix != ".so" or file.name == "libvlart.so" else
                           "build the bundle for a target with that processor", step="payload")

@@ -1,7 +1,7 @@
 """One connection to a device: OpenSSH with the user's configuration, keys and known hosts, shared by all steps.
 
-Owns the ssh processes and the words for what goes wrong with them. The first process of a connection is its master and
-holds the device's lock; the steps of device.sh go through it. Host keys are checked as the user's configuration says.
+Owns the ssh processes and their error messages. The first process of a connection is the ssh master and holds the
+device's lock; the steps of device.sh go through it. Host keys are checked as the user's configuration says.
 Must not know bundles.
 """
 
@@ -25,52 +25,52 @@ from vlacompile.errors import ConfigError, DeployError
 
 SCRIPT = Path(__file__).with_name("device.sh")
 PREFIX = "vlacompile "
-BEAT_S = 5.0  # device.sh gives up the lock after a minute without
+BEAT_S = 5.0  # heartbeat: device.sh releases the lock after a minute without one
 SSH_FAILED = 255
-# What ssh says, what that means, and what to do. {host} is as the user wrote it.
+# (part of ssh's message, error, fix). {host} is as the user wrote it.
 TROUBLE = (
-    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "{host} shows another host key than before",
-     "if the device was installed anew: ssh-keygen -R its name, then `ssh {host}` once; "
-     "if not, somebody is in between"),
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", "the host key of {host} has changed",
+     "if the device was reinstalled: ssh-keygen -R its name, then `ssh {host}` once; "
+     "if not, this may be a man-in-the-middle attack"),
     ("Host key verification failed", "the host key of {host} is not known",
      "run `ssh {host}` once and compare the fingerprint, or add it to known_hosts"),
-    ("Permission denied", "{host} does not let us in", "make `ssh {host}` work without a password: ssh-copy-id {host}"),
-    ("Too many authentication failures", "{host} does not let us in",
+    ("Permission denied", "{host} refuses the log-in", "make `ssh {host}` work without a password: ssh-copy-id {host}"),
+    ("Too many authentication failures", "{host} refuses the log-in",
      "name the key: IdentityFile and IdentitiesOnly in ssh's configuration"),
-    ("Could not resolve hostname", "{host} is not known by that name",
+    ("Could not resolve hostname", "the host name {host} cannot be resolved",
      "check the name, or add it to ssh's configuration"),
     ("Bad configuration option", "ssh's configuration is not valid", "correct that line"),
     ("", "{host} cannot be reached", "check that it is on and that `ssh {host}` works"),
 )
-# What device.sh says: what, fix. {rest} is what it adds.
+# Failures reported by device.sh: (error, fix). {rest} is the detail that it adds.
 REFUSALS = {
     "tools": ("{host} has no {rest}", "install coreutils and util-linux on the device"),
     "root": ("{rest} cannot be written on {host}",
-             "make it once on the device: sudo install -d -o $USER {rest}; or choose another with --root"),
+             "create it once on the device: sudo install -d -o $USER {rest}; or choose another with --root"),
     "taken": ("{host} is being flashed already", "wait for it: {rest}"),
-    "busy": ("a step that was cut is still at work on {host}",
+    "busy": ("an interrupted step is still running on {host}",
              "it ends by itself; run the same command again in a minute"),
-    "lost": ("{host} was taken over while this was silent", "run the same command again"),
+    "lost": ("another flash took over {host} after this one was silent", "run the same command again"),
     "moved": ("the partial file on {host} has changed", "run the same command again"),
     "write": ("{host} cannot store what is sent",
               "free space there (df -h), then run the same command again; it resumes"),
     "link": ("a file cannot be linked into its slot on {host}", "choose a --root on a Linux file system"),
     "start": ("vlart-run does not start on {host}",
               "install what is missing there, or build the runtime for that system"),
-    "build": ("the engines were not built on {host}", "see what vlart-build said; what was built is kept"),
-    "self_test": ("the self-test failed on {host}", "build the bundle for this device again; see what vlart-run said"),
+    "build": ("the engines were not built on {host}", "see vlart-build's message; engines already built are kept"),
+    "self_test": ("the self-test failed on {host}", "build the bundle for this device again; see vlart-run's message"),
     "empty": ("slot {rest} on {host} has not passed its self-test", "flash the bundle again"),
     "which": ("{host} has several policies", "name one of: {rest}"),
     "policy": ("{host} has no such policy: {rest}", "see `vlacompile flash --status {host}`"),
-    "previous": ("{host} has nothing to go back to: {rest}", "flash another bundle first"),
-    "systemctl": ("{host} has no systemd", "start the policy otherwise; the new slot is current"),
-    "unit": ("systemd on {host} does not take the unit {rest}",
+    "previous": ("{host} has no slot to roll back to: {rest}", "flash another bundle first"),
+    "systemctl": ("{host} has no systemd", "start the policy another way; the new slot is current"),
+    "unit": ("systemd on {host} refuses the unit {rest}",
              "see `systemctl --user status {rest}` there; the new slot is current"),
 }
 
 
 class Refused(DeployError):
-    """device.sh said why it did not do a step; key: of REFUSALS."""
+    """A step that device.sh refused; key: a key of REFUSALS."""
 
     def __init__(self, key: str, rest: str, said: str, *, host: str, step: str):
         what, fix = (text.format(host=host, rest=rest) for text in REFUSALS[key])
@@ -79,20 +79,20 @@ class Refused(DeployError):
 
 
 class Connection:
-    """A context manager. batch: never ask for a password. root: on the device. lock: False to look only."""
+    """A context manager. batch: never ask for a password. root: on the device. lock: False for read-only steps."""
 
     def __init__(self, host: str, root: str, *, config: Path | None = None, batch: bool = True, lock: bool = True):
         if host.startswith("-") or not host.strip():
-            raise ConfigError(f'"{host}" is no host', where="vlacompile flash", why="ssh would read it as an option",
-                              fix="give user@name, a name, or an alias of ssh's configuration")
+            raise ConfigError(f'"{host}" is not a host', where="vlacompile flash", why="ssh would read it as an option",
+                              fix="give user@name, a name, or an alias from ssh's configuration")
         self.host, self.root, self.lock = host, root, lock
         self.token = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
         self._script = SCRIPT.read_text(encoding="utf-8")
-        self.folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # a socket's path is at most 107 bytes long
+        self.folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # the path of a Unix socket has at most 107 bytes
         self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self.folder}/s"]
         self._batch, self._done = batch, threading.Event()
         self._master: subprocess.Popen | None = None
-        self._at_work: subprocess.Popen | None = None  # the step
+        self._at_work: subprocess.Popen | None = None  # the running step
 
     def __enter__(self) -> Self:
         try:
@@ -106,7 +106,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Also from another thread: whatever step is at work ends with an error."""
+        """Close the connection; may be called from another thread, and then the running step fails."""
         self._done.set()
         if self._at_work is not None:
             self._at_work.kill()
@@ -123,9 +123,10 @@ class Connection:
 
     def run(self, step: str, *arguments: str, send: Iterable[bytes] | None = None,
             heard: Callable[[str], None] = lambda line: None) -> list[tuple[str, str]]:
-        """One step of device.sh. send: its input; None keeps the input open until the step ends, so that it ends with
-        us. heard: gets every line that is no answer. Returns the answers (key, value). Raises DeployError."""
-        command = [*self._ssh, "-o", "ControlMaster=no", "-o", "ProxyCommand=false",  # through the master or not at all
+        """Run one step of device.sh. send: its input; None keeps the input open until the step ends, so that the step
+        ends with this process. heard: receives every line that is not an answer. Returns the answers (key, value).
+        Raises DeployError."""
+        command = [*self._ssh, "-o", "ControlMaster=no", "-o", "ProxyCommand=false",  # only through the master
                    "--", self.host, self._remote(step, *arguments)]
         with tempfile.TemporaryFile() as errors, self._start(command, errors, step) as process:
             self._at_work = process
@@ -156,9 +157,10 @@ class Connection:
                 self._master.stdin.close()
                 said += _text(errors)
                 self._judged("connect", self._master.wait(), answers, said)
-                raise DeployError(f"{self.host} does not run what it is asked to", where=f"{self.host}, step connect",
-                                  why=_last(said) or "it answered nothing", step="connect",
-                                  fix="its login shell has to be one like sh, and may force no other command")
+                raise DeployError(f"{self.host} does not run the command that it is given", where=f"{self.host}, step "
+                                                                                                  "connect",
+                                  why=_last(said) or "it gave no answer", step="connect",
+                                  fix="its login shell must be compatible with sh, and must not force another command")
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
@@ -166,11 +168,11 @@ class Connection:
             try:
                 self._master.stdin.write(b"x")
                 self._master.stdin.flush()
-            except (OSError, ValueError):  # the connection has gone; the step at work says so
+            except (OSError, ValueError):  # the connection is lost; the running step reports it
                 return
 
     def _settings(self) -> dict[str, str]:
-        """What ssh makes of the user's configuration for this host."""
+        """ssh's effective configuration for this host."""
         with tempfile.TemporaryFile() as errors, self._start([*self._ssh, "-G", "--", self.host], errors,
                                                              "connect") as p:
             p.stdin.close()
@@ -204,10 +206,10 @@ class Connection:
                               fix=fix.format(host=self.host), step=step)
         if code == SSH_FAILED or code < 0:
             raise DeployError(f"the connection to {self.host} was lost", where=where, why=_last(said) or "ssh ended",
-                              fix="run the same command again: what arrived is kept", step=step)
-        raise DeployError(f"a step was cut or failed on {self.host}", where=where,
+                              fix="run the same command again: the files received are kept", step=step)
+        raise DeployError(f"a step was interrupted or failed on {self.host}", where=where,
                           why=_last(said) or f"its shell ended with {code}",
-                          fix="run the same command again: what arrived is kept", step=step)
+                          fix="run the same command again: the files received are kept", step=step)
 
 
 class _Feeder:
@@ -224,10 +226,10 @@ class _Feeder:
             for piece in self._send:
                 self._stream.write(piece)
             self._stream.close()
-        except BrokenPipeError:  # the step ended before its input did: its answer says why
+        except BrokenPipeError:  # the step ended before its input: its answer has the reason
             with contextlib.suppress(OSError):
                 self._stream.close()
-        except (OSError, DeployError) as error:  # of reading what is sent
+        except (OSError, DeployError) as error:  # while reading the data to send
             self._error = error
             with contextlib.suppress(OSError):
                 self._stream.close()
@@ -243,7 +245,7 @@ class _Feeder:
 
 def _listen(stream, heard: Callable[[str], None],
             until: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], list[str]]:
-    """(answers, other lines) until the output ends, or an answer of `until`."""
+    """(answers, other lines) until the output ends, or an answer named in `until`."""
     answers: list[tuple[str, str]] = []
     said: list[str] = []
     for raw in stream:

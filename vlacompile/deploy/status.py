@@ -1,4 +1,4 @@
-"""What a device has: its policies, their slots and their last changes. Takes no lock and changes nothing."""
+"""Status of a device: its policies, their slots and their last changes. Takes no lock and changes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vlacompile.deploy.ssh import Connection
 
 @dataclass(frozen=True)
 class Slot:
-    """identity: names its content. passed: when its self-test last passed, ISO 8601; "" where it never did."""
+    """identity: hash of its content. passed: when its self-test last passed, ISO 8601; "" if never."""
 
     name: str
     identity: str
@@ -20,7 +20,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class PolicyStatus:
-    """history: the last changes, the newest last. unit: systemd's word for its unit, "" where there is no systemd."""
+    """history: the last changes, newest last. unit: systemd's state of its unit, "" if there is no systemd."""
 
     name: str
     slots: tuple[Slot, ...]
@@ -30,7 +30,7 @@ class PolicyStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """flashing: who holds the lock just now, or ""."""
+    """flashing: the current holder of the lock, or ""."""
 
     device: Device
     policies: tuple[PolicyStatus, ...] = field(default=())

@@ -1,4 +1,4 @@
-"""Who may connect: where a server listens, its API key and its TLS certificate.
+"""Access control: the address that a server listens on, its API key and its TLS certificate.
 
 A key is read from a file and never printed; only its hash is kept.
 """
@@ -20,15 +20,15 @@ SCHEMES = ("Api-Key", "Bearer")
 
 @dataclass(frozen=True)
 class Access:
-    """key_hash: sha256 of the key, or None: anyone who reaches the port. certificate, private_key: PEM files, or None:
-    no TLS."""
+    """key_hash: sha256 of the key, or None: anyone who can reach the port. certificate, private_key: PEM files, or
+    None: no TLS."""
 
     key_hash: bytes | None = None
     certificate: Path | None = None
     private_key: Path | None = None
 
     def allows(self, header: str | None) -> bool:
-        """header: what the client sent as Authorization. Takes the same time for every wrong key."""
+        """header: the client's Authorization header. Constant-time comparison."""
         if self.key_hash is None:
             return True
         scheme, _, key = (header or "").partition(" ")
@@ -51,16 +51,16 @@ class Access:
 
 def decide_access(host: str, key_file: str | None, no_auth: bool, certificate: str | None,
                   private_key: str | None) -> Access:
-    """Raises ConfigError: an open port without a key that nobody asked for, half of a certificate, a bad key file."""
+    """Raises ConfigError: a reachable port without a key (unless requested), half of a certificate, a bad key file."""
     if not is_loopback(host) and key_file is None and not no_auth:
         raise ConfigError(f"{host} can be reached from other machines", where="--host",
-                          why="whoever reaches the port could drive the robot",
-                          fix="add --api-key-file FILE, or --no-auth where the network itself is trusted")
+                          why="anyone who reaches the port could control the robot",
+                          fix="add --api-key-file FILE, or --no-auth if the network itself is trusted")
     if key_file is not None and no_auth:
-        raise ConfigError("a key and no key", where="--api-key-file, --no-auth", why="they contradict each other",
-                          fix="give one of them")
+        raise ConfigError("both a key and no key are requested", where="--api-key-file, --no-auth",
+                          why="they contradict each other", fix="give one of them")
     if (certificate is None) != (private_key is None):
-        raise ConfigError("TLS needs two files", where="--tls-cert, --tls-key", why="one was given without the other",
+        raise ConfigError("TLS needs two files", where="--tls-cert, --tls-key", why="only one was given",
                           fix="give the certificate and its private key")
     access = Access(None if key_file is None else _read_key(Path(key_file)),
                     Path(certificate) if certificate else None, Path(private_key) if private_key else None)
@@ -74,7 +74,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name: where it leads is not known
+        return False  # a host name: its address is not known
 
 
 def _read_key(path: Path) -> bytes:
@@ -84,7 +84,7 @@ def _read_key(path: Path) -> bytes:
         raise ConfigError("the API key cannot be read", where=str(path), why=str(error),
                           fix="give a file that holds the key on one line") from error
     if len(key) < SHORTEST_KEY or not key.isascii() or len(key.split()) != 1:
-        raise ConfigError("the API key is none", where=str(path),
+        raise ConfigError("the API key is not valid", where=str(path),
                           why=f"a key is one word of at least {SHORTEST_KEY} ASCII characters",
                           fix=f"python -c 'import secrets; print(secrets.token_urlsafe())' > {path.name}")
     return hashlib.sha256(key.encode()).digest()

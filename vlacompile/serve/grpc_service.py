@@ -1,11 +1,11 @@
-"""LeRobot's asynchronous inference, as `lerobot.async_inference.robot_client` (0.4.4) speaks it over gRPC.
+"""LeRobot's asynchronous inference, as spoken by `lerobot.async_inference.robot_client` (0.4.4) over gRPC.
 
 A client calls Ready, then SendPolicyInstructions (its features and how many actions it wants), then SendObservations
-and GetActions as it likes. Of each client the newest observation is kept until GetActions takes it; GetActions without
-one answers empty after a while. The policy is the bundle that is served, whatever the client names. Refusals are gRPC
-statuses with what/where/why/fix. Pickles are read as data (`pickled.py`).
+and GetActions in any order. The newest observation of each client is kept until GetActions takes it; GetActions without
+one returns an empty answer after a while. The policy is the bundle being served, whichever one the client names.
+Refusals are gRPC statuses with what/where/why/fix. Pickles are parsed as data (`pickled.py`).
 
-Other than LeRobot's server: it serves several clients, and answers every observation, also one like the last.
+Unlike LeRobot's server, it serves several clients, and answers every observation, even one similar to the last.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CODES = {"malformed": grpc.StatusCode.INVALID_ARGUMENT, "refused": grpc.StatusCo
 @dataclass(frozen=True)
 class GrpcLimits:
     """message_bytes: of one observation, all its parts. part_bytes: of one part (LeRobot sends 2 MiB). send_s: for
-    sending all parts. clients: at once. idle_s: after which a client that said nothing is forgotten."""
+    sending all parts. clients: at a time. idle_s: a client silent for longer is dropped."""
 
     message_bytes: int = 64 << 20
     clients: int = 16
@@ -61,14 +61,14 @@ class _Peer:
 
 
 class GrpcServer:
-    """`await listen(address, port)`, `await close()`. fps: of the actions' time stamps. wait_s: how long GetActions
+    """`await listen(address, port)`, `await close()`. fps: rate of the actions' timestamps. wait_s: how long GetActions
     waits for an observation."""
 
     def __init__(self, host: PolicyHost, intake: Intake, access: Access, limits: GrpcLimits, fps: float = 30.0,
                  wait_s: float = 2.0):
         if host.plan.action is None:
-            raise ConfigError("this bundle gives no actions", where=f'bundle "{host.plan.name}"',
-                              why="LeRobot's protocol carries actions alone", fix="serve it with --protocol openpi")
+            raise ConfigError("this bundle has no actions", where=f'bundle "{host.plan.name}"',
+                              why="LeRobot's protocol carries only actions", fix="serve it with --protocol openpi")
         self.host, self.intake, self.access, self.limits = host, intake, access, limits
         self.period_s, self.wait_s = 1 / fps, wait_s
         self._peers: dict[str, _Peer] = {}
@@ -97,7 +97,7 @@ class GrpcServer:
             else:
                 pair = (self.access.private_key.read_bytes(), self.access.certificate.read_bytes())
                 bound = self._server.add_secure_port(place, grpc.ssl_server_credentials([pair]))
-        except RuntimeError as error:  # gRPC's word for a port that is taken
+        except RuntimeError as error:  # gRPC's error for a port in use
             raise OSError(str(error)) from error
         await self._server.start()
         return address, bound
@@ -105,22 +105,22 @@ class GrpcServer:
     async def close(self) -> None:
         self._stopping.set()
         for peer in self._peers.values():
-            peer.arrived.set()  # whoever waits for an observation waits in vain
-        await self._server.stop(grace=None if not self._peers else 3600)  # the caller limits the time
+            peer.arrived.set()  # wakes up the calls that wait for an observation
+        await self._server.stop(grace=None if not self._peers else 3600)  # the caller has a timeout
         for name in list(self._peers):
             self._forget(name)
 
     def _guarded(self, method: Callable) -> Callable:
-        """The key first; errors as statuses."""
+        """Check the key first; convert errors to gRPC statuses."""
 
         async def call(request: Any, context: grpc.aio.ServicerContext):
             sent = dict(context.invocation_metadata() or ())
             if not self.access.allows(sent.get("authorization")):
                 self.host.metrics.count("connections", "wrong_key")
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a key is needed: authorization: Api-Key KEY")
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a key is required: authorization: Api-Key KEY")
             try:
                 if self._stopping.is_set():
-                    raise Refusal("the server ends", where=SERVICE, why="it was told to stop",
+                    raise Refusal("the server is stopping", where=SERVICE, why="it received a signal to stop",
                                   fix="connect again when it is back", kind="stopping")
                 return await method(request, context.peer())
             except Refusal as refusal:
@@ -140,7 +140,8 @@ class GrpcServer:
             self._forget(name)
         if len(self._peers) >= self.limits.clients:
             self.host.metrics.count("connections", "too_many")
-            raise Refusal("too many clients", where=SERVICE, why=f"{len(self._peers)} are known, as many as may",
+            raise Refusal("too many clients", where=SERVICE, why=f"{len(self._peers)} are connected, which is the "
+                                                                 "limit",
                           fix="disconnect one, or start another server", kind="busy")
         self._peers[name] = _Peer(self.host.connect(), time.monotonic())
         self.host.metrics.count("connections", "accepted")
@@ -154,14 +155,14 @@ class GrpcServer:
         if not isinstance(features, dict) or not all(isinstance(f, dict) for f in features.values()) or not isinstance(
                 actions, int) or actions < 1 or not isinstance(renamed, dict):
             raise Refusal("the instructions are incomplete", where="RemotePolicyConfig",
-                          why="lerobot_features, actions_per_chunk or rename_map is missing or of another kind",
+                          why="lerobot_features, actions_per_chunk or rename_map is missing or of the wrong type",
                           fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed")
         given = {self.intake.source_of(renamed.get(key, key)) for key in features}
         own = {n for n, i in self.host.inputs.items() if i.update in ("observation", "tick")}
         if own - given:
             raise Refusal(f'the robot has no "{min(own - given)}"', where="lerobot_features",
                           why=f"the policy needs {', '.join(sorted(own))}; the robot has {', '.join(sorted(given))}",
-                          fix="name the robot's cameras as the policy does, or let the operator map them (--map)")
+                          fix="name the robot's cameras as the policy does, or have the operator map them (--map)")
         peer.features, peer.renamed, peer.actions = features, renamed, actions
         return Empty()
 
@@ -175,9 +176,9 @@ class GrpcServer:
         if not isinstance(stamp, float) or not math.isfinite(stamp) or not isinstance(step, int) or not isinstance(
                 raw, dict) or not 0 <= step < 2**30:
             raise Refusal("the observation is incomplete", where="TimedObservation",
-                          why="timestamp, timestep or observation is missing or of another kind",
+                          why="timestamp, timestep or observation is missing or of the wrong type",
                           fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed")
-        peer.newest = (stamp, step, self.intake.read(self._named(peer, raw)))  # the older one is out of date
+        peer.newest = (stamp, step, self.intake.read(self._named(peer, raw)))  # replaces an older one
         peer.arrived.set()
         return Empty()
 
@@ -200,9 +201,9 @@ class GrpcServer:
     # ----
 
     def _named(self, peer: _Peer, raw: dict[str, Any]) -> dict[str, Any]:
-        """The robot's values under the policy's names, as LeRobot builds a dataset's frame: numbers in the order of
-        the feature's names, pictures by the camera's name. A picture of another size is resized as LeRobot's server
-        does it."""
+        """The robot's values under the policy's names, arranged as in a frame of a LeRobot data set: numbers in the
+        order of the feature's names, images under the camera's name. An image of another size is resized as by
+        LeRobot's server."""
         out = {key: raw[key] for key in INSTRUCTION if key in raw}
         if self.intake.instructions is None and "task" in out and not self._takes_text():
             del out["task"]  # LeRobot's client always sends one
@@ -219,7 +220,7 @@ class GrpcServer:
             except (KeyError, TypeError, ValueError) as error:
                 raise Refusal(f'"{key}" is not in the observation', where="TimedObservation.observation",
                               why=f"{type(error).__name__}: {error}",
-                              fix="send every value that lerobot_features names, numbers as numbers") from error
+                              fix="send every value that lerobot_features names, and numbers as numbers") from error
         return out
 
     def _takes_text(self) -> bool:
@@ -231,7 +232,7 @@ class GrpcServer:
             async with asyncio.timeout(self.limits.send_s):
                 async for part in parts:
                     if part.transfer_state not in (BEGIN, MIDDLE, END):
-                        raise Refusal("a part of no kind", where="SendObservations", kind="malformed",
+                        raise Refusal("a part of unknown kind", where="SendObservations", kind="malformed",
                                       why=f"transfer_state is {part.transfer_state}", fix="send begin, middle, end")
                     if part.transfer_state == BEGIN:
                         data.clear()
@@ -239,7 +240,7 @@ class GrpcServer:
                         self.host.metrics.count("requests", "oversize")
                         raise Refusal("the observation is too large", where="SendObservations",
                                       why=f"more than {self.limits.message_bytes} bytes",
-                                      fix="send smaller frames, or let the operator raise --max-message")
+                                      fix="send smaller frames, or have the operator raise --max-message")
                     data += part.data
                     if part.transfer_state == END:
                         return bytes(data)
@@ -260,9 +261,9 @@ class GrpcServer:
         self.host.disconnect(self._peers.pop(name).client)
 
     def _forget_idle(self) -> None:
-        """gRPC does not tell when a client has gone. One that lives asks for actions again and again: where there is no
-        room (or the bundle serves one client at a time), who was silent for longer than two such calls take is taken
-        for gone, the longest first; otherwise who was silent for the limit of it."""
+        """gRPC does not report that a client has disconnected, but a live client keeps asking for actions. At the limit
+        of clients (or if the bundle serves one client at a time), drop those that were silent for longer than two such
+        calls take, longest first; otherwise drop those that were silent for longer than idle_s."""
         now, silent_s = time.monotonic(), min(self.limits.idle_s, 2 * self.wait_s)
         for name, peer in sorted(self._peers.items(), key=lambda item: item[1].seen):
             full = self.host.exclusive or len(self._peers) >= self.limits.clients
@@ -272,21 +273,21 @@ class GrpcServer:
 
 def _fields(value: Any, kind: str) -> dict[str, Any]:
     if not isinstance(value, Record) or value.kind != kind:
-        raise Refusal(f"the message is no {kind}", where=f"{HELPERS}.{kind}", kind="malformed",
+        raise Refusal(f"the message is not a {kind}", where=f"{HELPERS}.{kind}", kind="malformed",
                       why=f"it is a {value.kind if isinstance(value, Record) else type(value).__name__}",
                       fix="send what LeRobot 0.4.4's robot_client.py sends")
     return value.fields
 
 
 def _out_of_order(first: str) -> Refusal:
-    return Refusal(f"{first} comes first", where=SERVICE,
-                   why="this connection has not called it, or was silent too long",
+    return Refusal(f"{first} must be called first", where=SERVICE,
+                   why="this connection has not called it, or was dropped as idle",
                    fix="call Ready, SendPolicyInstructions, then the rest, over one channel")
 
 
 def resized(frame: Any, size: tuple[int, int]) -> Any:
-    """A picture u8 [H,W,C] as u8 [h,w,C], bilinear without antialiasing, by the call that LeRobot's server makes
-    (async_inference/helpers.py, 0.4.4). What is no such picture, or has the size, stays as it is."""
+    """An image u8 [H,W,C] resized to u8 [h,w,C], bilinear without antialiasing, by the same call as LeRobot's server
+    (async_inference/helpers.py, 0.4.4). Anything else, or an image of that size, is returned unchanged."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[:2] == size or \
             0 in frame.shape:
         return frame

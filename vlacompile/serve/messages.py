@@ -1,8 +1,8 @@
-"""MessagePack with NumPy arrays, as openpi's clients write and read it; arrays are checked while they are read.
+"""MessagePack with NumPy arrays, in the format of openpi's clients; arrays are validated while parsing.
 
 An array is a map {b"__ndarray__": true, b"data": bytes, b"dtype": text, b"shape": [...]}, a NumPy number
-{b"__npgeneric__": true, b"data": number, b"dtype": text} (openpi-client, `msgpack_numpy.py`). Nothing else but plain
-data is taken; no object is ever built from a name.
+{b"__npgeneric__": true, b"data": number, b"dtype": text} (openpi-client, `msgpack_numpy.py`). Apart from these only
+plain data is accepted; no object is ever constructed from a name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from vlacompile.serve.refusal import Refusal
 
 MAX_ITEMS, MAX_KEYS, MAX_RANK = 100_000, 1_000, 8
-KINDS = "fiub"  # of dtypes: numbers and truth values
+KINDS = "fiub"  # accepted kinds of dtype: numbers and booleans
 
 
 def pack(content: dict) -> bytes:
@@ -58,7 +58,7 @@ def _unpacked(value: dict) -> Any:
     if b"__npgeneric__" in value:
         dtype, data = _dtype(value), value.get(b"data")
         if not isinstance(data, (int, float)):
-            raise _Wrong("a number that is none")
+            raise _Wrong("a NumPy number without a number")
         try:
             return np.asarray(data, dtype)[()]
         except OverflowError as error:
@@ -70,7 +70,7 @@ def _dtype(value: dict) -> np.dtype:
     text = value.get(b"dtype")
     known = isinstance(text, str) and len(text) <= 4 and text[:1] in "<>|=" and text[1:2] in tuple(KINDS)
     if not known or text[2:] not in ("1", "2", "4", "8"):
-        raise _Wrong(f"an array of {str(text)[:20]!r}, which is no dtype of numbers")
+        raise _Wrong(f"an array of {str(text)[:20]!r}, which is not a numeric dtype")
     try:
         return np.dtype(text)
     except TypeError as error:

@@ -1,6 +1,6 @@
 """Counters of a server, and their text in Prometheus' exposition format 0.0.4.
 
-Counted from several threads; reading takes a consistent copy.
+Thread-safe: updated from several threads; text() reads a consistent copy.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _HELP = {
     "requests": ("counter", "observations answered, by outcome"),
     "connections": ("counter", "connections, by outcome"),
-    "clients": ("gauge", "clients that are connected"),
-    "queue": ("gauge", "requests that wait for the session"),
-    "queue_limit": ("gauge", "requests that may wait; one more is refused as busy"),
+    "clients": ("gauge", "connected clients"),
+    "queue": ("gauge", "requests waiting for the session"),
+    "queue_limit": ("gauge", "requests that may wait; further ones are refused as busy"),
     "wait_seconds": ("histogram", "time of a request in the queue"),
     "infer_seconds": ("histogram", "time of a request in the session: write, step, read"),
     "stage_runs": ("counter", "completed runs of a stage"),
     "stage_seconds": ("counter", "time in a stage"),
-    "resident_memory_bytes": ("gauge", "memory of the process that is in RAM"),
+    "resident_memory_bytes": ("gauge", "resident memory of the process"),
 }
 
 
@@ -34,7 +34,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-        self._times: dict[str, list[float]] = {}  # counts per bucket, then the sum
+        self._times: dict[str, list[float]] = {}  # counts per bucket, followed by the sum
         self._stages: Mapping[str, StageTimes] = {}
 
     def count(self, name: str, outcome: str, by: int = 1) -> None:
@@ -91,7 +91,7 @@ def _histogram(full: str, row: list[float]) -> list[str]:
 
 
 def resident_bytes(process: int | str = "self") -> int:
-    """RAM that a process holds (Linux); 0 where that cannot be read."""
+    """Resident memory of a process (Linux); 0 if it cannot be read."""
     try:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

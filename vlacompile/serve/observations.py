@@ -1,7 +1,7 @@
-"""From what a client sends to what a session is written: names, shapes, dtypes and finite numbers are checked here.
+"""Converts clients' messages to a session's inputs, and checks names, shapes, dtypes and finiteness.
 
-Owns the rules by which a client's array is a source's content. Must not know protocols or sessions. Nothing is
-resized, reordered or guessed: what does not fit is refused, with what would fit.
+Owns the rules by which a client's array is accepted as a source's content. Must not know protocols or sessions. Nothing
+is resized, reordered or guessed: what does not fit is refused, with a message about what would fit.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from vlacompile.serve.refusal import Refusal
 from vlacompile.vocabulary import NUMPY_DTYPES
 
 MAX_DEPTH = 4  # of nested dictionaries
-INSTRUCTION = ("prompt", "task")  # what openpi's and LeRobot's clients call the text
+INSTRUCTION = ("prompt", "task")  # the keys of the text in openpi's and LeRobot's messages
 MAX_TEXT = 4096  # characters
 
 
 @dataclass(frozen=True)
 class Input:
-    """A source as the client sees it. dims: with the leading 1 that a client may leave out."""
+    """A source as seen by clients. dims: including the leading 1 that a client may omit."""
 
     name: str
     update: str  # a key of vocabulary.UPDATES
@@ -36,12 +36,12 @@ class Input:
         return f"{self.dtype}[{','.join(map(str, self.dims))}]"
 
     def is_image(self) -> bool:
-        """[1,H,W,C] of bytes: what a camera gives."""
+        """[1,H,W,C] of uint8: a camera frame."""
         return self.dtype == "u8" and len(self.dims) == 4 and self.dims[3] in (1, 3, 4)
 
 
 def inputs_of(plan: Plan) -> dict[str, Input]:
-    """{name: Input} of every source that a client may write: all but those that the runtime fills itself."""
+    """{name: Input} of every source that a client may write: all except those that the runtime fills itself."""
     consume = plan.action.consume if plan.action else None
     filled = {consume.previous, consume.weights} if isinstance(consume, Realtime) else set()
     values = [(plan.values[s.value], s) for s in plan.sources if s.value not in filled and s.update != "static"]
@@ -50,8 +50,8 @@ def inputs_of(plan: Plan) -> dict[str, Input]:
 
 class Intake:
     """names: {client's key: source}, besides the sources' own names. ignored: keys that clients send and the policy
-    has no use for. instructions: text -> {source: array} (texts.py: the bundle's own tokenizer); None: clients send the
-    tokens. Raises ConfigError when `names` names no source."""
+    does not use. instructions: text -> {source: array} (tokenized_texts.py: the bundle's own tokenizer); None: clients
+    send the tokens. Raises ConfigError if `names` names no source."""
 
     def __init__(self, plan: Plan, names: Mapping[str, str] | None = None, ignored: Collection[str] = (),
                  instructions: Callable[[str], dict[str, np.ndarray]] | None = None):
@@ -63,8 +63,8 @@ class Intake:
                                   why=nearest(source, self.inputs), fix="map it to one of the policy's sources")
 
     def read(self, message: Any) -> dict[str, np.ndarray]:
-        """message: {key: array, number, list of numbers or such a dictionary}; keys of nested ones are joined by "/".
-        Gives {source: array as the session takes it}; what is missing is not looked at. Raises Refusal."""
+        """message: {key: array, number, list of numbers, or nested dictionary}; nested keys are joined by "/".
+        Returns {source: array for the session}; missing sources are not reported here. Raises Refusal."""
         found: dict[str, np.ndarray] = {}
         for key, value in _flat(message, "", 0):
             if key in self.ignored:
@@ -76,18 +76,18 @@ class Intake:
                 sent = {name: fit(self.inputs[name], key, value)}
             if found.keys() & sent:
                 raise Refusal(f'"{min(found.keys() & sent)}" was sent twice', where=f'key "{key}"',
-                              why="two keys of the message stand for this source", fix="send one of them")
+                              why="two keys of the message map to this source", fix="send one of them")
             found |= sent
         return found
 
     def _tokens(self, key: str, text: Any) -> dict[str, np.ndarray]:
         if self.instructions is None:
             tokens = [i.text() + f' "{i.name}"' for i in self.inputs.values() if i.update == "task"]
-            raise Refusal(f'"{key}": this server takes no text', where=f'key "{key}"',
-                          why="it has no tokenizer; the policy takes " + (", ".join(tokens) or "no instruction"),
-                          fix="send those, or let the operator add --instructions CHECKPOINT or --ignore " + key)
+            raise Refusal(f'"{key}": this server accepts no text', where=f'key "{key}"',
+                          why="it has no tokenizer; the policy expects " + (", ".join(tokens) or "no instruction"),
+                          fix="send those, or have the operator add --instructions CHECKPOINT or --ignore " + key)
         if not isinstance(text, str) or len(text) > MAX_TEXT:
-            raise Refusal(f'"{key}" is no instruction', where=f'key "{key}"',
+            raise Refusal(f'"{key}" is not an instruction', where=f'key "{key}"',
                           why=f"it is a {type(text).__name__}" if not isinstance(text, str) else
                           f"it has {len(text)} characters", fix=f"send a text of at most {MAX_TEXT} characters")
         return self.instructions(text)
@@ -99,18 +99,18 @@ class Intake:
                 return name
         raise Refusal(f'the policy has no input "{key}"', where=f'key "{key}"',
                       why=nearest(key, [*self.inputs, *self.names]),
-                      fix="send the policy's inputs; the operator can rename (--map) or ignore (--ignore) keys")
+                      fix="send the policy's inputs; the operator can rename keys (--map) or ignore them (--ignore)")
 
 
 def _flat(message: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     if not isinstance(message, Mapping) or depth > MAX_DEPTH:
-        raise Refusal("the message is no observation", where=f'key "{prefix}"' if prefix else "the message",
+        raise Refusal("the message is not an observation", where=f'key "{prefix}"' if prefix else "the message",
                       why=f"it is a {type(message).__name__}" if depth <= MAX_DEPTH else "it is nested too deeply",
                       fix="send a dictionary of named arrays", kind="malformed")
     for key, value in message.items():
         if not isinstance(key, str):
-            raise Refusal("the message has a key that is no text", where="the message",
-                          why=f"it is a {type(key).__name__}", fix="name every array", kind="malformed")
+            raise Refusal("the message has a key that is not a string", where="the message",
+                          why=f"it is a {type(key).__name__}", fix="name every array with a string", kind="malformed")
         path = f"{prefix}/{key}" if prefix else key
         if isinstance(value, Mapping):
             yield from _flat(value, path, depth + 1)
@@ -119,8 +119,9 @@ def _flat(message: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
 
 
 def fit(wanted: Input, key: str, value: Any) -> np.ndarray:
-    """`value` as `wanted`'s dtype and shape. The leading 1 may be missing; numbers may be converted where none is lost
-    but the last digits of f64. Raises Refusal."""
+    """`value` as `wanted`'s dtype and shape. The leading 1 may be missing; numbers are converted only if nothing but
+    the
+    last digits of f64 is lost. Raises Refusal."""
     array = _array(wanted, key, value)
     array = _shaped(wanted, key, array)
     target = np.dtype(NUMPY_DTYPES[wanted.dtype])
@@ -128,13 +129,13 @@ def fit(wanted: Input, key: str, value: Any) -> np.ndarray:
     if array.dtype != target and not np.can_cast(array.dtype, target, "safe") and kinds != "ff":
         fix = f"send {target.name}"
         if target == np.uint8 and array.dtype.kind == "f":
-            fix += ": frames of bytes 0..255, before any scaling"
-        raise Refusal(f'"{key}" has another dtype', where=f'source "{wanted.name}"',
-                      why=f"it is {array.dtype.name}, the policy takes {wanted.text()}", fix=fix)
+            fix += ": frames are bytes 0..255, before any scaling"
+        raise Refusal(f'"{key}" has the wrong dtype', where=f'source "{wanted.name}"',
+                      why=f"it is {array.dtype.name}, the policy expects {wanted.text()}", fix=fix)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise Refusal(f'"{key}" holds NaN or infinity', where=f'source "{wanted.name}"',
                       why=f"{int((~np.isfinite(array)).sum())} of {array.size} numbers are not finite",
-                      fix="send what the sensor measured; leave the observation out while it has nothing")
+                      fix="send measured values; skip the observation while the sensor has none")
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(array, dtype=target)
     if target.kind == "f" and not np.isfinite(converted).all():
@@ -148,15 +149,15 @@ def _array(wanted: Input, key: str, value: Any) -> np.ndarray:
         try:
             value = np.asarray(value)
         except ValueError as error:
-            raise Refusal(f'"{key}" is no array', where=f'source "{wanted.name}"', why=str(error),
+            raise Refusal(f'"{key}" is not an array', where=f'source "{wanted.name}"', why=str(error),
                           fix="send an array of numbers") from error
         if value.dtype == np.int64 and wanted.dtype.startswith("f"):
-            value = value.astype(np.float64)  # a list such as [0, 1]
+            value = value.astype(np.float64)  # for example a list [0, 1]
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
         kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
-        raise Refusal(f'"{key}" is no array of numbers', where=f'source "{wanted.name}"', why=f"it is {kind}",
+        raise Refusal(f'"{key}" is not an array of numbers', where=f'source "{wanted.name}"', why=f"it is {kind}",
                       fix=f"send {wanted.text()}")
     return value
 
@@ -167,10 +168,10 @@ def _shaped(wanted: Input, key: str, array: np.ndarray) -> np.ndarray:
         return array
     if dims[:1] == (1,) and array.shape == dims[1:]:
         return array[None]
-    fix = f"send {wanted.text()}, the leading 1 may be left out"
+    fix = f"send {wanted.text()}, the leading 1 may be omitted"
     if wanted.is_image():
         fix = f"resize the frame to {dims[1]} x {dims[2]} (height x width) before sending it"
         if array.shape[-3:] == (dims[3], dims[1], dims[2]):
             fix = "send the frame with its channels last, [H,W,C]"
-    raise Refusal(f'"{key}" has another shape', where=f'source "{wanted.name}"',
-                  why=f"it is {list(array.shape)}, the policy takes {wanted.text()}", fix=fix)
+    raise Refusal(f'"{key}" has the wrong shape', where=f'source "{wanted.name}"',
+                  why=f"it is {list(array.shape)}, the policy expects {wanted.text()}", fix=fix)

@@ -1,8 +1,8 @@
-"""Pickles of LeRobot's asynchronous inference, read as data and written without its classes.
+"""Pickles of LeRobot's asynchronous inference, parsed as data and written without LeRobot's classes.
 
-The client sends `TimedObservation` and `RemotePolicyConfig` as pickles. Unpickling what comes over a network runs what
-the sender likes, so nothing is unpickled here: the opcodes are interpreted over plain values, no name is imported, and
-the few calls that an array or a tensor is made of are done by functions of this file. Everything else is refused.
+The client sends `TimedObservation` and `RemotePolicyConfig` as pickles. Unpickling data from a network executes code of
+the sender's choice, so nothing is unpickled here: the opcodes are interpreted over plain values, no name is imported,
+and the few calls that construct an array or a tensor are done by functions of this file. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Record:
 
 @dataclass
 class _Array:
-    """An array whose content is still to come (BUILD)."""
+    """An array whose content follows (BUILD)."""
 
     content: np.ndarray | None = None
 
@@ -61,7 +61,7 @@ class _Wrong(ValueError):
 
 
 def read_pickle(data: bytes) -> Any:
-    """Plain values, `Record`s and NumPy arrays (tensors come as arrays). Raises Refusal of kind "malformed"."""
+    """Plain values, `Record`s and NumPy arrays (tensors are returned as arrays). Raises Refusal of kind "malformed"."""
     try:
         return _Plain().of(_Machine().run(data))
     except (ValueError, IndexError, TypeError, KeyError, OverflowError, struct.error, RecursionError) as error:
@@ -92,7 +92,7 @@ class _Machine:
             elif name in _DO:
                 _DO[name](self, argument)
             elif name not in ("PROTO", "FRAME"):
-                raise _Wrong(f"the opcode {name} is not taken")
+                raise _Wrong(f"the opcode {name} is not accepted")
         raise _Wrong("it ends too early")
 
     def pop(self) -> Any:
@@ -102,7 +102,7 @@ class _Machine:
         return value
 
     def items(self) -> list[Any]:
-        """What lies above the last mark."""
+        """The stack items above the last mark."""
         place = next((i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is _MARK), None)
         if place is None:
             raise _Wrong("no mark where one should be")
@@ -131,7 +131,7 @@ class _Machine:
 
     def name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise _Wrong("a name that is no text")
+            raise _Wrong("a name that is not a string")
         if (module, name) not in RECORDS and (module, name) not in _CALLS and (module, name) not in _VALUES:
             raise _Wrong(f"it names {module}.{name}"[:120])
         self.stack.append(Name(module, name))
@@ -140,13 +140,13 @@ class _Machine:
         arguments, callee = self.pop(), self.pop()
         call = _CALLS.get((callee.module, callee.name)) if isinstance(callee, Name) else None
         if call is None or not isinstance(arguments, tuple):
-            raise _Wrong("it calls what cannot be called")
+            raise _Wrong("it calls something that is not callable")
         self.stack.append(call(*arguments))
 
     def new(self) -> None:
         arguments, kind = self.pop(), self.pop()
         if not isinstance(kind, Name) or (kind.module, kind.name) not in RECORDS or arguments != ():
-            raise _Wrong("it makes an object of a class that is not taken")
+            raise _Wrong("it constructs an object of a class that is not accepted")
         self.stack.append(Record(kind.name))
 
     def build(self) -> None:
@@ -158,7 +158,7 @@ class _Machine:
         elif isinstance(target, _Dtype) and isinstance(state, tuple) and state[1:2] in (("<",), (">",), ("|",)):
             target.order = state[1]
         else:
-            raise _Wrong("it sets the state of what has none")
+            raise _Wrong("it sets the state of an object without state")
 
 
 _PUSH = frozenset(("BININT BININT1 BININT2 LONG1 BINFLOAT SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES "
@@ -192,7 +192,7 @@ _DO: dict[str, Callable[[_Machine, Any], Any]] = {
 }
 
 
-# ---- the calls that arrays and tensors are made of
+# ---- the calls that construct arrays and tensors
 
 def _numbers(data: Any, dtype: _Dtype, shape: Any, fortran: bool) -> np.ndarray:
     kind = dtype.numpy()
@@ -215,9 +215,9 @@ def _set_array(target: _Array, version: Any, shape: Any, dtype: Any, fortran: An
 def _dtype(code: Any, *_flags: Any) -> _Dtype:
     code = code[1:] if isinstance(code, str) and code[:1] in "<>|=" else code
     if not isinstance(code, str) or len(code) != 2 or code[0] not in "fiub" or code[1] not in "1248":
-        raise _Wrong(f"an array of {str(code)[:20]!r}, which is no dtype of numbers")
+        raise _Wrong(f"an array of {str(code)[:20]!r}, which is not a numeric dtype")
     found = _Dtype(code)
-    found.numpy()  # b2 and the like are none
+    found.numpy()  # raises for b2 and the like
     return found
 
 
@@ -238,7 +238,7 @@ def _scalar(dtype: Any, data: Any) -> np.generic:
 
 
 def _storage(data: Any) -> np.ndarray:
-    """The bytes of a tensor's storage; torch's own reader of data without code parses it."""
+    """The bytes of a tensor's storage, parsed by torch.load with weights_only, which executes no code."""
     import io
 
     import torch
@@ -247,8 +247,8 @@ def _storage(data: Any) -> np.ndarray:
         raise _Wrong("a tensor without bytes")
     try:
         found = torch.load(io.BytesIO(data), weights_only=True)
-    except Exception as error:  # it raises what its parsers raise
-        raise _Wrong(f"a tensor that torch does not read: {type(error).__name__}") from error
+    except Exception as error:  # torch raises many kinds of errors
+        raise _Wrong(f"a tensor that torch cannot read: {type(error).__name__}") from error
     if not isinstance(found, torch.storage.TypedStorage):
         raise _Wrong("a tensor without a storage")
     tensor = torch.empty(0, dtype=found.dtype).set_(found)
@@ -280,7 +280,8 @@ _VALUES = {("numpy", "ndarray")}
 
 
 class _Plain:
-    """Only values that a message may hold; arrays are complete. What is referred to again is copied, within a limit."""
+    """Converts to values that a message may hold, with complete arrays. Repeated references are copied, up to a
+    limit."""
 
     def __init__(self) -> None:
         self.left = MAX_OPCODES
@@ -306,12 +307,12 @@ class _Plain:
 
 def timed_actions(chunk: np.ndarray, timestamp: float, timestep: int, period_s: float) -> bytes:
     """The pickle of LeRobot's list of `TimedAction`, one per row of chunk [h,action_dim], f32: protocol 5, with tensors
-    made by torch.from_numpy(numpy.frombuffer(...)). Neither LeRobot nor torch is needed to write it."""
+    constructed by torch.from_numpy(numpy.frombuffer(...)). Neither LeRobot nor torch is needed to write it."""
     out = bytearray(b"\x80\x05](")
     for i, row in enumerate(np.ascontiguousarray(chunk, "<f4")):
         content = b"\x96" + struct.pack("<Q", row.nbytes) + row.tobytes()  # BYTEARRAY8: torch writes in place
-        array = _global("numpy", "frombuffer") + content + _text("<f4") + b"\x86R"  # of a tuple of two
-        tensor = _global("torch", "from_numpy") + array + b"\x85R"  # of a tuple of one
+        array = _global("numpy", "frombuffer") + content + _text("<f4") + b"\x86R"  # called with a tuple of two
+        tensor = _global("torch", "from_numpy") + array + b"\x85R"  # called with a tuple of one
         fields = {"timestamp": b"G" + struct.pack(">d", timestamp + i * period_s),
                   "timestep": b"J" + struct.pack("<i", timestep + i), "action": tensor}
         out += _global(HELPERS, "TimedAction") + b")\x81}("

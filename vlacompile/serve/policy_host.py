@@ -1,8 +1,8 @@
 """`PolicyHost`: one session on one thread, shared by the clients of a server.
 
-A session belongs to one thread; requests of all clients wait in one bounded queue and are answered in turn. A request
-carries everything that its step reads, so that clients cannot see each other: what is equal to the last request's
-re-runs nothing, whoever sent it. A bundle that remembers (histories, temporal ensembling) is lent to one client at a
+A session belongs to one thread; requests of all clients wait in one bounded queue and are answered in order. A request
+carries everything that its step reads, so that clients cannot affect each other: an input equal to the previous
+request's re-runs nothing, whoever sent it. A bundle with state (histories, temporal ensembling) serves one client at a
 time. Must not know protocols.
 """
 
@@ -33,7 +33,7 @@ NOISE = ("client", "normal", "uniform")
 
 @dataclass(frozen=True)
 class Reply:
-    """outputs: {name: array}; "actions" [h,action_dim], where the bundle has any. Times in seconds."""
+    """outputs: {name: array}; "actions" [h,action_dim], if the bundle has any. Times in seconds."""
 
     outputs: dict[str, np.ndarray]
     wait_s: float
@@ -42,7 +42,7 @@ class Reply:
 
 @dataclass
 class Client:
-    """What the host remembers of one client: its instruction, its random numbers."""
+    """The host's state of one client: its instruction, its random number generator."""
 
     number: int
     task: dict[str, np.ndarray] = field(default_factory=dict)
@@ -59,12 +59,12 @@ class _Job:
 
 
 class PolicyHost:
-    """bundle: its directory. threads: of the engine, 0 for its own choice. queue_length: requests that may wait.
-    noise: who draws what a policy samples from (sources of class step): "client", or this host, from N(0, 1)
-    ("normal") or [0, 1) ("uniform"). seed: of that; every client then draws the same numbers; None: the system's.
-    backbone: of a bundle with several, the one that is served; None: the first. uncalibrated: also a bundle of which
-    nobody has measured what its precision costs (bundle/precision_record.py).
-    Raises what reading and opening a bundle raises, and ConfigError for a bundle that cannot be served."""
+    """bundle: its directory. threads: of the inference engine, 0: its own choice. queue_length: requests that may wait.
+    noise: source of the initial noise of a sampling policy (sources of class step): "client", or this host, from
+    N(0, 1) ("normal") or [0, 1) ("uniform"). seed: random seed; every client then gets the same sequence; None: the
+    system's. backbone: which one to serve if the bundle has several; None: the first. uncalibrated: accept a bundle
+    whose quantisation error nobody has measured (bundle/precision_record.py).
+    Raises the errors of reading and opening a bundle, and ConfigError for a bundle that cannot be served."""
 
     def __init__(self, bundle: str | Path, *, threads: int = 0, queue_length: int = 8, noise: str = "client",
                  seed: int | None = None, metrics: Metrics | None = None, backbone: str | None = None,
@@ -78,9 +78,9 @@ class PolicyHost:
         self.noise, self.seed = noise, seed
         consume = self.plan.action.consume if self.plan.action else None
         if isinstance(consume, Realtime):
-            raise ConfigError("this bundle joins its chunks in real time", where=str(bundle),
-                              why="the runtime counts the actions that were executed; a client that takes whole chunks "
-                                  "does not tell", fix="compile it with a recipe whose [action] consume is a queue")
+            raise ConfigError("a bundle with real-time chunking cannot be served", where=str(bundle),
+                              why="the runtime counts the executed actions; a client that takes whole chunks does not "
+                                  "report them", fix="compile it with a recipe whose [action] consume is a queue")
         self.ensembles = isinstance(consume, Ensemble)
         self.exclusive = bool(self.plan.histories) or self.ensembles
         self._lent: Client | None = None
@@ -102,11 +102,11 @@ class PolicyHost:
         return self._thread.is_alive() and not self._stopping
 
     def connect(self) -> Client:
-        """Raises Refusal when the bundle is lent to another client."""
+        """Raises Refusal if the bundle has state and serves another client."""
         with self._lock:
             if self.exclusive and self._lent is not None:
                 raise Refusal("the policy is in use", where=f'bundle "{self.plan.name}"',
-                              why="it remembers earlier observations, and so serves one client at a time",
+                              why="it keeps earlier observations, so it serves one client at a time",
                               fix="disconnect the other client, or start another server", kind="busy")
             self._numbers += 1
             seeded = np.random.default_rng(self.seed)
@@ -123,8 +123,8 @@ class PolicyHost:
         self.metrics.add("clients", -1)
 
     def submit(self, client: Client, writes: Mapping[str, np.ndarray]) -> Future[Reply]:
-        """writes: {source: array}, as `Intake.read` gives it. Inputs of class task may be left out once they were
-        given. The future gives a Reply, or raises RuntimeFailure. Raises Refusal: what is missing, busy, stopping."""
+        """writes: {source: array}, as `Intake.read` returns it. Inputs of class task may be omitted once they were
+        given. The future yields a Reply, or raises RuntimeFailure. Raises Refusal: missing input, busy, stopping."""
         client.task |= {n: a for n, a in writes.items() if self.inputs[n].update == "task"}
         every = {**client.task, **writes}
         for name, wanted in self.inputs.items():
@@ -133,18 +133,18 @@ class PolicyHost:
         job = _Job(client, every, Future(), time.perf_counter())
         with self._lock:
             if self._stopping or not self._thread.is_alive():
-                raise _ended("it was told to stop, or its session failed")
+                raise _ended("it is stopping, or its session failed")
             if self._waiting >= self._limit:
                 raise Refusal("the server is busy", where="the queue",
-                              why=f"{self._waiting} requests wait already, as many as may",
-                              fix="send the newest observation a moment later", kind="busy")
+                              why=f"{self._waiting} requests are waiting, which is the limit",
+                              fix="send the newest observation again later", kind="busy")
             self._waiting += 1
             self.metrics.gauge("queue", self._waiting)
             self._jobs.put(job)
         return job.future
 
     def stop(self, grace_s: float = 10.0) -> bool:
-        """Answer what waits, then close the session. False: it took longer than grace_s."""
+        """Answer the waiting requests, then close the session. False: it took longer than grace_s."""
         with self._lock:
             first, self._stopping = not self._stopping, True
         if first:
@@ -156,10 +156,10 @@ class PolicyHost:
         if wanted.update != "step" or self.noise == "client":
             fix = "send every input of the policy"
             if wanted.update == "step":
-                fix = "send random numbers, or let the operator say how the server draws them (--noise)"
+                fix = "send random numbers, or have the operator set how the server draws them (--noise)"
             raise Refusal(f'"{wanted.name}" is missing', where="the message",
-                          why=f"the policy takes {wanted.text()} with every observation" if wanted.update != "task" else
-                          f"the policy takes {wanted.text()}, once per task", fix=fix)
+                          why=f"the policy expects {wanted.text()}, "
+                          + ("with every observation" if wanted.update != "task" else "once per task"), fix=fix)
         drawn = client.draw.standard_normal(wanted.dims) if self.noise == "normal" else client.draw.random(wanted.dims)
         return drawn.astype(NUMPY_DTYPES[wanted.dtype])
 
@@ -181,12 +181,12 @@ class PolicyHost:
                     self._waiting -= 1
                     self.metrics.gauge("queue", self._waiting)
                 if not job.future.set_running_or_notify_cancel():
-                    continue  # the client has gone
+                    continue  # the client has disconnected
                 try:
                     job.future.set_result(self._answer(session, job))
                 except RuntimeFailure as error:
                     job.future.set_exception(error)
-        finally:  # also when a mistake of ours ends the thread: nobody may wait for ever
+        finally:  # even if a bug ends the thread: no client may wait forever
             with self._lock:
                 self._stopping = True
             left = [job] if job is not None and not job.future.done() else []
@@ -212,8 +212,8 @@ class PolicyHost:
         return Reply(outputs, begin - job.since, end - begin)
 
     def _outputs(self, session: Session) -> dict[str, np.ndarray]:
-        """Actions: the whole chunk where it is robot actions as it stands; where the runtime decodes or ensembles it,
-        what the queue hands out."""
+        """Actions: the whole chunk if it consists of robot actions; if the runtime decodes or ensembles it, the actions
+        popped from the queue."""
         action = self.plan.action
         if action is None:
             return {name: session.read(name) for name in self.bundle.manifest["provenance"]["outputs"]}
@@ -225,7 +225,7 @@ class PolicyHost:
         return {"actions": chunk.reshape(action.chunk_steps, action.action_dim)}
 
     def described(self) -> dict:
-        """What a client is told first: plain numbers and text."""
+        """The first message to a client: plain numbers and text."""
         action = self.plan.action
         about = {"policy": self.plan.name, "bundle": self.bundle.hash, "outputs": ["actions"],
                  "inputs": {n: {"dtype": i.dtype, "shape": list(i.dims), "update": i.update}
@@ -240,4 +240,5 @@ class PolicyHost:
 
 
 def _ended(why: str) -> Refusal:
-    return Refusal("the server ends", where="the queue", why=why, fix="connect again when it is back", kind="stopping")
+    return Refusal("the server is stopping", where="the queue", why=why, fix="connect again when it is back",
+                   kind="stopping")

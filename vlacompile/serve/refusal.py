@@ -1,4 +1,4 @@
-"""What a client is told when its request is not served."""
+"""The error that a client gets when its request is refused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ KINDS = ("malformed", "refused", "busy", "stopping", "failed")
 
 
 class Refusal(VlaError):
-    """A client's request that is not served. kind: "malformed" (the message is none of this protocol), "refused" (the
-    observation does not fit the policy), "busy" (try again), "stopping" (the server ends), "failed" (the runtime)."""
+    """A refused request of a client. kind: "malformed" (not a message of this protocol), "refused" (the observation
+    does
+    not fit the policy), "busy" (try again), "stopping" (the server is stopping), "failed" (the runtime)."""
 
     def __init__(self, what: str, *, where: str, why: str, fix: str, kind: str = "refused"):
         assert kind in KINDS

@@ -1,7 +1,7 @@
-"""From a bundle to a listening server and back: opens the session, listens, waits for a signal, ends in good order.
+"""Runs a server: listens, waits for a signal, shuts down gracefully.
 
-Ending: nothing new is taken, what is being answered is answered, connections are closed, the session is closed; all
-within a time limit. A second signal ends at once.
+Shutdown: new requests are refused, requests in progress are answered, connections are closed, the session is closed,
+all within a time limit. A second signal stops it immediately.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PORTS = {"openpi": 8000, "lerobot": 8080}
 
 @dataclass(frozen=True)
 class Settings:
-    """http_port: of /healthz and /metrics, for a protocol that cannot have them on its own port; None: nowhere.
-    message_bytes: None for what one observation needs. fps, wait_s: of LeRobot's protocol (see grpc_service.py)."""
+    """http_port: of /healthz and /metrics, for a protocol that cannot have them on its own port; None: not served.
+    message_bytes: None: what one observation needs. fps, wait_s: for LeRobot's protocol (see grpc_service.py)."""
 
     protocol: str
     address: str = "127.0.0.1"
@@ -40,7 +40,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Ready:
-    """url: of the protocol. http_url: where /healthz and /metrics are; None: nowhere."""
+    """url: of the protocol. http_url: of /healthz and /metrics; None: not served."""
 
     url: str
     http_url: str | None
@@ -57,8 +57,8 @@ def require_packages(protocol: str) -> None:
 
 async def run_server(host: PolicyHost, intake: Intake, access: Access, settings: Settings,
                      ready: Callable[[Ready], None], stop: asyncio.Event) -> bool:
-    """Serves until `stop` is set. False: what was being answered did not end in time and was cut off.
-    Raises ConfigError when it cannot listen."""
+    """Serves until `stop` is set. False: requests in progress did not end in time and were dropped.
+    Raises ConfigError if it cannot listen."""
     require_packages(settings.protocol)
     from vlacompile.serve.websocket import Limits, WebsocketServer, message_bytes
 
@@ -104,7 +104,7 @@ def _place(address: str, port: int) -> str:
 
 def serve(host: PolicyHost, intake: Intake, access: Access, settings: Settings,
           ready: Callable[[Ready], None]) -> bool:
-    """`run_server` until SIGINT or SIGTERM; a second one ends at once."""
+    """`run_server` until SIGINT or SIGTERM; a second one stops it immediately."""
 
     async def until_signal() -> bool:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()

@@ -1,6 +1,6 @@
-"""A bundle's own tokenizer as the server's: text -> the arrays of its token source and mask.
+"""Tokenizes the clients' instructions with the bundle's own tokenizer: text -> token ids and padding mask.
 
-Owns what becomes of "prompt" and "task" where a bundle carries a tokenizer. Must not know protocols or sessions.
+Owns the conversion of "prompt" and "task" if the bundle has a tokenizer. Must not know protocols or sessions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from vlacompile.runtime.tokenizer import RuntimeTokenizer
 from vlacompile.serve.refusal import Refusal
 from vlacompile.vocabulary import NUMPY_DTYPES
 
-KEPT = 64  # texts whose ids are remembered: a robot's client repeats its task with every observation
+KEPT = 64  # size of the cache of tokenized texts: a client repeats its task with every observation
 
 Instructions = Callable[[str], dict[str, np.ndarray]]
 
 
 def own_instructions(bundle: Bundle) -> Instructions | None:
-    """text -> {token source: ids [1,L], mask source: bool [1,L]}, by libvlart's tokenizer and the bundle's table; what
-    it gives raises Refusal for a text that does not fit. None: the bundle has no tokenizer, or several texts."""
+    """text -> {token source: ids [1,L], mask source: bool [1,L]}, by libvlart's tokenizer and the bundle's table; the
+    function raises Refusal for a text that does not fit. None: the bundle has no tokenizer, or several texts."""
     plan = bundle.plan
     if len(plan.texts) != 1 or plan.texts[0].tokenizer is None:
         return None
@@ -37,7 +37,7 @@ def own_instructions(bundle: Bundle) -> Instructions | None:
         try:
             ids, mask = tokenizer.fill(instruction, length)
         except RuntimeFailure as failure:
-            raise Refusal("the instruction cannot be taken", where=f'source "{tokens.name}"', why=failure.why,
+            raise Refusal("the instruction cannot be tokenized", where=f'source "{tokens.name}"', why=failure.why,
                           fix=failure.fix) from failure
         found = {tokens.name: ids[None].astype(dtype)}
         return found if text.mask is None else {**found, plan.values[text.mask].name: mask[None]}

@@ -1,6 +1,6 @@
 """The messages of LeRobot 0.4.4's `transport/services.proto` that asynchronous inference uses.
 
-In a pool of our own: they do not meet LeRobot's, which may be loaded in the same process.
+They have a descriptor pool of their own, so as not to collide with LeRobot's if it is loaded in the same process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MESSAGES = {"Observation": (("transfer_state", 1, _FIELD.TYPE_INT32), ("data", 
 
 
 def _file() -> descriptor_pb2.FileDescriptorProto:
-    """transfer_state is an enum there; on the wire it is an int32."""
+    """transfer_state is an enum there, which is an int32 on the wire."""
     file = descriptor_pb2.FileDescriptorProto(name="vlacompile/transport.proto", package="transport", syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)

@@ -1,9 +1,9 @@
-"""openpi's protocol: MessagePack over a websocket, as `openpi_client.websocket_client_policy` speaks it.
+"""openpi's protocol: MessagePack over a websocket, as spoken by `openpi_client.websocket_client_policy`.
 
-On connecting the client gets one binary message (a dictionary about the policy); then every binary message is an
-observation and is answered by one binary message with "actions" [h,action_dim]. An observation that is refused is
-answered by a text message, which the client raises as an error; the connection stays. What is no message of this
-protocol ends the connection. The same port answers GET /healthz and GET /metrics.
+On connecting the client gets one binary message (a dictionary about the policy). From then on every binary message is
+an observation and is answered by one binary message with "actions" [h,action_dim]. A refused observation is answered
+by a text message, which the client raises as an error; the connection stays open. A message that is not of this
+protocol closes the connection. The same port answers GET /healthz and GET /metrics.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _QUIET.propagate = False
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may take. message_bytes: of one observation. clients: connected at once. idle_s: without a
-    whole message. send_s: for reading an answer. handshake_s: for the opening. ping_s: between two signs of life, and
-    for each."""
+    """Limits per client. message_bytes: of one observation. clients: connected at a time. idle_s: without a complete
+    message. send_s: for the client to read an answer. handshake_s: for the opening handshake. ping_s: interval and
+    timeout of pings."""
 
     message_bytes: int
     clients: int = 16
@@ -50,13 +50,13 @@ class Limits:
 
 
 def message_bytes(host: PolicyHost) -> int:
-    """Room for one observation however a client packs it (numbers as f64, as lists of f64), and for its keys."""
+    """Upper bound on the size of one observation in any packing (numbers as f64, lists of f64), including its keys."""
     return 65536 + sum(math.prod(i.dims) * (2 if i.dtype == "u8" else 9) for i in host.inputs.values())
 
 
 class WebsocketServer:
-    """`async with WebsocketServer(...)`: it listens at `address`. `await close(grace_s)`: requests that are being
-    answered are answered, then every connection is closed. talks: False for a port with /healthz and /metrics alone."""
+    """`async with WebsocketServer(...)`: it listens on `address`. `await close(grace_s)`: requests in progress are
+    answered, then every connection is closed. talks: False for a port with only /healthz and /metrics."""
 
     def __init__(self, host: PolicyHost, intake: Intake, access: Access, limits: Limits, talks: bool = True):
         self.host, self.intake, self.access, self.limits, self.talks = host, intake, access, limits, talks
@@ -66,10 +66,10 @@ class WebsocketServer:
         self._server: Server | None = None
 
     async def listen(self, address: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
-        """Gives the address and the port (a free one for port 0). Raises OSError."""
+        """Returns the address and the port (port 0: a free one). Raises OSError."""
         limits = self.limits
         self._server = await serve(
-            self._talk, address, port, ssl=tls, origins=[None],  # a web page's script has an origin: never a robot
+            self._talk, address, port, ssl=tls, origins=[None],  # only web pages send an Origin header
             process_request=self._admit, compression=None, server_header=None, logger=_QUIET,
             open_timeout=limits.handshake_s, close_timeout=limits.send_s, ping_interval=limits.ping_s,
             ping_timeout=limits.ping_s, max_size=limits.message_bytes, max_queue=1, write_limit=65536)
@@ -79,11 +79,11 @@ class WebsocketServer:
         assert self._server is not None
         self._stopping = True
         self._server.close(close_connections=False)
-        await asyncio.gather(*(c.close(GOING_AWAY, "the server ends") for c in list(self._idle)))
+        await asyncio.gather(*(c.close(GOING_AWAY, "the server is stopping") for c in list(self._idle)))
         await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Before the websocket opens: health, metrics, the key, the number of clients."""
+        """HTTP before the websocket opens: health, metrics, the key, the number of clients."""
         path = request.path.partition("?")[0]
         if path == "/healthz":
             healthy = self.host.healthy() and not self._stopping
@@ -91,7 +91,7 @@ class WebsocketServer:
                                       "ok\n" if healthy else "ending\n")
         if not self.access.allows(_authorization(request)):
             self.host.metrics.count("connections", "wrong_key")
-            response = connection.respond(HTTPStatus.UNAUTHORIZED, "a key is needed: Authorization: Api-Key KEY\n")
+            response = connection.respond(HTTPStatus.UNAUTHORIZED, "a key is required: Authorization: Api-Key KEY\n")
             response.headers["WWW-Authenticate"] = "Api-Key"
             return response
         if path == "/metrics":
@@ -100,15 +100,15 @@ class WebsocketServer:
             response.headers["Content-Type"] = CONTENT_TYPE
             return response
         if not self.talks:
-            return connection.respond(HTTPStatus.NOT_FOUND, "here are /healthz and /metrics\n")
+            return connection.respond(HTTPStatus.NOT_FOUND, "this port has /healthz and /metrics\n")
         if self._open >= self.limits.clients or self._stopping:
             self.host.metrics.count("connections", "too_many")
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{self._open} clients are connected, as many "
-                                                                      "as may\n")
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{self._open} clients are connected, which is "
+                                                                      "the limit\n")
         return None
 
     async def _talk(self, connection: ServerConnection) -> None:
-        if self._open >= self.limits.clients:  # several handshakes at once
+        if self._open >= self.limits.clients:  # several handshakes in parallel
             await connection.close(TRY_AGAIN, "too many clients")
             return
         self._open += 1
@@ -159,7 +159,7 @@ class WebsocketServer:
                 sent = await self._send(connection, answer)
             if not sent:
                 return
-        await connection.close(GOING_AWAY, "the server ends")
+        await connection.close(GOING_AWAY, "the server is stopping")
 
     async def _answer(self, client, message: bytes | str) -> bytes:
         if isinstance(message, str):
@@ -174,7 +174,7 @@ class WebsocketServer:
         return pack({**reply.outputs, "server_timing": timing})
 
     async def _send(self, connection: ServerConnection, content: bytes | str) -> bool:
-        """False: the client does not read; it was cut off."""
+        """False: the client does not read and was disconnected."""
         try:
             async with asyncio.timeout(self.limits.send_s):
                 await connection.send(content)
