@@ -217,7 +217,7 @@ def test_embeddings_are_used_where_they_are_given(played):
     assert place.by == "embedding" and table.routes[place.route].cluster == 2
     assert decide_at(table, place).level == "cluster"
     assert locate(table, "hit the stove switch", [0.0, 0.0, 0.0, 0.0, 1.0]).by == "nothing"
-    with pytest.raises(ConfigError, match="another size"):
+    with pytest.raises(ConfigError, match="wrong size"):
         locate(table, "hit the stove switch", [1.0, 0.0])
     with pytest.raises(ConfigError, match="no embedding"):
         fit_table(played, COSTS, {t: vectors[t] for t in TEXTS[:2]}, Rule(0.05, 0.25))
@@ -304,7 +304,7 @@ def test_logs_are_read_strictly(tmp_path):
     log = tmp_path / "a.jsonl"
     log.write_text(line() + "\n" + line(state=1, success=False) + "\n")
     assert [e.success for e in read_logs([f"light={log}"])] == [True, False]
-    with pytest.raises(ConfigError, match="not known which backbone"):
+    with pytest.raises(ConfigError, match="backbone of the log is not known"):
         read_logs([str(log)])
     beside = tmp_path / "a.settings.json"
     beside.write_text('{"member": "heavy", "wrong_instruction": false, "disturb": 0.0}')

@@ -1,7 +1,7 @@
-"""Autoregressive decoding with a key/value cache of fixed size, so that it can be traced and rolled up.
+"""Autoregressive decoding with a key/value cache of fixed size, so that it can be traced and re-rolled.
 
-The prompt's keys and values are computed once and read by every step; those of the generated tokens have a slot each.
-A decoder with transformers' calling convention (`past_key_values.update(key, value, layer)`) is used as it is.
+The prompt's keys and values are computed once and read by every step; each generated token has a slot of its own.
+A decoder with transformers' calling convention (`past_key_values.update(key, value, layer)`) is used unchanged.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class SlotCache:
         self.slots = slots
         self.prompt: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.made: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.writing: torch.Tensor | None = None  # bool [slots]: where the present token goes; None: the prompt
+        self.writing: torch.Tensor | None = None  # bool [slots]: slot of the current token; None: the prompt
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.prompt[layer_idx][0].shape[-2] if len(self.prompt) > layer_idx else 0
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_, **__) \
             -> tuple[torch.Tensor, torch.Tensor]:
-        """Keeps the keys and values of a layer; returns those of everything so far, empty slots among it."""
+        """Store the keys and values of a layer; return those of all tokens so far, including empty slots."""
         if self.writing is None:
             assert len(self.prompt) == layer_idx, "layers come in order, and each once"
             self.prompt.append((key, value))
@@ -49,13 +49,13 @@ def greedy(decoder: Decoder, embed: Callable[[torch.Tensor], torch.Tensor],
     """The most probable tokens [1, tokens] i64 after a causal prompt, one by one.
 
     embed: ids i64 [1,1] -> [1,1,d]. head: hidden [1,1,d] -> logits [1,1,vocabulary]. prompt: embeddings [1,n,d],
-    padded on the right. mask: bool [1,n], true where the prompt is no padding.
+    padded on the right. mask: bool [1,n], the padding mask, true at tokens of the prompt.
     """
     length, cache = prompt.shape[1], SlotCache(tokens - 1)
     places = torch.arange(length)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     causal = (places[None, :] <= places[:, None]) & mask[:, None, :]
-    # a padded row sees itself, so that no softmax is over nothing
+    # a padded row attends to itself, so that no softmax is over an empty set
     hidden = decoder(prompt, _added(causal | torch.eye(length, dtype=torch.bool)), positions, cache)
     count = mask.sum(-1, keepdim=True)
     last = (places[None] == count - 1).to(hidden.dtype)[:, None]  # [1,1,n]
@@ -74,5 +74,5 @@ def greedy(decoder: Decoder, embed: Callable[[torch.Tensor], torch.Tensor],
 
 
 def _added(visible: torch.Tensor) -> torch.Tensor:
-    """bool [1,q,kv] -> f32 [1,1,q,kv]: nothing where visible, a large negative number elsewhere."""
+    """bool [1,q,kv] -> f32 [1,1,q,kv]: 0 where visible, a large negative number elsewhere."""
     return torch.where(visible[:, None], 0.0, torch.finfo(torch.float32).min)

@@ -1,8 +1,8 @@
-"""Isolated Python environments for frontends whose packages contradict each other's pins.
+"""Isolated Python environments for frontends whose packages have conflicting version pins.
 
-An environment has its own packages, and links to those that the compiler needs from the environment that made it
-(PyTorch is a gigabyte); nothing else of that environment is seen. It lies inside it and goes with it.
-`vlacompile frontends --install NAME` makes it, `vlacompile build` uses it without being asked,
+An environment has its own packages, and links to those that the compiler needs from the environment that created it
+(PyTorch is a gigabyte); nothing else of that environment is visible. It is a folder inside it and is deleted with it.
+`vlacompile frontends --install NAME` creates it, `vlacompile build` uses it automatically,
 `python -m vlacompile.frontends.environments NAME` prints its interpreter.
 """
 
@@ -22,7 +22,7 @@ from vlacompile.errors import SourceError
 
 
 class NeedsEnvironment(SourceError):
-    """The present interpreter lacks an environment's packages."""
+    """The current interpreter lacks the packages of an environment."""
 
     def __init__(self, environment: Environment, what: str, **words: str):
         super().__init__(what, **words)
@@ -31,8 +31,8 @@ class NeedsEnvironment(SourceError):
 
 @dataclass(frozen=True)
 class Environment:
-    """package, version: whose presence says that this is the environment. packages: exact, installed without what
-    they depend on. summary: one line for a person."""
+    """package, version: their presence identifies the environment. packages: exact versions, installed without
+    dependencies. summary: one line for a person."""
 
     name: str
     package: str
@@ -55,7 +55,7 @@ class Environment:
         return self._found() == self.version
 
     def require(self) -> None:
-        """Raises NeedsEnvironment when the present interpreter does not have the packages."""
+        """Raises NeedsEnvironment if the current interpreter does not have the packages."""
         if not self.is_here():
             raise NeedsEnvironment(self, f"{self.package} is needed to read this checkpoint",
                                    where="this Python environment",
@@ -72,15 +72,15 @@ class Environment:
         return (self.path / "complete").is_file()
 
     def install(self, progress: Callable[[str], None] = lambda phase: None, also: tuple[str, ...] = ()) -> None:
-        """also: further packages of the making environment to link. Raises SourceError; what is half-made is made
-        again the next time."""
-        progress(f"make {self.path}")
+        """also: further packages of the creating environment to link. Raises SourceError; an incomplete environment is
+        created again the next time."""
+        progress(f"create {self.path}")
         shutil.rmtree(self.path, ignore_errors=True)
         try:
             venv.create(self.path, with_pip=True, symlinks=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            raise SourceError(f"the environment {self.name} cannot be made", where=str(self.path), why=str(error),
-                              fix="run vlacompile from a virtual environment that you may write to") from error
+            raise SourceError(f"the environment {self.name} cannot be created", where=str(self.path), why=str(error),
+                              fix="run vlacompile from a virtual environment that is writable") from error
         own = {p.split("==")[0].lower().replace("_", "-") for p in self.packages}
         for entry in linked_entries(("vlacompile", *also), own):
             (self.site_packages() / entry.name).symlink_to(entry)
@@ -89,7 +89,7 @@ class Environment:
                    *self.packages]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SourceError(f"the environment {self.name} cannot be made", where=str(self.path),
+            raise SourceError(f"the environment {self.name} cannot be created", where=str(self.path),
                               why=(done.stderr.strip().splitlines() or ["pip failed"])[-1],
                               fix="check the network and the package index, then run it again")
         (self.path / "complete").touch()
@@ -99,11 +99,11 @@ class Environment:
 
 
 def linked_entries(roots: tuple[str, ...], without: set[str]) -> list[Path]:
-    """Files and folders of `roots` and of all that they need, in the making environment's site-packages."""
+    """Files and folders of `roots` and all their dependencies, in the site-packages of the creating environment."""
     from packaging.requirements import Requirement
 
     entries: set[Path] = set()
-    pending, seen = list(roots), {*without, "pip", "setuptools"}  # venv brings these
+    pending, seen = list(roots), {*without, "pip", "setuptools"}  # venv provides these
     while pending:
         name = pending.pop()
         if name in seen:

@@ -1,4 +1,4 @@
-"""Silence for libraries that print and warn about training while a model is loaded; what matters is an error."""
+"""Suppresses the output and warnings about training of libraries that load a model; real problems are errors."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Sampling loops of denoising policies, their schedules as tensors with one row per step, so that they can be traced.
+"""Sampling loops of denoising policies, with schedules as tensors with one row per step so that they can be traced.
 
-Every solver here is one recurrence with other coefficients: the network's output and the sample give an estimate of
-the clean sample, and the next sample is a sum of the sample, this estimate, the one before it, the output and fresh
-noise. Equations: DDPM, Ho et al. 2020 (arXiv 2006.11239), eq. 6 and 7 with the small fixed variance; DDIM, Song et al.
+Every solver here is the same recurrence with other coefficients: the network's output and the sample give an estimate
+of the clean sample, and the next sample is a sum of the sample, this estimate, the previous estimate, the output and
+fresh noise. Equations: DDPM, Ho et al. 2020 (arXiv 2006.11239), eq. 6 and 7 with the small fixed variance; DDIM, Song
+et al.
 2021 (arXiv 2010.02502), eq. 12 with eta 0; DPM-Solver++(2M), Lu et al. 2022 (arXiv 2211.01095), algorithm 2; flow
-matching's Euler step; guidance, Ho and Salimans 2022 (arXiv 2207.12598), eq. 6. As diffusers 0.35 computes them.
+matching's Euler step; guidance, Ho and Salimans 2022 (arXiv 2207.12598), eq. 6. As implemented in diffusers 0.35.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from vlacompile.errors import SourceError
 from vlacompile.policy.iterations import iterations
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-# Columns of a sampler's coefficients: clean = CLEAN_OF_SAMPLE * sample + CLEAN_OF_OUTPUT * output, bounded;
-# next = SAMPLE * sample + CLEAN * clean + BEFORE * clean of the step before + OUTPUT * output + FRESH * fresh noise.
+# Columns of a sampler's coefficients: clean = CLEAN_OF_SAMPLE * sample + CLEAN_OF_OUTPUT * output, clipped;
+# next = SAMPLE * sample + CLEAN * clean + BEFORE * clean of the previous step + OUTPUT * output + FRESH * fresh noise.
 CLEAN_OF_SAMPLE, CLEAN_OF_OUTPUT, SAMPLE, CLEAN, BEFORE, OUTPUT, FRESH = range(7)
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """timesteps [K]: what the network is told. rows [K][7]: the columns above, per step. clip: bound of the clean
+    """timesteps [K]: the network's time input. rows [K][7]: the columns above, per step. clip: bound of the clean
     sample, or None."""
 
     timesteps: tuple[float, ...]
@@ -41,7 +42,7 @@ class Sampler:
         """The sample [1,H,D] after all steps.
 
         predict: (sample [1,H,D], timestep []) -> the network's output [1,H,D]. sample [1,H,D]: noise to begin with.
-        added [K,H,D]: fresh noise, for a sampler that adds some after each step; its last row counts nothing.
+        added [K,H,D]: fresh noise, for a sampler that adds some after each step; its last row is not used.
         """
         timesteps, rows = torch.tensor(self.timesteps), torch.tensor(self.rows)
         before = torch.zeros_like(sample) if self.needs(BEFORE) else None
@@ -63,7 +64,7 @@ class Sampler:
         return sample
 
     def _sum(self, row: torch.Tensor, terms: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
-        """Without the terms that count nothing, and the products with one, in any step."""
+        """The weighted sum, without terms whose coefficient is 0 in all steps, and without multiplications by 1."""
         products = [x if all(r[c] == 1 for r in self.rows) else row[c] * x for c, x in terms if self.needs(c)]
         return sum(products[1:], products[0])
 
@@ -73,15 +74,15 @@ def _sampler(timesteps: Sequence[float], rows: list[dict[int, float]], clip: flo
 
 
 def _estimate(predicts: str, alpha: float, sigma: float) -> dict[int, float]:
-    """How the clean sample follows, where sample = alpha * clean + sigma * noise."""
+    """Coefficients of the clean sample, given sample = alpha * clean + sigma * noise."""
     if predicts == "sample":
         return {CLEAN_OF_OUTPUT: 1.0}
     return {CLEAN_OF_SAMPLE: 1.0 / alpha, CLEAN_OF_OUTPUT: -sigma / alpha}
 
 
 def ddim(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: float | None) -> Sampler:
-    """bars [K+1]: share of the signal (cumulated alpha) at each timestep, and after the last. predicts: "epsilon" or
-    "sample". The noise that is kept is the network's, not what a clipped estimate would leave."""
+    """bars [K+1]: share of the signal (cumulative product of alpha) at each timestep, and after the last. predicts:
+    "epsilon" or "sample". The noise term is the network's, not one recomputed from a clipped estimate."""
     rows = []
     for bar, following in itertools.pairwise(bars):
         alpha, sigma, left = bar**0.5, (1 - bar) ** 0.5, (1 - following) ** 0.5
@@ -104,7 +105,7 @@ def ddpm(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: f
 
 
 def dpm_solver(timesteps: Sequence[int], bars: Sequence[float], predicts: str, clip: float | None) -> Sampler:
-    """DPM-Solver++(2M), midpoint: as `ddim`, of second order through the clean estimate of the step before; the
+    """DPM-Solver++(2M), midpoint: as `ddim`, of second order through the clean estimate of the previous step; the
     first step, and the last of fewer than 15, are of first order."""
     sigmas = [(1 - bar) ** 0.5 for bar in bars]
     alphas = [bar**0.5 for bar in bars]
@@ -127,7 +128,8 @@ def euler(times: Sequence[float]) -> Sampler:
 
 
 def guided(predict: Callable[..., torch.Tensor], condition, unconditional, scale: float) -> Predict:
-    """Classifier-free guidance. predict: (sample, timestep, condition) -> output; both conditions have one form."""
+    """Classifier-free guidance. predict: (sample, timestep, condition) -> output; both conditions have the same
+    structure."""
 
     def both(sample: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         without = predict(sample, timestep, unconditional)
@@ -149,7 +151,8 @@ _COVERED = {
 
 
 def sampler_of(scheduler, steps: int) -> Sampler:
-    """What diffusers' scheduler object does in so many steps. Raises SourceError for settings that are not covered."""
+    """The sampler equivalent to a diffusers scheduler with `steps` steps. Raises SourceError for unsupported
+    settings."""
     kind, config = type(scheduler).__name__, scheduler.config
     _check(kind, config)
     scheduler.set_timesteps(steps)
@@ -159,7 +162,7 @@ def sampler_of(scheduler, steps: int) -> Sampler:
         return dpm_solver(timesteps, bars, config.prediction_type, None)
     known, stride = scheduler.alphas_cumprod.double().tolist(), config.num_train_timesteps // len(timesteps)
     final = float(scheduler.final_alpha_cumprod) if kind == "DDIMScheduler" else 1.0
-    # each step leads to the timestep one stride earlier, whatever the next one is
+    # each step goes one stride back, whatever the next timestep is
     following = [known[t - stride] if t >= stride else final for t in timesteps]
     bars = [known[t] for t in timesteps]
     if bars[1:] != following[:-1]:
@@ -174,7 +177,7 @@ SOLVERS = {"ddim": ddim, "dpm-solver++": dpm_solver}  # deterministic, for a net
 
 
 def resampled(scheduler, solver: str, steps: int) -> Sampler:
-    """The network that `scheduler` samples from, with another solver of SOLVERS and so many evenly spaced steps."""
+    """The network that `scheduler` samples from, with another solver of SOLVERS and `steps` evenly spaced steps."""
     config = scheduler.config
     known, stride = scheduler.alphas_cumprod.double().tolist(), config.num_train_timesteps // steps
     timesteps = [i * stride for i in reversed(range(steps))]
@@ -195,4 +198,4 @@ def _check(kind: str, config) -> None:
                           "use_flow_sigmas") if config.get(n)]
     if spaced:
         raise SourceError(f"{spaced[0]} is not covered", where=f"the checkpoint's {kind}",
-                          why="its timesteps are no whole numbers", fix=f"set {spaced[0]} to false")
+                          why="its timesteps are not whole numbers", fix=f"set {spaced[0]} to false")

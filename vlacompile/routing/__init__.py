@@ -1,1 +1,1 @@
-"""Which of several backbones carries out an instruction: fitted from evaluation logs, updated on the robot."""
+"""Chooses one of several backbones per instruction: fitted on evaluation logs, updated on the robot."""

@@ -1,4 +1,4 @@
-"""What a backbone costs: milliseconds once per instruction and per replan, from measured stages of a profile."""
+"""Costs of a backbone: ms per instruction and per replan, from the measured stages of a profile."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Cost:
 
 
 def read_profile(path: str | Path, backbones: tuple[str, ...]) -> dict[str, Cost]:
-    """{backbone: cost} from a profile as `make demo` writes it: per policy the median time of every stage and how often
-    it ran in so many episodes and observations. A stage that ran once per episode is paid per instruction; the others
-    are paid per replan, by how often they ran. Raises ConfigError."""
+    """{backbone: cost} from a profile as written by `make demo`: per policy the median latency of every stage and how
+    often it ran in a number of episodes and observations. A stage that ran once per episode is charged per instruction;
+    the others are charged per replan, in proportion to their runs. Raises ConfigError."""
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -29,7 +29,7 @@ def read_profile(path: str | Path, backbones: tuple[str, ...]) -> dict[str, Cost
         try:
             row = document[name]
         except (KeyError, TypeError) as error:
-            raise ConfigError(f'the profile says nothing of "{name}"', where=str(path),
+            raise ConfigError(f'the profile does not contain "{name}"', where=str(path),
                               why=nearest(name, document if isinstance(document, dict) else ()),
                               fix="give another profile, or --cost") from error
         try:
@@ -38,8 +38,9 @@ def read_profile(path: str | Path, backbones: tuple[str, ...]) -> dict[str, Cost
             task = sum(ms for runs, ms in times if runs <= once)
             replan = sum(ms * runs / often for runs, ms in times if runs > once)
         except (KeyError, TypeError, ZeroDivisionError) as error:
-            raise ConfigError(f'the profile of "{name}" is not understood', where=str(path),
-                              why=f"{type(error).__name__}: {error}", fix='it has "episodes", "observations", "stages"'
+            raise ConfigError(f'the profile of "{name}" cannot be parsed', where=str(path),
+                              why=f"{type(error).__name__}: {error}", fix='it needs "episodes", "observations", and '
+                                                                          '"stages"'
                               ' with "runs" and "median_ms"') from error
         out[name] = Cost(task, replan, f"{Path(path).name}, {row.get('threads', '?')} thread(s)")
     return out
@@ -52,9 +53,9 @@ def parse_cost(text: str) -> tuple[str, Cost]:
     try:
         cost = Cost(float(task), float(replan), "given")
     except ValueError as error:
-        raise ConfigError(f'"{text}" is no cost', where="--cost", why=str(error),
-                          fix="write NAME=TASK_MS+REPLAN_MS, as heavy=38.8+3.1") from error
+        raise ConfigError(f'"{text}" is not a cost', where="--cost", why=str(error),
+                          fix="write NAME=TASK_MS+REPLAN_MS, e.g. heavy=38.8+3.1") from error
     if not (0 <= cost.task_ms < 1e9 and 0 <= cost.replan_ms < 1e9):
-        raise ConfigError(f'"{text}" is no cost', where="--cost", why="a time is finite and not negative",
+        raise ConfigError(f'"{text}" is not a cost', where="--cost", why="a time must be finite and not negative",
                           fix="write NAME=TASK_MS+REPLAN_MS")
     return name, cost

@@ -1,7 +1,7 @@
 """P(p >= q - delta) for independent p ~ Beta(a, b), q ~ Beta(c, d): exactly, by quadrature, by simulation.
 
-`probability_not_worse` is the one that decides. `runtime_c/src/base/beta_distribution.c` does the same operations in
-the same order on f64, and a test compares the two; hence scalars and `math` here, no NumPy.
+`probability_not_worse` is the one used for decisions. `runtime_c/src/beta.c` does the same operations in the same order
+on f64, and a test compares the two; hence scalars and `math` here, no NumPy.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from fractions import Fraction
 
 import numpy as np
 
-LEAST, MOST = 0.05, 1e5  # of a parameter
-_REACH = 7.0  # sinh(7) * sqrt(LEAST) = 122: what lies beyond has a mass of exp(-122)
+LEAST, MOST = 0.05, 1e5  # range of a parameter
+_REACH = 7.0  # sinh(7) * sqrt(LEAST) = 122: the tail beyond has a mass of exp(-122)
 _STEPS = 240
 _CLOSE = 3.7  # exp(-exp(3.7)) = 3e-18
-_ROUNDS = 4000  # of the continued fraction; it takes about sqrt(MOST)
+_ROUNDS = 4000  # limit on terms of the continued fraction; it needs about sqrt(MOST)
 _TINY = 1e-300
 
 
@@ -27,10 +27,12 @@ def probability_not_worse(a: float, b: float, c: float, d: float, delta: float =
 
     P = (1 - F_p(1 - delta)) + integral over [0, 1 - delta] of f_p(x) F_q(x + delta) dx, or the same of (1 - q, 1 - p),
     whichever of the two densities is narrower in ln(x/(1-x)). The integral is taken over v with
-    x = logistic(ln(a/b) + s sinh v), s = sqrt(1/a + 1/b): there a density of any parameters is about one unit wide and
-    falls off exponentially twice over.
-    That is integrated by the trapezoidal rule over s', v = end - softplus(1 - s' - exp(s')): one double exponential
-    end (Takahasi and Mori, Publ. RIMS 9, 1974) for x = 1 - delta, where F_q may rise as steeply as a root.
+    x = logistic(ln(a/b) + s sinh v), s = sqrt(1/a + 1/b): there the density for any parameters is about one unit wide
+    and
+    decays double exponentially.
+    It is integrated by the trapezoidal rule over s', v = end - softplus(1 - s' - exp(s')): a double exponential
+    transformation at one end (Takahasi and Mori, Publ. RIMS 9, 1974) for x = 1 - delta, where F_q may rise as steeply
+    as a root.
     """
     for x in (a, b, c, d):
         if not LEAST <= x <= MOST:
@@ -65,7 +67,7 @@ def probability_not_worse(a: float, b: float, c: float, d: float, delta: float =
 
 
 def _norm(a: float, b: float) -> tuple[float, float]:
-    """(m, B(a, b) / (m^a (1-m)^b)) at a point m where both continued fractions hold, whose sum is then the whole."""
+    """(m, B(a, b) / (m^a (1-m)^b)) at a point m where both continued fractions converge; their sum gives the norm."""
     m = (a + 1.0) / (a + b + 2.0)
     return m, _fraction(a, b, m) / a + _fraction(b, a, 1.0 - m) / b
 
@@ -101,7 +103,7 @@ def _fraction(a: float, b: float, x: float) -> float:
 
 
 def probability_exact(a: int, b: int, c: int, d: int, delta: Fraction = Fraction(0)) -> Fraction:
-    """The closed form for whole parameters: the integral is one of a polynomial in x and delta, in rational numbers.
+    """The closed form for integer parameters: the integral of a polynomial in x and delta, in rational arithmetic.
 
     F_q(y) = sum over j in [c, n] of C(n, j) y^j (1-y)^(n-j) with n = c + d - 1 (DLMF 8.17.5); with delta = 0 this is
     the finite sum of E. Miller, Formulas for Bayesian A/B Testing (2015). For references: its cost grows with n^3.
@@ -117,7 +119,7 @@ def probability_exact(a: int, b: int, c: int, d: int, delta: Fraction = Fraction
 
 
 def _power(p: list[Fraction], n: int) -> list[Fraction]:
-    """Coefficients of a linear p to the n, lowest first."""
+    """Coefficients of p^n for a linear p, lowest first."""
     return [math.comb(n, k) * p[0] ** (n - k) * p[1] ** k for k in range(n + 1)]
 
 
@@ -136,13 +138,13 @@ def _sum(p: list[Fraction], q: list[Fraction]) -> list[Fraction]:
 
 
 def _integral(p: list[Fraction], end: Fraction) -> Fraction:
-    """From 0 to `end`."""
+    """The integral of p from 0 to `end`."""
     return sum((x * end ** (k + 1) / (k + 1) for k, x in enumerate(p)), Fraction(0))
 
 
 def probability_monte_carlo(a: float, b: float, c: float, d: float, delta: float = 0.0, *, draws: int = 100_000,
                             seed: int = 0) -> tuple[float, float]:
-    """(share of draws with p >= q - delta, its standard error): an estimate that shares nothing with the quadrature."""
+    """(share of draws with p >= q - delta, its standard error): an estimate that is independent of the quadrature."""
     rng = np.random.default_rng(seed)
     share = float(np.mean(rng.beta(a, b, draws) >= rng.beta(c, d, draws) - delta))
     return share, math.sqrt(max(share * (1 - share), 1 / draws) / draws)

@@ -1,4 +1,4 @@
-"""Which instructions are alike: average-linkage clusters of their vectors, and what a new one is compared with."""
+"""Clusters similar instructions: average linkage on their vectors, and centroids to compare a new one with."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from vlacompile.routing.table import Space
 from vlacompile.routing.words import counts
 
-ALIKE = {"embeddings": 0.6, "texts": 0.3}  # smallest mean cosine within a cluster, and of a new instruction to one
+ALIKE = {"embeddings": 0.6, "texts": 0.3}  # minimum mean cosine within a cluster, and of a new instruction to a cluster
 
 
 def cluster(vectors: Sequence[Sequence[float]], alike: float) -> list[int]:
-    """Cluster of each vector, numbered as they come: average linkage of cosine distances, cut where the mean cosine
-    falls below `alike`. Deterministic."""
+    """Cluster of each vector, numbered in order of appearance: average linkage of cosine distances, cut where the mean
+    cosine falls below `alike`. Deterministic."""
     x = np.asarray(vectors, float)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)
     if len(x) == 1:
@@ -27,8 +27,8 @@ def cluster(vectors: Sequence[Sequence[float]], alike: float) -> list[int]:
 
 
 def text_weights(texts: Sequence[str]) -> tuple[float, ...]:
-    """[BUCKETS] smoothed inverse document frequency, ln((1 + n) / (1 + texts with it)) + 1: runs that all instructions
-    share say little. f32."""
+    """[BUCKETS] smoothed inverse document frequency, ln((1 + n) / (1 + texts with it)) + 1: n-grams that all
+    instructions share carry little information. f32."""
     present = np.asarray([[c > 0 for c in counts(t)] for t in texts]).sum(0)
     return _f32(np.log((1 + len(texts)) / (1 + present)) + 1)
 
@@ -40,7 +40,7 @@ def text_vectors(texts: Sequence[str], weights: Sequence[float]) -> np.ndarray:
 
 def space(vectors: Sequence[Sequence[float]], of: Sequence[int], nearest: float,
           weights: Sequence[float] = ()) -> Space:
-    """Centroids: mean of the unit vectors of each cluster, made a unit again."""
+    """Centroids: mean of the unit vectors of each cluster, normalised."""
     x = np.asarray(vectors, float)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)
     rows = []
@@ -52,8 +52,8 @@ def space(vectors: Sequence[Sequence[float]], of: Sequence[int], nearest: float,
 
 def spaces(texts: Sequence[str], embeddings: Mapping[str, Sequence[float]] | None,
            alike: Mapping[str, float] = ALIKE) -> tuple[list[int], Space, Space | None]:
-    """(cluster of each instruction, space of texts, space of embeddings). Clusters are those of the embeddings, or
-    without any those of the texts; both spaces then stand for the same clusters."""
+    """(cluster of each instruction, space of texts, space of embeddings). The clusters are those of the embeddings, or
+    without embeddings those of the texts; both spaces describe the same clusters."""
     weights = text_weights(texts)
     by_text = text_vectors(texts, weights)
     if embeddings is None:

@@ -1,4 +1,4 @@
-"""The decision: where an instruction belongs, what is believed of each backbone there, and which one is taken.
+"""Routing decisions: the route of an instruction, the posterior of each backbone there, and the chosen backbone.
 
 `runtime_c/src/router/router.c` does the same operations in the same order on f64; a test compares the two.
 """
@@ -16,8 +16,8 @@ from vlacompile.routing.words import MOST_BYTES, counts, nearest_cluster, normal
 
 @dataclass(frozen=True)
 class Place:
-    """route: index in the table. by: "text" (the instruction is listed), "embedding" or "words" (the cluster that is
-    nearest), "nothing" (no cluster is near enough). similarity: cosine; 1 for a listed instruction."""
+    """route: index in the table. by: "text" (the instruction is listed), "embedding" or "words" (the nearest cluster),
+    "nothing" (no cluster is near enough). similarity: cosine; 1 for a listed instruction."""
 
     route: int
     by: str
@@ -26,8 +26,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Belief:
-    """Beta(alpha, beta) of success. probability: that it is not worse than the last backbone by more than delta.
-    cost_ms: expected, of an episode."""
+    """Posterior Beta(alpha, beta) of the success rate. probability: that it is not worse than the last backbone's by
+    more than delta.
+    cost_ms: expected cost of an episode."""
 
     alpha: float
     beta: float
@@ -50,18 +51,18 @@ class Decision:
 
 
 def locate(table: RoutingTable, text: str, embedding: Sequence[float] | None = None) -> Place:
-    """Raises ConfigError for an empty or overlong text, or an embedding of another size."""
+    """Raises ConfigError for an empty or too long text, or an embedding of the wrong size."""
     wanted = normalised(text)
     if not wanted or len(text.encode()) > MOST_BYTES:
         raise ConfigError("the instruction cannot be routed", where=f'"{text[:40]}"',
                           why="it has no letter or digit" if not wanted else f"it is longer than {MOST_BYTES} bytes",
-                          fix="give an instruction as it was given in the evaluation")
+                          fix="give an instruction as in the evaluation")
     for i, route in enumerate(table.routes):
         if route.text and normalised(route.text) == wanted:
             return Place(i, "text", 1.0)
     if embedding is not None and table.embeddings is not None:
         if len(embedding) != len(table.embeddings.centroids[0]):
-            raise ConfigError("the embedding has another size than the table's", where=f'"{text[:40]}"',
+            raise ConfigError("the embedding has the wrong size", where=f'"{text[:40]}"',
                               why=f"{len(embedding)} numbers, not {len(table.embeddings.centroids[0])}",
                               fix="use the encoder that the table was fitted with")
         by, (cluster, similarity) = "embedding", nearest_cluster(table.embeddings, embedding)
@@ -76,7 +77,8 @@ def locate(table: RoutingTable, text: str, embedding: Sequence[float] | None = N
 def posterior(table: RoutingTable, route: int, backbone: int) -> tuple[float, float, str]:
     """(alpha, beta, level) of a backbone on a route.
 
-    Each level's mean counts as prior.strength episodes of the level below, and evidence counts at one level only:
+    Hierarchical shrinkage: each level's mean counts as prior.strength episodes of the level below, and evidence counts
+    at one level only:
       all      mean of prior + evidence of other clusters
       cluster  strength * (mean of all) + evidence of the cluster's other routes
       task     Beta(strength * (mean of cluster) + own successes, ... failures), no parameter below beta.LEAST
@@ -111,12 +113,12 @@ def decide(table: RoutingTable, text: str, embedding: Sequence[float] | None = N
 
 
 def decide_at(table: RoutingTable, place: Place) -> Decision:
-    """The rule. Backbones stand from the lightest to the heaviest; the last one is the reference.
+    """The rule. Backbones are ordered from the lightest to the heaviest; the last one is the reference.
 
-    A backbone is good enough if P(p >= p_last - delta) >= tau; the last one always is. Of those that are, the one with
-    the least expected cost of an episode is taken, of equals the lighter. A lighter backbone that fails so often that
-    its episodes cost more is thus not taken. That the light one is the default and uncertainty past a threshold
-    escalates is NanoVLA's (arXiv 2510.25122); the margin of non-inferiority and the cost are our own.
+    A backbone is good enough if P(p >= p_last - delta) >= tau; the last one always is. Of the good ones, the one with
+    the lowest expected cost of an episode is chosen; on a tie the lighter. A lighter backbone that fails so often that
+    its episodes cost more is therefore not chosen. The light default and escalation above an uncertainty threshold
+    are NanoVLA's (arXiv 2510.25122); the non-inferiority margin and the cost are our own.
     """
     found = [posterior(table, place.route, k) for k in range(len(table.backbones))]
     last_alpha, last_beta, _ = found[-1]
@@ -132,13 +134,14 @@ def decide_at(table: RoutingTable, place: Place) -> Decision:
 
 
 def _cost(table: RoutingTable, route: int, backbone: int, success: float) -> float:
-    """Expected milliseconds of an episode."""
+    """Expected cost of an episode in ms."""
     b, solved = table.backbones[backbone], table.routes[route].evidence[backbone].replans
     return b.task_ms + b.replan_ms * (success * solved + (1.0 - success) * b.replans_failed)
 
 
 def with_outcome(table: RoutingTable, route: int, backbone: int, success: bool) -> RoutingTable:
-    """The table after one more episode, as libvlart counts it; beyond 4096 of one route, libvlart halves them."""
+    """The table after one more episode, counted as in libvlart; beyond 4096 episodes of a route, libvlart halves the
+    counts."""
     old = table.routes[route]
     e = old.evidence[backbone]
     new = Evidence(e.successes + success, e.failures + (not success), e.replans)

@@ -16,29 +16,29 @@ from vlacompile.routing.table import Backbone, Evidence, Prior, Route, RoutingTa
 from vlacompile.routing.words import MOST_BYTES, normalised
 
 DELTAS = (0.0, 0.01, 0.02, 0.05, 0.1)
-TAUS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # above 0.5 the light one would not be the default where nothing is known
+TAUS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # above 0.5 the light backbone would not be the default without evidence
 FOLDS = 5
 
 
 def fit_table(episodes: Sequence[Episode], costs: Mapping[str, Cost], embeddings: Mapping[str, Sequence[float]] | None,
               rule: Rule, prior: Prior = Prior(), sources: Sequence[str] = ()) -> RoutingTable:
-    """Backbones in the order of `costs`. Raises ConfigError where a backbone has no episode or an embedding is
+    """Backbones in the order of `costs`. Raises ConfigError if a backbone has no episode or an embedding is
     missing."""
     names = tuple(costs)
     for name in names:
         if not any(e.backbone == name for e in episodes):
             raise ConfigError(f'there is no episode of "{name}"', where="vlacompile route fit",
-                              why="these logs and states hold none", fix="give its log, or other states")
+                              why="the given logs and states contain none", fix="give its log, or other states")
     texts = list(dict.fromkeys(e.instruction for e in episodes))
     odd = [t for t in texts if not normalised(t) or len(t.encode()) > MOST_BYTES]
     if odd or len({normalised(t) for t in texts}) < len(texts):
-        raise ConfigError("instructions that cannot be told apart", where=f'"{odd[0]}"' if odd else "the logs",
-                          why="they are empty, overlong, or differ in case and punctuation alone",
+        raise ConfigError("instructions that cannot be distinguished", where=f'"{odd[0]}"' if odd else "the logs",
+                          why="they are empty, too long, or differ only in case and punctuation",
                           fix="correct the logs")
     missing = [t for t in texts if embeddings is not None and t not in embeddings]
     if missing:
         raise ConfigError("an instruction has no embedding", where=f'"{missing[0]}"',
-                          why="the embeddings do not hold it",
+                          why="it is not in the embeddings",
                           fix="embed every instruction of the logs, or give no embeddings")
     of, by_text, by_embedding = spaces(texts, embeddings)
     grouped: dict[tuple[str, str], list[Episode]] = defaultdict(list)
@@ -48,7 +48,7 @@ def fit_table(episodes: Sequence[Episode], costs: Mapping[str, Cost], embeddings
     backbones = []
     for n in names:
         failed = [e.replans for e in episodes if e.backbone == n and not e.success]
-        longest = max(e.replans for e in episodes)  # an episode is given up no earlier than the longest one ended
+        longest = max(e.replans for e in episodes)  # a failed episode is at least that long
         backbones.append(Backbone(n, costs[n].task_ms, costs[n].replan_ms, _mean(failed) if failed else float(longest)))
     routes = [Route(t, cluster, tuple(_evidence(grouped[n, t], mean_solved[n]) for n in names))
               for t, cluster in zip(texts, of, strict=True)]
@@ -59,7 +59,7 @@ def fit_table(episodes: Sequence[Episode], costs: Mapping[str, Cost], embeddings
 
 
 def _evidence(episodes: Sequence[Episode], mean_solved: float) -> Evidence:
-    """An initial state that was played several times is no several states: it counts once, by its mean outcome."""
+    """An initial state that was evaluated several times counts once, with its mean outcome."""
     by_state: dict[int, list[bool]] = defaultdict(list)
     for e in episodes:
         by_state[e.state].append(e.success)
@@ -74,8 +74,8 @@ def _mean(numbers: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Recorded episodes as if they had been routed. success: share; cost_ms: mean of an episode; heavy: share of the
-    last backbone's."""
+    """Recorded episodes replayed with a routing. success: share; cost_ms: mean per episode; heavy: share of episodes
+    routed to the last backbone."""
 
     episodes: int
     success: float
@@ -84,9 +84,9 @@ class Outcome:
 
 
 def replayed(episodes: Sequence[Episode], costs: Mapping[str, Cost], choice) -> Outcome:
-    """What the recorded episodes would have given with choice(instruction, state, {backbone: episodes}) -> backbone.
+    """The outcome of the recorded episodes under choice(instruction, state, {backbone: episodes}) -> backbone.
 
-    Over pairs (instruction, state) that every backbone has played; of one that was played several times the mean.
+    Over pairs (instruction, state) that every backbone has played; repeated episodes are averaged.
     """
     names, found = tuple(costs), paired(episodes, tuple(costs))
     success = cost = heavy = 0.0
@@ -107,7 +107,7 @@ def paired(episodes: Sequence[Episode], names: tuple[str, ...]) -> dict[tuple[st
 
 
 def by_table(table: RoutingTable):
-    """The choice of a table, which is the same for every state of an instruction."""
+    """The choice by a table, which is the same for every state of an instruction."""
     names = [b.name for b in table.backbones]
     chosen: dict[str, str] = {}
 
@@ -120,14 +120,14 @@ def by_table(table: RoutingTable):
 
 
 def best(text: str, state: int, of: Mapping[str, list[Episode]]) -> str:
-    """The oracle, which knows outcomes: the backbone that succeeds most in this very state, of equals the first."""
+    """The oracle, which knows the outcomes: the backbone that succeeds most often in this state; the first on a tie."""
     return max(of, key=lambda n: (_mean([e.success for e in of[n]]), -list(of).index(n)))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """rule: chosen. routed, heavy: what cross-validation says of it and of the last backbone alone. kept: whether loss
-    and cost are within what was allowed; if no rule's are, the one was taken that loses least within the budget."""
+    """rule: the chosen one. routed, heavy: cross-validated outcomes of the rule and of the last backbone alone. kept:
+    whether loss and cost are within the limits; if no rule's are, the one that loses least within the budget."""
 
     rule: Rule
     routed: Outcome
@@ -138,9 +138,10 @@ class Choice:
 def choose_rule(episodes: Sequence[Episode], costs: Mapping[str, Cost],
                 embeddings: Mapping[str, Sequence[float]] | None, allowed: float = 0.01, budget: float = math.inf,
                 prior: Prior = Prior()) -> Choice:
-    """The delta and tau of least mean cost among those that lose at most `allowed` of the last backbone's success and
-    cost at most `budget` of its cost, by cross-validation: states are dealt into folds, each fold is routed by a table
-    of the others. Of equals the smaller delta, then the larger tau: the more careful one."""
+    """The delta and tau of lowest mean cost among those that lose at most `allowed` of the last backbone's success rate
+    and cost at most `budget` of its cost, by cross-validation: states are divided into folds, and each fold is routed
+    by
+    a table fitted on the others. On a tie the smaller delta, then the larger tau: the more careful one."""
     states = sorted({e.state for e in episodes})
     folds = [frozenset(states[i::FOLDS]) for i in range(min(FOLDS, len(states)))]
     last = tuple(costs)[-1]

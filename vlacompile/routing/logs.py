@@ -1,7 +1,7 @@
-"""Evaluation logs: one JSON object per line and episode, as `examples/libero_goal/evaluate.py` writes them.
+"""Evaluation logs: one JSON object per line and episode, as written by `examples/libero_goal/evaluate.py`.
 
-Needed: "instruction", "state" (which initial state), "success", "replans". Beside X.jsonl there may be X.settings.json,
-of which "member" names the backbone, and which says where the policy was told something wrong on purpose.
+Required: "instruction", "state" (index of the initial state), "success", "replans". A file X.settings.json beside
+X.jsonl may name the backbone ("member"), and marks control runs in which the policy got a wrong input on purpose.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Episode:
     state: int
     success: bool
     replans: int
-    log: str  # name of the file, without its ending
+    log: str  # name of the file without its extension
 
 
 def read_logs(given: Iterable[str]) -> list[Episode]:
@@ -42,15 +42,15 @@ def _settings(path: Path) -> dict:
         return json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
     except ValueError as error:
         raise ConfigError("the settings beside the log are not JSON", where=str(beside), why=str(error),
-                          fix="play the episodes again") from error
+                          fix="run the episodes again") from error
 
 
 def _member(path: Path) -> str:
     member = _settings(path).get("member")
     if not isinstance(member, str):
-        raise ConfigError("it is not known which backbone the log is of", where=str(path),
+        raise ConfigError("the backbone of the log is not known", where=str(path),
                           why=f'{path.with_suffix(".settings.json").name} is missing or names no "member"',
-                          fix=f"say it: BACKBONE={path}")
+                          fix=f"give it as BACKBONE={path}")
     return member
 
 
@@ -58,8 +58,8 @@ def _read(path: Path, backbone: str) -> list[Episode]:
     settings = _settings(path)
     for key in ("wrong_instruction", "disturb"):
         if settings.get(key):
-            raise ConfigError("the log is of a control, not of the policy", where=str(path), why=f"its {key} is set",
-                              fix="leave it out")
+            raise ConfigError("the log is of a control run, not of the policy", where=str(path),
+                              why=f"its {key} is set", fix="leave it out")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -75,8 +75,8 @@ def _read(path: Path, backbone: str) -> list[Episode]:
         for key, kind in _KEYS.items():
             value = row.get(key) if isinstance(row, dict) else None
             if type(value) is not kind or (kind is int and value < 0):
-                raise ConfigError(f'"{key}" is missing or no {kind.__name__}', where=where, why=f"it is {value!r}",
-                                  fix=f"an episode has {', '.join(_KEYS)}")
+                raise ConfigError(f'"{key}" is missing or not of type {kind.__name__}', where=where,
+                                  why=f"it is {value!r}", fix=f"an episode needs {', '.join(_KEYS)}")
         out.append(Episode(backbone, row["instruction"], row["state"], row["success"], row["replans"], path.stem))
     if not out:
         raise ConfigError("the log is empty", where=str(path), why="it has no line", fix="leave it out")
@@ -84,7 +84,7 @@ def _read(path: Path, backbone: str) -> list[Episode]:
 
 
 def of_states(episodes: Sequence[Episode], states: frozenset[int] | None) -> list[Episode]:
-    """Those from these initial states; None: all."""
+    """The episodes with these initial states; None: all."""
     return [e for e in episodes if states is None or e.state in states]
 
 
@@ -94,7 +94,7 @@ def parse_states(text: str) -> frozenset[int]:
     for part in text.split(","):
         first, _, last = part.partition("-")
         if not first.isdecimal() or (last and not last.isdecimal()) or (last and int(last) < int(first)):
-            raise ConfigError(f'"{part}" is no range of states', where="--states", why="a range is FIRST-LAST",
+            raise ConfigError(f'"{part}" is not a range of states', where="--states", why="a range is FIRST-LAST",
                               fix="write for example 0-9,12")
         out |= set(range(int(first), int(last or first) + 1))
     return frozenset(out)

@@ -1,7 +1,7 @@
-"""What a robot needs to know to route: backbones, instructions, evidence, thresholds. JSON in, JSON out.
+"""The routing table: backbones, instructions, evidence, thresholds; read from and written to JSON.
 
-`decide.py` reads it, `fit.py` makes it, `binary.py` writes it for libvlart. Numbers that libvlart holds as f32 are
-rounded here already, so that both decide from the same ones.
+`decide.py` uses it, `fit.py` makes it, `table_binary.py` writes it for libvlart. Numbers that libvlart stores as f32
+are rounded here already, so that both decide from the same numbers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from vlacompile.errors import ConfigError
 from vlacompile.files.toml import from_table
 
 SCHEMA = 1
-MOST_BACKBONES, MOST_ROUTES, MOST_CLUSTERS, MOST_NUMBERS = 4, 256, 64, 4096  # as libvlart's
-MOST_EPISODES = 50_000.0  # of one instruction and backbone
+MOST_BACKBONES, MOST_ROUTES, MOST_CLUSTERS, MOST_NUMBERS = 4, 256, 64, 4096  # libvlart's limits
+MOST_EPISODES = 50_000.0  # per instruction and backbone
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """task_ms: what is computed once per instruction; replan_ms: per replan. replans_failed: of an episode that fails
-    (it lasts until it is given up). From the lightest to the one that is escalated to."""
+    """task_ms: cost per instruction; replan_ms: per replan. replans_failed: replans of a failed episode (until it is
+    given up). Ordered from the lightest to the one that is escalated to."""
 
     name: str
     task_ms: float
@@ -32,8 +32,8 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of one route and backbone: episodes, in which an initial state counts once however often it was played (so they
-    need not be whole); replans: mean of an episode that succeeds."""
+    """Evidence of one route and backbone. successes, failures: episodes; an initial state counts once however often it
+    was played, so they may be fractional. replans: mean of a successful episode."""
 
     successes: float
     failures: float
@@ -46,7 +46,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Route:
-    """An instruction, or with text "" all that nobody has listed: those of a cluster, or (cluster None) of none."""
+    """An instruction; or with text "" all unlisted instructions of a cluster, or (cluster None) of no cluster."""
 
     text: str
     cluster: int | None
@@ -55,8 +55,8 @@ class Route:
 
 @dataclass(frozen=True)
 class Prior:
-    """Beta(success, failure) of a backbone of which nothing is known. strength: how many episodes the mean of the
-    level above counts as (decide.posteriors)."""
+    """Beta(success, failure) of a backbone without evidence. strength: the number of episodes that the mean of the
+    level above counts as (decide.posterior)."""
 
     success: float = 1.0
     failure: float = 1.0
@@ -83,8 +83,8 @@ class Space:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """routes: instructions, then one per cluster for its other instructions, then one for all the rest.
-    texts: of the fallback that needs no encoder. embeddings: of an encoder; None: there is none."""
+    """routes: listed instructions, then one per cluster for its other instructions, then one for all the rest.
+    texts: for the fallback that needs no encoder. embeddings: of an encoder; None: there is none."""
 
     backbones: tuple[Backbone, ...]
     routes: tuple[Route, ...]
@@ -92,7 +92,7 @@ class RoutingTable:
     rule: Rule
     texts: Space
     embeddings: Space | None = None
-    sources: tuple[str, ...] = field(default=())  # where evidence and costs are from, for people
+    sources: tuple[str, ...] = field(default=())  # sources of evidence and costs, for people
     schema: int = SCHEMA
 
     @property
@@ -100,7 +100,7 @@ class RoutingTable:
         return len(self.texts.centroids)
 
     def check(self, where: str) -> RoutingTable:
-        """Raises ConfigError where it breaks a rule; libvlart checks the same ones."""
+        """Raises ConfigError for an invalid table; libvlart makes the same checks."""
         n, clusters = len(self.backbones), self.clusters
         known = [r.text for r in self.routes if r.text]
         rest = [r.cluster for r in self.routes if not r.text]
@@ -113,11 +113,11 @@ class RoutingTable:
              f"2 to {MOST_BACKBONES} with different names"),
             (1 <= clusters <= MOST_CLUSTERS, f"{clusters} clusters", f"1 to {MOST_CLUSTERS}"),
             (len(self.routes) <= MOST_ROUTES, f"{len(self.routes)} routes", f"at most {MOST_ROUTES}"),
-            (len(set(known)) == len(known), "an instruction comes twice", "every instruction has one route"),
+            (len(set(known)) == len(known), "a duplicate instruction", "every instruction has one route"),
             (rest == [*range(clusters), None] and not any(r.text for r in self.routes[len(known):]),
-             "the routes of unlisted instructions", "they come last: one per cluster, then one without"),
+             "the routes of unlisted instructions", "they must come last: one per cluster, then one without"),
             (all(r.cluster is not None and 0 <= r.cluster < clusters for r in self.routes if r.text),
-             "an instruction's cluster", "it is one of the table's"),
+             "an instruction's cluster", "it must be one of the table's"),
             (all(len(r.evidence) == n for r in self.routes), "evidence", "one per backbone"),
             (all(0 <= x <= 1e9 for x in numbers), "a number of the evidence or costs", "finite and not negative"),
             (all(e.episodes <= MOST_EPISODES for r in self.routes for e in r.evidence), "too many episodes",
@@ -154,7 +154,7 @@ def read_table(path: str | Path) -> RoutingTable:
 
 
 def _from_document(document: dict, where: str) -> RoutingTable:
-    """from_table reads no tuples of tuples: centroids are taken out first."""
+    """from_table cannot read nested tuples: the centroids are read separately."""
     spaces = {}
     for key in ("texts", "embeddings"):
         space = document.get(key)
@@ -162,8 +162,8 @@ def _from_document(document: dict, where: str) -> RoutingTable:
             rows = space.get("centroids")
             if not isinstance(rows, list) or not all(isinstance(r, list) and all(isinstance(x, (int, float)) for x in r)
                                                      for r in rows):
-                raise ConfigError(f'"{key}.centroids" has a wrong type', where=where,
-                                  why="it is no list of lists of numbers", fix="fit the table again")
+                raise ConfigError(f'"{key}.centroids" has the wrong type', where=where,
+                                  why="it is not a list of lists of numbers", fix="fit the table again")
             spaces[key] = tuple(tuple(map(float, r)) for r in rows)
             document = document | {key: space | {"centroids": []}}
     plain = {k: v for k, v in document.items() if v is not None}

@@ -9,7 +9,7 @@ from vlacompile.routing.words import normalised
 
 
 def table_bytes(table: RoutingTable) -> bytes:
-    """Deterministic. The table must be valid (RoutingTable.check)."""
+    """The file's content; deterministic. The table must be valid (RoutingTable.check)."""
     w = SectionWriter(layout.ROUTING_MAGIC, layout.ROUTING_SECTIONS)
 
     def floats(what: str, numbers) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Instructions as vectors that need no encoder: hashed runs of letters, and which cluster a vector is nearest to.
+"""Vectors of instructions without an encoder (hashed character n-grams), and the nearest cluster of a vector.
 
 `runtime_c/src/router/router_ngrams.c` does the same operations in the same order.
 """
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from vlacompile.routing.table import Space
 
 BUCKETS = 512
-SHORTEST, LONGEST = 3, 5  # bytes of a run
-MOST_BYTES = 512  # of an instruction
+SHORTEST, LONGEST = 3, 5  # bytes of an n-gram
+MOST_BYTES = 512  # bytes of an instruction
 
 
 def normalised(text: str) -> bytes:
-    """Lower case; whatever is no letter or digit of ASCII, nor part of another character, is one space."""
+    """Lower case; every run of ASCII characters other than letters and digits becomes one space."""
     out = bytearray()
     for byte in text.encode():
         byte += 32 if 65 <= byte <= 90 else 0
@@ -28,7 +28,7 @@ def normalised(text: str) -> bytes:
 
 
 def counts(text: str) -> list[float]:
-    """[BUCKETS] how often each run of SHORTEST..LONGEST bytes occurs in " text ", by FNV-1a
+    """[BUCKETS] number of occurrences of each n-gram of SHORTEST..LONGEST bytes in " text ", by FNV-1a
     (http://www.isthe.com/chongo/tech/comp/fnv), 32 bits, modulo BUCKETS."""
     padded = b" " + normalised(text) + b" "
     out = [0.0] * BUCKETS
@@ -42,7 +42,7 @@ def counts(text: str) -> list[float]:
 
 
 def cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    """0 where either has no length."""
+    """0 if either vector is zero."""
     ab = aa = bb = 0.0
     for x, y in zip(a, b, strict=True):
         ab += x * y
@@ -52,7 +52,7 @@ def cosine(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def nearest_cluster(space: Space, vector: Sequence[float]) -> tuple[int | None, float]:
-    """(the cluster with the largest cosine, or None where that is below space.nearest; the cosine)"""
+    """(the cluster with the largest cosine, or None if that is below space.nearest; the cosine)"""
     if space.weights:
         vector = [x * w for x, w in zip(vector, space.weights, strict=True)]
     best, found = -2.0, 0

@@ -291,7 +291,7 @@ def test_damaged_checkpoints_are_refused(saved, tmp_path):
     damages = {
         "has no weights": lambda p: (p / weights).unlink(),
         "cannot load": lambda p: (p / weights).write_bytes((p / weights).read_bytes()[:2000]),
-        "how pictures are prepared": lambda p: (p / "preprocessor_config.json").unlink(),
+        "no image processor settings": lambda p: (p / "preprocessor_config.json").unlink(),
         "not covered": lambda p: (p / "preprocessor_config.json").write_text(json.dumps(IMAGES | {"resample": 1})),
         "weights are incomplete": lambda p: _drop_a_weight(p / weights),
     }

@@ -61,7 +61,7 @@ def test_plan_says_what_the_other_embodiments_were(tmp_path):
 
 def test_sizes_that_were_not_downloaded(checkpoint, changed):
     changed("config.json", "base_model_path", "nvidia/no-such-model")
-    with pytest.raises(SourceError, match="nvidia/no-such-model is not here"):
+    with pytest.raises(SourceError, match="nvidia/no-such-model is not on this machine"):
         read_policy(checkpoint)
 
 

@@ -125,9 +125,9 @@ UNITS = {
     "action of another type": (edit_step(POST, OUT, lambda s: s["config"].update(
         features={"action": {"type": "STATE", "shape": [2]}})), 'knows no "action"'),
     "un-normaliser without modes": (edit_step(POST, OUT, lambda s: s["config"].pop("norm_map")),
-                                    "leaves ACTION as it is"),
+                                    "does not change ACTION"),
     "un-normaliser without a mode": (edit_step(POST, OUT, lambda s: s["config"]["norm_map"].pop("ACTION")),
-                                     "leaves ACTION as it is"),
+                                     "does not change ACTION"),
     "un-normaliser of identity": (modes(POST, OUT, ACTION="IDENTITY"),
                                   "actions are normalised as MIN_MAX and un-normalised as IDENTITY"),
     "normaliser of identity": (modes(PRE, IN, ACTION="IDENTITY"),
@@ -135,8 +135,8 @@ UNITS = {
     "two modes": (modes(POST, OUT, ACTION="MEAN_STD"),
                   "actions are normalised as MIN_MAX and un-normalised as MEAN_STD"),
     "identity twice, trained otherwise": (both(say_modes, modes(PRE, IN, ACTION="IDENTITY"),
-                                               modes(POST, OUT, ACTION="IDENTITY")), "leaves ACTION as it is"),
-    "state as it is, trained otherwise": (both(say_modes, modes(PRE, IN, STATE="IDENTITY")), "leaves STATE as it is"),
+                                               modes(POST, OUT, ACTION="IDENTITY")), "does not change ACTION"),
+    "state as it is, trained otherwise": (both(say_modes, modes(PRE, IN, STATE="IDENTITY")), "does not change STATE"),
     "state of another type": (edit_step(PRE, IN,
                                         lambda s: s["config"]["features"]["observation.state"].update(type="ENV")),
                               'takes "observation.state" for ENV'),
@@ -161,8 +161,10 @@ DAMAGES = UNITS | {
     "no weights": (lambda c: (c / "model.safetensors").unlink(), "has no weights"),
     "broken json": (lambda c: (c / "config.json").write_text("{", encoding="utf-8"), "config.json cannot be read"),
     "json is a list": (lambda c: (c / "config.json").write_text("[]", encoding="utf-8"), "cannot be read"),
-    "no features": (lambda c: change(c / "config.json", lambda d: d.pop("input_features")), "what goes in and out"),
-    "no action": (lambda c: change(c / "config.json", lambda d: d.update(output_features={})), "what goes in and out"),
+    "no features": (lambda c: change(c / "config.json", lambda d: d.pop("input_features")), "does not declare its "
+                                                                                            "inputs"),
+    "no action": (lambda c: change(c / "config.json", lambda d: d.update(output_features={})), "does not declare its "
+                                                                                               "inputs"),
     "steps are no list": (lambda c: write(c / "policy_preprocessor.json", {"steps": 3}), "lists no processor steps"),
     "an unknown step": (lambda c: change(c / "policy_preprocessor.json", lambda d: d["steps"].append(
         {"registry_name": "image_crop_resize_processor"})), "is not known"),
@@ -176,7 +178,7 @@ DAMAGES = UNITS | {
                                                   lambda d: d["steps"][2]["config"].update(
         norm_map={"STATE": "MEAN_SDT"})), "unknown normalisation"),
     "another camera name": (lambda c: change(c / "config.json", lambda d: d["input_features"].update(
-        {"observation.images.front": d["input_features"].pop("observation.images.top")})), "the preprocessor knows no"),
+        {"observation.images.front": d["input_features"].pop("observation.images.top")})), "the preprocessor has no"),
 }
 
 

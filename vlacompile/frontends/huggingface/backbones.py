@@ -1,4 +1,4 @@
-"""Transformers models as parts of a policy: pictures -> tokens, token ids -> features. Local files only, fp32.
+"""Transformers models as parts of a policy: images -> tokens, token ids -> features. Local files only, fp32.
 
     see, read = vision_backbone("siglip", frame=(480, 640)), text_backbone("qwen3")
 
@@ -8,7 +8,7 @@
 
     policy = vlacompile.Policy("mine", observe, {"base": Source("observation"), "tokens": Source("task"), ...}, {...})
 
-`python -m vlacompile.frontends.huggingface.factory VISION_DIR TEXT_DIR` prints such a policy, complete.
+`python -m vlacompile.frontends.huggingface.factory VISION_DIR TEXT_DIR` prints a complete policy of this kind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Tower = Callable[[Any], torch.nn.Module]
 
 
 class _LastHidden(torch.nn.Module):
-    """pixel_values [B,3,h,w] -> last_hidden_state [B,N,D]. connector: what a VLM puts between it and its text model."""
+    """pixel_values [B,3,h,w] -> last_hidden_state [B,N,D]. connector: the module of a VLM between the tower and its
+    text model."""
 
     def __init__(self, tower: torch.nn.Module, connector: torch.nn.Module | None = None, patch: int | None = None):
         super().__init__()
@@ -37,7 +38,7 @@ class _LastHidden(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         extra = {}
-        if self.patch is not None:  # a tower for pictures with margins; here there are none
+        if self.patch is not None:  # a tower that expects a mask for padded images; here there is no padding
             grid = (pixels.shape[0], pixels.shape[2] // self.patch, pixels.shape[3] // self.patch)
             extra = {"patch_attention_mask": torch.ones(grid, dtype=torch.bool)}
         hidden = self.tower(pixel_values=pixels, **extra).last_hidden_state
@@ -48,7 +49,7 @@ def _vlm(model) -> torch.nn.Module:
     return _LastHidden(model.vision_model, model.connector, model.config.vision_config.patch_size)
 
 
-# model_type -> its vision part; the text types name where the text model is in what AutoModel gives.
+# model_type -> its vision part; for text types, the path of the text model in AutoModel's result.
 VISION: dict[str, Tower] = {
     "siglip": lambda m: _LastHidden(m.vision_model), "siglip_vision_model": _LastHidden,
     "clip": lambda m: _LastHidden(m.vision_model), "clip_vision_model": _LastHidden,
@@ -61,9 +62,9 @@ TEXT: dict[str, str] = {
 
 
 class VisionBackbone(torch.nn.Module):
-    """uint8 frames [B,H,W,3] -> tokens f32 [B,N,D], the checkpoint's own preparation included.
+    """uint8 frames [B,H,W,3] -> tokens f32 [B,N,D], including the checkpoint's own image preprocessing.
 
-    frame: (H, W). tokens, width: N and D; class and register tokens stay in front where the model has them.
+    frame: (H, W). tokens, width: N and D; class and register tokens, if any, come first.
     """
 
     def __init__(self, prepare: Preparation, tower: torch.nn.Module, frame: tuple[int, int]):
@@ -77,10 +78,10 @@ class VisionBackbone(torch.nn.Module):
 
 
 class TextBackbone(torch.nn.Module):
-    """Token ids int64 [B,L] and mask bool [B,L], padded on the right -> features f32 [B,L,D], zero where padded: what
-    a model makes of padding differs from engine to engine and means nothing.
+    """Token ids int64 [B,L] and padding mask bool [B,L], padded on the right -> features f32 [B,L,D], zero at padding:
+    a model's results for padding differ between engines and have no meaning.
 
-    Of a causal language model, the last unmasked position has seen the whole instruction. SigLIP's was trained without
+    In a causal language model, the last unmasked position attends to the whole instruction. SigLIP was trained without
     a mask: give it one that is all true. vocabulary: number of token ids.
     """
 
@@ -98,7 +99,7 @@ def vision_backbone(path: str | Path, frame: tuple[int, int] | None = None,
                     images: ImageSettings | None = None) -> VisionBackbone:
     """The vision part of a save_pretrained directory, ready to be traced.
 
-    frame: (height, width) of the camera; None for the size that the model was made for. images: instead of the
+    frame: (height, width) of the camera; None: the model's native size. images: instead of the
     directory's own image processor settings. Raises SourceError.
     """
     path = Path(path)
@@ -113,7 +114,7 @@ def vision_backbone(path: str | Path, frame: tuple[int, int] | None = None,
 
 
 def text_backbone(path: str | Path) -> TextBackbone:
-    """The text part of a save_pretrained directory, ready to be traced: no cache, the last layer's features.
+    """The text part of a save_pretrained directory, ready to be traced: without a cache; the last layer's features.
 
     Raises SourceError.
     """
@@ -122,13 +123,13 @@ def text_backbone(path: str | Path) -> TextBackbone:
     model = _load(path)
     text = getattr(model, TEXT[kind]) if TEXT[kind] else model
     config = getattr(model.config, "text_config", model.config)
-    cached = not kind.startswith("siglip")  # an encoder, which has none
+    cached = not kind.startswith("siglip")  # SigLIP's is an encoder and has no cache
     return TextBackbone(text.eval().requires_grad_(False), config.hidden_size, config.vocab_size, cached).eval()
 
 
 def tokens_of(path: str | Path, instruction: str, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The host's part: token ids int64 [1,length] and mask bool [1,length], padded on the right, of the tokenizer that
-    lies in the directory. Raises SourceError."""
+    """The host's part: token ids int64 [1,length] and padding mask bool [1,length], padded on the right, by the
+    tokenizer in the directory. Raises SourceError."""
     ENVIRONMENTS["huggingface"].require()
     with quiet():
         try:
@@ -139,13 +140,13 @@ def tokens_of(path: str | Path, instruction: str, length: int) -> tuple[torch.Te
                 tokenizer.pad_token = tokenizer.eos_token
             encoded = tokenizer(instruction, max_length=length, truncation=True, padding="max_length",
                                 padding_side="right", return_tensors="pt")
-        except Exception as error:  # transformers raises whatever it raises
+        except Exception as error:  # transformers raises many kinds of errors
             raise _refused("the tokenizer cannot be used", Path(path), error) from error
     return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
 def check(path: Path, known, where: str) -> str:
-    """The model type, read without transformers. Raises SourceError when it is not a known one or has no weights."""
+    """The model type, read without transformers. Raises SourceError if it is unknown or has no weights."""
     if not path.is_dir():
         raise SourceError(f"{path} does not exist", where=f"{where}()", why="no such directory",
                           fix="give the directory that save_pretrained wrote; nothing is downloaded")
@@ -155,7 +156,7 @@ def check(path: Path, known, where: str) -> str:
                           why=nearest(kind, known), fix="load it with transformers and put its module into the policy")
     if not list(path.glob("*.safetensors")):
         raise SourceError("the checkpoint has no weights", where=str(path), why="there is no .safetensors file",
-                          fix="give the directory that save_pretrained wrote, complete")
+                          fix="give the complete directory that save_pretrained wrote")
     return kind
 
 
@@ -167,12 +168,12 @@ def _load(path: Path) -> torch.nn.Module:
 
             model, report = AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32,
                                                       output_loading_info=True)
-        except Exception as error:  # transformers and safetensors raise whatever they raise
+        except Exception as error:  # transformers and safetensors raise many kinds of errors
             raise _refused("transformers cannot load this model", path, error) from error
     missing = sorted(k for k in report["missing_keys"] if "pooler" not in k and ".head." not in f".{k}")
     if missing:
         raise SourceError("the checkpoint's weights are incomplete", where=str(path),
-                          why=f"{len(missing)} missing, as {missing[0]}", fix="copy the checkpoint again, whole")
+                          why=f"{len(missing)} missing, e.g. {missing[0]}", fix="copy the checkpoint again, completely")
     return model
 
 

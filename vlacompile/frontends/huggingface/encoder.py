@@ -1,4 +1,4 @@
-"""A lone vision backbone as a policy whose output is its tokens: to measure it, or to use it from C."""
+"""A vision backbone alone as a policy whose output is its tokens: to measure it, or to use it from C."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ FRAME, TOKENS = "frame", "tokens"
 
 
 def policy_of(path) -> Policy:
-    """One input, uint8 [1,H,W,3] in the size that the model was made for; one output, f32 [N,D]."""
+    """One input, uint8 [1,H,W,3] in the model's native size; one output, f32 [N,D]."""
     backbone = vision_backbone(path)
 
     def observe(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {TOKENS: backbone(inputs[FRAME])[0]}  # without batch: these are no actions to be queued
+        return {TOKENS: backbone(inputs[FRAME])[0]}  # without the batch dimension: these are not actions to be queued
 
     draw = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 8, 8, generator=draw)

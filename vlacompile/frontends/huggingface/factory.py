@@ -1,4 +1,4 @@
-"""Prints a policy made of a vision and a text backbone, to begin from:
+"""Prints a template of a policy made from a vision and a text backbone:
 
 python -m vlacompile.frontends.huggingface.factory VISION_DIR TEXT_DIR > my_policy.py
 vlacompile build my_policy:make
@@ -47,7 +47,7 @@ def make() -> vc.Policy:
 
 
 def factory(vision: str, text: str) -> str:
-    """Python text."""
+    """The template's Python code."""
     return TEMPLATE.format(vision=vision, text=text)
 
 

@@ -1,8 +1,8 @@
-"""A checkpoint's own image processor as code that can be traced: uint8 frames in, `pixel_values` out.
+"""A checkpoint's own image processor as traceable code: uint8 frames in, `pixel_values` out.
 
 Resizing is PyTorch's antialiased one, a weighted sum along each axis, rounded to whole grey levels; the weights are
-constants, one matrix per axis. torchvision's for uint8 tensors (transformers' default backend) rounds the weights too:
-it is at most one grey level away.
+constants, one matrix per axis. torchvision's for uint8 tensors (transformers' default backend) rounds the weights as
+well, and differs by at most one grey level.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # PIL's numbers
 @dataclass(frozen=True)
 class ImageSettings:
     """resize: (height, width), or the length of the shorter edge, or None. mode: "bilinear" or "bicubic". crop:
-    (height, width) cut from the centre, or None. scale: what bytes are multiplied with. mean, std: per channel, after
-    scaling; None for neither. splits: the processor cuts large pictures into pieces, so that only frames of the
-    tower's own size are covered."""
+    (height, width) of a centre crop, or None. scale: factor of the bytes. mean, std: per channel, after scaling; None
+    for neither. splits: the processor cuts large images into tiles, so that only frames of the tower's own size are
+    supported."""
 
     resize: tuple[int, int] | int | None
     mode: str
@@ -37,11 +37,11 @@ class ImageSettings:
 
 
 def image_settings(path: Path) -> ImageSettings:
-    """Of a save_pretrained directory. Raises SourceError when there are none or they are not covered."""
+    """Image settings of a save_pretrained directory. Raises SourceError if there are none or they are not supported."""
     file = next((path / f for f in FILES if (path / f).is_file()), None)
     if file is None:
-        raise SourceError("the checkpoint does not say how pictures are prepared", where=str(path),
-                          why=f"neither {' nor '.join(FILES)} is there",
+        raise SourceError("the checkpoint has no image processor settings", where=str(path),
+                          why=f"neither {' nor '.join(FILES)} exists",
                           fix="save the image processor beside the model, or give images=ImageSettings(...)")
     table = read_json(file)
     table = table.get("image_processor", table)
@@ -81,7 +81,7 @@ def _settings(table: dict) -> ImageSettings:
 
 
 class Preparation(torch.nn.Module):
-    """uint8 frames [B,H,W,3] -> f32 [B,3,h,w]. Raises SourceError when such frames are not covered.
+    """uint8 frames [B,H,W,3] -> f32 [B,3,h,w]. Raises SourceError if such frames are not supported.
 
     frame: (H, W). `size` is (h, w).
     """
@@ -90,8 +90,8 @@ class Preparation(torch.nn.Module):
         super().__init__()
         if settings.splits and frame != (native, native):
             raise SourceError(f"frames of {frame[0]}x{frame[1]} are not covered", where="vision_backbone(frame=...)",
-                              why="the processor cuts pictures into pieces; one piece is the tower's own size",
-                              fix=f"give frame=({native}, {native}), and scale the camera's picture to it")
+                              why="the processor cuts images into tiles; one tile has the tower's own size",
+                              fix=f"give frame=({native}, {native}), and scale the camera's frames to it")
         self.settings = settings
         self.size = _target(settings.resize, frame)
         for name, n, m in (("rows", frame[0], self.size[0]), ("columns", frame[1], self.size[1])):
@@ -99,9 +99,9 @@ class Preparation(torch.nn.Module):
         self.crop = settings.crop
         if self.crop is not None:
             if self.crop[0] > self.size[0] or self.crop[1] > self.size[1]:
-                raise SourceError(f"a crop of {self.crop} is larger than the picture",
+                raise SourceError(f"a crop of {self.crop} is larger than the image",
                                   where="the image processor's crop_size",
-                                  why=f"the picture is {self.size} after resizing",
+                                  why=f"the image is {self.size} after resizing",
                                   fix="give images=ImageSettings(...)")
             self.corner, self.size = tuple((n - c) // 2 for n, c in zip(self.size, self.crop, strict=True)), self.crop
         mean, std = (torch.tensor(v or (d,), dtype=torch.float32).view(1, -1, 1, 1)
@@ -129,6 +129,6 @@ def _target(resize: tuple[int, int] | int | None, frame: tuple[int, int]) -> tup
 
 
 def resize_matrix(length: int, wanted: int, mode: str) -> torch.Tensor:
-    """[wanted, length]: antialiased resizing along one axis, read off PyTorch's own by resizing the unit vectors."""
+    """[wanted, length]: antialiased resizing along one axis, obtained by resizing unit vectors with PyTorch."""
     unit = torch.eye(length)[None, None]
     return F.interpolate(unit, (wanted, length), mode=mode, antialias=True, align_corners=False)[0, 0].contiguous()

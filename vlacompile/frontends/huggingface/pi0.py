@@ -1,7 +1,7 @@
-"""pi0 (Black et al. 2024, arXiv 2410.24164) as transformers has it: flow matching beside a PaliGemma prefix.
+"""pi0 (Black et al. 2024, arXiv 2410.24164) as implemented in transformers: flow matching beside a PaliGemma prefix.
 
-The prompt's image tokens are the same for every instruction, so that they are put in front here and the policy takes
-the text's tokens alone.
+The prompt's image tokens are the same for every instruction, so they are prepended here, and the policy's input is only
+the tokens of the text.
 """
 
 from __future__ import annotations

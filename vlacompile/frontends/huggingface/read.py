@@ -1,6 +1,6 @@
 """A transformers checkpoint directory -> Policy: raw frames, tokens and joint state in, robot actions out.
 
-A lone vision backbone is compiled as an encoder; for a lone text backbone the error says how to build a policy from it.
+A vision backbone alone is compiled as an encoder; for a text backbone the error explains how to build a policy from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROCESSOR = "processor_config.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """processor: the content of processor_config.json, where statistics and image settings are."""
+    """processor: the content of processor_config.json, with the statistics and image settings."""
 
     path: Path
     type: str
@@ -35,7 +35,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between model types. model: class in transformers. policy_of: (checkpoint, model) -> Policy."""
+    """Differences between model types. model: class in transformers. policy_of: (checkpoint, model) -> Policy."""
 
     model: str
     policy_of: Callable[[Checkpoint, Any], Policy]
@@ -45,16 +45,16 @@ FAMILIES = ("pi0",)  # modules beside this one
 
 
 def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family] | None:
-    """Reads and checks the files, without transformers; None for a vision backbone. weights: whether they must be
-    there. Raises SourceError."""
+    """Reads and checks the files, without transformers; None for a vision backbone. weights: whether they must exist.
+    Raises SourceError."""
     config = read_json(path / "config.json")
     kind = str(config.get("model_type"))
     if kind in backbones.VISION:
         backbones.check(path, backbones.VISION, "vision_backbone")
         return None
     if kind in backbones.TEXT:
-        raise SourceError(f'a model of type "{kind}" alone is no policy', where=str(path / "config.json"),
-                          why="it has no pictures to see and no actions to give",
+        raise SourceError(f'a model of type "{kind}" alone is not a policy', where=str(path / "config.json"),
+                          why="it has no image inputs and no actions",
                           fix=f"python -m vlacompile.frontends.huggingface.factory VISION_DIR {path} > my_policy.py, "
                               "edit it, then vlacompile build my_policy:make")
     if kind not in FAMILIES:
@@ -64,13 +64,13 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
                               "function")
     if weights and not list(path.glob("*.safetensors")):
         raise SourceError("the checkpoint has no weights", where=str(path), why="there is no .safetensors file",
-                          fix="give the directory that save_pretrained wrote, complete")
+                          fix="give the complete directory that save_pretrained wrote")
     family = importlib.import_module(f"vlacompile.frontends.huggingface.{kind}").FAMILY
     return Checkpoint(path, kind, config, read_json(path / PROCESSOR)), family
 
 
 def read_policy(path: Path, weights: bool = True) -> Policy:
-    """weights: False reads the shapes alone, inside `weightless`. Raises SourceError for a checkpoint that cannot be
+    """weights: False reads only the shapes, within `weightless`. Raises SourceError for a checkpoint that cannot be
     read, or whose parts do not fit together."""
     found = open_checkpoint(path, weights)
     if found is None:
@@ -86,7 +86,7 @@ def read_policy(path: Path, weights: bool = True) -> Policy:
             kind = getattr(transformers, family.model)
             model = (kind.from_pretrained(path, local_files_only=True, dtype=torch.float32) if weights else
                      kind(kind.config_class.from_pretrained(path, local_files_only=True)))
-        except Exception as error:  # transformers and safetensors raise whatever they raise
+        except Exception as error:  # transformers and safetensors raise many kinds of errors
             first = (str(error).strip().splitlines() or [""])[0]
             raise SourceError("transformers cannot load this model", where=str(path),
                               why=f"{type(error).__name__}: {first}",
@@ -95,10 +95,10 @@ def read_policy(path: Path, weights: bool = True) -> Policy:
 
 
 def statistics(checkpoint: Checkpoint, name: str) -> torch.Tensor:
-    """A list of numbers of the processor's file, as f32. Raises SourceError when it is missing."""
+    """A list of numbers in the processor's file, as f32. Raises SourceError if it is missing."""
     values = checkpoint.processor.get(name)
     if not isinstance(values, list) or not values:
         raise SourceError(f"statistics are missing: {name}", where=str(checkpoint.path / PROCESSOR),
-                          why="without them the policy would see other numbers than in training",
+                          why="without them the policy would get other numbers than in training",
                           fix="save the processor with state_mean, state_std, actions_mean and actions_std")
     return torch.tensor(values, dtype=torch.float32)

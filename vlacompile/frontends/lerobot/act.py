@@ -6,7 +6,7 @@ from vlacompile.frontends.lerobot.read import Family, Predict
 
 
 def _no_download(config) -> None:
-    config.pretrained_backbone_weights = None  # the checkpoint has them
+    config.pretrained_backbone_weights = None  # the checkpoint contains them
 
 
 def _bind(policy) -> Predict:

@@ -27,7 +27,7 @@ RENAME, TOKENIZE = "rename_observations_processor", "tokenizer_processor"
 
 @dataclass(frozen=True)
 class Tokenization:
-    """How the instruction becomes tokens, on the host. name: of the tokenizer, a hub id or a directory."""
+    """Tokenization of the instruction, on the host. name: of the tokenizer, a hub id or a directory."""
 
     name: str
     max_length: int
@@ -37,8 +37,8 @@ class Tokenization:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """inputs: {feature name as the policy knows it: Feature}, in the order of config.json. renamed: {that name:
-    the robot's name}. normalise: {feature name: Normalisation}, "action" for the way out."""
+    """inputs: {feature name in the policy: Feature}, in the order of config.json. renamed: {that name: the robot's
+    name}. normalise: {feature name: Normalisation}, with "action" for the output."""
 
     path: Path
     type: str
@@ -48,7 +48,7 @@ class Checkpoint:
     normalise: dict[str, Normalisation]
     renamed: dict[str, str]
     tokenization: Tokenization | None
-    old_statistics: bool  # they lie in model.safetensors and are no weights
+    old_statistics: bool  # they are stored in model.safetensors and are not weights
     steps: tuple[dict, ...] = ()  # of both processors
 
     def images(self) -> list[str]:
@@ -60,9 +60,9 @@ class Checkpoint:
 
 def read_checkpoint(path: Path, newline_steps: frozenset[str], known_steps: frozenset[str], weights: bool = True,
                     normalised_by: tuple[str, str] = (NORMALISE, UNNORMALISE)) -> Checkpoint:
-    """newline_steps: processor steps that end the instruction with a line feed. known_steps: further steps that
-    the policy's adapter does itself. weights: whether the file must be there. normalised_by: the steps that normalise
-    observations and un-normalise actions; where they are not LeRobot's usual ones, the adapter reads their statistics.
+    """newline_steps: processor steps that append a line feed to the instruction. known_steps: further steps that the
+    policy's adapter implements. weights: whether the file must exist. normalised_by: the steps that normalise
+    observations and un-normalise actions; if they are not LeRobot's usual ones, the adapter reads their statistics.
     Raises SourceError."""
     config = read_json(path / "config.json")
     inputs, action = _features(config, path)
@@ -89,19 +89,19 @@ def _check_weights(path: Path) -> None:
         return
     if (path / ADAPTER).is_file():
         raise SourceError("the checkpoint is an adapter (LoRA), not a whole policy", where=str(path / ADAPTER),
-                          why=f"it holds what was added to the weights of another checkpoint, and no {WEIGHTS}",
+                          why=f"it contains updates of another checkpoint's weights, and no {WEIGHTS}",
                           fix="merge it with LeRobot: PeftModel.from_pretrained(policy, this directory)"
                               ".merge_and_unload().save_pretrained(new directory); copy the policy_*processor* files "
                               "there too")
     raise SourceError("the checkpoint has no weights", where=str(path), why=f"{WEIGHTS} is missing",
-                      fix="give the directory that the training wrote (…/pretrained_model), complete")
+                      fix="give the complete directory that the training wrote (…/pretrained_model)")
 
 
 def _check_known(path: Path, files: dict[str, list[dict] | None], known: frozenset[str]) -> None:
     for file, steps in files.items():
         for step in steps or ():
             if step["registry_name"] not in known:
-                raise SourceError(f'{file} has a step "{step["registry_name"]}" that is not known',
+                raise SourceError(f'{file} has a step "{step["registry_name"]}" that is not supported',
                                   where=str(path / file), why=nearest(step["registry_name"], known),
                                   fix="compile a checkpoint without it, or do this step before write()")
 
@@ -113,15 +113,16 @@ def _renamed(pre: list[dict]) -> dict[str, str]:
 
 def _order(pre: list[dict], newline_steps: frozenset[str], known_steps: frozenset[str],
            normalise: str) -> list[tuple[str, str]]:
-    """(step, step that must come after it): statistics are by the policy's names; text that is spelt from the state
-    is spelt from the normalised one, and is there before it becomes tokens."""
+    """(step, step that must come after it): statistics use the policy's names; text that contains the state is
+    formatted
+    from the normalised state, before tokenization."""
     renames = [(RENAME, normalise)] if _renamed(pre) else []
     own = sorted(known_steps - {normalise})
     return [*renames, *((normalise, s) for s in own), *((s, TOKENIZE) for s in (*sorted(newline_steps), *own))]
 
 
 def _features(config: dict, path: Path) -> tuple[dict[str, Feature], Feature]:
-    """Empty cameras, which fill a place that the robot has no camera for, are no inputs: LeRobot masks them."""
+    """Empty cameras, placeholders for cameras that the robot lacks, are not inputs: LeRobot masks them."""
     empty = {f"observation.images.empty_camera_{i}" for i in range(config.get("empty_cameras") or 0)}
     try:
         inputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["input_features"].items()
@@ -129,7 +130,7 @@ def _features(config: dict, path: Path) -> tuple[dict[str, Feature], Feature]:
         outputs = {n: Feature(f["type"], tuple(f["shape"])) for n, f in config["output_features"].items()}
         return inputs, outputs["action"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise SourceError("config.json does not say what goes in and out", where=str(path / "config.json"),
+        raise SourceError("config.json does not declare its inputs and outputs", where=str(path / "config.json"),
                           why=f"input_features and output_features.action are needed; {type(error).__name__}: {error}",
                           fix="save the policy again with its features") from error
 
@@ -143,7 +144,7 @@ def _steps(path: Path, file: str) -> list[dict] | None:
                                               and isinstance(s.get("config", {}), dict) for s in steps):
         raise SourceError(f"{file} lists no processor steps", where=str(path / file),
                           why='"steps" is a list of objects with "registry_name" and "config"',
-                          fix="copy the checkpoint again, whole")
+                          fix="copy the checkpoint again, completely")
     return [{"config": {}, **s} for s in steps]
 
 

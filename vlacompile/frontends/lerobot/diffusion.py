@@ -1,7 +1,7 @@
 """Diffusion Policy (Chi et al. 2023, arXiv 2303.04137): a 1-D U-Net denoises a whole trajectory.
 
-LeRobot's own sampling loop steps through diffusers' schedulers, whose control flow depends on tensors; the updates
-are the same ones, written in `samplers.py` with the schedule as numbers.
+LeRobot's own sampling loop uses diffusers' schedulers, whose control flow depends on tensors; `samplers.py` has the
+same updates with the schedule as constants.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _bind_solver(policy, solver: str, steps: int) -> Predict:
 
 
 def _solvers(config) -> tuple[str, ...]:
-    """None for DDPM: what it gives is drawn anew every time, so that there is nothing to be near to."""
+    """None for DDPM: its samples are random, so there is no reference to compare a shorter solver with."""
     return tuple(SOLVERS) if config.noise_scheduler_type == "DDIM" else ()
 
 
@@ -53,7 +53,7 @@ def _sampled(policy, sampler: Sampler) -> Predict:
 
 
 def _noise(config) -> dict[str, torch.Tensor]:
-    """DDIM draws once; DDPM again after every step (what it draws after the last one is not used)."""
+    """DDIM draws noise once; DDPM also after every step (the noise after the last one is not used)."""
     sample = (config.horizon, config.action_feature.shape[0])
     steps = config.num_inference_steps or config.num_train_timesteps
     again = {NOISE_OF_STEPS: normal(steps, *sample)} if config.noise_scheduler_type == "DDPM" else {}

@@ -2,13 +2,13 @@
 layers of Qwen3) and a flow-matching DiT with weights of its own for every embodiment.
 
 A LeRobot checkpoint has the weights, but not the sizes: LeRobot takes those from the base model's config.json and from
-Eagle's, which it downloads. They are read here from where the checkpoint's config.json points: `base_model_path` and
-`tokenizer_assets_repo`, directories or ids of what has been downloaded. Eagle's code is LeRobot's own copy; no code
-of a download runs.
+Eagle's, which it downloads. Here they are read from where the checkpoint's config.json points to: `base_model_path` and
+`tokenizer_assets_repo`, directories or ids of downloaded repositories. Eagle's code is LeRobot's own copy; no
+downloaded code is executed.
 
-The prompt's text comes after its images, so that all tokens up to the last image are the same for every instruction;
-the policy takes the rest, padded. LeRobot does not pad, and attends to all tokens that there are: here padding is
-masked. The embodiment is a static input: of the others' weights nothing is kept.
+The text of the prompt comes after its images, so that all tokens up to the last image are the same for every
+instruction; the policy's input is the rest, padded. LeRobot does not pad, and attends to all tokens: here padding is
+masked. The embodiment is a static input: the weights of other embodiments are dropped.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from vlacompile.frontends.lerobot.statistics import choose_normalisation
 
 PACK, UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
 EMBODIMENT = "embodiment_id"
-TEXT_TOKENS = 64  # what follows the last image: instruction, end of turn
+TEXT_TOKENS = 64  # after the last image: instruction, end of turn
 ONE_TILE = {"min_dynamic_tiles": 1, "max_dynamic_tiles": 1, "use_thumbnail": False}  # LeRobot's setting
 
 
 def _ready(config) -> None:
     config.use_bf16 = False
     horizon = _base(config)["action_horizon"]
-    if config.n_action_steps < horizon:  # a queue of LeRobot that is too short keeps its end
+    if config.n_action_steps < horizon:  # LeRobot's queue, if too short, keeps the end of the chunk
         raise SourceError(f"n_action_steps is {config.n_action_steps}", where="config.json",
                           why=f"of a chunk of {horizon} actions LeRobot 0.4.4 would execute the last ones",
                           fix=f"set n_action_steps to {horizon} or more")
@@ -49,7 +49,7 @@ def _base(config) -> dict:
 
 
 def downloaded(repository: str, file: str) -> Path:
-    """A file of a directory, of LeRobot's own downloads, or of the hub's cache. Raises SourceError."""
+    """A file in a directory, in LeRobot's own downloads, or in the hub's cache. Raises SourceError."""
     from huggingface_hub import try_to_load_from_cache
     from lerobot.utils.constants import HF_LEROBOT_HOME
 
@@ -60,10 +60,10 @@ def downloaded(repository: str, file: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise SourceError(f"{file} of {repository} is not here",
+    raise SourceError(f"{file} of {repository} is not on this machine",
                       where="config.json: base_model_path, tokenizer_assets_repo",
-                      why="a LeRobot checkpoint of this policy does not hold the sizes of its model",
-                      fix="download it once (huggingface-cli download), or write a directory into config.json")
+                      why="a LeRobot checkpoint of this policy does not contain the sizes of its model",
+                      fix="download it once (huggingface-cli download), or put a local directory into config.json")
 
 
 def _make(policy_class: type, config) -> nn.Module:
@@ -85,14 +85,14 @@ def _make(policy_class: type, config) -> nn.Module:
 
 
 def _backbone(original: type, config, select_layer: int, project_to_dim: int | None = 1536, **training) -> nn.Module:
-    """EagleBackbone, whose constructor downloads, with the modules that it would have."""
+    """EagleBackbone with its modules, bypassing its constructor, which downloads files."""
     from lerobot.policies.groot.eagle2_hg_model.configuration_eagle2_5_vl import Eagle25VLConfig
     from lerobot.policies.groot.eagle2_hg_model.modeling_eagle2_5_vl import Eagle25VLForConditionalGeneration
     from transformers import Qwen3ForCausalLM, SiglipVisionModel
 
     settings = read_json(downloaded(config.tokenizer_assets_repo, "config.json"))
     eagle = Eagle25VLConfig(**settings | {"_attn_implementation": "eager"})
-    eagle.text_config.num_hidden_layers = select_layer  # LeRobot drops the others
+    eagle.text_config.num_hidden_layers = select_layer  # LeRobot drops the other layers
     for part in (eagle.vision_config, eagle.text_config):
         part._attn_implementation = "eager"
     backbone = original.__new__(original)
@@ -107,7 +107,7 @@ def _backbone(original: type, config, select_layer: int, project_to_dim: int | N
 
 @functools.cache
 def processor(assets: str):
-    """LeRobot's copy of Eagle's processor, with the downloaded tokenizer and template."""
+    """LeRobot's copy of Eagle's processor, with the downloaded tokenizer and chat template."""
     from lerobot.policies.groot.eagle2_hg_model.image_processing_eagle2_5_vl_fast import Eagle25VLImageProcessorFast
     from lerobot.policies.groot.eagle2_hg_model.processing_eagle2_5_vl import Eagle25VLProcessor
     from transformers import AutoTokenizer
@@ -121,7 +121,7 @@ def processor(assets: str):
 
 
 def _prompt(assets: str, cameras: int, instruction: str) -> tuple[list[int], list[int]]:
-    """Token ids up to the last image, and those that follow."""
+    """Token ids up to the last image, and those after it."""
     from PIL import Image
 
     eagle = processor(assets)
@@ -141,23 +141,23 @@ def _tokens(checkpoint: Checkpoint, instruction: str) -> Batch:
     if len(ids) > TEXT_TOKENS:
         raise SourceError("the instruction is too long", where=repr(instruction),
                           why=f"with the end of the prompt it has {len(ids)} tokens of {TEXT_TOKENS}",
-                          fix="say it shorter")
+                          fix="use a shorter instruction")
     row = torch.tensor([ids + [0] * (TEXT_TOKENS - len(ids))])
     return {TOKENS: row, MASK: torch.arange(TEXT_TOKENS)[None] < len(ids)}
 
 
 def _pixels(assets: str, cameras: dict[str, tuple[int, ...]]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What LeRobot and Eagle's processor make of a frame [1,3,H,W] in [0, 1]. Raises SourceError."""
+    """The preprocessing of LeRobot and Eagle's processor for a frame [1,3,H,W] in [0, 1]. Raises SourceError."""
     images = processor(assets).image_processor
     side = images.size["height"]
     for name, shape in cameras.items():
         if tuple(shape[1:]) != (side, side):
             raise SourceError(f"{name} is {shape[1]}x{shape[2]}", where="input_features in config.json",
-                              why=f"LeRobot resizes frames to {side}x{side} in fixed point, which no engine repeats",
+                              why=f"LeRobot resizes frames to {side}x{side} in fixed point, which no engine reproduces",
                               fix=f"resize the frames before write(), and set their shape to [3, {side}, {side}]")
     moments = (torch.tensor(v).view(1, 3, 1, 1) for v in (images.image_mean, images.image_std))
     mean, std = (m / images.rescale_factor for m in moments)
-    # LeRobot goes back to uint8, and rounds down.
+    # LeRobot converts back to uint8, rounding down.
     return lambda frame: (torch.floor(frame.clamp(0.0, 1.0) * 255.0) - mean) / std
 
 
@@ -169,9 +169,10 @@ def _bind(policy) -> Predict:
     segments = _segments(before, eagle.image_token_index)
     places = (before == eagle.image_token_index).sum()
     if segments.count(None) != len(cameras) or places != len(cameras) * eagle.num_image_token:
-        raise SourceError("the prompt does not have a place for every image", where=f"tokenizer_assets_repo, {assets}",
+        raise SourceError("the prompt does not have a placeholder for every image", where=f"tokenizer_assets_repo, "
+                                                                                          f"{assets}",
                           why=f"{len(cameras)} cameras of {eagle.num_image_token} tokens; the template gives "
-                              f"{segments.count(None)} runs of {eagle.image_token_index}",
+                              f"{segments.count(None)} runs of token {eagle.image_token_index}",
                           fix="use the processor files of this model")
     width = config.output_features["action"].shape[0]
 
@@ -189,7 +190,8 @@ def _bind(policy) -> Predict:
 
 
 def _segments(ids: torch.Tensor, image: int) -> list[torch.Tensor | None]:
-    """Runs of text [1,n], and None for each image's run of image tokens, which the template encloses in text."""
+    """Runs of text tokens [1,n], with None for each image's run of image tokens, which the template encloses in
+    text."""
     flags, runs, begin = (ids[0] == image).tolist(), [], 0
     for i in range(1, len(flags) + 1):
         if i == len(flags) or flags[i] != flags[begin]:
@@ -200,7 +202,7 @@ def _segments(ids: torch.Tensor, image: int) -> list[torch.Tensor | None]:
 
 def denoise(head: nn.Module, seen: torch.Tensor, keep: torch.Tensor, state: torch.Tensor, embodiment: torch.Tensor,
             actions: torch.Tensor) -> torch.Tensor:
-    """FlowmatchingActionHead.get_action (LeRobot 0.4.4) from given noise. seen [1,n,d], keep bool [1,n]: not padding.
+    """FlowmatchingActionHead.get_action (LeRobot 0.4.4) from given noise. seen [1,n,d], keep bool [1,n]: padding mask.
     actions [1,H,D]: noise at t=0, returned at t=1."""
     bias = torch.where(keep, 0.0, torch.finfo(torch.float32).min)[:, None]  # [1,1,n], added to scores
     seen = head.vlln(seen)
@@ -219,7 +221,7 @@ def denoise(head: nn.Module, seen: torch.Tensor, keep: torch.Tensor, state: torc
 
 
 def _transform(dit: nn.Module, x: torch.Tensor, seen: torch.Tensor, bias: torch.Tensor, time: torch.Tensor):
-    """DiT.forward, whose cross attention takes no mask."""
+    """DiT.forward with a mask in the cross attention, which the original lacks."""
     condition = dit.timestep_encoder(time)
     for i, block in enumerate(dit.transformer_blocks):
         if i % 2 == 1 and dit.config.interleave_self_attention:
@@ -231,16 +233,16 @@ def _transform(dit: nn.Module, x: torch.Tensor, seen: torch.Tensor, bias: torch.
 
 
 def _complete(checkpoint: Checkpoint) -> Checkpoint:
-    """Statistics lie in this policy's own steps. Raises SourceError where one is not there or does not normalise:
-    LeRobot writes both so, and takes them so whatever the file says."""
+    """Read the statistics from this policy's own steps. Raises SourceError if one is missing or does not normalise:
+    LeRobot always writes both as normalising, and always applies them so, whatever the file says."""
     normalise = {}
     for step, name, file in ((PACK, STATE, PREPROCESSOR), (UNPACK, "action", POSTPROCESSOR)):
         own = next((s for s in checkpoint.steps if s["registry_name"] == step), None)
         if own is None or not own["config"].get("normalize_min_max", True):
             raise SourceError(f"{file} has no step {step}" if own is None else f"{step} does not normalise",
                               where=str(checkpoint.path / file),
-                              why="this policy computes with normalised numbers: the robot would be given them for "
-                                  "actions, or give it its own",
+                              why="this policy computes with normalised numbers: without the step the robot would get "
+                                  "them as actions, or the policy would get raw observations",
                               fix="copy the directory that the training wrote again, "
                                                                      "whole")
         tensors = read_tensors(checkpoint.path / own["state_file"]) if "state_file" in own else {}

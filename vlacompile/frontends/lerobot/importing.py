@@ -1,7 +1,7 @@
-"""Imports LeRobot for its model code alone, without the recording, hardware and dataset packages that it names.
+"""Imports LeRobot for its model code only, without the recording, hardware and dataset packages that it imports.
 
 LeRobot 0.4.4 pins an older PyTorch and imports a dozen packages that inference never calls. Inside the `with`
-block these are stubs; afterwards they are gone, so that no other library takes them for the real thing.
+block these are stubs, which are removed afterwards so that no other library uses them.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import torch
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.quiet import quiet
 
-# What LeRobot imports and inference never calls.
+# Packages that LeRobot imports and inference never calls.
 NOT_CALLED = ("accelerate", "av", "datasets", "deepdiff", "gymnasium", "imageio", "jsonlines", "pandas", "pyarrow",
               "serial", "peft", "qwen_vl_utils", "torchdiffeq")
 
 
 @contextlib.contextmanager
 def lerobot_importable() -> Iterator[None]:
-    """Inside, `import lerobot.policies...` works, and what it and transformers print and warn about training is not
-    seen. Raises SourceError when LeRobot is not installed, or another version."""
+    """Within this context `import lerobot.policies...` works, and messages of LeRobot and transformers about training
+    are
+    suppressed. Raises SourceError if LeRobot is not installed, or in another version."""
     ENVIRONMENTS["lerobot"].require()
     _declare_torchvision_ops()
     finder = _Stubs({n for n in NOT_CALLED if importlib.util.find_spec(n) is None})
@@ -45,13 +46,13 @@ _TORCHVISION: list[torch.library.Library] = []  # keeps the declarations alive
 
 
 def _declare_torchvision_ops() -> None:
-    """torchvision's CPU-only use: its wheels for CUDA fail to load their C++ operators beside a CPU build of torch,
-    and its import then stumbles over two that are not declared (torchvision 0.28.0, torch 2.13.0)."""
+    """Declare two operators of torchvision for CPU-only use: its CUDA wheels fail to load their C++ operators beside a
+    CPU build of torch, and its import then fails on the undeclared ones (torchvision 0.28.0, torch 2.13.0)."""
     if "torchvision" in sys.modules or _TORCHVISION:
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
-        with contextlib.suppress(RuntimeError):  # declared: a build whose operators do load
+        with contextlib.suppress(RuntimeError):  # already declared by a build whose operators do load
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _TORCHVISION.append(library)
 
@@ -64,7 +65,7 @@ class _AnyAttribute(type):
 
 
 class _Anything(metaclass=_AnyAttribute):
-    """Stands for any class of a stubbed package: may be subclassed and subscripted, and does nothing."""
+    """Stub of any class of a stubbed package: can be subclassed and subscripted, and does nothing."""
 
     def __init__(self, *args, **kwargs):
         pass

@@ -1,7 +1,7 @@
-"""The host's part of a LeRobot checkpoint whose policy takes tokens: text -> tokens, by the checkpoint's own rule.
+"""The host's part of a LeRobot checkpoint whose policy takes tokens: text -> tokens, by the checkpoint's own tokenizer.
 
-The rule (tokenizer, length, padding, line feed) is in policy_preprocessor.json. Needs the package `tokenizers` alone,
-neither LeRobot nor transformers; the tests compare it with what those give.
+The settings (tokenizer, length, padding, line feed) are in policy_preprocessor.json. Needs only the package
+`tokenizers`, neither LeRobot nor transformers; the tests compare it with both.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Instructions = Callable[[str], dict[str, np.ndarray]]
 def read_instructions(path: str | Path, sources: Mapping[str, object]) -> Instructions:
     """text -> {"observation.language.tokens": i64[1,L], "observation.language.attention_mask": bool[1,L]}.
 
-    path: checkpoint directory; its weights are not needed. sources: names of the bundle's. Raises SourceError, and
-    ConfigError where the policy reads more than the text (its state, its images) as tokens."""
+    path: checkpoint directory; its weights are not needed. sources: names of the bundle's sources. Raises SourceError,
+    and ConfigError if the policy's tokens contain more than the text (its state, its images)."""
     path = Path(path)
     checkpoint, family = open_checkpoint(path, weights=False)
     rule = checkpoint.tokenization
     if rule is None or TOKENS not in sources or MASK not in sources:
         raise ConfigError("the policy takes no tokens", where=str(path),
                           why="its preprocessor has no tokenizer" if rule is None else f'the bundle has no "{TOKENS}"',
-                          fix="leave --instructions out, or give the checkpoint that the bundle was built from")
+                          fix="omit --instructions, or give the checkpoint that the bundle was built from")
     if family.prompt is not None or family.tokens is not None:
-        raise ConfigError("the instruction alone does not give this policy's tokens", where=str(path),
-                          why="its tokens also hold the state or places of images",
-                          fix=f'let the client send "{TOKENS}" and "{MASK}"')
+        raise ConfigError("this policy's tokens do not follow from the instruction alone", where=str(path),
+                          why="its tokens also contain the state or placeholders of images",
+                          fix=f'have the client send "{TOKENS}" and "{MASK}"')
     return _tokenizing(checkpoint, rule)
 
 
@@ -45,7 +45,7 @@ def _tokenizing(checkpoint: Checkpoint, rule: Tokenization) -> Instructions:
     places = [Path(rule.name), checkpoint.path / rule.name, checkpoint.path]
     folder = next((p for p in places if (p / TOKENIZER).is_file()), None)
     if folder is None:
-        raise SourceError(f'the tokenizer "{rule.name}" is not here', where=str(checkpoint.path),
+        raise SourceError(f'the tokenizer "{rule.name}" is not on this machine', where=str(checkpoint.path),
                           why=f"no {TOKENIZER} in " + ", ".join(map(str, places)),
                           fix=f"copy the tokenizer's {TOKENIZER} and {TOKENIZER_CONFIG} into the checkpoint directory")
     try:
@@ -57,8 +57,8 @@ def _tokenizing(checkpoint: Checkpoint, rule: Tokenization) -> Instructions:
     pad = _pad_token(folder)
     pad_id = tokenizer.token_to_id(pad)
     if pad_id is None:
-        raise SourceError(f'the tokenizer does not know its padding "{pad}"', where=str(folder / TOKENIZER),
-                          why="no such token", fix="copy the tokenizer's files again, of one model")
+        raise SourceError(f'the tokenizer does not have its padding token "{pad}"', where=str(folder / TOKENIZER),
+                          why="no such token", fix="copy the tokenizer's files again, all from one model")
     tokenizer.enable_truncation(rule.max_length)
     tokenizer.enable_padding(direction=rule.padding_side, pad_id=pad_id, pad_token=pad, length=rule.max_length)
 
@@ -74,6 +74,6 @@ def _pad_token(folder: Path) -> str:
     pad = read_json(folder / TOKENIZER_CONFIG).get("pad_token")
     pad = pad.get("content") if isinstance(pad, dict) else pad
     if not isinstance(pad, str):
-        raise SourceError("the tokenizer has no padding", where=str(folder / TOKENIZER_CONFIG),
+        raise SourceError("the tokenizer has no padding token", where=str(folder / TOKENIZER_CONFIG),
                           why="it names no pad_token", fix="give the tokenizer that the policy was trained with")
     return pad

@@ -1,4 +1,4 @@
-"""Normalisation of observations and its inverse for actions, as tensor functions that are compiled in.
+"""Normalisation of observations and its inverse for actions, as tensor functions that become part of the graph.
 
 The formulas are LeRobot's (lerobot/processor/normalize_processor.py, 0.4.4; MIN_MAX_OR_ZERO: processor_groot.py), eps
 included: a value that does not vary in the dataset must come out as it did in training.
@@ -24,14 +24,14 @@ def normalise(x: torch.Tensor, n: Normalisation | None) -> torch.Tensor:
     if n.mode == "MEAN_STD":
         return (x - n.statistics["mean"]) / (n.statistics["std"] + n.eps)
     low, width = _range(n)
-    if n.mode == "MIN_MAX_OR_ZERO":  # what does not vary is 0
+    if n.mode == "MIN_MAX_OR_ZERO":  # a constant value maps to 0
         varies = width != n.eps
         return torch.where(varies, 2.0 * (x - low) / torch.where(varies, width, 1.0) - 1.0, 0.0)
     return 2.0 * (x - low) / width - 1.0
 
 
 def unnormalise(x: torch.Tensor, n: Normalisation | None) -> torch.Tensor:
-    """x: [..., d] as the network gives it -> robot units."""
+    """x: [..., d], the network's output -> robot units."""
     if n is None or n.mode == "IDENTITY":
         return x
     if n.mode == "MEAN_STD":

@@ -1,10 +1,11 @@
 """LeRobot's pi0 and pi0.5 on a released transformers.
 
-LeRobot 0.4.4 asks for a branch of transformers 4.53 (huggingface/transformers, fix/lerobot_openpi), which carries the
-changes that openpi makes to Gemma and PaliGemma: norms that a condition modulates, residuals with a gate, no sqrt(d)
-on embeddings and image features, keys and values that are read but not extended when use_cache is false. Here LeRobot
-builds its policy on the released modules; the ones that differ are then replaced, in that policy alone, by the ones
-below, which keep the released weights' names. Nothing of transformers is changed.
+LeRobot 0.4.4 requires a branch of transformers 4.53 (huggingface/transformers, fix/lerobot_openpi) with openpi's
+changes
+to Gemma and PaliGemma: norms modulated by a condition, gated residuals, no sqrt(d) on embeddings and image features,
+keys and values that are read but not extended if use_cache is false. Here LeRobot builds its policy on the released
+modules; those that differ are then replaced, in that policy only, by the ones below, which keep the names of the
+released weights. transformers itself is not changed.
 """
 
 from __future__ import annotations
@@ -27,21 +28,21 @@ CHECK = "transformers.models.siglip.check"
 
 @contextlib.contextmanager
 def accepted_transformers() -> Iterator[None]:
-    """Inside, LeRobot's question whether its branch of transformers is installed is answered with yes."""
+    """Within this context LeRobot's check for its branch of transformers succeeds."""
     asked: list[bool] = []
     module = types.ModuleType(CHECK)
     module.check_whether_transformers_replace_is_installed_correctly = lambda: asked.append(True) or True
-    assert CHECK not in sys.modules, "this transformers is the branch; nothing is to be replaced"
+    assert CHECK not in sys.modules, "the branch of transformers is installed; nothing needs replacing"
     sys.modules[CHECK] = module
     try:
         yield
     finally:
         del sys.modules[CHECK]
-    assert asked, "LeRobot did not ask for its branch of transformers: another version?"
+    assert asked, "LeRobot did not check for its branch of transformers: another version?"
 
 
 def make(policy_class: type, config) -> nn.Module:
-    """LeRobot's policy object, with random weights, as its branch of transformers would have made it."""
+    """LeRobot's policy object, with random weights, as built with its branch of transformers."""
     with accepted_transformers():
         policy = policy_class(config)
     both = policy.model.paligemma_with_expert
@@ -52,13 +53,13 @@ def make(policy_class: type, config) -> nn.Module:
 
 
 def image_features(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
-    """[1,tokens,width], undivided."""
+    """[1,tokens,width], without division by sqrt(width)."""
     return model.multi_modal_projector(model.vision_tower(pixel_values).last_hidden_state)
 
 
 class AdaptiveNorm(nn.Module):
-    """RMS norm. With a condition [1,c] its scale, shift and the gate of the following residual are computed from it
-    (adaRMS of pi0.5), without one the scale is 1 + weight and there is no gate."""
+    """RMS norm. With a condition [1,c], the scale, shift and the gate of the following residual are computed from it
+    (adaRMS of pi0.5); without one the scale is 1 + weight and there is no gate."""
 
     def __init__(self, width: int, eps: float, condition: int | None):
         super().__init__()
@@ -89,7 +90,7 @@ class GemmaLayer(nn.Module):
         self.post_attention_layernorm = AdaptiveNorm(width, eps, condition)
 
     def forward(self, x, mask, rope, past, cond):
-        """past: keys and values that come before, or None. Returns (x, keys and values of these tokens)."""
+        """past: cached keys and values of earlier tokens, or None. Returns (x, keys and values of these tokens)."""
         residual = x
         x, gate = self.input_layernorm(x, cond)
         x, present = self._attend(x, mask, rope, past)
@@ -115,7 +116,7 @@ class GemmaOutput:
 
 
 class Gemma(nn.Module):
-    """transformers' GemmaModel as the branch has it, made of the released one's parts."""
+    """transformers' GemmaModel of the branch, built from the released one's parts."""
 
     def __init__(self, released: nn.Module):
         super().__init__()
@@ -128,7 +129,7 @@ class Gemma(nn.Module):
     def forward(self, inputs_embeds, attention_mask, position_ids, past_key_values: Cache | None = None,
                 use_cache: bool = False, adarms_cond=None) -> GemmaOutput:
         """attention_mask: what is added to the scores [1,1,tokens,keys]. past_key_values: read, never extended."""
-        assert not (use_cache and past_key_values), "LeRobot fills the cache once"
+        assert not (use_cache and past_key_values), "LeRobot fills the cache only once"
         x, rope = inputs_embeds, self.rotary_emb(inputs_embeds, position_ids)
         cache: Cache = []
         for i, layer in enumerate(self.layers):
@@ -139,11 +140,11 @@ class Gemma(nn.Module):
 
 
 def ready(config) -> None:
-    config.dtype, config.compile_model = "float32", False  # bf16 weights are read exactly into fp32
+    config.dtype, config.compile_model = "float32", False  # bf16 weights convert to fp32 exactly
 
 
 def weights(policy: nn.Module, loaded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Published checkpoints come from openpi's own code and name their weights without "model."; LeRobot's rules."""
+    """Weight names by LeRobot's rules: published checkpoints come from openpi's code and lack the prefix "model."."""
     known = policy._fix_pytorch_state_dict_keys(loaded, policy.config)
     return {name if name.startswith("model.") else f"model.{name}": tensor for name, tensor in known.items()}
 

@@ -22,7 +22,7 @@ from vlacompile.frontends.lerobot.statistics import NORMALISE, UNNORMALISE
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.policy.text import Fit, Text
 
-NOISE, NOISE_OF_STEPS = "noise", "noise.steps"  # the first sample; what is added after each step
+NOISE, NOISE_OF_STEPS = "noise", "noise.steps"  # the initial noise; the noise added after each step
 STATE = "observation.state"
 TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
 OLD_STATISTICS = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")
@@ -34,18 +34,18 @@ Predict = Callable[[Batch], torch.Tensor]
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between policy types.
+    """Differences between policy types.
 
-    module, policy: where the class is. bind: policy -> function of (batch as LeRobot's preprocessor gives it, noise
-    or None) that gives normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: examples of
-    the noise that the policy starts from, given its config. history: how many observations it sees, newest last.
-    ensemble: decay of temporal ensembling, where the policy is driven so.
-    solvers, bind_solver: names of the solvers that the policy can be sampled with, and `bind` for one of them and so
-    many evaluations. ready: settles what the config leaves to a download. make: the policy object from its class and
-    config. weights: the file's tensors under the names that the policy object has. prompt: (instruction, normalised
-    state [d], config) -> text, for a policy that reads its state as text; tokens then change with every observation.
-    tokens: what `tokens_of` gives, where the checkpoint's tokenizer alone does not. static: inputs that are known now.
-    complete: the checkpoint with what only this policy's processor steps say. normalised_by: as of read_checkpoint.
+    module, policy: where the class is. bind: policy -> function of (batch as returned by LeRobot's preprocessor, noise
+    or None) that returns normalised actions [1,H,action_dim]; what `bind` itself does is not traced. noise: examples of
+    the initial noise, given its config. history: number of observations that it reads, newest last.
+    ensemble: decay of temporal ensembling, if the policy is used with it.
+    solvers, bind_solver: names of the solvers that the policy can be sampled with, and `bind` for one of them and a
+    number of evaluations. ready: sets what the config leaves to a download. make: the policy object from its class and
+    config. weights: the file's tensors under the names of the policy object. prompt: (instruction, normalised state
+    [d], config) -> text, for a policy that reads its state as text; tokens then change with every observation.
+    tokens: the result of `tokens_of`, if the checkpoint's tokenizer alone does not give it. static: static inputs.
+    complete: the checkpoint with data that only this policy's processor steps hold. normalised_by: see read_checkpoint.
     """
 
     module: str
@@ -73,7 +73,7 @@ FAMILIES = ("act", "diffusion", "groot", "pi0", "pi05", "smolvla", "vqbet")  # m
 
 
 def normal(*shape: int) -> torch.Tensor:
-    """An example of noise."""
+    """An example of normally distributed noise."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -87,7 +87,7 @@ def family_of(kind: str) -> Family:
 
 
 def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family]:
-    """Reads and checks the files, without LeRobot. weights: whether their file must be there. Raises SourceError."""
+    """Reads and checks the files, without LeRobot. weights: whether their file must exist. Raises SourceError."""
     kind = read_json(path / "config.json").get("type")
     if kind not in FAMILIES:
         raise SourceError(f'no frontend reads checkpoints of type "{kind}"', where=str(path / "config.json"),
@@ -98,16 +98,16 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
     read = read_checkpoint(path, family.newline_steps, family.known_steps, weights, family.normalised_by)
     if (family.newline_steps or family.prompt) and read.tokenization is None:
         raise SourceError(f"{PREPROCESSOR} has no step {TOKENIZE}", where=str(path),
-                          why="the policy takes an instruction, and nothing says how it becomes tokens" + (
-                              "; checkpoints up to LeRobot 0.3 do not say it" if read.old_statistics else ""),
+                          why="the policy takes an instruction, and its tokenizer is not declared" + (
+                              "; checkpoints up to LeRobot 0.3 do not declare it" if read.old_statistics else ""),
                           fix="python -m lerobot.processor.migrate_policy_normalization --pretrained-path "
                               "DIRECTORY, of "
-                              "LeRobot 0.4.4" if read.old_statistics else "copy the checkpoint again, whole")
+                              "LeRobot 0.4.4" if read.old_statistics else "copy the checkpoint again, completely")
     return family.complete(read), family
 
 
 def read_policy(path: Path, weights: bool = True) -> Policy:
-    """weights: False reads the shapes alone, inside `weightless`. Raises SourceError for a checkpoint that cannot be
+    """weights: False reads only the shapes, within `weightless`. Raises SourceError for a checkpoint that cannot be
     read, or whose parts do not fit together."""
     checkpoint, family = open_checkpoint(path, weights)
     with lerobot_importable():
@@ -129,7 +129,7 @@ def load_original(checkpoint: Checkpoint, family: Family, weights: bool = True) 
                                       ) if weights else ([], [])
     except VlaError:
         raise
-    except Exception as error:  # the model's own code, draccus and safetensors raise whatever they raise
+    except Exception as error:  # the model's own code, draccus and safetensors raise many kinds of errors
         raise SourceError("LeRobot cannot build this policy", where=str(checkpoint.path),
                           why=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}",
                           fix="load it with LeRobot itself to see why; lerobot 0.4.4 is used here") from error
@@ -151,8 +151,8 @@ def _with_solver(checkpoint: Checkpoint, family: Family, original: torch.nn.Modu
 
 
 def load_weights(policy: nn.Module, tensors: Batch) -> tuple[list[str], list[str]]:
-    """Copy weights into a policy. Returns (weights that are missing, unknown tensors); a weight of two names, as a tied
-    embedding, is there when one of them is."""
+    """Copy weights into a policy. Returns (missing weights, unknown tensors); a weight with two names, such as a tied
+    embedding, counts as present if one of them is."""
     missing, extra = policy.load_state_dict(tensors, strict=False)
     own = policy.state_dict()
     there = {own[name].data_ptr() for name in tensors if name in own}
@@ -188,8 +188,8 @@ def policy_of(checkpoint: Checkpoint, family: Family, original: torch.nn.Module)
 
 
 def texts_of(checkpoint: Checkpoint) -> dict[str, Text]:
-    """The instruction, where its tokens follow from the text and the checkpoint's tokenizer alone: not where the state
-    or pictures are spelt into it, and not where the tokenizer is none that can be taken over (one without a
+    """The instruction, if its tokens follow from the text and the checkpoint's tokenizer alone: not if the state or
+    images are part of the prompt, and not if the tokenizer cannot be compiled (one without a
     tokenizer.json)."""
     rule, family = checkpoint.tokenization, family_of(checkpoint.type)
     if rule is None or family.tokens is not None or family.prompt is not None:
@@ -203,7 +203,7 @@ def texts_of(checkpoint: Checkpoint) -> dict[str, Text]:
 
 
 def _tokenizer_of(checkpoint: Checkpoint):
-    """The tokenizer that the checkpoint names, as transformers loads it. Raises SourceError."""
+    """The tokenizer that the checkpoint names, loaded by transformers. Raises SourceError."""
     rule = checkpoint.tokenization
     assert rule is not None
     with lerobot_importable():
@@ -211,14 +211,14 @@ def _tokenizer_of(checkpoint: Checkpoint):
             from transformers import AutoTokenizer
 
             return AutoTokenizer.from_pretrained(rule.name)
-        except Exception as error:  # transformers raises OSError, ValueError and what the hub raises
+        except Exception as error:  # transformers raises OSError, ValueError and the hub's errors
             raise SourceError(f'the tokenizer "{rule.name}" cannot be loaded', where=str(checkpoint.path),
                               why=str(error).strip().splitlines()[0],
                               fix="download it once (huggingface-cli download), or put a directory there") from error
 
 
 def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
-    """A plausible input: smooth random pictures; states around the dataset's mean. Histories repeat it."""
+    """A plausible input: smooth random images; states around the dataset's mean. Histories repeat it."""
     feature, draw = checkpoint.inputs[name], torch.Generator().manual_seed(len(name))
     if feature.type == "VISUAL":
         channels, height, width = feature.shape
@@ -237,9 +237,9 @@ def _example(checkpoint: Checkpoint, name: str, history: int) -> torch.Tensor:
 
 
 def tokens_of(checkpoint: Checkpoint, instruction: str, state: torch.Tensor | None = None) -> Batch:
-    """The instruction as the checkpoint's own tokenizer gives it, padded to its full length: ids int64 [1,L], mask
-    bool [1,L]. This is the host's part of the policy. state [d], in the dataset's units: for a policy that reads it as
-    text. Raises SourceError."""
+    """The instruction encoded by the checkpoint's own tokenizer, padded to its full length: ids int64 [1,L], padding
+    mask bool [1,L]. This is the host's part of the policy. state [d], in the dataset's units: for a policy that reads
+    it as text. Raises SourceError."""
     rule, family = checkpoint.tokenization, family_of(checkpoint.type)
     prompt = family.prompt
     assert rule is not None and (prompt is None) == (state is None)

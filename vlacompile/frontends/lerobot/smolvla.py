@@ -6,7 +6,7 @@ from vlacompile.frontends.lerobot.read import NOISE, Family, Predict, normal
 
 
 def _no_download(config) -> None:
-    config.load_vlm_weights = False  # the checkpoint has them
+    config.load_vlm_weights = False  # the checkpoint contains them
     config.compile_model = False
 
 

@@ -1,8 +1,8 @@
-"""What every feature of a LeRobot policy goes through on its way in and out, and that nothing of it is missing.
+"""Normalisation of every feature of a LeRobot policy, in and out, and the check that nothing of it is missing.
 
-A policy computes with normalised numbers. Where a checkpoint has lost the step that takes actions back, or the
-statistics of it, the policy would run and hand z-scores to the robot: everything here that is not as a training writes
-it is refused. A policy that was trained without normalisation says so: its modes are IDENTITY.
+A policy computes with normalised numbers. If a checkpoint has lost the step that un-normalises actions, or its
+statistics, the policy would run and send z-scores to the robot: so every deviation from what a training writes is
+refused. A policy that was trained without normalisation declares it: its modes are IDENTITY.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NORMALISE, UNNORMALISE = "normalizer_processor", "unnormalizer_processor"
 NEEDED_STATISTICS = {"IDENTITY": (), "MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"),
                      "MIN_MAX_OR_ZERO": ("min", "max"), "QUANTILES": ("q01", "q99"), "QUANTILE10": ("q10", "q90")}
 ACTION = "action"
-_HARM = {PREPROCESSOR: "the policy would see other numbers than in training",
-         POSTPROCESSOR: "the robot would be given normalised numbers, as z-scores, for actions"}
-_SAVE_AGAIN = ("copy the training's directory again, whole; or save both processors with LeRobot 0.4.4: "
+_HARM = {PREPROCESSOR: "the policy would get other numbers than in training",
+         POSTPROCESSOR: "the robot would get normalised numbers (z-scores) as actions"}
+_SAVE_AGAIN = ("copy the training's directory again, completely; or save both processors with LeRobot 0.4.4: "
                "make_pre_post_processors(policy.config, dataset_stats=dataset.meta.stats)")
 
 
@@ -37,7 +37,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """What one feature goes through. statistics: {"mean": tensor, ...}, as many as the mode needs."""
+    """Normalisation of one feature. statistics: {"mean": tensor, ...}, as many as the mode needs."""
 
     mode: str
     statistics: dict[str, torch.Tensor]
@@ -46,7 +46,7 @@ class Normalisation:
 
 def check_steps(path: Path, files: Mapping[str, list[dict] | None], kinds: tuple[str, str],
                 order: Iterable[tuple[str, str]]) -> None:
-    """files: {name: its steps, None where it is missing}. kinds: the step that normalises observations, the one that
+    """files: {name: its steps, None if it is missing}. kinds: the step that normalises observations, the one that
     un-normalises actions. order: (step, step that must not come before it) of the preprocessor. Raises SourceError."""
     for file, kind in zip((PREPROCESSOR, POSTPROCESSOR), kinds, strict=True):
         if files[file] is None:
@@ -54,24 +54,24 @@ def check_steps(path: Path, files: Mapping[str, list[dict] | None], kinds: tuple
         own = [s for s in files[file] if s["registry_name"] == kind]
         if len(own) > 1:
             raise SourceError(f"{file} has {len(own)} steps {kind}", where=str(path / file),
-                              why="numbers are normalised, and un-normalised, once", fix=_SAVE_AGAIN)
+                              why="numbers must be normalised and un-normalised exactly once", fix=_SAVE_AGAIN)
     before, after = ([s["registry_name"] for s in files[f]] for f in (PREPROCESSOR, POSTPROCESSOR))
     strange = [(PREPROCESSOR, n) for n in before if n == kinds[1]] + [
         (POSTPROCESSOR, n) for n in after if n != kinds[1] and n not in HOST_STEPS]
     if strange:
         file, name = strange[0]
         raise SourceError(f"{file} has the step {name} of the other file", where=str(path / file),
-                          why="observations are normalised on their way in, actions un-normalised on their way out",
+                          why="observations are normalised at the input, actions un-normalised at the output",
                           fix=_SAVE_AGAIN)
     for first, second in order:
         if first in before and second in before and before.index(first) > before.index(second):
             raise SourceError(f"{second} comes before {first}", where=str(path / PREPROCESSOR),
-                              why=f"{second} works on what {first} gives; " + _HARM[PREPROCESSOR], fix=_SAVE_AGAIN)
+                              why=f"{second} needs the output of {first}; " + _HARM[PREPROCESSOR], fix=_SAVE_AGAIN)
 
 
 def from_processors(path: Path, config: dict, pre: list[dict], post: list[dict], inputs: Mapping[str, Feature],
                     action: Feature) -> dict[str, Normalisation]:
-    """{feature: what it goes through}, of the steps of both files. Raises SourceError."""
+    """{feature: its normalisation}, from the steps of both files. Raises SourceError."""
     into, out = (next((s for s in steps if s["registry_name"] == kind), None)
                  for steps, kind in ((pre, NORMALISE), (post, UNNORMALISE)))
     types = sorted({f.type for f in inputs.values()} | {"ACTION"})
@@ -81,7 +81,7 @@ def from_processors(path: Path, config: dict, pre: list[dict], post: list[dict],
     if one != other:
         raise SourceError(f"actions are normalised as {one} and un-normalised as {other}",
                           where=f"{path}: norm_map in {PREPROCESSOR} and {POSTPROCESSOR}",
-                          why="what the policy has learnt to give would reach the robot in wrong units",
+                          why="the policy's actions would reach the robot in wrong units",
                           fix=_SAVE_AGAIN)
     found: dict[str, Normalisation] = {}
     if into is not None:
@@ -94,8 +94,8 @@ def from_processors(path: Path, config: dict, pre: list[dict], post: list[dict],
 
 
 def _modes(path: Path, file: str, step: dict | None, config: dict, types: list[str]) -> dict[str, str]:
-    """{type: mode} of a step, {} of one that is not there. Raises SourceError where a type is left as it is and nothing
-    says that the policy was trained so; LeRobot makes the steps from normalization_mapping in config.json."""
+    """{type: mode} of a step, {} if there is no such step. Raises SourceError if a type is not normalised without a
+    record that the policy was trained so; LeRobot makes the steps from normalization_mapping in config.json."""
     said, kind = config.get("normalization_mapping"), NORMALISE if file == PREPROCESSOR else UNNORMALISE
     modes = {} if step is None else step["config"].get("norm_map") or {}
     for t, mode in modes.items():
@@ -104,8 +104,8 @@ def _modes(path: Path, file: str, step: dict | None, config: dict, types: list[s
         trained = said.get(t, "IDENTITY") if isinstance(said, dict) else modes.get(t)
         if modes.get(t, "IDENTITY") == "IDENTITY" != trained:
             raise SourceError(
-                f"{file} has no step {kind}" if step is None else f"{kind} leaves {t} as it is", where=str(path / file),
-                why=("nothing says that the policy was trained without" if trained is None else
+                f"{file} has no step {kind}" if step is None else f"{kind} does not change {t}", where=str(path / file),
+                why=("there is no record that the policy was trained without" if trained is None else
                      f"config.json says that the policy was trained with {t} as {trained}") + "; " + _HARM[file],
                 fix=_SAVE_AGAIN)
     return modes
@@ -116,7 +116,7 @@ def _features_of(where: Path, step: dict) -> dict[str, dict]:
     if not isinstance(features, dict) or not all(isinstance(f, dict) and "type" in f for f in features.values()):
         raise SourceError(f'features of {step["registry_name"]} are not {{name: {{"type", "shape"}}}}',
                           where=str(where),
-                          why="they say which numbers are normalised how", fix=_SAVE_AGAIN)
+                          why="they define how each number is normalised", fix=_SAVE_AGAIN)
     return features
 
 
@@ -138,21 +138,21 @@ def _check_names(path: Path, inputs: Mapping[str, Feature], features: dict) -> N
     strange = [n for n in inputs if n not in features]
     if strange:
         known = ", ".join(n for n, f in features.items() if f["type"] != "ACTION")
-        raise SourceError(f'the preprocessor knows no "{strange[0]}"', where=str(path / PREPROCESSOR),
+        raise SourceError(f'the preprocessor has no "{strange[0]}"', where=str(path / PREPROCESSOR),
                           why=f"config.json has it as an input; the preprocessor has {known or 'none'}",
                           fix="use one naming of cameras and state in both files (rename_map in the preprocessor)")
     other = [n for n, f in inputs.items() if features[n]["type"] != f.type]
     if other:
         raise SourceError(f'the preprocessor takes "{other[0]}" for {features[other[0]]["type"]}',
                           where=str(path / PREPROCESSOR),
-                          why=f"config.json says {inputs[other[0]].type}; norm_map is by "
+                          why=f"config.json says {inputs[other[0]].type}; norm_map is keyed by "
                           "these types", fix=_SAVE_AGAIN)
 
 
 def _check_action(path: Path, features: dict) -> None:
     if features.get(ACTION, {}).get("type") != "ACTION":
         found = ", ".join(f"{n} of type {f['type']}" for n, f in features.items())
-        raise SourceError(f'{UNNORMALISE} knows no "{ACTION}"', where=f"{path / POSTPROCESSOR}: features",
+        raise SourceError(f'{UNNORMALISE} has no "{ACTION}"', where=f"{path / POSTPROCESSOR}: features",
                           why=f"it has {found or 'none'}; {_HARM[POSTPROCESSOR]}", fix=_SAVE_AGAIN)
 
 
@@ -183,7 +183,7 @@ def choose_normalisation(where: Path, name: str, mode: str, statistics: dict[str
 
 
 def _check_sizes(where: Path, name: str, feature: Feature, found: Normalisation) -> None:
-    """Of vectors: one number per element, or one for all. Of frames: one per channel."""
+    """Check the sizes: for vectors one number per element, or one for all; for frames one per channel."""
     size = feature.shape[0] if feature.type == "VISUAL" else math.prod(feature.shape)
     wrong = [s for s, t in found.statistics.items() if t.numel() not in (1, size)]
     if wrong:
@@ -193,7 +193,7 @@ def _check_sizes(where: Path, name: str, feature: Feature, found: Normalisation)
 
 
 def from_weights(path: Path, config: dict, inputs: Mapping[str, Feature], action: Feature) -> dict[str, Normalisation]:
-    """Of a checkpoint without processors, as LeRobot up to 0.3 writes them:
+    """The normalisation of a checkpoint without processors, as written by LeRobot up to 0.3:
     normalize_inputs.buffer_observation_state.mean and the like, in model.safetensors. Raises SourceError."""
     old = ("normalize_inputs.", "unnormalize_outputs.")
     tensors = read_tensors(path / WEIGHTS, prefixes=old) if (path / WEIGHTS).is_file() else {}

@@ -1,7 +1,7 @@
-"""Which LeRobot wrote a checkpoint, from what its files give away, and whether that one meant what ours means by it.
+"""Infers which LeRobot wrote a checkpoint, from keys in its files, and whether its meaning has changed since.
 
-LeRobot stores no version. What a version added to the files says that it, or a later one, wrote them. The differences
-were measured one by one: the same weights in both versions, on the same inputs.
+LeRobot stores no version. A key that some version introduced shows that it, or a later one, wrote the file. The
+differences were measured one by one: the same weights in both versions, on the same inputs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vlacompile.frontends.lerobot.files import POSTPROCESSOR, PREPROCESSOR, TRAI
 OURS = "0.4.4"
 CONFIG = "config.json"
 
-# What a version added to config.json, of all types or of one; the key stands there whatever its value is.
+# Keys that a version added to config.json, for all policy types or for one; the key is written whatever its value.
 _CONFIG_KEYS = {"pretrained_revision": "0.6.0"}
 _CONFIG_KEYS_OF = {
     "diffusion": {"gradient_checkpointing": "0.6.1"},
@@ -32,12 +32,12 @@ _TRAINING_KEYS = {"cudnn_deterministic": "0.5.0", "env_eval_freq": "0.6.0",
 _STEPS = {"relative_actions_processor": "0.5.1", "absolute_actions_processor": "0.5.1"}
 _PALIGEMMA = "paligemma_with_expert.paligemma."
 
-# Types whose checkpoints mean something else since a version.
-_PI = "its token embedding is not tied to the head, and frames that are not square are padded with another grey"
+# {policy type: (version, change)}: since that version the type computes something else.
+_PI = "its token embedding is not tied to the head, and frames that are not square are padded with a different grey"
 _CHANGED = {
-    "groot": ("0.6.0", "it is GR00T N1.7, another model than the N1.5 of before"),
+    "groot": ("0.6.0", "it is GR00T N1.7, another model than N1.5"),
     "pi0": ("0.5.0", f"{_PI} (actions differ by 3 %)"),
-    "pi05": ("0.5.0", f"the state stands in the prompt without padding, {_PI} (actions differ by 10 %)"),
+    "pi05": ("0.5.0", f"the state is in the prompt without padding, {_PI} (actions differ by 10 %)"),
     "smolvla": ("0.5.0", "its transformers 5 numbers the patches of a frame 0, 1, ..., 31 where 4.57 has 0, 0, 1, "
                 "..., 30 (actions differ by 1 %)"),
 }
@@ -45,7 +45,7 @@ _CHANGED = {
 
 @dataclass(frozen=True)
 class Hint:
-    """file has `what`, which no LeRobot before `version` writes."""
+    """`file` contains `what`, which no LeRobot before `version` writes."""
 
     version: str
     file: str
@@ -53,8 +53,8 @@ class Hint:
 
 
 def check_version(path: Path, config: dict, steps: Iterable[dict]) -> None:
-    """steps: of both processors. Raises SourceError for a checkpoint of a version that means something else by this
-    type, or that has keys which LeRobot 0.4.4 refuses."""
+    """steps: of both processors. Raises SourceError for a checkpoint of a version in which this type computes something
+    else, or that has keys which LeRobot 0.4.4 refuses."""
     kind, hints = config.get("type"), list(_hints(path, config, steps))
     if not hints:
         return
@@ -63,14 +63,14 @@ def check_version(path: Path, config: dict, steps: Iterable[dict]) -> None:
     what = f"the checkpoint was written by LeRobot {newest.version} or later; checkpoints of {OURS} are read"
     if since is not None and _number(newest.version) >= _number(since):
         raise SourceError(what, where=f"{path / newest.file}: {newest.what}",
-                          why=f"this type computes something else since LeRobot {since}: {difference}",
+                          why=f"the type has changed in LeRobot {since}: {difference}",
                           fix=f"fine-tune it with LeRobot {OURS}, or write a factory that returns "
                               f"vlacompile.Policy(...) "
                               "around the policy of that LeRobot")
     keys = [h.what for h in hints if h.file == CONFIG]
     if keys:
         raise SourceError(what, where=f"{path / CONFIG}: {', '.join(keys)}",
-                          why=f"LeRobot {OURS}, whose code builds the policy, knows no such key",
+                          why=f"LeRobot {OURS}, whose code builds the policy, has no such key",
                           fix="remove these keys from config.json; "
                               "a policy of this type computes the same without them")
 
@@ -91,11 +91,11 @@ def _hints(path: Path, config: dict, steps: Iterable[dict]) -> Iterator[Hint]:
         own = {n.removeprefix("model.").removeprefix(_PALIGEMMA) for n in names_of_tensors(path / WEIGHTS)
                if n.removeprefix("model.").startswith(_PALIGEMMA)}
         if {"lm_head.weight", "model.language_model.embed_tokens.weight"} <= own:
-            yield Hint("0.5.0", WEIGHTS, "embed_tokens.weight beside lm_head.weight")
+            yield Hint("0.5.0", WEIGHTS, "both embed_tokens.weight and lm_head.weight")
 
 
 def _training(path: Path) -> dict:
-    """What the training was told; {} where that is not there or not readable: nothing else depends on it."""
+    """The configuration of the training; {} if it is missing or unreadable: nothing else depends on it."""
     try:
         found = json.loads((path / TRAINING).read_text(encoding="utf-8"))
     except (OSError, ValueError):

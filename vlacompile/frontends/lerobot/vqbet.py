@@ -1,7 +1,8 @@
-"""VQ-BeT (Lee et al. 2024, arXiv 2403.03181): a transformer picks two codes of a residual VQ, and offsets to them.
+"""VQ-BeT (Lee et al. 2024, arXiv 2403.03181): a transformer predicts two codes of a residual VQ, and offsets to them.
 
-The codes are drawn at random. Here the random numbers are an input, `noise.choices`, uniform in [0, 1), and a code is
-drawn by inverting its cumulated probabilities: the distribution of torch.multinomial, from numbers that are known.
+The codes are sampled. Here the random numbers are an input, `noise.choices`, uniform in [0, 1), and a code is sampled
+by
+inverting its cumulative distribution: the same distribution as torch.multinomial, from given random numbers.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import torch
 from vlacompile.frontends.lerobot.read import Batch, Family, Predict, uniform
 
 CHOICES = "noise.choices"
-CODE_LAYERS = 2  # of the residual VQ; fixed in the original
+CODE_LAYERS = 2  # layers of the residual VQ; fixed in the original
 
 
 @contextlib.contextmanager
 def drawn_from(uniforms: torch.Tensor) -> Iterator[None]:
-    """Inside, torch.multinomial(p [N,C], 1) takes the next N of `uniforms` [1,M]; all M must be used up."""
+    """Within this context torch.multinomial(p [N,C], 1) consumes the next N of `uniforms` [1,M]; all M must be used."""
     original, used = torch.multinomial, 0
 
     def draw(probabilities: torch.Tensor, num_samples: int) -> torch.Tensor:
@@ -35,7 +36,7 @@ def drawn_from(uniforms: torch.Tensor) -> Iterator[None]:
         yield
     finally:
         torch.multinomial = original
-    assert used == uniforms.shape[1], f"{used} of {uniforms.shape[1]} random numbers were asked for"
+    assert used == uniforms.shape[1], f"{used} of {uniforms.shape[1]} random numbers were used"
 
 
 def _bind(policy) -> Predict:

@@ -1,5 +1,5 @@
-"""A policy that is an ONNX file already -> Policy.
+"""A policy given as an ONNX file -> Policy.
 
-`sidecar.py` says which input changes when; `translate.py` turns the graph into a torch module, op by op from the tables
-in `elementwise.py`, `shaping.py` and `layers.py`; `read.py` puts both together and compares with onnxruntime.
+`sidecar.py` reads when each input changes; `translate.py` turns the graph into a torch module, op by op, with the
+tables in `elementwise.py`, `shaping.py` and `layers.py`; `read.py` combines them and compares with onnxruntime.
 """

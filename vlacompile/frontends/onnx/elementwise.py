@@ -1,4 +1,4 @@
-"""ONNX ops that act on elements, and reductions."""
+"""Elementwise ONNX ops, and reductions."""
 
 from __future__ import annotations
 

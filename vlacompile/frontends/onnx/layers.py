@@ -27,7 +27,7 @@ def _padding(node, x: torch.Tensor, kernel, strides, dilations) -> tuple[list[in
 
 def _padded(x: torch.Tensor, before: list[int], after: list[int], value: float,
             most: list[int]) -> tuple[torch.Tensor, list[int]]:
-    """(x, the padding that is left for the op itself: the symmetric one, up to `most`)."""
+    """(x padded asymmetrically, the symmetric padding up to `most` that is left to the op itself)."""
     if before == after and all(b <= m for b, m in zip(before, most, strict=True)):
         return x, before
     return F.pad(x, [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair], value=value), \
@@ -85,7 +85,7 @@ def average_pool(node, x):
     x, padding = _padded(x, before, after, 0.0, most)
     if padding == before == after or counted:
         return average(x, kernel, strides, padding, bool(node.get("ceil_mode", 0)), counted)
-    share, _ = _padded(ones, before, after, 0.0, most)  # of each window that is not padding
+    share, _ = _padded(ones, before, after, 0.0, most)  # share of each window that is not padding
     return average(x, kernel, strides) / average(share, kernel, strides)
 
 
@@ -146,7 +146,7 @@ def einsum(node, *xs):
 
 @op("GridSample")
 def grid_sample(node, x, grid):
-    node.refuse("mode", "linear", "bilinear", "nearest")  # PyTorch continues a cubic differently at the border
+    node.refuse("mode", "linear", "bilinear", "nearest")  # PyTorch's cubic differs at the border
     mode = "nearest" if node.get("mode") == "nearest" else "bilinear"
     return F.grid_sample(x, grid, mode, node.get("padding_mode", "zeros"), bool(node.get("align_corners", 0)))
 
@@ -161,7 +161,7 @@ def resize(node, x, roi=None, scales=None, sizes=None):
         out[axis] = sizes[i] if sizes else int(n * scales[i] + 1e-6)
         scale[axis] = scales[i] if scales else sizes[i] / n
         if abs(scale[axis] - out[axis] / n) > 1e-6:
-            raise NotCovered(f"scale {scale[axis]} of {n} elements is no whole number of them")
+            raise NotCovered(f"scale {scale[axis]} of {n} elements is not a whole number")
     if out == list(x.shape):
         return x
     if node.get("mode", "nearest") == "nearest":
@@ -173,7 +173,7 @@ def resize(node, x, roi=None, scales=None, sizes=None):
 
 
 def _nearest(node, length: int, wanted: int) -> list[int]:
-    """Which element each output takes, along one axis."""
+    """Source index of each output element along one axis."""
     i, scale = np.arange(wanted, dtype=np.float64), wanted / length
     transform, rounding = node.get("coordinate_transformation_mode", "half_pixel"), node.get("nearest_mode",
                                                                                             "round_prefer_floor")
@@ -190,7 +190,7 @@ def _nearest(node, length: int, wanted: int) -> list[int]:
 
 def _interpolate(node, x: torch.Tensor, out: list[int]) -> torch.Tensor:
     mode, transform = node.get("mode"), node.get("coordinate_transformation_mode", "half_pixel")
-    node.refuse("antialias", 0)  # PyTorch's weights are others
+    node.refuse("antialias", 0)  # PyTorch's weights differ
     node.refuse("exclude_outside", 0)
     known = ("half_pixel", "pytorch_half_pixel", "align_corners")
     if transform not in known or x.dim() != 4 or out[:2] != list(x.shape[:2]):

@@ -1,7 +1,7 @@
-"""What an entry of the op tables is, and how an op says that it is not covered.
+"""Entries of the op tables, and the exception for ops that are not supported.
 
-An entry is a PyTorch function of one ONNX op. It sees tensors, and Python numbers where the ONNX op takes a shape, an
-axis or a bound as a tensor: those have to be known when compiling.
+An entry is a PyTorch function for one ONNX op. It receives tensors, and Python numbers where the ONNX op takes a shape,
+an axis or a bound as a tensor: those must be known at compile time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ TABLE: dict[str, Op] = {}
 class Op:
     """function: (Attributes, *operands) -> a tensor, or a tuple of them; an absent operand is None.
 
-    known: positions handed over as Python numbers or lists. maybe: the same where the operand is known, else a tensor.
-    weights: positions where a constant is a weight of the model. of_shape: computed from the shapes alone. of_values:
-    all operands have to be known, and are handed over as tensors.
+    known: positions passed as Python numbers or lists. maybe: the same if the operand is constant, else a tensor.
+    weights: positions where a constant is a weight of the model. of_shape: computed from the shapes only. of_values:
+    all operands must be constant, and are passed as tensors.
     """
 
     function: Callable
@@ -38,8 +38,8 @@ class NotCovered(Exception):
 
 @dataclass(frozen=True)
 class Attributes:
-    """Of one ONNX node. listed: how many outputs it has. outputs: how many up to the last that is read. opset: of the
-    model."""
+    """Attributes of one ONNX node. listed: number of its outputs. outputs: number up to the last one that is read.
+    opset: of the model."""
 
     values: dict[str, Any]
     listed: int
@@ -50,7 +50,7 @@ class Attributes:
         return self.values.get(name, default)
 
     def refuse(self, name: str, *accepted) -> None:
-        """Raises NotCovered when the attribute has another value."""
+        """Raises NotCovered if the attribute has any other value."""
         if name in self.values and self.values[name] not in accepted:
             raise NotCovered(f"{name}={self.values[name]!r} is not covered")
 
@@ -67,12 +67,12 @@ def op(*names: str, known: tuple[int, ...] = (), maybe: tuple[int, ...] = (), we
 
 
 def axes_of(x: torch.Tensor, axes) -> list[int]:
-    """As numbers from 0."""
+    """Axes as non-negative numbers."""
     return [a % max(1, x.dim()) for a in axes]
 
 
 def choose(x: torch.Tensor, axis: int, indices: list[int]) -> torch.Tensor:
-    """Known positions along an axis, as a slice where they are in a row."""
+    """Select constant positions along an axis, with a slice if they are consecutive."""
     n = len(indices)
     if n and indices == list(range(indices[0], indices[0] + n)):
         return x if n == x.shape[axis] else x.narrow(axis, indices[0], n)

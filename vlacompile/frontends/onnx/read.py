@@ -1,4 +1,4 @@
-"""An ONNX file and its sidecar -> Policy; the translation is held against onnxruntime before it is given out."""
+"""An ONNX file and its sidecar -> Policy; the translation is first compared with onnxruntime."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CHECKED_FRAMES = 4
 
 
 def read_policy(path: Path) -> Policy:
-    """Raises SourceError for a file that cannot be read or is not covered, ParityError when the translation computes
-    something else than onnxruntime does with the file."""
+    """Raises SourceError for a file that cannot be read or is not supported, ParityError if the translation's results
+    differ from onnxruntime's."""
     model = _open(path)
     wanted = inputs_of(model, str(path))
     sidecar = read_sidecar(path, model, wanted)
@@ -37,7 +37,7 @@ def read_policy(path: Path) -> Policy:
     for name, ref in module.outputs.items():
         if ref in module.constants:
             raise SourceError(f'output "{name}" depends on no input', where=str(path), why="it is a constant",
-                              fix="choose the others with `outputs` in the sidecar")
+                              fix="choose other outputs with `outputs` in the sidecar")
     _compare(path, session, module, {n: sources[n] for n in examples}, examples, outputs)
     return Policy(sidecar.document.name or path.stem, module, sources, examples, outputs=outputs,
                   execute=sidecar.document.execute)
@@ -48,12 +48,12 @@ def _open(path: Path) -> ir.Model:
         proto = onnx.load(path, load_external_data=False)
         _check_opset(path, proto)
         _check_external(path, proto)
-        onnx.checker.check_model(str(path))  # by its path: external data, and files over 2 GiB
+        onnx.checker.check_model(str(path))  # by path, because of external data and files over 2 GiB
         model = ir.from_proto(proto)
     except (OSError, DecodeError, onnx.checker.ValidationError, ValueError) as error:
         lines = [t.strip() for t in str(error).splitlines() if t.strip()]
         raise SourceError("the ONNX file cannot be read", where=str(path),
-                          why=lines[0] if lines else type(error).__name__, fix="copy it again, whole") from error
+                          why=lines[0] if lines else type(error).__name__, fix="copy it again, completely") from error
     if not model.graph.outputs:
         raise SourceError("the ONNX file has no outputs", where=str(path),
                           why="a policy without outputs computes nothing", fix="export the policy again")
@@ -72,7 +72,7 @@ def _check_opset(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def _check_external(path: Path, proto: onnx.ModelProto) -> None:
-    """Files of weights lie beside the model and are long enough."""
+    """Check that files of external data lie beside the model and are long enough."""
     for tensor in proto.graph.initializer:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -80,17 +80,17 @@ def _check_external(path: Path, proto: onnx.ModelProto) -> None:
         location = Path(entry.get("location", ""))
         file = path.parent / location
         if location.is_absolute() or ".." in location.parts or not location.parts:
-            raise SourceError(f'the weight "{tensor.name}" lies elsewhere', where=str(path),
+            raise SourceError(f'the weight "{tensor.name}" is stored elsewhere', where=str(path),
                               why=f'its location "{location}" is not below the model\'s directory',
                               fix="save the model with its external data beside it")
         if not file.is_file():
             raise SourceError("the model's external data is missing", where=str(file),
-                              why=f'"{tensor.name}" lies there', fix="copy this file too, beside the .onnx file")
+                              why=f'"{tensor.name}" is stored there', fix="copy this file too, beside the .onnx file")
         end = int(entry.get("offset", 0)) + int(entry.get("length", 0))
         if file.stat().st_size < end:
-            raise SourceError("the model's external data is cut off", where=str(file),
+            raise SourceError("the model's external data is truncated", where=str(file),
                               why=f'{file.stat().st_size} bytes; "{tensor.name}" ends at {end}',
-                              fix="copy it again, whole")
+                              fix="copy it again, completely")
 
 
 def _outputs(model: ir.Model, sidecar: Sidecar) -> tuple[str, ...]:
@@ -104,22 +104,22 @@ def _outputs(model: ir.Model, sidecar: Sidecar) -> tuple[str, ...]:
 
 
 def _session(path: Path):
-    """onnxruntime with the file as it is."""
+    """An onnxruntime session of the original file."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, one per status
+    except Exception as error:  # onnxruntime has its own exception class per status
         raise SourceError("onnxruntime cannot load the model", where=str(path),
                           why=str(error).strip().splitlines()[0],
-                          fix="export it again, with torch.onnx.export(..., dynamo=True) if it was not") from error
+                          fix="export it again, with torch.onnx.export(..., dynamo=True)") from error
 
 
 def _compare(path: Path, session, module: OnnxModule, sources: dict[str, Source], examples: dict[str, torch.Tensor],
              outputs: tuple[str, ...]) -> None:
-    """The translation against onnxruntime, on the examples and on what the golden frames will be."""
+    """Compare the translation with onnxruntime, on the examples and on the inputs of the golden frames."""
     for label, inputs in golden_inputs(sources, examples, CHECKED_FRAMES, seed=0):
         with torch.no_grad():
             got = module(**inputs)
@@ -128,7 +128,7 @@ def _compare(path: Path, session, module: OnnxModule, sources: dict[str, Source]
             metrics = compare(got[name].numpy(), np.asarray(expected))
             limit = tolerance(TORCH_DTYPES[got[name].dtype], "chunk").limit(np.asarray(expected))
             if not metrics.within(limit):
-                raise ParityError(f'the translation gives another "{name}" than onnxruntime',
+                raise ParityError(f'the translation computes another "{name}" than onnxruntime',
                                   where=f'{path}, frame "{label}"',
                                   why=f"max_abs {metrics.max_abs:.3g} (limit {limit.max_abs:.3g})",
                                   fix="report the model's ops: " + ", ".join(sorted(_op_types(path)))[:200])

@@ -1,4 +1,4 @@
-"""ONNX ops that move, repeat, choose and lay out elements."""
+"""ONNX ops that move, repeat, select and rearrange elements."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def scatter_nd(node, x, indices, updates):
         places = np.array(indices, dtype=np.int64)
         rows = places.ravel().tolist()
         if reduction == "none" and places.ndim == 2 and places.shape[1] == 1 and rows[0] >= 0 and \
-                rows == list(range(rows[0], rows[0] + len(rows))):  # an assignment to a slice
+                rows == list(range(rows[0], rows[0] + len(rows))):  # equivalent to assigning a slice
             return torch.slice_scatter(x, updates, 0, rows[0], rows[0] + len(rows))
         indices = torch.tensor(indices, dtype=torch.int64, device=x.device)
     return x.index_put(_coordinates(indices), updates, accumulate=reduction == "add")

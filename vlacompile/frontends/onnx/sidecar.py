@@ -1,10 +1,10 @@
-"""What an ONNX file does not say: which input changes when, its size where the file leaves it open, and its range.
+"""The sidecar of an ONNX file: each input's update class, its size if dynamic in the file, and its range.
 
 Read from `policy.sources.toml` beside `policy.onnx`, else from the model's metadata "vlacompile.sources" (the same
-text). Nothing is guessed from names:
+text). Nothing is inferred from names:
 
     name = "pick"                     # of the policy; default: the file's name
-    outputs = ["action"]              # which, and in which order; default: all, in the model's order
+    outputs = ["action"]              # names and order; default: all, in the model's order
     execute = 8                       # actions of a chunk executed per replan; default: all
     examples = "policy.npz"           # arrays by input name; default: generated
 
@@ -13,8 +13,8 @@ text). Nothing is guessed from names:
     clock_hz = 10.0
     [inputs.tokens]
     update = "task"
-    shape = [1, 48]                   # only where the model leaves a dimension open
-    range = [0, 31999]                # smallest and largest value; integers need it
+    shape = [1, 48]                   # only for dynamic dimensions
+    range = [0, 31999]                # smallest and largest value; required for integers
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Document:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """inputs: {name: Input}, all of the model's. where: the file, for messages."""
+    """inputs: {name: Input}, of all inputs of the model. where: the file, for error messages."""
 
     document: _Document
     inputs: dict[str, Input]
@@ -64,7 +64,7 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An input of the model. dims: numbers, and names or None where the model leaves them open."""
+    """An input of the model. dims: numbers; names or None for dynamic dimensions."""
 
     name: str
     dtype: torch.dtype
@@ -75,7 +75,7 @@ class Wanted:
 
 
 def inputs_of(model: ir.Model, where: str) -> list[Wanted]:
-    """Raises SourceError for an input that is no tensor of a known type."""
+    """Raises SourceError for an input that is not a tensor of a known type."""
     wanted = []
     for value in model.graph.inputs:
         if value.name in model.graph.initializers:
@@ -90,14 +90,14 @@ def inputs_of(model: ir.Model, where: str) -> list[Wanted]:
 
 
 def read_sidecar(path: Path, model: ir.Model, wanted: list[Wanted]) -> Sidecar:
-    """Raises SourceError when there is none, or when it does not fit the model's inputs."""
+    """Raises SourceError if there is none, or if it does not fit the model's inputs."""
     file = path.with_suffix(".sources.toml")
     if file.is_file():
         where, text = str(file), _text(file)
     elif METADATA in model.metadata_props:
         where, text = f"{path}, metadata {METADATA}", model.metadata_props[METADATA]
     else:
-        raise SourceError("nothing says when the inputs change", where=str(path),
+        raise SourceError("the update classes of the inputs are not declared", where=str(path),
                           why=f"neither {file.name} nor metadata {METADATA}; inputs: {'; '.join(map(str, wanted))}",
                           fix=f"write {file.name} with one of {', '.join(UPDATES)} in each update: {skeleton(wanted)}")
     try:
@@ -107,10 +107,11 @@ def read_sidecar(path: Path, model: ir.Model, wanted: list[Wanted]) -> Sidecar:
         inputs = {n: from_table(Input, t if isinstance(t, dict) else {}, where, f"inputs.{n}.")
                   for n, t in tables.items()}
     except tomllib.TOMLDecodeError as error:
-        raise SourceError("the sidecar is not TOML", where=where, why=str(error), fix="correct that line") from error
+        raise SourceError("the sidecar is not valid TOML", where=where, why=str(error),
+                          fix="correct that line") from error
     except (ConfigError, AttributeError) as error:
         if isinstance(error, AttributeError):
-            raise SourceError('"inputs" is no table', where=where, why="it is {input name: table}",
+            raise SourceError('"inputs" is not a table', where=where, why="it must be {input name: table}",
                               fix=f"write {skeleton(wanted)}") from error
         raise SourceError(error.what, where=error.where, why=error.why, fix=error.fix) from error
     _check(inputs, wanted, where)
@@ -152,7 +153,7 @@ def _check(inputs: dict[str, Input], wanted: list[Wanted], where: str) -> None:
                               fix="correct the name, or remove it")
     missing = [w for w in wanted if w.name not in inputs]
     if missing:
-        raise SourceError(f"nothing says when {', '.join(w.name for w in missing)} changes", where=where,
+        raise SourceError(f"no update class is declared for {', '.join(w.name for w in missing)}", where=where,
                           why=f"every input needs an update class; the model has {'; '.join(map(str, wanted))}",
                           fix=f"add {skeleton(missing)}")
     for name, i in inputs.items():
@@ -160,8 +161,8 @@ def _check(inputs: dict[str, Input], wanted: list[Wanted], where: str) -> None:
             raise SourceError(f'"{i.update}" is not an update class', where=f"{where}, inputs.{name}.update",
                               why=nearest(i.update, UPDATES), fix="choose how often this input changes")
         if i.range is not None and (len(i.range) != 2 or not i.range[0] <= i.range[1]):
-            raise SourceError(f"range = {list(i.range)} is no range", where=f"{where}, inputs.{name}.range",
-                              why="it is the smallest and the largest value",
+            raise SourceError(f"range = {list(i.range)} is not a range", where=f"{where}, inputs.{name}.range",
+                              why="it must be the smallest and the largest value",
                               fix="write range = [0, 31999], for example")
 
 
@@ -170,13 +171,13 @@ def sources_of(sidecar: Sidecar) -> dict[str, Source]:
 
 
 def shapes_of(sidecar: Sidecar, wanted: list[Wanted]) -> dict[str, tuple[int, ...]]:
-    """{input: its fixed shape}. Raises SourceError where a dimension stays open or is contradicted."""
+    """{input: its fixed shape}. Raises SourceError if a dimension stays dynamic or is contradicted."""
     shapes, named = {}, {}
     for w in wanted:
         given = sidecar.inputs[w.name].shape
         fixed = all(isinstance(d, int) for d in w.dims)
         if given is None and not fixed:
-            raise SourceError(f'the size of "{w.name}" is open', where=sidecar.where,
+            raise SourceError(f'the size of "{w.name}" is dynamic', where=sidecar.where,
                               why=f"the model has {w}; a bundle's sizes are fixed",
                               fix=f'write shape = [...] with {len(w.dims)} numbers in inputs."{w.name}"')
         shape = w.dims if given is None else given
@@ -186,15 +187,15 @@ def shapes_of(sidecar: Sidecar, wanted: list[Wanted]) -> dict[str, tuple[int, ..
             fits = fits and (not isinstance(d, str) or named.setdefault(d, s) == s)
         if not fits:
             raise SourceError(f'shape = {list(shape)} does not fit "{w.name}"', where=sidecar.where,
-                              why=f"the model has {w}; a named size is the same everywhere",
-                              fix="correct the shape, or remove it where the model has numbers")
+                              why=f"the model has {w}; a named size must be the same everywhere",
+                              fix="correct the shape, or remove it if the model's is fixed")
         shapes[w.name] = tuple(shape)
     return shapes
 
 
 def examples_of(sidecar: Sidecar, wanted: list[Wanted]) -> dict[str, torch.Tensor]:
-    """From the sidecar's .npz, else plausible ones: smooth random pictures for bytes, standard normal numbers for
-    floats, true for booleans, numbers of the range for integers. Raises SourceError."""
+    """From the sidecar's .npz, else plausible ones: smooth random images for uint8, standard normal numbers for floats,
+    true for booleans, numbers within the range for integers. Raises SourceError."""
     shapes = shapes_of(sidecar, wanted)
     if sidecar.document.examples is not None:
         return _given(sidecar, wanted, shapes)
@@ -228,8 +229,8 @@ def _generated(sidecar: Sidecar, w: Wanted, shape: tuple[int, ...], draw: torch.
     if bounds is not None and w.dtype is not torch.bool:
         return torch.randint(int(bounds[0]), int(bounds[1]) + 1, shape, generator=draw).to(w.dtype)
     if _needs_range(w.dtype):
-        raise SourceError(f'nothing says what integers "{w.name}" takes', where=sidecar.where,
-                          why="a token that the model does not know would be an invalid example",
+        raise SourceError(f'the range of the integers in "{w.name}" is not declared', where=sidecar.where,
+                          why="a generated token outside the vocabulary would be an invalid example",
                           fix=f'write range = [smallest, largest] in inputs."{w.name}", or give examples = "FILE.npz"')
     if w.dtype is torch.bool:
         return torch.ones(shape, dtype=torch.bool)
@@ -239,7 +240,7 @@ def _generated(sidecar: Sidecar, w: Wanted, shape: tuple[int, ...], draw: torch.
 
 
 def _picture(shape: tuple[int, ...], draw: torch.Generator) -> torch.Tensor:
-    """Bytes that change slowly along every axis of more than eight elements."""
+    """uint8 values that vary smoothly along every axis of more than eight elements."""
     coarse = torch.rand([min(n, 8) for n in shape], generator=draw)
     for axis, n in enumerate(shape):
         coarse = coarse.index_select(axis, torch.arange(n) * coarse.shape[axis] // n)

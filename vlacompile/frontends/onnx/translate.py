@@ -1,8 +1,8 @@
 """An ONNX graph -> a torch module that computes the same, for fixed input shapes.
 
-What depends on no input is computed now, so that shape arithmetic, masks and unused branches leave; of the rest each
-node becomes one call of a function of the tables. A product with a constant matrix becomes a Linear, which is what the
-passes know. Must not know what the inputs mean.
+What depends on no input is constant-folded, which removes shape arithmetic, masks and unused branches; every other node
+becomes one call of a function of the tables. A product with a constant matrix becomes a Linear, which the passes can
+optimise. Must not know what the inputs mean.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 
 from vlacompile.errors import SourceError, nearest
-from vlacompile.frontends.onnx import elementwise, layers, shaping  # noqa: F401, they fill the table
+from vlacompile.frontends.onnx import elementwise, layers, shaping  # noqa: F401, imported to fill the table
 from vlacompile.frontends.onnx.ops import TABLE, Attributes, NotCovered
 
 SPECIAL = frozenset({"Constant", "If", "MatMul", "Gemm"})  # see _Translator
-_FAILURES = (RuntimeError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError)  # for odd operands
+_FAILURES = (RuntimeError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError)  # by invalid operands
 
 
 @dataclass(frozen=True)
 class Known:
-    """A value that depends on no input. name: of the constant that it was at first."""
+    """A constant value. name: of the original constant."""
 
     tensor: torch.Tensor
     name: str
@@ -33,7 +33,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Live:
-    """A value that is computed at run time. roots: the inputs that it depends on. meta: its type."""
+    """A value computed at run time. roots: the inputs that it depends on. meta: a tensor on the meta device."""
 
     ref: str
     meta: torch.Tensor
@@ -42,7 +42,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Ref:
-    """A tensor operand at run time, by name."""
+    """A run-time tensor operand, by name."""
 
     name: str
 
@@ -55,8 +55,8 @@ class Step:
 
 
 class OnnxModule(torch.nn.Module):
-    """Keyword inputs by their ONNX names -> {output name: tensor}. Weights are buffers; other constants, as masks and
-    the rows of a schedule, are not, so that the compiler may tell iterations of a loop from layers."""
+    """Keyword inputs by their ONNX names -> {output name: tensor}. Weights are buffers; other constants, such as masks
+    and the rows of a schedule, are not, so that the compiler can tell iterations of a loop from layers."""
 
     def __init__(self, steps: list[Step], weights: dict[str, torch.Tensor], constants: dict[str, torch.Tensor],
                  outputs: dict[str, str]):
@@ -91,15 +91,15 @@ def _identifier(name: str, taken) -> str:
 
 
 def translate(model: ir.Model, inputs: Mapping[str, torch.Tensor], outputs: tuple[str, ...], where: str) -> OnnxModule:
-    """inputs: {name: a tensor of its shape and type}; `check_ops` has been asked. Raises SourceError naming the node
-    that is not covered."""
+    """inputs: {name: a tensor of its shape and type}; call `check_ops` first. Raises SourceError naming the node that
+    is not supported."""
     translator = _Translator(model, where)
     with torch.no_grad():
         return translator.run(inputs, outputs)
 
 
 def nodes_of(graph: ir.Graph) -> Iterator[ir.Node]:
-    """Also those of subgraphs."""
+    """All nodes, including those of subgraphs."""
     for node in graph:
         yield node
         for a in node.attributes.values():
@@ -108,7 +108,7 @@ def nodes_of(graph: ir.Graph) -> Iterator[ir.Node]:
 
 
 def check_ops(model: ir.Model, where: str) -> None:
-    """Raises SourceError naming every op that no table has."""
+    """Raises SourceError naming every unsupported op."""
     unknown: dict[str, str] = {}
     for node in nodes_of(model.graph):
         standard = node.domain in ("", "ai.onnx")
@@ -117,9 +117,9 @@ def check_ops(model: ir.Model, where: str) -> None:
     if not unknown:
         return
     first, name = next(iter(unknown.items()))
-    why = {"RandomNormal": "noise has to be an input", "RandomNormalLike": "noise has to be an input"}.get(first)
+    why = {"RandomNormal": "noise must be an input", "RandomNormalLike": "noise must be an input"}.get(first)
     if "." in first:
-        why, fix = "only ops of the ONNX standard are read", "export without optimisations of a certain runtime"
+        why, fix = "only ops of the ONNX standard are supported", "export without optimisations for a specific runtime"
     else:
         why = why or nearest(first, TABLE.keys() | SPECIAL).split(": ")[0].replace("known", "it is not in the op table")
         fix = "export the policy without it (noise as an input, loops unrolled, no quantised ops)"
@@ -135,7 +135,7 @@ class _Translator:
         self.steps: list[Step] = []
         self.weights: dict[str, torch.Tensor] = {}
         self.constants: dict[str, torch.Tensor] = {}
-        self.linears: dict[str, tuple[Step, torch.Tensor]] = {}  # result -> a Linear that has no bias yet, its weight
+        self.linears: dict[str, tuple[Step, torch.Tensor]] = {}  # result -> (a Linear without a bias yet, its weight)
 
     def run(self, inputs: Mapping[str, torch.Tensor], outputs: tuple[str, ...]) -> OnnxModule:
         for name, tensor in inputs.items():
@@ -223,7 +223,7 @@ class _Translator:
         for i, value in enumerate(operands):
             if (i in entry.known or entry.of_values) and isinstance(value, Live):
                 roots = ", ".join(sorted(value.roots))
-                raise NotCovered(f"a shape or number that it needs depends on the values of {roots}")
+                raise NotCovered(f"a shape or number that must be constant depends on the values of {roots}")
             as_number = isinstance(value, Known) and (i in entry.known or i in entry.maybe)
             given.append(value.tensor.tolist() if as_number else value)
         self._emit(node, lambda *xs: entry.function(attributes, *xs), given, entry.weights)
@@ -235,7 +235,7 @@ class _Translator:
         return Attributes(values, len(node.outputs), max(read, default=-1) + 1, self.opset)
 
     def _emit(self, node: ir.Node, function: Callable, given: list, weights=frozenset()) -> None:
-        """Compute now what is known; else a step. given: Known, Live, or what the function takes as it is."""
+        """Constant-fold if all operands are known, else emit a step. given: Known, Live, or a plain Python value."""
         names = tuple(o.name for o in node.outputs)
         live = [v for v in given if isinstance(v, Live)]
         if not live:
@@ -257,7 +257,7 @@ class _Translator:
         return Ref(value.name)
 
     def _product(self, node: ir.Node, operands: list[Known | Live | None]) -> None:
-        """MatMul and Gemm: a Linear where the right side is a constant matrix and the left side is not."""
+        """MatMul and Gemm: a Linear if the right operand is a constant matrix and the left one is not constant."""
         a, b, c = (*operands, None)[:3]
         flags = {n: x.value for n, x in node.attributes.items()}
         alpha, beta = flags.get("alpha", 1.0), flags.get("beta", 1.0)
@@ -285,7 +285,7 @@ class _Translator:
             self.linears[out.name] = self.steps[-1], matrix
 
     def _bias(self, node: ir.Node, operands: list[Known | Live | None]) -> bool:
-        """Whether this Add was taken into the Linear before it."""
+        """Fold an Add into the Linear before it as its bias; returns whether it did."""
         for x, c in (operands, operands[::-1]):
             if isinstance(x, Live) and isinstance(c, Known) and x.ref in self.linears:
                 step, matrix = self.linears[x.ref]
@@ -299,7 +299,7 @@ class _Translator:
 
 
 def _row(value: Known, columns: int, factor: float = 1.0) -> Known:
-    """As the bias of a Linear [columns]; under a name of its own where it is not the constant itself."""
+    """The constant as the bias [columns] of a Linear; under a new name if it was changed."""
     if factor == 1.0 and value.tensor.shape == (columns,):
         return value
     tensor = (factor * value.tensor).reshape(-1).expand(columns).contiguous()
@@ -307,5 +307,5 @@ def _row(value: Known, columns: int, factor: float = 1.0) -> Known:
 
 
 def _is_row(tensor: torch.Tensor, columns: int) -> bool:
-    """Whether it is added to each row alike."""
+    """Whether the tensor adds the same row to every row."""
     return tensor.numel() in (1, columns) and all(n == 1 for n in tensor.shape[:-1])

@@ -4,7 +4,7 @@ r"""A LeRobot 0.4.4 policy plugin: LeRobot's scripts run a bundle as the policy 
         --policy.type=vlab --policy.bundle=act.vlab --env.type=...
 
 Importing this package registers the type. LeRobot finds the policy and the processors by the names of the three
-modules (`lerobot/policies/factory.py`), so those are not ours to choose.
+modules (`lerobot/policies/factory.py`), which therefore follow LeRobot's convention.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The configuration of the policy type "vlab": which bundle; its features are read from the plan."""
+"""The configuration of the policy type "vlab": the bundle's path and options; the features are read from the plan."""
 
 from dataclasses import dataclass, field
 
@@ -15,10 +15,10 @@ ENVIRONMENT, NOISE = "observation.environment_state", ("normal", "uniform")
 @PreTrainedConfig.register_subclass("vlab")
 @dataclass
 class VlabConfig(PreTrainedConfig):
-    """bundle: NAME.vlab. checkpoint: LeRobot checkpoint directory whose tokenizer turns the task into tokens; empty for
-    the bundle's own, and for a policy that takes none. threads: of the engine, 0 for its own choice. noise: "normal" or
-    "uniform", what a policy samples from; seed: of that, or None. backbone: of a bundle with several; empty for the
-    first. Raises ConfigError, and BundleError for what is no
+    """bundle: NAME.vlab. checkpoint: LeRobot checkpoint directory whose tokenizer encodes the task; empty: the bundle's
+    own tokenizer, or a policy without instructions. threads: of the inference engine, 0: its own choice. noise:
+    "normal" or "uniform", the initial noise of a sampling policy; seed: its random seed, or None. backbone: which one
+    to use if the bundle has several; empty: the first. Raises ConfigError, and BundleError if `bundle` is not a
     bundle."""
 
     bundle: str = ""
@@ -27,7 +27,7 @@ class VlabConfig(PreTrainedConfig):
     backbone: str = ""
     noise: str = "normal"
     seed: int | None = None
-    device: str | None = "cpu"  # of the tensors that LeRobot hands over; the bundle runs where it was compiled for
+    device: str | None = "cpu"  # of LeRobot's tensors; the bundle runs on the target that it was compiled for
     push_to_hub: bool = False
     normalization_mapping: dict[str, NormalizationMode] = field(default_factory=dict)  # the bundle normalises
 
@@ -37,11 +37,11 @@ class VlabConfig(PreTrainedConfig):
             raise ConfigError("the policy type vlab needs a bundle", where="--policy.bundle", why="it was not given",
                               fix="--policy.bundle=NAME.vlab")
         if self.noise not in NOISE:
-            raise ConfigError(f'"{self.noise}" is no noise', where="--policy.noise", why=nearest(self.noise, NOISE),
-                              fix="choose one of them")
+            raise ConfigError(f'"{self.noise}" is not a kind of noise', where="--policy.noise",
+                              why=nearest(self.noise, NOISE), fix="choose one of them")
         plan = one_backbone(read_bundle(self.bundle), self.backbone or None).plan
         if plan.action is None:
-            raise ConfigError("this bundle gives no actions", where=self.bundle, why="its plan has no action",
+            raise ConfigError("this bundle has no actions", where=self.bundle, why="its plan has no action queue",
                               fix="compile a policy that returns [1,H,action_dim]")
         self.input_features = {n: f for n, i in inputs_of(plan).items() if (f := feature_of(i)) is not None}
         self.output_features = {"action": PolicyFeature(FeatureType.ACTION, (plan.action.action_dim,))}
@@ -65,11 +65,11 @@ class VlabConfig(PreTrainedConfig):
         raise _not_trained(self.bundle)
 
     def validate_features(self) -> None:
-        """They are the plan's."""
+        """Nothing to validate: the features come from the plan."""
 
 
 def feature_of(wanted: Input) -> PolicyFeature | None:
-    """None: no observation of LeRobot's (tokens, noise)."""
+    """None: not an observation in LeRobot (tokens, noise)."""
     if wanted.update not in ("observation", "tick"):
         return None
     if wanted.is_image():
@@ -81,5 +81,5 @@ def feature_of(wanted: Input) -> PolicyFeature | None:
 
 
 def _not_trained(bundle: str) -> ConfigError:
-    return ConfigError("a bundle is not trained", where=bundle, why="its weights are compiled",
+    return ConfigError("a bundle cannot be trained", where=bundle, why="its weights are compiled",
                        fix="train the checkpoint, then compile it again")

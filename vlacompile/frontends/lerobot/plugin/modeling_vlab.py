@@ -1,7 +1,7 @@
 """The policy of type "vlab": LeRobot's `select_action`, `predict_action_chunk` and `reset` over a session of libvlart.
 
-LeRobot gives images as floats [B,C,H,W] in [0, 1] and the task as text; a bundle takes bytes [1,H,W,C] and tokens, and
-normalises by itself. One robot at a time: B is 1.
+LeRobot gives images as floats [B,C,H,W] in [0, 1] and the task as text; a bundle takes uint8 [1,H,W,C] and tokens, and
+normalises them itself. One robot at a time: B is 1.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class VlabPolicy(PreTrainedPolicy):
     name = "vlab"
 
     def __init__(self, config: VlabConfig, **_kwargs: Any):
-        """_kwargs: dataset statistics and the like, which LeRobot's factory hands to every policy: a bundle has its
-        own. Raises what opening a bundle raises."""
+        """_kwargs: dataset statistics and the like, which LeRobot's factory passes to every policy: a bundle has its
+        own. Raises the errors of opening a bundle."""
         super().__init__(config)
         self.session = Session(config.bundle, threads=config.threads)
         bundle = one_backbone(read_bundle(config.bundle), config.backbone or None)
@@ -57,8 +57,8 @@ class VlabPolicy(PreTrainedPolicy):
         self.session.reset()
 
     def select_action(self, batch: dict[str, Any], **_kwargs: Any) -> torch.Tensor:
-        """The next action [1,action_dim]. A new chunk is predicted when the queue is used up; with temporal ensembling,
-        and where the policy sees past observations, every observation is taken."""
+        """The next action [1,action_dim]. A new chunk is predicted when the queue is empty; with temporal ensembling,
+        or if the policy reads past observations, every observation is processed."""
         observation = self._observation(batch)
         consume, queue = self.plan.action.consume, self.session.queue()
         if queue.remaining == 0 or queue.due or queue.chunks == 0 or isinstance(consume, Ensemble):
@@ -70,7 +70,7 @@ class VlabPolicy(PreTrainedPolicy):
         return torch.from_numpy(self.session.pop())[None].to(self.config.device)
 
     def predict_action_chunk(self, batch: dict[str, Any], **_kwargs: Any) -> torch.Tensor:
-        """A chunk [1,H,action_dim] for this observation; the queue of `select_action` begins anew with it."""
+        """A chunk [1,H,action_dim] for this observation; it also replaces the queue of `select_action`."""
         self._write(self._observation(batch))
         self.session.step()
         action = self.plan.action
@@ -81,7 +81,7 @@ class VlabPolicy(PreTrainedPolicy):
         return torch.from_numpy(chunk.reshape(1, action.chunk_steps, action.action_dim)).to(self.config.device)
 
     def _observation(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        """{source: array} of all that the policy is given, noise apart. Raises Refusal, SourceError."""
+        """{source: array} of all inputs except noise. Raises Refusal, SourceError."""
         found = {}
         for name, wanted in self.inputs.items():
             if name in batch:
@@ -94,8 +94,8 @@ class VlabPolicy(PreTrainedPolicy):
         if missing:
             raise SourceError(f'the observation has no "{missing[0]}"', where="the batch",
                               why=f"it has {', '.join(sorted(batch))}",
-                              fix="rename the robot's cameras as the bundle's (rename_map); for an instruction, give "
-                                  "--policy.checkpoint and a task")
+                              fix="rename the robot's cameras to the bundle's names (rename_map); for an instruction, "
+                                  "give --policy.checkpoint and a task")
         return found
 
     def _write(self, observation: dict[str, np.ndarray]) -> None:
@@ -113,13 +113,13 @@ class VlabPolicy(PreTrainedPolicy):
         raise _not_trained(self.config)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """config.json alone: it names the bundle."""
+        """Only config.json, which names the bundle."""
         where = str(Path(self.config.bundle).resolve())
         dataclasses.replace(self.config, bundle=where)._save_pretrained(save_directory)
 
 
 def _content(wanted: Input, value: Any) -> Any:
-    """LeRobot's images are bytes / 255; the bytes come back exactly."""
+    """LeRobot's images are bytes / 255; the conversion back is exact."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu()
         if wanted.is_image() and value.is_floating_point():
@@ -133,5 +133,5 @@ def _content(wanted: Input, value: Any) -> Any:
 
 
 def _not_trained(config: VlabConfig) -> ConfigError:
-    return ConfigError("a bundle is not trained", where=config.bundle, why="its weights are compiled",
+    return ConfigError("a bundle cannot be trained", where=config.bundle, why="its weights are compiled",
                        fix="train the checkpoint, then compile it again")

@@ -1,4 +1,4 @@
-"""The processors of the policy type "vlab": batching and devices. Normalisation is inside the bundle."""
+"""The processors of the policy type "vlab": batching and devices only. Normalisation is inside the bundle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vlacompile.frontends.lerobot.plugin.configuration_vlab import VlabConfig
 
 
 def make_vlab_pre_post_processors(config: VlabConfig, dataset_stats: Any = None):
-    """dataset_stats: not needed; the bundle holds those of its checkpoint."""
+    """dataset_stats: not needed; the bundle contains those of its checkpoint."""
     before = [RenameObservationsProcessorStep(rename_map={}), AddBatchDimensionProcessorStep(),
               DeviceProcessorStep(device=config.device)]
     return (PolicyProcessorPipeline(steps=before, name=POLICY_PREPROCESSOR_DEFAULT_NAME),
