@@ -150,7 +150,8 @@ def test_listing(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["targets"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in (*BOARDS, "host-aarch64", "@maxn-super", "jetpack-7.2", "nothing measured on them"))
+    assert all(name in text for name in (*BOARDS, "host-aarch64", "@maxn-super", "jetpack-7.2",
+                                    "nothing measured on them"))
     assert max(map(len, text.splitlines())) <= 80
     assert main(["targets", "orin-nx-16gb@10w", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

@@ -99,11 +99,12 @@ def _on_board(file: _File, board: Board, mode: str | None, software: str | None,
                           fix="remove them")
     check_board(board, file.mode, where)
     modes = {m.name: m for m in file.mode}
-    for key, name in (("mode", mode or file.default_mode), ("software", software or file.default_software)):
-        if name is None:
+    name, package = mode or file.default_mode, software or file.default_software
+    for key, given in (("mode", name), ("software", package)):
+        if given is None:
             raise ConfigError(f'key "default_{key}" is missing', where=where, why=f"and no {key} was chosen",
                               fix=f'add it, or choose one, e.g. "{file.name}@{file.mode[0].name}+jetpack-6.2"')
-    name = mode or file.default_mode
+    assert name is not None and package is not None
     if name not in modes:
         raise ConfigError(f'no mode is called "{name}"', where=where, why=nearest(name, modes),
                           fix=f"choose one of: {', '.join(modes)}")

@@ -171,35 +171,7 @@ class Policy:
                               why="a function of no inputs is a constant chunk",
                               fix='declare what the robot writes as sources, e.g. {"state": '
                                   'vlacompile.Source("observation")}')
-        for name, tensor in self.example_inputs.items():
-            declared.example(name, tensor, where, TORCH_DTYPES | {torch.int16: "i16", torch.uint16: "u16"})
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise SourceError(
-                    f'example input "{name}" holds NaN or infinity',
-                    where=where,
-                    why="examples are also the golden inputs, and the runtime refuses such values",
-                    fix="give a recorded or generated observation",
-                )
-        for i, inputs in enumerate(self.calibration):
-            odd = [n for n, t in self.example_inputs.items() if n not in inputs
-                   or not isinstance(inputs[n], torch.Tensor) or inputs[n].shape != t.shape
-                   or inputs[n].dtype != t.dtype]
-            if odd:
-                raise SourceError(
-                    f'calibration observation {i} does not fit: "{odd[0]}"',
-                    where=where,
-                    why="it is missing, or has another shape or dtype than the example",
-                    fix="give every input as in example_inputs",
-                )
-        for name, source in self.sources.items():
-            shape = tuple(self.example_inputs[name].shape)
-            if source.history > 1 and shape[:2] != (1, source.history):
-                raise SourceError(
-                    f'example input "{name}" is not a history of {source.history} observations',
-                    where=where,
-                    why=f"it has shape {list(shape)}, not [1,{source.history},...]",
-                    fix="stack the observations along dimension 1, oldest first",
-                )
+        self._check_examples(where)
         for name, text in self.texts.items():
             self._check_text(name, text)
         if (self.step is None) != (self.loop is None):
@@ -261,7 +233,7 @@ class Policy:
                     f'example input "{name}" is not a history of {source.history} observations',
                     where=where,
                     why=f"it has shape {list(shape)}, not [1,{source.history},...]",
-                    fix="stack the observations, oldest first, along dimension 1",
+                    fix="stack the observations along dimension 1, oldest first",
                 )
 
     def _check_types(self, where: str) -> None:

@@ -274,8 +274,7 @@ def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str,
         (target is None or not gpu or cuda is not None, 'stages.tvm_device = "gpu"',
          f'target "{target.name if target else ""}" has no known GPU'),
         (not gpu or cuda is None or int(cuda.split(".")[0]) >= TVM_CUDA, 'stages.tvm_device = "gpu"',
-         f"TVM's GPU runtime is linked with CUDA {TVM_CUDA}, and {target.software.name if cuda else ''} has CUDA "
-         f"{cuda}; "
+         f"TVM's GPU runtime is linked with CUDA {TVM_CUDA}, and {software} has CUDA {cuda}; "
          'choose software with it, or "cpu"'),
     ]
 

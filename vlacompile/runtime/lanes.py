@@ -118,10 +118,9 @@ class Lanes:
 
     def followed(self, name: str) -> Followed:
         """The control loop's view of a lane; to be called from its thread."""
-        info = LaneInfo()
-        check(self.control._library.vlart_session_followed(self.control._session,
-                                                           list(self.lanes).index(self[name] and name),
-                                                           c.byref(info)), Diag(), str(self.control._path))
+        info, index = LaneInfo(), list(self.lanes.values()).index(self[name])
+        check(self.control._library.vlart_session_followed(self.control._session, index, c.byref(info)), Diag(),
+              str(self.control._path))
         return Followed(info.sequence, info.age_ns / 1e6)
 
     def _follow(self, session: Session, lane: Lane) -> None:

@@ -71,7 +71,7 @@ class Router:
 
     def drain(self) -> list[Routed]:
         """Remove and return all decisions in the log, oldest first."""
-        found = []
+        found: list[Routed] = []
         while True:
             out = RouterDecision()
             status = self._library.vlart_router_drain(self._router, c.byref(out))

@@ -144,21 +144,14 @@ def _pop_and_compare(session: Session, reference: ActionReference, refused: bool
 
 
 def _nearest(*pairs: tuple[Metrics, Metrics]) -> tuple[Metrics, Metrics]:
-<<<<<<< HEAD
-    """Of (metrics, limits), metric by metric, the pair that uses most of its limit. Limits differ from frame to frame:
-    the worst of all beside the tightest of all would look like a failure where there is none, or hide one."""
+    """For each metric, the (metrics, limits) pair that uses the largest share of its limit. Limits differ from frame to
+    frame: the worst metric of all frames next to the tightest limit of all could show a false failure or hide one."""
     def worst(name: str) -> tuple[Metrics, Metrics]:
         return max(pairs, key=lambda pair: _used(name, *pair))
 
     chosen = {f.name: worst(f.name) for f in fields(Metrics)}
     worst_of, limits = (Metrics(**{name: getattr(pair[i], name) for name, pair in chosen.items()}) for i in (0, 1))
     return worst_of, limits
-=======
-    """For each metric, the (metrics, limits) pair that uses the largest share of its limit. Limits differ from frame to
-    frame: the worst metric of all frames next to the tightest limit of all could show a false failure or hide one."""
-    chosen = {f.name: max(pairs, key=lambda pair, name=f.name: _used(name, *pair)) for f in fields(Metrics)}
-    return tuple(Metrics(**{name: getattr(pair[i], name) for name, pair in chosen.items()}) for i in (0, 1))
->>>>>>> 5465c9c (Runtime, tokenizers, verification and checks are described in the field's terms)
 
 
 def _used(name: str, metrics: Metrics, limit: Metrics) -> float:
