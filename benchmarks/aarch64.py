@@ -2,10 +2,10 @@
 
     python -m benchmarks.aarch64 [--reuse] [--record]
 
-Cross-compiles libvlart, runs its C tests emulated, builds the LIBERO-Goal policy in every precision, and replays the
-golden vectors of each bundle there and here. Then single layers, which show whose arithmetic differs and how. What is
-found goes to build/aarch64/figures.json; with --record to profiles/qemu-aarch64/libero-goal.json. No time is kept:
-an emulator's says nothing of a board.
+Cross-compiles libvlart, runs its C tests in the emulator, builds the LIBERO-Goal policy in every precision, and replays
+the golden vectors of each bundle there and on this machine. Then single layers, to show whose arithmetic differs and
+how. The results go to build/aarch64/figures.json; with --record to profiles/qemu-aarch64/libero-goal.json. Latencies
+are not kept: those of an emulator say nothing about a board.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from vlacompile.verify.metrics import Metrics
 FIGURES = BUILD / "figures.json"
 RECORDED = ROOT / "profiles" / "qemu-aarch64" / "libero-goal.json"
 VLART_RUN = ROOT / "build" / "runtime_c" / "vlart-run"
-MUTATIONS = 500  # damaged files of each kind, besides the sweep
+MUTATIONS = 500  # damaged files of each kind, besides the exhaustive sweep
 MODES = {"fp32": "libero-goal", "int8": "libero-goal-int8", "int4": "libero-goal-int4", "fp16": "libero-goal-fp16"}
 ANYTHING = Metrics(1e30, 1e30, -2.0)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """own: the tolerance that the bundle carries has to hold too. rel_l2, cosine: of every value, on top of that.
+    """own: the bundle's own tolerance must hold too. rel_l2, cosine: limits for every value, in addition.
     why: for a person."""
 
     own: bool
@@ -63,7 +63,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer as a policy. long: terms of its longest sum."""
+    """One layer as a policy. long: terms of its longest sum (reduction)."""
 
     name: str
     module: nn.Module
@@ -92,7 +92,7 @@ class _Linear(nn.Module):
 
 
 def layers() -> tuple[Layer, ...]:
-    """Random weights and inputs, always the same."""
+    """Random weights and inputs, from fixed seeds."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         every = ("int8", "int4", "fp16")
@@ -106,7 +106,7 @@ def layers() -> tuple[Layer, ...]:
 
 
 def build_layer(layer: Layer, scheme: str, folder: Path) -> Path:
-    """A bundle of the layer in one precision, whatever that costs."""
+    """A bundle of the layer in one precision, whatever its error."""
     place = folder / f"{layer.name}-{scheme}.vlab".replace(" ", "").replace(",", "-")
     recipe = place.with_suffix(".toml")
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def build_layer(layer: Layer, scheme: str, folder: Path) -> Path:
 
 
 def host_frames(bundle: Path) -> bytes:
-    """The bundle's frames with what this machine's engine computes as expected values."""
+    """The bundle's frames with this machine's results as expected values."""
     frames = []
     with Session(bundle, threads=1) as session:
         for frame in read_frames(bundle / GOLDEN_FILE):
@@ -133,8 +133,8 @@ def host_frames(bundle: Path) -> bytes:
 
 
 def compare(machine_: Emulator, library: Path, bundle: Path) -> dict:
-    """Every value of the golden frames, worst of them: there and here against the golden vectors, and there against
-    here."""
+    """The worst difference of every value over the golden frames: emulated and on this host against the golden vectors,
+    and emulated against this host."""
     frames = machine_.build.parent / "frames.bin"
     frames.write_bytes(host_frames(bundle))
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--threads", "1", "--json", "--self-test"]
@@ -156,7 +156,7 @@ def compare(machine_: Emulator, library: Path, bundle: Path) -> dict:
 
 
 def breaches(mode: str, found: dict) -> list[str]:
-    """What is outside the mode's limit, one line per value."""
+    """The values outside the mode's limit, one line each."""
     limit, lines = LIMITS[mode], []
     for name, row in found["values"].items():
         got = row["emulated"]
@@ -187,9 +187,9 @@ def bundles(folder: Path, reuse: bool, progress=lambda phase: None) -> dict[str,
 
 
 def measure(reuse: bool, progress) -> tuple[dict, list[str]]:
-    """(figures, what is outside a limit). Raises VlaError."""
+    """(figures, values outside a limit). Raises VlaError."""
     machine_, library = emulator(), engine_library()
-    progress("cross-compile, and run the C tests emulated")
+    progress("cross-compile, and run the C tests in the emulator")
     machine_.make("all")
     machine_.make("test", f"MUTATIONS={MUTATIONS}")
     modes, outside = {}, []
@@ -222,8 +222,8 @@ def text(figures: dict) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reuse", action="store_true", help="keep bundles that are already in build/aarch64")
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/")
+    parser.add_argument("--reuse", action="store_true", help="reuse bundles that are already in build/aarch64")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/")
     arguments = parser.parse_args()
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     try:

@@ -1,9 +1,9 @@
-"""A pair in one bundle beside the same pair in two: `python -m benchmarks.backbones [--record]`.
+"""A pair of policies in one bundle, compared with two separate bundles: `python -m benchmarks.backbones [--record]`.
 
-The LIBERO-Goal members in fp32, joined and apart. Each way is a process of its own, in turns: bytes on disk, time until
-the first action, resident memory, milliseconds of a replan with a new observation, and of going over to the other
-member in the middle of an observation (what escalation costs). Writes build/bench/backbones.json; with --record
-profiles/host/backbones.json. To be recorded on a machine that does nothing else.
+The LIBERO-Goal members in fp32, joined and separate. Each variant runs in processes of its own, alternately: bytes on
+disk, time to the first action, resident memory, latency of a replan with a new observation, and of switching to the
+other member in the middle of an observation (the cost of escalation). Writes build/bench/backbones.json; with --record
+profiles/host/backbones.json. To be recorded on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def build() -> None:
 
 
 def worker(way: str, repeat: int) -> None:
-    """One way in this process; prints a line of JSON."""
+    """Measure one variant in this process; prints a line of JSON."""
     began = time.perf_counter()
     import vlacompile as vc
     from vlacompile.verify.frames import read_frames
@@ -50,7 +50,7 @@ def worker(way: str, repeat: int) -> None:
     rng = np.random.default_rng(0)
 
     def own(member: str, name: str) -> str | None:
-        """What the member's session calls an input of the joined policy; None: it is the other one's."""
+        """The member session's name for an input of the joined policy; None: an input of the other member."""
         owner, _, rest = name.partition(".")
         if owner not in MEMBERS:
             return name
@@ -88,7 +88,7 @@ def worker(way: str, repeat: int) -> None:
 
 
 def size(way: str) -> int:
-    """Bytes of what a robot needs: without golden vectors."""
+    """Bytes that a robot needs: without golden vectors."""
     names = ("joined",) if way == "joined" else MEMBERS
     return sum(p.stat().st_size for n in names for p in (BUNDLES / f"{n}.vlab").rglob("*")
                if p.is_file() and "golden" not in p.parts)
@@ -97,9 +97,9 @@ def size(way: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=7, help="processes of each way")
-    parser.add_argument("--repeat", type=int, default=30, help="observations in each")
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/")
+    parser.add_argument("--rounds", type=int, default=7, help="processes per variant")
+    parser.add_argument("--repeat", type=int, default=30, help="observations per process")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/")
     arguments = parser.parse_args()
     if arguments.worker:
         worker(arguments.worker, arguments.repeat)
@@ -115,7 +115,7 @@ def main() -> None:
                                                         cwd=ROOT).stdout))
     apart = max(float(np.abs(np.subtract(found["joined"][0]["first"][m], found["apart"][0]["first"][m])).max())
                 for m in MEMBERS)
-    assert apart <= 1e-4, f"the joined members act otherwise: {apart:.2g}"
+    assert apart <= 1e-4, f"the joined members act differently: {apart:.2g}"
 
     def median(way: str, of) -> float:
         return statistics.median(of(row) for row in found[way])

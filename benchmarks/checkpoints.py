@@ -1,9 +1,9 @@
-"""LeRobot policies of real size: where their work lies, and latency per chunk beside PyTorch.
+"""LeRobot policies of real size: distribution of their work, and latency per chunk compared with PyTorch.
 
     make bench-lerobot        (in the environment lerobot: python -m benchmarks.checkpoints)
 
-Random weights (the work is the same), LeRobot's own default sizes, one thread, one new observation per chunk. PyTorch
-as it is and compiled, the whole policy as one ONNX graph, and the bundle take turns; medians. Writes
+Random weights (the work is the same), LeRobot's own default sizes, one thread, one new observation per chunk. Eager and
+compiled PyTorch, the whole policy as one ONNX graph, and the bundle alternate; medians. Writes
 build/bench/lerobot.json; with --record profiles/host/lerobot.json, and `make docs` then renders it.
 """
 
@@ -19,12 +19,12 @@ from pathlib import Path
 PROFILE = Path("profiles/host/lerobot.json")
 WORK = Path("build/bench/lerobot")
 KINDS = ("act", "diffusion", "smolvla")
-ONE_GRAPH_NODES = 8000  # a graph of more nodes is neither exported nor compiled whole: hours and memory
+ONE_GRAPH_NODES = 8000  # a larger graph is neither exported nor compiled as a whole: hours and memory
 ROUNDS = 5
 
 
 def stacked(sources: dict, written: list[dict], append) -> list[dict]:
-    """What the robot writes, observation after observation -> what the inference function takes."""
+    """Stack the robot's successive writes into the histories that the inference function takes."""
     out: list[dict] = []
     for inputs in written:
         before = out[-1] if out else {}
@@ -34,7 +34,7 @@ def stacked(sources: dict, written: list[dict], append) -> list[dict]:
 
 
 def observations(sources: dict, example: dict, count: int) -> list[dict]:
-    """The example, then everything but the task anew, every time."""
+    """The example, then observations with everything but the task changed."""
     import numpy as np
 
     from vlacompile.policy.sample_inputs import vary
@@ -45,8 +45,8 @@ def observations(sources: dict, example: dict, count: int) -> list[dict]:
 
 
 def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
-    """tiny: every structural constant kept, small widths. keep: measure the bundle that is there, instead of writing
-    the checkpoint and building anew."""
+    """tiny: small widths, with every structural constant kept. keep: measure the existing bundle instead of writing the
+    checkpoint and building again."""
     import torch
 
     import vlacompile as vc
@@ -75,7 +75,7 @@ def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
     program = capture(policy, whole=True)
     nodes = sum(n.op == "call_function" for n in program.graph.nodes)
     written = observations(dict(policy.sources), newest_of(policy.sources, policy.example_inputs), ROUNDS + 1)
-    inputs = stacked(policy.sources, written, append)  # what PyTorch and the one graph are given
+    inputs = stacked(policy.sources, written, append)  # the inputs of PyTorch and of the single graph
     arrays = [{n: t.contiguous().numpy() for n, t in i.items()} for i in inputs]
     newest = [{n: t.contiguous().numpy() for n, t in i.items() if policy.sources[n].update != "static"}
               for i in written]
@@ -128,9 +128,9 @@ def measure(kind: str, keep: bool, tiny: bool = False) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=KINDS, help="act, diffusion, smolvla (default: all)")
-    parser.add_argument("--keep", action="store_true", help="measure the bundles that are there, do not build")
-    parser.add_argument("--record", action="store_true", help=f"keep the figures in {PROFILE}")
-    parser.add_argument("--tiny", action="store_true", help="small widths with the same structure, of any kind")
+    parser.add_argument("--keep", action="store_true", help="measure existing bundles, do not build")
+    parser.add_argument("--record", action="store_true", help=f"save the figures to {PROFILE}")
+    parser.add_argument("--tiny", action="store_true", help="small widths with the same structure, for any kind")
     arguments = parser.parse_args()
     for kind in arguments.kinds:
         figures = measure(kind, arguments.keep, arguments.tiny)

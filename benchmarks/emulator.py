@@ -1,8 +1,8 @@
-"""An aarch64 machine without the machine: libvlart cross-compiled, its tools run by qemu's user-mode emulation.
+"""An emulated aarch64 machine: libvlart cross-compiled, its tools run under qemu's user-mode emulation.
 
-Owns the list of system packages, the folder that stands for the emulated system's root, the aarch64 library of ONNX
-Runtime, and the command line. What it computes is what such a processor computes; how long that takes says nothing of
-any board.
+Owns the list of system packages, the folder used as the emulated system's root, the aarch64 library of ONNX Runtime,
+and
+the command line. The results are those of such a processor; their latency says nothing about any board.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "aarch64"
 CROSS = "aarch64-linux-gnu-"
 EMULATOR = "qemu-aarch64-static"
-# Dot products and fp16 arithmetic but no i8mm, bf16 or SVE: what the Cortex-A78AE of Jetson Orin has.
+# Dot products and fp16 arithmetic but no i8mm, bf16 or SVE: as in the Cortex-A78AE of Jetson Orin.
 CPU = "cortex-a76"
-# Where the packages of a cross compiler put the libraries of the other system.
+# Where the packages of a cross compiler install the target's libraries.
 LIBRARIES = Path("/usr/aarch64-linux-gnu/lib")
-# What has to be there, and the package of Debian and Ubuntu that brings it.
+# {required program or file: its package in Debian and Ubuntu}.
 NEEDED = {
     f"{CROSS}gcc": "gcc-aarch64-linux-gnu",
     EMULATOR: "qemu-user-static",
@@ -36,9 +36,9 @@ NEEDED = {
     str(LIBRARIES / "libstdc++.so.6"): "libstdc++6-arm64-cross",
 }
 WHEEL_PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_24_aarch64")
-# ONNX Runtime asks these files, while it is loaded, which kernels it may use, and crashes where the two disagree on how
-# many processors there are or where they are another architecture's; qemu 7.2 would show it the host's. Part 0xd42 is a
-# Cortex-A78AE.
+# ONNX Runtime reads these files while it is loaded, to choose its kernels, and crashes if they disagree on the number
+# of
+# processors or describe another architecture; qemu 7.2 would show it the host's. Part 0xd42 is a Cortex-A78AE.
 PROCESSORS = {"sys/devices/system/cpu/possible": "0\n", "sys/devices/system/cpu/present": "0\n", "proc/cpuinfo": """\
 processor\t: 0
 BogoMIPS\t: 62.50
@@ -65,18 +65,18 @@ def require() -> None:
 
 
 def cross_compile(build: Path, *arguments: str) -> None:
-    """The runtime's Makefile with the cross compiler. arguments: its targets (default: all) and variables."""
+    """Run the runtime's Makefile with the cross compiler. arguments: its targets (default: all) and variables."""
     done = subprocess.run(["make", "-s", "-C", str(ROOT / "runtime_c"), f"CROSS={CROSS}", f"BUILD={build}",
                            f"TEST_PYTHON={sys.executable}", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeFailure("the runtime does not build or pass for aarch64", where="make -C runtime_c",
                              why=(done.stderr.strip().splitlines() or ["make failed"])[-1],
-                             fix=f"run it by hand: {' '.join(map(shlex.quote, done.args))}")
+                             fix=f"run it manually: {' '.join(map(shlex.quote, done.args))}")
 
 
 @dataclass(frozen=True)
 class Emulator:
-    """sysroot: what an emulated program finds under absolute paths; where it has no such file, the host's."""
+    """sysroot: root of the emulated program's absolute paths; a file missing there is the host's."""
 
     sysroot: Path
     build: Path
@@ -89,28 +89,28 @@ class Emulator:
                               check=False)
 
     def make(self, *targets: str) -> None:
-        """Cross-compile in runtime_c; what a target runs, it runs emulated."""
+        """Cross-compile in runtime_c; programs that a target runs are emulated."""
         cross_compile(self.build, f"EMULATOR={' '.join(self.command('')[:-1])}", *targets)
 
     def replay(self, bundle: Path, library: Path, *arguments) -> dict:
-        """What `vlart-run --json` says. One thread: the emulator gains nothing from two. Raises RuntimeFailure when
-        the program ends without saying anything; a self-test that fails is in the result."""
+        """The output of `vlart-run --json`. One thread: the emulator gains nothing from two. Raises RuntimeFailure if
+        the program ends without output; a failed self-test is in the result."""
         done = self.run(self.build / "vlart-run", bundle, "--ort", library, "--threads", 1, "--json", *arguments)
         try:
             return json.loads(done.stdout)
         except ValueError as error:
             raise RuntimeFailure("the emulated vlart-run ended early", where=bundle.name,
                                  why=(done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1],
-                                 fix=f"run it by hand: {' '.join(done.args)}") from error
+                                 fix=f"run it manually: {' '.join(done.args)}") from error
 
     def version(self) -> str:
-        """Of qemu."""
+        """Version of qemu."""
         said = subprocess.run([EMULATOR, "--version"], capture_output=True, text=True, check=True).stdout
         return said.split("version")[1].split()[0]
 
 
 def emulator(folder: Path = BUILD) -> Emulator:
-    """An emulator whose system root lies in `folder`. Raises RuntimeFailure where packages are missing."""
+    """An emulator with its system root in `folder`. Raises RuntimeFailure if packages are missing."""
     require()
     sysroot = folder / "sysroot"
     for relative in ("lib", "usr/lib"):
@@ -136,7 +136,7 @@ def tvm_libraries(folder: Path = BUILD) -> tuple[Path, Path]:
 
 
 def library(package: str, version: str, name: str, folder: Path = BUILD) -> Path:
-    """The file of a package's aarch64 wheel whose name begins so; downloaded once. Raises RuntimeFailure."""
+    """The file in a package's aarch64 wheel whose name begins with `name`; downloaded once. Raises RuntimeFailure."""
     place = folder / f"{package}-{version}"
     if not place.is_dir():
         with zipfile.ZipFile(_download(package, version, folder / "wheels")) as archive:

@@ -1,9 +1,10 @@
-"""The engines that are compared: what a user would otherwise run the same policy with.
+"""The engines that are compared: alternatives for running the same policy.
 
-Each gets the same inputs, computes the same chunk, and is told a number of threads. Only ours keeps
-anything between replans; that is the point of the comparison and it is reported for both cases, an
-unchanged and a changed instruction. What a robot needs not (export, compilation to a file) is `prepare`,
-done in another process, so that memory is that of running.
+Each gets the same inputs, computes the same chunk, and is limited to a number of threads. Only ours caches anything
+between replans; that is the point of the comparison, so both cases are reported, an unchanged and a changed
+instruction.
+What a robot does not need (export, compilation to a file) is `prepare`, done in another process so that the memory is
+that of running.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ def open_policy(member: str) -> Policy:
 
 
 class Engine(ABC):
-    """A policy made ready by one tool."""
+    """A policy compiled or loaded by one tool."""
 
     @classmethod  # noqa: B027
     def prepare(cls, policy: Policy, work: Path) -> None:
-        """Write the tool's artefact into `work`. Default: it has none."""
+        """Write the tool's artefact into `work`. Default: none."""
 
     @abstractmethod
     def __init__(self, member: str, names: tuple[str, ...], threads: int, work: Path):
-        """Load what `prepare` wrote. names: of the inputs, in the policy's order."""
+        """Load the artefact of `prepare`. names: of the inputs, in the policy's order."""
 
     @abstractmethod
     def replan(self, inputs: Inputs) -> np.ndarray:
@@ -75,7 +76,7 @@ class TorchEager(Engine):
 
 
 class TorchCompile(TorchEager):
-    """inductor, with weights frozen: its fastest setting for inference on a CPU."""
+    """inductor with frozen weights: its fastest setting for inference on a CPU."""
 
     def __init__(self, member: str, names: tuple[str, ...], threads: int, work: Path):
         super().__init__(member, names, threads, work)

@@ -1,8 +1,8 @@
-"""A denoising loop as one engine per step and as one engine with all steps, over the size of its body.
+"""A denoising loop as one engine run per step and fused into one engine, as a function of the size of its body.
 
     python -m benchmarks.forms [--record]
 
-Writes build/bench/forms.json (--record: profiles/host/forms.json): what `compiler/staging/choose_form.py` decides by.
+Writes build/bench/forms.json (--record: profiles/host/forms.json): the data behind `compiler/staging/choose_form.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECIPE = 'name = "{form}"\ndescription = "one form"\n[loop]\nform = "{form}"\n'
 
 
 def measure(width: int, folder: Path) -> dict:
-    """Median ms of a new chunk in both forms, interleaved."""
+    """Median latency in ms of a new chunk in both forms, interleaved."""
     torch.manual_seed(0)
     policy = vc.Policy("flow", Flow(d=width, iterations=10).eval().requires_grad_(False), *flow_inputs())
     sessions, row = {}, {}
@@ -54,7 +54,7 @@ def measure(width: int, folder: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
     record = parser.parse_args().record
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""The readers of libvlart under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer, for a stated time.
+"""The readers of libvlart under libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer, for a given time.
 
     python -m benchmarks.fuzz [--seconds N] [--record] [--corpus]
 
-Needs clang. Begins from runtime_c/tests/corpus and the sample files of every kind; what is new stays in
-build/fuzz/found. --record adds the run to profiles/host/fuzz.json, with a hash of the sources that it was of.
---corpus then writes the corpus anew: the fewest small files that reach the same edges. A crash ends with its input in
-build/fuzz and an error: mend it, and keep the input as runtime_c/tests/corpus/regression-NAME.
+Needs clang. Starts from runtime_c/tests/corpus and the sample files of every kind; new inputs are stored in
+build/fuzz/found. --record adds the run to profiles/host/fuzz.json, with a hash of the sources that it tested.
+--corpus then rewrites the corpus: the fewest small files that reach the same edges. A crash stores its input in
+build/fuzz and ends with an error: fix it, and keep the input as runtime_c/tests/corpus/regression-NAME.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READ = ("src/*/*.[ch]", "backends/*.[ch]", "backends/*/*.[ch]", "include/vlart/*
 
 
 def sources() -> str:
-    """sha256 of all that the target is built from, whatever the commit."""
+    """sha256 of all sources of the target, independent of the commit."""
     digest = hashlib.sha256()
     for path in sorted(p for pattern in READ for p in RUNTIME.glob(pattern)):
         digest.update(str(path.relative_to(RUNTIME)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -53,7 +53,7 @@ def build() -> None:
 
 
 def run(seconds: int) -> dict:
-    """One run: what it executed and reached, and the inputs that it crashed with."""
+    """One run: executions, edges reached, and inputs that crashed."""
     before, began = set(BUILD.glob("crash-*")), time.monotonic()
     done = subprocess.run([str(TARGET), f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=10",
                            "-print_final_stats=1", f"-artifact_prefix={BUILD}/crash-", str(FOUND), str(SEEDS),
@@ -72,7 +72,7 @@ def run(seconds: int) -> dict:
 
 
 def covered() -> dict[Path, frozenset[int]]:
-    """{input: edges that it reaches}, of all that is at hand."""
+    """{input: edges that it reaches}, for all available inputs."""
     control, nowhere = BUILD / "merge", BUILD / "merged"
     for path in (control, nowhere):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -87,8 +87,8 @@ def covered() -> dict[Path, frozenset[int]]:
 
 
 def minimise() -> tuple[int, int]:
-    """The corpus anew: the samples, then whatever reaches most new edges per byte, up to MOST_BYTES. Files and bytes.
-    Regressions stay."""
+    """Rewrite the corpus: the samples, then the inputs that reach most new edges per byte, up to MOST_BYTES. Returns
+    the numbers of files and bytes. Regressions are kept."""
     reached = covered()
     chosen = [p for p in reached if p.parent == SEEDS or p.name.startswith("regression-")]
     seen = frozenset().union(*(reached[p] for p in chosen))
@@ -118,8 +118,8 @@ def record(row: dict, read: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
-    parser.add_argument("--corpus", action="store_true", help="write runtime_c/tests/corpus anew")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
+    parser.add_argument("--corpus", action="store_true", help="rewrite runtime_c/tests/corpus")
     arguments = parser.parse_args()
     read = sources()
     build()

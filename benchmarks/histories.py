@@ -1,11 +1,12 @@
-"""Policies of several observations: ms per tick with every frame encoded once, and with all of them at every replan.
+"""Policies of several observations: ms per tick with every frame encoded once, and with all frames encoded at every
+replan.
 
     python -m benchmarks.histories        (in the environment lerobot; minutes)
 
 LeRobot's Diffusion Policy (n_obs_steps 2, a U-Net of medium size, 10 DDIM steps) and VQ-BeT (5, default size) on frames
-of 96 x 96, random weights, one thread. Both bundles come from one checkpoint: "once" is what `vlacompile build` makes;
-"all" is the same policy with its histories declared as plain sources [1,n,...], written stacked. They take turns, tick
-after tick; medians. Prints one line of JSON per policy.
+of 96 x 96, random weights, one thread. Both bundles come from one checkpoint: "once" is the result of `vlacompile
+build`; "all" is the same policy with its histories declared as plain sources [1,n,...], written stacked. They alternate
+tick by tick; medians. Prints one line of JSON per policy.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ KINDS = {"diffusion": {"num_inference_steps": 10, "down_dims": (128, 256, 512)},
 
 
 def measure(kind: str, ticks: int, every: int) -> dict:
-    """every: ticks from one replan to the next; in between "once" observes the frames that the next replan still sees,
-    and "all" does nothing."""
+    """every: ticks from one replan to the next; in between, "once" observes the frames that the next replan still
+    reads, and "all" does nothing."""
     import torch
 
     import vlacompile as vc

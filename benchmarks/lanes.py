@@ -1,9 +1,9 @@
-"""Does the fast clock keep its rate whatever the slow one does? `python -m benchmarks.lanes [--record]`.
+"""Does the control loop keep its rate, whatever the slow lane does? `python -m benchmarks.lanes [--record]`.
 
 The light LIBERO-Goal policy with the instruction and the third-person camera in a slow lane, and the wrist camera and
-the state in the control loop. Three runs of the same control loop: the slow thread asleep, computing without a pause,
-and stalled for half a second in every step. Writes build/bench/lanes.json; with --record profiles/host/lanes.json. To
-be recorded on a machine that does nothing else.
+the state in the control loop. Three runs of the same control loop: the slow thread asleep, computing continuously, and
+stalled for half a second in every step. Writes build/bench/lanes.json; with --record profiles/host/lanes.json. To be
+recorded on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def build() -> Path:
 
 
 def run(bundle: Path, way: str, hz: float, seconds: float) -> dict:
-    """Microseconds by which a tick began late and that it took, and the steps of the slow lane."""
+    """Lateness and duration of each tick in us, and the steps of the slow lane."""
     rng, steps = np.random.default_rng(0), 0
     images = rng.integers(0, 256, (16, 1, 128, 128, 3), dtype=np.uint8)
 

@@ -1,10 +1,10 @@
-"""The plans of LeRobot policies of real size, made without their weights: shapes alone, a gigabyte and minutes each.
+"""The plans of LeRobot policies of real size, made from shapes only, without weights: a gigabyte and minutes each.
 
     python -m benchmarks.plans [pi0 pi05 groot smolvla ...]      (in the environment lerobot)
     python -m benchmarks.plans --board orin-nano-8gb [pi0 ...]
 
-Writes profiles/plans/<kind>.json: the document of `vlacompile plan --json --no-weights`. With a board, what that says
-of its memory: profiles/fit/<kind>-<board>.json.
+Writes profiles/plans/<kind>.json: the document of `vlacompile plan --json --no-weights`. With a board, the part about
+its memory: profiles/fit/<kind>-<board>.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def plan(kind: str, board: str | None = None) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=KINDS, help=f"{', '.join(KINDS)} (default: all)")
-    parser.add_argument("--board", metavar="TARGET", help="write what fits a board instead")
+    parser.add_argument("--board", metavar="TARGET", help="write the memory plan for a board instead")
     arguments = parser.parse_args()
     place = PLANS if arguments.board is None else FITS
     place.mkdir(parents=True, exist_ok=True)

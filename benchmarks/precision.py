@@ -1,4 +1,4 @@
-"""What a precision gives: whole bundles per mode, and single stages beside other tools' quantisation of the same stage.
+"""Effect of precision: whole bundles per mode, and single stages compared with other tools' quantisation of the stage.
 
     python -m benchmarks.precision modes light [--record]     every mode of a member, as bundles through libvlart
     python -m benchmarks.precision modes smolvla [--record]   the same of a LeRobot policy of real size, random weights,
@@ -52,7 +52,7 @@ Feed = dict[str, np.ndarray]
 
 
 def measure_modes(member: str, folder: Path) -> dict:
-    """A row per mode: bytes, ms per replan with the same and with a new instruction, memory, error of the chunk."""
+    """One row per mode: bytes, ms per replan with the same and with a new instruction, memory, error of the chunk."""
     source = f"examples.libero_goal.policy:{member}" if member in MEMBERS else _written(member, folder)
     with _sized(member):
         policy = load_policy(source)
@@ -61,7 +61,7 @@ def measure_modes(member: str, folder: Path) -> dict:
     paths = {}
     for mode in MODES:
         paths[mode] = folder / f"{mode}.vlab"
-        if not paths[mode].is_dir():  # in a process of its own: what a build needs is given back
+        if not paths[mode].is_dir():  # in a process of its own, so that the build's memory is freed
             print(f"build {mode}", flush=True)
             recipe = members.recipe_of(mode) if member in MEMBERS else _coarse(mode, folder)
             run = [sys.executable, "-W", "ignore", "-c", BUILD, member, str(source), recipe, str(paths[mode])]
@@ -107,7 +107,7 @@ def _written(kind: str, folder: Path) -> Path:
 
 
 def _sized(member: str):
-    """A LeRobot policy's backbone at its real size; nothing of a member's."""
+    """Context with a LeRobot policy's backbone at its real size; no-op for a member."""
     if member in MEMBERS:
         return nullcontext()
     from tests.environments.lerobot.checkpoints import sized
@@ -138,8 +138,8 @@ with _sized(member):
 
 
 def _step(session: vc.Session, inputs: Feed, kind: str | None, tasks: Sequence[str]) -> float:
-    """ms of one replan. kind: "same": what changes with the task alone is not written; "new": it is, changed in one
-    id."""
+    """ms of one replan. kind: "same": inputs that change only with the task are not written; "new": they are, with one
+    id changed."""
     for name, array in inputs.items():
         if kind != "same" or name not in tasks:
             session.write(name, array)
@@ -153,7 +153,7 @@ def _step(session: vc.Session, inputs: Feed, kind: str | None, tasks: Sequence[s
 
 
 def _memory(bundle: Path) -> float:
-    """MB at most, of a process that runs the golden frames. Not getrusage: that counts this process before exec too."""
+    """Peak MB of a process that runs the golden frames. Not by getrusage, which includes this process before exec."""
     code = ("import sys, vlacompile as vc; vc.verify(sys.argv[1], threads=1);"
             "print(next(x for x in open('/proc/self/status') if x.startswith('VmHWM')).split()[1])")
     done = subprocess.run([sys.executable, "-c", code, str(bundle)], capture_output=True, text=True, check=True)
@@ -196,7 +196,7 @@ def _engines(stage: StageGraph, ours: dict[str, StageGraph], fitted: list[Feed],
     for name, make in (("int8, ORT dynamic", _ort_dynamic), ("int8, ORT static", _ort_static), ("int8, NNCF", _nncf)):
         try:
             found[name] = make(plain, fitted, folder)
-        except Exception as error:  # noqa: BLE001  what another tool cannot do is a result
+        except Exception as error:  # noqa: BLE001  a failure of another tool is a result
             print(f"  {name} of {stage.name}: {type(error).__name__}: {str(error).splitlines()[0][:120]}", flush=True)
     return found
 
@@ -280,9 +280,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["modes", "stages"])
     parser.add_argument("member", choices=["light", "heavy", "act", "diffusion", "smolvla"])
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
     parser.add_argument("--bundles", type=Path,
-                        help="where bundles of the modes are, or will be kept (default: nowhere)")
+                        help="where bundles of the modes are stored (default: a temporary folder)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Output error of every stage of a policy under each way of quantising its layers, in PyTorch.
+"""Output error of every stage of a policy with each method of quantising its layers, in PyTorch.
 
     python -m benchmarks.quantise examples.libero_goal.policy:heavy --recipe libero-goal
 
-Observations of some recorded episodes calibrate, those of the others (other instructions) measure. An error is that of
-the stage's outputs on its recorded calls, relative (L2), all its linears and convolutions (INT8) or linears (INT4)
-quantised at once.
+Observations of some recorded episodes are the calibration set; those of the others (other instructions) are used for
+measuring. An error is that of the stage's outputs on its recorded calls, relative (L2), with all its linears and
+convolutions (INT8) or linears (INT4) quantised at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vlacompile.phases.load_policy import load_policy
 from vlacompile.phases.read_inputs import resolve
 from vlacompile.recipe.recipe import load_recipe
 
-# label: (scheme, method, whether values are rescaled first)
+# label: (scheme, method, whether channels are rescaled first (smoothing))
 WAYS = {
     "int8 minmax": ("int8", Method(correct_bias=False), False),
     "int8 minmax, bias": ("int8", Method(), False),
@@ -51,7 +51,7 @@ WAYS = {
 }
 
 
-MEASURED = (1, 3)  # episodes that nothing is calibrated on
+MEASURED = (1, 3)  # episodes held out from calibration
 
 
 def observations(member: str, measured: bool) -> list[dict[str, torch.Tensor]]:
@@ -64,7 +64,7 @@ def observations(member: str, measured: bool) -> list[dict[str, torch.Tensor]]:
 
 
 def rounded(graph_of: StageGraph, layers: dict[str, QuantisedLayer]) -> StageGraph:
-    """The stage with dequantised weights; of INT8 with inputs rounded, symmetric, per tensor."""
+    """The stage with dequantised weights; for INT8 also with inputs rounded, symmetric, per tensor."""
     graph, copies, constants = Graph(), {}, dict(graph_of.constants)
     for n in graph_of.graph.nodes:
         new = copies[n] = graph.node_copy(n, lambda m: copies[m])
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("policy", help="examples.libero_goal.policy:light or :heavy")
     parser.add_argument("--recipe", default=None)
-    parser.add_argument("--stages", nargs="*", help="names; all without it")
+    parser.add_argument("--stages", nargs="*", help="names of stages (default: all)")
     options = parser.parse_args()
     policy = load_policy(options.policy)
     recipe = resolve(load_recipe(options.recipe), policy)

@@ -1,10 +1,10 @@
-"""What one layer costs in ONNX Runtime on this CPU, over schemes and shapes: the figures behind targets/host.toml
+"""Latency of one layer in ONNX Runtime on this CPU, by scheme and shape: the data behind targets/host.toml
 [rates].
 
     python -m benchmarks.rates [--record]
 
-Chains of equal layers on one thread; the least process CPU time of many runs, so that others on the machine do not
-count. Writes build/bench/rates.json (--record: profiles/host/rates.json): every shape, and the fitted rates.
+Chains of equal layers on one thread; the minimum process CPU time of many runs, so that other load on the machine does
+not count. Writes build/bench/rates.json (--record: profiles/host/rates.json): every shape, and the fitted rates.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MICROSOFT, BLOCK, SECONDS = "com.microsoft", 32, 1.5
 @dataclass(frozen=True)
 class Case:
     """kind: "linear", "conv" or "depthwise". size: (rows, K, N), or (image side, channels in, channels out, kernel).
-    layers: alternately to and fro. role: what the fit takes it for."""
+    layers: number of layers, alternating K x N and N x K. role: its use in the fit."""
 
     kind: str
     size: tuple[int, ...]
@@ -38,7 +38,7 @@ class Case:
     role: str
 
     def shapes(self) -> Iterator[tuple[int, ...]]:
-        """Of each layer's weight: [N,K], or [N,C,kernel,kernel]."""
+        """Shape of each layer's weight: [N,K], or [N,C,kernel,kernel]."""
         for i in range(self.layers):
             a, b = self.size[1:3] if i % 2 == 0 else self.size[2:0:-1]
             if self.kind == "linear":
@@ -140,7 +140,8 @@ def _of_conv(w: np.ndarray) -> dict:
 
 
 def edges(elements: int = 1 << 16, pairs: int = 16) -> float:
-    """Activations quantised or dequantised, 1e9 per second: what a static int8 layer between fp32 ones pays."""
+    """Activations quantised or dequantised, 1e9 per second: the conversion cost of a static int8 layer between fp32
+    layers."""
     times = {}
     for quantised in (True, False):
         model = _Model(Case("linear", (1, elements, 1), 0, ""), "fp32")
@@ -150,13 +151,13 @@ def edges(elements: int = 1 << 16, pairs: int = 16) -> float:
         for _ in range(pairs):
             if quantised:
                 value = model.node("DequantizeLinear", model.node("QuantizeLinear", value, scale, zero), scale, zero)
-            value = model.node("Neg", value)  # pairs that follow each other directly would be optimised away
+            value = model.node("Neg", value)  # directly adjacent pairs would be optimised away
         times[quantised] = _least_us(model.finish(value), model.input)
     return 2 * pairs * elements / (times[True] - times[False]) / 1e3
 
 
 def microseconds(case: Case, scheme: str) -> float:
-    """Of one layer."""
+    """Latency of one layer."""
     model = _Model(case, scheme)
     return _least_us(model.finish(model.value), model.input) / case.layers
 
@@ -174,7 +175,7 @@ def _least_us(model: bytes, example: np.ndarray) -> float:
 
 
 def fit(rows: list[dict], scheme: str) -> dict[str, float]:
-    """call_us from layers that hardly compute, then rates from what the others take beyond it."""
+    """call_us from layers with negligible work, then rates from the time of the others beyond it."""
     mine = [r for r in rows if r["scheme"] == scheme]
     of = lambda kind, role: [r for r in mine if (r["kind"], r["role"]) == (kind, role)]
     gflops = lambda r, call: r["mflop"] * 1e3 / (r["us"] - call)
@@ -190,14 +191,14 @@ def fit(rows: list[dict], scheme: str) -> dict[str, float]:
 
 
 def predicted(row: dict, rates: dict[str, float]) -> float:
-    """As vlacompile/compiler/precision/assign/layer_costs.py."""
+    """The same formula as in vlacompile/compiler/precision/assign/layer_costs.py."""
     compute, read = row["mflop"] * 1e3 / rates[f"{row['kind']}_gflops"], row["bytes"] / rates["gbps"] / 1e3
     return rates["call_us"] + max(compute, read)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
     record = parser.parse_args().record
     rows: list[dict] = []
     for case in CASES:

@@ -1,17 +1,17 @@
 """NVIDIA's compiler on every stage of every policy in every mode: the matrix behind `vlacompile check --tensorrt`.
 
-    python -m benchmarks.rtx                              all that has no record yet, one after the other (hours of
-                                                          a busy machine; each record is written as soon as it is there)
-    python -m benchmarks.rtx --policy act --mode int4     these alone
+    python -m benchmarks.rtx                              all that have no record yet, one after the other (hours on
+                                                          a busy machine; each record is written as soon as it is done)
+    python -m benchmarks.rtx --policy act --mode int4     only this one
     python -m benchmarks.rtx --policy smolvla-sized       one of LeRobot's default size (gigabytes)
-    python -m benchmarks.rtx --again                      also what has a record: after a change of what is emitted
-    python -m benchmarks.rtx --check-only                 bundles that are in --bundles, without building any
+    python -m benchmarks.rtx --again                      also those with a record: after a change of the emitters
+    python -m benchmarks.rtx --check-only                 bundles that exist in --bundles, without building any
 
-The LIBERO-Goal pair with its own weights, and LeRobot's policies with random weights, at small widths with the whole
+The LIBERO-Goal pair with its own weights, and LeRobot's policies with random weights, at small widths with the complete
 structure and some at their real size, for an Orin Nano 8 GB. A bundle is built in the environment that its policy needs
 and checked by this interpreter, which has the extra `rtx`; every stage is compiled in a process of its own. Writes
-profiles/rtx/POLICY-MODE.json: what the compiler took and fused. Nothing is run on a board, and nothing here says
-anything of speed.
+profiles/rtx/POLICY-MODE.json: what the compiler accepted and fused. Nothing is run on a board, and nothing here says
+anything about latency.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ LEROBOT = ("act", "diffusion", "vqbet", "smolvla", "pi0", "pi05", "groot")
 SIZED = ("act-sized", "diffusion-sized", "smolvla-sized")
 MODES = ("fp16", "int8", "int4", "int8-fp16")
 SIZED_MODES = ("fp16", "int8")
-# What `make test-full` tries, five minutes of two free cores: each form of layers, masks that are added, weights read
-# in two types
+# The subset that `make test-full` runs, five minutes on two idle cores: each kind of layer, additive masks, weights
+# read
+# in two dtypes
 QUICK = (("act", "fp16"), ("act", "int4"), ("smolvla", "fp16"), ("smolvla", "int8-fp16"), ("pi0", "fp16"))
 PROFILES, BUNDLES = Path("profiles/rtx"), Path("build/rtx")
 INT8_IN_FP16 = """name = "int8-fp16"
@@ -80,8 +81,8 @@ CASES = (*(Case(p, m) for m in MODES for p in (*PAIR, *LEROBOT)), *(Case(p, m) f
 
 
 def build(case: Case, folder: Path) -> Path:
-    """The bundle, of a build that was in a process of its own; the one of an earlier run where it is there. Raises
-    CalledProcessError, its words are in `stderr`."""
+    """The bundle, built in a process of its own, or the one of an earlier run if it exists. Raises CalledProcessError
+    with the build's message in `stderr`."""
     out = (folder / f"{case.name}.vlab").absolute()
     if not out.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ def _recipe(case: Case, folder: Path) -> str:
 
 
 def record(case: Case, found: BundleCheck, built_with: dict) -> dict:
-    """What of a check is kept: per stage the outcome, bytes, and fusions as planned and as found."""
+    """The record of a check: per stage the outcome, bytes, and planned and actual fusions."""
     stages = []
     for s in found.stages:
         b = s.build
@@ -139,9 +140,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policy", choices=(*PAIR, *LEROBOT, *SIZED), action="append")
     parser.add_argument("--mode", choices=MODES, action="append")
-    parser.add_argument("--again", action="store_true", help="also what has a record already")
-    parser.add_argument("--bundles", type=Path, default=BUNDLES, help="where bundles are kept (default: %(default)s)")
-    parser.add_argument("--check-only", action="store_true", help="check the bundles that are there, build none")
+    parser.add_argument("--again", action="store_true", help="also those that have a record already")
+    parser.add_argument("--bundles", type=Path, default=BUNDLES, help="where bundles are stored (default: %(default)s)")
+    parser.add_argument("--check-only", action="store_true", help="check existing bundles, build none")
     arguments = parser.parse_args()
     failed = 0
     for case in CASES:

@@ -1,9 +1,9 @@
-"""Latency per replan of the LIBERO-Goal pair: ours beside what a user would otherwise run.
+"""Latency per replan of the LIBERO-Goal pair: ours compared with the alternatives.
 
     make bench        (python -m benchmarks.run --member light)
 
-Every engine is prepared in one process and run in another; they take turns, round after round, so that a change of the
-machine's speed meets all of them. Medians are reported. Writes build/bench/bench-MEMBER.json; with --record
+Every engine is prepared in one process and run in another; they alternate round by round, so that a change of the
+machine's speed affects all of them. Medians are reported. Writes build/bench/bench-MEMBER.json; with --record
 profiles/host/bench-MEMBER.json, and `make docs` then renders it.
 """
 
@@ -30,7 +30,7 @@ from vlacompile.runtime.library import onnxruntime_library
 PROFILES = Path("profiles/host")
 ROUNDS, REPLANS = 12, 5
 POP_PASSES = 200
-GAP_S = 0.05  # between engines, so that none pays for another's threads
+GAP_S = 0.05  # between engines, so that none is slowed down by another's threads
 
 
 def folder(engine: str, work: Path) -> Path:
@@ -43,7 +43,7 @@ def worker_command(verb: str, engine: str | None, member: str, work: Path, *more
 
 
 def prepare(engine: str, member: str, work: Path) -> dict | None:
-    """Have the tool write its artefact; None, with the reason in a log, when it cannot."""
+    """Have the tool write its artefact; None, with the reason in a log, if it fails."""
     to = folder(engine, work)
     to.mkdir()
     with (to / "prepare.log").open("w") as log:
@@ -91,7 +91,7 @@ def measure(member: str, threads: int, prepared: dict[str, dict | None], work: P
             for engine, worker in alive.items():
                 row = worker.run(REPLANS + (instruction == "same"), instruction)
                 time.sleep(GAP_S)
-                if number > 0:  # the first round warms up; the first replan of "same" still sees a new instruction
+                if number > 0:  # the first round is a warm-up; the first replan of "same" still sees a new instruction
                     for key, values in row.items():
                         times[engine, instruction][key] += values[(instruction == "same"):]
     rows = []
@@ -109,15 +109,15 @@ def measure(member: str, threads: int, prepared: dict[str, dict | None], work: P
 
 
 def pop_ns(bundle: Path) -> float:
-    """Median nanoseconds of handing out one action, taken by the C program."""
+    """Median nanoseconds of popping one action, measured by the C program."""
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--repeat", str(POP_PASSES), "--json"]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["pop"]["median_ms"] * 1e6
 
 
 def table(profile: dict) -> Table:
-    """Milliseconds per replan, wall and CPU, with the same and with a new instruction; MB resident while running and at
-    the peak; seconds to build; largest difference from eager PyTorch."""
+    """ms per replan, wall and CPU, with the same and with a new instruction; MB resident while running and at the peak;
+    seconds to build; largest difference from eager PyTorch."""
     t = Table(title=f"{profile['member']}: ms per replan (median), MB, s", title_justify="left", box=None,
               pad_edge=False,
               padding=(0, 1, 0, 0))
@@ -137,12 +137,12 @@ def table(profile: dict) -> Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--member", choices=["light", "heavy"], default="light")
-    parser.add_argument("--threads", default="1,2", help="numbers of threads to measure")
-    parser.add_argument("--record", action="store_true", help=f"keep the figures in {PROFILES}")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads to measure with")
+    parser.add_argument("--record", action="store_true", help=f"save the figures to {PROFILES}")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     work = Path("build/bench") / arguments.member
-    # artefacts of another checkpoint would be measured as if they were this one's
+    # delete artefacts of another checkpoint
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     subprocess.run(worker_command("inputs", None, arguments.member, work), check=True)

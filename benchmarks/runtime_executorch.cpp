@@ -1,5 +1,5 @@
-// ExecuTorch's side of `runtimes.py`, in its own language since its Python binding loads PyTorch: the protocol is that
-// of `runtime_worker.py`. Arguments: a .pte file, raw fp32 inputs, how many of them there are, dimensions ("1,50,384").
+// ExecuTorch's part of `runtimes.py`, in C++ because its Python binding loads PyTorch. The protocol is that of
+// `runtime_worker.py`. Arguments: a .pte file, raw fp32 inputs, their number, dimensions ("1,50,384").
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
 
@@ -14,7 +14,7 @@
 
 using executorch::extension::Module;
 
-// The package has the library without this header; what is called of it.
+// The package has the library without this header: declarations of the functions used.
 namespace executorch::extension::threadpool {
 class ThreadPool {
  public:

@@ -1,4 +1,4 @@
-"""The stages that runtimes are compared on, as policies of one stage: next to nothing, and one of real size."""
+"""The stages that runtimes are compared on, as policies of one stage: an almost empty one, and one of real size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vlacompile.policy.policy import Policy, Source
 
 
 class Nothing(nn.Module):
-    """What is left of a call when a stage computes next to nothing."""
+    """Call overhead: a stage with almost no work."""
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"action": x + 1.0}

@@ -1,8 +1,8 @@
 """One runtime in a process of its own: `python -m benchmarks.runtime_worker RUNTIME ARTEFACT SHAPE`, for `runtimes.py`.
 
 Loads the artefact, runs it once and prints the output as a line of JSON; then reads numbers of calls from stdin, and
-answers each with the times of so many calls, over the inputs in turn, and the last one's output. A call copies its
-input in, runs, and leaves the output readable by NumPy. Imports nothing but NumPy and the runtime.
+answers each with the latencies of that many calls, cycling over the inputs, and the last output. A call copies its
+input in, runs, and makes the output readable by NumPy. Imports nothing but NumPy and the runtime.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Call = Callable[[np.ndarray], np.ndarray]
 
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """At a multiple of 64 bytes, which TVM's code takes for granted: elsewhere its vector loads end the process."""
+    """An array aligned to 64 bytes, which TVM's code assumes: with other alignment its vector loads crash."""
     room = np.empty(4 * math.prod(shape) + 64, np.uint8)
     start = -room.ctypes.data % 64
     return room[start: start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
 
 
 def bare(artefact: Path, shape: tuple[int, ...]) -> Call:
-    """No runtime: what the process itself costs."""
+    """No runtime: the cost of the process itself."""
     into = aligned(shape)
 
     def call(x: np.ndarray) -> np.ndarray:
@@ -73,8 +73,8 @@ def onnxruntime(artefact: Path, shape: tuple[int, ...]) -> Call:
 
 
 def tvm(artefact: Path, shape: tuple[int, ...]) -> Call:
-    """Through tvm-ffi and the runtime library alone: the compiler's package is not loaded, and PyTorch, which tvm-ffi
-    takes along where it finds it, is not found."""
+    """Only tvm-ffi and the runtime library: the compiler's package is not loaded, and PyTorch, which tvm-ffi imports if
+    it is available, is hidden."""
     sys.modules["torch"] = None
     try:
         import tvm_ffi
@@ -120,7 +120,7 @@ def main() -> None:
     call = RUNTIMES[name](artefact, shape)
     last = call(inputs[0])
     if "torch" in sys.modules:
-        raise RuntimeError(f"{name} has loaded PyTorch, which would be measured with it")
+        raise RuntimeError(f"{name} has loaded PyTorch, which would be included in the measurement")
     print(json.dumps({"last": last.ravel().tolist()}), flush=True)
     at = 0
     for line in sys.stdin:

@@ -1,14 +1,14 @@
-"""libvlart beside runtimes that a user would otherwise ship: `python -m benchmarks.runtimes [--prepare] [--record]`.
+"""libvlart compared with alternative runtimes: `python -m benchmarks.runtimes [--prepare] [--record]`.
 
-The same stages (`runtime_stages.py`: next to nothing, and one of real size) in libvlart with ONNX Runtime, ONNX
-Runtime alone, ExecuTorch (XNNPACK, and its own kernels), TVM (its own schedules, and searched ones) and IREE.
-`--prepare` makes the artefacts once, with IREE in an environment of its own under build/peers. Then each runtime is a
-process of its own (`runtime_worker.py`; C++ for ExecuTorch), one thread, in turns, first another one in every round:
-bytes to be shipped, static data, time from the start of the process to the first result, time per call with its input
-copied in, resident memory. Every runtime has to give libvlart's outputs on every input. ONNX Runtime, TVM and IREE are
-given the ONNX file that the bundle has; ExecuTorch, which reads none, PyTorch's export of the same function. Writes
-build/bench/runtimes.json; with --record profiles/host/runtimes.json. To be recorded on a machine that does nothing
-else.
+The same stages (`runtime_stages.py`: an almost empty one, and one of real size) in libvlart with ONNX Runtime, ONNX
+Runtime alone, ExecuTorch (XNNPACK, and its own kernels), TVM (default and tuned schedules) and IREE.
+`--prepare` makes the artefacts once, with IREE in an environment of its own under build/peers. Then each runtime runs
+in
+processes of its own (`runtime_worker.py`; C++ for ExecuTorch), one thread, in rounds with a rotating order: bytes to be
+shipped, static data, time from process start to the first result, latency per call including the input copy, resident
+memory. Every runtime must reproduce libvlart's outputs on every input. ONNX Runtime, TVM and IREE get the bundle's ONNX
+file; ExecuTorch, which cannot read ONNX, PyTorch's export of the same function. Writes build/bench/runtimes.json; with
+--record profiles/host/runtimes.json. To be recorded on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PEER = ROOT / "build" / "peers" / "iree"
 IREE_PACKAGES = ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2", "numpy")
 STAGES = ("nothing", "blocks")
 INPUTS = 4
-TOLERANCE = 1e-4  # max-abs from libvlart's result of the same input
+TOLERANCE = 1e-4  # max-abs difference from libvlart's result for the same input
 TRIALS = 256  # candidates that TVM builds and times for a stage
 EXECUTORCH = {"ExecuTorch XNNPACK": "xnnpack.pte", "ExecuTorch kernels": "kernels.pte"}
 NAMES = ("bare", "libvlart", "ONNX Runtime", *EXECUTORCH, "TVM", "TVM searched", "IREE")
@@ -82,7 +82,7 @@ def _build_executorch() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     libraries = ["executorch", "executorch_threadpool", "executorch_backend_xnnpack", "executorch_kernels_optimized",
                  "executorch_kernels_quantized"]
-    defines = ["-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED"]  # as the package was built
+    defines = ["-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED"]  # as in the package's build
     includes = [f"-I{home}/include", f"-I{home}/include/executorch/runtime/core/portable_type/c10"]
     subprocess.run(["g++", "-std=c++17", "-O2", "-Wno-deprecated-declarations", *defines, *includes,
                     ROOT / "benchmarks" / "runtime_executorch.cpp", "-o", out, f"-L{home}/lib",
@@ -102,7 +102,7 @@ def _prepare_bundle(policy, folder: Path) -> None:
 
 
 def _prepare_tvm(folder: Path, trials: int) -> None:
-    """The ONNX file through TVM, as a recipe's stages.tvm has it compiled: for x86-64-v3 where this is one."""
+    """The ONNX file through TVM, compiled as by a recipe's stages.tvm: for x86-64-v3 if this machine is one."""
     import onnx_ir as ir
 
     from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
@@ -131,7 +131,7 @@ def _prepare_executorch(policy, folder: Path) -> None:
 
 
 def _prepare_iree(folder: Path) -> None:
-    """For this very processor: the other runtimes choose what it has when they run."""
+    """For this exact processor: the other runtimes select kernels at run time."""
     tools = PEER / "bin"
     subprocess.run([tools / "iree-import-onnx", folder / "stage.onnx", "--opset-version", "20",
                     "-o", folder / "stage.mlir"], check=True)
@@ -141,7 +141,7 @@ def _prepare_iree(folder: Path) -> None:
 
 
 def libraries(name: str) -> list[Path]:
-    """What has to be shipped beside the artefact."""
+    """Files to be shipped besides the artefact."""
     home = executorch_home() / "lib"
     ort, ours = Path(onnxruntime_library()), ROOT / "build" / "runtime_c" / "libvlart.so"
     match name:
@@ -160,7 +160,7 @@ def libraries(name: str) -> list[Path]:
 
 
 def artefact_bytes(path: Path) -> int:
-    """Of a bundle without its golden vectors, which a robot does not read."""
+    """Size; for a bundle without its golden vectors, which a robot does not read."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and "golden" not in p.parts]
     return sum(p.stat().st_size for p in files)
 
@@ -175,7 +175,7 @@ def sections(paths: list[Path]) -> dict[str, int]:
 
 
 class Worker:
-    """One process of a runtime, with one stage loaded. start_ms: until its first result; outputs: of every input."""
+    """One process of a runtime, with one stage loaded. start_ms: until its first result; outputs: for every input."""
 
     def __init__(self, name: str, stage: str):
         self.name, folder, shape = name, WORK / stage, np.load(WORK / stage / "inputs.npy").shape
@@ -210,28 +210,28 @@ class Worker:
 
 
 def apart(found: np.ndarray, wanted: np.ndarray) -> float:
-    """max-abs; infinite where the shapes differ or anything is not finite."""
+    """max-abs; infinite if the shapes differ or anything is not finite."""
     if found.shape != wanted.shape or not np.isfinite(found).all():
         return float("inf")
     return float(np.abs(found - wanted).max())
 
 
 def check(workers: dict[str, Worker], stage: str) -> dict[str, float]:
-    """{runtime: max-abs from libvlart's outputs}. Raises RuntimeError where one is none of the same function."""
+    """{runtime: max-abs from libvlart's outputs}. Raises RuntimeError if one computes another function."""
     wanted = workers["libvlart"].outputs
     if min(apart(wanted[0], other) for other in wanted[1:]) <= TOLERANCE:
-        raise RuntimeError(f"the outputs of {stage} do not depend on its input: a comparison of them shows nothing")
+        raise RuntimeError(f"the outputs of {stage} do not depend on its input: comparing them proves nothing")
     found = {name: apart(worker.outputs, wanted) for name, worker in workers.items()}
-    if found.pop("bare") <= TOLERANCE:  # negative control: it gives its input back
-        raise RuntimeError(f"a process that computes nothing gives the outputs of {stage}")
+    if found.pop("bare") <= TOLERANCE:  # negative control: it returns its input
+        raise RuntimeError(f"a process that computes nothing reproduces the outputs of {stage}")
     wrong = {name: off for name, off in found.items() if not off <= TOLERANCE}
     if wrong:
-        raise RuntimeError(f"{stage}: max-abs from libvlart is {wrong}, {TOLERANCE:g} is allowed")
+        raise RuntimeError(f"{stage}: max-abs from libvlart is {wrong}, the limit is {TOLERANCE:g}")
     return found
 
 
 def measure(stage: str, rounds: int, seconds: float, chosen: tuple[str, ...] = NAMES) -> dict[str, dict]:
-    """{runtime: figures}. In each round all processes are started, then called; first another one in every round."""
+    """{runtime: figures}. In each round all processes are started, then called, in rotating order."""
     series: dict[str, dict[str, list[float]]] = {n: {"start_ms": [], "call_us": [], "rss_mb": []} for n in chosen}
     for turn in range(rounds):
         names = chosen[turn % len(chosen):] + chosen[:turn % len(chosen)]
@@ -257,11 +257,12 @@ def measure(stage: str, rounds: int, seconds: float, chosen: tuple[str, ...] = N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", action="store_true", help="make the artefacts and stop")
-    parser.add_argument("--trials", type=int, default=TRIALS, help="of TVM's search for each stage, with --prepare")
-    parser.add_argument("--rounds", type=int, default=7, help="processes of each runtime and stage")
-    parser.add_argument("--seconds", type=float, default=0.3, help="of calls in each process")
+    parser.add_argument("--trials", type=int, default=TRIALS,
+                        help="with --prepare: candidates of TVM's search per stage")
+    parser.add_argument("--rounds", type=int, default=7, help="processes per runtime and stage")
+    parser.add_argument("--seconds", type=float, default=0.3, help="seconds of calls in each process")
     parser.add_argument("--without", action="append", default=[], choices=NAMES[2:], help="leave a runtime out")
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/")
     arguments = parser.parse_args()
     if arguments.prepare:
         prepare(arguments.trials)

@@ -1,5 +1,5 @@
-"""What the checks of sensors' content cost: writing a camera frame of f32 [1,3,224,224] and a state of 14 numbers, as
-libvlart checks it and with all checks off; and a step on numbers too small to be normal.
+"""Cost of the sensor checks: writing a camera frame f32 [1,3,224,224] and a state of 14 numbers with libvlart's checks
+on and off; and a step on denormal numbers.
 
     python -m benchmarks.sensors [--record]
 
@@ -47,7 +47,7 @@ class Mean(nn.Module):
 
 
 def write_us(path: Path, name: str, frames: list[np.ndarray], accept: tuple[str, ...]) -> float:
-    """Median of a write of other bytes than before, microseconds, Python's call included."""
+    """Median latency in us of a write that changes the content, including Python's call overhead."""
     taken = []
     with vc.Session(path, accept=accept) as session:
         for i in range(WRITES):
@@ -70,7 +70,7 @@ def step_us(path: Path, number: float, accept: tuple[str, ...]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     example = {"frame": torch.rand(1, 3, 224, 224), "state": torch.rand(1, 14)}

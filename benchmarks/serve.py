@@ -4,12 +4,12 @@
     python -m benchmarks.serve ... --record          (writes profiles/host/serve.json)
     python -m benchmarks.serve ... --member light --protocol lerobot --record     (profiles/host/serve-lerobot.json)
 
-The server is a process of its own, as the command line starts it; a client is a thread here with openpi's own client
-and a connection of its own, one request after the other without a pause: the most that so many clients can ask. Every
-client replays the recorded LIBERO-Goal episodes (--member: the instruction as text), a frames file, or the bundle's
-golden frames; each action chunk is compared with the one that a session in this process gave. "in process" is that
-session's own step, written and read the same way. LeRobot's own client is a control loop with an environment of its
-own: of its protocol, clients here make the four calls with the same messages (tests/serve/lerobot_messages.py).
+The server is a process of its own, started by the command line; a client is a thread here with openpi's own client and
+its own connection, sending requests back to back: the highest load of that many clients. Every client replays the
+recorded LIBERO-Goal episodes (--member: the instruction as text), a frames file, or the bundle's golden frames; each
+action chunk is compared with that of a session in this process. "in process" is that session's own step, written and
+read in the same way. LeRobot's own client is a control loop with an environment of its own: for its protocol, the
+clients here make the four calls with the same messages (tests/serve/lerobot_messages.py).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from typing import Self
 import numpy as np
 
 RECORDS = {"openpi": Path("profiles/host/serve.json"), "lerobot": Path("profiles/host/serve-lerobot.json")}
-PART_BYTES = 2 << 20  # of a streamed observation, as LeRobot's client sends it
-READING = threading.Lock()  # of messages that name LeRobot's classes
+PART_BYTES = 2 << 20  # size of the parts of an observation, as streamed by LeRobot's client
+READING = threading.Lock()  # serialises reading of messages that name LeRobot's classes
 CLIENTS = (1, 4, 16)
 
 
 class Server:
-    """`vlacompile serve` at a free port; ends with the block."""
+    """Context manager: `vlacompile serve` on a free port."""
 
     def __init__(self, bundle: Path, threads: int, queue: int, protocol: str = "openpi"):
-        # gRPC does not say when a client has gone: those of earlier loads still count
+        # gRPC does not report disconnected clients: those of earlier loads still count
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vlacompile.cli.main", "serve", bundle, "--protocol", protocol, "--port", "0",
              "--json", "--threads", str(threads), "--queue", str(queue), "--clients", str(4 * queue)],
@@ -60,14 +60,14 @@ class Server:
 
 
 def recorded(bundle, member: str) -> tuple[list[dict], list[dict]]:
-    """(messages of openpi's client, what a session is written) of every recorded observation."""
+    """(messages of openpi's client, inputs of a session) for every recorded observation."""
     from examples.libero_goal import recordings
     from examples.libero_goal.policy import inputs_of
     from vlacompile.serve.tokenized_texts import own_instructions
 
     read = own_instructions(bundle)
     if read is None:
-        raise SystemExit(f"{bundle.path} has no tokenizer: build it anew")
+        raise SystemExit(f"{bundle.path} has no tokenizer: build it again")
     messages, writes = [], []
     for row in recordings.load():
         words, inputs = read(row.instruction), {n: t.numpy() for n, t in inputs_of(member, row).items()}
@@ -77,13 +77,13 @@ def recorded(bundle, member: str) -> tuple[list[dict], list[dict]]:
 
 
 def references(bundle: Path, frames: list[dict], threads: int) -> tuple[list[np.ndarray], list[float]]:
-    """The chunk of every frame and the time of every step in milliseconds, by a session of this process."""
+    """The chunk of every frame and the latency of every step in ms, by a session in this process."""
     import vlacompile as vc
 
     chunks, times = [], []
     with vc.Session(bundle, threads=threads) as session:
         name = session.plan.values[session.plan.action.value].name
-        for turn in range(2):  # the first warms up
+        for turn in range(2):  # the first turn is a warm-up
             for frame in frames:
                 begin = time.perf_counter()
                 for source, array in frame.items():
@@ -98,7 +98,7 @@ def references(bundle: Path, frames: list[dict], threads: int) -> tuple[list[np.
 
 def client(url: str, messages: list[dict], want: list[np.ndarray], seconds: float, begin: threading.Barrier,
            first: int, out: dict) -> None:
-    """first: frame to begin with, so that clients ask for different ones. out: {"ms": [...], "infer_ms": [...],
+    """first: frame to start with, so that clients send different ones. out: {"ms": [...], "infer_ms": [...],
     "wrong": n}."""
     from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
@@ -111,12 +111,12 @@ def client(url: str, messages: list[dict], want: list[np.ndarray], seconds: floa
         rows.append(((time.perf_counter() - start) * 1e3, answer["server_timing"]["infer_ms"],
                      not np.array_equal(answer["actions"], want[i % len(want)])))
         i += 1
-    policy._ws.close()  # it has no way of its own
+    policy._ws.close()  # the client has no close()
     out |= {"ms": [r[0] for r in rows], "infer_ms": [r[1] for r in rows], "wrong": sum(r[2] for r in rows)}
 
 
 def lerobot_messages(messages: list[dict]) -> tuple[list[bytes], object]:
-    """(pickled observations as LeRobot's client sends them, the policy set-up before the first)."""
+    """(pickled observations in LeRobot's format, the policy set-up sent before the first)."""
     from examples.libero_goal import lerobot_robot
     from examples.libero_goal.policy import IMAGES, STATE
     from tests.serve.lerobot_messages import RemotePolicyConfig, TimedObservation, pickled
@@ -133,7 +133,7 @@ def lerobot_messages(messages: list[dict]) -> tuple[list[bytes], object]:
 
 def lerobot_client(url: str, messages: tuple[list[bytes], object], want: list[np.ndarray], seconds: float,
                    begin: threading.Barrier, first: int, out: dict) -> None:
-    """As `client`. Answers are read after the load: that takes a lock, and is the robot's own time."""
+    """As `client`. Answers are parsed after the load: parsing takes a lock, and would be done by the robot."""
     import grpc
 
     from tests.serve.lerobot_messages import Robot
@@ -164,7 +164,7 @@ def same_actions(answer: bytes, want: np.ndarray) -> bool:
 
 
 def load(server: Server, count: int, messages, want: list[np.ndarray], seconds: float, drive=client) -> dict:
-    """messages: what `drive` sends."""
+    """messages: sent by `drive`."""
     results, begin = [{} for _ in range(count)], threading.Barrier(count)
     firsts = [i * len(want) // count for i in range(count)]
     threads = [threading.Thread(target=drive, args=(server.url, messages, want, seconds, begin, first, result))
@@ -187,7 +187,7 @@ def load(server: Server, count: int, messages, want: list[np.ndarray], seconds: 
 
 
 def at(ordered: list[float], share: float) -> float:
-    """The smallest value that at least this share does not exceed."""
+    """The quantile: the smallest value that this share does not exceed."""
     return ordered[max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1)]
 
 
@@ -196,8 +196,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, help="a NAME.vlab whose chunks are consumed as a queue")
     parser.add_argument("--frames", type=Path, help="frames to replay (default: the bundle's golden frames)")
     parser.add_argument("--member", choices=["light", "heavy"], help="replay the recorded LIBERO-Goal episodes")
-    parser.add_argument("--seconds", type=float, default=20.0, help="per number of clients (default: 20)")
-    parser.add_argument("--threads", type=int, default=1, help="of the engine (default: 1)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds per number of clients (default: 20)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the inference engine (default: 1)")
     parser.add_argument("--protocol", choices=list(RECORDS), default="openpi", help="lerobot: with --member")
     parser.add_argument("--record", action="store_true", help=f"write {' or '.join(map(str, RECORDS.values()))}")
     arguments = parser.parse_args()
@@ -222,7 +222,7 @@ def main() -> None:
         message_bytes = len(messages[0][0])
     with Server(arguments.bundle, arguments.threads, max(CLIENTS), arguments.protocol) as server:
         unused = server.memory_bytes()
-        load(server, 1, messages, want, min(2.0, arguments.seconds), drive)  # warm
+        load(server, 1, messages, want, min(2.0, arguments.seconds), drive)  # warm-up
         for count in CLIENTS:
             rows.append(load(server, count, messages, want, arguments.seconds, drive))
             print(json.dumps(rows[-1]), flush=True)

@@ -1,4 +1,4 @@
-"""Bytes of code and of static data of libvlart, as it is built here and cross-compiled for aarch64.
+"""Bytes of code and of static data of libvlart, built for this machine and cross-compiled for aarch64.
 
     python -m benchmarks.size [--record]
 
@@ -21,13 +21,13 @@ ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = {"host": "", "aarch64": "aarch64-linux-gnu-"}
 PARTS = {"core": "obj/src", "ONNX Runtime": "obj/backends/onnxruntime", "TensorRT": "obj/backends/tensorrt",
          "TVM": "obj/backends/tvm"}
-# What is loaded: instructions with their linkage and unwinding; constants; what is written; zeros.
+# Loaded sections: code with its linkage and unwinding tables; constants; initialised data; zero-initialised data.
 CODE, CONSTANTS, DATA, ZEROS = (".text", ".init", ".fini", ".plt", ".plt.got",
                                 ".plt.sec"), (".rodata",), (".data",), (".bss",)
 
 
 def sections(path: Path, prefix: str) -> dict[str, int]:
-    """{section: bytes}; sections of single functions and constants count as the whole ones."""
+    """{section: bytes}; sections of single functions and constants are added to the common ones."""
     text = subprocess.run([f"{prefix}size", "-A", str(path)], check=True, capture_output=True, text=True).stdout
     found: dict[str, int] = {}
     for name, size in re.findall(r"^(\.\S+)\s+(\d+)", text, re.MULTILINE):
@@ -60,7 +60,7 @@ def measured(name: str, prefix: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
     arguments = parser.parse_args()
     rows = [measured(name, prefix) for name, prefix in CONFIGURATIONS.items() if shutil.which(f"{prefix}gcc")]
     for r in rows:

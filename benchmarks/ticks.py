@@ -1,8 +1,8 @@
-"""What a tick costs the control thread while the next chunk is computed, beside a bare copy of the same action.
+"""Cost of a tick for the control thread while the next chunk is computed, compared with a bare copy of the action.
 
     python -m benchmarks.ticks BUNDLE [--record] [--ticks N] [--period US]
 
-A million ticks without and with as many busy threads as the machine has cores, twice; runtime_c/bench/tick.c does the
+A million ticks without load and with as many busy threads as cores, twice; runtime_c/bench/tick.c does the
 timing. Writes build/bench/ (--record: profiles/host/) ticks.json.
 """
 
@@ -23,9 +23,9 @@ PROGRAM = Path("build/runtime_c/bench_tick")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/host")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
     parser.add_argument("--ticks", type=int, default=1_000_000)
-    parser.add_argument("--period", type=int, default=20, help="microseconds from tick to tick")
+    parser.add_argument("--period", type=int, default=20, help="period of a tick in microseconds")
     arguments = parser.parse_args()
     subprocess.run(["make", "-s", "-C", "runtime_c", "BUILD=../build/runtime_c", f"../{PROGRAM}"], check=True)
     rows = []

@@ -1,4 +1,4 @@
-"""Tokenizer tables: their size, and microseconds per instruction beside the tokenizers library.
+"""Tokenizer tables: their size, and microseconds per instruction compared with the tokenizers library.
 
     python -m benchmarks.tokenizers
 """
@@ -20,7 +20,7 @@ ROUNDS = 200
 
 
 def micros(encode, texts: list[str]) -> float:
-    """Per text: the median over rounds."""
+    """Microseconds per text: the median over rounds."""
     encode(texts[0])
     times = []
     for _ in range(ROUNDS):

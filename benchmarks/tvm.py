@@ -1,9 +1,11 @@
-"""A stage compiled by TVM beside the same stage in ONNX Runtime: `python -m benchmarks.tvm [--stages state fusion.2]`.
+"""A stage compiled by TVM, compared with the same stage in ONNX Runtime: `python -m benchmarks.tvm [--stages state
+fusion.2]`.
 
-Builds the light LIBERO-Goal policy three times: for ONNX Runtime, with `stages.tvm` and TVM's own schedules, and with
-schedules that were searched (profiles/host/tvm-schedules.json.gz; --trials adds to it). Times each stage of the golden
-frames in libvlart, every stage run cold, one thread, the bundles in turns; medians of rounds. Writes
-build/bench/tvm.json; with --record profiles/host/tvm.json. To be recorded on a machine that does nothing else.
+Builds the light LIBERO-Goal policy three times: for ONNX Runtime, with `stages.tvm` and TVM's default schedules, and
+with tuned schedules (profiles/host/tvm-schedules.json.gz; --trials adds to it). Times each stage of the golden frames
+in
+libvlart, every stage without caching, one thread, the bundles alternating; medians of rounds. Writes
+build/bench/tvm.json; with --record profiles/host/tvm.json. To be recorded on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def build(stages: list[str], trials: int) -> dict[str, Path]:
 
 
 def times(bundle: Path, repeat: int) -> dict[str, float]:
-    """{stage: milliseconds of the fastest run}"""
+    """{stage: ms of the fastest run}"""
     ffi, runtime = (tvm_libraries()[option] for option in ("tvm_ffi_library", "tvm_library"))
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--tvm-ffi", ffi, "--tvm", runtime, "--threads", "1",
                "--cold", "--repeat", str(repeat), "--json"]
@@ -57,8 +59,8 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=["state", "fusion.*"], help="patterns (default: the small ones)")
     parser.add_argument("--trials", type=int, default=0, help="candidates per stage for kernels without a schedule")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--repeat", type=int, default=20, help="of the golden frames in each round")
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/")
+    parser.add_argument("--repeat", type=int, default=20, help="repetitions of the golden frames per round")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/")
     arguments = parser.parse_args()
     bundles = build(arguments.stages, arguments.trials)
     ahead = {s.name for s in read_bundle(bundles["tvm"]).plan.stages if s.backend == "tvm"}

@@ -1,8 +1,8 @@
-"""One engine in a process of its own: `prepare` writes its artefact, `run` loads it and takes orders.
+"""One engine in a process of its own: `prepare` writes its artefact, `run` loads it and executes requests.
 
-`prepare` writes work/ENGINE/ and prints its time. `run` reads lines of JSON on stdin ({"replans": n,
-"instruction": "same" | "new"}) and answers each with one line on stdout, so that the parent can let
-engines take turns. Its first line is its load time, its memory and its first chunk's distance from eager PyTorch.
+`prepare` writes work/ENGINE/ and prints its duration. `run` reads lines of JSON on stdin ({"replans": n,
+"instruction": "same" | "new"}) and answers each with one line on stdout, so that the parent can alternate between
+engines. Its first line has its load time, its memory and the difference of its first chunk from eager PyTorch.
 Nothing here imports torch unless the engine itself needs it.
 """
 
@@ -25,7 +25,7 @@ INPUTS = "inputs.npz"  # frame_I_NAME and text_I_NAME arrays, names, and eager P
 
 
 def write_inputs(member: str, path: Path) -> None:
-    """The recorded observations, all with the first one's instruction, and the instructions, as policy inputs."""
+    """Write the recorded observations, all with the first one's instruction, and the instructions, as policy inputs."""
     import torch
 
     from examples.libero_goal import recordings
@@ -93,7 +93,7 @@ def run(member: str, name: str, threads: int, work: Path, answers) -> None:
 
 
 def resident_mb() -> float:
-    """Of this process, now."""
+    """Current resident memory of this process."""
     return int(re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1]) / 1024
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("engine", nargs="?", choices=list(ENGINES))
     parser.add_argument("--member", required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, required=True, help="the engine's folder; inputs are beside it")
+    parser.add_argument("--work", type=Path, required=True, help="the engine's folder; the inputs are beside it")
     arguments = parser.parse_args()
     answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr
     os.dup2(2, 1)  # libraries print to stdout

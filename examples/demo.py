@@ -2,8 +2,8 @@
 
     python -m examples.demo --member light
 
-What is measured goes to build/demo/figures.json, from which the table is drawn. With --record it goes
-to profiles/host/demo.json and README.md is rendered anew.
+The measurements go to build/demo/figures.json, from which the table is printed. With --record they also go to
+profiles/host/demo.json, and README.md is rendered again.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "build" / "demo" / "figures.json"
 RECORDED = ROOT / "profiles" / "host" / "demo.json"
 VLART_RUN = ROOT / "build" / "runtime_c" / "vlart-run"
-PASSES = 3  # over the recordings, when latency is measured
+PASSES = 3  # passes over the recordings when latency is measured
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--member", choices=("light", "heavy"), default="light", help="which of the pair")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch and of the engine alike (default: 1)")
-    parser.add_argument("--record", action="store_true", help="keep the figures in profiles/ and in README.md")
+    parser.add_argument("--member", choices=("light", "heavy"), default="light", help="which policy of the pair")
+    parser.add_argument("--threads", type=int, default=1,
+                        help="threads of PyTorch and of the inference engine (default: 1)")
+    parser.add_argument("--record", action="store_true", help="save the figures to profiles/ and README.md")
     arguments = parser.parse_args()
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     try:
@@ -55,7 +56,7 @@ def main() -> int:
 
 
 def keep(path: Path, member: str, figures: dict) -> None:
-    """Put the member's figures into the file beside the other's."""
+    """Store the member's figures in the file that holds both."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(dict(sorted((known | {member: figures}).items())), indent=1) + "\n", encoding="utf-8")
@@ -75,7 +76,7 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
         if not recordings.FILE.is_file():
             raise SourceError("the recorded episodes are missing", where=str(recordings.FILE.relative_to(ROOT)),
                               why="no such file",
-                              fix="python -m examples.libero_goal.recordings (extra eval) makes them")
+                              fix="python -m examples.libero_goal.recordings (extra eval) records them")
         torch.set_num_threads(threads)
         policy = getattr(pair, member)()
         out = ROOT / "build" / "demo"
@@ -89,7 +90,7 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
         write_frames(policy, observations, frames_file)
         phases("replay them with the C program")
         replay = vlart_run(bundle.path, frames_file, threads)
-        phases("time PyTorch and libvlart in turn")
+        phases("time PyTorch and libvlart alternately")
         latency = time_in_turn(policy, bundle.path, observations, threads)
     action = next(v for v in replay["values"] if v["name"] == policy.outputs[0])
     ran = {s["name"]: s for s in replay["stages"]}
@@ -109,7 +110,7 @@ def measure(member: str, threads: int, phases: Phases) -> dict:
 
 
 def _step(replay: dict) -> float:
-    """Median of a whole step in the C program, by itself."""
+    """Median latency of a complete step in the C program alone."""
     return replay["step"]["median_ms"]
 
 
@@ -127,7 +128,7 @@ def inputs_of(member: str, recording) -> tuple[str, dict]:
 
 
 def write_frames(policy, observations: list[tuple[str, dict]], path: Path) -> None:
-    """A frames file: every observation, and what eager PyTorch answers with the limits that must hold."""
+    """A frames file: every observation, and eager PyTorch's outputs with their tolerances."""
     import dataclasses
 
     import torch
@@ -150,7 +151,7 @@ def write_frames(policy, observations: list[tuple[str, dict]], path: Path) -> No
 
 
 def vlart_run(bundle: Path, frames: Path, threads: int) -> dict:
-    """The C program, as on a robot: no Python in its process. Raises RuntimeFailure with its four lines."""
+    """The C program, as on a robot: no Python in its process. Raises RuntimeFailure with the program's message."""
     from vlacompile.runtime.library import onnxruntime_library
 
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--frames", frames, "--threads", threads,
@@ -168,8 +169,8 @@ def vlart_run(bundle: Path, frames: Path, threads: int) -> dict:
 
 
 def time_in_turn(policy, bundle: Path, observations: list[tuple[str, dict]], threads: int) -> dict[str, dict]:
-    """Median milliseconds per replan of eager PyTorch, of libvlart, and of libvlart when nothing is kept
-    between replans; one after the other on every observation, so that they share whatever else runs."""
+    """Median milliseconds per replan of eager PyTorch, of libvlart, and of libvlart with nothing cached between
+    replans; alternating on every observation, so that other load on the machine affects all equally."""
     import torch
 
     import vlacompile as vc
@@ -187,7 +188,7 @@ def time_in_turn(policy, bundle: Path, observations: list[tuple[str, dict]], thr
         session.step()
 
     with torch.no_grad(), vc.Session(bundle, threads=threads) as kept, vc.Session(bundle, threads=threads) as fresh:
-        for number in range(PASSES + 1):  # the first pass warms up
+        for number in range(PASSES + 1):  # the first pass is a warm-up
             for _, inputs in observations:
                 arrays = {n: t.contiguous().numpy() for n, t in inputs.items()}
                 clock("pytorch", lambda: policy.infer(**inputs))
@@ -202,7 +203,7 @@ def time_in_turn(policy, bundle: Path, observations: list[tuple[str, dict]], thr
 
 
 def text(figures: dict) -> str:
-    """The demo's table, 80 columns, from its figures alone."""
+    """The demo's table, 80 columns, from its figures."""
     import io
 
     n = figures["observations"]

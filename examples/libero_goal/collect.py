@@ -3,12 +3,12 @@
     python -m examples.libero_goal.collect --worker 0/2 &  python -m examples.libero_goal.collect --worker 1/2
     python -m examples.libero_goal.collect --pilot heavy --tasks 2,5,7
 
-Objects stand where the suite's sampler puts them, shifted by up to 12 mm, never at the official
-initial states. Most episodes are disturbed (noise on the executed action, short pushes) while the
-clean action is recorded, so that the policy learns to come back. With --pilot a trained member flies
-first and the expert takes over at a random moment, wherever that is: what the policy then learns is
-the way out of its own mistakes (DAgger, Ross et al. 2011). Only the expert's part is recorded. An
-episode is kept if the task is solved in its last state. About 4 CPU-seconds each, most of it rendering.
+Objects are placed by the suite's sampler, shifted by up to 12 mm, never at the official initial
+states. Most episodes are perturbed (noise on the executed action, short pushes) while the clean
+action is recorded, so that the policy learns to recover. With --pilot a trained member acts first
+and the expert takes over at a random time, so that the policy learns to recover from its own
+mistakes (DAgger, Ross et al. 2011). Only the expert's part is recorded. An episode is kept if the
+task is solved in its last state. About 4 CPU-seconds each, most of it rendering.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ DATA = Path("build/libero_goal/demos")
 FRAME_EVERY = 6  # steps between recorded frames
 MOVED = ("akita_black_bowl_1_joint0", "cream_cheese_1_joint0", "plate_1_joint0", "wine_bottle_1_joint0")
 NOISE = (0.0, 0.1, 0.25, 0.4)  # standard deviations of the action noise, drawn per episode
-QUIET_NOISE = (0.0, 0.0, 0.05, 0.1)  # for tasks that the expert loses under more
+QUIET_NOISE = (0.0, 0.0, 0.05, 0.1)  # for tasks in which the expert fails with more noise
 QUIET_TASKS = frozenset({5})
 SEED_STRIDE = 100_000  # episodes of task t have seeds t * SEED_STRIDE + n
-PILOT_SEEDS = {"light": 30_000, "heavy": 60_000}  # added to n where that member flies first
-PILOT_REPLANS = (2, 14)  # of which it flies a random number
-ATTEMPTS = 2  # of the expert in one episode: when it is done and the task is not, it takes over from itself
+PILOT_SEEDS = {"light": 30_000, "heavy": 60_000}  # added to n if that member acts first
+PILOT_REPLANS = (2, 14)  # range of its random number of replans
+ATTEMPTS = 2  # attempts of the expert per episode: if it ends without solving the task, it starts again
 
 
 @dataclass
 class Disturbance:
-    """Noise and 6-step pushes on what is executed."""
+    """Noise and 6-step pushes on the executed actions."""
 
     rng: np.random.RandomState
     sigma: float
@@ -57,7 +57,7 @@ class Disturbance:
 
 
 def fly(scene: GoalScene, pilot: Engine, task: int, replans: int) -> None:
-    """Let a trained member act, until it has solved the task or `replans` are over."""
+    """Let a trained member act until it has solved the task, or for `replans` replans."""
     pilot.reset(scene.instructions[task])
     for _ in range(replans):
         for action in pilot.act(scene.images(), scene.state)[:EXECUTE]:
@@ -68,7 +68,7 @@ def fly(scene: GoalScene, pilot: Engine, task: int, replans: int) -> None:
 
 def record(scene: GoalScene, task: int, seed: int, pilot: Engine | None = None) -> dict[str, np.ndarray] | None:
     """One episode: frames uint8 [F,2,128,128,3], frame_steps [F], states f32 [T,9], actions f32 [T,7];
-    None when the task was not solved at the end, or by the pilot alone."""
+    None if the task was not solved at the end, or was solved by the pilot alone."""
     rng = np.random.RandomState(seed)
     scene.reset_sampled(task, seed)
     for joint in MOVED:
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(map(str, TASKS)))
     parser.add_argument("--episodes", type=int, default=45, help="attempts per task")
     parser.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
-    parser.add_argument("--pilot", choices=sorted(PILOT_SEEDS), help="the trained member that flies first")
+    parser.add_argument("--pilot", choices=sorted(PILOT_SEEDS), help="the trained member that acts first")
     parser.add_argument("--out", type=Path, default=DATA)
     arguments = parser.parse_args()
     index, workers = map(int, arguments.worker.split("/"))

@@ -1,15 +1,15 @@
-"""Closed loop in which a replan takes a stated number of control ticks: four ways of living with that.
+"""Closed loop in which a replan takes a given number of control ticks, with four ways of handling the delay.
 
     python -m examples.libero_goal.delays --member light --bundle light.vlab \
         [--states 0-6] [--delays 0,2,5,10] [--record]
 
 waits    the robot stands still until the chunk is there
-newest   the old chunk goes on; the new one is executed from its beginning, as late as it is
-aligned  libvlart's asynchronous control: the new one is executed from the action that is for this tick
-ahead    the same, and asked for so many ticks earlier (lead_ticks)
+newest   the old chunk continues; the new one is executed from its beginning, however late it arrives
+aligned  libvlart's asynchronous control: the new one is executed from the action for the current tick
+ahead    the same, with the request sent that many ticks earlier (lead_ticks)
 
-Success and jerk (RMS of the third difference of the hand's position, m/s^3) over the same initial states. Writes a line
-per episode to build/libero_goal/results/ (--record: also beside this file) and resumes.
+Success and jerk (RMS of the third difference of the hand's position, m/s^3) on the same initial states. Writes one line
+per episode to build/libero_goal/results/ (--record: also beside this file) and is resumable.
 """
 
 from __future__ import annotations

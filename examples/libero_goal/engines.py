@@ -1,6 +1,6 @@
-"""What evaluation drives: a policy that is told an instruction and then answers observations.
+"""Engines for the evaluation: a policy that gets an instruction and then a sequence of observations.
 
-The last three put a server between: `vlacompile serve`, and the client of openpi or of LeRobot, as they come.
+The last three go through a server: `vlacompile serve`, with the unmodified client of openpi or of LeRobot.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from examples.libero_goal.encoders import tokenize
 from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS, build_module
 from examples.libero_goal.scene import CLOSE, OPEN
 
-EXECUTE = 10  # h: of the predicted actions, how many are executed per replan
+EXECUTE = 10  # h: actions executed per replan
 
 
 def command(predicted: np.ndarray) -> np.ndarray:
-    """A predicted action [7] as the robot gets it: of the gripper's only the sign counts."""
+    """The command for a predicted action [7]: only the sign of the gripper counts."""
     return np.array([*predicted[:6], CLOSE if predicted[6] > 0 else OPEN], float)
 
 
@@ -76,7 +76,8 @@ class BundleEngine:
 
 
 class OpenpiEngine:
-    """openpi's own client, unchanged, at a `vlacompile serve`; the instruction goes as text. url: ws://HOST:PORT."""
+    """openpi's own client, unchanged, connected to `vlacompile serve`; the instruction is sent as text. url:
+    ws://HOST:PORT."""
 
     def __init__(self, url: str):
         from openpi_client.websocket_client_policy import WebsocketClientPolicy
@@ -85,14 +86,14 @@ class OpenpiEngine:
 
     @property
     def sha256(self) -> str:
-        """Of the bundle that is served."""
+        """Hash of the served bundle."""
         return self.client.get_server_metadata()["bundle"]
 
     def reset(self, text: str) -> None:
         self.text = text
 
     def close(self) -> None:
-        self.client._ws.close()  # it has no way of its own
+        self.client._ws.close()  # the client has no close()
 
     def act(self, images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
         frames = {IMAGES[camera]: image for camera, image in images.items()}
@@ -101,7 +102,7 @@ class OpenpiEngine:
 
 class LerobotEngine:
     """LeRobot's own asynchronous client (lerobot_robot.py), unchanged, in its environment: a process of its own,
-    because LeRobot's packages and the simulator's contradict each other. address: HOST:PORT of a `vlacompile serve`."""
+    because LeRobot's packages conflict with the simulator's. address: HOST:PORT of a `vlacompile serve`."""
 
     def __init__(self, address: str):
         from vlacompile.frontends.environments import ENVIRONMENTS
@@ -130,7 +131,7 @@ class LerobotEngine:
             return receive(self.process.stdout)["actions"]
         except (EOFError, BrokenPipeError) as error:
             words = self.said.read_text(errors="replace").strip().splitlines()
-            raise SystemExit(f"LeRobot's client ended: {words[-1] if words else 'it said nothing'}") from error
+            raise SystemExit(f"LeRobot's client ended: {words[-1] if words else 'no message'}") from error
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -161,7 +162,7 @@ KINDS = {"openpi": OpenpiEngine, "lerobot": LerobotEngine}
 @contextlib.contextmanager
 def open_engine(member: str, engine: str) -> Iterator[Engine]:
     """engine: "torch", the path of a bundle, "ws://HOST:PORT" of a server, or "openpi:BUNDLE" and "lerobot:BUNDLE": a
-    server of its own, and that client."""
+    new server, and that client."""
     kind, _, rest = engine.partition(":")
     if engine == "torch":
         yield TorchEngine(member)

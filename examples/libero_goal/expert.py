@@ -1,7 +1,7 @@
 """A scripted expert with privileged state: waypoints of the gripper, one list per task.
 
-It knows where objects are; the policies that learn from it see images only. `python -m
-examples.libero_goal.expert --tasks 1,8` prints how often it succeeds.
+It knows where objects are; the policies that learn from it only see images. `python -m
+examples.libero_goal.expert --tasks 1,8` prints its success rate.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Target = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class Move:
-    """Go to `target` with the gripper at `grip` until within `tolerance` metres (and at least
-    `least` steps), or `until` holds, or `most` steps are over. turn: rotation action about z. entry:
-    when it holds, an expert that takes over may begin here."""
+    """Go to `target` with the gripper at `grip` until within `tolerance` metres (and for at least
+    `least` steps), or until `until` holds, or for `most` steps. turn: rotation action about z. entry:
+    when it holds, an expert that takes over may begin with this move."""
 
     target: Target
     grip: float
@@ -38,7 +38,7 @@ class Move:
 
 
 class Expert:
-    """Plays the waypoints of one task; `act` returns (action [7], done)."""
+    """Follows the waypoints of one task; `act` returns (action [7], done)."""
 
     def __init__(self, scene: GoalScene, task: int):
         self.scene = scene
@@ -47,7 +47,7 @@ class Expert:
         self.take_over()
 
     def take_over(self) -> None:
-        """Begin at the last waypoint that can follow what the scene is like now."""
+        """Begin at the last waypoint whose entry condition holds in the current scene."""
         self.hand = self.scene.state[:3].astype(float)
         self._at = max([i for i, m in enumerate(self._moves) if m.entry is not None and m.entry()], default=0)
         self._steps = 0
@@ -72,7 +72,7 @@ class Expert:
         return rest, True
 
     def once(self, key: str, value: Target) -> np.ndarray:
-        """What `value` was when it was first asked for."""
+        """`value` at its first use."""
         if key not in self._held:
             self._held[key] = value()
         return self._held[key]
@@ -81,15 +81,15 @@ class Expert:
         return lambda: self.scene.body(name) + (dx, dy, dz)
 
     def along(self, name: str, distance: float) -> Target:
-        """The point on a body's own upright axis, so far from its origin."""
+        """The point on a body's own vertical axis, `distance` from its origin."""
         return lambda: self.scene.body(name) + distance * self.scene.body_rotation(name)[:, 2]
 
     def closed_on(self, grasp: Target, steps: int) -> Callable[[], bool]:
-        """Whether the gripper has been closing for `steps` where the hand now is at `grasp`."""
+        """Whether the gripper has been closing for `steps` steps and the hand is at `grasp`."""
         return lambda: self.scene.closed_for >= steps and float(np.linalg.norm(grasp() - self.hand)) < 0.03
 
     def lift(self, height: float) -> Target:
-        """Straight up from where the hand is when the lift begins."""
+        """Straight up from the hand's position at the beginning of the lift."""
         return lambda: np.array([*self.once("lift", self.hand.copy)[:2], height])
 
     def above(self, place: Target, height: float) -> Target:
@@ -98,8 +98,8 @@ class Expert:
 
 def pick_and_place(e: Expert, grasp: Target, place: Target, *, hover: float, travel: float, drop: float,
                    close_steps: int, retreat: float = 0.1) -> list[Move]:
-    """grasp, place: where the hand is when it closes and over which it opens. hover: start above the
-    grasp. travel: absolute height on the way. drop: height above `place` when it opens. Metres."""
+    """grasp, place: where the hand closes, and above which it opens. hover: start above the
+    grasp. travel: absolute height on the way. drop: height above `place` at which it opens. Metres."""
 
     def raised(target: Target, dz: float) -> Target:
         return lambda: target() + (0.0, 0.0, dz)
@@ -152,19 +152,19 @@ def push_plate(e: Expert) -> list[Move]:
         Move(lambda: np.array([*(e.scene.body(PLATE)[:2] + way() * 0.03), 0.908]), CLOSE, 0.012, 30, until=solved),
         Move(drag, CLOSE, 0.012, 110, entry=pressing, until=lambda: not pressing() or solved()),
     ]
-    # The hand may slip over the rim; then it comes back for the plate.
+    # The hand may slip over the rim; then it returns to the plate.
     again = [replace(move, entry=None) for move in stroke]
     return [*stroke, *again, *again, Move(lambda: np.array([*goal()[:2], 1.02]), CLOSE, 0.03)]
 
 
 def bottle_to_rack(e: Expert) -> list[Move]:
-    """Let the bottle down onto the rack; it leans back into it when it is let go."""
+    """Lower the bottle onto the rack; it leans back into the rack when released."""
     return pick_and_place(e, e.along(BOTTLE, 0.13), lambda: e.scene.site("wine_rack_1_top_region"), hover=0.11,
                           travel=1.40, drop=0.11, close_steps=8)
 
 
 def turn_knob(e: Expert) -> list[Move]:
-    """Close on the knob's bar and turn the hand; pushing it from the side is too slow, it is damped."""
+    """Close on the knob's bar and turn the hand; pushing from the side is too slow, because the knob is damped."""
     knob = "flat_stove_1_button"
     grasp = e.body(knob, dz=0.025)
     return [

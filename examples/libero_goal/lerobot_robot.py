@@ -1,7 +1,7 @@
-"""LeRobot's own asynchronous client, driven by whoever sends observations: a robot that is somewhere else.
+"""LeRobot's own asynchronous client with a relay as its robot: observations are sent by another process.
 
 Runs in LeRobot's environment (`Driven` in a test, `main` as the process behind `engines.LerobotEngine`). The client is
-`lerobot.async_inference.robot_client.RobotClient` 0.4.4 as it comes; the robot below is the only part that is ours.
+the unmodified `lerobot.async_inference.robot_client.RobotClient` 0.4.4; only the robot below is our own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENCE_S = 60.0
 
 
 class Relay:
-    """LeRobot's robot interface over the observation that it was last given."""
+    """LeRobot's robot interface, which returns the observation given last."""
 
     observation_features = {**dict.fromkeys(JOINTS, float), **dict.fromkeys(CAMERAS, (SIZE, SIZE, 3))}
     action_features = {f"action_{i}": float for i in range(ACTIONS)}
@@ -47,7 +47,7 @@ class Relay:
 
 
 class Driven:
-    """act(images, state, task) -> actions f32 [50,7], as LeRobot's client handed them to the robot."""
+    """act(images, state, task) -> actions f32 [50,7], as LeRobot's client passed them to the robot."""
 
     def __init__(self, module, address: str):
         """module: lerobot.async_inference.robot_client."""
@@ -68,7 +68,7 @@ class Driven:
     def act(self, images: dict[str, np.ndarray], state: np.ndarray, task: str) -> np.ndarray:
         self.robot.observation = {**dict(zip(JOINTS, map(float, state), strict=True)), **images}
         self.robot.actions.clear()
-        self.client.latest_action = -1  # a chunk of its own for every observation
+        self.client.latest_action = -1  # request a new chunk for every observation
         self.client.control_loop_observation(task)
         end = time.monotonic() + PATIENCE_S
         while not self.client.actions_available():
@@ -86,7 +86,7 @@ class Driven:
 
 @contextlib.contextmanager
 def client_module() -> Iterator:
-    """lerobot.async_inference.robot_client; camera drivers, which it imports, may be missing. It logs to ./logs."""
+    """lerobot.async_inference.robot_client; the camera drivers that it imports may be missing. It logs to ./logs."""
     from vlacompile.frontends.lerobot import importing
 
     names = (*importing.NOT_CALLED, "cv2", "pyrealsense2")
@@ -104,7 +104,7 @@ def send(stream: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
 
 
 def receive(stream: BinaryIO) -> dict[str, np.ndarray]:
-    """Raises EOFError where the other end has gone."""
+    """Raises EOFError if the other end has closed the stream."""
     head = stream.read(8)
     if len(head) < 8:
         raise EOFError("LeRobot's client ended")
@@ -115,7 +115,7 @@ def receive(stream: BinaryIO) -> dict[str, np.ndarray]:
 def main() -> None:
     """HOST:PORT as the argument; observations on stdin, chunks on stdout, until stdin ends."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what LeRobot prints is no answer
+    os.dup2(2, 1)  # LeRobot's output goes to stderr; stdout is for chunks
     with client_module() as module:
         driven = Driven(module, sys.argv[1])
         with contextlib.suppress(EOFError):

@@ -1,4 +1,4 @@
-"""The LIBERO-Goal pair as policies: raw frames, ids and joint state in, robot actions out.
+"""The LIBERO-Goal pair as policies: raw frames, token ids and joint state in, robot actions out.
 
     vlacompile build examples.libero_goal.policy:light --recipe libero-goal -o light.vlab
 """
@@ -23,11 +23,11 @@ IMAGES = {camera: f"observation.images.{camera}" for camera in CAMERAS}
 
 
 class LateFusionPolicy(nn.Module):
-    """The whole inference function of one member ("light": MiniLM, "heavy": SmolLM2).
+    """The complete inference function of one member ("light": MiniLM, "heavy": SmolLM2).
 
-    inputs: the two images uint8 [1,128,128,3], state f32 [1,9], token ids int64 [1,16] and their mask
+    inputs: the two images uint8 [1,128,128,3], state f32 [1,9], token ids int64 [1,16] and their padding mask
     bool [1,16]. Returns {"action": f32 [1,50,7]} in [-1, 1]: OSC_POSE deltas and gripper (its sign
-    counts: negative opens).
+    counts: negative opens the gripper).
     """
 
     def __init__(self, member: str):
@@ -50,8 +50,8 @@ def checkpoint(member: str) -> Path:
 
 
 def build_module(member: str, allow_untrained: bool = False) -> LateFusionPolicy:
-    """The module with its trained head. Without a checkpoint: SourceError, or with `allow_untrained` a
-    head of seeded random weights (for tests of everything but behaviour)."""
+    """The module with its trained head. Without a checkpoint: SourceError, or with `allow_untrained` a head with seeded
+    random weights (for tests that do not depend on behaviour)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = LateFusionPolicy(member)
@@ -67,12 +67,12 @@ def build_module(member: str, allow_untrained: bool = False) -> LateFusionPolicy
 
 
 def example_inputs(member: str) -> dict[str, torch.Tensor]:
-    """The first recorded observation: real frames, so that golden vectors are of the kind the robot sees."""
+    """The first recorded observation: real frames, so that golden vectors resemble the robot's inputs."""
     return inputs_of(member, recordings.load()[0])
 
 
 def calibration(member: str, stride: int = 2) -> tuple[dict[str, torch.Tensor], ...]:
-    """Every `stride`-th recorded observation, of all recorded episodes: what is decided by measuring."""
+    """Every `stride`-th recorded observation, of all recorded episodes: the calibration set."""
     return tuple(inputs_of(member, row) for row in recordings.load()[::stride])
 
 
@@ -101,10 +101,10 @@ def recipe_of(mode: str) -> str:
 
 
 def light() -> vc.Policy:
-    """MiniLM-L6 reads the instruction (22.7 M parameters)."""
+    """The policy with MiniLM-L6 as the language encoder (22.7 M parameters)."""
     return _policy("light")
 
 
 def heavy() -> vc.Policy:
-    """SmolLM2-135M-Instruct reads the instruction."""
+    """The policy with SmolLM2-135M-Instruct as the language encoder."""
     return _policy("heavy")

@@ -1,6 +1,6 @@
 """Recorded observations of evaluated episodes, with outcomes: offline checks without a simulator.
 
-`load()` reads them; `python -m examples.libero_goal.recordings` (extra `eval`) makes them anew.
+`load()` reads them; `python -m examples.libero_goal.recordings` (extra `eval`) records them again.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MEMBERS = ("light", "heavy")
 
 @dataclass(frozen=True)
 class Recording:
-    """One replan. images: {camera: uint8 [128,128,3]}; state f32 [9]; chunks: {member: f32 [50,7] of the
-    PyTorch module on this observation}. The episode was driven by the heavy member; `success` is its end."""
+    """One replan. images: {camera: uint8 [128,128,3]}; state f32 [9]; chunks: {member: f32 [50,7], the PyTorch module's
+    output on this observation}. The heavy member acted in the episode; `success` is its outcome."""
 
     episode: int
     step: int
@@ -43,7 +43,7 @@ def load(path: Path = FILE) -> list[Recording]:
 
 
 def record() -> None:
-    """Play EPISODES with the heavy member; the light one answers the same observations."""
+    """Run EPISODES with the heavy member; the light one is evaluated on the same observations."""
     from examples.libero_goal.engines import EXECUTE, TorchEngine
     from examples.libero_goal.evaluate import play
     from examples.libero_goal.scene import GoalScene

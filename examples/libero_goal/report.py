@@ -12,7 +12,7 @@ from examples.libero_goal.policy import checkpoint
 from examples.libero_goal.train import INSTRUCTIONS
 
 COLUMNS = ("light-torch", "light-vlab", "heavy-torch", "heavy-vlab", "light-torch-wrong", "heavy-torch-wrong")
-PARTNERS = ("vlab", "torch-disturbed")  # of the member's PyTorch episodes, state by state
+PARTNERS = ("vlab", "torch-disturbed")  # compared with the member's PyTorch episodes, state by state
 
 
 def results() -> dict[str, list[Episode]]:
@@ -20,7 +20,7 @@ def results() -> dict[str, list[Episode]]:
 
 
 def success_table(found: dict[str, list[Episode]]) -> str:
-    """One row per instruction, one column per result file: solved / played."""
+    """One row per instruction, one column per result file: successes / episodes."""
     names = [n for n in COLUMNS if n in found]
     lines = ["| instruction | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     tasks = sorted({e.task for rows in found.values() for e in rows})
@@ -36,8 +36,8 @@ def success_table(found: dict[str, list[Episode]]) -> str:
 
 
 def pairing_table(found: dict[str, list[Episode]]) -> str:
-    """PyTorch beside libvlart, and beside PyTorch whose actions got noise of the size of rounding: how much a
-    difference that no one would call one decides."""
+    """PyTorch compared with libvlart, and with PyTorch whose actions were perturbed by noise of the size of rounding: a
+    control for how often a negligible difference changes the outcome."""
     lines = ["| member | PyTorch beside | paired episodes | PyTorch solves | the other solves | same outcome | "
              "same number of steps | exact McNemar p |", "|---|---|---|---|---|---|---|---|"]
     for member in ("light", "heavy"):
@@ -58,7 +58,7 @@ def pairing_table(found: dict[str, list[Episode]]) -> str:
 
 
 def training_table() -> str:
-    """What each committed head was trained on."""
+    """Training data and settings of each committed head."""
     lines = ["| member | tasks | demonstrations | frames | iterations | final action loss | seed | size |",
              "|---|---|---|---|---|---|---|---|"]
     for member in ("light", "heavy"):

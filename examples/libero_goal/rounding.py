@@ -1,7 +1,7 @@
-"""How far eager fp32 PyTorch itself is from the exact function: the floor of any parity figure.
+"""The rounding error of eager fp32 PyTorch itself: a lower bound of any parity figure.
 
-Where the policy switches the gripper, its gain is large, and on a few observations fp32 rounding alone
-moves an action by 1e-4. There a bundle may differ from PyTorch by as much as two fp32 evaluations do.
+Where the policy switches the gripper, its gain is large, and on a few observations fp32 rounding alone moves an action
+by 1e-4. There a bundle may differ from PyTorch by as much as two fp32 evaluations do.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ class Exact:
         return float((single - exact).abs().max())
 
     def limit(self, inputs: dict[str, torch.Tensor], max_abs: float) -> float:
-        """`max_abs`, or where PyTorch's own rounding is of that size, twice that rounding."""
+        """`max_abs`, or twice PyTorch's own rounding error if that is larger."""
         return max(max_abs, 2.0 * self.own_rounding(inputs))
 

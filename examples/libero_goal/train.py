@@ -2,10 +2,10 @@
 
     python -m examples.libero_goal.train --member light
 
-The encoders are frozen, so their outputs are computed once and kept in build/libero_goal/features/
+The encoders are frozen, so their outputs are computed once and cached in build/libero_goal/features/
 (raw frames, and shifted and colour-jittered versions). Loss: smooth L1 on the chunk, plus the
-displacement of the hand over the same steps through a second output that inference does not have.
-Cosine schedules, the second from a lower rate; the state of the run is saved every 500 iterations.
+displacement of the hand over the same steps through an auxiliary output that inference does not use.
+Cosine schedules, the second from a lower rate; the training state is saved every 500 iterations.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from examples.libero_goal.head import CHUNK, PER_QUERY, PREDICTED, FusionHead
 from examples.libero_goal.policy import checkpoint
 
 WORK = Path("build/libero_goal")
-VERSIONS = 3  # the raw frame and two augmented ones
+VERSIONS = 3  # versions per frame: the raw one and two augmented ones
 SHIFT = 4  # pixels
 DISPLACEMENT_UNIT = 0.1  # metres
 BATCH, WARMUP, WEIGHT_DECAY, CLIP = 64, 50, 1e-2, 1.0
 STATE_NOISE = 0.05  # standard deviations
 SAVE_EVERY = 500
-RESTART = 2 / 3  # of the first cycle's learning rate, at which later cycles begin
+RESTART = 2 / 3  # learning rate at the start of later cycles, relative to the first
 # The instructions are the suite's own; they are written out so that training needs no simulator.
 INSTRUCTIONS = {
     0: "open the middle drawer of the cabinet", 1: "put the bowl on the stove",
@@ -60,7 +60,7 @@ class Samples:
 
 
 def _augment(frames: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """uint8 [N,128,128,3] -> the same, shifted by up to SHIFT pixels, with other brightness and tint."""
+    """uint8 [N,128,128,3] -> augmented: shifted by up to SHIFT pixels, with random brightness and tint."""
     size = frames.shape[1]
     padded = F.pad(frames.permute(0, 3, 1, 2).float(), (SHIFT,) * 4, mode="replicate").permute(0, 2, 3, 1)
     at = torch.randint(0, 2 * SHIFT + 1, (len(frames), 2), generator=draw)
@@ -71,7 +71,7 @@ def _augment(frames: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
 
 
 def features_of(path: Path, encoder: ImageEncoder) -> torch.Tensor:
-    """f16 [F,VERSIONS,2,64,112] of one demonstration, kept on disk."""
+    """f16 [F,VERSIONS,2,64,112] of one demonstration, cached on disk."""
     cached = WORK / "features" / f"{path.stem}.pt"
     if cached.is_file():
         return torch.load(cached, weights_only=True)
@@ -97,7 +97,7 @@ def load_samples(data: Path) -> Samples:
         with np.load(path) as demo:
             at, states, actions = demo["frame_steps"], demo["states"], demo["actions"]
             task = int(demo["task"])
-        # After the episode's end: no motion, the gripper as it was.
+        # Beyond the end of the episode: no motion, the gripper unchanged.
         rest = np.zeros((CHUNK, actions.shape[1]), np.float32)
         rest[:, -1] = actions[-1, -1]
         actions = np.concatenate([actions, rest])[:, list(PREDICTED)]
@@ -127,7 +127,7 @@ def encode_instructions(member: str, tasks: list[int]) -> tuple[torch.Tensor, to
 
 @dataclass
 class Run:
-    """One training run and its state. settings: what it is a function of."""
+    """One training run and its state. settings: everything that determines it."""
 
     member: str
     settings: dict
@@ -155,7 +155,7 @@ class Run:
             state = torch.load(self.path, weights_only=True)
             if {**state["settings"], "cycles": 0} != {**self.settings, "cycles": 0}:
                 raise SystemExit(f"{self.path} belongs to another run ({state['settings']}); this one is "
-                                 f"{self.settings}: delete the file to begin anew")
+                                 f"{self.settings}: delete the file to start again")
             self.head.load_state_dict(state["head"])
             self.extra.load_state_dict(state["extra"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -183,7 +183,7 @@ def train(run: Run, samples: Samples, words: torch.Tensor, masks: torch.Tensor, 
             cosine = 0.5 * (1 + math.cos(math.pi * at / iterations))
             peak = rate * (RESTART if cycle else 1.0)
             group["lr"] = peak * min(1.0, (at + 1) / WARMUP) * (0.98 * cosine + 0.02)
-        # Every task equally often, whatever the number of its demonstrations.
+        # Sample tasks uniformly, whatever the number of their demonstrations.
         which = torch.randint(0, len(tasks), (BATCH,), generator=run.draw)
         picks = torch.stack([by_task[t][torch.randint(0, len(by_task[t]), (1,), generator=run.draw)]
                              for t in which])[:, 0]
@@ -210,8 +210,8 @@ def main() -> None:
     parser.add_argument("--member", choices=sorted(LANGUAGE_ENCODERS), required=True)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--iterations", type=int, default=12000, help="per cycle")
-    parser.add_argument("--cycles", type=int, default=2, help="cosine schedules one after the other; a finished run "
-                        "goes on when this is raised")
+    parser.add_argument("--cycles", type=int, default=2, help="consecutive cosine schedules; a finished run "
+                        "continues if this is raised")
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -162,7 +162,7 @@ def test_what_routing_believes_and_decides(late_fusion_bundle, table, tmp_path, 
     for r in facts["rows"]:
         assert f"{r['probabilities'][0]:.3f}" in text and f"{r['means'][0]:.3f}" in text
     assert "P(light ≥ heavy \u2212 0.05)" in text and "at least 0.8" in text and "<b>thread</b> the needle" in text
-    assert page.count('class="density') == 8 and "4 of 20" in text and "like none of these" in text
+    assert page.count('class="density') == 8 and "4 of 20" in text and "in no cluster" in text
     assert 'class="density' not in page_of(late_fusion_bundle, (), (), (), (), None)
 
 
@@ -188,7 +188,7 @@ def test_two_measurements_are_set_side_by_side(late_fusion_bundle):
     slower = dataclasses.replace(first, series={n: Series(tuple(2 * x for x in s.us)) for n, s in first.series.items()})
     text = " ".join(" ".join(read(page := page_of(late_fusion_bundle, (), (), (), (first, slower), None)).text).split())
     names = [f"{first.machine['cpu']}, 1 thread, measurement {i}" for i in (1, 2)]
-    assert f"{names[1]} beside {names[0]}" in text and "2.00" in text and "slower" in text
+    assert f"{names[1]} compared with {names[0]}" in text and "2.00" in text and "slower" in text
     figures = re.findall(r'aria-label="stages of a replan[^>]*>.*?</svg>', page)
     assert len(figures) == 4 and figures[0] != figures[2], "each at two widths"
     again = " ".join(read(page_of(late_fusion_bundle, (), (), (), (first, first), None)).text)
