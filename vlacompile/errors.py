@@ -66,7 +66,7 @@ class StagingError(VlaError):
 
 
 class PassError(StagingError):
-    """A pass does not keep its contract, or gave a program that is none: an error of the compiler, not of the
+    """A pass violates its contract, or returned an invalid program: an error of the compiler, not of the
     policy."""
 
 

@@ -1,11 +1,11 @@
-# What runs on the device, as `sh -c THIS vlacompile STEP ROOT TOKEN ...`: POSIX sh, coreutils and flock.
-# Answers are lines "vlacompile KEY VALUE"; every other line is what a program said. ROOT is laid out so:
-#   lock busy                          who flashes; a step is at work
-#   store/SHA256, store/SHA256.part    files by content, and what has arrived of others
+# Runs on the device, as `sh -c THIS vlacompile STEP ROOT TOKEN ...`: POSIX sh, coreutils and flock.
+# Answers are lines "vlacompile KEY VALUE"; every other line is the output of a program. Layout of ROOT:
+#   lock busy                          the flash that holds the device; a step is running
+#   store/SHA256, store/SHA256.part    files by content hash, and partial transfers
 #   policies/NAME/slots/{a,b}/         bundle.vlab/ bin/ identity files arguments passed
 #   policies/NAME/{current,history,kept/}
 # Files of slots are hard links into the store. `passed` is written after a self-test and removed before anything else
-# in a slot is touched, and `current` points to a slot that has it or to none.
+# in a slot is changed, and `current` points to a slot that has it, or nowhere.
 set -eu
 export LC_ALL=C
 umask 022
@@ -22,14 +22,14 @@ fail() { say failed "$*"; exit 70; }
 size() { if [ -f "$1" ]; then stat -c %s "$1"; else echo 0; fi; }
 hash_of() { set -- "$(sha256sum <"$1")"; printf '%s\n' "${1%% *}"; }
 first_line() { if [ -f "$1" ]; then head -n 1 "$1"; fi; }
-# fsync, not syncfs: other programs of the device may have much to write.
+# fsync, not syncfs: other programs on the device may have a lot of dirty pages.
 on_disk() { sync "$@"; }
 record() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$policy/history"; }
 
-# The workstation sends a byte every few seconds; its end, or a minute of silence, ends this.
+# Watchdog: the workstation sends a byte every few seconds; end of input or a minute of silence ends this.
 while_it_lives() { while [ -n "$(timeout 60 head -c 1)" ]; do :; done; }
 
-# A program that ends when the workstation does: then the input of this script ends too.
+# Run a program that is killed when the workstation disconnects, at which the input of this script ends.
 attended() {
   exec 3<&0
   "$@" </dev/null 3<&- &
@@ -42,14 +42,14 @@ attended() {
   return "$result"
 }
 
-# A step that changes anything. An earlier one may still be ending after its workstation was killed.
+# Begin a step that makes changes. An earlier step may still be shutting down after its workstation was killed.
 begin() {
   exec 8>>"$root/busy"
   flock -w 20 8 || fail busy
   [ "$(first_line "$root/lock")" = "$token" ] || fail lost
 }
 
-# An argument that names a file of the slot, as a path.
+# Resolve an argument that names a file of the slot to a path.
 in_slot() {
   case $1 in
     '@slot/'*) printf '%s\n' "$slot/${1#'@slot/'}" ;;
@@ -57,7 +57,7 @@ in_slot() {
   esac
 }
 
-# A word of a unit's ExecStart, for which %, quotes and backslashes mean something; of an argument, $ too.
+# Quote a word of a unit's ExecStart, in which %, quotes and backslashes are special; in an argument also $.
 word() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/&&/g')"; }
 argument() { word "$1" | sed 's/[$]/&&/g'; }
 
@@ -70,7 +70,7 @@ idle_slot() {
   esac
 }
 
-# The lock goes with this process, however it ends.
+# The lock is released when this process ends, in whatever way.
 step_hold() {
   for tool in flock sha256sum timeout stat readlink sync; do
     command -v "$tool" >/dev/null || fail tools "$tool"
@@ -89,7 +89,7 @@ step_attend() {
   while_it_lives
 }
 
-# ORT: where the caller says that ONNX Runtime is, or nothing.
+# ORT: path of ONNX Runtime as given by the caller, or nothing.
 step_probe() {
   say arch "$(uname -m)"
   say root "$root"
@@ -112,7 +112,7 @@ step_probe() {
   done
 }
 
-# Input: lines "SHA256 BYTES". Answers what has not arrived, and how much of it has.
+# Input: lines "SHA256 BYTES". Answers with the files that are missing, and the bytes of each that have arrived.
 step_missing() {
   begin
   of_policy "$1"
@@ -150,7 +150,7 @@ step_put() {
   say stored
 }
 
-# POLICY IDENTITY and arguments that vlart-run needs here; input: lines "SHA256 MODE PATH". Fills the slot that is not
+# POLICY IDENTITY and arguments of vlart-run on this device; input: lines "SHA256 MODE PATH". Fills the slot that is not
 # current.
 step_link() {
   begin
@@ -160,7 +160,7 @@ step_link() {
   mkdir -p "$policy/slots"
   name=$(idle_slot)
   slot=$policy/slots/$name
-  # Engines of a build that was cut are worth keeping; vlart-build looks at each before it keeps it.
+  # Keep the engines of an interrupted build; vlart-build checks each one before reusing it.
   if [ -d "$slot/bundle.vlab/engines" ] && [ ! -f "$slot/passed" ]; then
     rm -rf "$policy/engines"
     mv -T "$slot/bundle.vlab/engines" "$policy/engines"
@@ -242,7 +242,8 @@ step_activate() {
   tidy "$2" "$4"
 }
 
-# Of the store, what no slot links and none of the last bundles names goes; so do arrivals that nobody resumed for a week.
+# Deletes from the store files that no slot links and none of the last bundles names, and partial transfers that were not
+# resumed for a week.
 tidy() {
   mkdir -p "$policy/kept"
   cp "$policy/slots/$1/files" "$policy/kept/$(first_line "$policy/slots/$1/identity")"
@@ -258,7 +259,7 @@ tidy() {
   rm -f "$root/used" "$root/week"
 }
 
-# POLICY or nothing: the one that there is. Answers the slot to go back to.
+# POLICY, or nothing if there is only one. Answers with the slot to roll back to.
 step_other() {
   begin
   name=$1
@@ -288,7 +289,7 @@ step_unit() {
   cat >"$place/$unit.new" <<UNIT
 [Unit]
 Description=vlacompile: the self-test of $1
-# A robot's own unit says: Requires=$unit After=$unit PartOf=$unit
+# A robot's own unit should have: Requires=$unit After=$unit PartOf=$unit
 
 [Service]
 Type=oneshot
@@ -303,7 +304,7 @@ UNIT
   systemctl --user enable "$unit" || fail unit "$unit"
   systemctl --user restart "$unit" || fail unit "$unit"
   say unit "$unit"
-  # A user's units start with the device where the user lingers; otherwise at the first log-in.
+  # A user's units start at boot if lingering is enabled, otherwise at the first log-in.
   if loginctl --no-ask-password enable-linger </dev/null >/dev/null 2>&1; then say lingers yes; fi
 }
 
