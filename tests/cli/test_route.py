@@ -106,7 +106,7 @@ def test_an_embedding_is_used(cli, logs, tmp_path):
      "control how delta and tau"),
     (["fit", "{light}", "{heavy}", *COSTS, "-o", "{out}", "--tau", "2", "--delta", "0"], "delta or tau"),
     (["fit", "{light}", "{heavy}", *COSTS, "-o", "{out}", "--states", "90-99"], "too few|no episode"),
-    (["fit", "{light}", "{heavy}", *COSTS, "-o", "{out}", "--states", "9-1"], "no range"),
+    (["fit", "{light}", "{heavy}", *COSTS, "-o", "{out}", "--states", "9-1"], "not a range"),
     (["show", "{light}"], "cannot read the routing table"),
     (["show", "{out}", "{out}"], "one table"),
     (["show", "{out}", "--tau", "0.5"], "belongs to fit"),

@@ -139,7 +139,7 @@ def test_a_host_that_runs_something_else(fresh, first, capsys):
     finally:
         fresh.sshd.commands_go_through(AS_IT_IS)
     err = capsys.readouterr().err
-    assert "board does not run what it is asked to" in err and "welcome" in err
+    assert "board does not run the command that it is given" in err and "welcome" in err
 
 
 def test_a_folder_that_cannot_be_written(fresh, first, capsys):
@@ -197,7 +197,7 @@ def test_an_engine_that_is_none_is_never_current(fresh, first, tmp_path, capsys)
     assert "the self-test failed on board" in capsys.readouterr().err and fresh.runs() == first.hash
     assert fresh.flash(first, "--ort-library", str(tmp_path / "none")) == 12
     err = capsys.readouterr().err
-    assert "no ONNX Runtime for board at the place" in err and "pip download" in err
+    assert "no ONNX Runtime for board at the given path" in err and "pip download" in err
 
 
 def test_the_engine_for_another_processor(fresh, first, tmp_path, capsys):
@@ -208,7 +208,7 @@ def test_the_engine_for_another_processor(fresh, first, tmp_path, capsys):
     try:
         assert fresh.flash(first, boards.TRAVELS, "--runtime", str(programs)) == 12
         err = " ".join(capsys.readouterr().err.split())
-        assert "is neither on board nor here for aarch64" in err
+        assert "is neither on board nor on this machine for aarch64" in err
         assert "--platform manylinux_2_28_aarch64 onnxruntime==" in err
         assert fresh.flash(first, "--ort-library", fresh.ort, "--runtime", str(programs)) == 12
         assert "is for x86_64, board is aarch64" in capsys.readouterr().err

@@ -324,10 +324,10 @@ def test_inspect_shows_it(tmp_path, recipe, capsys):
     assert main(["inspect", str(tmp_path / "p.vlab")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "decoded by a lookup table of up to 255 entries per dimension, scale and offset, plus state" in shown
-    assert "the mean of all predictions of a tick, weighted exp(-0.05 i), the oldest first" in shown
+    assert "the mean of all predictions for a tick, weighted exp(-0.05 i), oldest first" in shown
     vc.build(guided_policy(), recipe=recipe('consume = "realtime"\ndelay = 1\nexecute = 3'), out=tmp_path / "q.vlab")
     assert main(["inspect", str(tmp_path / "q.vlab")]) == 0
-    assert "replan after 3, 1 more while it is computed" in " ".join(capsys.readouterr().out.split())
+    assert "replan after 3 actions, 1 more during inference" in " ".join(capsys.readouterr().out.split())
 
 
 INTEGERS = st.integers(0, 2**31)

@@ -139,5 +139,5 @@ def test_episodes_that_differ_in_a_bit_are_not_the_same(tmp_path, monkeypatch, c
     assert "1 episodes" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="did not act as a"):
         require_same("a", "c")
-    with pytest.raises(SystemExit, match="play both anew"):
+    with pytest.raises(SystemExit, match="run both again"):
         require_same("a", "old")

@@ -119,11 +119,11 @@ UNITS = {
     "no steps at all": (lambda c: write(c / POST, {"steps": []}), f"{POST} has no step {OUT}"),
     "no steps in either": (lambda c: [write(c / f, {"steps": []}) for f in (PRE, POST)], f"{PRE} has no step {IN}"),
     "no normaliser": (drop_step(PRE, IN), f"{PRE} has no step {IN}"),
-    "un-normaliser of nothing": (edit_step(POST, OUT, lambda s: s["config"].update(features={})), 'knows no "action"'),
+    "un-normaliser of nothing": (edit_step(POST, OUT, lambda s: s["config"].update(features={})), 'has no "action"'),
     "un-normaliser of another name": (edit_step(POST, OUT, lambda s: s["config"].update(
-        features={"actions": ACTION["action"]})), 'knows no "action"'),
+        features={"actions": ACTION["action"]})), 'has no "action"'),
     "action of another type": (edit_step(POST, OUT, lambda s: s["config"].update(
-        features={"action": {"type": "STATE", "shape": [2]}})), 'knows no "action"'),
+        features={"action": {"type": "STATE", "shape": [2]}})), 'has no "action"'),
     "un-normaliser without modes": (edit_step(POST, OUT, lambda s: s["config"].pop("norm_map")),
                                     "does not change ACTION"),
     "un-normaliser without a mode": (edit_step(POST, OUT, lambda s: s["config"]["norm_map"].pop("ACTION")),
