@@ -325,7 +325,7 @@ def test_a_fleet_of_which_one_is_off(fresh, first, tmp_path, capsys, monkeypatch
     assert fresh.flash(first, "--fleet", str(fleet)) == 12
     out, err = capsys.readouterr()
     assert out.count("FAILED") == 1
-    assert "1 of 3 hosts were not flashed" in err and out.count("is current") == 2
+    assert "1 of 3 hosts were not flashed" in err and out.count("now current") == 2
     assert max(map(len, out.splitlines())) <= 80
     assert fresh.runs() == first.hash
     assert (fresh.sshd.folder / "two" / "policies" / "late_fusion" / "current" / "passed").is_file()

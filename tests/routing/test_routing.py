@@ -336,7 +336,7 @@ def test_states_and_costs(tmp_path, played):
     profile.write_text(json.dumps({"light": {"episodes": 2, "observations": 10, "stages": [
         {"runs": 2, "median_ms": 4.0}, {"runs": 10, "median_ms": 1.5}, {"runs": 5, "median_ms": 1.0}]}}))
     assert read_profile(profile, ("light",))["light"] == Cost(4.0, 2.0, "p.json, ? thread(s)")
-    with pytest.raises(ConfigError, match="nothing of"):
+    with pytest.raises(ConfigError, match="does not contain"):
         read_profile(profile, ("heavy",))
 
 

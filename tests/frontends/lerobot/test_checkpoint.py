@@ -167,7 +167,7 @@ DAMAGES = UNITS | {
                                                                                                "inputs"),
     "steps are no list": (lambda c: write(c / "policy_preprocessor.json", {"steps": 3}), "lists no processor steps"),
     "an unknown step": (lambda c: change(c / "policy_preprocessor.json", lambda d: d["steps"].append(
-        {"registry_name": "image_crop_resize_processor"})), "is not known"),
+        {"registry_name": "image_crop_resize_processor"})), "is not supported"),
     "statistics file lost": (lambda c: (c / "statistics.safetensors").unlink(), "cannot be read"),
     "statistics truncated": (lambda c: (c / "statistics.safetensors").write_bytes(
         (c / "statistics.safetensors").read_bytes()[:50]), "cannot be read"),
