@@ -15,6 +15,7 @@ from vlacompile.errors import VlaError
 if TYPE_CHECKING:
     from vlacompile.bundle.directory import Bundle
     from vlacompile.bundle.directory import read_bundle as load
+    from vlacompile.phases.load_policy import load_policy
     from vlacompile.pipeline import build
     from vlacompile.policy.iterations import iterations
     from vlacompile.policy.join_backbones import join
@@ -40,13 +41,14 @@ _HOMES = {
     "join": ("vlacompile.policy.join_backbones", "join"),
     "iterations": ("vlacompile.policy.iterations", "iterations"),
     "build": ("vlacompile.pipeline", "build"),
+    "load_policy": ("vlacompile.phases.load_policy", "load_policy"),
     "load": ("vlacompile.bundle.directory", "read_bundle"),
     "verify": ("vlacompile.verify.replay", "verify"),
 }
 
 __all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSession", "Session", "Source",
            "Text", "VlaError",
-           "build", "iterations", "join", "load", "verify"]
+           "build", "iterations", "join", "load", "load_policy", "verify"]
 
 del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable
 
