@@ -100,9 +100,9 @@ def fuzz() -> str:
              f"{r['edges']:,} of {r['edges_in_all']:,}", len(r["crashes"])] for r in figures["runs"]]
     executed, seconds = (sum(r[k] for r in figures["runs"]) for k in ("executions", "seconds"))
     return table(["day", "sha256 of the sources", "time", "executions", "edges reached", "crashes"], rows,
-                 f"{executed:,} executions in {duration_text(seconds)}, each of a file as the fuzzer made it and again with "
-                 "its checksums corrected. Not all edges can be reached: the program also has the code that calls "
-                 "engines and writes files, which no reader calls.")
+                 f"{executed:,} executions in {duration_text(seconds)}, each of a file as the "
+                 "fuzzer made it and again with its checksums corrected. Not all edges can be reached: the program "
+                 "also has the code that calls engines and writes files, which no reader calls.")
 
 
 def size() -> str:
