@@ -41,8 +41,9 @@ class Staging:
     written: Program | None = None
 
     def text(self) -> str:
-        """The stages with their graphs, one line per node."""
-        return staged_text(self.staged)
+        """The stages with their graphs, one line per node; then what was rewritten and merged."""
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([staged_text(self.staged).rstrip("\n"), *notes]) + "\n"
 
 
 @phase(Phase.FIND_STAGES)

@@ -1,7 +1,7 @@
 '''What a pass is. To write one, read this file.
 
 A pass rewrites a traced program into one that computes the same. It is one file and one class under the same name,
-`hoist_invariants.py` and `HoistInvariants`, a verb phrase in the terms that compilers use:
+`drop_double_negations.py` and `DropDoubleNegations`, a verb phrase in the terms that compilers use:
 
     NEG = torch.ops.aten.neg.default
 

@@ -11,15 +11,15 @@ def staged_text(staged: Staged) -> str:
     values = [f'value "{name}" {kind}' + (" constant" if name in staged.constants else "")
               for name, kind in staged.types.items()]
     delays = [f'delay "{a}" becomes "{b}" when the histories advance' for a, b in staged.delays]
-    return "\n".join([*(_stage_text(s) for s in staged.stages), *values, *delays]) + "\n"
+    return "\n".join([*(_stage_text(s, staged.program.parameters) for s in staged.stages), *values, *delays]) + "\n"
 
 
-def _stage_text(stage: StageGraph) -> str:
+def _stage_text(stage: StageGraph, parameters: frozenset[str]) -> str:
     runs = f" x{stage.iterations}" if stage.iterations > 1 else ""
     serves = f" serves {', '.join(stage.backbones)}" if stage.backbones else ""
     lines = [f'stage "{stage.name}"{runs} depends on {", ".join(stage.sources) or "nothing"}{serves}']
     lines += [f'  reads %{p.name} = "{p.value}"{_mode(p)}' for p in stage.inputs]
-    lines += [f"  {line}" for line in graph_lines(stage.graph, stage.constants)]
+    lines += [f"  {line}" for line in graph_lines(stage.graph, stage.constants, parameters)]
     outputs = stage.graph.output_node().args[0]
     lines += [f'  gives "{p.value}" = %{n.name}{_mode(p)}' for p, n in zip(stage.outputs, outputs, strict=True)]
     lines += [f"  {p.group}: {p.layers} layers in {p.scheme}, by {p.decider}" for p in stage.precisions]
