@@ -50,8 +50,9 @@ def summary() -> str:
     where = figures["machine"]
     titles = ["policy", "eager PyTorch, ms", "fastest other engine, ms", "vlacompile, ms",
               "vlacompile, new instruction, ms", "solved by PyTorch", "solved by the bundle"]
-    return table(titles, rows, "Median milliseconds per replan, the instruction unchanged unless the column says new, one thread, "
-                 "fp32; the other engines run the whole graph in every replan, whatever the instruction; episodes of "
+    return table(titles, rows, "Median milliseconds per replan, the instruction unchanged unless the column says new, "
+                 "one thread, fp32; the other engines run the whole graph in every replan, whatever the "
+                 "instruction; episodes of "
                  f"LIBERO-Goal from the same initial states; {where['cpu']}, torch {where['versions']['torch']}.")
 
 

@@ -94,11 +94,12 @@ def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: st
     swap that building on the board may use. Raises a VlaError subclass, but not if the policy does not fit: that is
     Fit.require().
     """
-    where = load_target(target)
+    inputs = read_inputs(source, target, recipe, weights=weights, progress=progress)
+    where = inputs.target
     if where.board is None:
         raise ConfigError(f'target "{where.name}" has no memory to plan for', where="target", why="it has no [board]",
                           fix="choose a board: `vlacompile targets`")
-    inputs, staging = _staged_whole(read_inputs(source, target, recipe, weights=weights, progress=progress), progress)
+    inputs, staging = _staged_whole(inputs, progress)
     progress("fit into memory")
     needs = needs_of(staging.staged, inputs.recipe.precision)
     others = [budget_of(t) for n in shipped("targets") if (t := load_target(n)).board is not None]

@@ -1,17 +1,8 @@
 // vlart.hpp on the sample bundles: backbones, lanes and a router. Usage: test_face SAMPLES LIBONNXRUNTIME STATE.
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 
+#include "check.h"
 #include "vlart/vlart.hpp"
-
-#define CHECK(condition)                                                   \
-  do {                                                                     \
-    if (!(condition)) {                                                    \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                        \
-    }                                                                      \
-  } while (0)
 
 template <typename Call>
 vlart_status_t status_of(Call call) {

@@ -7,6 +7,7 @@ import each other in a cycle.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ LAYERS = (
     "pipeline",
     "cli",
 )
+PUBLIC = "__init__"  # `vlacompile` itself, whose names come from modules of all layers: nothing inside imports it
+DOTTED = re.compile(r"vlacompile(\.\w+)+\.?")
 
 
 @dataclass(frozen=True)
@@ -65,34 +68,45 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def imports(root: Path = ROOT) -> list[Import]:
-    """Every import of one of the package's modules by another, those inside functions too."""
+    """Every import of one of the package's modules by another: those inside functions, relative ones and those by name
+    (importlib) too."""
     known, found = modules(root), []
     for importer, path in known.items():
         file = path.relative_to(root).as_posix()
+        package = ["vlacompile", *importer.split("/")][:None if path.name == "__init__.py" else -1]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), file)):
-            found += [Import(file, node.lineno, importer, of) for of in _imported(node, known) if of != importer]
+            found += [Import(file, node.lineno, importer, of) for of in _imported(node, package, known)
+                      if of not in (None, importer)]
     return found
 
 
-def _imported(node: ast.AST, known: dict[str, Path]) -> list[str]:
+def _imported(node: ast.AST, package: list[str], known: dict[str, Path]) -> list[str | None]:
+    """package: of the module, which relative imports count from. A string that names a module counts as well:
+    importlib takes it."""
     if isinstance(node, ast.Import):
-        names = [a.name for a in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        names = [f"{node.module}.{a.name}" for a in node.names]
-    else:
-        return []
-    found = []
-    for name in names:
-        parts = name.split(".")
-        if parts[0] == "vlacompile":
-            longest = ("/".join(parts[1:end]) for end in range(len(parts), 1, -1))
-            found += [m for m in longest if m in known][:1]
-    return found
+        return [_module(a.name, known, PUBLIC) for a in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = package[:len(package) + 1 - node.level] if node.level else []
+        return [_module(".".join([*base, *filter(None, [node.module]), a.name]), known, PUBLIC) for a in node.names]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and DOTTED.fullmatch(node.value):
+        return [_module(node.value.removesuffix("."), known)]
+    return []
+
+
+def _module(name: str, known: dict[str, Path], otherwise: str | None = None) -> str | None:
+    """The module of the package that a dotted name is, or is in. otherwise: of the package's own names."""
+    first, *rest = name.split(".")
+    if first != "vlacompile":
+        return None
+    longest = ("/".join(rest[:end]) for end in range(len(rest), 0, -1))
+    return next((m for m in longest if m in known), otherwise)
 
 
 def layer_of(module: str, layers: tuple[str, ...] = LAYERS) -> str:
     """The package that a module belongs to. Raises KeyError where no layer is its."""
     parts = module.split("/")
+    if module == PUBLIC:
+        return PUBLIC
     for end in range(len(parts), 0, -1):
         if (name := "/".join(parts[:end])) in layers:
             return name
@@ -101,7 +115,7 @@ def layer_of(module: str, layers: tuple[str, ...] = LAYERS) -> str:
 
 def upward(found: list[Import], layers: tuple[str, ...] = LAYERS) -> list[Import]:
     """Imports of what stands above the importer."""
-    rank = {name: i for i, name in enumerate(layers)}
+    rank = {name: i for i, name in enumerate((*layers, PUBLIC))}
     return [i for i in found if rank[layer_of(i.imported, layers)] > rank[layer_of(i.importer, layers)]]
 
 
@@ -113,7 +127,7 @@ def cycles(found: list[Import], package_of) -> list[set[str]]:
 
 def folder_of(module: str, known: dict[str, Path]) -> str:
     """The package of a module by its folder alone, for trees that have other layers."""
-    return module if known[module].name == "__init__.py" else module.rpartition("/")[0] or module
+    return module if module == PUBLIC or known[module].name == "__init__.py" else module.rpartition("/")[0] or module
 
 
 def main(root: Path) -> None:

@@ -26,6 +26,11 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.endswith("__") and name != "_"
 
 
+def called(call: ast.Call) -> str:
+    """The last name of what is called: "setattr" of monkeypatch.setattr(...)."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
 def uses(path: Path, private: set[str]) -> list[str]:
     """In one file: imports of the package's private names, their dotted names in strings, and attributes of others than
     self that have such a name. What a file defines itself is its own, and so is torch's."""
@@ -40,7 +45,7 @@ def uses(path: Path, private: set[str]) -> list[str]:
                       if any(map(is_private, f"{node.module}.{a.name}".split(".")))]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("vlacompile."):
             found += [(node.lineno, node.value)] if any(map(is_private, node.value.split("."))) else []
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "delattr", "object"):
+        elif isinstance(node, ast.Call) and called(node) in ("getattr", "setattr", "delattr", "hasattr", "object"):
             found += [(node.lineno, a.value) for a in node.args[1:2] if isinstance(a, ast.Constant)
                       and a.value in private]
         elif (isinstance(node, ast.Attribute) and node.attr in private - own

@@ -40,6 +40,24 @@ def test_an_import_upward_and_a_cycle_are_found(tmp_path):
     assert cycles(found, lambda module: folder_of(module, known)) == [{"files", "policy"}]
 
 
+@pytest.mark.parametrize(("text", "imported"), [
+    ("from vlacompile.policy.join import f", "policy/join"), ("import vlacompile.policy.join as j", "policy/join"),
+    ("from ..policy.join import f", "policy/join"), ("from .. import policy", "policy"),
+    ("import importlib; importlib.import_module('vlacompile.policy.join')", "policy/join"),
+    ("def f(kind): importlib.import_module(f'vlacompile.policy.{kind}')", "policy"),
+    ("if TYPE_CHECKING: from vlacompile.policy import join", "policy/join"),
+    ("from vlacompile import build", "__init__"), ("import vlacompile", "__init__"),
+    ("from .. import build", "__init__"),
+])
+def test_each_way_to_import_upward_is_found(tmp_path, text, imported):
+    for name in ("files/__init__.py", "files/toml.py", "policy/__init__.py", "policy/join.py"):
+        path = tmp_path / "vlacompile" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text if name == "files/toml.py" else "")
+    wrong = [str(i) for i in upward(imports(tmp_path))]
+    assert wrong == [f"vlacompile/files/toml.py:1: files/toml imports {imported}"]
+
+
 def test_every_package_is_in_the_wheel():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     there = {"vlacompile"} | {"vlacompile." + m.replace("/", ".") for m, path in modules().items()

@@ -162,7 +162,7 @@ def test_the_recipe_may_leave_tokenising_to_the_host(tmp_path):
         load_recipe(str(tmp_path / "odd.toml"))
 
 
-# ---- instructions known beforehand -----------------------------------------------------------------------------------
+# ---- instructions known in advance -----------------------------------------------------------------------------------
 
 KNOWN = ("put the bowls on", "the plate")
 

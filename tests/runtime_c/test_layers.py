@@ -12,6 +12,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.runtime_c.running import BUILD, RUNTIME
 
 # From the bottom to the top. Tokenizer and router know files alone, neither plans nor bundles.
@@ -28,6 +30,7 @@ LAYERS = {
 }
 # What a lower directory calls in a higher one: the session asks for the engines of this build.
 SEAM = {"vlart_builtin_backends"}
+ENDINGS = (".c", ".h", ".cc")
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,12 @@ def sources(ending: str, root: Path = RUNTIME) -> list[Path]:
 
 
 def includes(root: Path = RUNTIME) -> list[Include]:
-    """Every quoted include; those of include/vlart are below everything."""
+    """Every include of the runtime's own headers; those of include/vlart are below everything."""
     found = []
-    for path in [*sources(".c", root), *sources(".h", root)]:
+    for path in [p for ending in ENDINGS for p in sources(ending, root)]:
         for number, line in enumerate((root / path).read_text().splitlines(), 1):
-            name = re.match(r'#include "([^"]+)"', line)
-            if name is None or name[1].startswith("vlart/"):
+            name = re.match(r'\s*#\s*include\s*["<]([^">]+)[">]', line)
+            if name is None or name[1].startswith("vlart/") or ("<" in line and not is_own(name[1], root)):
                 continue
             places = [Path("src") / name[1], Path("backends") / name[1]]
             places += [path.parent / name[1]] if path.parts[0] == "backends" else []
@@ -71,6 +74,11 @@ def includes(root: Path = RUNTIME) -> list[Include]:
             assert header, f"runtime_c/{path}:{number}: {name[1]}: name a header as LAYER/HEADER.h"
             found.append(Include(path, number, header))
     return found
+
+
+def is_own(name: str, root: Path) -> bool:
+    """Whether the compiler finds an <include> among the runtime's headers."""
+    return any((root / folder / name).exists() for folder in ("src", "backends"))
 
 
 def upward(found: list[Include]) -> list[str]:
@@ -121,12 +129,22 @@ def test_an_include_upward_and_a_cycle_are_found(tmp_path):
     assert {"src/base/arena.h", "src/plan/plan.h"} <= set(cycles(found))
 
 
+@pytest.mark.parametrize("include", ['#include "session/session.h"', "#include <session/session.h>",
+                                     '  #  include\t"session/session.h"'])
+def test_each_way_to_include_is_seen(tmp_path, include):
+    for name, text in {"src/base/arena.c": f"#include <string.h>\n{include}\n", "src/session/session.h": ""}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    assert upward(includes(tmp_path)) == [
+        "runtime_c/src/base/arena.c:2: base includes src/session/session.h, of session"]
+
+
 def test_no_call_runs_upward(lib, record_property):
     """A prototype in a low header hides an upward call from the includes; the object files show it."""
     objects = [BUILD / "obj" / path.with_suffix(".o") for path in sources(".c")]
     table = subprocess.run(["nm", "-A", *map(str, objects)], capture_output=True, text=True, check=True).stdout
     defined, used = {}, []
-    for name, kind, symbol in re.findall(r"^(.+?\.o):\S* +([A-Za-z]) (vlart_\w+)$", table, re.MULTILINE):
+    for name, kind, symbol in re.findall(r"^(.+?\.o):\S* +([A-Za-z]) (\w+)$", table, re.MULTILINE):
         if kind == "U":
             used.append((Path(name), symbol))
         elif kind.isupper():

@@ -231,9 +231,9 @@ def test_dump_skips_checksums_but_not_sizes(lib, tmp_path):
 
 
 def test_dump_is_the_compilers_text(lib, tmp_path):
-    binary = pytest.importorskip("vlacompile.bundle.plan.binary")
+    from vlacompile.bundle.plan.binary import read_plan
     from vlacompile.bundle.plan.text import plan_text
 
     for name, policy in (("a", Reactive(low=(-1,) * 3, high=(1,) * 3)), ("b", Flow(3))):
         root = policy.bundle.write(tmp_path / name)
-        assert run_tool("vlart-dump", root).stdout == plan_text(binary.read_plan(root / "plan.bin"))
+        assert run_tool("vlart-dump", root).stdout == plan_text(read_plan(root / "plan.bin"))

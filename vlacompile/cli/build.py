@@ -32,7 +32,7 @@ EPILOG = """examples:
   vlacompile build examples.libero_goal.policy:light -r libero-goal -o l.vlab
   vlacompile build policy.onnx
   vlacompile build light=SOURCE heavy=SOURCE -o pair.vlab
-  vlacompile build pi0_dir --instructions tasks.txt --only-instructions
+  vlacompile build checkpoint_dir --instructions tasks.txt --only-instructions
   vlacompile build my_robot.policy:make --stop-after find-stages
   vlacompile build outputs/train/act/checkpoints/last/pretrained_model
 

@@ -28,8 +28,8 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
+    from vlacompile.frontends.available import FRONTENDS
     from vlacompile.frontends.environments import ENVIRONMENTS
-    from vlacompile.phases.load_policy import FRONTENDS
 
     if args.install is not None:
         if args.install not in ENVIRONMENTS:

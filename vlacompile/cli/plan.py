@@ -23,7 +23,7 @@ the precision open, the planner chooses it by memory alone: the effect on the
 actions is not measured here."""
 EPILOG = """examples:
   vlacompile plan my_robot.policy:make
-  vlacompile plan outputs/pi0/checkpoints/last/pretrained_model --no-weights
+  vlacompile plan outputs/train/checkpoints/last/pretrained_model --no-weights
   vlacompile plan my_robot.policy:make --target orin-nano-8gb --instructions 20
 
 next: `vlacompile build SOURCE` builds it"""

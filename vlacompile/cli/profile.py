@@ -26,7 +26,7 @@ files. Each difference comes with its p-value: how likely it is to be chance."""
 EPILOG = """examples:
   vlacompile profile light.vlab --target orin-nano-8gb
   vlacompile profile light.vlab -t orin-nx-8gb -t orin-nx-16gb --precision int8
-  vlacompile profile pi0.vlab -t agx-orin-64gb --iterations 5 --cameras 3
+  vlacompile profile pick.vlab -t agx-orin-64gb --iterations 5 --cameras 3
   vlacompile profile light.vlab -t orin-nano-8gb --execute 5
   vlacompile profile light.vlab --measure -o profiles/mine.json
   vlacompile profile fp32.vlab int8.vlab -o profiles/

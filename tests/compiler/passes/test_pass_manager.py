@@ -149,15 +149,46 @@ def test_a_pass_that_does_not_keep_its_contract_is_named(why):
     assert len(str(raised.value).splitlines()) == 4
 
 
-def test_a_pass_that_changes_its_argument_is_named():
+IN_PLACE = {
+    "an op": lambda p: setattr(node_of(p, "relu"), "target", ATEN.tanh.default),
+    "operands": lambda p: setattr(node_of(p, "relu"), "args", (node_of(p, "a"),)),
+    "a type": lambda p: node_of(p, "relu").meta.update(val=LONG),
+    "an output": returning("add", "mul"),
+    "the numbers of a constant": lambda p: p.constants["w"].mul_(2),
+    "a constant": lambda p: p.constants.update(w=torch.zeros(1, 4)),
+    "a source": lambda p: p.sources.update(a=Source("observation")),
+    "a node more": lambda p: p.graph.call_function(ATEN.relu.default, (node_of(p, "a"),)),
+}
+
+
+@pytest.mark.parametrize("how", ["types", "full"])
+@pytest.mark.parametrize("what", IN_PLACE)
+def test_a_pass_that_changes_its_argument_is_named(what, how):
     class InPlace(GraphPass):
         def run(self, program: Program) -> PassResult:
-            node_of(program, "relu").target = ATEN.tanh.default
+            IN_PLACE[what](program)
             return PassResult(program, False)
 
-    with verified("full"), pytest.raises(PassError, match="it changes the program that it is given") as raised:
+    with verified(how), pytest.raises(PassError, match="it changes the program that it is given") as raised:
         run_passes(program(), (InPlace(),))
     assert raised.value.where == "pass InPlace, the first one"
+
+
+def test_a_pass_that_crashes_is_named():
+    class Crashes(GraphPass):
+        def run(self, program: Program) -> PassResult:
+            return PassResult(program, bool({}["weight"]))
+
+    class GivesNothing(GraphPass):
+        def run(self, program: Program) -> PassResult:
+            """Forgets to return."""
+
+    with pytest.raises(PassError, match="KeyError: 'weight'") as raised:
+        run_passes(program(), (DropIdentities(), Crashes()))
+    assert raised.value.where == "pass Crashes, after DropIdentities"
+    assert isinstance(raised.value.__cause__, KeyError)
+    with pytest.raises(PassError, match="it gives a NoneType, no PassResult"):
+        run_passes(program(), (GivesNothing(),))
 
 
 def test_what_a_pass_may_change_it_may():
