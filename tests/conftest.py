@@ -30,6 +30,8 @@ def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/ (refused when CI is set)")
     parser.addoption("--skips-listed", action="store_true",
                      help="a skip that tests/known_skips.toml does not list fails")
+    parser.addoption("--skips-without", action="append", default=[], metavar="PACKAGE",
+                     help="with it: a system package that cannot be installed here; what asks for it may be skipped")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -43,7 +45,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_configure(config):
     if config.getoption("--skips-listed") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(SkipsListed())
+        config.pluginmanager.register(SkipsListed(config.getoption("--skips-without")))
 
 
 @pytest.fixture(scope="session", autouse=True)

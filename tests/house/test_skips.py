@@ -15,6 +15,11 @@ def test_a_skip_is_listed_or_told():
                     (Known("tests/a/test_x.py::test_one*", "there is none"),)) == ["tests/a/test_y.py: no package"]
 
 
+def test_a_package_that_cannot_be_installed_excuses_what_asks_for_it_alone():
+    skipped = {"a": "apt-get install clang", "b": "apt-get install clang qemu-user-static", "c": "no reason"}
+    assert unlisted(skipped, (), ["clang"]) == ["b: apt-get install clang qemu-user-static", "c: no reason"]
+
+
 def test_every_listed_skip_has_its_reason_and_its_file():
     for entry in known():
         assert len(entry.why) > 10 and entry.tests.startswith("tests/")
