@@ -43,5 +43,5 @@ def emit(inputs: Inputs, verified: Verified, precise: Precise, *, progress: Prog
         if target.software is not None and not ahead:
             require_supported(s.name, onnx[s.name].model, target.software.tensorrt)
     compiled = compile_ahead({n: e for n, e in onnx.items() if n in precise.compiled}, precise.recipe.stages,
-                             inputs.recipe_name, target, progress)
+                             inputs.schedules, target, progress)
     return Emitted(onnx, compiled)

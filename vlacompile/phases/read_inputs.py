@@ -1,6 +1,6 @@
-"""Phase 1: reads and checks all inputs of a build: the policy, the recipe, the target, the instructions.
+"""Phase 1: reads and checks all inputs of a build: the policy, the recipe, the target, the instructions, the schedules.
 
-Later phases read no file that a user named, except the schedules that a recipe names.
+Later phases read no file that a user named.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vlacompile.bundle.directory import check_destination
+from vlacompile.compiler.emit.tvm.schedules import Schedules, schedules_of
+from vlacompile.compiler.emit.tvm.stage import PACKAGES
 from vlacompile.compiler.staging.known_instructions import SpokenText, tokenize
 from vlacompile.hardware.target import Target, load_target
 from vlacompile.phases.load_policy import Several, load_policy
@@ -22,14 +24,15 @@ from vlacompile.tokenize.compile_text import CompiledText, compile_text
 
 @dataclass(frozen=True)
 class Inputs:
-    """recipe: with the settings that it leaves to the policy filled in. recipe_name: as given, a name or a path. out:
-    destination of the bundle. texts: the policy's tokenizers as tables. spoken: instructions compiled in advance, as
-    token ids; only_spoken: no other text is accepted. weights: False if the policy's weights have no content."""
+    """recipe: with the settings that it leaves to the policy filled in. schedules: known ones of the
+    stages that TVM compiles; None if it compiles none. out: destination of the bundle. texts: the policy's tokenizers
+    as tables. spoken: instructions compiled in advance, as token ids; only_spoken: no other text is accepted. weights:
+    False if the policy's weights have no content."""
 
     policy: Policy
     target: Target
     recipe: Recipe
-    recipe_name: str | None = None
+    schedules: Schedules | None = None
     out: Path = Path("policy.vlab")
     texts: tuple[CompiledText, ...] = ()
     spoken: tuple[SpokenText, ...] = ()
@@ -81,7 +84,10 @@ def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str 
     texts = tuple(compile_text(name, text, progress) for name, text in policy.texts.items()
                   if weights and wanted.text.tokenize == "bundle")
     spoken = tokenize(instructions, texts, policy.example_inputs)
-    return Inputs(policy, where, resolve(wanted, policy), recipe, to, texts, spoken, only_instructions, weights)
+    schedules = None
+    if wanted.stages.tvm:
+        schedules = schedules_of(wanted.stages.tvm_schedules, recipe, where.processor, PACKAGES["apache-tvm"])
+    return Inputs(policy, where, resolve(wanted, policy), schedules, to, texts, spoken, only_instructions, weights)
 
 
 def resolve(recipe: Recipe, policy: Policy) -> Recipe:

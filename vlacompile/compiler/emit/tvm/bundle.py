@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from vlacompile.bundle.directory import stage_path, with_files
 from vlacompile.bundle.plan.plan import Plan
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
-from vlacompile.compiler.emit.tvm.schedules import schedules_of
-from vlacompile.compiler.emit.tvm.stage import PACKAGES, TvmStage, compile_tvm
+from vlacompile.compiler.emit.tvm.schedules import Schedules
+from vlacompile.compiler.emit.tvm.stage import TvmStage, compile_tvm
 from vlacompile.errors import ConfigError
 from vlacompile.hardware.target import Target
 from vlacompile.recipe.recipe import StagesRecipe
@@ -29,10 +29,10 @@ class Compiled:
     reports: dict[str, dict[str, dict]] = field(default_factory=dict, repr=False)
 
 
-def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe: str | None, target: Target,
+def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, schedules: Schedules | None, target: Target,
                   progress: Callable[[str], None]) -> Compiled:
-    """recipe: its name or path; its folder holds the schedules. Raises ConfigError for a search of schedules on a
-    machine other than the target, and EmitError if TVM cannot compile a stage."""
+    """schedules: those of the recipe; new ones are added to their file; None only without stages. Raises ConfigError
+    for a search of schedules on a machine other than the target, and EmitError if TVM cannot compile a stage."""
     here = platform.machine()
     if wanted.tvm_trials and target.processor != here:
         raise ConfigError("schedules cannot be searched for another processor", where=f'target "{target.name}"',
@@ -41,7 +41,7 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, recipe:
                               "tvm_trials")
     if not stages:
         return Compiled()
-    schedules = schedules_of(wanted.tvm_schedules, recipe, target.processor, PACKAGES["apache-tvm"])
+    assert schedules is not None
     machine = target.processor if wanted.tvm_device == "cpu" else f"sm_{target.board.gpu.compute_capability}"
     files, local, notes, reports = {}, {}, [], {}
     for name, stage in stages.items():
