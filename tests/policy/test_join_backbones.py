@@ -419,7 +419,7 @@ def test_the_others_see_one_backbone(spoken, bundle, tmp_path, capsys):
         np.testing.assert_allclose(got, original("heavy", writes)[0], atol=1e-5)
     finally:
         host.stop()
-    with pytest.raises(ConfigError, match="not a backbone"):
+    with pytest.raises(ConfigError, match="has no backbone"):
         PolicyHost(spoken.path, backbone="middle")
     apart = PolicyHost(bundle.path)  # with words of their own
     assert f"light.{TOKENS}" in apart.inputs and f"heavy.{TOKENS}" not in apart.inputs

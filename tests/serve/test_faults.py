@@ -32,7 +32,7 @@ from websockets.sync.client import connect
 from vlacompile.serve.messages import pack, unpack
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bundle(late_fusion_bundle) -> vc.Bundle:
     return late_fusion_bundle
 

@@ -147,7 +147,7 @@ def test_the_verb_serves_says_where_and_ends_on_a_signal(late_fusion_bundle, tmp
                 socket_.recv(10)
             assert closed.value.rcvd.code == 1001
         out, err = process.communicate(timeout=20)
-        assert process.returncode == 0 and "ended" in err and KEY not in out + err
+        assert process.returncode == 0 and "stopped" in err and KEY not in out + err
     finally:
         process.kill()
         process.communicate()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlacompile.bundle.format.c_tables import plan_text_lines, record_fields
 from vlacompile.bundle.format.header import c_header
+from vlacompile.files.atomic import write_whole
 
 # {file in runtime_c: what makes it}. All are checked in.
 FILES = {
@@ -18,7 +19,7 @@ FILES = {
 
 def main(root: Path) -> None:
     for name, make in FILES.items():
-        (root / name).write_text(make(), encoding="utf-8")
+        write_whole(root / name, make().encode())
 
 
 if __name__ == "__main__":

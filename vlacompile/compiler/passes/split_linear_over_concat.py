@@ -51,6 +51,16 @@ class SplitLinearOverConcat(GraphPass):
     """
 
     def run(self, program: Program) -> PassResult:
+        """Until nothing is left to split: a Linear that reads a split one reads a concatenation then."""
+        result = self._once(program)
+        changed, notes = result.changed, result.notes
+        while result.changed:
+            program = result.program
+            result = self._once(program)
+            notes += result.notes if result.changed else ()
+        return PassResult(program, changed, notes)
+
+    def _once(self, program: Program) -> PassResult:
         deps = dependencies(program)
         editor, notes, changed = ProgramEditor(program), [], False
         for node in program.graph.nodes:

@@ -49,7 +49,7 @@ def recipe_for(folder: Path, stages: str) -> str:
 @pytest.mark.parametrize(("stages", "target", "why"), [
     ('tvm_device = "gpu"', "orin-nano-8gb+jetpack-7.2", "no stage is compiled by TVM"),
     ('tvm = ["state"]\ntvm_device = "dla"', "orin-nano-8gb+jetpack-7.2", "gpu"),
-    ('tvm = ["state"]\ntvm_device = "gpu"', "host", 'target "host" has no GPU'),
+    ('tvm = ["state"]\ntvm_device = "gpu"', "host", 'target "host" has no known GPU'),
     ('tvm = ["state"]\ntvm_device = "gpu"', "orin-nano-8gb+jetpack-6.2", "CUDA 13, and jetpack-6.2 has CUDA 12.6"),
     ('tvm = ["state"]\ntvm_device = "gpu"\ntvm_schedules = "s.json.gz"', "orin-nano-8gb+jetpack-7.2",
      "for CPUs only")])

@@ -269,8 +269,8 @@ REPORTS = {"tvm": {"state": {
 def test_what_gpu_kernels_take_is_in_rows():
     here, gpu = compiled_rows(REPORTS)
     assert (here["run"], here["schedules"], here["kernels"], here["registers"]) == (
-        "replayed", "searched for 3 of 7 kernels", None, None)
-    assert (gpu["run"], gpu["schedules"], gpu["kernels"]) == ("compiled, not run", "TVM's own", 2)
+        "replayed", "tuned for 3 of 7 kernels", None, None)
+    assert (gpu["run"], gpu["schedules"], gpu["kernels"]) == ("compiled, not run", "TVM's defaults", 2)
     assert (gpu["registers"], gpu["shared"], gpu["stack"]) == (40, 6912, 8)
     assert [(k["kernel"], k["registers"], k["constant"]) for k in kernel_rows(REPORTS)] == [
         ("matmul_kernel", 40, 408), ("add_kernel", 12, 408)]
@@ -289,4 +289,4 @@ def test_inspect_and_the_report_show_what_gpu_kernels_take(late_fusion_bundle, t
     assert "matmul_kernel" in shown and "6912" in shown and "<td>compiled, not run</td>" in shown
     assert main(["inspect", str(tmp_path / "b.vlab")]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"state, sm_87 +40 +6912 +0 +matmul_kernel", said) and "searched for 3 of 7" in said
+    assert re.search(r"state, sm_87 +40 +6912 +0 +matmul_kernel", said) and "tuned for 3 of 7" in said

@@ -27,13 +27,13 @@ BLIND = KeepRules(stored=math.inf, local=math.inf)
 
 def test_what_the_rules_miss_is_repaired():
     staged, observations = planted(cancelled, 1, 16)
-    loose = convert_to_fp16(staged, observations, replace(LOOSE, kept_fp32=BLIND))
+    loose = convert_to_fp16(staged, observations, replace(LOOSE, rules=BLIND))
     assert loose.repaired == 0 and loose.action_error > 0.02
-    half = convert_to_fp16(staged, observations, Fp16Limits(kept_fp32=BLIND))
+    half = convert_to_fp16(staged, observations, Fp16Limits(rules=BLIND))
     assert half.action_error < 0.01 and half.repaired
     repaired = {n: p for s in half.stages for n, p in s.kept_fp32.items() if p.kind == "error"}
     assert "add" in repaired and "sub" in repaired and "% of the error of the stage" in repaired["add"].why
-    assert "nodes kept by the check" in half.lines()[-1]
+    assert "nodes kept in FP32 by the check" in half.lines()[-1]
 
 
 @torch.library.custom_op("tests::doubled", mutates_args=())

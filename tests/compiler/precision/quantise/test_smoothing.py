@@ -135,7 +135,7 @@ def test_what_somebody_else_reads_stays():
     samples = collect(stage, [(example,)])
     result = smooth_activations(stage, samples, linears(stage, "int8"), Method())
     assert result.stage is stage
-    assert len(result.notes) == 3 and all("stays" in n for n in result.notes)
+    assert len(result.notes) == 3 and all("not rescaled" in n for n in result.notes)
     assert "%gelu" in result.notes[1] and "%add" in result.notes[0]
 
 

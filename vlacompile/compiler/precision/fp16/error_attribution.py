@@ -63,7 +63,7 @@ def attribute_error(staged: Staged, stage: StageGraph, observations: Sequence[Ma
 
 def _moved(slopes: list, errors: list[torch.Tensor]) -> float:
     """v J e; 0 if the gradient is not finite: a quotient of two numbers that became 0."""
-    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors, strict=True) if s is not None)
+    moved = sum(float((s.double() * e).sum()) for s, e in zip(slopes, errors, strict=False) if s is not None)
     return moved if math.isfinite(moved) else 0.0
 
 

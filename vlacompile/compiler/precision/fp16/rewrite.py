@@ -92,7 +92,7 @@ class _Fp16Rewriter:
         """Sets masked logits to exactly MASKED after the mask was added. A fully masked row is then uniform, as in f32,
         whatever the dtype in which an engine adds: fp16 sums round to that number, f32 sums would keep differences
         between logits that are masked."""
-        masks = [new for old, new in zip(node.args, args, strict=True) if isinstance(old, Node)
+        masks = [new for old, new in zip(node.args, args, strict=False) if isinstance(old, Node)
                  and old.name in self.masked]
         if len(masks) != 1 or len(args) != 2:
             return
