@@ -25,9 +25,9 @@ def test_loops_of_lerobot_in_fp16(kind, tmp_path):
     observations = calibration(policy, LoopRecipe())[:3]
     half = convert_to_fp16(staged, observations)
     assert half.action_error < 5e-3 and half.repaired == 0
-    kinds = {s.name: {p.kind for p in s.pins.values()} for s in half.stages}
+    kinds = {s.name: {p.kind for p in s.kept_fp32.values()} for s in half.stages}
     assert kinds["step"] >= {"accumulator", "norm"} and kinds["decode"] >= {"action"}
     if kind != "diffusion":
-        assert "position" in kinds["fusion"] and not any("softmax" in n for s in half.stages for n in s.pins)
+        assert "position" in kinds["fusion"] and not any("softmax" in n for s in half.stages for n in s.kept_fp32)
     assert sum(s.made.weights for s in half.stages) < 0.55 * sum(s.before for s in half.stages)
     through_onnx(staged, half.staged, observations[0])

@@ -64,7 +64,7 @@ def test_transformers_is_as_it_was(policy):
 
 
 def test_answer_that_nobody_asked_for_is_an_error():
-    with pytest.raises(AssertionError, match="did not ask"), openpi.accepted_transformers():
+    with pytest.raises(AssertionError, match="did not check"), openpi.accepted_transformers():
         pass
 
 

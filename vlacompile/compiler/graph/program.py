@@ -165,10 +165,11 @@ def _same(one, other, twin: Mapping[Node, Node]) -> bool:
 
 
 def infer_val(node: Node):
-    """Shape and dtype of a new node, on the meta device."""
+    """Shape and dtype of a new node, on the meta device, wherever the policy's code puts it."""
     meta = lambda n: to_meta(n.meta["val"])
+    kwargs = {name: torch.device("meta") if isinstance(v, torch.device) else v for name, v in node.kwargs.items()}
     with torch.no_grad():
-        return to_meta(node.target(*map_arg(node.args, meta), **map_arg(node.kwargs, meta)))
+        return to_meta(node.target(*map_arg(node.args, meta), **map_arg(kwargs, meta)))
 
 
 def to_meta(val):

@@ -1,0 +1,19 @@
+"""Types of nodes, computed without numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Graph
+
+from vlacompile.compiler.graph.program import infer_val
+
+
+def test_a_copy_to_a_device_has_a_type():
+    """As masks of a policy have, which its code puts where its weights are."""
+    graph = Graph()
+    x = graph.placeholder("x")
+    x.meta["val"] = torch.empty(1, 4, device="meta")
+    copied = graph.call_function(torch.ops.aten._to_copy.default, (x,),
+                                 {"dtype": torch.bool, "device": torch.device("cpu")})
+    found = infer_val(copied)
+    assert found.is_meta and found.shape == (1, 4) and found.dtype == torch.bool
