@@ -23,14 +23,14 @@ from torch import nn
 
 import vlacompile as vc
 from benchmarks.emulator import BUILD, CPU, ROOT, Emulator, emulator, engine_library
-from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle
 from vlacompile.cli.progress import Phases
-from vlacompile.errors import ParityError, VlaError
 from vlacompile.profile import machine
-from vlacompile.runtime.library import onnxruntime_library
-from vlacompile.runtime.session import Session
-from vlacompile.verify.frames import Expected, Frame, frames_bytes, read_frames
-from vlacompile.verify.metrics import Metrics
+from vlart.bundle.directory import GOLDEN_FILE, read_bundle
+from vlart.errors import ParityError, VlaError
+from vlart.runtime.library import onnxruntime_library
+from vlart.runtime.session import Session
+from vlart.verify.frames import Expected, Frame, frames_bytes, read_frames
+from vlart.verify.metrics import Metrics
 
 FIGURES = BUILD / "figures.json"
 RECORDED = ROOT / "profiles" / "qemu-aarch64" / "libero-goal.json"

@@ -39,7 +39,7 @@ def worker(way: str, repeat: int) -> None:
     """Measure one variant in this process; prints a line of JSON."""
     began = time.perf_counter()
     import vlacompile as vc
-    from vlacompile.verify.frames import read_frames
+    from vlart.verify.frames import read_frames
 
     if way == "joined":
         session = vc.Session(BUNDLES / "joined.vlab", threads=1)

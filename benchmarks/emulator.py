@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlacompile.compiler.emit.tvm.stage import PACKAGES
-from vlacompile.errors import RuntimeFailure
+from vlart.errors import RuntimeFailure
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "aarch64"

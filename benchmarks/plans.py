@@ -30,7 +30,7 @@ def plan(kind: str, board: str | None = None) -> dict:
     write(kind, folder.absolute(), real=True, weights=False)
     with sized(kind, real=True):
         if board is not None:
-            return pipeline.plan_on_board(folder, board, weights=False)[1].as_dict()
+            return pipeline.plan_on_board(folder, board, weights=False)[1].fit.as_dict()
         return pipeline.plan(folder, weights=False).as_dict()
 
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.engines import ENGINES
 from examples.demo import VLART_RUN
 from vlacompile.profile import machine
-from vlacompile.runtime.library import onnxruntime_library
+from vlart.runtime.library import onnxruntime_library
 
 PROFILES = Path("profiles/host")
 ROUNDS, REPLANS = 12, 5

@@ -40,9 +40,9 @@ def bare(artefact: Path, shape: tuple[int, ...]) -> Call:
 
 
 def libvlart(artefact: Path, shape: tuple[int, ...]) -> Call:
-    from vlacompile.runtime.session import Session
+    from vlart.runtime.session import Session
 
-    session = Session(artefact, threads=1)
+    session = Session(artefact, threads=1, native_code=True)  # built just now
 
     def call(x: np.ndarray) -> np.ndarray:
         session.write("x", x)

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from vlacompile.profile import machine
-from vlacompile.runtime.library import onnxruntime_library, tvm_libraries
+from vlart.runtime.library import onnxruntime_library, tvm_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK, RECORDED = ROOT / "build" / "bench" / "runtimes", ROOT / "profiles" / "host" / "runtimes.json"

@@ -21,7 +21,7 @@ from torch import nn
 
 import vlacompile as vc
 from vlacompile.profile import machine
-from vlacompile.runtime.session import ACCEPT
+from vlart.runtime.option_checks import ACCEPT
 
 RECIPE = """name = "guarded"
 description = "every check there is"

@@ -1,4 +1,5 @@
-"""Latency and memory of `vlacompile serve` on the loopback interface, with 1, 4 and 16 clients.
+"""Latency and memory of `vlacompile serve` on the loopback interface, with 1, 4 and 16 clients: on one session, and
+on one per client.
 
     python -m benchmarks.serve build/libero_goal/light.vlab --member light
     python -m benchmarks.serve ... --record          (writes profiles/host/serve.json)
@@ -35,11 +36,12 @@ CLIENTS = (1, 4, 16)
 class Server:
     """Context manager: `vlacompile serve` on a free port."""
 
-    def __init__(self, bundle: Path, threads: int, queue: int, protocol: str = "openpi"):
+    def __init__(self, bundle: Path, threads: int, sessions: int, protocol: str = "openpi"):
         # gRPC does not report disconnected clients: those of earlier loads still count
         self.process = subprocess.Popen(
             [sys.executable, "-m", "vlacompile.cli.main", "serve", bundle, "--protocol", protocol, "--port", "0",
-             "--json", "--threads", str(threads), "--queue", str(queue), "--clients", str(4 * queue)],
+             "--json", "--threads", str(threads), "--sessions", str(sessions),
+             "--clients", str(4 * max(CLIENTS))],
             stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Self:
@@ -54,7 +56,7 @@ class Server:
         self.process.communicate(timeout=30)
 
     def memory_bytes(self) -> int:
-        from vlacompile.serve.metrics import resident_bytes
+        from vlart.serve.metrics import resident_bytes
 
         return resident_bytes(self.process.pid)
 
@@ -63,7 +65,7 @@ def recorded(bundle, member: str) -> tuple[list[dict], list[dict]]:
     """(messages of openpi's client, inputs of a session) for every recorded observation."""
     from examples.libero_goal import recordings
     from examples.libero_goal.policy import inputs_of
-    from vlacompile.serve.tokenized_texts import own_instructions
+    from vlart.serve.tokenized_texts import own_instructions
 
     read = own_instructions(bundle)
     if read is None:
@@ -202,10 +204,10 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help=f"write {' or '.join(map(str, RECORDS.values()))}")
     arguments = parser.parse_args()
 
-    from vlacompile.bundle.directory import GOLDEN_FILE, read_bundle
     from vlacompile.profile.machine import describe
-    from vlacompile.serve.messages import pack
-    from vlacompile.verify.frames import read_frames
+    from vlart.bundle.directory import GOLDEN_FILE, read_bundle
+    from vlart.serve.messages import pack
+    from vlart.verify.frames import read_frames
 
     bundle = read_bundle(arguments.bundle)
     if arguments.member:
@@ -213,19 +215,20 @@ def main() -> None:
     else:
         messages = writes = [f.writes for f in read_frames(arguments.frames or bundle.path / GOLDEN_FILE)]
     want, alone = references(bundle.path, writes, arguments.threads)
-    rows, record, drive = [], RECORDS[arguments.protocol], client
+    rows, record, drive, unused = [], RECORDS[arguments.protocol], client, 0
     frames, message_bytes = len(messages), len(pack(messages[0]))
     if arguments.protocol == "lerobot":
         if not arguments.member:
             raise SystemExit("--protocol lerobot needs --member: its observations name cameras and joints")
         messages, drive = lerobot_messages(messages), lerobot_client
         message_bytes = len(messages[0][0])
-    with Server(arguments.bundle, arguments.threads, max(CLIENTS), arguments.protocol) as server:
-        unused = server.memory_bytes()
-        load(server, 1, messages, want, min(2.0, arguments.seconds), drive)  # warm-up
-        for count in CLIENTS:
-            rows.append(load(server, count, messages, want, arguments.seconds, drive))
-            print(json.dumps(rows[-1]), flush=True)
+    for sessions, counts in ((1, CLIENTS), (max(CLIENTS), CLIENTS[1:])):
+        with Server(arguments.bundle, arguments.threads, sessions, arguments.protocol) as server:
+            unused = server.memory_bytes() if sessions == 1 else unused
+            load(server, 1, messages, want, min(2.0, arguments.seconds), drive)  # warm-up
+            for count in counts:
+                rows.append(load(server, count, messages, want, arguments.seconds, drive) | {"sessions": sessions})
+                print(json.dumps(rows[-1]), flush=True)
     packages = ("grpcio",) if arguments.protocol == "lerobot" else ("websockets", "msgpack", "openpi-client")
     document = {"policy": bundle.plan.name, "bundle": bundle.hash, "frames": frames, "threads": arguments.threads,
                 "protocol": arguments.protocol, "message_bytes": message_bytes, "seconds": arguments.seconds,

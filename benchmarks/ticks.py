@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 from vlacompile.profile import machine
-from vlacompile.runtime.library import onnxruntime_library
+from vlart.runtime.library import onnxruntime_library
 
 PROGRAM = Path("build/runtime_c/bench_tick")
 

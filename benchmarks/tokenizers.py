@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 
 from examples.libero_goal.encoders import LANGUAGE_ENCODERS
 from examples.libero_goal.train import INSTRUCTIONS
-from vlacompile.runtime.tokenizer import RuntimeTokenizer
 from vlacompile.tokenize.read_tokenizer_json import read_tokenizer
 from vlacompile.tokenize.table import tokenizer_bytes
+from vlart.runtime.tokenizer import RuntimeTokenizer
 
 ROUNDS = 200
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import vlacompile as vc
 from examples.libero_goal.policy import light
-from vlacompile.bundle.directory import read_bundle
 from vlacompile.profile import machine
-from vlacompile.runtime.library import onnxruntime_library, tvm_libraries
+from vlart.bundle.directory import read_bundle
+from vlart.runtime.library import onnxruntime_library, tvm_libraries
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, RECORDED = ROOT / "build" / "bench" / "tvm.json", ROOT / "profiles" / "host" / "tvm.json"
@@ -49,7 +49,7 @@ def times(bundle: Path, repeat: int) -> dict[str, float]:
     """{stage: ms of the fastest run}"""
     ffi, runtime = (tvm_libraries()[option] for option in ("tvm_ffi_library", "tvm_library"))
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--tvm-ffi", ffi, "--tvm", runtime, "--threads", "1",
-               "--cold", "--repeat", str(repeat), "--json"]
+               "--native-code", "--cold", "--repeat", str(repeat), "--json"]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {s["name"]: s["min_ms"] for s in report["stages"]}
 

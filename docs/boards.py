@@ -50,8 +50,9 @@ def boards() -> str:
         target = load_target(name)
         for mode in modes_of(name) if target.board is not None else ():
             default = " (default)" if mode.name == target.power.name else ""
-            rows.append([name, mode.name + default, mode.sms, f"{mode.gpu_mhz:g}", f"{mode.tops('fp16'):.1f}",
-                         f"{mode.tops('int8'):.1f}", f"{mode.dram_gbps(target.board.memory):.0f}",
+            gpu = target.board.gpu
+            rows.append([name, mode.name + default, mode.sms, f"{mode.gpu_mhz:g}", f"{mode.tops('fp16', gpu):.1f}",
+                         f"{mode.tops('int8', gpu):.1f}", f"{mode.dram_gbps(target.board.memory):.0f}",
                          f"{target.board.memory.usable_bytes / 1e6:.0f}"])
     titles = ["board", "power mode", "SMs", "GPU, MHz", "dense FP16, TOPS", "dense INT8, TOPS", "memory, GB/s",
               "usable memory, MB"]
@@ -68,11 +69,23 @@ def fit() -> str:
             schemes[s["scheme"]].append(s["stage"])
         most = max(schemes, key=lambda x: len(schemes[x]))
         others = [f"{', '.join(names)} {scheme}" for scheme, names in schemes.items() if scheme != most]
+        others += [f"{s['stage']} as a loop of {s['layers']} layers" for s in f["stages"] if s.get("layers")]
         weights = sum(s["weights"] for s in f["stages"]) / 1e9
         rows.append([f["policy"], f["board"], f"{f['spare'] / 1e6:.0f}", f["moment"], f"{weights:.1f}",
                      "; ".join([*others, f"the rest {most}" if others else most])])
     return table(["policy", "board", "spare MB", "most memory is needed", "engines, GB", "precisions"], rows,
                  "Modelled from shapes, not run on a board; instructions not known in advance.")
+
+
+def moments() -> str:
+    """Every moment of the plan of 3.3 billion weights in fp16 on 8 GB."""
+    f = json.loads((ROOT / "profiles/fit/pi05-libero-orin-nano-8gb.json").read_text(encoding="utf-8"))
+    rows = [[moment, f"{size / 1e6:.0f}"] for moment, size in f["moments"]]
+    deep = [s for s in f["stages"] if s["layers"]]
+    said = "; ".join(f"{s['stage']}: {s['depth']['looped_build'] / 1e6:.0f} MB to build instead of "
+                     f"{s['depth']['unrolled_build'] / 1e6:.0f}, {s['depth']['launches']} more launches" for s in deep)
+    return table(["moment", "MB"], rows, f"Of {f['usable'] / 1e6:.0f} MB that are usable; modelled from shapes, not "
+                 f"run on a board. {said}.")
 
 
 def held_out_rows() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 
 from docs.figures import MISSING, ROOT, duration_text, figures_of, table
@@ -116,3 +117,94 @@ def plans() -> str:
     titles = ["policy", "parameters, M", "in stages", "constant-folded", "never read", "GFLOP per chunk",
               "weights per stage"]
     return table(titles, rows) if rows else MISSING
+
+
+RESULTS = {"equal": "equal", "differs": "**differs**", "refused": "refused", "failed": "failed",
+           "absent": "no checkout"}
+
+
+def gauntlet() -> str:
+    """Public policies as their authors wrote them: what came of each."""
+    files = sorted((ROOT / "profiles/gauntlet").glob("*.json"))
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    if not rows:
+        return MISSING
+    cells = [[r["name"], f"[{r['repository']}](https://github.com/{r['repository']}/tree/{r['commit']})",
+              RESULTS[r["result"]], f"{r['share']:.0e}" if "share" in r else "",
+              f"{r['build_s']:.0f}" if "build_s" in r else "", len(r["stages"]) if "stages" in r else "",
+              r["glue_lines"]] for r in rows]
+    where = rows[0]["machine"]
+    said = [f"- {r['name']}: {_reason(r)}" for r in rows if r["result"] not in ("equal", "absent")]
+    notes = [f"- {r['name']}: {r['note']}." for r in rows if r["note"]]
+    titles = ["policy", "repository, at the commit tried", "result", "difference, as a share of the output",
+              "build, processor s", "stages", "lines of glue"]
+    return table(titles, cells, f"Small sizes with random weights, fp32, one thread; {where['cpu']}, {where['cores']} "
+                 f"cores, torch {where['versions']['torch']}.", *(["", "Not equal:", "", *said] if said else []),
+                 *(["", "Notes:", "", *notes] if notes else []))
+
+
+def _reason(row: dict) -> str:
+    if row["result"] == "differs":
+        return f"{row['share']:.0e} of the output's scale in `{row['output']}`"
+    lines = row["message"].splitlines()
+    where = next((line.split("module ")[-1].strip() for line in lines if line.strip().startswith("where:")), "")
+    return lines[0] + (f" (`{where}`)" if where else "")
+
+
+def checkpoints() -> str:
+    """Checkpoints that were built: how far their actions are from those of the code that they belong to."""
+    files = [json.loads(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "profiles/checkpoints").glob("*.json"))]
+    rows = sorted(({"test": test, **row} for f in files for test, row in f["rows"].items()),
+                  key=lambda r: (r["files"], r["policy"]))
+    if not rows:
+        return MISSING
+    cells = [[r["files"], f"`{r['policy']}`", r["oracle"], f"{r['share']:.0e}", len(r["stages"]), r["loop"],
+              f"{r['build_s']:.0f}", f"`{r['test'].rpartition('/')[2].partition('::')[0]}`"] for r in rows]
+    where = files[0]["machine"]
+    titles = ["files written by", "policy", "compared with", "difference", "stages", "loop", "build, processor s",
+              "test"]
+    return table(titles, cells, f"fp32, one thread; {where['cpu']}, {where['cores']} cores, torch "
+                                f"{where['versions']['torch']}.")
+
+
+def random_policies() -> str:
+    """Random policies that were built and compared: runs, and what they found."""
+    figures = figures_of("profiles/fuzz/compiler.json")
+    if not figures:
+        return MISSING
+    rows = [[r["day"], f"`{r['sources'][:12]}`", duration_text(r["seconds"]), f"{r['executions']:,}",
+             f"{r['unsuitable']:,}", sum(r["findings"].values())] for r in figures["runs"]]
+    last = figures["runs"][-1]["sources"]
+    same = [r for r in figures["runs"] if r["sources"] == last]
+    found = collections.Counter()
+    for r in figures["runs"]:
+        found.update(r["findings"])
+    kinds = [f"- {kind}: {count}" for kind, count in sorted(found.items())]
+    return table(["day", "sha256 of the sources", "time", "policies", "unsuitable", "findings"], rows,
+                 f"At the hash of the last run: {sum(r['executions'] for r in same):,} policies, "
+                 f"{sum(sum(r['findings'].values()) for r in same)} findings. Unsuitable: its own results are no "
+                 "numbers, or its own rounding is visible in them.",
+                 *(["", "Findings of all runs, by kind:", "", *kinds] if kinds else []))
+
+
+def builds() -> str:
+    """Time and memory of builds, phase by phase."""
+    figures = figures_of("profiles/host/build.json")
+    if not figures:
+        return MISSING
+    rows = []
+    for name, row in figures["builds"].items():
+        phases = {p: of for p, of in row["phases"].items() if of["cpu_s"] >= 0.05}
+        peaks = {p: of["anonymous_bytes"] - row["base_bytes"] for p, of in row["phases"].items()}
+        highest = max(peaks, key=peaks.__getitem__)
+        rows.append([name, row["recipe"], row["target"], *(f"{row[k] / 1e6:.0f}" for k in (
+                     "weight_bytes", "largest_stage_bytes", "bundle_bytes")),
+                     f"{sum(of['cpu_s'] for of in row['phases'].values()):.1f}",
+                     f"{peaks[highest] / 1e6:.0f} in {highest}",
+                     ", ".join(f"{p} {of['cpu_s']:.1f}" for p, of in phases.items())])
+    return table(["policy", "recipe", "target", "weights, MB", "largest stage, MB", "bundle, MB", "processor time, s",
+                  "memory, MB", "of the time"], rows,
+                 f"{figures['machine']['cpu']}, one thread, each policy in a process of its own after a small one. "
+                 "Memory: the most that the process had for itself beyond what Python and PyTorch take "
+                 f"({min(r['base_bytes'] for r in figures['builds'].values()) / 1e6:.0f} MB); mapped weights, which "
+                 "the system may drop, are not in it.")

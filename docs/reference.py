@@ -1,7 +1,8 @@
-"""Blocks of the pages that the code itself gives: verbs, exit codes, statuses, versions."""
+"""Blocks of the pages that the code itself gives: verbs, exit codes, statuses, keys, versions."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 
@@ -18,7 +19,7 @@ def verbs() -> str:
 
 
 def exit_codes() -> str:
-    from vlacompile import errors
+    from vlart import errors
 
     codes: dict[int, list[str]] = defaultdict(list)
     for error in errors.VlaError.__subclasses__():
@@ -36,10 +37,29 @@ def statuses() -> str:
     return "\n".join(["| | status | what it means, and what to do |", "|---|---|---|", *rows, ""])
 
 
+def topic_map() -> str:
+    """The keys of the map of topics, from the classes that read it."""
+    from vlart.ros import mapping
+
+    sections = {"observation.INPUT": mapping.Topic, "synchronise": mapping.Synchronise,
+                "instruction": mapping.Instruction, "actions": mapping.Actions, "control": mapping.Control,
+                "on_failure": mapping.OnFailure}
+    rows = [f"| `{section}.{field.name}` | {_default(field)} |" for section, cls in sections.items()
+            for field in dataclasses.fields(cls)]
+    return "\n".join(["| key | without it |", "|---|---|", *rows, "| `constants.INPUT` | |", ""])
+
+
+def _default(field: dataclasses.Field) -> str:
+    value = field.default
+    if value is dataclasses.MISSING:
+        return "refused"
+    return "" if value in (None, (), "") else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
 def versions() -> str:
     import importlib.metadata
 
-    from vlacompile.bundle.format.layout import FORMAT_MAJOR, FORMAT_MINOR
+    from vlart.bundle.format.layout import FORMAT_MAJOR, FORMAT_MINOR
 
     abi = re.findall(r"#define VLART_ABI_M\w+ (\d+)u", HEADER.read_text(encoding="utf-8"))
     rows = [f"| package | {importlib.metadata.version('vlacompile')} |",

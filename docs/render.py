@@ -9,9 +9,23 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from docs import boards, picture, policies, precision, reference, robot, runtimes
+from docs import (
+    atlas,
+    board_model,
+    boards,
+    first_hours,
+    newcomer,
+    picture,
+    policies,
+    precision,
+    recorded,
+    reference,
+    robot,
+    runtimes,
+)
 from docs.figures import ROOT
 
 PAGES = (ROOT / "README.md", ROOT / "examples" / "libero_goal" / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -25,21 +39,40 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "bench-heavy": lambda: policies.bench("heavy"),
     "lerobot": policies.lerobot,
     "lerobot-tiny": lambda: policies.lerobot("-tiny"),
+    "atlas": atlas.atlas,
     "plans": policies.plans,
+    "checkpoints": policies.checkpoints,
+    "gauntlet": policies.gauntlet,
+    "random-policies": policies.random_policies,
+    "builds": policies.builds,
     "ticks": robot.ticks,
     "fuzz": robot.fuzz,
     "size": robot.size,
     "sensors": robot.sensors,
+    "cameras": robot.cameras,
+    "recorder": recorded.recorder,
+    "cuts": recorded.cuts,
     "rtx": boards.rtx,
+    "moments": boards.moments,
     "routing": robot.routing,
     "routed": robot.routed,
     "delays": robot.delays,
     "lanes": robot.lanes,
     "backbones": robot.backbones,
     "serve": robot.serve,
+    "newest": robot.newest,
+    "week": robot.week,
+    "board-loops": robot.board_loops,
     "boards": boards.boards,
     "fit": boards.fit,
     "held-out": boards.held_out_rows,
+    "board-policies": board_model.policies,
+    "board-stages": board_model.stages,
+    "board-powers": board_model.powers,
+    "board-modes": board_model.modes,
+    "board-clocks": board_model.clocks,
+    "board-ratios": board_model.boards,
+    "other-machines": board_model.other_machines,
     "precision-modes": precision.precision_modes,
     "precision-sized": precision.precision_sized,
     "precision-stages": precision.precision_stages,
@@ -50,9 +83,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "verbs": reference.verbs,
     "exit-codes": reference.exit_codes,
     "statuses": reference.statuses,
+    "topic-map": reference.topic_map,
+    "ros2": robot.ros2,
     "versions": reference.versions,
     "tvm": runtimes.tvm,
     "runtimes": runtimes.runtimes,
+    **first_hours.blocks(),
+    **{f"newcomer-{step.name}": partial(newcomer.block, step) for step in (newcomer.INSTALL, *newcomer.STEPS)},
 }
 
 
@@ -63,7 +100,8 @@ def render(text: str) -> str:
 
 def current() -> dict[Path, str]:
     """{file: its content as it should be}"""
-    return {path: render(path.read_text(encoding="utf-8")) for path in PAGES} | {picture.FILE: picture.svg()}
+    pages = {path: render(path.read_text(encoding="utf-8")) for path in PAGES}
+    return pages | {picture.FILE: picture.svg(), atlas.PAGE: atlas.page()}
 
 
 def stale() -> list[Path]:

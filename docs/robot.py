@@ -25,6 +25,22 @@ def ticks() -> str:
                  "scheduler.")
 
 
+def cameras() -> str:
+    """From a camera's bytes to the policy's picture."""
+    figures = figures_of("profiles/host/cameras.json")
+    if not figures:
+        return MISSING
+    names = ("libvlart", "OpenCV", "Pillow")
+    rows = [[r["pixels"], f"{r['width']} x {r['height']}",
+             *(f"{r['ms'][n]:.2f}" if n in r["ms"] else "" for n in names),
+             *(f"{r['difference'][n]:.2f}" if n in r["difference"] else "" for n in names)] for r in figures["rows"]]
+    versions, (height, width) = figures["versions"], figures["out"]
+    return table(["pixels", "frame", *(f"{n}, ms" for n in names), *(f"{n}, off by" for n in names)], rows,
+                 f"To {width} x {height}, one thread, medians of {figures['rounds']} in turn, time of the thread "
+                 f"itself; OpenCV {versions['OpenCV']} (INTER_AREA), Pillow {versions['Pillow']} (BILINEAR). Off by: "
+                 f"mean distance to torchvision's picture, of 255. {figures['machine']['cpu']}.")
+
+
 def delays() -> str:
     """Replans that take a stated number of ticks, and three ways of living with that."""
     path = ROOT / "examples/libero_goal/results/delays/light.jsonl"
@@ -96,12 +112,15 @@ def fuzz() -> str:
     figures = figures_of("profiles/host/fuzz.json")
     if not figures:
         return MISSING
-    rows = [[r["day"], f"`{r['sources'][:12]}`", duration_text(r["seconds"]), f"{r['executions']:,}",
-             f"{r['edges']:,} of {r['edges_in_all']:,}", len(r["crashes"])] for r in figures["runs"]]
+    words = {"libvlart": "libvlart's readers", "openpi": "openpi's messages", "lerobot": "LeRobot's pickles",
+             "device": "answers of a device"}
+    rows = [[words[r.get("target", "libvlart")], r["day"], f"`{r['sources'][:12]}`", duration_text(r["seconds"]),
+             f"{r['executions']:,}", f"{r['edges']:,} of {r['edges_in_all']:,}" if "edges" in r else "",
+             len(r["crashes"])] for r in figures["runs"]]
     executed, seconds = (sum(r[k] for r in figures["runs"]) for k in ("executions", "seconds"))
-    return table(["day", "sha256 of the sources", "time", "executions", "edges reached", "crashes"], rows,
-                 f"{executed:,} executions in {duration_text(seconds)}, each of a file as the "
-                 "fuzzer made it and again with its checksums corrected. Not all edges can be reached: the program "
+    return table(["target", "day", "sha256 of the sources", "time", "executions", "edges reached", "crashes"], rows,
+                 f"{executed:,} executions in {duration_text(seconds)}, those of libvlart's readers each of a file as "
+                 "the fuzzer made it and again with its checksums corrected. Not all edges can be reached: the program "
                  "also has the code that calls engines and writes files, which no reader calls.")
 
 
@@ -129,6 +148,67 @@ def serve() -> str:
     return openpi + "\n" + lerobot
 
 
+def board_loops() -> str:
+    """Closed loops with the graphs that a board runs."""
+    figures = figures_of("profiles/host/board-loops.json")
+    if not figures:
+        return MISSING
+    words = {"fp32": "fp32, the host's", "int8": "int8, static ranges", "int8-fp16": "int8 beside fp16"}
+    rows = [[words.get(mode, mode), f"{r['solved']}/{r['episodes']}",
+             "" if mode == "fp32" else f"{r['only_it']} / {r['only_fp32']}", "" if mode == "fp32" else f"{r['p']:.2f}",
+             f"{r['jerk']:.1f}", f"{r['jump']:.3f}", f"{r['step']:.3f}"] for mode, r in figures["modes"].items()]
+    return table(["graphs", "success", "solved by it alone / by fp32 alone", "exact McNemar p",
+                  "jerk of the hand, m/s³", "jump into a chunk", "step within one"], rows,
+                 f"LIBERO-Goal, {figures['member']}, initial states {figures['states']} of each of the eight tasks. "
+                 f"Graphs for {figures['target']} by the stand-in, fp16 as computed in PyTorch with its rounding. "
+                 "Jump, step: mean distance between successive commands of the arm, each in [-1, 1]^6.")
+
+
+def week() -> str:
+    """Ticks in accelerated time beside the reference."""
+    figures = figures_of("profiles/host/week.json")
+    if not figures:
+        return MISSING
+    seen = figures["happened"]
+    rows = [[f"{figures['ticks']:,}", f"{figures['ticks'] / figures['hz'] / 86400:.1f} days", figures["cases"],
+             *(f"{seen[k]:,}" for k in ("OK", "SAFE_ACTION", "QUEUE_EMPTY")), f"{seen['episode']:,}",
+             f"{seen['keep'] + seen['drop']:,}", f"{seen['tokens']:,}"]]
+    return table(["ticks", f"at {figures['hz']} Hz", "policies, limits and rules", "actions of chunks", "safe actions",
+                  "nothing to hold yet", "episodes", "cancels", "instructions"], rows)
+
+
+def ros2() -> str:
+    """What became of the messages of a faulty robot."""
+    figures = figures_of("profiles/host/ros2.json")
+    if not figures:
+        return MISSING
+    reasons = {"unfit": "wrong or without a time", "late": "late", "ahead": "from the future", "duplicate": "twice",
+               "incomplete": "without the others"}
+    rows = [[f"`{topic}`", f"{a['received']:,}", f"{a['used']:,}", f"{a['superseded']:,}",
+             *(f"{a.get(f'refused: {why}', 0):,}" for why in reasons), a["waiting"], a["lost"]]
+            for topic, a in figures["accounts"].items()]
+    return table(["topic", "received", "used", "superseded", *(f"refused: {said}" for said in reasons.values()),
+                  "waiting at the end", "lost"], rows,
+                 f"{figures['messages']:,} messages, {figures['observations']:,} observations, {figures['chunks']:,} "
+                 f"chunks, {figures['actions']:,} actions. rclpy: a double; {figures['machine']['cpu']}.")
+
+
+def newest() -> str:
+    """How old observations are when they are answered, with more of them than the server can compute."""
+    figures = figures_of("profiles/host/newest.json")
+    if not figures:
+        return MISSING
+    rows = [[r["server"], r["robots"], f"{r['sent_per_s']:.0f}", f"{r['answers_per_s']:.1f}",
+             f"{r['least_per_s']:.1f} to {r['most_per_s']:.1f}", f"{r['age_ms']['median']:.0f}",
+             f"{r['age_ms']['p95']:.0f}", r["superseded"], r["refused"], r["unanswered"]] for r in figures["load"]]
+    where = figures["machine"]
+    return table(["server", "robots", "observations per second", "actions per second", "per robot",
+                  "age of the observation, median, ms", "p95, ms", "superseded", "refused", "not answered"], rows,
+                 f"{figures['policy']}, openpi's protocol on the loopback, {figures['hz']:g} observations per second "
+                 f"and robot for {figures['seconds']:g} s, then 5 s for answers that are under way. {where['cpu']}, "
+                 f"{where['cores']} cores, which the robots and other programs share.")
+
+
 def _served(record: str, client: str, load: str) -> str:
     figures = figures_of(record)
     if not figures:
@@ -136,16 +216,21 @@ def _served(record: str, client: str, load: str) -> str:
     alone, columns = figures["in_process_ms"], ("median", "p95", "p99", "max")
     rows = [["none: a session in the process", f"{1e3 / alone['median']:.0f}",
              *(f"{alone[k]:.2f}" for k in columns), ""]]
-    rows += [[r["clients"], f"{r['requests_per_s']:.0f}", *(f"{r['ms'][k]:.2f}" for k in columns),
+    rows += [[_clients(r), f"{r['requests_per_s']:.0f}", *(f"{r['ms'][k]:.2f}" for k in columns),
               f"{r['server_memory_bytes'] / 1e6:.0f}"] for r in figures["load"]]
     where, total = figures["machine"], sum(r["requests"] for r in figures["load"])
     titles = [f"clients, {figures['protocol']}", "requests per second", *(f"{k}, ms" for k in columns),
               "server's memory, MB"]
-    return table(titles, rows, f"{figures['policy']}, one session on {figures['threads']} thread(s), {client} on the "
+    return table(titles, rows, f"{figures['policy']}, sessions of {figures['threads']} thread(s), {client} on the "
                  f"loopback, {figures['message_bytes'] / 1e3:.0f} kB per observation, every client asking again as "
                  f"soon as it is answered, {figures['seconds']:g} s each. {load} All {total} answers equal those of a "
                  f"session in the process, to the last bit. {where['cpu']}, {where['cores']} cores, clients on "
                  "the same ones.")
+
+
+def _clients(row: dict) -> str:
+    sessions = row.get("sessions", 1)
+    return str(row["clients"]) + ("" if sessions == 1 else f", of {sessions} sessions")
 
 
 def lanes() -> str:

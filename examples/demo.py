@@ -19,9 +19,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.bundle.plan.stage_rows import depends_text
 from vlacompile.cli.progress import Phases
-from vlacompile.errors import RuntimeFailure, SourceError, VlaError
+from vlart.bundle.plan.stage_rows import depends_text
+from vlart.errors import RuntimeFailure, SourceError, VlaError
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "build" / "demo" / "figures.json"
@@ -134,8 +134,8 @@ def write_frames(policy, observations: list[tuple[str, dict]], path: Path) -> No
     import torch
 
     from examples.libero_goal.rounding import Exact
-    from vlacompile.verify.frames import Expected, Frame, frames_bytes
-    from vlacompile.verify.tolerances import tolerance
+    from vlart.verify.frames import Expected, Frame, frames_bytes
+    from vlart.verify.tolerances import tolerance
 
     frames, exact = [], Exact(policy.observe)
     for label, inputs in observations:
@@ -152,7 +152,7 @@ def write_frames(policy, observations: list[tuple[str, dict]], path: Path) -> No
 
 def vlart_run(bundle: Path, frames: Path, threads: int) -> dict:
     """The C program, as on a robot: no Python in its process. Raises RuntimeFailure with the program's message."""
-    from vlacompile.runtime.library import onnxruntime_library
+    from vlart.runtime.library import onnxruntime_library
 
     command = [VLART_RUN, bundle, "--ort", onnxruntime_library(), "--frames", frames, "--threads", threads,
                "--self-test", "--json"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import vlacompile as vc
+from tests.checkpoint_matrix import MatrixRecorded
 from tests.samples import policies
 from tests.skips import SkipsListed
 from vlacompile.cli.main import main
@@ -18,11 +19,13 @@ GOLDEN = Path(__file__).parent / "golden"
 
 # What takes more than seconds: not in `make test-core`. Paths below tests/, of folders or files.
 BUILDS = (
-    "benchmarks", "check", "cli/test_main.py", "compiler/emit/tvm", "compiler/passes/test_legalise_types.py",
-    "compiler/precision", "compiler/staging/test_choose_solver.py", "compiler/staging/test_roll_loop.py", "deploy",
-    "examples", "files", "frontends/onnx/test_read.py", "house/test_wheel.py", "pipeline/test_build.py",
+    "benchmarks", "check", "cli/test_main.py", "cli/test_recordings.py", "compiler/assemble", "compiler/emit/tvm",
+    "compiler/passes/test_legalise_types.py", "compiler/precision", "compiler/staging/test_choose_solver.py",
+    "compiler/staging/test_roll_loop.py", "compiler/test_random_policies.py", "deploy", "examples", "files",
+    "export", "frontends/onnx/test_read.py", "packages", "pipeline/test_build.py", "pipeline/test_scalar_outputs.py",
     "policy/test_action_decoding.py", "policy/test_join_backbones.py", "policy/test_text.py", "profile", "report",
-    "runtime", "runtime_c", "serve",
+    "recording", "ros/test_controller.py", "ros/test_node.py", "ros/test_rehearse.py", "ros/test_wire.py", "runtime",
+    "runtime_c", "serve",
 )
 
 
@@ -30,6 +33,8 @@ def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/ (refused when CI is set)")
     parser.addoption("--skips-listed", action="store_true",
                      help="a skip that tests/known_skips.toml does not list fails")
+    parser.addoption("--record-checkpoints", type=Path, metavar="FILE",
+                     help="write the rows of docs/checkpoints.md that the tests of this run give")
     parser.addoption("--skips-without", action="append", default=[], metavar="PACKAGE",
                      help="with it: a system package that cannot be installed here; what asks for it may be skipped")
 
@@ -41,10 +46,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(below) and item.path.relative_to(below).as_posix().startswith(BUILDS):
             item.add_marker("build")
+        if item.path.is_relative_to(below / "zoo"):
+            item.add_marker("zoo")
 
 
 def pytest_configure(config):
-    if config.getoption("--skips-listed") and not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        return
+    if config.getoption("--record-checkpoints"):
+        config.pluginmanager.register(MatrixRecorded(config.getoption("--record-checkpoints")))
+    if config.getoption("--skips-listed"):
         config.pluginmanager.register(SkipsListed(config.getoption("--skips-without")))
 
 

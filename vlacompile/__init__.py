@@ -9,48 +9,62 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vlacompile import verify as _verify_package  # now: importing it later would hide the function
-from vlacompile.errors import VlaError
-
 if TYPE_CHECKING:
-    from vlacompile.bundle.directory import Bundle
-    from vlacompile.bundle.directory import read_bundle as load
     from vlacompile.phases.load_policy import load_policy
     from vlacompile.pipeline import build
+    from vlacompile.policy.carried import Carried
+    from vlacompile.policy.drawn_from import drawn_from
+    from vlacompile.policy.host_encoding import HostEncoding
+    from vlacompile.policy.iterate import iterate
     from vlacompile.policy.iterations import iterations
     from vlacompile.policy.join_backbones import join
     from vlacompile.policy.policy import Loop, Policy, Source
     from vlacompile.policy.text import Fit, Text
-    from vlacompile.runtime.async_session import AsyncSession
-    from vlacompile.runtime.lanes import Lanes
-    from vlacompile.runtime.routed import RoutedSession
-    from vlacompile.runtime.session import Session
-    from vlacompile.verify.replay import verify
+    from vlart.bundle.directory import Bundle
+    from vlart.bundle.directory import read_bundle as load
+    from vlart.bundle.signature import require_signed, sign
+    from vlart.errors import VlaError
+    from vlart.runtime.async_session import AsyncSession
+    from vlart.runtime.camera import Camera
+    from vlart.runtime.lanes import Lanes
+    from vlart.runtime.recorder import Recorder
+    from vlart.runtime.routed import RoutedSession
+    from vlart.runtime.session import Session
+    from vlart.runtime.threads import Threads
+    from vlart.verify.replay import verify
 
 _HOMES = {
-    "AsyncSession": ("vlacompile.runtime.async_session", "AsyncSession"),
-    "Bundle": ("vlacompile.bundle.directory", "Bundle"),
-    "Lanes": ("vlacompile.runtime.lanes", "Lanes"),
+    "AsyncSession": ("vlart.runtime.async_session", "AsyncSession"),
+    "Bundle": ("vlart.bundle.directory", "Bundle"),
+    "Carried": ("vlacompile.policy.carried", "Carried"),
+    "HostEncoding": ("vlacompile.policy.host_encoding", "HostEncoding"),
+    "Camera": ("vlart.runtime.camera", "Camera"),
+    "Lanes": ("vlart.runtime.lanes", "Lanes"),
     "Fit": ("vlacompile.policy.text", "Fit"),
     "Loop": ("vlacompile.policy.policy", "Loop"),
     "Policy": ("vlacompile.policy.policy", "Policy"),
-    "RoutedSession": ("vlacompile.runtime.routed", "RoutedSession"),
-    "Session": ("vlacompile.runtime.session", "Session"),
+    "Recorder": ("vlart.runtime.recorder", "Recorder"),
+    "RoutedSession": ("vlart.runtime.routed", "RoutedSession"),
+    "Session": ("vlart.runtime.session", "Session"),
     "Source": ("vlacompile.policy.policy", "Source"),
     "Text": ("vlacompile.policy.text", "Text"),
+    "Threads": ("vlart.runtime.threads", "Threads"),
     "join": ("vlacompile.policy.join_backbones", "join"),
+    "drawn_from": ("vlacompile.policy.drawn_from", "drawn_from"),
+    "iterate": ("vlacompile.policy.iterate", "iterate"),
     "iterations": ("vlacompile.policy.iterations", "iterations"),
     "build": ("vlacompile.pipeline", "build"),
     "load_policy": ("vlacompile.phases.load_policy", "load_policy"),
-    "load": ("vlacompile.bundle.directory", "read_bundle"),
-    "verify": ("vlacompile.verify.replay", "verify"),
+    "VlaError": ("vlart.errors", "VlaError"),
+    "load": ("vlart.bundle.directory", "read_bundle"),
+    "require_signed": ("vlart.bundle.signature", "require_signed"),
+    "sign": ("vlart.bundle.signature", "sign"),
+    "verify": ("vlart.verify.replay", "verify"),
 }
 
-__all__ = ["AsyncSession", "Bundle", "Fit", "Lanes", "Loop", "Policy", "RoutedSession", "Session", "Source",
-           "Text", "VlaError",
-           "build", "iterations", "join", "load", "load_policy", "verify"]
-
-del _verify_package, globals()["verify"]  # the name belongs to the function; the package stays importable
+__all__ = ["AsyncSession", "Bundle", "Camera", "Carried", "Fit", "HostEncoding", "Lanes", "Loop", "Policy",
+           "Recorder", "RoutedSession", "Session", "Source", "Text", "Threads", "VlaError", "build", "drawn_from",
+           "iterate", "iterations", "join", "load", "load_policy", "require_signed", "sign", "verify"]
 
 
 def __getattr__(name: str) -> Any:

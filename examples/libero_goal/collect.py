@@ -1,6 +1,6 @@
 """Collects demonstrations of the scripted expert: one file per kept episode, resumable.
 
-    python -m examples.libero_goal.collect --worker 0/2 &  python -m examples.libero_goal.collect --worker 1/2
+    python -m examples.libero_goal.collect [--workers N]
     python -m examples.libero_goal.collect --pilot heavy --tasks 2,5,7
 
 Objects are placed by the suite's sampler, shifted by up to 12 mm, never at the official initial
@@ -14,15 +14,18 @@ task is solved in its last state. About 4 CPU-seconds each, most of it rendering
 from __future__ import annotations
 
 import argparse
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from examples.libero_goal.engines import EXECUTE, Engine, TorchEngine, command
+from examples.libero_goal import closed_loop
+from examples.libero_goal.engines import EXECUTE, Engine, command
 from examples.libero_goal.expert import STEP_LIMIT, TASKS, Expert
 from examples.libero_goal.scene import ACTION_DIM, OPEN, GoalScene
+from vlacompile import workers
 
 DATA = Path("build/libero_goal/demos")
 FRAME_EVERY = 6  # steps between recorded frames
@@ -103,36 +106,60 @@ def record(scene: GoalScene, task: int, seed: int, pilot: Engine | None = None) 
             "actions": np.stack(actions).astype(np.float32), "task": np.array(task), "seed": np.array(seed)}
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One episode, kept in a file of `out` if it succeeds. pilot: the trained member that acts first."""
+
+    task: int
+    seed: int
+    pilot: str | None
+    out: Path
+
+    @property
+    def path(self) -> Path:
+        return self.out / f"{self.task}_{self.seed}"
+
+    @property
+    def is_done(self) -> bool:
+        return any(self.path.with_suffix(end).exists() for end in (".npz", ".lost"))
+
+    def record(self) -> bool:
+        pilot = closed_loop.engine(self.pilot, "torch") if self.pilot else None
+        episode = record(closed_loop.scene(), self.task, self.seed, pilot)
+        if episode is None:
+            self.path.with_suffix(".lost").touch()
+            return False
+        partial = self.path.with_suffix(".part")
+        with partial.open("wb") as file:
+            np.savez(file, **episode)
+        partial.rename(self.path.with_suffix(".npz"))
+        return True
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default=",".join(map(str, TASKS)))
     parser.add_argument("--episodes", type=int, default=45, help="attempts per task")
-    parser.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     parser.add_argument("--pilot", choices=sorted(PILOT_SEEDS), help="the trained member that acts first")
     parser.add_argument("--out", type=Path, default=DATA)
+    workers.add_options(parser)
     arguments = parser.parse_args()
-    index, workers = map(int, arguments.worker.split("/"))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tasks = list(map(int, arguments.tasks.split(",")))
     first = PILOT_SEEDS[arguments.pilot] if arguments.pilot else 0
-    jobs = [(t, t * SEED_STRIDE + first + n) for n in range(arguments.episodes) for t in tasks][index::workers]
-    jobs = [(t, s) for t, s in jobs if not any((arguments.out / f"{t}_{s}.{end}").exists() for end in ("npz", "lost"))]
-    scene, kept = GoalScene(), 0
-    pilot = TorchEngine(arguments.pilot) if arguments.pilot else None
-    bar = tqdm(jobs, desc=f"episodes, worker {arguments.worker}", mininterval=5)
-    for task, seed in bar:
-        episode = record(scene, task, seed, pilot)
-        path = arguments.out / f"{task}_{seed}"
-        if episode is None:
-            path.with_suffix(".lost").touch()
-        else:
-            partial = path.with_suffix(".part")
-            with partial.open("wb") as file:
-                np.savez(file, **episode)
-            partial.rename(path.with_suffix(".npz"))
-            kept += 1
-        bar.set_postfix(kept=kept)
+    jobs = [Attempt(t, t * SEED_STRIDE + first + n, arguments.pilot, arguments.out)
+            for n in range(arguments.episodes) for t in map(int, arguments.tasks.split(","))]
+    jobs = [job for job in jobs if not job.is_done]
+    kept = 0
+    with tqdm(total=len(jobs), desc="episodes", mininterval=5) as bar:
+
+        def ended(index: int, solved: bool) -> None:
+            nonlocal kept
+            kept += solved
+            bar.update()
+            bar.set_postfix(kept=kept)
+
+        workers.chosen(arguments).run(Attempt.record, jobs, done=ended, told=bar.write)
 
 
 if __name__ == "__main__":
-    main()
+    importlib.import_module(__spec__.name).main()  # under the name by which workers find its tasks

@@ -8,31 +8,33 @@ newest   the old chunk continues; the new one is executed from its beginning, ho
 aligned  libvlart's asynchronous control: the new one is executed from the action for the current tick
 ahead    the same, with the request sent that many ticks earlier (lead_ticks)
 
-Success and jerk (RMS of the third difference of the hand's position, m/s^3) on the same initial states. Writes one line
+Success and jerk (motion.py) on the same initial states. Writes one line
 per episode to build/libero_goal/results/ (--record: also beside this file) and is resumable.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import json
 import shutil
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 import vlacompile as vc
+from examples.libero_goal import closed_loop
 from examples.libero_goal.encoders import tokenize
 from examples.libero_goal.engines import EXECUTE, BundleEngine, command
 from examples.libero_goal.evaluate import RESULTS, RUNS, STEP_LIMIT, TASKS, parse_states
+from examples.libero_goal.motion import jerk_of
 from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS
 from examples.libero_goal.scene import GoalScene
-
-HZ = 20.0  # of the control loop
+from vlacompile import workers
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,28 @@ def play(scene: GoalScene, way: Way, name: str, delay: int, task: int, state: in
         if scene.success():
             solved = True
             break
-    third = np.diff(np.asarray(hand, float), 3, axis=0) * HZ**3
-    jerk = float(np.sqrt((third**2).sum(1).mean())) if len(third) else 0.0
-    return Episode(name, delay, task, state, solved, step + 1, jerk)
+    return Episode(name, delay, task, state, solved, step + 1, jerk_of(hand))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode."""
+
+    member: str
+    bundle: Path
+    way: str
+    delay: int
+    task: int
+    state: int
+
+    def play(self) -> Episode:
+        return play(closed_loop.scene(), _way(self.way, self.member, self.bundle, self.delay), self.way, self.delay,
+                    self.task, self.state)
+
+
+@functools.lru_cache(maxsize=1)
+def _way(name: str, member: str, bundle: Path, delay: int) -> Way:
+    return WAYS[name](member, bundle, delay)
 
 
 def load(path: Path) -> list[Episode]:
@@ -159,22 +180,16 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--states", default="0-6")
     parser.add_argument("--delays", default="0,2,5,10")
-    parser.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     parser.add_argument("--record", action="store_true")
+    workers.add_options(parser)
     arguments = parser.parse_args()
     path = RUNS / f"{arguments.member}-delays-{vc.load(arguments.bundle).hash[:12]}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {(e.way, e.delay, e.task, e.state) for e in load(path)}
-    scene = GoalScene()
-    index, workers = map(int, arguments.worker.split("/"))
-    for delay in map(int, arguments.delays.split(",")):
-        for name in WAYS if delay else ("aligned",):
-            way = WAYS[name](arguments.member, arguments.bundle, delay)
-            jobs = [(t, s) for s in parse_states(arguments.states, False) for t in TASKS][index::workers]
-            for task, state in tqdm([j for j in jobs if (name, delay, *j) not in done], desc=f"{name}, {delay} ticks",
-                                    mininterval=5):
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(play(scene, way, name, delay, task, state))) + "\n")
+    jobs = [Job(arguments.member, arguments.bundle, name, delay, t, s)
+            for delay in map(int, arguments.delays.split(",")) for name in (WAYS if delay else ("aligned",))
+            for s in parse_states(arguments.states, False) for t in TASKS if (name, delay, t, s) not in done]
+    closed_loop.append(path, Job.play, jobs, workers.chosen(arguments), path.stem)
     groups: dict[tuple[int, str], list[Episode]] = defaultdict(list)
     for e in load(path):
         groups[e.delay, e.way].append(e)
@@ -188,4 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    importlib.import_module(__spec__.name).main()  # under the name by which workers find its tasks

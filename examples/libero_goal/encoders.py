@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
 
 LANGUAGE_TOKENS = 16  # L: instructions are padded on the right to this many ids
 

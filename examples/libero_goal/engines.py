@@ -6,6 +6,7 @@ The last three go through a server: `vlacompile serve`, with the unmodified clie
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import subprocess
 import sys
@@ -59,8 +60,8 @@ class TorchEngine:
 class BundleEngine:
     """A compiled bundle through libvlart, one thread: the path of the C program."""
 
-    def __init__(self, member: str, path: Path):
-        self.member, self.session = member, vc.Session(path, threads=1)
+    def __init__(self, member: str, path: Path, stand_in: bool = False):
+        self.member, self.session = member, vc.Session(path, threads=1, stand_in=stand_in)
 
     def reset(self, text: str) -> None:
         ids, mask = tokenize(self.member, text)
@@ -73,6 +74,34 @@ class BundleEngine:
         self.session.write(STATE, state[None])
         self.session.step()
         return self.session.read("action")[0]
+
+
+class EmulatedEngine:
+    """The stages of a bundle as the compiler means them to be computed, in PyTorch: what is in fp16 is rounded to it,
+    sums are kept in f32. source, target, recipe: as vlacompile.build's; nothing is emitted."""
+
+    def __init__(self, member: str, source: str, target: str, recipe: str):
+        from vlacompile.compiler.staging.run_stages import StageRunner
+        from vlacompile.phases.phase import Phase, silent
+        from vlacompile.phases.read_inputs import read_inputs
+        from vlacompile.pipeline import until
+
+        inputs = read_inputs(source, target, recipe, progress=silent)
+        precise = until(Phase.CHOOSE_PRECISION, inputs)
+        self.member, self.runner = member, StageRunner(precise.staged)
+        self.sha256 = hashlib.sha256(precise.text().encode()).hexdigest()
+        self._kept: dict[str, torch.Tensor] = {}
+        self._spoken = [s for s in precise.staged.stages if set(s.sources) <= {TOKENS, MASK}]
+
+    def reset(self, text: str) -> None:
+        ids, mask = tokenize(self.member, text)
+        self._words, self._kept = {TOKENS: ids, MASK: mask}, {}
+
+    def act(self, images: dict[str, np.ndarray], state: np.ndarray) -> np.ndarray:
+        frames = {IMAGES[c]: torch.from_numpy(image)[None] for c, image in images.items()}
+        values = self.runner.run({**self._words, **frames, STATE: torch.from_numpy(state)[None]}, known=self._kept)
+        self._kept = {p.value: values[p.value] for s in self._spoken for p in s.outputs}
+        return values["action"][0].float().numpy()
 
 
 class OpenpiEngine:

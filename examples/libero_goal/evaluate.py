@@ -17,25 +17,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 import vlacompile as vc
-from examples.libero_goal.engines import EXECUTE, KINDS, Engine, OpenpiEngine, command, open_engine
+from examples.libero_goal import closed_loop
+from examples.libero_goal.engines import EXECUTE, KINDS, Engine, OpenpiEngine, command
 from examples.libero_goal.expert import TASKS
+from examples.libero_goal.motion import Motion
 from examples.libero_goal.policy import checkpoint, recipe_of
 from examples.libero_goal.scene import GoalScene
+from vlacompile import workers
+from vlart.files.atomic import write_whole
 
 RESULTS = Path(__file__).parent / "results"  # committed; `suite --record` copies to it
 WORK = Path("build/libero_goal")
@@ -58,6 +59,9 @@ class Episode:
     steps: int
     replans: int
     actions: str = ""  # sha256 of all predicted chunks, f32; "" in older records
+    jerk: float | None = field(default=None, compare=False)  # of the hand, m/s^3; None in older records
+    jump: float | None = field(default=None, compare=False)  # mean distance of commands into the first of a chunk
+    step: float | None = field(default=None, compare=False)  # the same within chunks
 
 
 def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: str, observe=None,
@@ -68,6 +72,7 @@ def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: s
     engine.reset(instruction)
     predicted = hashlib.sha256()
     rng = np.random.default_rng((task, state))
+    motion, solved, steps = Motion([scene.state[:3].copy()]), False, STEP_LIMIT
     for replan in range(STEP_LIMIT // EXECUTE):
         images, proprioception = scene.images(), scene.state
         chunk = engine.act(images, proprioception)
@@ -77,11 +82,16 @@ def play(scene: GoalScene, engine: Engine, task: int, state: int, instruction: s
         if observe is not None:
             observe(images, proprioception, chunk)
         for k in range(EXECUTE):
-            scene.step(command(chunk[k]))
+            sent = command(chunk[k])
+            scene.step(sent)
+            motion.step(scene.state[:3], sent, begins=k == 0)
             if scene.success():
-                steps = replan * EXECUTE + k + 1
-                return Episode(task, state, instruction, True, steps, replan + 1, predicted.hexdigest())
-    return Episode(task, state, instruction, False, STEP_LIMIT, STEP_LIMIT // EXECUTE, predicted.hexdigest())
+                solved, steps = True, replan * EXECUTE + k + 1
+                break
+        if solved:
+            break
+    return Episode(task, state, instruction, solved, steps, replan + 1, predicted.hexdigest(), motion.jerk,
+                   motion.mean_step(begins=True), motion.mean_step(begins=False))
 
 
 def parse_states(text: str, acceptance: bool) -> list[int]:
@@ -119,15 +129,29 @@ def result_file(name: str, settings: dict) -> Path:
     if path.is_file() and known not in (None, text):
         raise SystemExit(f"{path} holds episodes of another checkpoint, bundle or version ({where.name}): "
                          "give another --name, or delete both files")
-    if known != text:  # do not rewrite it: another worker may be reading it
-        partial = where.with_suffix(f".{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(where)
+    if known != text:
+        write_whole(where, text.encode())
     return path
 
 
+@dataclass(frozen=True)
+class Job:
+    """One episode. heard: the task whose instruction the policy is given."""
+
+    member: str
+    engine: str
+    task: int
+    state: int
+    heard: int
+    disturb: float
+
+    def play(self) -> Episode:
+        scene = closed_loop.scene()
+        return play(scene, closed_loop.engine(self.member, self.engine), self.task, self.state,
+                    scene.instructions[self.heard], disturb=self.disturb)
+
+
 def run(arguments: argparse.Namespace) -> None:
-    index, workers = map(int, arguments.worker.split("/"))
     settings = settings_of(arguments)
     name = arguments.name or (f"{arguments.member}-{settings['engine']}"
                               + ("-wrong" if arguments.wrong_instruction else "")
@@ -135,18 +159,11 @@ def run(arguments: argparse.Namespace) -> None:
     path = result_file(name, settings)
     done = {(e.task, e.state) for e in load(path)} if path.is_file() else set()
     tasks = list(map(int, arguments.tasks.split(",")))
-    jobs = [(t, s) for s in parse_states(arguments.states, arguments.acceptance) for t in tasks][index::workers]
-    jobs = [job for job in jobs if job not in done]
-    scene, solved = GoalScene(), 0
-    bar = tqdm(jobs, desc=name, mininterval=5)
-    with open_engine(arguments.member, arguments.engine) as engine:
-        for count, (task, state) in enumerate(bar, 1):
-            heard = tasks[(tasks.index(task) + WRONG_BY) % len(tasks)] if arguments.wrong_instruction else task
-            episode = play(scene, engine, task, state, scene.instructions[heard], disturb=arguments.disturb)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(episode)) + "\n")
-            solved += episode.success
-            bar.set_postfix(solved=f"{solved}/{count}")
+    wrong = WRONG_BY if arguments.wrong_instruction else 0
+    jobs = [Job(arguments.member, arguments.engine, t, s, tasks[(i + wrong) % len(tasks)], arguments.disturb)
+            for s in parse_states(arguments.states, arguments.acceptance) for i, t in enumerate(tasks)
+            if (t, s) not in done]
+    closed_loop.append(path, Job.play, jobs, workers.chosen(arguments), name)
     print_table(name, load(path))
 
 
@@ -165,6 +182,11 @@ def print_table(name: str, episodes: list[Episode]) -> None:
         good = [e.steps for e in rows if e.success]
         mean = f"{np.mean(good):5.0f} steps when solved" if good else ""
         print(f"  {task}  {sum(e.success for e in rows):3d}/{len(rows):<3d} {mean}  ({rows[0].instruction})")
+    moved = [e for e in episodes if e.jerk is not None]
+    if moved:
+        jumps = [e.jump for e in moved if e.jump is not None]
+        print(f"  jerk {np.mean([e.jerk for e in moved]):.1f} m/s^3, jump into a chunk {np.mean(jumps or [0]):.3f}, "
+              f"step within one {np.mean([e.step for e in moved if e.step is not None] or [0]):.3f}")
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -206,18 +228,18 @@ def require_same(first: str, second: str) -> None:
     print(f"{second}: bit-identical actions to {first} in {len(common)} episodes")
 
 
-def served(member: str, bundle: Path, states: str) -> None:
+def served(arguments: argparse.Namespace, member: str, bundle: Path, states: str) -> None:
     """Compare the bundle behind `vlacompile serve`, with openpi's and LeRobot's clients, with a session without a
     server."""
     name = f"{member}-in-process"
-    _play_in_two(["--member", member, "--engine", str(bundle), "--states", states, "--name", name])
+    _played(arguments, "--member", member, "--engine", str(bundle), "--states", states, "--name", name)
     for kind in KINDS:
-        _play_in_two(["--member", member, "--engine", f"{kind}:{bundle}", "--states", states])
+        _played(arguments, "--member", member, "--engine", f"{kind}:{bundle}", "--states", states)
         require_same(name, f"{member}-{kind}")
 
 
 def suite(arguments: argparse.Namespace) -> None:
-    """All runs of `make eval`, two processes at a time."""
+    """All runs of `make eval`."""
     states = ["--states", arguments.states]
     for member in ("light", "heavy"):
         bundle = WORK / f"{member}.vlab"
@@ -225,10 +247,10 @@ def suite(arguments: argparse.Namespace) -> None:
                  progress=lambda phase, member=member: print(f"build {member}: {phase}", flush=True))
         for extra in (["--engine", "torch"], ["--engine", str(bundle)], ["--disturb", str(ROUNDING), "--states", "0-9"],
                       ["--wrong-instruction", "--states", "0-4"]):
-            _play_in_two(["--member", member, *states, *extra])
+            _played(arguments, "--member", member, *states, *extra)
         compare_files(f"{member}-torch", f"{member}-vlab")
         compare_files(f"{member}-torch", f"{member}-torch-disturbed")
-    served("light", WORK / "light.vlab", SERVED_STATES)
+    served(arguments, "light", WORK / "light.vlab", SERVED_STATES)
     if arguments.record:
         _record()
 
@@ -239,7 +261,7 @@ def _record() -> None:
 
 
 def modes(arguments: argparse.Namespace) -> None:
-    """Every precision of both members in libvlart on the same states, and the control; two processes at a time."""
+    """Every precision of both members in libvlart on the same states, and the control."""
     for member in arguments.members.split(","):
         for mode in MODES:
             bundle = WORK / f"{member}-{mode}.vlab"
@@ -248,24 +270,22 @@ def modes(arguments: argparse.Namespace) -> None:
                          progress=lambda phase, of=f"{member} {mode}": print(f"build {of}: {phase}", flush=True))
             name = f"{member}-{mode}"
             for states, extra in ((arguments.states, []), ("0-2", ["--wrong-instruction"])):
-                _play_in_two(["--member", member, "--engine", str(bundle), "--states", states, *extra,
-                              "--name", name + ("-wrong" if extra else "")])
+                _played(arguments, "--member", member, "--engine", str(bundle), "--states", states, *extra,
+                        "--name", name + ("-wrong" if extra else ""))
             compare_files(f"{member}-fp32", name)
     if arguments.record:
         _record()
 
 
-def _play_in_two(arguments: list[str]) -> None:
-    command = [sys.executable, "-W", "ignore", "-m", __spec__.name, "run", *arguments]
-    workers = [subprocess.Popen([*command, "--worker", f"{i}/2"]) for i in range(2)]
-    ended = [w.wait() for w in workers]
-    if any(ended):
-        raise SystemExit(f"failed: evaluate run {' '.join(arguments)}")
+def _played(arguments: argparse.Namespace, *options: str) -> None:
+    """As `evaluate run` with these options, on the same workers."""
+    where = ["--workers", str(arguments.workers), *(["--cluster", arguments.cluster] if arguments.cluster else [])]
+    run(parser().parse_args(["run", *options, *where]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = found.add_subparsers(dest="verb", required=True)
     p = verbs.add_parser("suite", help="both members, PyTorch and libvlart, paired, and the control")
     p.add_argument("--states", default="0-19", help="official initial states, e.g. 0-19")
     p.add_argument("--record", action="store_true", help=f"copy the results to {RESULTS.name}/ beside this file")
@@ -287,7 +307,6 @@ def main() -> None:
                    help="control: give the policy another task's instruction")
     p.add_argument("--disturb", type=float, default=0.0, metavar="SIZE",
                    help=f"control: noise on every action; {ROUNDING} is the size of rounding (default: none)")
-    p.add_argument("--worker", default="0/1", help="i/n: this process takes every n-th episode")
     p.add_argument("--name", help="name of the result file")
     p.set_defaults(function=run)
     p = verbs.add_parser("served",
@@ -296,14 +315,20 @@ def main() -> None:
     p.add_argument("--member", choices=["light", "heavy"], default="light")
     p.add_argument("--bundle", type=Path, help="default: build/libero_goal/MEMBER.vlab")
     p.add_argument("--states", default=SERVED_STATES, help="official initial states, e.g. 0-1")
-    p.set_defaults(function=lambda a: served(a.member, a.bundle or WORK / f"{a.member}.vlab", a.states))
+    p.set_defaults(function=lambda a: served(a, a.member, a.bundle or WORK / f"{a.member}.vlab", a.states))
     p = verbs.add_parser("compare", help="paired comparison of two result files")
     p.add_argument("a")
     p.add_argument("b")
     p.set_defaults(function=compare)
-    arguments = parser.parse_args()
+    for name in ("suite", "modes", "run", "served"):
+        workers.add_options(verbs.choices[name])
+    return found
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     arguments.function(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    importlib.import_module(__spec__.name).main()  # under the name by which workers find its tasks

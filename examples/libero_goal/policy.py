@@ -14,7 +14,7 @@ import vlacompile as vc
 from examples.libero_goal import recordings
 from examples.libero_goal.encoders import LANGUAGE_ENCODERS, ImageEncoder, tokenize
 from examples.libero_goal.head import CAMERAS, CHUNK, PREDICTED, FusionHead
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 ACTION_DIM = 7

@@ -38,13 +38,13 @@ from examples.libero_goal.evaluate import (
 )
 from examples.libero_goal.expert import TASKS
 from examples.libero_goal.policy import IMAGES, STATE
-from vlacompile.files.atomic import write_whole
 from vlacompile.routing.backbone_costs import Cost, read_profile
 from vlacompile.routing.fit import Outcome, best, by_table, choose_rule, fit_table, replayed
 from vlacompile.routing.logs import Episode, of_states, read_logs
 from vlacompile.routing.logs import parse_states as states_of
 from vlacompile.routing.table import RoutingTable, table_text
 from vlacompile.routing.table_binary import table_bytes
+from vlart.files.atomic import write_whole
 
 MEMBERS = ("light", "heavy")
 PROFILE = Path("profiles/host/demo.json")

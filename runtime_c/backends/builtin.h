@@ -6,6 +6,7 @@
 
 extern const vlart_backend_t vlart_backend_library;
 extern const vlart_backend_t vlart_backend_onnxruntime;
+extern const vlart_backend_t vlart_backend_openvino;
 extern const vlart_backend_t vlart_backend_tensorrt;
 extern const vlart_backend_t vlart_backend_tvm;
 extern const vlart_backend_t vlart_backend_tvm_cuda;

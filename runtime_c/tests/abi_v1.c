@@ -36,6 +36,10 @@ AT(vlart_session_options_t, tensorrt_trial, 72);
 AT(vlart_session_options_t, whole_tick, 76);
 AT(vlart_session_options_t, lane, 80);
 AT(vlart_session_options_t, tvm_cuda_library, 88);
+AT(vlart_session_options_t, native_code, 104);
+AT(vlart_session_options_t, openvino_library, 112);
+AT(vlart_session_options_t, openvino_device, 120);
+AT(vlart_session_options_t, parallel, 128);
 
 AT(vlart_bundle_info_t, name, 8);
 AT(vlart_bundle_info_t, recipe, 24);
@@ -65,6 +69,8 @@ AT(vlart_stage_info_t, artefact, 16);
 AT(vlart_stage_info_t, backend, 24);
 AT(vlart_stage_info_t, depends, 32);
 AT(vlart_stage_info_t, weight_bytes, 48);
+AT(vlart_stage_info_t, backbones, 56);
+AT(vlart_stage_info_t, end, 64);
 AT_LEAST(vlart_stage_info_t, 56);
 
 AT(vlart_queue_info_t, remaining, 8);
@@ -75,6 +81,7 @@ AT_LEAST(vlart_queue_info_t, 32);
 
 AT(vlart_stage_stats_t, runs, 8);
 AT(vlart_stage_stats_t, max_ns, 48);
+AT(vlart_stage_stats_t, last_iterations, 56);
 AT_LEAST(vlart_stage_stats_t, 56);
 
 AT(vlart_sensor_options_t, accept, 8);

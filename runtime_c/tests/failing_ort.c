@@ -3,16 +3,16 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "failing_ort.h"
+#include "failing_engine.h"
 #include "onnxruntime/ort_abi.h"
 
 enum { FUNCTIONS = 200, OUT_OF_MEMORY_CODE = 1 };
 
-static failing_ort_t state;
+static failing_engine_t state;
 static ort_api_t real;
 static ort_function_t table[FUNCTIONS];
 
-failing_ort_t *failing_ort_state(void) { return &state; }
+failing_engine_t *failing_engine_state(void) { return &state; }
 
 static bool fails(void) {
   state.calls++;
@@ -65,10 +65,10 @@ PASS(BindInput, false, (OrtIoBinding *b, const char *name, const OrtValue *v), (
 PASS(BindOutput, false, (OrtIoBinding *b, const char *name, const OrtValue *v), (b, name, v))
 PASS(AddInitializer, false, (OrtSessionOptions *o, const char *name, const OrtValue *v), (o, name, v))
 PASS(CreatePrepackedWeightsContainer, true, (OrtPrepackedWeights **out), (out))
-PASS(CreateSessionWithPrepackedWeightsContainer, true,
-     (const OrtEnv *e, const char *path, const OrtSessionOptions *o, OrtPrepackedWeights *p,
-      OrtSession **out),
-     (e, path, o, p, out))
+PASS(CreateSessionFromArrayWithPrepackedWeightsContainer, true,
+     (const OrtEnv *e, const void *model, size_t bytes, const OrtSessionOptions *o,
+      OrtPrepackedWeights *p, OrtSession **out),
+     (e, model, bytes, o, p, out))
 // clang-format on
 
 /* Frees what it is given, and reports an error all the same: the memory is gone either way. */
@@ -105,13 +105,14 @@ static void fill(void) {
   PUT(GetDimensions), PUT(CreateCpuMemoryInfo), PUT(AllocatorFree);
   PUT(GetAllocatorWithDefaultOptions), PUT(AddSessionConfigEntry), PUT(RunWithBinding);
   PUT(CreateIoBinding), PUT(BindInput), PUT(BindOutput), PUT(AddInitializer);
-  PUT(CreatePrepackedWeightsContainer), PUT(CreateSessionWithPrepackedWeightsContainer);
+  PUT(CreatePrepackedWeightsContainer);
+  PUT(CreateSessionFromArrayWithPrepackedWeightsContainer);
   PUT(ReleaseEnv), PUT(ReleaseStatus), PUT(ReleaseMemoryInfo), PUT(ReleaseSession);
   PUT(ReleaseValue), PUT(ReleaseTypeInfo), PUT(ReleaseSessionOptions), PUT(ReleaseIoBinding);
   PUT(ReleasePrepackedWeightsContainer);
 }
 
-bool failing_ort_load(const char *path) {
+bool failing_engine_load(const char *path) {
   void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   const ort_api_base_t *(*get_base)(void) = NULL;
   void *symbol = library == NULL ? NULL : dlsym(library, "OrtGetApiBase");

@@ -6,6 +6,7 @@
 
 #include "base/crc32.h"
 #include "container/golden_frames.h"
+#include "fuzz_log.h"
 #include "fuzz_open.h"
 #include "fuzz_router.h"
 #include "fuzz_text.h"
@@ -102,7 +103,7 @@ static bool give_tables(vlart_bundle_t *bundle) {
   bundle->token_tables = calloc(count + 1, sizeof *bundle->token_tables);
   for (uint32_t i = 0; i < bundle->plan.file_count; i++) {
     if (vlart_plan_file(&bundle->plan, i)->kind == VLART_FILE_KIND_TOKENIZER) {
-      bundle->files[i] = (vlart_map_t){stand_in, stand_in_bytes};
+      bundle->files[i] = (vlart_map_t){.data = stand_in, .bytes = stand_in_bytes};
     }
   }
   return fits && vlart_bundle_read_tokenizers(bundle, NULL) == VLART_STATUS_OK;
@@ -195,6 +196,7 @@ void fuzz_read(const uint8_t *data, size_t bytes) {
   fuzz_counts.accepted += fuzz_state(data, bytes, &fuzz_counts.stepped);
   fuzz_counts.accepted += fuzz_lock(data, bytes, &fuzz_counts.bytes_used);
   fuzz_counts.accepted += fuzz_table(data, bytes, &fuzz_counts.bytes_used);
+  fuzz_counts.accepted += fuzz_log(data, bytes, &fuzz_counts.bytes_used);
   if (vlart_plan_read(data, bytes, &diag, &plan) != VLART_STATUS_OK) {
     return;
   }
@@ -213,9 +215,7 @@ void fuzz_read(const uint8_t *data, size_t bytes) {
   free(memory);
 }
 
-/* Makes size and checksums right, so that only the structure can be what is refused. */
-void fuzz_seal(uint8_t *data, size_t bytes) {
-  fuzz_seal_state(data, bytes);
+static void seal_sections(uint8_t *data, size_t bytes) {
   static vlart_crc32_table_t table;
   if (table.byte[0][1] == 0) {
     vlart_crc32_init(&table);
@@ -229,6 +229,16 @@ void fuzz_seal(uint8_t *data, size_t bytes) {
         vlart_crc32(&table, 0, &header, offsetof(vlart_header_record_t, header_crc32));
     memcpy(data, &header, sizeof header);
   }
+}
+
+/* Makes size and checksums right, so that only the structure can be what is refused. */
+void fuzz_seal(uint8_t *data, size_t bytes) {
+  if (bytes >= 8 && memcmp(data, VLART_RECORDING_MAGIC, 8) == 0) {
+    fuzz_seal_log(data, bytes, seal_sections);
+    return;
+  }
+  fuzz_seal_state(data, bytes);
+  seal_sections(data, bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {

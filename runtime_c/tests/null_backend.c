@@ -12,7 +12,7 @@ typedef struct {
   uint32_t stage;
   uint32_t inputs;
   uint32_t outputs;
-  void **addresses; /* [iterations, inputs + outputs] */
+  void **addresses; /* [address sets, inputs + outputs] */
 } null_engine_t;
 
 static size_t context_bytes(const vlart_bundle_t *bundle) {
@@ -23,7 +23,8 @@ static size_t context_bytes(const vlart_bundle_t *bundle) {
 static size_t engine_bytes(const vlart_bundle_t *bundle, uint32_t stage) {
   const vlart_stage_record_t *record = vlart_plan_stage(&bundle->plan, stage);
   size_t ports = (size_t)record->input_count + record->output_count;
-  return sizeof(null_engine_t) + record->iterations * ports * sizeof(void *);
+  return sizeof(null_engine_t) +
+         vlart_plan_address_sets(&bundle->plan, stage) * ports * sizeof(void *);
 }
 
 static vlart_status_t null_open(void *context, const vlart_session_options_t *options,
@@ -138,10 +139,11 @@ const vlart_backend_t null_backend = NULL_BACKEND(VLART_BACKEND_ONNXRUNTIME);
 static const vlart_backend_t null_tensorrt = NULL_BACKEND(VLART_BACKEND_TENSORRT);
 static const vlart_backend_t null_tvm = NULL_BACKEND(VLART_BACKEND_TVM);
 static const vlart_backend_t null_tvm_cuda = NULL_BACKEND(VLART_BACKEND_TVM_CUDA);
+static const vlart_backend_t null_openvino = NULL_BACKEND(VLART_BACKEND_OPENVINO);
 
 vlart_session_options_t null_options(void) {
   static const vlart_backend_t *const backends[] = {&null_backend, &null_tensorrt, &null_tvm,
-                                                    &null_tvm_cuda};
+                                                    &null_tvm_cuda, &null_openvino};
   return (vlart_session_options_t){.struct_size = sizeof(vlart_session_options_t),
                                    .backends = backends,
                                    .backend_count = sizeof backends / sizeof *backends};

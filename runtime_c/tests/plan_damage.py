@@ -35,7 +35,39 @@ def fewer_iterations(plan: Container) -> None:
 
 # Values of Flow(3): observation 0, noise 1, table 2, memory 3, sample 4, scratch 5, trace 6.
 # Bindings: 0 o, 1 memory; 2 memory, 3 t, 4 x, 5 next, 6 velocity.
+def timed(threads: int, parallel: int, times: int = 1):
+    def apply(plan: Container) -> None:
+        for _ in range(times):
+            plan.add("concurrency", threads=threads, parallel=parallel)
+    return apply
+
+
+def carried(like: int = 3, following: int = 3, value: int | None = None, times: int = 1, **fields):
+    """A value like another one that is what `following` was in the last step."""
+    def apply(plan: Container) -> None:
+        policy, rows = plan.records["policy"][0], plan.records["values"]
+        for k in range(times):
+            at = -(-policy["arena_bytes"] // 64) * 64
+            own = plan.add("values", **{**rows[like], "name": plan.string(f"kept{k}"), "offset": at})
+            policy["arena_bytes"] = at + rows[like]["bytes"]
+            plan.add("carried", **{"value": own if value is None else value, "next": following,
+                                   "initial": 0xFFFFFFFF, "until": 0, **fields})
+    return apply
+
+
 STRUCTURE = {
+    "what is carried is not made by every step": (carried(), r"carried\[0\].*not made anew by every step"),
+    "what is carried has another shape": (carried(like=4), "differ in shape"),
+    "what is carried is written": (carried(value=0), "has another writer"),
+    "what is carried is a stage's": (carried(value=3), "which has another writer"),
+    "what is carried begins in another shape": (carried(initial=0), "begins with differs"),
+    "what is carried never ends": (carried(until=2), "until 2 is unknown"),
+    "two are carried as one": (carried(times=2), "another one's"),
+    "stages were timed with no thread": (timed(0, 1), r"concurrency\[0\].*0 threads and 1 stages"),
+    "stages were timed with too many threads": (timed(1025, 1), "1025 threads"),
+    "no stage runs at a time": (timed(1, 0), "1 threads and 0 stages"),
+    "too many stages run at a time": (timed(1, 65), "1 threads and 65 stages"),
+    "stages were timed twice": (timed(1, 2, 2), "2 records instead"),
     "two values overlap": (change("values", 3, offset=64), r"values\[\d\].*overlaps value"),
     "a value leaves the arena": (change("values", 6, offset=1 << 40), "not inside the arena"),
     "an offset is not aligned": (change("values", 3, offset=132), "not aligned"),
@@ -58,7 +90,13 @@ STRUCTURE = {
     "a stage is its own artefact": (change("stages", 0, artefact=0), "not a stage file"),
     "a range leaves its section": (change("stages", 1, output_begin=6, output_count=2),
                                    "output, 2 from 6 on, leaves the bindings section"),
-    "two stages share bindings": (change("stages", 0, input_count=7), "another stage's"),
+    "two stages share bindings": (change("stages", 0, input_count=7), "in part another record's"),
+    "a stage has no file": (change("stages", 0, artefact=0xFFFFFFFF), "artefact 4294967295 is not a stage file"),
+    "a stage of another engine has no file": (change("stages", 0, artefact=0xFFFFFFFF, backend=3), "not a stage file"),
+    "a name is no UTF-8": (rename("values", 3, "a\udcffb"), "not UTF-8"),
+    "a name moves the cursor": (rename("values", 3, "a\x1b[2Jb"), "holds control characters"),
+    "a name has two lines": (rename("stages", 0, "a\nb"), "holds control characters"),
+    "a name hides a control character": (rename("stages", 0, "a\x9bb"), "holds control characters"),
     "a dependency is missing": (change("stages", 1, dep_count=0), "does not depend on"),
     "a dependency comes twice": (change("indices", 2, value=0), "comes twice"),
     "a dependency does not exist": (change("indices", 2, value=5), "does not exist"),
@@ -97,6 +135,7 @@ STRUCTURE = {
 
 # Of Flow(3).on_board().
 BOARD = {
+    "a stage has no file to build from": (change("stages", 0, artefact=0xFFFFFFFF), "is not a stage file"),
     "a build's stage does not exist": (change("builds", 1, stage=2), "stage 2 does not exist"),
     "a stage is built twice": (change("builds", 1, stage=0), "stage 0 comes twice"),
     "a build is of another backend": (change("stages", 1, backend=1), 'stage "denoise" has no engine of TensorRT'),
@@ -176,6 +215,52 @@ ACTIONS = {
     "the rest has another shape": ("realtime", change("consumption", 0, chunk=5), "not a stage's value of its shape"),
 }
 
+def bounds_for_another_axis(plan: Container) -> None:
+    plan.records["guards"][1].update({k: plan.records["guards"][0][k] for k in BOUNDS})
+    plan.records["guards"][0].update(low_count=0, high_count=0)
+
+
+BOUNDS = ("low_begin", "low_count", "high_begin", "high_count")
+# sample_loops.Ending(4): values state 0, false 1, zero 2, small 3, count 5, over 7, action 9; stages halve 0, act 1.
+LOOPS = {
+    "an end's stage does not exist": (change("loop_ends", 0, stage=2), "stage 2 does not exist"),
+    "an end comes twice": (twice("loop_ends"), "stage 0 comes twice"),
+    "an end's stage is no loop": (change("loop_ends", 0, stage=1), "not one bool that stage 1 carries"),
+    "an end's condition does not exist": (change("loop_ends", 0, condition=10), "condition 10 does not exist"),
+    "an end's condition is a scratch value": (change("loop_ends", 0, condition=8), "not one bool that stage 0 carries"),
+    "an end's condition is a count": (change("loop_ends", 0, condition=5), "not one bool that stage 0 carries"),
+    "an end's condition is a constant": (change("loop_ends", 0, condition=1), "not one bool that stage 0 carries"),
+    "an end's flag is no flag": (change("loop_ends", 0, must_end=2), "must_end is 2, neither 0 nor 1"),
+    "an end's reserved field is in use": (change("loop_ends", 0, reserved=1), "is not zero"),
+}
+
+
+def rows_behind_an_end(plan: Container) -> None:
+    """Of Flow(3), whose loop writes a row per iteration: its sample becomes one bool, and its end's condition."""
+    for value in (1, 4, 5):
+        plan.records["values"][value].update(dtype=9, rank=1, dims=padded((1,)), bytes=1)
+    plan.records["policy"][0].update(action_value=0xFFFFFFFF, chunk_steps=0, execute_steps=0, action_dim=0)
+    plan.records["loop_ends"] = [{"stage": 1, "condition": 4, "must_end": 0}]
+
+
+# sample_actions.samples()["limited_clip"]: an i32 source of 4 rows, and a step of two floats, 0 and 1.
+LIMITS = {
+    "there are two limits": (lambda plan: plan.records["rate_limits"].append(plan.records["rate_limits"][0]
+                                                                             | {"step_count": 0}),
+                             "2 records are too many"),
+    "two limits share steps": (twice("rate_limits"), "in part another record's"),
+    "a limit's rule is unknown": (change("rate_limits", 0, rule=2), "rule 2 is unknown"),
+    "a limit's steps are too few": (change("rate_limits", 0, step_count=1), "1 steps for 2 dimensions"),
+    "a limit's steps do not exist": (change("rate_limits", 0, step_begin=9), "leaves the floats section"),
+    "a limit's step is negative": (number("floats", 0, -1.0), "step of dimension 0 is negative"),
+    "a limit's step is NaN": (number("floats", 1, float("nan")), "step of dimension 1 is negative or not finite"),
+    "a limit's reserved field is in use": (change("rate_limits", 0, reserved=1), "is not zero"),
+    "a table's source does not exist": (change("token_ranges", 0, source=2), "source 2 does not exist"),
+    "a table's source comes twice": (twice("token_ranges"), "source 0 comes twice"),
+    "a table has no rows": (change("token_ranges", 0, rows=0), "no rows"),
+    "a table's source is of floats": (change("token_ranges", 0, source=1), "not of i32 or i64"),
+}
+
 # sample_actions.samples()["guarded"]: guards of the sources 0, f32[1,5,2] with two bounds, and 1, f32[1,4] with one.
 GUARDS = {
     "a guard's source does not exist": (change("guards", 1, source=2), "source 2 does not exist"),
@@ -183,8 +268,9 @@ GUARDS = {
     "a guard's rule is unknown": (change("guards", 0, outside=2), "outside 2 is unknown"),
     "a guard's flag is unknown": (change("guards", 0, not_finite=2), "not_finite is 2, neither 0 nor 1"),
     "a guard's bounds are not pairs": (change("guards", 0, high_count=1), "not as many upper bounds"),
-    "a guard has bounds for another axis": (change("guards", 1, low_begin=0, high_begin=0, low_count=2, high_count=2),
-                                            "neither one nor as many"),
+    "a guard has bounds for another axis": (bounds_for_another_axis, "neither one nor as many"),
+    "two guards share bounds": (change("guards", 1, low_begin=0, high_begin=0, low_count=2, high_count=2),
+                                "in part another record's"),
     "a guard's bounds do not exist": (change("guards", 0, high_begin=5), "high, 2 from 5 on, leaves the floats"),
     "a guard's bounds wrap around": (change("guards", 0, low_begin=2**32 - 1), "leaves the floats section"),
     "a guard's bounds are crossed": (change("guards", 1, low_begin=5, high_begin=4), "above its upper one"),

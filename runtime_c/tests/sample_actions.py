@@ -7,7 +7,7 @@ import numpy as np
 from onnx import helper
 from sample_bundles import NONE, Bundle
 
-from vlacompile import vocabulary
+from vlart import vocabulary
 
 NAMES = {"f32": np.float32, "i32": np.int32, "i64": np.int64}
 
@@ -81,6 +81,15 @@ class Relay:
         self.bundle.plan.add("consumption", consume=vocabulary.CONSUMES[kind], **row)
         return self
 
+    def limit(self, rule: str, step) -> Relay:
+        """How far an action may be from the last one."""
+        self.bundle.plan.add("rate_limits", rule=vocabulary.RATE_RULES[rule], step_count=len(step),
+                             step_begin=self.bundle.plan.scalars("floats", list(step)))
+        return self
+
+    def table(self, source: int, rows: int) -> Relay:
+        self.bundle.plan.add("token_ranges", source=source, rows=rows)
+        return self
 
     def guard(self, source: int, low=(), high=(), outside: str = "count", max_age_us: int = 0, **fields) -> Relay:
         """In the order of sources."""
@@ -117,4 +126,7 @@ def samples() -> dict[str, Relay]:
         .consume("realtime", delay=1, horizon=3, previous="previous", weights="weights", chunk="out"),
         "guarded": Relay("guarded", "f32", (1, 5, 2), (5, 2), 2).delta([1, None])
         .guard(0, (-4, -8), (4, 8), "refuse", 50_000).guard(1, (-1,), (1,)),
+        **{f"limited_{rule}": Relay(f"limited_{rule}", "i32", (1, 6), (3, 2))
+           .lookup(np.array([[0, 1, 4, 9], [0, 1, 2, 3]])).limit(rule, [2, 0]).table(0, 4)
+           for rule in vocabulary.RATE_RULES},
     }

@@ -1,6 +1,6 @@
 """Small bundles written record by record, for the tests of libvlart.
 
-Owns its own writer on purpose: it knows `vlacompile.bundle.format.layout` and nothing else of the
+Owns its own writer on purpose: it knows `vlart.bundle.format.layout` and nothing else of the
 compiler, so that a mistake in the compiler's writer cannot hide one in the reader.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
-from vlacompile import vocabulary
-from vlacompile.bundle.format import layout
+from vlart import vocabulary
+from vlart.bundle.format import layout
 
 NONE = layout.NONE
 DTYPES = {np.dtype(np.float32): "f32", np.dtype(np.uint8): "u8", np.dtype(np.int64): "i64", np.dtype(np.bool_): "bool",
@@ -39,7 +39,7 @@ class Container:
     later: bool = False  # write as a later minor version could: longer records and a section more
 
     def string(self, text: str) -> int:
-        data = text.encode() + b"\0"
+        data = text.encode(errors="surrogateescape") + b"\0"
         at = (b"\0" + self.strings).find(b"\0" + data)
         if at < 0:
             at = len(self.strings)
@@ -160,6 +160,19 @@ class Bundle:
             initializer_begin=init[0] if init else 0, initializer_count=len(init),
             carry_begin=carry[0] if carry else 0, carry_count=len(carry), flops=123, weight_bytes=456)
 
+    def for_openvino(self) -> Bundle:
+        """The same stages for OpenVINO, which reads the weights from where their files say that they are."""
+        stages = self.plan.records["stages"]
+        for stage, path in zip(stages, [p for p in self.files if p.endswith(".onnx")], strict=True):
+            stage.update(backend=vocabulary.BACKENDS["openvino"])
+            model = ModelProto.FromString(self.files[path])
+            rows = self.plan.records.get("initializers", [])[stage["initializer_begin"]:]
+            for tensor, row in zip(model.graph.initializer, rows, strict=False):
+                offset = next(e for e in tensor.external_data if e.key == "offset")
+                offset.value = str(self.plan.records["weights"][row["weight"]]["offset"])
+            self.files[path] = model.SerializeToString()
+        return self
+
     def text(self, tokens: int, mask: int, table: bytes, max_bytes: int) -> None:
         """After the last stage. tokens, mask: sources."""
         path = f"tokenizers/{len(self.plan.records.get('texts', []))}.bin"
@@ -212,6 +225,12 @@ class Bundle:
         w, e = tensors(writes), tensors(expects)
         g.add("frames", label=g.string(label), write_begin=w[0], write_count=w[1], expect_begin=e[0],
               expect_count=e[1])
+
+    def columns(self, allowed) -> None:
+        """Limits for the columns of the last tensor of the last frame."""
+        g = self.golden
+        g.add("limits", tensor=len(g.records["tensors"]) - 1, column_begin=g.scalars("floats", allowed),
+              column_count=len(allowed))
 
     def plan_container(self) -> Container:
         """The plan with its file table: weights are file 0, stages follow in order, golden is last."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from vlacompile import vocabulary
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.format.sections import SectionReader, SectionWriter
+from vlart import vocabulary
+from vlart.bundle.format import layout
+from vlart.bundle.format.sections import SectionReader, SectionWriter
 
 TEXTS = {"model", "jetpack", "l4t", "tensorrt", "cuda", "gpu", "stage", "file"}
 PROOF_NAMES = {number: name for name, number in vocabulary.PROOFS.items()}

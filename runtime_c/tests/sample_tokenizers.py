@@ -7,8 +7,8 @@ import numpy as np
 from onnx import helper
 from sample_bundles import NONE, Bundle, Container
 
-from vlacompile import vocabulary
-from vlacompile.bundle.format import layout
+from vlart import vocabulary
+from vlart.bundle.format import layout
 
 STEP, ACTION, CLASS = vocabulary.TEXT_STEPS, vocabulary.SPAN_ACTIONS, vocabulary.CHAR_CLASSES
 BLANKS = [(9, 10), (32, 32)]

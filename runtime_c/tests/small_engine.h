@@ -69,7 +69,8 @@ static const vlart_backend_t small_engine = {.id = VLART_BACKEND_ONNXRUNTIME,
                                              .prepare = small_prepare,
                                              .run = small_run,
                                              .unload = small_end,
-                                             .close = small_end};
+                                             .close = small_end,
+                                             .concurrent = true};
 
 static vlart_session_options_t small_options(void) {
   static const vlart_backend_t *const backends[] = {&small_engine};

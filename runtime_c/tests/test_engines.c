@@ -1,17 +1,18 @@
-/* ONNX Runtime fails in turn at every call that this library makes of it while a session opens, is prepared, steps and
-   closes: a clear status, nothing of the engine's kept, and the next session works. Usage: test_engines FAILING_ORT
-   ONNXRUNTIME BUNDLE..., where FAILING_ORT is the library of failing_ort.c. */
+/* An engine fails in turn at every call that this library makes of it while a session opens, is prepared, steps and
+   closes: a clear status, nothing of the engine's kept, and the next session works. Usage: test_engines FAILING ENGINE
+   BUNDLE..., where ENGINE is ONNX Runtime's or OpenVINO's library and FAILING that of failing_ort.c or
+   failing_openvino.c. */
 #include <dirent.h>
 #include <dlfcn.h>
 #include <string.h>
 
 #include "check.h"
-#include "failing_ort.h"
+#include "failing_engine.h"
 #include "vlart/vlart.h"
 
 static vlart_diag_t diag = {.struct_size = sizeof diag};
 static uint8_t arenas[2][1 << 20];
-static failing_ort_t *ort;
+static failing_engine_t *engine;
 
 static int64_t open_files(void) {
   int64_t count = 0;
@@ -43,14 +44,16 @@ static vlart_status_t step(vlart_bundle_t *bundle, vlart_session_t *session) {
 static vlart_status_t all_of_it(const char *library, const char *dir) {
   vlart_bundle_t *bundle = NULL;
   vlart_session_t *session = NULL;
-  vlart_session_options_t options = {
-      .struct_size = sizeof options, .ort_library = library, .threads = 1};
+  vlart_session_options_t options = {.struct_size = sizeof options,
+                                     .ort_library = library,
+                                     .openvino_library = library,
+                                     .threads = 1};
   CHECK_STATUS(vlart_bundle_open(dir, NULL, arenas[0], sizeof arenas[0], &diag, &bundle), OK);
   vlart_status_t status =
       vlart_session_init(bundle, &options, arenas[1], sizeof arenas[1], &diag, &session);
   if (status == VLART_STATUS_OK) {
     status = step(bundle, session);
-    ort->at = 0;
+    engine->at = 0;
     if (status != VLART_STATUS_OK) { /* a step that failed is made up for by the next one */
       CHECK_STATUS(vlart_session_step(session, &diag), OK);
     }
@@ -61,25 +64,25 @@ static vlart_status_t all_of_it(const char *library, const char *dir) {
 }
 
 static uint64_t sweep(const char *library, const char *dir, bool lasting) {
-  *ort = (failing_ort_t){0};
+  *engine = (failing_engine_t){0};
   CHECK_STATUS(all_of_it(library, dir), OK);
-  CHECK(ort->live == 0);
-  uint64_t calls = ort->calls;
+  CHECK(engine->live == 0);
+  uint64_t calls = engine->calls;
   int64_t files = open_files();
   for (uint64_t at = 1; at <= calls; at++) {
-    *ort = (failing_ort_t){.at = at, .lasting = lasting};
+    *engine = (failing_engine_t){.at = at, .lasting = lasting};
     diag = (vlart_diag_t){.struct_size = sizeof diag};
     vlart_status_t status = all_of_it(library, dir);
-    if (status != VLART_STATUS_BACKEND_FAILED || ort->live != 0) {
+    if (status != VLART_STATUS_BACKEND_FAILED || engine->live != 0) {
       fprintf(stderr, "call %llu%s: %s, %lld live | %s | %s | %s\n", (unsigned long long)at,
-              lasting ? " and all after it" : "", vlart_status_name(status), (long long)ort->live,
-              diag.what, diag.where, diag.why);
+              lasting ? " and all after it" : "", vlart_status_name(status),
+              (long long)engine->live, diag.what, diag.where, diag.why);
     }
-    CHECK(status == VLART_STATUS_BACKEND_FAILED && ort->live == 0 && open_files() == files);
+    CHECK(status == VLART_STATUS_BACKEND_FAILED && engine->live == 0 && open_files() == files);
     CHECK(strcmp(diag.why, "told to fail") == 0 && strstr(diag.where, "in stage") != NULL);
-    *ort = (failing_ort_t){0};
+    *engine = (failing_engine_t){0};
     CHECK_STATUS(all_of_it(library, dir), OK);
-    CHECK(ort->calls == calls && ort->live == 0);
+    CHECK(engine->calls == calls && engine->live == 0);
   }
   return calls;
 }
@@ -91,14 +94,14 @@ int main(int argc, char **argv) {
     fprintf(stderr, "%s\n", dlerror());
     return 1;
   }
-  failing_ort_t *(*state)(void) = NULL;
+  failing_engine_t *(*state)(void) = NULL;
   bool (*load)(const char *) = NULL;
-  void *symbol = dlsym(library, "failing_ort_state");
+  void *symbol = dlsym(library, "failing_engine_state");
   memcpy(&state, &symbol, sizeof state);
-  symbol = dlsym(library, "failing_ort_load");
+  symbol = dlsym(library, "failing_engine_load");
   memcpy(&load, &symbol, sizeof load);
   CHECK(state != NULL && load != NULL && load(argv[2]));
-  ort = state();
+  engine = state();
   uint64_t calls = 0;
   for (int i = 3; i < argc; i++) {
     calls += sweep(argv[1], argv[i], false) + sweep(argv[1], argv[i], true);

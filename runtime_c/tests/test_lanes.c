@@ -15,6 +15,7 @@
    gives it as the action. */
 static atomic_uint reason_ms; /* how long the slow stage takes */
 static atomic_bool reason_fails;
+static vlart_lane_t *_Atomic interrupted; /* by somebody while its slow stage runs */
 
 static vlart_status_t run(const small_engine_t *engine, vlart_diag_t *out) {
   size_t bytes = (size_t)vlart_stage_input(engine->bundle, engine->stage, 0).bytes;
@@ -23,6 +24,9 @@ static vlart_status_t run(const small_engine_t *engine, vlart_diag_t *out) {
     nanosleep(&pause, NULL);
     if (atomic_load(&reason_fails)) {
       return vlart_bad_argument(out, "echo", "it was told to fail");
+    }
+    if (atomic_load(&interrupted) != NULL) {
+      CHECK_STATUS(vlart_lane_interrupt(atomic_load(&interrupted)), OK);
     }
     memcpy(engine->ports[1], engine->ports[0], bytes);
     return VLART_STATUS_OK;
@@ -58,6 +62,7 @@ static pair_t open_pair(const char *dir) {
   r.slow = open_session(r.bundle, &options, &r.arenas[1]);
   options.lane = VLART_LANE_CONTROL;
   r.fast = open_session(r.bundle, &options, &r.arenas[2]);
+  CHECK_STATUS(vlart_lane_interrupt(NULL), BAD_ARGUMENT);
   CHECK_STATUS(vlart_lane_required_bytes(r.fast, 1, &diag, &bytes), BAD_ARGUMENT);
   CHECK_STATUS(vlart_lane_required_bytes(r.slow, 0, &diag, &bytes), BAD_ARGUMENT);
   CHECK_STATUS(vlart_lane_required_bytes(r.slow, 1, &diag, &bytes), OK);
@@ -95,6 +100,14 @@ static float act(const pair_t *r, uint8_t state) {
   return action[0];
 }
 
+/* Which step of the lane the last action came from. */
+static uint64_t came_from(const pair_t *r) {
+  vlart_action_info_t info = {.struct_size = sizeof info};
+  CHECK_STATUS(vlart_session_popped(r->fast, &info), OK);
+  CHECK(info.lanes[1] == 0);
+  return info.lanes[0];
+}
+
 static void test_one_after_the_other(const char *dir) {
   pair_t r = open_pair(dir);
   vlart_lane_info_t info = {.struct_size = sizeof info};
@@ -107,16 +120,32 @@ static void test_one_after_the_other(const char *dir) {
   CHECK_STATUS(write_bytes(r.slow, 1, 1, 3), BAD_ARGUMENT);
   CHECK_STATUS(write_bytes(r.slow, 0, 10, 4096), OK);
   CHECK_STATUS(vlart_lane_step(r.lane, &diag), OK);
-  CHECK(act(&r, 1) == 11.0f && act(&r, 2) == 12.0f);
+  CHECK(act(&r, 1) == 11.0f && act(&r, 2) == 12.0f && came_from(&r) == 1);
   CHECK_STATUS(write_bytes(r.slow, 0, 20, 4096), OK);
   atomic_store(&reason_fails, true);
   CHECK_STATUS(vlart_lane_step(r.lane, &diag), BAD_ARGUMENT);
-  CHECK(act(&r, 3) == 13.0f); /* what failed hands nothing over */
+  CHECK(act(&r, 3) == 13.0f && came_from(&r) == 1); /* what failed hands nothing over */
   atomic_store(&reason_fails, false);
   CHECK_STATUS(vlart_lane_step(r.lane, &diag), OK);
-  CHECK(act(&r, 3) == 23.0f);
+  CHECK(act(&r, 3) == 23.0f && came_from(&r) == 2);
   CHECK_STATUS(vlart_session_followed(r.fast, 0, &info), OK);
   CHECK(info.sequence == 2 && info.age_ns > 0);
+  close_pair(&r);
+}
+
+static void test_an_interrupted_step(const char *dir) {
+  pair_t r = open_pair(dir);
+  CHECK_STATUS(write_bytes(r.slow, 0, 10, 4096), OK);
+  CHECK_STATUS(vlart_lane_interrupt(r.lane), OK); /* before it begins: that is no interruption */
+  CHECK_STATUS(vlart_lane_step(r.lane, &diag), OK);
+  CHECK_STATUS(write_bytes(r.slow, 0, 20, 4096), OK);
+  atomic_store(&interrupted, r.lane);
+  CHECK_STATUS(vlart_lane_step(r.lane, &diag), CANCELLED);
+  CHECK(act(&r, 1) == 11.0f && came_from(&r) == 1);
+  atomic_store(&interrupted, NULL);
+  CHECK_STATUS(write_bytes(r.slow, 0, 30, 4096), OK);
+  CHECK_STATUS(vlart_lane_step(r.lane, &diag), OK);
+  CHECK(act(&r, 1) == 31.0f && came_from(&r) == 2);
   close_pair(&r);
 }
 
@@ -157,7 +186,7 @@ static void test_side_by_side(const char *dir, unsigned ms, uint64_t ticks) {
     most_ns = took > most_ns ? took : most_ns;
     CHECK(own_allocations == before);
     CHECK_STATUS(vlart_session_followed(r.fast, 0, &info), OK);
-    CHECK(info.sequence >= last);
+    CHECK(info.sequence >= last && came_from(&r) == info.sequence);
     last = info.sequence;
   }
   atomic_store(&t.stopped, true);
@@ -171,6 +200,7 @@ static void test_side_by_side(const char *dir, unsigned ms, uint64_t ticks) {
 int main(int argc, char **argv) {
   CHECK(argc == 2);
   test_one_after_the_other(argv[1]);
+  test_an_interrupted_step(argv[1]);
   test_side_by_side(argv[1], 0, 20000);
   test_side_by_side(argv[1], 100, 20000);
   puts("test_lanes: passed");

@@ -1,12 +1,13 @@
 /* A session on the null engine: arena sweeps, no allocation at all, caches, deadlines, failures.
-   Usage: test_session REACTIVE_BUNDLE RECALL_BUNDLE, the bundles of sample_bundles.Reactive with
-   bounds -1 .. 1 and of sample_bundles.Recall.
+   Usage: test_session REACTIVE_BUNDLE RECALL_BUNDLE ADDING_BUNDLE, the bundles of sample_bundles.Reactive with
+   bounds -1 .. 1, of sample_bundles.Recall and of sample_carried.Adding.
    Linked with --wrap=malloc,calloc,realloc,free: calls from our objects are counted. */
 #include <math.h>
 #include <string.h>
 
 #include "null_backend.h"
 #include "robot.h"
+#include "test_carried.h"
 #include "test_history.h"
 #include "vlart/vlart.h"
 
@@ -213,7 +214,7 @@ static void test_bad_arguments(const char *dir) {
 }
 
 int main(int argc, char **argv) {
-  CHECK(argc == 3);
+  CHECK(argc == 4);
   test_arena_sweep(argv[1]);
   test_caches(argv[1]);
   test_queue(argv[1]);
@@ -224,6 +225,9 @@ int main(int argc, char **argv) {
   robot_t recall = open_policy(argv[2]);
   test_history(recall.bundle, recall.session);
   close_robot(&recall);
+  robot_t adding = open_policy(argv[3]);
+  test_carried(adding.bundle, adding.session);
+  close_robot(&adding);
   CHECK(allocations == 0); /* open, init, tick and close never allocate or free */
   puts("test_session: passed");
   return 0;

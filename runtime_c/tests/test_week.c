@@ -1,5 +1,5 @@
 /* A week of ticks at 20 Hz in accelerated time, on the null engine: counters do not drift, a real-time queue and an
-   ensemble answer the last tick as they answered the first ones; times, frame numbers and the instructions' epochs
+   ensemble answer the last tick of an episode as they answered its first, and nothing of the one before; times, frame numbers and the instructions' epochs
    wrap around; a sensor's clock that runs apart is told from one that is set; and nothing is taken on the way, neither memory
    nor files. Usage: test_week SAMPLES [TICKS]. Linked with --wrap=malloc,calloc,realloc,free. */
 #include <dirent.h>
@@ -62,18 +62,26 @@ static void check_held(held_t before) {
   CHECK(after.files == before.files && after.resident <= before.resident + 64);
 }
 
-/* Every tick an observation, of a constant policy: whatever is averaged or shifted, the action is the same. */
+enum { EPISODE = 4000 }; /* ticks */
+
+/* Every tick an observation, of a policy that is constant within an episode and another one in the next: whatever is
+   averaged or continued, the action is the same, and none of the last episode's is in it. */
 static void week(const char *samples, const char *name, uint64_t ticks) {
   robot_t p = open_policy(samples, name);
   uint64_t before = allocations, popped = 0;
   held_t held_before = held();
   float first[2] = {0}, action[2];
   for (uint64_t t = 0; t < ticks; t++) {
+    if (t % EPISODE == 0) {
+      CHECK_STATUS(vlart_session_reset(p.session), OK);
+      null_control.output = 0.25f + (float)(t / EPISODE % 64);
+    }
     write_tick(&p, t);
     CHECK_STATUS(vlart_session_step(p.session, &diag), OK);
     CHECK_STATUS(vlart_session_pop(p.session, action, 2, &diag), OK);
     popped++;
-    if (t == 0) {
+    if (t % EPISODE == 0) {
+      CHECK(t == 0 || first[0] != action[0]);
       memcpy(first, action, sizeof first);
     }
     CHECK(memcmp(first, action, sizeof first) == 0);
@@ -130,7 +138,7 @@ static void week_of_chunks(const char *samples, uint64_t ticks) {
   vlart_async_t *async = p.async;
   atomic_store(&async->epoch, (unsigned)-50);
   uint64_t began = (uint64_t)UINT32_MAX - ticks / 2;
-  async->tick = began;
+  async->clock.pops = async->clock.now = began;
   uint64_t before = allocations, asked = 0, good = 0;
   held_t held_before = held();
   vlart_async_info_t info = {.struct_size = sizeof info};
@@ -145,18 +153,20 @@ static void week_of_chunks(const char *samples, uint64_t ticks) {
     if (info.busy && t - asked >= 1) {
       CHECK_STATUS(vlart_async_answer(async), OK);
     }
-    if (t % 4000 == 3999) {
-      CHECK_STATUS(vlart_async_cancel(async, (uint32_t)(t / 4000 % 3)), OK);
+    if (t % EPISODE == EPISODE - 1) {
+      uint32_t how = (uint32_t)(t / EPISODE % 3);
+      CHECK_STATUS(vlart_async_cancel(async, how), OK);
+      null_control.output += how == VLART_CANCEL_KEEP ? 0.0f : 1.0f; /* what was dropped is gone */
     }
     vlart_status_t status = vlart_async_pop(async, action, 2, &diag);
     CHECK(status == VLART_STATUS_OK || status == VLART_STATUS_SAFE_ACTION);
     good += status == VLART_STATUS_OK;
-    CHECK(action[0] == (status == VLART_STATUS_OK ? 1.5f : 0.0f));
+    CHECK(action[0] == (status == VLART_STATUS_OK ? 2 * null_control.output + 1 : 0.0f));
   }
   CHECK_STATUS(vlart_async_info(async, &info), OK);
   CHECK(info.tick == began + ticks && info.failures == 0 && info.safe_actions == ticks - good);
   CHECK(good > ticks - ticks / 1000 && info.chunks > ticks / 5 &&
-        info.discarded <= ticks / 4000 + 1);
+        info.discarded <= ticks / EPISODE + 1);
   CHECK(allocations == before);
   check_held(held_before);
   close_robot(&p);

@@ -10,7 +10,7 @@ import numpy as np
 from header_structs import Struct, header_structs
 from sample_bundles import DTYPES
 
-from vlacompile import vocabulary
+from vlart import vocabulary
 
 NUMPY = {vocabulary.DTYPES[name]: dtype for dtype, name in DTYPES.items()}
 
@@ -59,8 +59,10 @@ class Policy:
         self.bundle_arena = c.create_string_buffer(size.value)
         library.call("vlart_bundle_open", path, None, self.bundle_arena, size, c.byref(self.bundle))
 
-    def start(self, ort: str | None, threads: int = 1, **further) -> Policy:
-        options = SessionOptions(ort_library=ort and ort.encode(), threads=threads, **further)
+    def start(self, engine: str | None, threads: int = 1, **further) -> Policy:
+        """engine: the library of the bundle's, ONNX Runtime's or OpenVINO's."""
+        library = engine and engine.encode()
+        options = SessionOptions(**{"ort_library": library, "openvino_library": library} | further, threads=threads)
         size, session = c.c_size_t(), c.c_void_p()
         self.lib.call("vlart_session_required_bytes", self.bundle, c.byref(options), c.byref(size))
         self.session_arena = c.create_string_buffer(size.value)

@@ -18,8 +18,13 @@ typedef struct {
   const char *tvm; /* paths of libtvm_runtime.so, libtvm_ffi.so and libtvm_runtime_cuda.so, for */
   const char *tvm_ffi; /* stages that TVM compiled */
   const char *tvm_cuda;
-  uint32_t repeat; /* replays that are timed */
+  const char *signers; /* a list of signers: take only a bundle that one of them signed; or NULL */
+  uint32_t repeat;     /* replays that are timed */
+  uint32_t seconds;    /* without progress, after which the proof is ended; 0: any */
+  uint32_t memory_mib; /* that the proof may take; 0: any; RUN_UNSAID: what fits the bundle */
   bool rebuild;
+  bool keep_engines; /* also of a signed bundle: whoever calls knows that they were built here */
+  bool native_code;
 } build_options_t;
 
 /* How one engine is to be built, from the plan. */
@@ -88,8 +93,6 @@ bool build_publish(const char *dir, const char *path);
 bool build_hash(const build_t *build, const char *path, const char *suffix, uint64_t *out_bytes,
                 uint32_t *out_crc32, uint8_t out_sha256[32]);
 
-void build_sha256(const void *data, size_t bytes, uint8_t out_digest[32]);
-
 /* ---- build_lock.c: engines/lock.bin ---------------------------------------------------------- */
 
 /* Writes it from what is done. */
@@ -104,7 +107,8 @@ vlart_status_t build_read_plan(build_t *build, vlart_diag_t *diag);
 
 /* ---- build_prove.c --------------------------------------------------------------------------- */
 
-/* Replays the golden frames through a session, and measures. SELF_TEST_FAILED if they differ. */
+/* Replays the golden frames through a session, and measures, in a child with limits. SELF_TEST_FAILED if they differ;
+   BACKEND_FAILED if the child had to be ended or crashed: nothing is proved then. */
 vlart_status_t build_prove(build_t *build, vlart_diag_t *diag);
 
 /* ---- build_clocks.c -------------------------------------------------------------------------- */

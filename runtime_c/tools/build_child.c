@@ -78,11 +78,13 @@ static bool keep_cache(void *user, const void *data, size_t bytes) {
 
 static void show_phase(void *user, const char *name, int32_t done, int32_t steps) {
   const task_t *task = user;
+  char shown[256]; /* names of the ONNX file are in it */
+  vlart_show(shown, sizeof shown, name);
   if (task->log != NULL) {
-    fprintf(task->log, "%s: %d of %d\n", name, (int)done, (int)steps);
+    fprintf(task->log, "%s: %d of %d\n", shown, (int)done, (int)steps);
   }
   if (isatty(STDOUT_FILENO)) {
-    printf("\r%-30.30s %-30.30s %5d of %5d ", task->engine->name, name, (int)done, (int)steps);
+    printf("\r%-30.30s %-30.30s %5d of %5d ", task->engine->name, shown, (int)done, (int)steps);
     fflush(stdout);
   }
 }
@@ -90,7 +92,9 @@ static void show_phase(void *user, const char *name, int32_t done, int32_t steps
 static void note_warning(void *user, const char *line) {
   const task_t *task = user;
   if (task->log != NULL) {
-    fprintf(task->log, "warning: %s\n", line);
+    char shown[1024];
+    vlart_show(shown, sizeof shown, line);
+    fprintf(task->log, "warning: %s\n", shown);
   }
 }
 
@@ -147,7 +151,7 @@ static void inspect(const task_t *task, answer_t *answer) {
     }
     api->unload(engine);
   }
-  vlart_trt_unmap(&map);
+  vlart_file_unmap(&map);
   api->close(device);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/crc32.h"
 #include "build.h"
+#include "sha256.h"
 
 static bool sync_directory(const char *dir) {
   int fd = openat(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -62,7 +63,7 @@ bool build_hash(const build_t *build, const char *path, const char *suffix, uint
   vlart_crc32_init(&table);
   *out_bytes = map.bytes;
   *out_crc32 = vlart_crc32(&table, 0, map.data, map.bytes);
-  build_sha256(map.data, map.bytes, out_sha256);
-  vlart_trt_unmap(&map);
+  tool_sha256(map.data, map.bytes, out_sha256);
+  vlart_file_unmap(&map);
   return true;
 }

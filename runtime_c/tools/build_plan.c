@@ -79,13 +79,11 @@ static vlart_status_t read_stage(build_t *build, uint32_t stage, vlart_diag_t *d
     return refuse(build, "a stage has no build recipe", vlart_plan_stage_name(plan, stage),
                   "build the bundle again, with this version of vlacompile", diag);
   }
-  if (record->artefact == VLART_NONE ||
-      !vlart_bundle_path(build->bundle, record->artefact, engine->onnx, sizeof engine->onnx) ||
+  if (!vlart_bundle_path(build->bundle, record->artefact, engine->onnx, sizeof engine->onnx) ||
       !name_file(vlart_plan_string(plan, vlart_plan_file(plan, record->artefact)->path),
                  engine->file, sizeof engine->file)) {
-    return refuse(build, "a stage has no ONNX file, or a path is too long",
-                  vlart_plan_stage_name(plan, stage),
-                  "move the bundle to a directory with a shorter path, or build it again", diag);
+    return refuse(build, "the path of a stage file is too long", vlart_plan_stage_name(plan, stage),
+                  "move the bundle to a directory with a shorter path", diag);
   }
   snprintf(engine->name, sizeof engine->name, "%s", vlart_plan_stage_name(plan, stage));
   engine->stage_crc32 = vlart_plan_file(plan, record->artefact)->crc32;

@@ -1,8 +1,37 @@
-/* The engines must give the golden frames' outputs, through a session as a robot would run it. */
+/* The engines must give the golden frames' outputs, through a session as a robot would run it, in a child: what they
+   make of the frames may have no end. */
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
+#include "base/diag.h"
 #include "build.h"
-#include "run.h"
+#include "watched_child.h"
+
+/* What the child found out, in memory that both share. */
+typedef struct {
+  size_t runs;
+  double median_ms, p95_ms;
+} timed_t;
+
+typedef struct {
+  build_t *build;
+  vlart_status_t status;
+  vlart_diag_t diag;
+  uint32_t golden, whole_tick;
+  timed_t engines[]; /* [build.count] */
+} proof_t;
+
+static void advance(run_t *run) {
+  atomic_fetch_add_explicit(&run->progress->parts, 1, memory_order_relaxed);
+}
+
+static run_options_t options_of(const build_t *build) {
+  return (run_options_t){.bundle = build->options->bundle,
+                         .repeat = 1,
+                         .self_test = true,
+                         .memory_mib = build->options->memory_mib};
+}
 
 static int ascending(const void *a, const void *b) {
   double x = *(const double *)a;
@@ -44,14 +73,16 @@ static void forget_samples(run_t *run) {
 
 static vlart_status_t open_session(const build_t *build, run_t *run, bool whole,
                                    vlart_diag_t *diag) {
-  vlart_session_options_t options = {.struct_size = sizeof options,
-                                     .ort_library = build->options->ort,
-                                     .tvm_ffi_library = build->options->tvm_ffi,
-                                     .tvm_library = build->options->tvm,
-                                     .tvm_cuda_library = build->options->tvm_cuda,
-                                     .tensorrt_library = build->options->runtime,
-                                     .tensorrt_trial = 1,
-                                     .whole_tick = whole};
+  vlart_session_options_t options = {
+      .struct_size = sizeof options,
+      .ort_library = build->options->ort,
+      .tvm_ffi_library = build->options->tvm_ffi,
+      .tvm_library = build->options->tvm,
+      .tvm_cuda_library = build->options->tvm_cuda,
+      .tensorrt_library = build->options->runtime,
+      .tensorrt_trial = 1,
+      .whole_tick = whole,
+      .native_code = build->options->native_code || build->options->signers != NULL};
   size_t bytes = 0;
   vlart_status_t status = vlart_session_required_bytes(run->bundle, &options, diag, &bytes);
   if (status != VLART_STATUS_OK) {
@@ -65,8 +96,11 @@ static vlart_status_t open_session(const build_t *build, run_t *run, bool whole,
   if (status == VLART_STATUS_OK) {
     status = vlart_session_sensors(run->session, &recorded, diag);
   }
-  return status == VLART_STATUS_OK ? vlart_session_select(run->session, VLART_BACKBONE_ALL, diag)
-                                   : status;
+  if (status == VLART_STATUS_OK) {
+    status = vlart_session_select(run->session, VLART_BACKBONE_ALL, diag);
+  }
+  advance(run);
+  return status;
 }
 
 /* Engines of two sessions would not fit into a board: one is closed before the next is opened. */
@@ -80,7 +114,7 @@ static void close_session(run_t *run) {
 
 /* Where the plan allows it. That it fails is no failure of the engines: a session then refuses it. */
 static vlart_status_t prove_whole(build_t *build, run_t *run, bool frames, vlart_diag_t *diag) {
-  run_options_t options = {.bundle = build->options->bundle, .repeat = 1, .self_test = true};
+  run_options_t options = options_of(build);
   run->options = &options;
   vlart_status_t status = open_session(build, run, true, diag);
   bool unsupported = status == VLART_STATUS_UNSUPPORTED;
@@ -110,11 +144,13 @@ static vlart_status_t measure(build_t *build, run_t *run, vlart_diag_t *diag) {
   return status;
 }
 
-vlart_status_t build_prove(build_t *build, vlart_diag_t *diag) {
-  run_options_t options = {.bundle = build->options->bundle, .repeat = 1, .self_test = true};
-  run_t run = {.options = &options, .bundle = build->bundle};
+static vlart_status_t prove(build_t *build, run_progress_t *progress, vlart_diag_t *diag) {
+  run_options_t options = options_of(build);
+  run_t run = {
+      .options = &options, .bundle = build->bundle, .progress = progress, .advanced = advance};
   run.info.struct_size = sizeof run.info;
   vlart_bundle_info(build->bundle, &run.info);
+  watched_limit_memory(&run);
   vlart_status_t status = run_load_frames(&run, diag);
   bool frames = status != VLART_STATUS_NOT_FOUND; /* the bundle brings none: nothing can be asked */
   if (!frames || status == VLART_STATUS_OK) status = open_session(build, &run, false, diag);
@@ -132,5 +168,61 @@ vlart_status_t build_prove(build_t *build, vlart_diag_t *diag) {
   if (status == VLART_STATUS_OK) status = prove_whole(build, &run, frames, diag);
   close_session(&run);
   free(run.frames_data);
+  return status;
+}
+
+static int prove_in_child(void *user, run_progress_t *progress) {
+  proof_t *proof = user;
+  build_t *build = proof->build;
+  proof->status = prove(build, progress, &proof->diag);
+  proof->golden = build->golden;
+  proof->whole_tick = build->whole_tick;
+  for (uint32_t i = 0; i < build->count; i++) {
+    const build_engine_t *engine = &build->engines[i];
+    proof->engines[i] = (timed_t){engine->runs, engine->median_ms, engine->p95_ms};
+  }
+  return 0;
+}
+
+/* A child that did not come to an end proves nothing. */
+static vlart_status_t take_proof(build_t *build, const proof_t *proof, vlart_diag_t *diag) {
+  build->golden = proof->golden;
+  build->whole_tick = proof->whole_tick;
+  for (uint32_t i = 0; i < build->count; i++) {
+    build->engines[i].runs = proof->engines[i].runs;
+    build->engines[i].median_ms = proof->engines[i].median_ms;
+    build->engines[i].p95_ms = proof->engines[i].p95_ms;
+  }
+  *diag = proof->diag;
+  return proof->status;
+}
+
+vlart_status_t build_prove(build_t *build, vlart_diag_t *diag) {
+  size_t bytes = sizeof(proof_t) + build->count * sizeof(timed_t);
+  proof_t *proof = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (proof == MAP_FAILED) {
+    unsigned error = (unsigned)errno;
+    vlart_fail(diag, VLART_STATUS_OUT_OF_MEMORY, "there is no memory for the proof",
+               "end other programs");
+    vlart_where(diag, "%s", build->options->bundle);
+    vlart_why(diag, "errno %u", error);
+    return VLART_STATUS_OUT_OF_MEMORY;
+  }
+  proof->build = build;
+  proof->golden = build->golden;
+  proof->whole_tick = build->whole_tick;
+  proof->diag.struct_size = sizeof proof->diag;
+  proof->status =
+      vlart_fail(&proof->diag, VLART_STATUS_BACKEND_FAILED, /* unless the child says it */
+                 "the proof of the engines ended early", "free memory, or do not use this bundle");
+  vlart_where(&proof->diag, "%s", build->options->bundle);
+  vlart_why(&proof->diag, "an engine, or the lack of memory, ended its process");
+  watched_end_t end = watched_run(prove_in_child, proof, build->options->seconds);
+  vlart_status_t status = VLART_STATUS_BACKEND_FAILED;
+  if (watched_ended(&end, "the proof of the engines", build->options->bundle,
+                    build->options->seconds, diag)) {
+    status = take_proof(build, proof, diag);
+  }
+  munmap(proof, bytes);
   return status;
 }

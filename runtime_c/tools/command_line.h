@@ -12,7 +12,25 @@ void *tool_allocate(size_t count, size_t bytes);
 /* A whole number of at most `most`; false if the text, which may be NULL, is none. */
 bool tool_read_count(const char *text, uint32_t most, uint32_t *out_count);
 
+/* Of the rows of a file, what stands behind a key and its colon, without the line end. False: not there. */
+bool tool_find_row(const char *path, const char *key, char *out, size_t bytes);
+
 /* The four lines of a failure, on stderr. Returns the exit status. */
 int tool_print_failure(vlart_status_t status, const vlart_diag_t *diag);
+
+/* Wrong usage: says at which argument, which may be any bytes. Returns the exit status. */
+int tool_wrong_usage(const char *program, const char *argument, const char *usage);
+
+/* First of all: what the shell closed of stdin, stdout and stderr leads nowhere, and no file that is opened later is
+   written to in its place. */
+void tool_begin(void);
+
+/* Last of all: sends what was printed. Returns `exit_status`, or what tool_print_failure says if stdout did not take all
+   of it. */
+int tool_end(int exit_status);
+
+/* Whether a child that a signal ended wrote to a stdout that nobody reads any more: ends this process alike, as shells
+   expect of whoever writes to a closed pipe. `status`: as waitpid says it. */
+void tool_end_as_child(int status);
 
 #endif

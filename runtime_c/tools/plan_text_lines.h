@@ -1,5 +1,5 @@
 /* The lines of plan.txt as tables; plan_text_lines.c is generated. What texts hold in braces:
-   vlacompile/bundle/format/template.py; {span[i/n]} is part i of n equally long ones. */
+   vlart/bundle/format/template.py; {span[i/n]} is part i of n equally long ones. */
 #ifndef VLART_PLAN_TEXT_LINES_H
 #define VLART_PLAN_TEXT_LINES_H
 

@@ -15,17 +15,27 @@ typedef struct {
   const char *tvm;
   const char *tvm_ffi;
   const char *tvm_cuda;
+  const char *openvino;
+  const char *device; /* of OpenVINO */
+  uint32_t parallel;
   const char *tensorrt;
+  const char *signers; /* a list of signers: take only a bundle that one of them signed; or NULL */
   const char *frames;
   const char *profile; /* a file to write, or NULL */
+  const char *record;  /* a file to record into, or NULL */
+  uint32_t record_mib; /* of that; 0: the default */
   const char *sensors; /* what is above /sys and /proc, "" for the root */
   uint32_t threads;
   uint32_t repeat;
-  uint32_t warm_up; /* passes before, whose times are not kept */
+  uint32_t warm_up;    /* passes before, whose times are not kept */
+  uint32_t seconds;    /* without progress, after which the run is ended; 0: any */
+  uint32_t memory_mib; /* that the run may take; 0: any; RUN_UNSAID: what fits the bundle */
   bool whole_tick;
   const char *backbone; /* NULL: the first, or in a self-test all */
   bool self_test;
   bool stand_in;
+  bool native_code;
+  bool keep_engines; /* of a signed bundle: they were built here */
   bool cold;
   bool json;
 } run_options_t;
@@ -47,18 +57,23 @@ typedef struct {
   uint32_t failed; /* frames in which one of the three did not hold */
 } run_verdict_t;
 
-enum { RUN_SENSOR_BYTES = 4096, RUN_READINGS = 64 };
+enum { RUN_SENSOR_BYTES = 4096, RUN_READINGS = 64, RUN_UNSAID = 1 << 30 };
 
 typedef struct run_t run_t;
+typedef struct run_progress run_progress_t; /* watched_child.h */
 
 struct run_t {
   const run_options_t *options;
+  void (*advanced)(run_t *); /* called when a frame was replayed, or NULL */
+  run_progress_t *progress;
   vlart_bundle_t *bundle;
   vlart_session_t *session;
   void *bundle_arena;
   void *session_arena;
+  void *recorder_arena;
+  vlart_recorder_t *recorder;
   vlart_bundle_info_t info;
-  uint8_t *frames_data;
+  uint8_t *frames_data; /* of a file beside the bundle */
   vlart_frames_t frames;
   char frames_path[4096];
   run_samples_t *stages; /* [info.stage_count] */
@@ -79,12 +94,19 @@ struct run_t {
 };
 
 typedef struct {
-  double max_abs;
+  double max_abs; /* of the column that comes closest to its limit */
+  double max_abs_allowed;
   double rel_l2; /* ||got - want|| / ||want|| */
   double cosine;
 } run_metrics_t;
 
-run_metrics_t run_compare(const void *got, const void *want, size_t count, uint32_t dtype);
+/* Whether a difference uses a larger share of what is allowed than another one. */
+bool run_is_worse(double difference, double allowed, double than, double than_allowed);
+
+/* allowed: largest absolute difference per index of the last dimension, of which there are `columns`;
+   one for all elements: columns 1. */
+run_metrics_t run_compare(const void *got, const void *want, size_t count, uint32_t dtype,
+                          const float *allowed, uint32_t columns);
 
 /* Writes, steps and compares; the library's status, or SELF_TEST_FAILED. */
 vlart_status_t run_replay(run_t *run, vlart_diag_t *diag);
@@ -104,10 +126,12 @@ void run_read_sensors(const char *root, char *out, size_t bytes);
 /* The same into `during`, where the last time is long enough ago. */
 void run_read_during(run_t *run, double now_ms);
 
-/* The first line of a file without its line end; of its rows, what stands behind a key and its colon.
-   False: not there. */
+/* Records the session from here on, where the options say so; and ends that. IO: something is missing in it. */
+vlart_status_t run_begin_recording(run_t *run, vlart_diag_t *diag);
+vlart_status_t run_end_recording(run_t *run, vlart_diag_t *diag);
+
+/* The first line of a file without its line end. False: not there. */
 bool run_read_line(const char *path, char *out, size_t bytes);
-bool run_find_row(const char *path, const char *key, char *out, size_t bytes);
 
 /* Writes the times to the file that the options name. */
 vlart_status_t run_write_profile(const run_t *run, vlart_diag_t *diag);

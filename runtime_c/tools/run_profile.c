@@ -14,7 +14,7 @@ static void write_machine(FILE *file) {
   char cpu[256] = "unknown";
   struct utsname name;
   if (!run_read_line("/proc/device-tree/model", cpu, sizeof cpu)) {
-    run_find_row("/proc/cpuinfo", "model name", cpu, sizeof cpu);
+    tool_find_row("/proc/cpuinfo", "model name", cpu, sizeof cpu);
   }
   bool known = uname(&name) == 0;
   long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);

@@ -1,7 +1,9 @@
 /* What vlart-run prints: 80 columns for a person, one JSON object for a program. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/utf8.h"
 #include "run.h"
 
 static int ascending(const void *a, const void *b) {
@@ -46,6 +48,15 @@ static void print_row(const char *name, uint32_t iterations, const run_samples_t
   }
 }
 
+/* Iterations per completed run of a stage whose loop the data ends; 0: it is none, or did not run. */
+static double mean_iterations(const run_t *run, uint32_t index) {
+  vlart_stage_info_t stage = {.struct_size = sizeof stage};
+  vlart_stage_stats_t stats = {.struct_size = sizeof stats};
+  vlart_bundle_stage(run->bundle, index, &stage);
+  vlart_session_stats(run->session, index, &stats);
+  return stage.end == 0 || stats.runs == 0 ? 0 : (double)stats.iterations / (double)stats.runs;
+}
+
 static void print_times(const run_t *run) {
   printf("\n%-24s %5s %6s %9s %9s %9s %9s\n", "stage", "iter", "runs", "median ms", "p95 ms",
          "p99 ms", "max ms");
@@ -56,6 +67,14 @@ static void print_times(const run_t *run) {
   }
   print_row("(inputs copied in)", 0, &run->writes);
   print_row("(whole step)", 0, &run->steps);
+  for (uint32_t i = 0; i < run->info.stage_count; i++) {
+    vlart_stage_info_t stage = {.struct_size = sizeof stage};
+    vlart_bundle_stage(run->bundle, i, &stage);
+    if (mean_iterations(run, i) > 0) {
+      printf("%s: %.3g of at most %u iterations in the mean\n", stage.name, mean_iterations(run, i),
+             stage.iterations);
+    }
+  }
 }
 
 static void print_actions(const run_t *run) {
@@ -111,16 +130,27 @@ void run_print_text(const run_t *run) {
 }
 
 void run_json_string(FILE *file, const char *string) {
+  const uint8_t *s = (const uint8_t *)string;
+  size_t count = strlen(string);
   putc('"', file);
-  for (; *string != '\0'; string++) {
-    unsigned char c = (unsigned char)*string;
-    if (c == '"' || c == '\\') {
-      fprintf(file, "\\%c", c);
-    } else if (c < 0x20) {
-      fprintf(file, "\\u%04x", c);
-    } else {
-      putc(c, file);
+  for (size_t at = 0; at < count;) {
+    size_t length = vlart_text_point_length(s + at, count - at);
+    if (length == 0) { /* a path of the command line need not be UTF-8, JSON is */
+      fputs("\\ufffd", file);
+      at++;
+      continue;
     }
+    if (s[at] == '"' || s[at] == '\\') {
+      putc('\\', file);
+    }
+    size_t end = at;
+    uint32_t point = vlart_text_point(s, &end);
+    if (!vlart_text_is_line(s + at, length)) {
+      fprintf(file, "\\u%04x", (unsigned)point);
+    } else {
+      fwrite(s + at, 1, length, file);
+    }
+    at += length;
   }
   putc('"', file);
 }
@@ -154,6 +184,9 @@ static void print_json_stages(const run_t *run) {
     printf("%s{\"name\": ", i > 0 ? ", " : "");
     run_json_string(stdout, stage.name);
     printf(", \"iterations\": %u, ", stage.iterations);
+    if (mean_iterations(run, i) > 0) {
+      printf("\"mean_iterations\": %.6g, ", mean_iterations(run, i));
+    }
     print_json_times(&run->stages[i]);
   }
   printf("], \"step\": {");

@@ -38,25 +38,6 @@ static bool read_number(const char *path, double *out_number) {
   return end != text;
 }
 
-/* Of the rows of a file, what stands behind a key and its colon. */
-bool run_find_row(const char *path, const char *key, char *out, size_t bytes) {
-  char row[256];
-  FILE *file = fopen(path, "r");
-  bool found = false;
-  while (file != NULL && !found && fgets(row, sizeof row, file) != NULL) {
-    const char *colon = strchr(row, ':');
-    if (colon != NULL && strncmp(row, key, strlen(key)) == 0) {
-      snprintf(out, bytes, "%s", colon + 1 + strspn(colon + 1, " \t"));
-      out[strcspn(out, "\r\n")] = '\0';
-      found = true;
-    }
-  }
-  if (file != NULL) {
-    fclose(file);
-  }
-  return found;
-}
-
 static void add_clock(FILE *file, const char *root, const char *key, const char *pattern,
                       double scale) {
   glob_t paths;
@@ -167,8 +148,8 @@ static void add_throttling(FILE *file, const char *root) {
 static void add_memory(FILE *file, const char *root) {
   char path[512], total[64], available[64];
   snprintf(path, sizeof path, "%s/proc/meminfo", root);
-  if (run_find_row(path, "MemTotal", total, sizeof total) &&
-      run_find_row(path, "MemAvailable", available, sizeof available)) {
+  if (tool_find_row(path, "MemTotal", total, sizeof total) &&
+      tool_find_row(path, "MemAvailable", available, sizeof available)) {
     fprintf(file, ", \"memory_mb\": %.6g",
             (strtod(total, NULL) - strtod(available, NULL)) * 1024 / 1e6);
   }

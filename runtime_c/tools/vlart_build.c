@@ -1,4 +1,5 @@
 /* vlart-build: turns the TensorRT stages of a bundle into engines, on the board that will run them. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -7,7 +8,9 @@
 #include "build.h"
 #include "command_line.h"
 #include "run.h"
+#include "signed.h"
 #include "tensorrt/trt_engine.h"
+#include "watched_child.h"
 
 static const char usage[] =
     "usage: vlart-build BUNDLE [options]\n"
@@ -31,7 +34,19 @@ static const char usage[] =
     "  --tvm LIB               libtvm_runtime.so, for stages that TVM compiled, with\n"
     "  --tvm-ffi LIB           libtvm_ffi.so and, if they are for the GPU,\n"
     "  --tvm-cuda LIB          libtvm_runtime_cuda.so (default: the loader's)\n"
+    "  --native-code           load stages that TVM compiled, which are machine code,\n"
+    "                          of a bundle that no signer vouches for\n"
+    "  --signers FILE          take only a bundle that one of these signed (a list\n"
+    "                          as ssh-keygen's ALLOWED SIGNERS; default: what\n"
+    "                          `vlacompile device enroll` put here, if anything).\n"
+    "                          No signature binds engines: all are built anew\n"
+    "  --keep-engines          with signers, keep engines that are up to date: you\n"
+    "                          know that they were built here\n"
     "  --repeat N              timed replays of the golden frames (default 20)\n"
+    "  --seconds N             end the proof if nothing was done for N seconds:\n"
+    "                          opening, or one frame (default 300; 0: any)\n"
+    "  --memory MIB            memory that the proof may take besides mapped files\n"
+    "                          (default: 4096 and three times the bundle; 0: any)\n"
     "  --rebuild               build all engines, also those that are up to date\n"
     "\n"
     "Exit status: 0 engines proved, 1 failed (four lines say what, where, why and\n"
@@ -55,12 +70,22 @@ static const char *parse_options(int argc, char **argv, build_options_t *options
       options->tvm_ffi = next;
     } else if (strcmp(argument, "--tvm-cuda") == 0) {
       options->tvm_cuda = next;
+    } else if (strcmp(argument, "--signers") == 0) {
+      options->signers = next;
     } else if (strcmp(argument, "--repeat") == 0) {
       good = tool_read_count(next, 1000000, &options->repeat);
+    } else if (strcmp(argument, "--seconds") == 0) {
+      good = tool_read_count(next, 1000000000, &options->seconds);
+    } else if (strcmp(argument, "--memory") == 0) {
+      good = tool_read_count(next, 1000000000, &options->memory_mib);
     } else {
       takes_next = false;
       if (strcmp(argument, "--rebuild") == 0) {
         options->rebuild = true;
+      } else if (strcmp(argument, "--keep-engines") == 0) {
+        options->keep_engines = true;
+      } else if (strcmp(argument, "--native-code") == 0) {
+        options->native_code = true;
       } else if (argument[0] == '-' || options->bundle != NULL) {
         good = false;
       } else {
@@ -77,7 +102,13 @@ static const char *parse_options(int argc, char **argv, build_options_t *options
 
 static vlart_status_t open_bundle(build_t *build, vlart_diag_t *diag) {
   size_t bytes = 0;
-  vlart_status_t status = vlart_bundle_required_bytes(build->options->bundle, diag, &bytes);
+  const build_options_t *options = build->options;
+  vlart_status_t status = options->signers == NULL
+                              ? VLART_STATUS_OK
+                              : tool_require_signed(options->bundle, options->signers, true, diag);
+  if (status == VLART_STATUS_OK) {
+    status = vlart_bundle_required_bytes(options->bundle, diag, &bytes);
+  }
   if (status != VLART_STATUS_OK) {
     return status;
   }
@@ -141,9 +172,22 @@ static vlart_status_t build_engine(build_t *build, uint32_t index, vlart_diag_t 
   return build_write_lock(build, diag);
 }
 
+/* A timing cache that came with a bundle decides which kernels an engine has: it is not read. */
+static void forget_timings(build_t *build) {
+  char path[VLART_TRT_PATH_BYTES];
+  snprintf(path, sizeof path, "%s/%s", build->options->bundle, build->timing_cache);
+  if (build->timing_cache[0] != '\0' && unlink(path) != 0 && errno != ENOENT) {
+    build->timing_cache[0] = '\0';
+  }
+}
+
 static vlart_status_t build_all(build_t *build, vlart_diag_t *diag) {
-  if (!build->options->rebuild) {
+  bool foreign = build->options->signers != NULL && !build->options->keep_engines;
+  if (!build->options->rebuild && !foreign) {
     build_resume(build);
+  }
+  if (foreign) {
+    forget_timings(build);
   }
   printf("%-30s %7s %-6s %11s %9s %11s\n", "stage", "", "", "engine", "build", "peak memory");
   vlart_status_t status = build_write_lock(build, diag);
@@ -177,14 +221,24 @@ static void print_times(const build_t *build) {
          vlart_proof_name(build->golden), vlart_proof_name(build->whole_tick), VLART_TRT_LOCK_FILE);
 }
 
+/* What a library and the system say of themselves may be anything. */
+static void print_board(const build_t *build) {
+  char gpu[13], tensorrt[13], cuda[7], jetpack[9];
+  vlart_show(gpu, sizeof gpu, build->facts.gpu);
+  vlart_show(tensorrt, sizeof tensorrt, build->facts.tensorrt);
+  vlart_show(cuda, sizeof cuda, build->facts.cuda);
+  vlart_show(jetpack, sizeof jetpack, build->system.jetpack);
+  printf("%.20s on %s: TensorRT %s, CUDA %s, JetPack %s\n",
+         vlart_plan_string(&build->bundle->plan, build->bundle->plan.policy->name), gpu, tensorrt,
+         cuda, jetpack);
+}
+
 static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
   vlart_status_t status = open_bundle(build, diag);
   if (status == VLART_STATUS_OK) status = build_read_plan(build, diag);
   if (status == VLART_STATUS_OK) status = build_probe(build, diag);
   if (status == VLART_STATUS_OK) {
-    printf("%.20s on %.12s: TensorRT %.12s, CUDA %.6s, JetPack %.8s\n",
-           vlart_plan_string(&build->bundle->plan, build->bundle->plan.policy->name),
-           build->facts.gpu, build->facts.tensorrt, build->facts.cuda, build->system.jetpack);
+    print_board(build);
     status = vlart_trt_check_board(build->bundle, &build->facts, &build->system, diag);
   }
   if (status == VLART_STATUS_OK) status = build_all(build, diag);
@@ -193,19 +247,23 @@ static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
 }
 
 int main(int argc, char **argv) {
-  build_options_t options = {
-      .runtime = "libvlart_tensorrt.so", .builder = "libvlart_tensorrt_builder.so", .repeat = 20};
+  build_options_t options = {.runtime = "libvlart_tensorrt.so",
+                             .builder = "libvlart_tensorrt_builder.so",
+                             .repeat = 20,
+                             .seconds = WATCHED_SECONDS,
+                             .memory_mib = RUN_UNSAID};
+  tool_begin();
   for (int i = 1; i < argc; i++) {
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
       fputs(usage, stdout);
-      return 0;
+      return tool_end(0);
     }
   }
   const char *wrong = parse_options(argc, argv, &options);
   if (wrong != NULL) {
-    fprintf(stderr, "vlart-build: wrong usage at: %s\n\n%s", wrong, usage);
-    return 2;
+    return tool_wrong_usage("vlart-build", wrong, usage);
   }
+  options.signers = options.signers != NULL ? options.signers : tool_enrolled();
   build_t build = {.options = &options,
                    .golden = VLART_PROOF_PENDING,
                    .whole_tick = VLART_PROOF_PENDING,
@@ -215,7 +273,7 @@ int main(int argc, char **argv) {
   if (status == VLART_STATUS_OK) {
     print_times(&build);
   }
-  fflush(stdout);
+  int ended = tool_end(status == VLART_STATUS_OK ? 0 : 1);
   if (status != VLART_STATUS_OK) {
     tool_print_failure(status, &diag);
   }
@@ -225,5 +283,5 @@ int main(int argc, char **argv) {
   if (build.exclusive >= 0) {
     close(build.exclusive);
   }
-  return status == VLART_STATUS_OK ? 0 : 1;
+  return ended;
 }

@@ -23,8 +23,6 @@ static const char usage[] =
     "  --engines    print BUNDLE/engines/lock.bin instead: what vlart-build built,\n"
     "               from what, on which board, and what proved it\n";
 
-static int finish(void) { return fflush(stdout) == 0 && ferror(stdout) == 0 ? 0 : 1; }
-
 static int dump_engines(const char *dir) {
   vlart_diag_t diag = {.struct_size = sizeof diag};
   vlart_trt_lock_t lock;
@@ -33,7 +31,7 @@ static int dump_engines(const char *dir) {
     vlart_lock_print(stdout, &lock.content);
   }
   vlart_trt_lock_close(&lock);
-  return status == VLART_STATUS_OK ? finish() : tool_print_failure(status, &diag);
+  return status == VLART_STATUS_OK ? 0 : tool_print_failure(status, &diag);
 }
 
 static int dump_plan(const char *dir) {
@@ -53,18 +51,19 @@ static int dump_plan(const char *dir) {
   vlart_plan_print(stdout, &bundle->plan);
   vlart_bundle_close(bundle);
   free(arena);
-  return finish();
+  return 0;
 }
 
 int main(int argc, char **argv) {
+  tool_begin();
   if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
     fputs(usage, stdout);
-    return 0;
+    return tool_end(0);
   }
   bool engines = argc == 3 && strcmp(argv[1], "--engines") == 0;
   if (argc != (engines ? 3 : 2) || argv[argc - 1][0] == '-') {
     fputs(usage, stderr);
     return 2;
   }
-  return engines ? dump_engines(argv[2]) : dump_plan(argv[1]);
+  return tool_end(engines ? dump_engines(argv[2]) : dump_plan(argv[1]));
 }

@@ -1,10 +1,13 @@
 /* vlart-run: loads a bundle, replays frames, proves that it gives the recorded outputs. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "base/diag.h"
 #include "command_line.h"
 #include "run.h"
+#include "signed.h"
+#include "watched_child.h"
 
 enum {
   UNSAID = 1000000, /* of the option warm_up */
@@ -25,16 +28,29 @@ static const char usage[] =
     "\n"
     "  --ort LIB      path of ONNX Runtime's library\n"
     "                 (default: the loader's libonnxruntime.so.1)\n"
+    "  --openvino LIB path of libopenvino_c.so, for stages of OpenVINO; `pip install\n"
+    "                 openvino` brings it as site-packages/openvino/libs/\n"
+    "                 libopenvino_c.so.VERSION (default: the loader's)\n"
+    "  --openvino-device D\n"
+    "                 what runs them: CPU (default), GPU or NPU\n"
     "  --tvm LIB      path of libtvm_runtime.so, for stages that TVM compiled\n"
     "  --tvm-ffi LIB  path of libtvm_ffi.so\n"
     "  --tvm-cuda LIB path of libtvm_runtime_cuda.so, for stages that TVM compiled for\n"
     "                 the GPU (default of the three: the loader's)\n"
+    "  --signers FILE take only a bundle that one of these signed, TVM stages included\n"
+    "                 (a list as ssh-keygen's ALLOWED SIGNERS)\n"
+    "  --keep-engines with signers, take engines, which no signature binds: you know\n"
+    "                 that vlart-build built them here\n"
+    "  --native-code  load TVM stages, which are machine code, of a bundle that no\n"
+    "                 signer vouches for\n"
     "  --tensorrt LIB path of libvlart_tensorrt.so, for stages on a Jetson's GPU, once\n"
     "                 vlart-build built their engines (default: the loader's)\n"
     "  --whole-tick   all that a tick runs is one launch, where engines can do that\n"
-    "  --stand-in     run a board's stages (TensorRT) with ONNX Runtime instead: shows\n"
-    "                 that they compute the right thing, not how long the board takes\n"
+    "  --stand-in     run stages of TensorRT and OpenVINO with ONNX Runtime instead: shows\n"
+    "                 that they compute the right thing, not how long these take\n"
     "  --threads N    threads of each engine (default: the engine's choice)\n"
+    "  --parallel N   stages that may run at the same time, each in so many threads\n"
+    "                 (default: one, or as the plan was timed)\n"
     "  --self-test    compare with what the frames expect\n"
     "  --frames FILE  run these frames instead of the bundle's golden ones\n"
     "  --repeat N     replay the frames N times (default 1)\n"
@@ -45,12 +61,19 @@ static const char usage[] =
     "                 and after, where the machine says so (with --repeat 50, unless\n"
     "                 given); `vlacompile report --profile FILE` draws it,\n"
     "                 `vlacompile profile --compare` compares two\n"
+    "  --record FILE  record inputs, chunks, actions and times there, for `vlacompile\n"
+    "                 replay` and `vlacompile export`; the file must not exist\n"
+    "  --record-mib N size of that file, whose oldest part is overwritten (default 64)\n"
     "  --backbone B   of a bundle with several backbones the one to run (default: the\n"
     "                 first one; with --self-test all of them)\n"
     "  --sensors DIR  DIR has the machine's sys and proc, as a container may have its\n"
     "                 host's (default: /)\n"
     "  --cold         forget all results before every frame, so that every stage\n"
     "                 runs; without it a stage runs only if its inputs changed\n"
+    "  --seconds N    end the run if nothing was done for N seconds: opening, or one frame\n"
+    "                 (default 300; 0: never)\n"
+    "  --memory MIB   memory that the run may take besides the mapped files (default: 4096\n"
+    "                 and three times what the bundle holds; 0: any)\n"
     "  --json         one JSON object instead of text\n"
     "\n"
     "Exit status: 0 done, 1 failed (four lines say what, where, why and how to fix\n"
@@ -65,6 +88,10 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
     bool good = true;
     if (strcmp(argument, "--ort") == 0) {
       options->ort = next;
+    } else if (strcmp(argument, "--openvino") == 0) {
+      options->openvino = next;
+    } else if (strcmp(argument, "--openvino-device") == 0) {
+      options->device = next;
     } else if (strcmp(argument, "--tvm") == 0) {
       options->tvm = next;
     } else if (strcmp(argument, "--tvm-ffi") == 0) {
@@ -73,10 +100,16 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
       options->tvm_cuda = next;
     } else if (strcmp(argument, "--tensorrt") == 0) {
       options->tensorrt = next;
+    } else if (strcmp(argument, "--signers") == 0) {
+      options->signers = next;
     } else if (strcmp(argument, "--frames") == 0) {
       options->frames = next;
     } else if (strcmp(argument, "--profile") == 0) {
       options->profile = next;
+    } else if (strcmp(argument, "--record") == 0) {
+      options->record = next;
+    } else if (strcmp(argument, "--record-mib") == 0) {
+      good = tool_read_count(next, 1 << 20, &options->record_mib) && options->record_mib > 0;
     } else if (strcmp(argument, "--backbone") == 0) {
       options->backbone = next;
     } else if (strcmp(argument, "--sensors") == 0) {
@@ -85,6 +118,12 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
       good = tool_read_count(next, 1000000000, &options->warm_up) && options->warm_up < UNSAID;
     } else if (strcmp(argument, "--threads") == 0) {
       good = tool_read_count(next, 1000000000, &options->threads);
+    } else if (strcmp(argument, "--parallel") == 0) {
+      good = tool_read_count(next, 1000000000, &options->parallel);
+    } else if (strcmp(argument, "--seconds") == 0) {
+      good = tool_read_count(next, 1000000000, &options->seconds);
+    } else if (strcmp(argument, "--memory") == 0) {
+      good = tool_read_count(next, 1000000000, &options->memory_mib);
     } else if (strcmp(argument, "--repeat") == 0) {
       good = tool_read_count(next, 1000000000, &options->repeat) && options->repeat > 0;
     } else {
@@ -95,6 +134,10 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
         options->whole_tick = true;
       } else if (strcmp(argument, "--stand-in") == 0) {
         options->stand_in = true;
+      } else if (strcmp(argument, "--keep-engines") == 0) {
+        options->keep_engines = true;
+      } else if (strcmp(argument, "--native-code") == 0) {
+        options->native_code = true;
       } else if (strcmp(argument, "--cold") == 0) {
         options->cold = true;
       } else if (strcmp(argument, "--json") == 0) {
@@ -136,7 +179,14 @@ static vlart_status_t select_backbone(run_t *run, vlart_diag_t *diag) {
 
 static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   size_t bytes = 0;
-  vlart_status_t status = vlart_bundle_required_bytes(run->options->bundle, diag, &bytes);
+  const char *signers = run->options->signers;
+  vlart_status_t status = VLART_STATUS_OK;
+  if (signers != NULL) {
+    status = tool_require_signed(run->options->bundle, signers, run->options->keep_engines, diag);
+  }
+  if (status == VLART_STATUS_OK) {
+    status = vlart_bundle_required_bytes(run->options->bundle, diag, &bytes);
+  }
   if (status != VLART_STATUS_OK) {
     return status;
   }
@@ -148,6 +198,7 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   }
   run->info.struct_size = sizeof run->info;
   vlart_bundle_info(run->bundle, &run->info);
+  watched_limit_memory(run);
   status = run_load_frames(run, diag);
   if (status != VLART_STATUS_OK) {
     return status;
@@ -155,12 +206,16 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   vlart_session_options_t options = {.struct_size = sizeof options,
                                      .ort_library = run->options->ort,
                                      .threads = run->options->threads,
+                                     .openvino_library = run->options->openvino,
+                                     .openvino_device = run->options->device,
+                                     .parallel = run->options->parallel,
                                      .tvm_ffi_library = run->options->tvm_ffi,
                                      .tvm_library = run->options->tvm,
                                      .tvm_cuda_library = run->options->tvm_cuda,
                                      .tensorrt_library = run->options->tensorrt,
                                      .whole_tick = run->options->whole_tick,
-                                     .stand_in = run->options->stand_in};
+                                     .stand_in = run->options->stand_in,
+                                     .native_code = run->options->native_code || signers != NULL};
   status = vlart_session_required_bytes(run->bundle, &options, diag, &bytes);
   if (status != VLART_STATUS_OK) {
     return status;
@@ -173,11 +228,15 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   if (status == VLART_STATUS_OK) {
     status = vlart_session_sensors(run->session, &recorded, diag);
   }
+  if (status == VLART_STATUS_OK) {
+    status = run_begin_recording(run, diag);
+  }
   return status == VLART_STATUS_OK ? select_backbone(run, diag) : status;
 }
 
 static void release(run_t *run) {
   vlart_session_close(run->session);
+  vlart_recorder_close(run->recorder);
   vlart_bundle_close(run->bundle);
   for (uint32_t i = 0; run->stages != NULL && i < run->info.stage_count; i++) {
     free(run->stages[i].ms);
@@ -194,51 +253,78 @@ static void release(run_t *run) {
   free(run->frames_data);
   free(run->during);
   free(run->session_arena);
+  free(run->recorder_arena);
   free(run->bundle_arena);
 }
 
-int main(int argc, char **argv) {
-  run_options_t options = {.warm_up = UNSAID, .sensors = ""};
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-      fputs(usage, stdout);
-      return 0;
-    }
-  }
-  const char *wrong = parse_options(argc, argv, &options);
-  if (wrong != NULL) {
-    fprintf(stderr, "vlart-run: wrong usage at: %s\n\n%s", wrong, usage);
-    return 2;
-  }
-  run_t run = {.options = &options};
+static void advance(run_t *run) {
+  atomic_fetch_add_explicit(&run->progress->parts, 1, memory_order_relaxed);
+}
+
+static int work(void *user, run_progress_t *progress) {
+  const run_options_t *options = user;
+  run_t run = {.options = options, .progress = progress, .advanced = advance};
   vlart_diag_t diag = {.struct_size = sizeof diag};
   vlart_status_t status = open_session(&run, &diag);
   if (status == VLART_STATUS_OK) {
-    if (options.profile != NULL) {
-      run_read_sensors(options.sensors, run.before, sizeof run.before);
+    advance(&run);
+    if (options->profile != NULL) {
+      run_read_sensors(options->sensors, run.before, sizeof run.before);
       run.during = tool_allocate(RUN_READINGS, sizeof *run.during);
       run.between = run_read_during;
       run.reading_every_ms = READING_EVERY_MS;
     }
     status = run_replay(&run, &diag);
-    if (options.profile != NULL) {
-      run_read_sensors(options.sensors, run.after, sizeof run.after);
+    if (status == VLART_STATUS_OK) {
+      status = run_end_recording(&run, &diag);
+    }
+    if (options->profile != NULL) {
+      run_read_sensors(options->sensors, run.after, sizeof run.after);
     }
   }
-  if (status == VLART_STATUS_OK && options.profile != NULL) {
+  if (status == VLART_STATUS_OK && options->profile != NULL) {
     status = run_write_profile(&run, &diag);
   }
-  if (options.json) {
+  if (options->json) {
     run_print_json(&run, status, &diag);
   } else if (status == VLART_STATUS_OK || status == VLART_STATUS_SELF_TEST_FAILED) {
     run_print_text(&run);
   }
-  fflush(stdout);
-  if (status != VLART_STATUS_OK && !options.json) {
-    tool_print_failure(status, &diag);
-  } else if (options.self_test && !options.json) {
+  if (status == VLART_STATUS_OK && options->self_test && !options->json) {
     printf("self-test passed: %u values in %u frames\n", run.verdict_count, run.frames.frame_count);
   }
+  int ended = tool_end(status == VLART_STATUS_OK ? 0 : 1);
+  if (status != VLART_STATUS_OK && !options->json) {
+    tool_print_failure(status, &diag);
+  }
   release(&run);
-  return status == VLART_STATUS_OK ? 0 : 1;
+  return ended;
+}
+
+int main(int argc, char **argv) {
+  run_options_t options = {
+      .warm_up = UNSAID, .sensors = "", .seconds = WATCHED_SECONDS, .memory_mib = RUN_UNSAID};
+  tool_begin();
+  for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+      fputs(usage, stdout);
+      return tool_end(0);
+    }
+  }
+  const char *wrong = parse_options(argc, argv, &options);
+  if (wrong != NULL) {
+    return tool_wrong_usage("vlart-run", wrong, usage);
+  }
+  vlart_diag_t diag = {.struct_size = sizeof diag};
+  watched_end_t end = watched_run(work, &options, options.seconds);
+  tool_end_as_child(end.status);
+  if (watched_ended(&end, "the run", options.bundle, options.seconds, &diag)) {
+    return WEXITSTATUS(end.status);
+  }
+  if (options.json) {
+    run_t nothing = {.options = &options};
+    run_print_json(&nothing, diag.status, &diag);
+    return tool_end(1);
+  }
+  return tool_print_failure(diag.status, &diag);
 }

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import rtx
-from vlacompile.bundle.plan.plan import Build
 from vlacompile.check.tensorrt import LABEL, BundleCheck, Count, StageCheck
 from vlacompile.frontends.environments import ENVIRONMENTS
+from vlart.bundle.plan.plan import Build
 
 RECORDS = sorted((Path(__file__).parents[2] / rtx.PROFILES).glob("*.json"))
 BUILD = Build(("strongly_typed",), 3, 0, 1 << 29, 100, 95, 200, 1 << 20)

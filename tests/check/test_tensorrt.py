@@ -18,16 +18,17 @@ from onnx import TensorProto, helper
 import vlacompile as vc
 from tests.samples import policies
 from tests.samples.small_onnx import product, scalar, weight, write
-from vlacompile.bundle.directory import with_files, write_bundle
-from vlacompile.bundle.plan.plan import Build
 from vlacompile.check import compile as compiling
 from vlacompile.check.compile import Refusal, compile_stage
 from vlacompile.check.rtx_log import read_log
 from vlacompile.check.tensorrt import BundleCheck, check_bundle, judge
 from vlacompile.cli.main import main
-from vlacompile.compiler.emit.onnx.for_tensorrt import cast_bytes_first, dequantise_to_fp16, own_dequantisations
+from vlacompile.compiler.emit.onnx.bytes_for_tensorrt import bytes_for_tensorrt
+from vlacompile.compiler.emit.onnx.for_tensorrt import dequantise_to_fp16, own_dequantisations
 from vlacompile.compiler.emit.onnx.onnx_stage import source_line
-from vlacompile.errors import EmitError, ParityError, RuntimeFailure
+from vlart.bundle.directory import with_files, write_bundle
+from vlart.bundle.plan.plan import Build
+from vlart.errors import BundleError, EmitError, ParityError, RuntimeFailure
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,
                                     reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")
@@ -111,6 +112,18 @@ def test_the_stand_in_fails_where_a_weight_is_wrong(on_board, tmp_path, capsys):
     assert main(["verify", str(tmp_path / "spoilt.vlab"), "--stand-in"]) == ParityError.exit_code
 
 
+@pytest.mark.parametrize(("target", "capability"), [("jetson-thor", 110), ("rtx-4090", 89)])
+def test_other_gpus_are_built_for_and_not_checked(target, capability, tmp_path):
+    """The bundle is complete, for that GPU; the compiler here makes SM86, which says nothing of it."""
+    made = vc.build(policies.flow(), target=target, out=tmp_path / "other.vlab")
+    board = made.plan.board
+    assert (board.name, board.compute_capability, board.tensorrt) == (target, capability, "10.16")
+    assert vc.verify(made.path, stand_in=True).passed and all(s.build for s in made.plan.stages)
+    with pytest.raises(BundleError, match=f"bundles for sm_{capability} are not checked") as caught:
+        check_bundle(made.path)
+    assert "vlart-build" in caught.value.fix
+
+
 def test_trtexec_is_rendered_from_the_record(on_board, capsys, flow_bundle):
     assert main(["inspect", str(on_board("").path), "--trtexec"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -129,7 +142,8 @@ def test_bytes_are_cast_before_they_are_moved(tmp_path):
     nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0]), helper.make_node("Cast", ["t"], ["c"], to=1),
              helper.make_node("Relu", ["c"], ["y"])]
     model = ir.load(write(tmp_path / "m.onnx", nodes, [("x", TensorProto.UINT8, [2, 3])], [("y", 1, [3, 2])]))
-    cast_bytes_first(model)
+    model.graph.node(0).outputs[0].type = ir.TensorType(ir.DataType.UINT8)  # every value of a stage has a type
+    bytes_for_tensorrt(model)
     assert [n.op_type for n in model.graph] == ["Cast", "Transpose", "Relu"]
     assert [v.name for v in model.graph.outputs] == ["y"]
 

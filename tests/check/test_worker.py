@@ -19,7 +19,7 @@ from tests.samples.small_onnx import product
 from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import check_bundle
 from vlacompile.cli.main import main
-from vlacompile.errors import EmitError
+from vlart.errors import EmitError
 
 # What worker.py calls of tensorrt_rtx. Compiling the stage that is named in plan.json ends the process as it says: by a
 # wild read, as a bad graph does to the real compiler, or by the kernel's SIGKILL, as where memory is short.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from vlacompile.bundle.format import layout
 from vlacompile.cli import targets
 from vlacompile.cli.main import main
-from vlacompile.errors import ParityError
+from vlart.bundle.format import layout
+from vlart.errors import ParityError
 
 TINY = "tests.samples.cli_policies:tiny"
 FOUR_LINES = re.compile(r"error: (?P<what>.+)\n  where: (?P<where>.+)\n  why:   (?P<why>.+)\n  fix:   (?P<fix>.+)\n\Z")
@@ -142,6 +143,31 @@ def test_no_bundle(fails, verb, tmp_path):
     assert fails(8, verb, "no.vlab")["where"].startswith("no.vlab")
 
 
+@pytest.mark.parametrize("verb", ["inspect", "verify", "run", "serve"])
+def test_a_checkpoint_is_to_be_built_first(fails, verb, tmp_path):
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"type": "act"}', encoding="utf-8")
+    found = fails(8, verb, folder)
+    assert found["what"] == "my model is a checkpoint, not a bundle"
+    assert found["fix"] == f"build it first: vlacompile build '{folder}'"
+
+
+def test_an_error_is_folded_on_a_terminal(capsys, monkeypatch, tmp_path):
+    """At 80 columns, with each field's lines under one another; what is longer than a line, as a path, stays whole."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = tmp_path / ("a" * 90)
+    folder.mkdir()
+    (folder / "config.json").write_text('{"type": "act"}', encoding="utf-8")
+    assert main(["inspect", str(folder)]) == 8
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err).splitlines()
+    heads = [line[:9] for line in lines if line[:3] != " " * 3]
+    assert heads == ["error: aa", "  where: ", "  why:   ", "  fix:   "]
+    assert len(lines) > 4 and all(len(line) <= 80 for line in lines if "a" * 90 not in line)
+    assert str(folder) in lines[-1] and lines[-1].startswith(" " * 9)
+
+
 @pytest.mark.parametrize("verb", ["inspect", "verify", "run"])
 def test_truncated_plan(fails, damaged, verb):
     plan = damaged / "plan.bin"
@@ -158,7 +184,7 @@ def test_truncated_weights(fails, damaged):
 
 def test_altered_plan(fails, damaged):
     overwrite(damaged / "plan.bin", 300, b"\xff")
-    assert "checksum" in fails(8, "inspect", damaged)["why"]
+    assert "CRC-32" in fails(8, "inspect", damaged)["why"]
 
 
 def test_altered_stage(fails, damaged):
@@ -172,25 +198,71 @@ def test_missing_file(fails, damaged):
     assert fails(8, "verify", damaged)["what"] == "golden/golden.bin is missing"
 
 
+@pytest.mark.parametrize("path", ["../../../../../../etc/shadow", "/etc/passwd", "stages/../../x", "stages//a", "./a"])
+def test_a_manifest_names_files_of_the_bundle(fails, damaged, path):
+    """Nothing outside is read, and nothing of it is shown."""
+    manifest = json.loads((damaged / "manifest.json").read_text())
+    manifest["files"][path] = {"bytes": 0, "sha256": "0" * 64}
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
+    lines = fails(8, "verify", damaged)
+    assert lines["why"] == "the path leaves the folder" and "sha256" not in "".join(lines.values())
+
+
+@pytest.mark.parametrize("manifest", [
+    b"[]", b"{}", b'{"name": "a", "files": [], "provenance": {}}', b"[" * 100_000, b"\xff",
+    b'{"name": "a", "files": {"plan.bin": 3}, "provenance": {}}',
+    b'{"name": "a", "files": {"plan.bin": {"bytes": true, "sha256": "0"}}, "provenance": {}}',
+    b'{"name": "a\\u001b[2J", "files": {}, "provenance": {}}',
+    b'{"name": "a", "files": {}, "provenance": {"outputs": [3]}}'])
+def test_a_manifest_that_is_none(fails, damaged, manifest):
+    (damaged / "manifest.json").write_bytes(manifest)
+    assert "manifest.json" in fails(8, "inspect", damaged)["what"]
+
+
+@pytest.mark.parametrize("relative", ["manifest.json", "golden/golden.bin", "stages/weights.bin"])
+def test_what_is_no_file(fails, damaged, relative):
+    """A pipe is not waited for, a device is not read to its end."""
+    (damaged / relative).unlink()
+    os.mkfifo(damaged / relative)
+    assert "regular file" in fails(8, "verify", damaged)["why"]
+    (damaged / relative).unlink()
+    (damaged / relative).symlink_to("/dev/zero")
+    assert "symbolic link" in fails(8, "verify", damaged)["why"]
+
+
+def test_what_a_terminal_would_act_on_is_spelled_out(capsys):
+    assert main(["inspect", "no\x1b[2J\x9b\udcffsuch"]) == 8
+    err = capsys.readouterr().err
+    assert r"no\x1b[2J\x9b\udcffsuch" in err and all(c.isprintable() or c == "\n" for c in err)
+
+
+def test_a_file_that_no_checksum_covers(fails, damaged):
+    manifest = json.loads((damaged / "manifest.json").read_text())
+    del manifest["files"]["stages/weights.bin"]
+    (damaged / "manifest.json").write_text(json.dumps(manifest))
+    assert "not in the manifest" in fails(8, "verify", damaged)["what"]
+
+
 def test_wrong_version(fails, damaged):
     plan = damaged / "plan.bin"
     header = layout.HEADER.unpack(plan.read_bytes())
     packed = layout.HEADER.pack(**header | {"version_major": layout.FORMAT_MAJOR + 1})[:-4]
     overwrite(plan, 0, packed + zlib.crc32(packed).to_bytes(4, "little"))
     lines = fails(8, "verify", damaged)
-    assert f"format {layout.FORMAT_MAJOR + 1}" in lines["what"] and f"format {layout.FORMAT_MAJOR}" in lines["why"]
+    assert "another format version" in lines["what"]
+    assert f"version {layout.FORMAT_MAJOR + 1}." in lines["why"] and f"reads {layout.FORMAT_MAJOR}." in lines["why"]
 
 
 @pytest.mark.parametrize("verb", ["build", "run"])
 def test_missing_onnxruntime(fails, verb, late_fusion_bundle, monkeypatch):
-    monkeypatch.setattr("vlacompile.runtime.library.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("vlart.runtime.library.importlib.util.find_spec", lambda name: None)
     lines = fails(9, verb, TINY if verb == "build" else late_fusion_bundle.path)
     assert lines["what"] == "libonnxruntime is missing" and "pip install onnxruntime" in lines["fix"]
 
 
 def test_onnxruntime_that_is_no_library(fails, late_fusion_bundle, monkeypatch, tmp_path):
     (tmp_path / "lib.so").write_text("not a library")
-    monkeypatch.setattr("vlacompile.runtime.session.onnxruntime_library", lambda: tmp_path / "lib.so")
+    monkeypatch.setattr("vlart.runtime.session.onnxruntime_library", lambda: tmp_path / "lib.so")
     assert "lib.so" in "".join(fails(9, "run", late_fusion_bundle.path).values())
 
 
@@ -234,7 +306,7 @@ def test_interrupted_build_leaves_the_old_bundle(capsys, tmp_path, monkeypatch, 
 
 
 def test_failed_verification_shows_the_report_too(capsys, damaged, monkeypatch):
-    from vlacompile.verify import replay
+    from vlart.verify import replay
 
     monkeypatch.setattr(replay.Metrics, "within", lambda self, limit: False)
     assert main(["verify", str(damaged), "--json"]) == 10

@@ -15,6 +15,7 @@ import termios
 import pytest
 
 from vlacompile.cli.main import VERBS, main
+from vlacompile.phases.phase import Phase
 
 TINY = "tests.samples.cli_policies:tiny"
 
@@ -67,7 +68,7 @@ def test_answers_without_importing_torch(argv):
 
 def test_module_is_lazy_and_verify_is_the_function():
     program = ("import sys, vlacompile as vc; assert 'torch' not in sys.modules\n"
-               "from vlacompile.verify.metrics import compare\n"
+               "from vlart.verify.metrics import compare\n"
                "assert callable(vc.verify) and vc.verify.__name__ == 'verify', vc.verify\n"
                "for name in vc.__all__: assert getattr(vc, name) is not None and name in dir(vc)")
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -77,9 +78,11 @@ def test_build_prints_progress_then_one_table(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("build", TINY, "-o", "here.vlab")
     assert code == 0 and (tmp_path / "here.vlab" / "plan.bin").is_file()
-    for phase in ("read-inputs: load the policy", "capture: trace the inference function", "find-stages: rewrite",
-                  "publish: replay"):
-        assert phase in err
+    lines = [line.split() for line in err.splitlines()]
+    told = [words[0] for words in lines[1:]]
+    assert told == [p for p in map(str, Phase) if p in told], "one line per phase, however many steps"
+    assert {"read-inputs", "capture", "find-stages", "publish"} <= {*told}
+    assert all(words[-1] == "s" for words in lines)
     assert "stage" in out and "depends on" in out and "parity   action: max_abs" in out
     assert "bundle   here.vlab" in out
     narrow(out), narrow(err)
@@ -98,14 +101,15 @@ def test_progress_is_live_on_a_terminal(tmp_path):
             seen += data
     os.close(terminal)
     assert process.wait() == 0
-    assert seen.count(b"trace the inference function") > 2 and b"parity   action" in seen
+    steps = (b"load the compiler", b"trace the inference function", b"compare with the policy")
+    assert max(map(seen.count, steps)) > 2 and b"parity   action" in seen
 
 
 def test_build_names_the_bundle_after_the_policy(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("build", TINY, "--json")
     document = json.loads(out)
-    assert code == 0 and "find-stages: " in err
+    assert code == 0 and "find-stages" in err
     assert (tmp_path / "tiny.vlab" / "plan.bin").is_file() and document["bundle"] == str(tmp_path / "tiny.vlab")
     assert document["parity"]["passed"] and document["stages"][0]["flops"] > 0
     assert set(document["seconds"]) >= {"read-inputs: load the policy", "publish: replay it through libvlart"}
@@ -184,6 +188,12 @@ def test_json_has_no_infinity(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5]}
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_output_that_the_shell_has_closed(closed):
+    command = f"{sys.executable} -m vlacompile.cli.main completion bash {closed}"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 0
+
+
 def test_a_reader_that_leaves_is_no_error(tiny_bundle):
     command = f'"{sys.executable}" -m vlacompile.cli.main inspect "{tiny_bundle}" --plan | head -c 1 > /dev/null'
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
@@ -192,13 +202,13 @@ def test_a_reader_that_leaves_is_no_error(tiny_bundle):
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_factory_gets_the_environment_that_it_asks_for(cli, monkeypatch, installed):
-    from vlacompile.cli import build
+    from vlacompile.cli import sources
     from vlacompile.frontends.environments import ENVIRONMENTS, Environment
 
     calls = []
     monkeypatch.setattr(Environment, "is_installed", lambda self: installed)
     monkeypatch.setattr(Environment, "is_here", lambda self: False)
-    monkeypatch.setattr(build.subprocess, "call", lambda command: calls.append(command) or 0)
+    monkeypatch.setattr(sources.subprocess, "call", lambda command: calls.append(command) or 0)
     argv = ["build", "tests.samples.cli_policies:needs_transformers", "-o", "never.vlab"]
     if installed:
         with pytest.raises(SystemExit) as stop:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from vlacompile.bundle.format.layout import ROUTING_MAGIC
 from vlacompile.cli.main import main
+from vlart.bundle.format.layout import ROUTING_MAGIC
 
 STOVE, PLATE = "turn on the stove", "put the bowl on the plate"
 

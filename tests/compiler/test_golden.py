@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.compiler.passes.graph_pass import PassResult
 from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
-from vlacompile.errors import ParityError
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.policy.sample_inputs import EDGES, edge, edge_inputs
-from vlacompile.verify.frames import read_frames
+from vlart.bundle.directory import GOLDEN_FILE
+from vlart.errors import ParityError
+from vlart.verify.frames import read_frames
 
 SOURCES = {"mask": Source("task"), "tokens": Source("task"), "frame": Source("observation"),
            "state": Source("observation"),
@@ -98,10 +98,10 @@ def test_a_bundle_that_was_not_written_is_not_pointed_to(tmp_path, monkeypatch):
 
     honest = phase.emit_onnx
 
-    def emit(stage, dialect="onnxruntime", fp16_weights=False):
+    def emit(stage, dialect="onnxruntime", fp16_weights=False, *rest):
         return honest(replace(stage, constants={n: t * 1.01 if t.is_floating_point() else t
                                                 for n, t in stage.constants.items()}),
-                      dialect, fp16_weights)
+                      dialect, fp16_weights, *rest)
 
     monkeypatch.setattr(phase, "emit_onnx", emit)
     with pytest.raises(ParityError) as raised:

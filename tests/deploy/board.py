@@ -15,9 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from tests.deploy.sshd import Sshd
-from vlacompile.bundle.directory import GOLDEN_FILE, Bundle, read_bundle, with_files, write_bundle
 from vlacompile.cli.main import main
-from vlacompile.verify.frames import Expected, frames_bytes, read_frames
+from vlart.bundle.directory import (
+    GOLDEN_FILE,
+    WEIGHTS_FILE,
+    Bundle,
+    read_bundle,
+    stage_path,
+    with_files,
+    write_bundle,
+)
+from vlart.verify.frames import Expected, frames_bytes, read_frames
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "build" / "runtime_c"
@@ -41,7 +49,8 @@ if [ -f FOLDER/fault ]; then
 fi
 exec /usr/bin/$tool "$@"
 """
-TOOLS = ("chmod", "comm", "cp", "ln", "mkdir", "mv", "readlink", "rm", "sha256sum", "sync", "tail")
+TOOLS = ("chmod", "comm", "cp", "date", "ln", "mkdir", "mv", "readlink", "rm", "sha256sum", "ssh-keygen", "sync",
+         "tail")
 
 
 @dataclass(frozen=True)
@@ -68,10 +77,20 @@ class Board:
         return main(self.argv(bundle, *more))
 
     def flash_apart(self, bundle: Bundle, *more: str, path: Path | None = None) -> subprocess.Popen:
-        """In a process of its own, that may be killed. path: a folder that its PATH begins with."""
+        """In a process of its own, that may be killed, and that Ctrl-C ends also where the tests run in the background,
+        which ignores it. path: a folder that its PATH begins with."""
         environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"]}
-        return subprocess.Popen([sys.executable, "-m", "vlacompile.cli.main", *self.argv(bundle, *more)], cwd=ROOT,
-                                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "vlacompile.cli.main"]
+        return subprocess.Popen([*command, *self.argv(bundle, *more)], cwd=ROOT, env=environment, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def enroll(self, signers: Path, *more: str) -> int:
+        """The exit code."""
+        return main(["device", "enroll", "board", "--signers", str(signers), "--ssh-config", str(self.sshd.config),
+                     *more])
+
+    def roll_back(self) -> int:
+        return main(["flash", "--rollback", "board", "--ssh-config", str(self.sshd.config)])
 
     def runs(self) -> str:
         """The hash of the bundle that is current, after proving that it is whole and passes its self-test."""
@@ -131,6 +150,15 @@ def lying(bundle: Bundle, out: Path) -> Bundle:
 def for_target(bundle: Bundle, out: Path, target: str, backend: str = "onnxruntime") -> Bundle:
     plan = replace(bundle.plan, target=target, stages=tuple(replace(s, backend=backend) for s in bundle.plan.stages))
     return _rewritten(replace(bundle, plan=plan), out, {})
+
+
+def machine_code(bundle: Bundle, out: Path) -> Bundle:
+    """Its stages are TVM's, by the plan; the files are no libraries."""
+    stages = tuple(replace(s, backend="tvm", initializers=()) for s in bundle.plan.stages)
+    files = {stage_path(s.name, "tvm"): b"no library" for s in stages}
+    files |= {f: (bundle.path / f).read_bytes() for f in (WEIGHTS_FILE, GOLDEN_FILE)}
+    plan = with_files(replace(bundle.plan, stages=stages, files=()), files)
+    return write_bundle(out, plan, files, bundle.manifest["provenance"], lambda path: None)
 
 
 def _rewritten(bundle: Bundle, out: Path, changed: dict[str, bytes]) -> Bundle:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -22,8 +23,8 @@ from tests.samples import policies
 from vlacompile.deploy.device import check_board, device_of
 from vlacompile.deploy.flash import Options, connect
 from vlacompile.deploy.payload import engine_for, pieces_of
-from vlacompile.errors import BundleError, DeployError
-from vlacompile.runtime.library import tvm_libraries
+from vlart.errors import BundleError, DeployError
+from vlart.runtime.library import tvm_libraries
 
 
 def test_only_what_changed_travels(fresh, first, second, capsys):
@@ -159,12 +160,12 @@ def test_stages_of_tvm_find_its_libraries(fresh, tmp_path, capsys):
     recipe, libraries = tmp_path / "tvm.toml", tmp_path / "libraries"
     recipe.write_text(policies.EVERY_STAGE.replace("[stages]\n", '[stages]\ntvm = ["state"]\n'), encoding="utf-8")
     bundle = vc.build(policies.late_fusion(), recipe=str(recipe), out=tmp_path / "b.vlab")
-    assert fresh.flash(bundle) == 12
+    assert fresh.flash(bundle, "--native-code") == 12
     assert "TVM's runtime cannot be loaded" in capsys.readouterr().err and not (fresh.policy / "current").exists()
     libraries.mkdir()
     for path in tvm_libraries().values():
         (libraries / path.name).symlink_to(path)
-    assert fresh.flash(bundle, "--tvm", str(libraries), "--json") == 0
+    assert fresh.flash(bundle, "--native-code", "--tvm", str(libraries), "--json") == 0
     assert json.loads(capsys.readouterr().out)["said"].startswith("self-test passed")
     arguments = (fresh.policy / "current" / "arguments").read_text().split()
     assert arguments[arguments.index("--tvm") + 1] == f"{libraries}/libtvm_runtime.so" and "--tvm-cuda" not in arguments
@@ -263,6 +264,13 @@ def test_a_bundle_for_another_board(fresh, late_fusion_bundle, tmp_path, capsys)
     assert fresh.flash(bundle, "--board", "orin-nano-8gb") == 0
 
 
+def test_a_bundle_for_a_computer_is_flashed_like_one_for_its_processor(fresh, late_fusion_bundle, tmp_path):
+    """Over ssh, tested there and made current: the same path as a Jetson's, without TensorRT."""
+    name = {"x86_64": "nuc", "aarch64": "raspberry-pi-5"}[platform.machine()]
+    assert fresh.flash(boards.for_target(late_fusion_bundle, tmp_path / "computer.vlab", name)) == 0
+    assert (fresh.policy / "current" / "bundle.vlab" / "plan.bin").is_file()
+
+
 def probed(compatible: str = "", l4t: str = "", board: str | None = None):
     return device_of("arm", [("arch", "aarch64"), ("root", "/r"), ("free_kib", "  1000"), ("compatible", compatible),
                              ("l4t", l4t)], board)
@@ -281,7 +289,20 @@ def test_boards_and_jetpacks_are_told_apart():
     with pytest.raises(DeployError, match="is for host-x86_64"):
         check_board(nano, "host-x86_64")
     assert probed("nvidia,p3767-0003").board == "orin-nano-8gb" and probed().board is None
+    assert probed("nvidia,p3971-0089+p3834-0008 nvidia,p3834-0008 nvidia,tegra264").board == "jetson-thor"
     assert probed(board="my-board").board == "my-board"
+
+
+def test_a_bundle_for_a_processor_goes_to_any_computer_with_it():
+    """A Raspberry Pi's goes where an aarch64 bundle goes, a Jetson too; a NUC's does not, and says what does."""
+    pi = probed("raspberrypi,5-model-b brcm,bcm2712")
+    for target in ("raspberry-pi-5", "host-aarch64", "host"):
+        check_board(pi, target)
+    with pytest.raises(DeployError, match="is for nuc, arm is aarch64") as caught:
+        check_board(pi, "nuc")
+    assert caught.value.fix == "build it with --target host-aarch64"
+    with pytest.raises(DeployError, match="is for rtx-4090, arm is a machine with aarch64"):
+        check_board(pi, "rtx-4090@boost+tensorrt-10.16")
 
 
 def test_every_module_is_a_target():

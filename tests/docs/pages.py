@@ -5,6 +5,7 @@ A comment directly above a code block says how it is treated:
     <!-- not run: REASON -->   it is shown only; the reason is required
     <!-- file: PATH -->        it is the content of that file, for the blocks after it
     <!-- exit: N -->           its last command ends with this exit code (default 0)
+    <!-- served: BUNDLE -->    it runs beside a server of that bundle on openpi's port
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-RUNNABLE = ("python", "console", "sh", "toml", "c")
+RUNNABLE = ("python", "console", "sh", "toml", "yaml", "c")
 
 _FENCE = re.compile(r"^(?P<marks>(?:<!-- [^\n]*? -->\n+)*)```(?P<language>\w*)\n(?P<body>.*?)^```$",
                     re.DOTALL | re.MULTILINE)
-_MARK = re.compile(r"<!-- (not run|file|exit): *(.*?) *-->")
+_MARK = re.compile(r"<!-- (not run|file|exit|served): *(.*?) *-->")
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,14 @@ from pathlib import Path
 
 import pytest
 
+import vlacompile as vc
 from tests.docs.pages import DOCS, ROOT, RUNNABLE, Block, blocks, commands, matches, name_of, pages
 from vlacompile.cli.main import main
 from vlacompile.recipe.recipe import load_recipe
-from vlacompile.runtime.library import onnxruntime_library
+from vlart.files.yaml_lines import parse_yaml
+from vlart.ros.mapping import topic_map
+from vlart.runtime.library import onnxruntime_library
+from vlart.serve.server import PORTS
 
 # bundle: the page that shows its policy, and the arguments that build it there.
 BUILT = {
@@ -29,7 +33,9 @@ BUILT = {
     "flow.vlab": (DOCS / "own-policy.md", ("my_robot.flow:make", "-o", "flow.vlab")),
 }
 LINKED = ("build", "examples", "runtime_c", "profiles", "recipes", "targets", "docs")
-PAGES = [page for page in pages() if any(b.language in RUNNABLE for b in blocks(page))]
+SERVED = [block for page in pages() for block in blocks(page) if "served" in block.marks]
+ADDS = DOCS / "add-a-policy.md"  # to the package itself: test_add_a_policy.py runs it in a copy
+PAGES = [page for page in pages() if page != ADDS and any(b.language in RUNNABLE for b in blocks(page))]
 
 
 def test_what_is_not_run_says_why():
@@ -44,7 +50,7 @@ def test_what_is_not_run_says_why():
 def test_every_block_has_a_language():
     for page in pages():
         for block in blocks(page):
-            assert block.language in (*RUNNABLE, "text", "mermaid"), str(block)
+            assert block.language in (*RUNNABLE, "text", "json", "mermaid", "cpp", "cmake"), str(block)
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +81,23 @@ def test_blocks_of_a_page(page, built, tmp_path, monkeypatch):
         shutil.copytree(built / "my_robot", tmp_path / "my_robot")
     with inside(tmp_path):
         for number, block in enumerate(blocks(page)):
-            if block.language in RUNNABLE and "not run" not in block.marks:
+            if block.language in RUNNABLE and not {"not run", "served"} & block.marks.keys():
                 perform(block, number)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:openpi_client", "ignore::ResourceWarning",
+                            "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("block", SERVED, ids=str)
+def test_blocks_beside_a_server(block, built):
+    """openpi's client says nothing when it goes: its socket is closed with it."""
+    pytest.importorskip("openpi_client", reason="openpi's client: pip install --no-deps openpi-client==0.1.2")
+    from tests.serve.serving import websocket_server
+
+    with websocket_server(vc.load(built / block.marks["served"])) as running:
+        body = block.body.replace(f", {PORTS['openpi']})", f", {running.place[1]})")
+        assert body != block.body
+        exec(compile(body, str(block), "exec"), {"__name__": "__main__"})
+        assert running.host.metrics.value("requests", "ok") > 0
 
 
 def perform(block: Block, number: int) -> None:
@@ -91,6 +112,8 @@ def perform(block: Block, number: int) -> None:
         recipe = Path(f"block_{number}.toml")
         recipe.write_text(f'name = "page"\ndescription = "of {block.page.name}"\n{block.body}', encoding="utf-8")
         load_recipe(str(recipe))
+    elif block.language == "yaml":
+        topic_map(parse_yaml(block.body, Path(str(block))))
     elif block.body.startswith("--8<-- "):  # the site puts a file there
         assert (ROOT / shlex.split(block.body)[1]).is_file(), str(block)
     elif block.language == "c":
@@ -101,21 +124,21 @@ def perform(block: Block, number: int) -> None:
         run_commands(block)
 
 
-def run_commands(block: Block) -> None:
+def run_commands(block: Block, inside_process: bool = True) -> None:
     all_of_it = commands(block)
     assert all_of_it, f"{block} has no command"
     for i, command in enumerate(all_of_it):
         wanted = int(block.marks.get("exit", 0)) if i == len(all_of_it) - 1 else 0
-        code, said = run(command.text)
+        code, said = run(command.text, inside_process)
         assert code == wanted, f"{block}: `{command.text}` ended with {code}\n{said}"
         if command.output is not None:
             assert matches(command.output, said), f"{block}: `{command.text}` said\n{said}"
 
 
-def run(text: str) -> tuple[int, str]:
+def run(text: str, inside_process: bool = True) -> tuple[int, str]:
     """(exit code, what a person sees without progress). Verbs run in this process, which has imported PyTorch."""
     words = shlex.split(text)
-    if words[0] != "vlacompile" or set(text) & set("|<>&;$"):
+    if not inside_process or words[0] != "vlacompile" or set(text) & set("|<>&;$"):
         done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + (done.stderr if done.returncode else "")
     out, err = io.StringIO(), io.StringIO()

@@ -50,7 +50,7 @@ def test_every_page_is_in_the_navigation():
 
 def test_every_public_name_has_an_entry_among_the_api_pages():
     text = "".join(p.read_text(encoding="utf-8") for p in sorted((DOCS / "api").glob("*.md")))
-    named = {line.split(".")[-1] for line in re.findall(r"^::: (vlacompile[\w.]*)", text, re.MULTILINE)}
+    named = {line.split(".")[-1] for line in re.findall(r"^::: ((?:vlacompile|vlart)[\w.]*)", text, re.MULTILINE)}
     assert set(vc.__all__) <= named, set(vc.__all__) - named
 
 

@@ -92,7 +92,8 @@ def test_simple_defaults_of_a_recipe_are_those_of_the_code():
 
 
 def sources_text() -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "vlacompile").rglob("*.py")))
+    return "".join(path.read_text(encoding="utf-8") for package in ("vlart", "vlacompile")
+                   for path in sorted((ROOT / package).rglob("*.py")))
 
 
 def test_messages_of_the_errors_page_are_in_the_code():
@@ -124,7 +125,9 @@ def test_json_keys_of_the_stability_page_are_those_of_the_verbs(cli, late_fusion
 def test_the_table_of_layers_is_that_of_the_layer_test():
     text = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## Layers")[2].partition("##")[0]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
-    named = [n.rstrip("/").removesuffix(".py") for row in rows for n in re.findall(r"`vlacompile/([\w./]+)`", row)]
+    paths = [p.removeprefix("vlacompile/") for row in rows
+             for p in re.findall(r"`((?:vlart|vlacompile)/[\w./]+)`", row)]
+    named = [p.rstrip("/").removesuffix(".py") for p in paths]
     first = {layer: [i for i, n in enumerate(named) if f"{layer}/".startswith(f"{n}/")][:1] for layer in LAYERS}
     covered = {layer: found[0] if found else None for layer, found in first.items()}
     assert None not in covered.values(), covered

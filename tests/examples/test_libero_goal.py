@@ -14,7 +14,7 @@ from examples.libero_goal.engines import BundleEngine, TorchEngine
 from examples.libero_goal.policy import IMAGES, MASK, STATE, TOKENS, build_module, light
 from examples.libero_goal.rounding import Exact
 from examples.libero_goal.train import INSTRUCTIONS
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from vlacompile.files.atomic import put_tree, write_file, write_tree
+from vlart.files.atomic import put_tree, write_file, write_tree
 
 CUT, DONE = 77, 78  # how a child ends
 OLD, NEW = b"old" * 500, b"new!" * 700

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 from vlacompile.cli.main import main
-from vlacompile.errors import ConfigError
 from vlacompile.files.toml import shipped
 from vlacompile.hardware.board import sources_of
 from vlacompile.hardware.target import load_target, modes_of
 from vlacompile.recipe.recipe import load_recipe
+from vlart.errors import ConfigError
 
+ORIN = ("orin-nano-4gb", "orin-nano-8gb", "orin-nx-8gb", "orin-nx-16gb", "agx-orin-32gb", "agx-orin-64gb")
 BOARDS = [name for name in shipped("targets") if modes_of(name)]
 NANO = Path("targets/orin-nano-8gb.toml")
 
 
 def test_shipped_boards():
-    assert sorted(BOARDS) == sorted(["orin-nano-4gb", "orin-nano-8gb", "orin-nx-8gb", "orin-nx-16gb", "agx-orin-32gb",
-                                     "agx-orin-64gb"])
-    assert list(shipped("targets/software")) == ["jetpack-6.2", "jetpack-7.2"]
-    assert load_target("host-aarch64").board is None
+    assert sorted(BOARDS) == sorted([*ORIN, "jetson-thor", "rtx-4090"])
+    assert list(shipped("targets/software")) == ["jetpack-6.2", "jetpack-7.2", "tensorrt-10.16"]
+    assert all(load_target(n).board is None for n in ("host", "host-aarch64", "nuc", "raspberry-pi-5"))
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -30,8 +30,12 @@ def test_every_fact_has_a_source(name):
     for mode in modes_of(name):
         target = load_target(f"{name}@{mode.name}")
         facts = [*sources_of(target.board), *sources_of(target.power), *sources_of(target.software)]
-        assert len(facts) >= 8 and all(len(text) > 10 for _, text in facts)
-        assert target.board.gpu.compute_capability == 87 and target.backend == "tensorrt"
+        absent = {"gpu.l2_source": target.board.gpu.l2_mib, "held_source": target.power.held_mhz,
+                  "gpu.fp16_share_source": target.board.gpu.fp16_share}
+        assert len(facts) >= 8
+        assert all(len(text) > 10 for place, text in facts if absent.get(place, 1) is not None)
+        assert (target.board.gpu.compute_capability == 87) == (name in ORIN) and target.backend == "tensorrt"
+        assert target.board.gpu.compute_capability in target.software.compute_capabilities
         assert "modelled" in target.rates.source and "modelled" in target.launch.source
 
 
@@ -40,11 +44,13 @@ def test_every_fact_has_a_source(name):
     ("orin-nano-4gb@maxn-super", 16.7, 8.4, 51), ("orin-nano-8gb@15w", 20.1, 10.0, 68),
     ("orin-nano-8gb@25w", 30.1, 15.0, 102), ("orin-nano-8gb@maxn-super", 33.4, 16.7, 102),
     ("orin-nx-8gb@maxn-super", 38.4, 19.2, 102.4), ("orin-nx-16gb@maxn-super", 38.4, 19.2, 102.4),
-    ("orin-nx-16gb@10w", 10.0, 5.0, 68), ("agx-orin-64gb@maxn", 85.2, 42.6, 204.8)])
+    ("orin-nx-16gb@10w", 10.0, 5.0, 68), ("agx-orin-64gb@maxn", 85.2, 42.6, 204.8), ("jetson-thor", 516, 258, 273),
+    ("rtx-4090", 661, 330, 1008)])
 def test_derived_peaks(selection, int8, fp16, gbps):
     target = load_target(selection)
-    assert target.power.tops("int8") == pytest.approx(int8, rel=0.01)
-    assert target.power.tops("fp16") == target.power.tops("int4") == pytest.approx(fp16, rel=0.01)
+    found = {s: target.power.tops(s, target.board.gpu) for s in ("int8", "fp16", "int4")}
+    assert found["int8"] == pytest.approx(int8, rel=0.01)
+    assert found["fp16"] == found["int4"] == pytest.approx(fp16, rel=0.01)
     assert target.power.dram_gbps(target.board.memory) == pytest.approx(gbps, rel=0.01)
 
 
@@ -57,10 +63,53 @@ def test_low_modes_switch_sms_off():
 def test_advertised_figures_of_nx_hold_more_than_the_gpu():
     for name in ("orin-nx-8gb", "orin-nx-16gb"):
         target = load_target(f"{name}@maxn-super")
-        assert target.board.marketing_tops / 2 > 1.4 * target.power.tops("int8")
+        assert target.board.marketing_tops / 2 > 1.4 * target.power.tops("int8", target.board.gpu)
         assert "DLA" in target.board.marketing_source
     nano = load_target("orin-nano-8gb@maxn-super")
-    assert nano.board.marketing_tops / 2 == pytest.approx(nano.power.tops("int8"), rel=0.02)
+    assert nano.board.marketing_tops / 2 == pytest.approx(nano.power.tops("int8", nano.board.gpu), rel=0.02)
+
+
+def test_a_clock_that_a_board_holds_is_below_its_maximum(tmp_path):
+    mode = load_target("orin-nano-8gb@maxn-super").power
+    assert 0.98 * mode.gpu_mhz < mode.busy_mhz < mode.gpu_mhz and "over-current" in mode.held_source
+    assert load_target("orin-nano-8gb@15w").power.busy_mhz == 612
+    for change, what in (("held_mhz = 1010", "held_mhz = 1030"), ("held_source =", "# held_source =")):
+        wrong = tmp_path / "wrong.toml"
+        wrong.write_text(NANO.read_text(encoding="utf-8").replace(change, what), encoding="utf-8")
+        with pytest.raises(ConfigError, match="held_"):
+            load_target(str(wrong))
+
+
+@pytest.mark.parametrize(("selection", "fix"), [
+    ("jetson-thor+jetpack-6.2", "jetson-thor+jetpack-7.2"), ("rtx-4090+jetpack-7.2", "rtx-4090+tensorrt-10.16"),
+    ("orin-nano-8gb+tensorrt-10.16", "orin-nano-8gb+jetpack-6.2")])
+def test_software_is_for_a_kind_of_gpu(selection, fix):
+    """What a refusal recommends is accepted."""
+    with pytest.raises(ConfigError, match="is not for") as caught:
+        load_target(selection)
+    assert fix in caught.value.fix and load_target(fix).software
+
+
+def test_machines_with_processors_alone():
+    """Their rates are others' figures, scaled; a Pi is slower than a NUC, and both are faster in int8."""
+    pi, nuc = load_target("raspberry-pi-5"), load_target("nuc")
+    assert (pi.processor, nuc.processor) == ("aarch64", "x86_64")
+    for target in (pi, nuc):
+        assert target.rates.int8.linear_gflops > 2 * target.rates.fp32.linear_gflops
+        assert "not measured here" in target.rates.source and "not run here" in target.description
+        assert target.rates.fp16 is target.rates.int4 is None
+    assert nuc.rates.fp32.linear_gflops > 5 * pi.rates.fp32.linear_gflops
+    assert load_target("rtx-4090").processor == "x86_64" and load_target("jetson-thor").processor == "aarch64"
+
+
+def test_tvm_compiles_for_orin_alone(tmp_path):
+    wrong = tmp_path / "gpu.toml"
+    wrong.write_text('name = "gpu"\ndescription = "TVM on a GPU"\n[stages]\ntvm = ["*"]\ntvm_device = "gpu"\n',
+                     encoding="utf-8")
+    assert load_recipe(str(wrong), load_target("orin-nano-8gb+jetpack-7.2"))
+    with pytest.raises(ConfigError, match="tvm_device") as caught:
+        load_recipe(str(wrong), load_target("jetson-thor"))
+    assert "sm_87" in caught.value.why
 
 
 def test_selection():
@@ -150,7 +199,7 @@ def test_listing(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["targets"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in (*BOARDS, "host-aarch64", "@maxn-super", "jetpack-7.2",
+    assert all(name in text for name in (*BOARDS, "host-aarch64", "nuc", "raspberry-pi-5", "@maxn-super", "jetpack-7.2",
                                     "nothing measured on them"))
     assert max(map(len, text.splitlines())) <= 80
     assert main(["targets", "orin-nx-16gb@10w", "--json"]) == 0

@@ -1,4 +1,4 @@
-"""Who imports whom among the packages of vlacompile: read off the sources, with the place of every import.
+"""Who imports whom among the packages of vlart and vlacompile: read off the sources, with the place of every import.
 
 `python -m tests.house.layers [ROOT]` prints how many packages there are, which imports run upward and which packages
 import each other in a cycle.
@@ -17,18 +17,26 @@ import networkx as nx
 ROOT = Path(__file__).parents[2]
 
 # From the bottom up: a package imports only what stands before it. A name without files of its own (`compiler`) is its
-# modules alone, its folders stand for themselves; of `frontends` the folders belong to it.
+# modules alone, its folders stand for themselves; of `frontends` the folders belong to it. vlart is the runtime, below
+# everything of the compiler.
 LAYERS = (
-    "errors", "vocabulary",
+    "vlart/errors", "vlart/vocabulary", "vlart/standard_output",
+    "vlart/files",
+    "vlart/runtime/library",
+    "vlart/bundle/format", "vlart/bundle/plan", "vlart/bundle",
+    "vlart/arguments",
+    "vlart/runtime",
+    "vlart/verify",
+    "vlart/recording",
+    "vlart/serve",
+    "vlart/ros",
     "files",
+    "workers",
     "policy",
     "hardware",
     "recipe",
-    "bundle/format", "bundle/plan", "bundle",
-    "runtime",
     "tokenize",
-    "verify",
-    "serve", "deploy",
+    "deploy",
     "compiler/graph", "compiler/capture", "compiler/passes/rules", "compiler/passes", "compiler/staging",
     "compiler/precision/quantise", "compiler/precision/fp16", "compiler/precision/assign",
     "compiler/fit",
@@ -37,13 +45,18 @@ LAYERS = (
     "compiler",
     "check",
     "frontends",
+    "zoo/names", "zoo/checkpoint", "zoo/system", "zoo/blocks", "zoo",
     "phases",
-    "routing", "profile", "report",
+    "routing", "profile", "report", "episodes", "export",
+    "view",
     "pipeline",
+    "doctor",
     "cli",
 )
-PUBLIC = "__init__"  # `vlacompile` itself, whose names come from modules of all layers: nothing inside imports it
-DOTTED = re.compile(r"vlacompile(\.\w+)+\.?")
+PUBLIC = "__init__"  # `vlacompile` and `vlart` themselves, of names from all layers: nothing inside imports them
+PREFIXES = {"vlart": ("vlart",), "vlacompile": ()}  # {package: what its modules' names begin with}
+NOT_MODULES = ("vlart/setup.py",)
+DOTTED = re.compile(r"(vlart|vlacompile)(\.\w+)+\.?")
 
 
 @dataclass(frozen=True)
@@ -61,10 +74,15 @@ class Import:
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
-    """{"bundle/plan/text": path} of the package's modules; a package's __init__ is the package's own name."""
-    package = root / "vlacompile"
-    found = {path.relative_to(package).with_suffix("").as_posix(): path for path in sorted(package.rglob("*.py"))}
-    return {name.removesuffix("/__init__"): path for name, path in found.items() if name != "__init__"}
+    """{"vlart/bundle/plan/text": path, "policy/policy": path} of the modules; a package's __init__ is the package's own
+    name."""
+    found = {}
+    for package, prefix in PREFIXES.items():
+        for path in sorted((root / package).rglob("*.py")):
+            inside = path.relative_to(root / package).with_suffix("").parts
+            if inside != (PUBLIC,) and path.relative_to(root).as_posix() not in NOT_MODULES:
+                found["/".join((*prefix, *inside)).removesuffix(f"/{PUBLIC}")] = path
+    return found
 
 
 def imports(root: Path = ROOT) -> list[Import]:
@@ -73,7 +91,7 @@ def imports(root: Path = ROOT) -> list[Import]:
     known, found = modules(root), []
     for importer, path in known.items():
         file = path.relative_to(root).as_posix()
-        package = ["vlacompile", *importer.split("/")][:None if path.name == "__init__.py" else -1]
+        package = list(path.relative_to(root).parent.parts)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), file)):
             found += [Import(file, node.lineno, importer, of) for of in _imported(node, package, known)
                       if of not in (None, importer)]
@@ -96,9 +114,9 @@ def _imported(node: ast.AST, package: list[str], known: dict[str, Path]) -> list
 def _module(name: str, known: dict[str, Path], otherwise: str | None = None) -> str | None:
     """The module of the package that a dotted name is, or is in. otherwise: of the package's own names."""
     first, *rest = name.split(".")
-    if first != "vlacompile":
+    if first not in PREFIXES:
         return None
-    longest = ("/".join(rest[:end]) for end in range(len(rest), 0, -1))
+    longest = ("/".join((*PREFIXES[first], *rest[:end])) for end in range(len(rest), 0, -1))
     return next((m for m in longest if m in known), otherwise)
 
 

@@ -1,11 +1,11 @@
-"""Where tests touch names that vlacompile keeps to itself: read off the sources, with the place of every use."""
+"""Where tests touch names that the packages keep to themselves: read off the sources, with the place of every use."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
-from tests.house.layers import ROOT, modules
+from tests.house.layers import PREFIXES, ROOT, modules
 
 
 def defined(root: Path = ROOT) -> set[str]:
@@ -17,13 +17,19 @@ def defined(root: Path = ROOT) -> set[str]:
                 found.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 found.add(node.id)
-            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and of_self(node):
                 found.add(node.attr)
     return {name for name in found if is_private(name)}
 
 
+def of_self(node: ast.Attribute) -> bool:
+    """An attribute that is set on another object may be a library's."""
+    return isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.endswith("__") and name != "_"
+    """Names like _fields_ are the protocol of ctypes and enum."""
+    return name.startswith("_") and not name.endswith("_")
 
 
 def called(call: ast.Call) -> str:
@@ -37,14 +43,15 @@ def uses(path: Path, private: set[str]) -> list[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     own = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
     own |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
-            and isinstance(n.value, ast.Name) and n.value.id == "self"}
+            and of_self(n)}
     found = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "vlacompile":
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PREFIXES:
             found += [(node.lineno, f"{node.module}.{a.name}") for a in node.names
                       if any(map(is_private, f"{node.module}.{a.name}".split(".")))]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("vlacompile."):
-            found += [(node.lineno, node.value)] if any(map(is_private, node.value.split("."))) else []
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            first, *rest = node.value.split(".")
+            found += [(node.lineno, node.value)] if first in PREFIXES and any(map(is_private, rest)) else []
         elif isinstance(node, ast.Call) and called(node) in ("getattr", "setattr", "delattr", "hasattr", "object"):
             found += [(node.lineno, a.value) for a in node.args[1:2] if isinstance(a, ast.Constant)
                       and a.value in private]

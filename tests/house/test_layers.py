@@ -1,4 +1,4 @@
-"""The layers of the package: no import runs upward, no packages import each other in a cycle."""
+"""The layers of the packages: no import runs upward, no packages import each other in a cycle."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def test_every_module_has_a_layer():
 
 def test_an_import_upward_and_a_cycle_are_found(tmp_path):
     """The control: a tree with both."""
-    for name, text in {"errors.py": "", "files/__init__.py": "", "policy/__init__.py": "",
+    for name, text in {"../vlart/errors.py": "", "files/__init__.py": "", "policy/__init__.py": "",
                        "files/toml.py": "def f():\n    from vlacompile.policy import join\n",
-                       "policy/join.py": "import vlacompile.errors\nfrom vlacompile.files.toml import f\n"}.items():
+                       "policy/join.py": "import vlart.errors\nfrom vlacompile.files.toml import f\n"}.items():
         path = tmp_path / "vlacompile" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -58,8 +58,19 @@ def test_each_way_to_import_upward_is_found(tmp_path, text, imported):
     assert wrong == [f"vlacompile/files/toml.py:1: files/toml imports {imported}"]
 
 
-def test_every_package_is_in_the_wheel():
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    there = {"vlacompile"} | {"vlacompile." + m.replace("/", ".") for m, path in modules().items()
-                              if path.name == "__init__.py"}
-    assert listed == there | {"vlacompile.recipes", "vlacompile.targets", "vlacompile.targets.software"}
+def listed(project: str) -> set[str]:
+    return set(tomllib.loads((ROOT / project).read_text())["tool"]["setuptools"]["packages"])
+
+
+def test_every_package_is_in_its_wheel():
+    there = {"vlart", "vlacompile"}
+    for path in modules().values():
+        if path.name == "__init__.py":
+            there.add(".".join(path.relative_to(ROOT).parent.parts))
+    data = {"vlacompile.recipes", "vlacompile.targets", "vlacompile.targets.software"}
+    assert listed("vlart/pyproject.toml") == {name for name in there if name.split(".")[0] == "vlart"}
+    assert listed("pyproject.toml") == {name for name in there if name.split(".")[0] == "vlacompile"} | data
+
+
+def test_the_runtime_imports_nothing_of_the_compiler(found):
+    assert not [str(i) for i in found if i.importer.startswith("vlart/") and not i.imported.startswith("vlart/")]

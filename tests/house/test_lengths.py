@@ -6,7 +6,7 @@ import ast
 import subprocess
 
 from tests.house.layers import ROOT
-from vlacompile.bundle.format.generate import FILES
+from vlart.bundle.format.generate import FILES
 
 FILE_LINES, FUNCTION_LINES = 450, 80
 SOURCES = (".py", ".c", ".h", ".cc", ".hpp", ".sh")

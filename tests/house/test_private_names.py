@@ -18,7 +18,7 @@ def test_tests_touch_no_private_names():
 @pytest.mark.parametrize("line", ["from vlacompile.pipeline import _inner", "session._inner()", "x = host.y._inner",
                                   "monkeypatch.setattr(session, '_inner', 1)", "getattr(session, '_inner')",
                                   "import vlacompile.pipeline as p; p._inner",
-                                  "patch('vlacompile.files.atomic._inner')"])
+                                  "patch('vlart.files.atomic._inner')"])
 def test_each_way_to_touch_one_is_found(tmp_path, line):
     (tmp_path / "test_x.py").write_text(f"def test_x():\n    {line}\n")
     assert len(uses(tmp_path / "test_x.py", {"_inner"})) == 1

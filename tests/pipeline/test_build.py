@@ -14,11 +14,11 @@ import torch
 
 import vlacompile as vc
 from tests.samples import policies
-from vlacompile.bundle.directory import GOLDEN_FILE
-from vlacompile.bundle.plan.text import parse_plan
-from vlacompile.errors import BundleError, CaptureError, ConfigError, ParityError, RuntimeFailure, SourceError
-from vlacompile.verify.frames import Expected, read_frames
-from vlacompile.verify.replay import replay
+from vlart.bundle.directory import GOLDEN_FILE
+from vlart.bundle.plan.text import parse_plan
+from vlart.errors import BundleError, CaptureError, ConfigError, ParityError, RuntimeFailure, SourceError
+from vlart.verify.frames import Expected, read_frames
+from vlart.verify.replay import replay
 
 
 def write_all(session: vc.Session, policy: vc.Policy, **changed) -> None:
@@ -108,8 +108,8 @@ def test_a_stale_instruction_fails_the_gate(late_fusion_bundle):
 def test_a_perturbed_weight_fails_the_gate(late_fusion_bundle, tmp_path):
     """Negative control: one weight changed by 1 % of the largest; libvlart would refuse the checksum, so
     the plan is written anew around it."""
-    from vlacompile.bundle.directory import with_files
-    from vlacompile.bundle.plan.binary import plan_bytes
+    from vlart.bundle.directory import with_files
+    from vlart.bundle.plan.binary import plan_bytes
 
     path = tmp_path / "perturbed.vlab"
     shutil.copytree(late_fusion_bundle.path, path)
@@ -138,8 +138,8 @@ def test_scale_alone_fails_the_gate(late_fusion_bundle):
 def test_a_row_of_frames_with_unlike_limits_shows_what_decided(late_fusion_bundle, shares, passed):
     """Limits may differ from frame to frame: what is shown is within what is beside it exactly where the value
     passes."""
-    from vlacompile.verify.metrics import Metrics
-    from vlacompile.verify.replay import Tally
+    from vlart.verify.metrics import Metrics
+    from vlart.verify.replay import Tally
 
     tally, want = Tally(), np.ones(100)
     for size, share in zip((2.0, 0.1), shares, strict=True):  # the first frame's limits are twenty times as wide
@@ -353,6 +353,28 @@ def test_policies_that_do_not_fit_together_are_refused():
 
 def test_running_needs_no_torch(tmp_path):
     """What runs and checks a bundle on a robot does not load PyTorch."""
-    code = ("import sys, vlacompile as vc; vc.Session, vc.load, vc.verify; import vlacompile.verify.replay; "
+    code = ("import sys, vlacompile as vc; vc.Session, vc.load, vc.verify; import vlart.verify.replay; "
             "sys.exit('torch' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_means_over_chunks_end_with_their_task(tmp_path):
+    """The golden frames change the task while older chunks still count; replays and libvlart forget them alike."""
+    rows = torch.linspace(-1, 1, 12).reshape(1, 4, 3)
+
+    def observe(state, goal):
+        return {"action": rows * state.sum() + goal[:, None]}
+
+    policy = vc.Policy("means", observe, {"state": vc.Source("observation"), "goal": vc.Source("task")},
+                       {"state": torch.randn(1, 4), "goal": torch.randn(1, 3)}, ensemble=0.5)
+    bundle = vc.build(policy, out=tmp_path / "means.vlab")
+    with vc.Session(bundle.path, threads=1) as session:
+        popped = []
+        for goal in (0.0, 0.0, 5.0):
+            session.write("state", torch.ones(1, 4))
+            session.write("goal", torch.full((1, 3), goal))
+            session.step()
+            popped.append(session.pop())
+    first, second, third = (rows[0].numpy() * 4)[[0, 1, 0]]
+    assert np.allclose(popped[0], first, atol=1e-5) and np.allclose(popped[2], third + 5.0, atol=1e-5)
+    assert not np.allclose(popped[1], first, atol=1e-3) and not np.allclose(popped[1], second, atol=1e-3)

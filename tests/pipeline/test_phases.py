@@ -9,12 +9,12 @@ import pytest
 
 import vlacompile as vc
 from tests.samples import policies
-from vlacompile.bundle.plan.text import parse_plan
 from vlacompile.cli.main import main
-from vlacompile.errors import CaptureError, ParityError, VlaError
 from vlacompile.phases.phase import Phase, phase
 from vlacompile.phases.read_inputs import read_inputs
 from vlacompile.pipeline import run, until
+from vlart.bundle.plan.text import parse_plan
+from vlart.errors import CaptureError, ParityError, VlaError
 
 TINY = "tests.samples.cli_policies:tiny"
 

@@ -12,17 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import vlacompile as vc
-from vlacompile import vocabulary
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.plan import action as pa
-from vlacompile.bundle.plan.binary import plan_bytes, read_plan
-from vlacompile.bundle.plan.plan import Action, Plan, TensorType, Value
-from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
 from vlacompile.compiler.assemble.assemble_action import action_of
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.staging.stages import Staged
-from vlacompile.errors import BundleError, ConfigError, ParityError, RuntimeFailure, SourceError
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.phases.read_inputs import resolve
@@ -30,7 +23,15 @@ from vlacompile.policy import action_decoding as dec
 from vlacompile.policy import sample_inputs as golden_frames
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import load_recipe
-from vlacompile.verify.reference_actions import ActionReference
+from vlart import vocabulary
+from vlart.bundle.format import layout
+from vlart.bundle.plan import action as pa
+from vlart.bundle.plan.action import RateLimit
+from vlart.bundle.plan.binary import plan_bytes, read_plan
+from vlart.bundle.plan.plan import Action, Plan, TensorType, Value, as_f32
+from vlart.bundle.plan.text import parse_plan, plan_text
+from vlart.errors import BundleError, ConfigError, ParityError, RuntimeFailure, SourceError
+from vlart.verify.reference_actions import ActionReference
 
 H, D = 5, 3
 LOW, HIGH = (-1.0, 0.0, -4.0), (1.0, 0.5, 4.0)
@@ -114,8 +115,8 @@ def test_the_verifier_sees_a_wrong_action(tmp_path, monkeypatch):
 
 
 def test_a_decoded_value_is_verified_in_every_consumption(tmp_path, recipe):
-    for number, text in enumerate(('consume = "ensemble"\ndecay = 0.1', 'consume = "realtime"\ndelay = 2\nexecute = 3',
-                                   "execute = 2")):
+    for number, text in enumerate(('consume = "ensemble"\ndecay = 0.1', "execute = 2",
+                                   'consume = "realtime"\ndelay = 2\nexecute = 3\nmax_guidance = 0')):
         bundle = vc.build(tokens_policy(), recipe=recipe(text), out=tmp_path / f"{number}.vlab")
         row = next(v for v in bundle.accepted.values if v.level == "action")
         assert row.passed and row.frames == 6 + golden_frames.EDGES
@@ -161,6 +162,25 @@ def guided_policy(**fields) -> Policy:
                    "weights": torch.tensor([1.0, 1, 0.5, 0.25, 0, 0])},
                   **({"outputs": ("action", "sample"),
                       "guidance": dec.Guidance("previous", "weights", "sample")} | fields))
+
+
+@pytest.mark.parametrize("rule", ["clip", "refuse"])
+@pytest.mark.parametrize("consume", ['consume = "ensemble"\ndecay = 0.1', "execute = 3"])
+def test_a_rate_limit_is_verified(tmp_path, recipe, rule, consume):
+    """The golden frames are no motion, so that many actions are too far from the last one: both sides say which."""
+    limits = f'max_step = [0.02, 0.0, 9.0]\nmax_velocity = [90.0, 0.2, 0.0]\ncontrol_hz = 10.0\nrate_rule = "{rule}"'
+    bundle = vc.build(tokens_policy(), recipe=recipe(f"{consume}\n{limits}"), out=tmp_path / "p.vlab")
+    assert bundle.plan.action.rate_limit == RateLimit(rule, as_f32((0.02, 0.02, 9.0)))
+    assert parse_plan(plan_text(bundle.plan)) == bundle.plan
+    row = next(v for v in bundle.accepted.values if v.level == "action")
+    assert row.passed and row.frames > 0
+
+
+def test_the_verifier_sees_a_limit_that_is_not_kept(tmp_path, recipe, monkeypatch):
+    vc.build(tokens_policy(), recipe=recipe("max_step = [0.02, 0.02, 0.02]"), out=tmp_path / "p.vlab")
+    monkeypatch.setattr(ActionReference, "limited", lambda self, action: action)
+    with pytest.raises(ParityError, match='"actions" differs from its NumPy reference'):
+        vc.verify(tmp_path / "p.vlab").require()
 
 
 def test_the_last_chunk_guides_the_next(tmp_path, recipe):
@@ -225,13 +245,25 @@ def action_for(policy_and_stages: tuple[Policy, Staged], recipe: str | None, **c
     ('consume = "ensemble"\ndelay = 1', "action.delay is set"),
     ('consume = "ensemble"\nexecute = 2', "action.execute = 2"),
     ('consume = "ensemble"\ndecay = -500', "action.decay = -500 is too far below 0"),
+    ("max_guidance = 1.0", "action.max_guidance is set"),
+    ('consume = "realtime"\ndelay = 1\nmax_guidance = -1.0', "action.max_guidance = -1"),
+    ('consume = "realtime"\ndelay = 1\nmax_guidance = inf', "action.max_guidance = inf"),
     ('consume = "realtime"\nexecute = 3', "action.delay is missing"),
     ('consume = "realtime"\ndelay = -1', "action.delay = -1"),
-    ('consume = "realtime"\ndelay = 1', "delay = 1 and execute = 6 do not fit 6 predicted steps"),
+    ('consume = "realtime"\ndelay = 1\nexecute = 6', "delay = 1 and execute = 6 do not fit 6 predicted steps"),
     ('consume = "realtime"\ndelay = 2\nexecute = 1', "delay = 2 and execute = 1 do not fit"),
     ('consume = "realtime"\ndelay = 4\nexecute = 4', "delay = 4 and execute = 4 do not fit"),
     ('consume = "realtime"\ndelay = 1\nexecute = 3\nhorizon = 7', "action.horizon = 7"),
     ('consume = "realtime"\ndelay = 1\nexecute = 3\nschedule = "linea"', 'action.schedule = "linea"'),
+    ("max_step = [1.0]", "action.max_step has 1 numbers"),
+    ("max_step = [1.0, -1.0]", "action.max_step or action.max_velocity is out of range"),
+    ("max_velocity = [1.0, nan]\ncontrol_hz = 20.0", "action.max_step or action.max_velocity is out of range"),
+    ("max_velocity = [1.0, 1.0]", "action.control_hz = 0"),
+    ("max_step = [1.0, 1.0]\ncontrol_hz = 20.0", "action.control_hz = 20"),
+    ("max_velocity = [1.0, 1.0]\ncontrol_hz = -1.0", "action.control_hz = -1"),
+    ("max_step = [1.0]\nmax_velocity = [1.0, 1.0]\ncontrol_hz = 20.0", "differ in length"),
+    ('max_step = [1.0, 1.0]\nrate_rule = "stop"', 'action.rate_rule = "stop"'),
+    ('rate_rule = "refuse"', 'action.rate_rule = "refuse"'),
 ])
 def test_a_consumption_that_does_not_fit_is_refused(staged, recipe, text, what):
     with pytest.raises(ConfigError) as caught:
@@ -255,9 +287,27 @@ def test_consumption_needs_what_it_is_made_of(staged, recipe):
 
 def test_a_refused_recipe_leaves_no_bundle(tmp_path, recipe):
     """The whole way once: the error of `build`."""
-    with pytest.raises(ConfigError, match="do not fit 6 predicted steps"):
-        vc.build(chunk_policy(), recipe=recipe('consume = "realtime"\ndelay = 1'), out=tmp_path / "p.vlab")
+    unfit = recipe('consume = "realtime"\ndelay = 4\nmax_guidance = 0')
+    with pytest.raises(ConfigError, match="delay = 4 and execute = 2 do not fit 6 predicted steps"):
+        vc.build(chunk_policy(), recipe=unfit, out=tmp_path / "p.vlab")
     assert not (tmp_path / "p.vlab").exists()
+
+
+def test_a_bound_of_guidance_that_the_policy_itself_has_is_refused(tmp_path, recipe):
+    bounded = recipe('consume = "realtime"\ndelay = 1\nmax_guidance = 5.0')
+    with pytest.raises(ConfigError, match="max_guidance = 5 bounds nothing"):
+        vc.build(guided_policy(), recipe=bounded, out=tmp_path / "p.vlab")
+
+
+def test_real_time_chunks_overlap_by_ten_or_by_half(staged, recipe):
+    found = action_for(staged["chunk"], recipe('consume = "realtime"\ndelay = 1'))
+    assert (found.execute_steps, found.consume.horizon) == (3, 3)
+    torch.manual_seed(0)
+    long = chunk_policy((1, 50, 2), execute=50)
+    stages = stage(capture(long), load_target("host"), load_recipe(None)).staged
+    for delay, execute in ((4, 40), (12, 38)):
+        found = action_for((long, stages), recipe(f'consume = "realtime"\ndelay = {delay}'))
+        assert (found.execute_steps, found.consume.horizon) == (execute, 50 - execute)
 
 
 @pytest.mark.parametrize("steps,what", [
@@ -366,8 +416,7 @@ def test_plans_without_these_sections_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "FORMAT_MINOR", 0)
     monkeypatch.setattr(layout, "PLAN_SECTIONS", tuple(s for s in layout.PLAN_SECTIONS
                                                        if s not in ("decodes", "consumption")))
-    (tmp_path / "plan.bin").write_bytes(plan_bytes(plan))
-    assert read_plan(tmp_path / "plan.bin") == plan and plan.action.consume == pa.Queue()
+    assert read_plan(tmp_path / "plan.bin", plan_bytes(plan)) == plan and plan.action.consume == pa.Queue()
 
 
 @pytest.mark.parametrize("line", ["lookup", "lookup @1 direction=1", "nothing @1", "basis 3", "basis @1 more=2",

@@ -13,14 +13,14 @@ import torch
 import vlacompile as vc
 from tests.samples import policies
 from tests.samples.small_tokenizers import byte_bpe
-from vlacompile.bundle.plan.binary import plan_bytes, read_plan
-from vlacompile.bundle.plan.plan import Stored
-from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
 from vlacompile.compiler.staging.known_instructions import compile_instructions
-from vlacompile.errors import ConfigError, ParityError, RuntimeFailure, SourceError
 from vlacompile.policy.text import read_instructions
-from vlacompile.runtime.library import libvlart_path
+from vlart.bundle.plan.binary import plan_bytes, read_plan
+from vlart.bundle.plan.plan import Stored
+from vlart.bundle.plan.text import parse_plan, plan_text
+from vlart.errors import ConfigError, ParityError, RuntimeFailure, SourceError
+from vlart.runtime.library import libvlart_path
 
 TOKENS, MASK = "observation.language.tokens", "observation.language.attention_mask"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
 
 STATE = {"state": torch.zeros(1, 4)}
 

@@ -12,6 +12,7 @@ import subprocess
 
 import pytest
 
+from vlacompile.profile import jetson_stats
 from vlacompile.profile import measure as measuring
 from vlacompile.profile.jetson_sensors import Reading, course, read_sensors
 from vlacompile.profile.measure import MOST_READINGS, measure, read_of
@@ -78,7 +79,7 @@ def test_how_a_board_fared():
 def test_readings_are_as_many_as_there_is_room_for(late_fusion_bundle, monkeypatch):
     """None in the warm-up; then the whole time is covered, however long it is."""
     numbers = iter(range(1000))
-    monkeypatch.setattr(measuring, "read_sensors", lambda: Reading(gpu_mhz=float(next(numbers))))
+    monkeypatch.setattr(jetson_stats, "read_sensors", lambda root: Reading(gpu_mhz=float(next(numbers))))
     monkeypatch.setattr(measuring, "READING_EVERY_S", 0.0)
     found = measure(late_fusion_bundle, replans=150, warm_up=5)
     taken = [int(r.gpu_mhz) for r in found.during]

@@ -11,10 +11,10 @@ import vlacompile as vc
 from vlacompile.cli.listing import flat
 from vlacompile.compiler.precision.quantise import histogram, quantise
 from vlacompile.compiler.precision.quantise.quantise import Method
-from vlacompile.errors import ConfigError
 from vlacompile.files.toml import shipped
 from vlacompile.recipe import quantisation_methods as methods
 from vlacompile.recipe.recipe import PrecisionRule, load_recipe
+from vlart.errors import ConfigError
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from vlacompile.errors import ConfigError
 from vlacompile.routing.backbone_costs import Cost, parse_cost, read_profile
 from vlacompile.routing.beta import LEAST, MOST, probability_exact, probability_monte_carlo, probability_not_worse
 from vlacompile.routing.clusters import cluster, spaces
@@ -23,6 +22,7 @@ from vlacompile.routing.fit import by_table, choose_rule, fit_table, paired, rep
 from vlacompile.routing.logs import Episode, of_states, parse_states, read_logs
 from vlacompile.routing.table import Prior, Rule, read_table, table_text
 from vlacompile.routing.words import BUCKETS, counts, normalised
+from vlart.errors import ConfigError
 
 COSTS = {"light": Cost(5.0, 3.0, "test"), "heavy": Cost(40.0, 3.2, "test")}
 WHOLE = st.integers(1, 12)

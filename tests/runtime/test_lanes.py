@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import subprocess
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +17,12 @@ import torch
 
 import vlacompile as vc
 from tests.samples import policies
-from vlacompile.bundle.directory import with_files, write_bundle
-from vlacompile.bundle.plan.binary import plan_bytes, read_plan
-from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.main import main
-from vlacompile.errors import ConfigError, RuntimeFailure
-from vlacompile.runtime.library import libvlart_path
+from vlart.bundle.directory import with_files, write_bundle
+from vlart.bundle.plan.binary import plan_bytes, read_plan
+from vlart.bundle.plan.text import parse_plan, plan_text
+from vlart.errors import ConfigError, RuntimeFailure
+from vlart.runtime.library import libvlart_path
 
 SLOW, FAST = ("tokens", "wide"), ("touch", "state")
 
@@ -144,6 +147,154 @@ def test_three_clocks(tmp_path):
             np.testing.assert_allclose(got, original(drawn(s), drawn(f) | {"touch": drawn(t)["touch"]}), atol=1e-5)
 
 
+def test_nothing_that_a_lane_saw_in_the_last_episode_is_used(bundle):
+    with vc.Lanes(bundle.path, threads=1) as lanes:
+        think(lanes["slow"], drawn(0))
+        act(lanes.control, drawn(1))
+        lanes.reset()
+        with pytest.raises(RuntimeFailure, match="no content"):
+            act(lanes.control, drawn(1))
+        with pytest.raises(RuntimeFailure) as error:
+            think(lanes["slow"], drawn(2))  # it may have been seen before
+        assert error.value.status == "CANCELLED" and '"slow"' in error.value.where
+        with pytest.raises(RuntimeFailure, match="no content"):
+            act(lanes.control, drawn(1))
+        with pytest.raises(RuntimeFailure) as error:
+            lanes["slow"].step()  # nothing was written since: a camera that is slower than its lane
+        assert error.value.status == "CANCELLED"
+        think(lanes["slow"], drawn(3))
+        np.testing.assert_allclose(act(lanes.control, drawn(1)), original(drawn(3), drawn(1)), atol=1e-5)
+
+
+def test_a_set_that_was_begun_before_the_episode_and_comes_after_it_is_not_used(bundle):
+    """The lane is inside its step while the control loop begins an episode."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def observe(lane):
+        if lane.session.stats().steps == 1:
+            inside.set()
+            go_on.wait(10)
+        for name in SLOW:
+            lane.write(name, drawn(7)[name])
+
+    with vc.Lanes(bundle.path, threads=1) as lanes:
+        think(lanes["slow"], drawn(0))
+        act(lanes.control, drawn(1))
+        lanes["slow"].start(observe)
+        assert inside.wait(10)
+        lanes.reset()
+        with pytest.raises(RuntimeFailure, match="no content"):
+            act(lanes.control, drawn(1))
+        go_on.set()
+        deadline = time.monotonic() + 10
+        while lanes.followed("slow").sequence == 0 and time.monotonic() < deadline:
+            try:
+                act(lanes.control, drawn(1))
+            except RuntimeFailure as error:
+                assert error.status == "SOURCE_UNSET"
+        np.testing.assert_allclose(act(lanes.control, drawn(1)), original(drawn(7), drawn(1)), atol=1e-5)
+        assert lanes["slow"].failure is None  # a thread of its own goes on by itself
+
+
+VIEW = '[[lane]]\nname = "view"\nsources = ["wide"]\n'
+WORDS = '[[lane]]\nname = "words"\nsources = ["tokens"]\n'
+
+
+def step_of(lane, name: str, seed: int) -> str:
+    try:
+        lane.write(name, drawn(seed)[name])
+        lane.step()
+    except RuntimeFailure as error:
+        return error.status
+    return "OK"
+
+
+def test_an_instruction_outlives_the_episode_and_a_view_does_not(tmp_path):
+    """The slower lane has the instruction alone: nobody need step it again."""
+    made = vc.build(policies.dual_rate(), recipe=recipe(tmp_path, WORDS + VIEW), out=tmp_path / "w.vlab")
+    with vc.Lanes(made.path, threads=1) as lanes:
+        assert step_of(lanes["words"], "tokens", 0) == "OK" and step_of(lanes["view"], "wide", 0) == "OK"
+        act(lanes.control, drawn(2))
+        lanes.reset()
+        with pytest.raises(RuntimeFailure, match="no content"):
+            act(lanes.control, drawn(2))
+        assert [step_of(lanes["view"], "wide", 3) for _ in range(2)] == ["CANCELLED", "OK"]
+        want = original(drawn(0) | {"wide": drawn(3)["wide"]}, drawn(2))
+        np.testing.assert_allclose(act(lanes.control, drawn(2)), want, atol=1e-5)
+
+
+def test_a_lane_waits_for_the_slower_one_that_it_reads(tmp_path):
+    made = vc.build(policies.dual_rate(), recipe=recipe(tmp_path, VIEW + WORDS), out=tmp_path / "v.vlab")
+    with vc.Lanes(made.path, threads=1) as lanes:
+        assert step_of(lanes["view"], "wide", 0) == "OK" and step_of(lanes["words"], "tokens", 0) == "OK"
+        act(lanes.control, drawn(2))
+        lanes.reset()
+        assert [step_of(lanes["words"], "tokens", 3) for _ in range(2)] == ["CANCELLED", "CANCELLED"]
+        assert [step_of(lanes["view"], "wide", 4) for _ in range(2)] == ["CANCELLED", "OK"]
+        assert step_of(lanes["words"], "tokens", 3) == "OK"
+        want = original(drawn(3) | {"wide": drawn(4)["wide"]}, drawn(2))
+        np.testing.assert_allclose(act(lanes.control, drawn(2)), want, atol=1e-5)
+
+
+def test_an_action_says_which_step_of_each_lane_it_came_from(tmp_path):
+    """A lane that reads a slower one is behind it: the control loop must not mix what it made of the last instruction
+    with the next one."""
+    made = vc.build(policies.dual_rate(), recipe=recipe(tmp_path, WORDS + VIEW), out=tmp_path / "w.vlab")
+    given: dict[str, list[int]] = {"words": [], "view": []}
+    found = []
+    with vc.Lanes(made.path, threads=1) as lanes:
+        seeds = [(1, 2), (3, None), (None, 4), (5, 6), (None, 7), (8, None), (None, None)]  # None: it does not step
+        for tick, (words, view) in enumerate(seeds):
+            for lane, name, seed in (("words", "tokens", words), ("view", "wide", view)):
+                if seed is not None:
+                    assert step_of(lanes[lane], name, seed) == "OK"
+                    given[lane].append(seed)
+            got = act(lanes.control, drawn(20 + tick))
+            lanes.control.pop()
+            of = lanes.popped()
+            assert of.sequences == {n: lanes.followed(n).sequence for n in given} and of.row == 0
+            words, view = (given[n][of.sequences[n] - 1] for n in given)
+            want = original(drawn(words) | {"wide": drawn(view)["wide"]}, drawn(20 + tick))
+            np.testing.assert_allclose(got, want, atol=1e-5)
+            found.append(tuple(of.sequences.values()))
+    assert found == [(1, 1), (1, 1), (2, 2), (3, 3), (3, 4), (3, 4), (3, 4)]
+
+
+def test_an_action_of_an_earlier_chunk_says_so_after_newer_sets_were_taken(bundle):
+    with vc.Lanes(bundle.path, threads=1) as lanes:
+        think(lanes["slow"], drawn(0))
+        act(lanes.control, drawn(1))
+        lanes.control.pop()
+        think(lanes["slow"], drawn(2))
+        lanes.control.pop()
+        assert lanes.popped().sequences == {"slow": 1} and lanes.popped().row == 1
+        act(lanes.control, drawn(1))
+        lanes.control.pop()
+        assert lanes.popped().sequences == {"slow": 2} and lanes.popped().row == 0
+
+
+def test_a_lane_that_waits_for_events_steps_once_for_each(bundle):
+    seen: list[int] = []
+
+    def observe(lane) -> None:
+        seen.append(len(seen) + 1)
+        for name in SLOW:
+            lane.write(name, drawn(seen[-1])[name])
+
+    with vc.Lanes(bundle.path, threads=1) as lanes:
+        slow = lanes["slow"].start(observe, hz=None)
+        time.sleep(0.05)
+        assert not seen, "nothing happened yet"
+        for event in (1, 2):
+            slow.interrupt()
+            deadline = time.monotonic() + 20
+            while lanes.followed("slow").sequence < event and time.monotonic() < deadline:
+                with contextlib.suppress(RuntimeFailure):  # there is no set yet
+                    act(lanes.control, drawn(9))
+            np.testing.assert_allclose(act(lanes.control, drawn(9)), original(drawn(event), drawn(9)), atol=1e-5)
+        assert seen == [1, 2] and slow.failure is None
+
+
 def test_the_fast_loop_keeps_its_rate_while_the_slow_one_stalls(bundle):
     """200 Hz, and a lane whose observation takes half a second. Sets are whole: every action is of one of them."""
     period, ticks, seen = 0.005, 300, []
@@ -245,3 +396,33 @@ def test_lanes_of_a_bundle_without_any_are_refused(late_fusion_bundle):
         vc.Lanes(late_fusion_bundle.path)
     with pytest.raises(RuntimeFailure, match="no lane is called"):
         vc.Session(late_fusion_bundle.path, lane="slow")
+
+
+@pytest.mark.parametrize("kept", ["control", "lane", "session", "thread"])
+def test_whoever_is_left_keeps_what_it_points_into(bundle, kept):
+    """And nothing more: with the last of them all of it is collected."""
+    lanes = vc.Lanes(bundle.path, threads=1)
+    think(lanes["slow"], drawn(0))
+    gone = [weakref.ref(lanes.control), weakref.ref(lanes["slow"]), weakref.ref(lanes["slow"].session)]
+    left = {"control": lanes.control, "session": lanes["slow"].session}.get(kept, lanes["slow"])
+    if kept == "thread":
+        left.start(lambda lane: think_sources(lane, drawn(1)), hz=200)
+    del lanes
+    gc.collect()
+    assert all(ref() is not None for ref in gone)
+    if kept == "control":
+        np.testing.assert_allclose(act(left, drawn(10)), original(drawn(0), drawn(10)), atol=1e-5)
+    elif kept == "lane":
+        think(left, drawn(2))
+    elif kept == "thread":
+        time.sleep(0.1)
+        left.stop()
+        assert left.failure is None
+    del left
+    gc.collect()
+    assert all(ref() is None for ref in gone)
+
+
+def think_sources(lane, given: dict) -> None:
+    for name in SLOW:
+        lane.write(name, given[name])

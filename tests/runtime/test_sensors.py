@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.bundle.plan.binary import plan_bytes, read_plan
-from vlacompile.bundle.plan.text import parse_plan, plan_text
-from vlacompile.errors import ConfigError, RuntimeFailure
+from vlart.bundle.plan.binary import plan_bytes, read_plan
+from vlart.bundle.plan.text import parse_plan, plan_text
+from vlart.errors import ConfigError, RuntimeFailure
 
 RECIPE = """name = "r"
 description = "r"

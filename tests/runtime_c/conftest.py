@@ -6,13 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime_c.running import BUILD, make, ort_path
+from tests.runtime_c.running import BUILD, ENGINES, Engine, make, ort_path
 from tests.runtime_c.tensorrt import Board
 
 
 @pytest.fixture(scope="session")
 def ort() -> str:
     return ort_path()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request) -> Engine:
+    """Every engine that passes the conformance tests."""
+    path = ENGINES[request.param]()
+    if path is None:
+        pytest.skip(f"pip install 'vlacompile[{request.param}]'")
+    return Engine(request.param, str(path))
+
+
+@pytest.fixture
+def openvino() -> Engine:
+    path = ENGINES["openvino"]()
+    if path is None:
+        pytest.skip("pip install 'vlacompile[openvino]'")
+    return Engine("openvino", str(path))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.runtime_c.nvidia_double import HEADERS, Software
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
 
 TENSORRT, PARSER = "https://github.com/NVIDIA/TensorRT", "https://github.com/onnx/onnx-tensorrt"
 

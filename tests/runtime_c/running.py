@@ -6,12 +6,16 @@ import fcntl
 import importlib.util
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlart.runtime.library import openvino_library
+
 if TYPE_CHECKING:
+    from sample_bundles import Bundle
     from vlart_ctypes import Policy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +37,20 @@ def make(*targets: str) -> None:
 def ort_path() -> str:
     spec = importlib.util.find_spec("onnxruntime")
     return str(next((Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One that runs the stages of sample bundles from their ONNX files. library: its path."""
+
+    name: str
+    library: str
+
+    def write(self, bundle: Bundle, root: Path) -> Path:
+        return (bundle.for_openvino() if self.name == "openvino" else bundle).write(root)
+
+
+ENGINES = {"onnxruntime": ort_path, "openvino": openvino_library}
 
 
 def run_tool(name: str, *arguments) -> subprocess.CompletedProcess:

@@ -11,7 +11,7 @@ from sample_lock import read_lock
 from vlart_ctypes import Policy
 
 from tests.runtime_c.running import BUILD, ort_path, run_tool
-from vlacompile import vocabulary
+from vlart import vocabulary
 
 LOCK = "engines/lock.bin"
 

@@ -8,10 +8,10 @@ import struct
 import pytest
 
 from benchmarks import aarch64, emulator
-from vlacompile.bundle.directory import GOLDEN_FILE
-from vlacompile.errors import RuntimeFailure
-from vlacompile.verify.frames import Expected, Frame, frames_bytes, read_frames
-from vlacompile.verify.metrics import Metrics
+from vlart.bundle.directory import GOLDEN_FILE
+from vlart.errors import RuntimeFailure
+from vlart.verify.frames import Expected, Frame, frames_bytes, read_frames
+from vlart.verify.metrics import Metrics
 
 COMPILER = f"{emulator.CROSS}gcc"
 needs_compiler = pytest.mark.skipif(shutil.which(COMPILER) is None,

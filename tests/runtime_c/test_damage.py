@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
-from plan_damage import ACTIONS, BOARD, GUARDS, STRUCTURE
+from plan_damage import ACTIONS, BOARD, GUARDS, LIMITS, LOOPS, STRUCTURE, rows_behind_an_end
 from sample_actions import Relay, samples
 from sample_bundles import Bundle, Flow, Reactive, sealed
+from sample_loops import Ending
 from vlart_ctypes import BundleInfo, Failure, Policy
 
 from tests.runtime_c.running import assert_outputs
-from vlacompile import vocabulary
-from vlacompile.bundle.format import layout
+from vlart import vocabulary
+from vlart.bundle.format import layout
 
 
 def test_damaged_files_are_named(lib, tmp_path):
@@ -107,6 +108,48 @@ def test_guards_are_checked(lib, tmp_path, rule):
     assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
 
 
+@pytest.mark.parametrize("rule", LIMITS)
+def test_limits_and_tables_are_checked(lib, tmp_path, rule):
+    apply, why = LIMITS[rule]
+    bundle = samples()["limited_clip"].bundle
+    root = bundle.write(tmp_path)
+    with Policy(lib, root):
+        pass
+    plan = bundle.plan_container()
+    apply(plan)
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with pytest.raises(Failure) as failure, Policy(lib, root):
+        pass
+    assert failure.value.status == "CORRUPT"
+    assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
+
+
+@pytest.mark.parametrize("rule", LOOPS)
+def test_ends_of_loops_are_checked(lib, tmp_path, rule):
+    apply, why = LOOPS[rule]
+    bundle = Ending(4).bundle
+    root = bundle.write(tmp_path)
+    with Policy(lib, root):
+        pass
+    plan = bundle.plan_container()
+    apply(plan)
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with pytest.raises(Failure) as failure, Policy(lib, root):
+        pass
+    assert failure.value.status == "CORRUPT"
+    assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
+
+
+def test_a_loop_that_the_data_ends_writes_no_rows(lib, tmp_path):
+    bundle = Flow(3).bundle
+    root = bundle.write(tmp_path)
+    plan = bundle.plan_container()
+    rows_behind_an_end(plan)
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with pytest.raises(Failure, match="writes a row in every iteration"), Policy(lib, root):
+        pass
+
+
 def test_what_the_runtime_fills_has_no_age(lib, tmp_path):
     relay = samples()["realtime"]
     relay.guard(2, max_age_us=5)
@@ -122,8 +165,8 @@ def test_beyond_this_reader_is_unsupported_not_corrupt(lib, ort, tmp_path):
 
     with pytest.raises(Failure, match="UNSUPPORTED.*65537 iterations"):
         opened("loop", "stages", 0, iterations=65537)
-    with pytest.raises(Failure, match="UNSUPPORTED.*backend 6"):
-        opened("unknown", "stages", 0, backend=6)
+    with pytest.raises(Failure, match="UNSUPPORTED.*backend 7"):
+        opened("unknown", "stages", 0, backend=7)
     huge = Relay("huge", "i32", (1, 3), (1 << 20, 2)).pieces([(1,)])
     with pytest.raises(Failure, match="UNSUPPORTED.*1048576 actions of 2 numbers"):
         Policy(lib, huge.bundle.write(tmp_path / "huge"))

@@ -7,17 +7,17 @@ import re
 import numpy as np
 import pytest
 from plan_damage import change
-from sample_bundles import Recall
+from sample_bundles import Container, Recall
 from vlart_ctypes import Failure, Policy, SourceInfo
 
 from tests.runtime_c.running import TOLERANCE, assert_outputs, run_tool
-from vlacompile import vocabulary
+from vlart import vocabulary
 
 
 @pytest.fixture
-def started(lib, ort, tmp_path):
+def started(lib, engine, tmp_path):
     recall = Recall()
-    with Policy(lib, recall.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(recall.bundle, tmp_path)).start(engine.library) as policy:
         yield recall, policy
 
 
@@ -90,7 +90,9 @@ def test_reset_forgets_and_invalidate_does_not(started):
     assert policy.queue().remaining == 0
     with pytest.raises(Failure, match="VALUE_UNSET"):
         policy.read("feature@1")
-    policy.step()  # what the sources hold is the first observation
+    with pytest.raises(Failure, match="SOURCE_UNSET.*image.*since the episode began"):
+        policy.step()
+    policy.run({k: first[-1][k] for k in ("image", "state")})  # equal bytes: the first observation; the gain goes on
     assert_outputs(policy, recall.reference(first[-1:]))
     policy.lib.check(policy.lib.c.vlart_session_reset(policy.session))
     again = [recall.inputs(seed) for seed in (7, 8)]
@@ -115,6 +117,11 @@ def test_sources_say_how_many_frames_the_policy_sees(started):
     assert frames == [0, 3, 2]
 
 
+def depend_on_the_task(plan: Container) -> None:
+    begin = plan.scalars("indices", [r["value"] for r in plan.records["indices"][1:3]])
+    plan.records["stages"][0].update(dep_begin=begin, dep_count=2)
+
+
 # Values: gain 0, image 1, state 2, feature 3, feature@1 4, feature@2 5, state@1 6, action 7. Delays: 3->4, 4->5, 2->6.
 RULES = {
     "a delay's types differ": (change("delays", 0, input=1), "differ in shape"),
@@ -128,8 +135,7 @@ RULES = {
     "a stage writes a delayed value": (change("bindings", 1, value=4), "has another writer"),
     "a delayed value looks back": (lambda plan: plan.add("delays", input=7, output=8), "newest observation alone"),
     "a delay begins with a task source": (change("histories", 1, source=0), "newest observation alone"),
-    "a delay begins with a stage of the task": (change("stages", 0, dep_begin=1, dep_count=2),
-                                                "newest observation alone"),
+    "a delay begins with a stage of the task": (depend_on_the_task, "newest observation alone"),
     "a history's source does not exist": (change("histories", 0, source=9), "source 9 does not exist"),
     "a history comes twice": (change("histories", 1, source=1), "comes twice"),
     "a history has one frame": (change("histories", 0, frames=1), "1 frames are no history"),
@@ -174,8 +180,8 @@ def test_tools_replay_episodes(lib, ort, tmp_path):
 
 
 def test_dump_is_the_compilers_text(lib, tmp_path):
-    from vlacompile.bundle.plan.binary import read_plan
-    from vlacompile.bundle.plan.text import parse_plan, plan_text
+    from vlart.bundle.plan.binary import read_plan
+    from vlart.bundle.plan.text import parse_plan, plan_text
 
     root = Recall().bundle.write(tmp_path)
     plan = read_plan(root / "plan.bin")

@@ -20,12 +20,14 @@ from tests.runtime_c.running import BUILD, RUNTIME
 LAYERS = {
     "base": (),
     "container": ("base",),
+    "camera": ("base",),
     "tokenizer": ("base", "container"),
-    "router": ("base", "container"),
+    "record": ("base", "container"),
+    "router": ("base", "container", "record"),
     "plan": ("base", "container", "tokenizer"),
-    "bundle": ("base", "container", "tokenizer", "plan"),
-    "session": ("base", "container", "tokenizer", "plan", "bundle"),
-    "multirate": ("base", "container", "tokenizer", "plan", "bundle", "session"),
+    "bundle": ("base", "container", "record", "tokenizer", "plan"),
+    "session": ("base", "container", "record", "tokenizer", "plan", "bundle"),
+    "multirate": ("base", "container", "record", "tokenizer", "plan", "bundle", "session"),
     "backends": ("base", "container", "plan", "bundle"),
 }
 # What a lower directory calls in a higher one: the session asks for the engines of this build.

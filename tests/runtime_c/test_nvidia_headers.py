@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtime_c import nvidia_headers
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ import pytest
 from sample_actions import samples
 from sample_backbones import paired
 from sample_bundles import Bundle, Flow, Recall
+from sample_carried import Adding
 from sample_lanes import laned
+from sample_loops import Ending
 from sample_tokenizers import spoken
 from vlart_ctypes import Failure, Policy
 
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.format.record import Bits, Enum, Field, Flag, Index, Kind, Rank, Reserved, Span, String
-from vlacompile.bundle.plan.binary import read_plan
-from vlacompile.errors import BundleError
+from vlart.bundle.format import layout
+from vlart.bundle.format.record import Bits, Enum, Field, Flag, Index, Kind, Rank, Reserved, Span, String
+from vlart.bundle.plan.binary import read_plan
+from vlart.errors import BundleError
 
 # {kind: (a number that no field of it may hold, what the reader says)}
 WRONG: dict[type[Kind], tuple[int, str]] = {
@@ -31,8 +33,9 @@ FIELDS = [(section, f) for section in layout.PLAN_SECTIONS if (record := layout.
 @functools.cache
 def bundles() -> tuple[Bundle, ...]:
     relays = samples()
-    return (Flow(3).on_board().bundle, Recall().bundle, spoken(), laned(), paired(),
-            *(relays[name].bundle for name in ("lookup", "guarded", "realtime")))
+    return (Flow(3).on_board().bundle, Ending(4).bundle, Recall().bundle, spoken(), laned(), paired(),
+            Adding().bundle,
+            *(relays[name].bundle for name in ("lookup", "guarded", "realtime", "limited_clip")))
 
 
 @pytest.mark.parametrize("section, field", FIELDS, ids=lambda x: x.key if isinstance(x, Field) else x)

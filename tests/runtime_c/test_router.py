@@ -15,15 +15,15 @@ from sample_routing import sample_table
 
 from tests.routing.test_routing import COSTS, TEXTS, episodes
 from tests.runtime_c.running import BUILD, ROOT
-from vlacompile.bundle.format import layout
-from vlacompile.errors import RuntimeFailure
 from vlacompile.routing.beta import probability_not_worse
 from vlacompile.routing.decide import decide, with_outcome
 from vlacompile.routing.fit import fit_table
 from vlacompile.routing.table import Rule
 from vlacompile.routing.table_binary import table_bytes
-from vlacompile.runtime import library
-from vlacompile.runtime.router import Router
+from vlart.bundle.format import layout
+from vlart.errors import RuntimeFailure
+from vlart.runtime import library
+from vlart.runtime.router import Router
 
 UNLISTED = ("place the bowl on a plate", "turn off the stove now", "open a drawer", "wipe the table", "größer 3 çà")
 
@@ -32,8 +32,8 @@ UNLISTED = ("place the bowl on a plate", "turn off the stove now", "open a drawe
 def under_test(lib, monkeypatch):
     """The library that these tests build, where the Python package looks for its own."""
     built = library.open_libvlart(BUILD / "libvlart.so")
-    monkeypatch.setattr("vlacompile.runtime.router.libvlart", lambda: built)
-    monkeypatch.setattr("vlacompile.runtime.library.libvlart", lambda: built)
+    monkeypatch.setattr("vlart.runtime.router.libvlart", lambda: built)
+    monkeypatch.setattr("vlart.runtime.library.libvlart", lambda: built)
     return built
 
 

@@ -1,23 +1,25 @@
-"""Bundles written record by record, run on ONNX Runtime: what runs, what is kept, what is refused."""
+"""Bundles written record by record, run on every engine: what runs, what is kept, what is refused."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import helper
+from sample_branches import STAGES, Branches
 from sample_bundles import Bundle, Flow, Reactive, padded
 from vlart_ctypes import BundleInfo, Failure, Library, Policy, SourceInfo, StageInfo, ValueInfo
 
 from tests.runtime_c.running import BUILD, TOLERANCE, assert_outputs
-from vlacompile import vocabulary
+from vlart import vocabulary
 
 
-def test_reactive_results(lib, ort, tmp_path):
+def test_reactive_results(lib, engine, tmp_path):
     reactive = Reactive()
-    with Policy(lib, reactive.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(reactive.bundle, tmp_path)).start(engine.library) as policy:
         for seed in range(4):
             inputs = reactive.inputs(seed)
             policy.run(inputs)
@@ -28,10 +30,10 @@ def test_reactive_results(lib, ort, tmp_path):
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 4])
-def test_loop_results(lib, ort, tmp_path, iterations):
+def test_loop_results(lib, engine, tmp_path, iterations):
     """The carry's two buffers, the row table and a row output, for odd and even K; twice, from cached prefixes."""
     flow = Flow(iterations)
-    with Policy(lib, flow.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(flow.bundle, tmp_path)).start(engine.library) as policy:
         inputs = flow.inputs()
         policy.run(inputs)
         assert_outputs(policy, flow.reference(inputs))
@@ -41,10 +43,76 @@ def test_loop_results(lib, ort, tmp_path, iterations):
         assert policy.runs() == {"prefix": 1, "denoise": 2}
 
 
-def test_only_dirty_stages_run(lib, ort, tmp_path):
+@pytest.mark.parametrize("threads, parallel", [(1, 1), (1, 2), (2, 2), (1, 4)])
+def test_stages_at_the_same_time_give_the_same(lib, engine, tmp_path, threads, parallel):
+    branches, root = Branches(), tmp_path / "b"
+    engine.write(branches.bundle, root)
+    with Policy(lib, root).start(engine.library, threads=threads, parallel=parallel) as policy, \
+            Policy(lib, root).start(engine.library, threads=threads) as alone:
+        seen: dict[str, np.ndarray] = {}
+        for seed in range(20):
+            inputs = branches.inputs(seed)
+            inputs = inputs if seed % 2 == 0 else {"b": inputs["b"]}
+            seen |= inputs
+            for each in (policy, alone):
+                each.run(inputs)
+            assert_outputs(policy, branches.reference(seen))
+            for name in STAGES:
+                np.testing.assert_array_equal(policy.read(name), alone.read(name), err_msg=name)
+            assert policy.runs() == alone.runs()
+
+
+PROCESSORS = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("threads, parallel, workers",
+                         [(0, 0, min(3, PROCESSORS) - 1), (1, 0, 0), (0, 1, 0), (1, 4, 3)])
+def test_a_session_that_says_nothing_runs_as_the_plan_was_timed(lib, ort, tmp_path, threads, parallel, workers):
+    branches = Branches()
+
+    def count() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    with Policy(lib, branches.bundle.write(tmp_path)) as policy:
+        Policy(lib, tmp_path).start(ort, threads=1, parallel=1).close()  # what the engine starts once
+        before = count()
+        policy.start(ort, threads=threads or 0, parallel=parallel)
+        started = count() - before
+        policy.run(branches.inputs())
+        assert_outputs(policy, branches.reference(branches.inputs()))
+        engines_own = threads == 0 and parallel == 1
+        assert started == workers or (engines_own and started > 0)
+    assert count() == before
+
+
+@pytest.mark.parametrize("cores", range(1, min(PROCESSORS, 4) + 1))
+@pytest.mark.parametrize("timed", [(1024, 64), (8, 8), (1, 64), (2, 1), (1, 1)], ids=str)
+def test_a_plan_gets_no_more_threads_than_there_are_processors(lib, ort, tmp_path, timed, cores):
+    """Those that the calling thread may use, whatever machine the plan was timed on: of each engine, and of all that
+    run at the same time."""
+    branches, mine = Branches(), os.sched_getaffinity(0)
+    threads, parallel = timed
+    branches.bundle.plan.records["concurrency"][0].update(threads=threads, parallel=parallel)
+    each = min(threads, cores)
+    started = (min(parallel, cores // each) - 1) + len(branches.bundle.plan.records["stages"]) * (each - 1)
+    with Policy(lib, branches.bundle.write(tmp_path)) as policy:
+        Policy(lib, tmp_path).start(ort, threads=1, parallel=1).close()  # what the engine starts once
+        before = set(Path("/proc/self/task").iterdir())
+        os.sched_setaffinity(0, sorted(mine)[:cores])
+        try:
+            policy.start(ort, threads=0, parallel=0)
+            found = set(Path("/proc/self/task").iterdir()) - before
+            policy.run(branches.inputs())
+            assert_outputs(policy, branches.reference(branches.inputs()))
+        finally:
+            os.sched_setaffinity(0, mine)
+        assert len(found) == started
+
+
+def test_only_dirty_stages_run(lib, engine, tmp_path):
     reactive = Reactive()
     inputs = reactive.inputs()
-    with Policy(lib, reactive.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(reactive.bundle, tmp_path)).start(engine.library) as policy:
         policy.run(inputs)
         assert set(policy.runs().values()) == {1}
         policy.run({k: v.copy() for k, v in inputs.items()})
@@ -59,9 +127,9 @@ def test_only_dirty_stages_run(lib, ort, tmp_path):
             assert_outputs(policy, reactive.reference(inputs))
 
 
-def test_queue(lib, ort, tmp_path):
+def test_queue(lib, engine, tmp_path):
     reactive = Reactive()
-    with Policy(lib, reactive.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(reactive.bundle, tmp_path)).start(engine.library) as policy:
         with pytest.raises(Failure, match="QUEUE_EMPTY"):
             policy.pop()
         policy.run(reactive.inputs())
@@ -74,7 +142,7 @@ def test_queue(lib, ort, tmp_path):
         assert policy.queue().remaining == reactive.h
 
 
-def test_every_dtype_and_rank_passes_through(lib, ort, tmp_path):
+def test_every_dtype_and_rank_passes_through(lib, engine, tmp_path):
     b, arrays = Bundle("dtypes"), {}
     for i, dtype in enumerate(("f32", "f64", "f16", "i8", "i32", "i64", "u8", "bool")):
         numpy = {"f32": np.float32, "f64": np.float64, "f16": np.float16, "bool": np.bool_, "i8": np.int8,
@@ -88,7 +156,7 @@ def test_every_dtype_and_rank_passes_through(lib, ort, tmp_path):
     ports = [(f"i{k}", name, "whole") for k, name in enumerate(arrays)]
     b.stage("copy", [helper.make_node("Identity", [p], [p.replace("i", "o")]) for p, _, _ in ports],
             range(len(ports)), ports, [(p.replace("i", "o"), f"{v}.out", m) for p, v, m in ports])
-    with Policy(lib, b.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(b, tmp_path)).start(engine.library) as policy:
         policy.run(arrays)
         for name, array in arrays.items():
             np.testing.assert_array_equal(policy.read(f"{name}.out"), array, err_msg=name)
@@ -102,10 +170,10 @@ def test_every_dtype_and_rank_passes_through(lib, ort, tmp_path):
         assert policy.runs() == {"copy": 1}, "a refused input changes nothing"
 
 
-def test_wrong_input(lib, ort, tmp_path):
+def test_wrong_input(lib, engine, tmp_path):
     reactive = Reactive()
     inputs = reactive.inputs()
-    with Policy(lib, reactive.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(reactive.bundle, tmp_path)).start(engine.library) as policy:
         with pytest.raises(Failure, match='SOURCE_UNSET.*"instruction"'):
             policy.step()
         with pytest.raises(Failure, match="VALUE_UNSET"):
@@ -121,10 +189,10 @@ def test_wrong_input(lib, ort, tmp_path):
         assert set(policy.runs().values()) == {1}
 
 
-def test_actions_out_of_range_stay_inside(lib, ort, tmp_path):
+def test_actions_out_of_range_stay_inside(lib, engine, tmp_path):
     reactive = Reactive(low=(-9,) * 3, high=(9,) * 3)
     inputs = reactive.inputs()
-    with Policy(lib, reactive.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(reactive.bundle, tmp_path)).start(engine.library) as policy:
         policy.run(inputs)
         policy.write("state", np.asarray([[0, 100, 0]], np.float32))
         with pytest.raises(Failure, match="ACTION_OUT_OF_RANGE.*action 0 of the chunk, dimension 1"):
@@ -135,9 +203,9 @@ def test_actions_out_of_range_stay_inside(lib, ort, tmp_path):
         assert (policy.queue().stale, policy.totals().chunks_rejected) == (0, 1)
 
 
-def test_deadline_keeps_what_ran(lib, ort, tmp_path):
+def test_deadline_keeps_what_ran(lib, engine, tmp_path):
     reactive = Reactive()
-    with Policy(lib, reactive.bundle.write(tmp_path)).start(ort) as policy:
+    with Policy(lib, engine.write(reactive.bundle, tmp_path)).start(engine.library) as policy:
         for name, array in reactive.inputs().items():
             policy.write(name, array)
         for _ in range(20):  # every attempt completes at least one stage or none, never half of one
@@ -151,10 +219,10 @@ def test_deadline_keeps_what_ran(lib, ort, tmp_path):
         assert_outputs(policy, reactive.reference(reactive.inputs()))
 
 
-def test_two_sessions_of_one_bundle_are_independent(lib, ort, tmp_path):
+def test_two_sessions_of_one_bundle_are_independent(lib, engine, tmp_path):
     reactive = Reactive()
-    root = reactive.bundle.write(tmp_path)
-    with Policy(lib, root).start(ort) as one, Policy(lib, root).start(ort, threads=2) as two:
+    root = engine.write(reactive.bundle, tmp_path)
+    with Policy(lib, root).start(engine.library) as one, Policy(lib, root).start(engine.library, threads=2) as two:
         one.run(reactive.inputs(0))
         two.run(reactive.inputs(1))
         assert_outputs(one, reactive.reference(reactive.inputs(0)))
@@ -178,13 +246,13 @@ def test_introspection(lib, tmp_path):
             policy.find("source", "action")
 
 
-def test_missing_library(lib, tmp_path):
-    root = Reactive().bundle.write(tmp_path / "b")
+def test_missing_library(lib, engine, tmp_path):
+    root = engine.write(Reactive().bundle, tmp_path / "b")
     (tmp_path / "not.so").write_text("text")
     for path in (str(tmp_path / "absent.so"), str(tmp_path / "not.so"), str(BUILD / "libvlart.so")):
         with Policy(lib, root) as policy, pytest.raises(Failure, match="NO_BACKEND") as failure:
             policy.start(path)
-        assert path in failure.value.where and "pip install onnxruntime" in failure.value.fix
+        assert path in failure.value.where and f"pip install {engine.name}`" in failure.value.fix
 
 
 def one_input_more(b: Bundle) -> None:
@@ -199,19 +267,27 @@ def one_input_more(b: Bundle) -> None:
     (one_input_more, "the engine has 1 of them, the plan 2"),
     (lambda b: b.plan.records["values"][b.values["text"]].update(dims=padded((8,)), rank=1),
      'output "text".*rank 2, the plan 1 and 1'),
-    (lambda b: b.plan.records["bindings"][0].update(port=b.plan.string("other")), 'input "ids".*the plan does not'),
+    (lambda b: b.plan.records["bindings"][0].update(port=b.plan.string("other")),
+     "input \"ids\".*the plan does not|'other' is not found"),
     (lambda b: b.plan.records["values"][b.values["text"]].update(dims=padded((2, 4)), rank=2),
      'output "text".*dimension 0 is 1 in the engine, 2 in the plan'),
     (lambda b: b.plan.records["values"][b.values["image"]].update(dtype=vocabulary.DTYPES["i8"]),
      'input "pixels".*element type 2'),
-    (lambda b: b.plan.records["weights"][1].update(dtype=vocabulary.DTYPES["i32"]), "ONNX Runtime reports an error"),
 ])
-def test_engine_ports_must_be_the_plans(lib, ort, tmp_path, change, match):
+def test_engine_ports_must_be_the_plans(lib, engine, tmp_path, change, match):
     reactive = Reactive()
     change(reactive.bundle)
-    with Policy(lib, reactive.bundle.write(tmp_path)) as policy, pytest.raises(Failure, match=match) as failure:
-        policy.start(ort)
+    with Policy(lib, engine.write(reactive.bundle, tmp_path)) as policy, pytest.raises(Failure, match=match) as failure:
+        policy.start(engine.library)
     assert failure.value.status == "BACKEND_FAILED"
+
+
+def test_a_weight_of_another_type_is_the_engines_error(lib, ort, tmp_path):
+    reactive = Reactive()
+    reactive.bundle.plan.records["weights"][1].update(dtype=vocabulary.DTYPES["i32"])
+    with Policy(lib, reactive.bundle.write(tmp_path)) as policy, pytest.raises(Failure) as failure:
+        policy.start(ort)
+    assert failure.value.status == "BACKEND_FAILED" and "ONNX Runtime reports an error" in failure.value.what
 
 
 def resident_mib(kind: str) -> float:

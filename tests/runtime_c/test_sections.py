@@ -12,16 +12,17 @@ from sample_tokenizers import spoken
 from vlart_ctypes import Failure, Policy
 
 from tests.runtime_c.running import BUILD, make
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.plan.binary import read_plan
-from vlacompile.errors import VlaError
-from vlacompile.verify.frames import read_frames
+from vlart.bundle.format import layout
+from vlart.bundle.plan.binary import read_plan
+from vlart.errors import VlaError
+from vlart.verify.frames import read_frames
 
 # {kind of file: (its sections, samples that hold something of each between them)}
 KINDS = {
     "plan": (layout.PLAN_SECTIONS, ("flow/plan.bin", "recall/plan.bin", "lookup/plan.bin", "realtime/plan.bin",
                                     "spoken/plan.bin", "board/plan.bin", "guarded/plan.bin", "laned/plan.bin",
-                                    "paired/plan.bin", "reactive/plan.bin")),
+                                    "paired/plan.bin", "reactive/plan.bin", "limited_clip/plan.bin",
+                                    "ending/plan.bin", "branches/plan.bin", "adding/plan.bin")),
     "frames": (layout.FRAMES_SECTIONS, ("reactive/golden/golden.bin", "flow/golden/golden.bin")),
     "routing": (layout.ROUTING_SECTIONS, ("routing/table.bin",)),
     "tokenizer": (layout.TOKENIZER_SECTIONS, ("word_piece.bin", "byte_pairs.bin")),

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from onnx import helper
 from sample_bundles import Bundle, Flow, Reactive, Recall, sealed
+from sample_carried import Adding
 from sample_lock import lock_bytes
+from sample_loops import Ending
 from vlart_ctypes import Failure, Policy
 
 from tests.runtime_c.running import BUILD, assert_outputs, run_tool
 from tests.runtime_c.tensorrt import LOCK, Board, built, for_tensorrt, lock, refused, start
 from tests.runtime_c.test_tools import with_golden
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.format.sections import SectionWriter
+from vlart.bundle.format import layout
+from vlart.bundle.format.sections import SectionWriter
 
 # ---- what an engine must be to a session: the cases of test_running, on this engine ------------------------------
 
@@ -47,6 +49,30 @@ def test_loop_results(lib, board, tmp_path, iterations, whole):
 
 
 @pytest.mark.parametrize("whole", [0, 1])
+@pytest.mark.parametrize("most", [3, 4])
+def test_a_loop_that_the_data_ends_runs_a_graph_per_iteration(lib, board, tmp_path, most, whole):
+    ending = Ending(most)
+    path = built(board, ending.bundle, tmp_path / "b")
+    board.set()
+    with Policy(lib, path).start(None, whole_tick=whole, **board.options) as policy:
+        recorded = [line.split()[1] for line in board.calls("record")]
+        assert recorded.count("halve") == most and "act" in recorded
+        for turns in (1, 3, 2, 9):
+            before = len(board.trace.read_text())
+            policy.run(ending.inputs(turns))
+            assert_outputs(policy, ending.reference(ending.inputs(turns)))
+            assert len(board.trace.read_text()[before:].splitlines()) == min(turns, most) + 1  # and the stage behind it
+
+
+def test_a_whole_tick_does_not_end_in_a_loop_that_the_data_ends(lib, board, tmp_path):
+    ending = Ending(3)
+    ending.bundle.policy.update(action_value=ending.bundle.values["small"])
+    with pytest.raises(Failure, match="the data decides when the last stage ends"), \
+            Policy(lib, built(board, ending.bundle, tmp_path / "b")).start(None, whole_tick=1, **board.options):
+        pass
+
+
+@pytest.mark.parametrize("whole", [0, 1])
 def test_only_dirty_stages_run(lib, board, tmp_path, whole):
     reactive = Reactive()
     inputs = reactive.inputs()
@@ -73,6 +99,25 @@ def test_histories(lib, board, tmp_path):
             policy.run(inputs)
             assert_outputs(policy, recall.reference([{**o, "gain": inputs["gain"]} for o in seen[: i + 1]]))
     with pytest.raises(Failure, match="UNSUPPORTED.*has a history"):
+        Policy(lib, path).start(None, whole_tick=1, **board.options)
+
+
+def test_carried_values_change_their_places_and_are_not_copied(lib, board, tmp_path):
+    """Both ways round are recorded when the session is made; a step is a launch per stage."""
+    adding = Adding()
+    given = [adding.inputs(seed) for seed in range(5)]
+    for i, inputs in enumerate(given[:2]):
+        adding.bundle.frame(f"step {i}", inputs, adding.reference(given[: i + 1]))
+    path = built(board, adding.bundle, tmp_path / "b")
+    board.set()
+    with Policy(lib, path).start(None, **board.options) as policy:
+        before = board.trace.read_text()
+        for i, inputs in enumerate(given):
+            policy.run(inputs)
+            assert_outputs(policy, adding.reference(given[: i + 1]))
+        ticks = board.trace.read_text()[len(before):].splitlines()
+        assert [line.split()[0] for line in ticks] == ["launch"] * 2 * len(given)
+    with pytest.raises(Failure, match="UNSUPPORTED.*carries values"):
         Policy(lib, path).start(None, whole_tick=1, **board.options)
 
 
@@ -116,7 +161,7 @@ def test_nothing_is_copied_between_aligned_values(lib, board, tmp_path):
     board.set()
     with Policy(lib, path).start(None, **board.options) as policy:
         assert board.calls("allocate", "upload").count("allocate shared") == 1
-        assert board.calls("upload") == ["upload "], "the table, once"
+        assert board.calls("upload") == ["upload "] * 3, "each row of the table, once"
         before = board.trace.read_text()
         policy.run(flow.inputs())
         policy.run(flow.inputs(1))

@@ -12,9 +12,9 @@ from plan_damage import change, rename
 from sample_bundles import NONE
 from vlart_ctypes import Failure, Policy
 
-from vlacompile import vocabulary
-from vlacompile.errors import RuntimeFailure
-from vlacompile.runtime.tokenizer import RuntimeTokenizer
+from vlart import vocabulary
+from vlart.errors import RuntimeFailure
+from vlart.runtime.tokenizer import RuntimeTokenizer
 
 ONE = vocabulary.TEXT_STEPS
 

@@ -14,9 +14,9 @@ from sample_bundles import NONE, Bundle, Flow, Reactive
 from sample_lock import lock_bytes, sample_lock
 
 from tests.runtime_c.running import BUILD, TOLERANCE, make, run_tool
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.plan.binary import read_plan
-from vlacompile.bundle.plan.text import plan_text
+from vlart.bundle.format import layout
+from vlart.bundle.plan.binary import read_plan
+from vlart.bundle.plan.text import plan_text
 
 
 def with_golden(policy, **tolerance) -> Bundle:
@@ -57,6 +57,20 @@ def test_self_test_fails_on_wrong_golden(lib, ort, tmp_path):
         done = run_tool("vlart-run", root, "--ort", ort, "--self-test")
         assert done.returncode == 1 and "SELF_TEST_FAILED" in done.stderr, name
         assert "FAILED in" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_columns_of_a_value_have_limits_of_their_own(lib, ort, tmp_path):
+    """An error that one column may have is a fault in another one, and the limit shown is that column's."""
+    for column, passes in ((0, True), (5, False)):
+        policy, allowed = Reactive(), [0.5] * 5 + [1e-3] * 3
+        inputs = policy.inputs()
+        wrong = policy.reference(inputs)["text"]
+        wrong[..., column] += np.float32(0.1)
+        policy.bundle.frame("one element", inputs, {"text": wrong}, max_abs=0.5, rel_l2=10, cosine=-1)
+        policy.bundle.columns(allowed)
+        done = run_tool("vlart-run", policy.bundle.write(tmp_path / str(column)), "--ort", ort, "--self-test")
+        assert (done.returncode == 0) == passes, done.stderr
+        assert passes or "max_abs 0.1 (0.001)" in done.stderr
 
 
 def test_run_prints_actions_and_four_line_errors(lib, ort, tmp_path):
@@ -231,8 +245,8 @@ def test_dump_skips_checksums_but_not_sizes(lib, tmp_path):
 
 
 def test_dump_is_the_compilers_text(lib, tmp_path):
-    from vlacompile.bundle.plan.binary import read_plan
-    from vlacompile.bundle.plan.text import plan_text
+    from vlart.bundle.plan.binary import read_plan
+    from vlart.bundle.plan.text import plan_text
 
     for name, policy in (("a", Reactive(low=(-1,) * 3, high=(1,) * 3)), ("b", Flow(3))):
         root = policy.bundle.write(tmp_path / name)

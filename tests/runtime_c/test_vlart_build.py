@@ -19,7 +19,7 @@ from vlart_ctypes import Failure
 from tests.runtime_c.running import BUILD, make, ort_path, run_tool
 from tests.runtime_c.tensorrt import LOCK, built, for_tensorrt, lock, refused, start
 from tests.runtime_c.test_tools import with_golden
-from vlacompile.bundle.format import layout
+from vlart.bundle.format import layout
 
 
 def test_the_lock_says_what_was_built(board, tmp_path):

@@ -1,31 +1,26 @@
-"""Policies with an op that TensorRT has not."""
+"""Policies with an op that a version of TensorRT has not: powers of integers are rejected by 10.3 only."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 import vlacompile as vc
 
 
-class Bits(torch.nn.Module):
+class Powers(torch.nn.Module):
     def forward(self, x):
-        return torch.bitwise_and((x * 10).int(), 3).float()
+        return torch.pow((x * 3).int(), (x * 2).int()).float()
 
 
-class Resized(torch.nn.Module):
+class Filtered(torch.nn.Module):
     def forward(self, x):
-        return F.interpolate(x.reshape(1, 1, 4, 4), size=(2, 2), mode="bilinear", antialias=True)
+        return torch.nn.functional.conv1d((x * 9).int().reshape(1, 1, 16), torch.ones(1, 1, 3).int(), padding=1) * 1.0
 
 
-class Folded(torch.nn.Module):
+class Products(torch.nn.Module):
     def forward(self, x):
-        return F.fold(x.reshape(1, 4, 4), (4, 4), 2, stride=2)
-
-
-class InBytes(torch.nn.Module):
-    def forward(self, x):
-        return (x.to(torch.uint8) // 2).float()
+        rows = (x * 10).long().reshape(16, 1).repeat(16, 128)
+        return (rows @ torch.ones(128, 256).long()).amax(1, keepdim=True) * 1.0
 
 
 class Whole(torch.nn.Module):

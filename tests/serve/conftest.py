@@ -6,8 +6,8 @@ import pytest
 
 import vlacompile as vc
 from tests.samples import policies
-from tests.serve.serving import KEY, sampling
-from vlacompile.serve.access import Access, decide_access
+from tests.serve.serving import KEY, averaging, sampling
+from vlart.serve.access import Access, decide_access
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +19,13 @@ def late_fusion_bundle(tmp_path_factory) -> vc.Bundle:
 @pytest.fixture(scope="session")
 def sampling_bundle(tmp_path_factory) -> vc.Bundle:
     return vc.build(sampling(), out=tmp_path_factory.mktemp("serve") / "sampling.vlab")
+
+
+@pytest.fixture(scope="session")
+def averaged(tmp_path_factory) -> vc.Bundle:
+    folder = tmp_path_factory.mktemp("averaged")
+    (folder / "r.toml").write_text('name = "r"\ndescription = "r"\n[action]\nconsume = "ensemble"\ndecay = 0.0\n')
+    return vc.build(averaging(), recipe=str(folder / "r.toml"), out=folder / "a.vlab")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-from vlacompile.serve.pickled import HELPERS
+from vlart.serve.pickled import HELPERS
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Robot:
     """The four calls of the protocol over a gRPC channel. metadata: of each."""
 
     def __init__(self, channel, instructions: RemotePolicyConfig, metadata=None):
-        from vlacompile.serve import transport_messages  # what gRPC needs is not in every environment
+        from vlart.serve import transport_messages  # what gRPC needs is not in every environment
 
         self.metadata, self.instructions, self.kinds = metadata, instructions, transport_messages
         empty = transport_messages.Empty

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.serve.access import Access
-from vlacompile.serve.observations import Intake
-from vlacompile.serve.policy_host import PolicyHost
+from vlart.serve.access import Access
+from vlart.serve.observations import Intake
+from vlart.serve.policy_host import PolicyHost
 
+AVERAGED = 4  # actions of a chunk of `averaging`
 KEY = "a-key-of-some-length"  # of clients that must have one
 
 
@@ -37,6 +38,18 @@ def sampling(steps: int = 10) -> vc.Policy:
     torch.manual_seed(0)
     return vc.Policy("sampling", Sampling().eval(), {"state": vc.Source("observation"), "noise": vc.Source("step")},
                      {"state": torch.randn(1, 9), "noise": torch.randn(1, steps, 7)})
+
+
+class Averaged(nn.Module):
+    """Every action of a chunk is the state: a mean of several says which states are in it."""
+
+    def forward(self, tokens, state) -> dict[str, torch.Tensor]:
+        return {"action": state[:, None, :].repeat(1, AVERAGED, 1) + 1000.0 * tokens[:, :1, None].float()}
+
+
+def averaging() -> vc.Policy:
+    return vc.Policy("averaged", Averaged().eval(), {"tokens": vc.Source("task"), "state": vc.Source("observation")},
+                     {"tokens": torch.zeros(1, 1, dtype=torch.int64), "state": torch.zeros(1, 2)})
 
 
 def certify(certificate: Path, key: Path) -> None:
@@ -81,13 +94,13 @@ class Running:
 
 @contextlib.contextmanager
 def websocket_server(bundle: vc.Bundle, *, names=None, ignored=(), access=Access(), limits=None, talks=True,
-                     instructions=None, **host_settings) -> Iterator[Running]:
+                     instructions=None, resize=None, **host_settings) -> Iterator[Running]:
     """limits: of `Limits`, by name."""
-    from vlacompile.serve.websocket import Limits, WebsocketServer, message_bytes
+    from vlart.serve.websocket import Limits, WebsocketServer, message_bytes
 
     host, loop = PolicyHost(bundle.path, threads=1, **host_settings), Loop()
     try:
-        server = WebsocketServer(host, Intake(host.plan, names, ignored, instructions), access, Limits(**(
+        server = WebsocketServer(host, Intake(host.plan, names, ignored, instructions, resize), access, Limits(**(
             {"message_bytes": message_bytes(host)} | (limits or {}))), talks)
         running = Running(server, host, loop, loop.run(server.listen("127.0.0.1", 0, access.tls())))
         yield running

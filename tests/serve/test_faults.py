@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 import vlacompile as vc
 from tests.samples import policies
 from tests.serve.serving import episode_of, in_process, websocket_server
-from vlacompile.serve.observations import Intake
-from vlacompile.serve.refusal import Refusal
+from vlart.serve.observations import Intake
+from vlart.serve.refusal import Refusal
 
 pytest.importorskip("msgpack", reason="the server needs it: pip install 'vlacompile[serve]'")
 pytest.importorskip("websockets", reason="the server needs it: pip install 'vlacompile[serve]'")
@@ -29,7 +29,7 @@ pytest.importorskip("websockets", reason="the server needs it: pip install 'vlac
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from vlacompile.serve.messages import pack, unpack
+from vlart.serve.messages import pack, unpack
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +132,14 @@ def test_a_session_that_dies_is_told_to_everybody(bundle, observation, monkeypat
         assert "the server is stopping" in second.recv(10)
 
 
-def test_a_full_queue_over_grpc(bundle, monkeypatch):
+def test_everybody_has_a_place_in_the_queue_over_grpc(bundle, monkeypatch):
     pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
-    from tests.serve.test_grpc_service import FULL, as_robot, episode, grpc_server, refused, robot
+    from tests.serve.grpc_running import grpc_server
+    from tests.serve.test_grpc_service import as_robot, episode, robot
 
     known = vc.build(_without_instruction(), out=bundle.path.with_name("known.vlab"))
     frame = episode(1)[0]
-    with grpc_server(known, queue_length=1) as running, contextlib.ExitStack() as stack:
+    with grpc_server(known) as running, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(robot(running)) for _ in range(3)]
         for client in clients:
             client.ready()
@@ -153,16 +154,18 @@ def test_a_full_queue_over_grpc(bundle, monkeypatch):
         monkeypatch.setattr(vc.Session, "step", slow)
         got: list = []
         threads = []
-        for number, client in enumerate(clients[:2]):
+        for number, client in enumerate(clients):
             threads.append(threading.Thread(target=lambda c=client: got.append(c.get())))
             threads[-1].start()
-            assert entered.wait(10) if number == 0 else settles(lambda: running.host.metrics.value("queue") == 1)
-        refused(clients[2].get, FULL, "the server is busy")
+            assert entered.wait(10)
+            assert settles(lambda n=number: running.host.metrics.value("queue") == n)
         release.set()
         [t.join(20) for t in threads]
-        assert len(got) == 2 and all(len(actions) == 10 for actions in got)
+        assert len(got) == 3 and all(len(actions) == 10 for actions in got)
         clients[2].send(as_robot(frame))
+        clients[2].send(as_robot(frame))  # of two, the newest is asked for
         assert len(clients[2].get()) == 10
+        assert running.host.metrics.value("requests", "superseded") == 1
 
 
 def _without_instruction() -> vc.Policy:
@@ -174,7 +177,8 @@ def _without_instruction() -> vc.Policy:
 def test_a_grpc_port_takes_no_nonsense(bundle):
     """Bytes of another protocol, half a preface and silence: a robot is served beside them."""
     pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
-    from tests.serve.test_grpc_service import as_robot, episode, grpc_server, robot
+    from tests.serve.grpc_running import grpc_server
+    from tests.serve.test_grpc_service import as_robot, episode, robot
 
     known = vc.build(_without_instruction(), out=bundle.path.with_name("known2.vlab"))
     with grpc_server(known) as running, contextlib.ExitStack() as stack:
@@ -209,7 +213,7 @@ def test_health_and_metrics_beside_grpc(bundle, tmp_path):
         refused.value.close()
         keyed = {"Authorization": "Bearer a-key-of-some-length"}
         text = urllib.request.urlopen(urllib.request.Request(f"{base}/metrics", headers=keyed)).read().decode()
-        assert "vlacompile_queue_limit 8" in text and 'outcome="wrong_key"} 1' in text
+        assert "vlacompile_sessions 1" in text and 'outcome="wrong_key"} 1' in text
         with pytest.raises(urllib.error.HTTPError, match="404") as absent:
             urllib.request.urlopen(urllib.request.Request(f"{base}/", headers=keyed))
         absent.value.close()

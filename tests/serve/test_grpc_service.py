@@ -11,19 +11,21 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 import vlacompile as vc
 from tests.samples import policies
-from tests.serve.lerobot_messages import RemotePolicyConfig, Robot, pickled
-from tests.serve.serving import KEY, Loop, Running, certify, episode_of, in_process
-from vlacompile.serve.access import Access, decide_access
-from vlacompile.serve.observations import Intake
-from vlacompile.serve.policy_host import PolicyHost
+from tests.serve.lerobot_messages import RemotePolicyConfig, Robot, TimedObservation, pickled
+from tests.serve.serving import KEY, Running, certify, episode_of, in_process
+from vlart.serve.access import decide_access
 
 grpc = pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
 
-from vlacompile.serve.grpc_service import GrpcLimits, GrpcServer
-from vlacompile.serve.transport_messages import Empty, Observation
+from tests.serve.grpc_running import grpc_server
+from vlart.serve.grpc_service import GrpcLimits
+from vlart.serve.transport_messages import Empty, Observation
 
 JOINTS = [f"joint_{i}.pos" for i in range(9)]
 FEATURES = {"observation.state": {"dtype": "float32", "shape": (9,), "names": JOINTS},
@@ -39,24 +41,6 @@ def bundle(tmp_path_factory) -> vc.Bundle:
     sources = {n: vc.Source("static") if "language" in n else s for n, s in whole.sources.items()}
     policy = vc.Policy("late_fusion", whole.observe, sources, whole.example_inputs)
     return vc.build(policy, out=tmp_path_factory.mktemp("serve") / "late_fusion.vlab")
-
-
-@contextlib.contextmanager
-def grpc_server(bundle: vc.Bundle, *, access=Access(), limits=GrpcLimits(), wait_s=0.2,
-                **host_settings) -> Iterator[Running]:
-    host, loop = PolicyHost(bundle.path, threads=1, **host_settings), Loop()
-    try:
-        async def listen():
-            server = GrpcServer(host, Intake(host.plan), access, limits, wait_s=wait_s)
-            return server, await server.listen("127.0.0.1", 0)
-
-        running = Running(*(lambda pair: (pair[0], host, loop, pair[1]))(loop.run(listen())))
-        yield running
-        if not running.ended:
-            running.end()
-    finally:
-        host.stop(10)
-        loop.close()
 
 
 @contextlib.contextmanager
@@ -112,6 +96,31 @@ def test_the_newest_observation_is_answered_and_as_many_actions_as_asked_for(bun
     assert actions[0].timestep == 3 and np.array_equal(torch.stack([a.action for a in actions]).numpy(), want)
 
 
+class Mean(nn.Module):
+    """Every action is the state."""
+
+    def forward(self, **inputs):
+        return {"action": inputs["observation.state"][:, None, :].repeat(1, 4, 1)}
+
+
+def test_ready_begins_an_episode_and_actions_name_their_observation(tmp_path):
+    """Of an ensemble: what comes after Ready is averaged with nothing before it, on the same connection or another."""
+    (tmp_path / "r.toml").write_text('name = "r"\ndescription = "r"\n[action]\nconsume = "ensemble"\ndecay = 0.0\n')
+    policy = vc.Policy("mean", Mean().eval(), {"observation.state": vc.Source("observation")},
+                       {"observation.state": torch.zeros(1, 2)})
+    averaged = vc.build(policy, recipe=str(tmp_path / "r.toml"), out=tmp_path / "m.vlab")
+    features = {"observation.state": {"dtype": "float32", "shape": (2,), "names": ["a.pos", "b.pos"]}}
+    config = RemotePolicyConfig("act", "x", features, 1)
+    with grpc_server(averaged) as running, robot(running) as client:
+        for first in (10.0, 50.0):
+            client.ready(config)
+            for step, (state, mean) in enumerate(((first, first), (first + 2, first + 1))):
+                client.send({"a.pos": state, "b.pos": state, "task": ""}, step)
+                action = client.get()[0]
+                assert action.action.tolist() == [mean, mean]
+                assert (action.observation_timestamp, action.observation_timestep) == (100.0, step)
+
+
 def test_two_robots_do_not_see_each_other(bundle):
     episodes = [episode(seed=1), episode(seed=2)]
     want = [in_process(bundle, e) for e in episodes]
@@ -157,6 +166,66 @@ def test_what_does_not_fit_is_refused_and_the_robot_may_go_on(bundle):
         refused(lambda: client.send(pickled(INSTRUCTIONS)), INVALID, "is not a TimedObservation")
         refused(lambda: client.send(b"no pickle"), INVALID, "cannot be read as data")
         client.send(good)
+        assert len(client.get()) == 10 and running.host.healthy()
+
+
+def test_one_robot_cannot_hold_what_others_need(bundle):
+    """More calls at a time than the server has clients times their share, from one connection and from many."""
+    want = in_process(bundle, episode(1))[0]
+    with contextlib.ExitStack() as stack, grpc_server(bundle, limits=GrpcLimits(send_s=30)) as running:
+        held = threading.Event()
+
+        def endless():
+            yield Observation(transfer_state=1, data=b"x")
+            held.wait(30)
+
+        greedy = [stack.enter_context(robot(running)) for _ in range(20)]
+        greedy[0].ready()
+        waiting = [greedy[i % 20 if i > 100 else 0].send_call.future(endless(), timeout=30) for i in range(300)]
+        time.sleep(0.5)
+        with robot(running) as other:
+            other.ready()
+            other.send(as_robot(episode(1)[0]))
+            assert np.array_equal(torch.stack([a.action for a in other.get()]).numpy(), want)
+        assert sum(not call.done() for call in waiting) > 0
+        for call in waiting:
+            call.cancel()
+        held.set()
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.just(10**400) | st.floats() | st.text(max_size=4)
+    | st.sampled_from([np.float32(1), np.zeros(3), np.zeros((2, 2), np.uint8), np.int64(3), "", "observation.state"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(0, 9), inner,
+                                                                max_size=3), max_leaves=6)
+
+
+def answered(call) -> None:
+    """Or refused as what it is: UNKNOWN is an exception that nobody thought of."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        assert error.code() == INVALID and "where:" in error.details(), error
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_no_odd_key_or_number_is_an_unknown_error(bundle):
+    with grpc_server(bundle) as running, robot(running) as client:
+        @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(st.data())
+        def odd(data):
+            keys = st.sampled_from([*as_robot(episode(1)[0]), *FEATURES, "x"]) | st.integers(0, 5) | st.text(max_size=3)
+            changed = data.draw(st.dictionaries(keys, ODD, max_size=3))
+            client.ready()
+            answered(lambda: client.send(as_robot(episode(1)[0]) | changed))
+            answered(lambda: client.send(pickled(TimedObservation(data.draw(ODD), data.draw(ODD), data.draw(ODD)))))
+            answered(lambda: client.ready(RemotePolicyConfig("act", "x", {**FEATURES, **changed}, data.draw(ODD))))
+            answered(lambda: client.ready(RemotePolicyConfig("act", "x", data.draw(ODD), 10, "cpu", data.draw(ODD))))
+            answered(lambda: client.send(as_robot(episode(1)[0]) | changed))
+            answered(client.answer)
+        odd()
+        client.ready()
+        client.send(as_robot(episode(1)[0]))
         assert len(client.get()) == 10 and running.host.healthy()
 
 

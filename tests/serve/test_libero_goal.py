@@ -3,6 +3,9 @@ process, to the last bit. openpi's client runs here, LeRobot's in its environmen
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
@@ -13,8 +16,8 @@ from examples.libero_goal.evaluate import Episode, require_same
 from examples.libero_goal.policy import IMAGES, STATE, light
 from tests.serve.serving import websocket_server
 from vlacompile.frontends.environments import ENVIRONMENTS
-from vlacompile.serve.refusal import Refusal
-from vlacompile.serve.tokenized_texts import own_instructions
+from vlart.serve.refusal import Refusal
+from vlart.serve.tokenized_texts import own_instructions
 
 pytest.importorskip("openpi_client", reason="openpi's client: pip install --no-deps openpi-client==0.1.2")
 pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
@@ -134,7 +137,7 @@ def test_episodes_that_differ_in_a_bit_are_not_the_same(tmp_path, monkeypatch, c
     lines = {"a": "0" * 64, "b": "0" * 64, "c": "1" * 64, "old": ""}
     for name, actions in lines.items():
         episode = Episode(0, 0, "x", True, 100, 10, actions)
-        (tmp_path / f"{name}.jsonl").write_text(evaluate.json.dumps(evaluate.asdict(episode)) + "\n")
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(asdict(episode)) + "\n")
     require_same("a", "b")
     assert "1 episodes" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="did not act as a"):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.serve.lerobot_messages import RemotePolicyConfig, TimedObservation, pickled, unpickled
-from vlacompile.serve.pickled import Record, read_pickle, timed_actions
-from vlacompile.serve.refusal import Refusal
+from vlart.serve.pickled import Record, read_pickle, timed_actions
+from vlart.serve.refusal import Refusal
 
 OBSERVATION = {
     "shoulder.pos": 1.5, "elbow.pos": np.float32(-2), "count": np.int64(-3), "task": "pick it up",
@@ -52,6 +52,7 @@ def test_actions_are_what_lerobot_would_have_sent():
     assert [a.timestep for a in actions] == [5, 6, 7, 8] and actions[2].timestamp == pytest.approx(10.2)
     assert all(a.action.dtype == torch.float32 and np.array_equal(a.action.numpy(), row)
                for a, row in zip(actions, chunk, strict=True))
+    assert {(a.observation_timestamp, a.observation_timestep) for a in actions} == {(10.0, 5)}
     actions[0].action.add_(1)  # writable, and each its own
     assert np.array_equal(actions[1].action.numpy(), chunk[1])
 
@@ -160,3 +161,9 @@ def test_damage_is_read_or_refused_never_worse(place, byte, cut):
         read_pickle(damaged)
     except Refusal as refusal:
         assert refusal.kind == "malformed"
+
+
+def test_what_python_warns_of_is_no_noise():
+    """An escape that a text of protocol 0 has and Python does not know."""
+    with pytest.raises(Refusal):
+        read_pickle(b"S'\\e'\n.")

@@ -13,7 +13,7 @@ import pytest
 import vlacompile as vc
 from tests.samples import policies
 from tests.serve.serving import KEY, certify, episode_of, in_process, sampling, websocket_server
-from vlacompile.serve.access import decide_access
+from vlart.serve.access import decide_access
 
 msgpack = pytest.importorskip("msgpack", reason="the server needs it: pip install 'vlacompile[serve]'")
 pytest.importorskip("websockets", reason="the server needs it: pip install 'vlacompile[serve]'")
@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.sync.client import connect
 
 from tests.serve.websocket_clients import openpi, raw, url, wait_for
-from vlacompile.serve.messages import pack, unpack
+from vlart.serve.messages import pack, unpack
 
 
 def test_the_real_client_gets_the_actions_of_a_session_of_ones_own(late_fusion_bundle):
@@ -40,8 +40,8 @@ def test_the_real_client_gets_the_actions_of_a_session_of_ones_own(late_fusion_b
 
 def test_recorded_frames_through_the_real_client(sampling_bundle):
     """The bundle's golden frames, noise and all."""
-    from vlacompile.bundle.directory import GOLDEN_FILE
-    from vlacompile.verify.frames import read_frames
+    from vlart.bundle.directory import GOLDEN_FILE
+    from vlart.verify.frames import read_frames
 
     frames = read_frames(sampling_bundle.path / GOLDEN_FILE)
     want = in_process(sampling_bundle, [f.writes for f in frames])
@@ -188,7 +188,7 @@ def test_what_is_no_message_ends_the_connection(late_fusion_bundle, case):
 def test_an_oversize_message_ends_the_connection(late_fusion_bundle):
     with websocket_server(late_fusion_bundle) as running:
         with raw(running.place) as socket_, pytest.raises(ConnectionClosed) as closed:
-            socket_.send(bytes(10_000_000))
+            socket_.send(bytes(20_000_000))
             socket_.recv()
         assert closed.value.rcvd.code == 1009
         wait_for(lambda: running.host.metrics.value("requests", "oversize") == 1)
@@ -257,3 +257,72 @@ def test_health_and_metrics(late_fusion_bundle):
     assert lines['vlacompile_infer_seconds_bucket{le="+Inf"}'] == lines["vlacompile_infer_seconds_count"] == "1"
     assert lines['vlacompile_stage_runs_total{stage="fusion"}'] == "1"
     assert float(lines["vlacompile_resident_memory_bytes"]) > 1e6
+
+
+def asked(socket_, number: float | None, **more):
+    message = {} if number is None else {"state": np.full((1, 2), number, np.float32)}
+    socket_.send(pack(message | more))
+    answer = socket_.recv()
+    return unpack(answer) if isinstance(answer, bytes) else answer
+
+
+TOKEN = {"tokens": np.zeros((1, 1), np.int64)}
+
+
+def test_the_next_client_is_not_averaged_with_the_last(averaged):
+    with websocket_server(averaged) as running:
+        for number in (1.0, 50.0):
+            with raw(running.place) as socket_:
+                assert [asked(socket_, number + k, **TOKEN)["actions"][0, 0] for k in (0, 2)] == [number, number + 1]
+            wait_for(lambda: running.host.metrics.value("clients") == 0)
+
+
+def test_an_episode_on_the_same_connection(averaged):
+    """With the first observation of it, or alone; a refused observation begins none."""
+    with websocket_server(averaged) as running, raw(running.place) as socket_:
+        assert asked(socket_, 1.0, **TOKEN)["episode"] == 0
+        assert asked(socket_, 3.0)["actions"][0, 0] == 2.0
+        assert "wrong shape" in asked(socket_, None, reset=True, state=np.zeros((1, 3), np.float32))
+        assert "neither true nor false" in asked(socket_, 5.0, reset="yes")
+        assert asked(socket_, 5.0, reset=False)["actions"][0, 0] == 3.0  # of the same episode still
+        answer = asked(socket_, 7.0, reset=True)
+        assert answer["actions"][0, 0] == 7.0 and answer["episode"] == 1
+        assert asked(socket_, None, reset=True) == {"episode": 2}
+        assert asked(socket_, 9.0)["actions"][0, 0] == 9.0  # the instruction stays
+
+
+def test_another_instruction_is_not_averaged_with_the_last(averaged):
+    with websocket_server(averaged) as running, raw(running.place) as socket_:
+        asked(socket_, 1.0, **TOKEN)
+        assert asked(socket_, 3.0, tokens=np.full((1, 1), 2))["actions"][0, 0] == 2003.0
+
+
+def test_an_answer_names_its_observation(averaged):
+    with websocket_server(averaged) as running, raw(running.place) as socket_:
+        assert [asked(socket_, 1.0, **TOKEN)["observation_id"] for _ in range(2)] == [0, 1]
+        for name in (1234567890123, 12.5, "left-17", np.int64(7)):
+            assert asked(socket_, 1.0, observation_id=name)["observation_id"] == name
+        for name in (True, [1], "x" * 65, np.zeros(2)):
+            assert "names nothing" in asked(socket_, 1.0, observation_id=name)
+
+
+def test_a_refused_observation_does_not_change_the_instruction(averaged):
+    with websocket_server(averaged) as running, raw(running.place) as socket_:
+        asked(socket_, 1.0, **TOKEN)
+        assert '"state" is missing' in asked(socket_, None, tokens=np.full((1, 1), 3))
+        assert "NaN" in asked(socket_, float("nan"), tokens=np.full((1, 1), 3))
+        assert asked(socket_, 1.0)["actions"][0, 0] == 1.0
+
+
+def test_what_the_session_refuses_does_not_change_the_instruction(late_fusion_bundle):
+    """Token ids beyond the table: libvlart refuses the whole observation."""
+    episode = episode_of(policies.late_fusion(), 2)
+    want = in_process(late_fusion_bundle, episode)
+    wrong = {"observation.language.tokens": np.full((1, 6), -1)}
+    with websocket_server(late_fusion_bundle) as running, raw(running.place) as socket_:
+        socket_.send(pack(episode[0]))
+        assert np.array_equal(unpack(socket_.recv())["actions"], want[0])
+        socket_.send(pack(episode[1] | wrong))
+        assert "a token id is 0 to 49" in socket_.recv()
+        socket_.send(pack({k: v for k, v in episode[1].items() if "language" not in k}))
+        assert np.array_equal(unpack(socket_.recv())["actions"], want[1])

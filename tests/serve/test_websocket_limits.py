@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.serve.websocket_clients import handshaken, held, raw, wait_for
-from vlacompile.serve.messages import pack, unpack
+from vlart.serve.messages import pack, unpack
 
 
 def test_too_many_clients(late_fusion_bundle):
@@ -39,22 +39,47 @@ def test_too_many_clients(late_fusion_bundle):
             assert socket_.metadata["policy"] == "late_fusion"
 
 
-def test_a_full_queue_refuses_at_once_and_answers_what_waits(late_fusion_bundle):
-    observation = pack(episode_of(policies.late_fusion(), 1)[0])
-    with websocket_server(late_fusion_bundle, queue_length=2) as running, contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(raw(running.place)) for _ in range(4)]
+def test_everybody_has_a_place_in_the_queue(late_fusion_bundle):
+    observations = episode_of(policies.late_fusion(), 6)
+    want = in_process(late_fusion_bundle, observations)
+    with websocket_server(late_fusion_bundle) as running, contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(raw(running.place)) for _ in range(6)]
         with held() as (entered, _):
-            sockets[0].send(observation)
+            sockets[0].send(pack(observations[0]))
             assert entered.wait(10)
-            for i in (1, 2):
-                sockets[i].send(observation)
+            for i in range(1, 6):
+                sockets[i].send(pack(observations[i]))
                 wait_for(lambda n=i: running.host.metrics.value("queue") == n)
-            sockets[3].send(observation)
-            assert "the server is busy" in sockets[3].recv(10)
-        assert all(unpack(s.recv(10))["actions"].shape == (10, 7) for s in sockets[:3])
-        sockets[3].send(observation)
-        assert unpack(sockets[3].recv(10))["actions"].shape == (10, 7)
-        assert running.host.metrics.value("requests", "busy") == 1
+        for socket_, chunk in zip(sockets, want, strict=True):
+            assert np.array_equal(unpack(socket_.recv(10))["actions"], chunk)
+        assert running.host.metrics.value("requests", "superseded") == 0
+
+
+def test_a_newer_observation_takes_the_turn_of_the_one_that_waits(late_fusion_bundle):
+    """Each is answered, in order: the one that is computed, those that were superseded, and the newest."""
+    observations = episode_of(policies.late_fusion(), 5)
+    want = in_process(late_fusion_bundle, observations)
+    with websocket_server(late_fusion_bundle) as running, raw(running.place) as robot, raw(running.place) as other:
+        with held() as (entered, _):
+            robot.send(pack(observations[0] | {"observation_id": 0}))
+            assert entered.wait(10)
+            other.send(pack(observations[4]))
+            wait_for(lambda: running.host.metrics.value("queue") == 1)
+            for i in (1, 2, 3):
+                # the instruction comes with one that is superseded, and holds for the next
+                robot.send(pack({n: a for n, a in observations[i].items() if i == 1 or "language" not in n}
+                                | {"observation_id": i}))
+            wait_for(lambda: running.host.metrics.value("queue") == 2)
+            robot.ping().wait(10)  # what was sent before it was read before it
+        first = unpack(robot.recv(10))
+        assert first["observation_id"] == 0 and np.array_equal(first["actions"], want[0])
+        for _ in (1, 2):
+            assert "superseded" in robot.recv(10)
+        last = unpack(robot.recv(10))
+        assert last["observation_id"] == 3 and np.array_equal(last["actions"], want[3])
+        assert np.array_equal(unpack(other.recv(10))["actions"], want[4])
+        assert running.host.metrics.value("requests", "superseded") == 2
+        assert running.host.metrics.value("requests", "ok") == 3
 
 
 def test_ending_answers_what_is_being_answered(late_fusion_bundle):
@@ -125,6 +150,33 @@ def test_a_client_that_does_not_read_is_cut_off_and_others_are_served(tmp_path):
             other.send(observation)
             assert unpack(other.recv(10))["actions"].shape == (20_000, 7)
         wait_for(lambda: running.host.metrics.value("clients") == 1)
+
+
+def test_a_client_that_pings_and_never_reads_is_cut_off(late_fusion_bundle):
+    """Pings are answered by themselves: the answers must not pile up for a client that does not read them."""
+    pings = (b"\x89\xfd" + bytes(4) + bytes(125)) * 1000
+    observation = pack(episode_of(policies.late_fusion(), 1)[0])
+    with websocket_server(late_fusion_bundle) as running, raw(running.place) as other:
+        with handshaken(running.place) as flood:
+            sent = 0
+            flood.settimeout(10)
+            with pytest.raises(ConnectionError):
+                while sent < 1 << 26:
+                    flood.sendall(pings)
+                    sent += len(pings)
+            assert sent < 1 << 24  # what the system keeps of a socket, and a megabyte
+        wait_for(lambda: running.host.metrics.value("connections", "slow") == 1)
+        wait_for(lambda: running.host.metrics.value("clients") == 1)
+        other.send(observation)
+        assert unpack(other.recv(10))["actions"].shape == (10, 7)
+
+
+def test_a_client_that_pings_and_reads_is_answered(late_fusion_bundle):
+    with websocket_server(late_fusion_bundle) as running, raw(running.place) as client:
+        for _ in range(20_000):
+            waiter = client.ping()
+        assert waiter.wait(20)
+        assert running.host.metrics.value("connections", "slow") == 0
 
 
 def test_the_verb_serves_says_where_and_ends_on_a_signal(late_fusion_bundle, tmp_path):

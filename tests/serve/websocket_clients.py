@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:openpi_clien
 
 from websockets.sync.client import connect
 
-from vlacompile.serve.messages import unpack
+from vlart.serve.messages import unpack
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.samples.small_tokenizers import KINDS, TEXTS, byte_bpe
-from vlacompile.runtime.tokenizer import RuntimeTokenizer
 from vlacompile.tokenize.corpus import INSTRUCTIONS, LANGUAGES, ODD
 from vlacompile.tokenize.read_tokenizer_json import read_tokenizer
 from vlacompile.tokenize.table import tokenizer_bytes
+from vlart.runtime.tokenizer import RuntimeTokenizer
 
 sentencepiece = pytest.importorskip("sentencepiece", reason="SentencePiece is an oracle only")
 

@@ -13,14 +13,14 @@ from tokenizers import Tokenizer as Original
 from tokenizers import models
 
 from tests.samples.small_tokenizers import KINDS, byte_bpe, gemma_like, word_piece
-from vlacompile.errors import ParityError, RuntimeFailure, SourceError
 from vlacompile.policy.text import Fit
-from vlacompile.runtime.tokenizer import RuntimeTokenizer
 from vlacompile.tokenize.corpus import characters, corpus
 from vlacompile.tokenize.read_tokenizer_json import read_tokenizer
 from vlacompile.tokenize.table import tokenizer_bytes
 from vlacompile.tokenize.tokenizer import Bpe, Tokenizer
 from vlacompile.tokenize.verify_table import check_tokenizer, compare_ids
+from vlart.errors import ParityError, RuntimeFailure, SourceError
+from vlart.runtime.tokenizer import RuntimeTokenizer
 
 
 @cache

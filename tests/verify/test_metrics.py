@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import vlacompile as vc
-from vlacompile.verify.metrics import Metrics, compare
-from vlacompile.verify.tolerances import DISTURBED, ROUNDING_SHARE, tolerance, usually, within_precision
+from vlart.verify.metrics import Metrics, compare
+from vlart.verify.tolerances import tolerance
 
 MASK = np.array([0.0, -np.inf, 2.0, -np.inf])
 
@@ -17,6 +17,14 @@ def test_the_same_infinity_is_the_same_value():
     assert compare(MASK, MASK) == Metrics(0.0, 0.0, 1.0)
     near = compare(MASK + [1e-6, 0, 0, 0], MASK)
     assert near.within(tolerance("f32", "stage").limit(MASK)) and near.max_abs == pytest.approx(1e-6)
+
+
+def test_no_number_is_what_pytorch_has_where_it_has_none():
+    want = np.array([0.0, np.nan, 2.0])
+    assert compare(want.copy(), want) == Metrics(0.0, 0.0, 1.0)
+    assert compare(np.array([0.0, np.nan, 2.5]), want).max_abs == 0.5
+    for other in ([0.0, 1.0, 2.0], [np.nan, np.nan, 2.0]):
+        assert np.isinf(compare(np.array(other), want).max_abs)
 
 
 @pytest.mark.parametrize("got", [[0.0, np.inf, 2.0, -np.inf], [0.0, -np.inf, 2.0, 0.0], [0.0, -np.inf, np.nan, -np.inf],
@@ -47,44 +55,3 @@ def test_a_mask_of_infinities_may_cross_a_stage_boundary(tmp_path):
         session.step()
         kept = [v.name for v in bundle.plan.values if v.type.dtype == "f32" and v.name not in ("image", "action")]
         assert any(np.isinf(session.read(name)).any() for name in kept), "no infinity crosses a boundary"
-
-
-@pytest.mark.parametrize("numbers", [1, 2, 7, 1000])
-def test_few_numbers_are_not_refused_by_chance(numbers):
-    """Two right engines round independently. What a single frame shows of one number is chance; what all show is not. A
-    step of the precision that is ten times as coarse is refused all the same."""
-    draw = np.random.default_rng(0)
-
-    def refused(coarse: float) -> float:
-        bad = 0
-        for _ in range(300):
-            full = draw.standard_normal((6, numbers)).astype(np.float32)
-            ours, other = (full + s * 1e-3 * draw.standard_normal(full.shape).astype(np.float32) for s in (1.0, coarse))
-            pairs = list(zip(ours, full, strict=True))
-            limits = [within_precision(tolerance("f32", "chunk").limit(f), compare(o, f).worst(usually(pairs, f)),
-                                       Metrics(0.0, 0.0, 1.0), numbers) for o, f in pairs]
-            bad += not all(compare(got, o).within(limit)
-                           for got, (o, _), limit in zip(other, pairs, limits, strict=True))
-        return bad / 300
-
-    assert refused(1.0) <= 0.02
-    assert refused(10.0) > 0.5
-
-
-def test_integers_and_zeros_usually_do_not_move():
-    zeros, ones = np.zeros(4, np.float32), np.ones(4, np.float32)
-    assert usually([(ones, zeros)], zeros) == usually([(ones.astype(int),) * 2],
-                                                      ones.astype(int)) == Metrics(0.0, 0.0, 1.0)
-    assert usually([(ones * np.inf, ones)], ones) == Metrics(0.0, 0.0, 1.0)
-
-
-@pytest.mark.parametrize("share", [0.99, 1.01])
-def test_errors_that_add_up_are_allowed_by_all_three_metrics_or_none(share):
-    """What a precision moves a vector by, and what two right engines may be apart, may lie in one direction."""
-    want, aside = np.zeros(64, np.float32), np.zeros(64, np.float32)
-    want[0], aside[1] = 1.0, 1.0
-    moved, disturbed = (compare(want + r * aside, want) for r in (0.02, 0.01))
-    limit = within_precision(Metrics(0.0, 0.0, 1.0), moved, disturbed)
-    allowed = ROUNDING_SHARE * 0.02 + DISTURBED * 0.01
-    got = compare(want + np.float32(share * allowed) * aside, want)
-    assert (got.rel_l2 <= limit.rel_l2) == (got.cosine >= limit.cosine) == (share < 1)

@@ -20,9 +20,7 @@ _BY_WORDS = (
 )
 _BY_KIND = {
     "crashed": "give the stage to another engine ([stages] tvm = [...]), or set its layers to fp16 by a rule of the "
-               "recipe, "
-               "to find "
-               "the one at fault",
+               "recipe, to find the one at fault",
     "timeout": "split the stage ([stages] min_flops), or allow more time with --seconds",
     "rejected": OTHERWISE,
     "not built": "set its layers to fp16 by a rule of the recipe, to find the one at fault",
@@ -30,8 +28,9 @@ _BY_KIND = {
 
 
 def advice(model: ir.Model, refusal: Refusal) -> str:
+    fault = refusal.why.partition("but must have type")[0]  # behind it: every type that the op does support
     for words, fix in _BY_WORDS:
-        if words in refusal.why:
+        if words in fault:
             return fix
     op = refusal.op or (n.op_type if (n := _named(model, refusal.node)) is not None else "")
     return REWRITES.get(op, _BY_KIND[refusal.kind])

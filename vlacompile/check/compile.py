@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlacompile.check.rtx_log import Compiled, read_log
-from vlacompile.errors import ConfigError
+from vlart.errors import ConfigError
 
 PACKAGE = "tensorrt-rtx-cu12==1.7.1.116"
 CAPABILITY = "SM86"  # the closest to sm_87 that the compiler supports
@@ -79,7 +79,9 @@ def _attempt(found: dict) -> Attempt:
 
 
 def _words(why: str, op: str) -> str:
-    """For an unknown op the parser says "false", or that it found no plugin of that name."""
+    """For an unknown op the parser says "false", or that it found no plugin of that name. What it says first is the
+    fault; errors of the absent GPU and of the nodes behind follow."""
+    why = why.partition(" [checkMacros")[0]
     return f"TensorRT has no {op}" if op and (why == "false" or "Plugin not found" in why) else why
 
 

@@ -13,16 +13,17 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from vlacompile.bundle.directory import Bundle, check_files, read_bundle
-from vlacompile.bundle.plan.plan import Build, Stage
 from vlacompile.check.advice import advice, origin
 from vlacompile.check.compile import Attempt, compile_stage, require_compiler
 from vlacompile.check.rtx_log import Compiled, Kernel
 from vlacompile.compiler.emit.onnx.fused_attention import fused_attentions
 from vlacompile.compiler.emit.tensorrt.build_recipe import WEIGHTS_SLACK, int4_products, int8_products
-from vlacompile.errors import BundleError, EmitError
+from vlart.bundle.directory import Bundle, check_files, read_bundle
+from vlart.bundle.plan.plan import Build, Stage
+from vlart.errors import BundleError, EmitError
 
 LABEL = ("accepted by NVIDIA's TensorRT-RTX parser and ahead-of-time compiler for SM86; not run on a board")
+CHECKS_FOR = 87  # compute capability of boards that SM86 is near enough to
 WEIGHTS_ALLOWANCE = 512 * 1024  # bytes of padding and of constants that the compiler folds, for any stage
 
 
@@ -105,8 +106,13 @@ def check_bundle(path: str | Path, *, seconds: float | None = None, python: str 
                  progress: Callable[[str], None] = lambda phase: None) -> BundleCheck:
     """Raises ConfigError if the compiler is not installed, BundleError for damage or a bundle without engines to build;
     the compiler's messages are in the result."""
-    require_compiler(python)
     bundle = read_bundle(path)
+    board = bundle.plan.board
+    if board is not None and board.compute_capability != CHECKS_FOR:
+        raise BundleError(f"bundles for sm_{board.compute_capability} are not checked", where=str(path),
+                          why=f"the compiler makes SM86 here, which is near Orin's SM87 and not near {board.name}",
+                          fix="build the engines on the machine itself: vlart-build BUNDLE")
+    require_compiler(python)
     check_files(bundle)
     staged = [s for s in bundle.plan.stages if s.build is not None]
     if not staged:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import fields
 
-from vlacompile.vocabulary import SCHEMES
+from vlart.arguments import positive
+from vlart.vocabulary import SCHEMES
 
-UNCALIBRATED = ("accept a bundle whose INT8 ranges were calibrated on generated observations, so that its "
-                "quantisation error on real ones is unknown")
 STAND_IN = "by ONNX Runtime: a stand-in, not the board"
 
 
@@ -17,22 +16,26 @@ def add_stand_in(parser) -> None:
                         "says nothing about the board's latency")
 
 
-def positive(text: str) -> int:
-    return _whole(text, 1)
+def add_text_length(parser) -> None:
+    parser.add_argument("--text-length", type=positive, metavar="N",
+                        help="compile for instructions of up to N tokens instead of all that the policy pads to; a "
+                             "longer one is refused (default: the recipe's text.length)")
 
 
-def thread_count(text: str) -> int:
-    return _whole(text, 0)
+def add_checkpoint_options(parser) -> None:
+    from vlacompile.frontends.checkpoint_options import CheckpointOptions, flag_of
+
+    for f in fields(CheckpointOptions):
+        takes = {"metavar": f.metadata["metavar"]} if f.metadata["metavar"] else {"action": "store_true"}
+        parser.add_argument(flag_of(f), help=f.metadata["help"], **takes)
 
 
-def _whole(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number of at least {least}')
-    return number
+def checkpoint_options(args):
+    """The arguments of add_checkpoint_options as CheckpointOptions."""
+    from vlacompile.frontends.checkpoint_options import CheckpointOptions, flag_of
+
+    return CheckpointOptions(**{f.name: getattr(args, flag_of(f).lstrip("-").replace("-", "_"))
+                                for f in fields(CheckpointOptions)})
 
 
 def add_what_if(parser) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.arguments import positive
 from vlacompile.cli.terminal import Terminal
-from vlacompile.files.atomic import write_file
+from vlart.arguments import positive
+from vlart.files.atomic import write_file
 
 SUMMARY = "compile a board's stages with NVIDIA's compiler, without a board"
 DESCRIPTION = """Compile every stage of a bundle for a board with NVIDIA's TensorRT-RTX, ahead

@@ -11,8 +11,8 @@ HEADS = {"resident": "", "per task": "per task", "library": "leaves", "per repla
 def print_fit(console: Console, fit) -> None:
     """At most 80 columns; sizes in MB of 1e6 bytes.
 
-    Columns: active, the live activations at their peak; outputs, the stage's outputs; to build, the peak while its
-    engine is built.
+    Columns: precision, with x17 where 17 equal layers are a loop of one engine; active, the live activations at their
+    peak; outputs, the stage's outputs; to build, the peak while its engine is built.
     """
     console.print(f"\nMemory on {fit.board}, MB; modelled, not measured on a board", style="bold")
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -23,7 +23,8 @@ def print_fit(console: Console, fit) -> None:
     table.add_column("loaded", no_wrap=True)
     for s in fit.stages:
         owner = s.stage == s.engine
-        table.add_row(s.stage, s.scheme, mb(s.weights) if owner else "",
+        precision = f"{s.scheme}, x{s.layers}" if s.layers and owner else s.scheme
+        table.add_row(s.stage, precision, mb(s.weights) if owner else "",
                       mb(s.activations) if owner else "", mb(s.outputs), mb(s.build) if owner and s.build else "",
                       HEADS[s.residency] if owner else "shared")
     console.print(table)
@@ -51,6 +52,34 @@ def print_fit(console: Console, fit) -> None:
         rules = ", ".join(f"{layers} {scheme}" for layers, scheme in fit.rules)
         console.print('The recipe leaves the precision open. To build this choice: base = "fp16", '
                       f'layers = "fp16"{" and rules for" if rules else ""} {rules}')
+
+
+def print_moments(console: Console, fit, layers_ms) -> None:
+    """What is taken at every moment: each build, each load, and running; and equal layers either way. layers_ms:
+    {stage: modelled latency of each}."""
+    console.print("\nEvery moment, MB with CUDA and TensorRT themselves; modelled", style="bold")
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column()
+    for moment, size in fit.moments:
+        over = "" if size <= fit.usable else f", {mb(size - fit.usable)} more than is usable"
+        grid.add_row(mb(size), moment + over)
+    console.print(grid)
+    deep = [s for s in fit.stages if s.depth is not None]
+    if not deep:
+        return
+    console.print("\nEqual layers in fp16: all in one engine / a loop of one engine per layer", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    for title in ("layers", "build MB", "engines MB", "running MB", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for s in deep:
+        d = s.depth
+        table.add_row(s.stage, str(d.layers), f"{mb(d.unrolled_build)} / {mb(d.looped_build)}",
+                      f"{mb(d.unrolled_files)} / {mb(d.looped_files)}",
+                      f"{mb(d.unrolled_resident)} / {mb(d.looped_resident)}",
+                      " / ".join(f"{t:.1f}" for t in layers_ms.get(s.stage, ())) or "-")
+    console.print(table)
 
 
 def mb(size: int) -> str:

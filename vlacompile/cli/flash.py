@@ -9,9 +9,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.arguments import UNCALIBRATED, positive
 from vlacompile.cli.terminal import Terminal
 from vlacompile.deploy import ROOT
+from vlart.arguments import UNCALIBRATED, add_native_code, positive
 
 SUMMARY = "install a bundle on a device: transfer, self-test, switch to it"
 DESCRIPTION = """Send a bundle to a device over ssh and make it the current one there if it
@@ -66,11 +66,12 @@ def add_arguments(parser) -> None:
     parser.add_argument("--keep", type=positive, default=2, metavar="N",
                         help="number of bundles whose files are kept on the device (default: 2)")
     parser.add_argument("--uncalibrated", action="store_true", help=UNCALIBRATED)
+    add_native_code(parser)
     parser.add_argument("--ssh-config", metavar="FILE", help="ssh configuration to use instead of ~/.ssh/config")
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.errors import UsageError
+    from vlart.errors import UsageError
 
     asked = [args.bundle is not None, args.status is not None, args.rollback is not None]
     if sum(asked) != 1 or (args.bundle and (args.host is None) == (args.fleet is None)) or len(args.rollback or ()) > 2:
@@ -95,14 +96,14 @@ def _options(args, terminal: Terminal):
                    Path(args.runtime) if args.runtime else None,
                    Path(args.ort_library) if args.ort_library else None, args.keep,
                    args.unit, Path(args.ssh_config) if args.ssh_config else None, batch=not terminal.err.is_terminal,
-                   uncalibrated=args.uncalibrated)
+                   uncalibrated=args.uncalibrated, native_code=args.native_code)
 
 
 def _flash(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.directory import check_files, read_bundle
-    from vlacompile.bundle.precision_record import require_calibrated
     from vlacompile.deploy.flash import connect, flash
     from vlacompile.deploy.fleet import flash_fleet, read_fleet, require_all
+    from vlart.bundle.directory import check_files, read_bundle
+    from vlart.bundle.precision_record import require_calibrated
 
     options, bundle = _options(args, terminal), read_bundle(args.bundle)
     require_calibrated(bundle, args.uncalibrated)
@@ -189,6 +190,8 @@ def _status(args, terminal: Terminal) -> None:
 def _print_status(console: Console, status) -> None:
     console.print(f"{status.device.host}: {status.device.words}", style="bold", soft_wrap=True)
     console.print(f"{status.device.root}, {status.device.free_bytes / 1e6:.0f} MB free", soft_wrap=True)
+    if status.device.signers:
+        console.print(f"takes signed bundles only; signers {status.device.signers[:12]}")
     if status.flashing:
         console.print(f"being flashed by {status.flashing}", soft_wrap=True)
     if not status.policies:
@@ -203,7 +206,8 @@ def _print_status(console: Console, status) -> None:
                           "current" if slot.current else "")
     console.print(table)
     for p in status.policies:
-        console.print(f"\n{p.name}" + (f", unit {p.unit}" if p.unit else ""), style="bold", soft_wrap=True)
+        release = "" if p.release is None else f", release {p.release}"
+        console.print(f"\n{p.name}{release}" + (f", unit {p.unit}" if p.unit else ""), style="bold", soft_wrap=True)
         for line in p.history:
             when, word, slot, identity = line.split(" ")
             console.print(f"  {when}  {word} slot {slot}  {identity[:12]}", soft_wrap=True)

@@ -7,9 +7,13 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.bundle.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
-from vlacompile.bundle.plan.plan import AS_WRITTEN, Sampling
-from vlacompile.bundle.plan.stage_rows import (
+from vlacompile.cli.emission_tables import attention_rows, boundary_rows, rule_rows
+from vlacompile.cli.stage_tables import change_table, stage_table
+from vlacompile.cli.terminal import Terminal
+from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
+from vlart.bundle.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
+from vlart.bundle.plan.plan import AS_WRITTEN, LoopEnd, Sampling
+from vlart.bundle.plan.stage_rows import (
     backbone_rows,
     change_rows,
     gflop,
@@ -18,12 +22,9 @@ from vlacompile.bundle.plan.stage_rows import (
     set_rows,
     stage_rows,
 )
-from vlacompile.bundle.precision_record import carried_lines, error_lines, precision_of
-from vlacompile.cli.stage_tables import change_table, stage_table
-from vlacompile.cli.terminal import Terminal
-from vlacompile.errors import BundleError
-from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
-from vlacompile.vocabulary import SCHEMES
+from vlart.bundle.precision_record import carried_lines, error_lines, precision_of
+from vlart.errors import BundleError
+from vlart.vocabulary import SCHEMES
 
 SUMMARY = "show the stages of a bundle and what each depends on"
 DESCRIPTION = """Show what is in a bundle: inputs, stages and the inputs that each depends on,
@@ -46,8 +47,8 @@ def add_arguments(parser) -> None:
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.directory import read_bundle
-    from vlacompile.bundle.plan.text import plan_text
+    from vlart.bundle.directory import read_bundle
+    from vlart.bundle.plan.text import plan_text
 
     bundle = read_bundle(args.bundle)
     plan = bundle.plan
@@ -65,6 +66,9 @@ def run(args, terminal: Terminal) -> None:
         "target": plan.target, "recipe": plan.recipe, "arena_bytes": plan.arena_bytes,
         "sources": [{"name": plan.values[s.value].name, "type": str(plan.values[s.value].type), "update": s.update,
                      "clock_hz": s.clock_hz or None, "frames": frames.get(s.value, 1)} for s in plan.sources],
+        "carried": [{"name": plan.values[c.value].name, "type": str(plan.values[c.value].type),
+                     "next": plan.values[c.next].name, "until": c.until,
+                     "begins": "zeros" if c.initial is None else plan.weights[c.initial].name} for c in plan.carried],
         "stages": stage_rows(plan), "dependency_sets": set_rows(plan), "changes": change_rows(plan),
         "kept": kept_rows(plan), "loops": [{"stage": s.name, **asdict(s.sampling)} for s in plan.stages if s.sampling],
         "precisions": [{"stage": s.name, **asdict(p)} for s in plan.stages for p in s.precisions],
@@ -143,8 +147,11 @@ def _decoding(plan) -> str:
     return ", ".join(words)
 
 
-def _loop(name: str, s: Sampling, recorded: bool = True) -> str:
+def _loop(name: str, s: Sampling, end: LoopEnd | None, recorded: bool = True) -> str:
     engine = "all unrolled in one engine" if s.form == "fused" else "one engine run per iteration"
+    if end is not None:
+        missed = "; a replan that does not reach its end fails" if end.must_end else ""
+        return f"{name}: up to {s.iterations} iterations, ended by the data, {engine}{missed}"
     if s.solver == AS_WRITTEN:
         return f"{name}: {s.iterations} iterations as written, {engine}"
     return (f"{name}: {s.iterations} of {s.written} iterations by {s.solver}, {engine}; action error "
@@ -187,6 +194,7 @@ def _print(console: Console, plan, document: dict) -> None:
         ("Inputs", _columns(("name", "type", "changes with every", "Hz"),
                             [(s["name"], s["type"], _update(s), f"{s['clock_hz']:g}" if s["clock_hz"] else "-")
                              for s in document["sources"]])),
+        *((("Carried from step to step", _carried(document["carried"])),) if plan.carried else ()),
         ("Stages, in the order in which they run", stage_table(plan)),
         ("When one input changes", change_table(plan)),
         ("Kept between stages", _kept(document["kept"])),
@@ -194,6 +202,7 @@ def _print(console: Console, plan, document: dict) -> None:
         console.print(f"\n{title}", style="bold")
         console.print(table)
     _print_precision(console, plan, document)
+    _print_emission(console, plan, document["provenance"])
     if document["compiled"]:
         console.print("\nCompiled ahead of time with TVM", style="bold")
         console.print(_columns(("stage", "machine", "", "schedules", "MB"), [
@@ -201,11 +210,12 @@ def _print(console: Console, plan, document: dict) -> None:
     if document["kernels"]:
         console.print("\nGPU kernels in it, by cuobjdump", style="bold")
         console.print(_kernels(document["kernels"]))
-    loops = [(s.name, s.sampling) for s in plan.stages if s.sampling is not None]
+    loops = [(s.name, s.sampling, s.end) for s in plan.stages if s.sampling is not None]
     if loops:
         console.print("\nLoops", style="bold")
-        for name, sampling in loops:
-            console.print(_loop(name, sampling, document["provenance"].get("recorded_observations", 1) > 0))
+        for name, sampling, end in loops:
+            console.print(_loop(name, sampling, end, document["provenance"].get("recorded_observations", 1) > 0))
+    _print_layers(console, plan, document["provenance"])
     if plan.lanes:
         console.print("\nRates, from slow to fast", style="bold")
         for i, lane in enumerate(plan.lanes):
@@ -237,6 +247,34 @@ def _print_precision(console: Console, plan, document: dict) -> None:
             console.print(line, soft_wrap=True)
 
 
+def _print_layers(console: Console, plan, provenance: dict) -> None:
+    """Stages whose equal layers are a loop of one engine."""
+    by_name = {s.name: s for s in plan.stages}
+    for name, made in provenance.get("layers", {}).items():
+        loop = next(by_name[n] for n in made["stages"] if by_name[n].iterations > 1)
+        console.print(f"\n{name}: one engine for its {made['layers']} equal layers, bound to the weights of each, "
+                      f"{megabytes(loop.weight_bytes)} MB a layer ({', '.join(made['stages'])})", soft_wrap=True)
+
+
+def _print_emission(console: Console, plan, provenance: dict) -> None:
+    rules, edges = rule_rows(provenance), boundary_rows(provenance)
+    attentions = attention_rows(provenance, {s.name: s.iterations for s in plan.stages})
+    if rules:
+        console.print("\nRules of emission, by the key of the recipe that turns each off", style="bold")
+        for rule, where, worth in rules:
+            console.print(f"{rule}: {where}", soft_wrap=True)
+            console.print(f"  {worth}", soft_wrap=True)
+    if attentions:
+        console.print("\nAttentions: fused by TensorRT-RTX 1.7.1 or not; ms modelled, not run on a board", style="bold")
+        console.print(_columns(("stage", "", "heads x queries x keys x width", "fused", "ms"), attentions))
+        if any(row[3].startswith("yes;") for row in attentions):
+            console.print("yes; ...: a public log of TensorRT 10.16 on Orin Nano has its own attention slower than "
+                          "another there (0.71 for 0.48 ms)", soft_wrap=True)
+    if edges:
+        console.print("\nValues between stages", style="bold")
+        console.print(_columns(("value", "from", "to", "type", "bytes", "casts less"), edges))
+
+
 def _print_provenance(console: Console, document: dict) -> None:
     origin = document["provenance"]
     console.print("\nNotes of the compiler", style="bold")
@@ -245,11 +283,14 @@ def _print_provenance(console: Console, document: dict) -> None:
         notes.add_row("-", note)
     console.print(notes)
     console.print("\nBuilt from", style="bold")
-    rows = [("policy", origin["policy"]), ("weights", f"sha256 {origin['weights_sha256'][:16]}..."),
+    rows = [("policy", origin["policy"]), *(("Hub", revision) for revision in origin.get("hub", {}).values()),
+            *origin.get("origin", {}).items(),
+            ("weights", f"sha256 {origin['weights_sha256'][:16]}..."),
             ("bundle", f"sha256 {document['hash'][:16]}..."),
             ("versions", ", ".join(f"{p} {v}" for p, v in origin["versions"].items()))]
-    rows += [("parity", f"{name}: max_abs {m['max_abs']:.2g}, rel L2 {m['rel_l2']:.2g} (staged graph in PyTorch "
-              "against the original function)") for name, m in origin["staged_parity"].items()]
+    rows += [("parity", f"{name}: max_abs {m['max_abs']:.2g}, rel L2 "
+              f"{'of zeros' if m['rel_l2'] is None else format(m['rel_l2'], '.2g')} (staged graph in PyTorch against "
+              "the original function)") for name, m in origin["staged_parity"].items()]
     grid = Table.grid(padding=(0, 2, 0, 0))
     for row in rows:
         grid.add_row(*row)
@@ -266,6 +307,11 @@ def _queue(action: dict | None) -> str:
     lines += [f"decoded by {action['decoding']}"] * bool(action["decoding"])
     lines += [f"executed: {action['consumption']}"] * bool(action["consumption"])
     return "\n".join(lines)
+
+
+def _carried(rows: list[dict]) -> Table:
+    return _columns(("name", "type", "is the last step's", "begins as", "until the end of the"),
+                    [tuple(r[key] for key in ("name", "type", "next", "begins", "until")) for r in rows])
 
 
 def _kept(rows: list[dict]) -> Table:

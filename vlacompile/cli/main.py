@@ -7,33 +7,43 @@ so that help and wrong arguments answer at once.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import traceback
 
 from vlacompile.cli import (
+    bisect,
     build,
     check,
+    completion,
+    device,
+    doctor,
+    export,
     flash,
     frontends,
     inspect,
     plan,
     profile,
     recipes,
+    replay,
     report,
     route,
     run,
     serve,
+    sign,
     targets,
     verify,
+    view,
+    zoo,
 )
 from vlacompile.cli.terminal import Terminal
-from vlacompile.errors import UsageError, VlaError, nearest
+from vlart.errors import UsageError, VlaError, nearest
+from vlart.standard_output import is_of_output, until_written
 
 VERBS = {module.__name__.rpartition(".")[2]: module for module in (
-    build, plan, inspect, verify, check, run, serve, flash, profile, report, route, targets, recipes, frontends)}
-INTERRUPTED, TERMINATED, BROKEN_PIPE, UNEXPECTED = 130, 143, 141, 1
+    build, plan, inspect, verify, bisect, check, run, serve, replay, export, view, sign, flash, device, profile, report,
+    route, targets, recipes, frontends, zoo, doctor, completion)}
+INTERRUPTED, TERMINATED, UNEXPECTED = 130, 143, 1
 
 DESCRIPTION = """Compile a PyTorch vision-language-action policy into a bundle (NAME.vlab) and
 run it with the C runtime libvlart. The compiler divides the policy into stages:
@@ -47,7 +57,7 @@ EPILOG = """begin with:
 exit codes:
   0 success  2 usage  3 target or recipe  4 policy source  5 tracing
   6 staging  7 emission  8 bundle  9 runtime  10 parity  11 precision
-  12 device  130 interrupted  1 internal error"""
+  12 device  13 output  130 interrupted  1 internal error"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,27 +98,34 @@ def parse(argv: list[str]) -> argparse.Namespace:
     args, unknown = top.parse_known_args(argv)
     args.argv = argv
     if unknown:
-        verb = _Parser(add_help=False)
-        VERBS[args.verb].add_arguments(verb)
-        options = [o for a in verb._actions for o in a.option_strings] + ["--json", "--traceback"]
+        options = [*_options_of(VERBS[args.verb]), "--json", "--traceback"]
+        others = [v for v, module in VERBS.items() if unknown[0] in _options_of(module)]
+        why = f"it is an option of {', '.join(others)}" if others else nearest(unknown[0], options)
         raise UsageError(f'unknown argument "{unknown[0]}"', where=f"vlacompile {args.verb}",
-                         why=nearest(unknown[0], options) if unknown[0].startswith("-") else "one argument too many",
+                         why=why if unknown[0].startswith("-") else "one argument too many",
                          fix=f"see `vlacompile {args.verb} --help`")
     return args
+
+
+def _options_of(module) -> list[str]:
+    verb = _Parser(add_help=False)
+    module.add_arguments(verb)
+    return [o for a in verb._actions for o in a.option_strings]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    return until_written(lambda: _main(argv), lambda failure: Terminal(as_json=False).error(failure))
+
+
+def _main(argv: list[str]) -> int:
     terminal = Terminal("--json" in argv)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that `finally` cleans up
     try:
         code = _run(argv, terminal)
         terminal.finish()
         return code
-    except BrokenPipeError:  # the reader (`head`, say) has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -134,9 +151,9 @@ def _run(argv: list[str], terminal: Terminal) -> int:
     except KeyboardInterrupt as interrupt:
         terminal.err.print(f"interrupted; {interrupt or 'nothing was left behind'}", soft_wrap=True)
         return INTERRUPTED
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001  the outermost frame
+    except Exception as error:
+        if is_of_output(error):
+            raise
         if "--traceback" in argv:
             traceback.print_exc()
         terminal.error(VlaError(f"{type(error).__name__}: {error}",

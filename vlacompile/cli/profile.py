@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from argparse import BooleanOptionalAction
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.arguments import add_what_if, positive, thread_count, what_if
+from vlacompile.cli.arguments import add_what_if, what_if
 from vlacompile.cli.terminal import Terminal
+from vlart.arguments import add_native_code, positive, thread_count
 
 SUMMARY = "latency, memory, energy: modelled for boards, measured here"
 DESCRIPTION = """Latency, memory and energy of a bundle, stage by stage.
@@ -45,18 +47,23 @@ def add_arguments(parser) -> None:
                         help="which backbone to use, if there are several (default: the first)")
     parser.add_argument("--measure", action="store_true",
                         help="measure on this machine (the default for several bundles without --target)")
+    add_native_code(parser)
     parser.add_argument("--replans", type=positive, default=200, metavar="N", help="replans to measure (default: 200)")
     parser.add_argument("--warm-up", type=thread_count, default=20, metavar="N",
                         help="replans before that, not counted (default: 20)")
     parser.add_argument("--threads", type=thread_count, default=1, metavar="N",
                         help="threads of the inference engine (default: 1; 0: its own choice)")
+    parser.add_argument("--power-mode", metavar="MODE",
+                        help="on a Jetson with jtop: measure in this mode of nvpmodel, and set it back at the end")
+    parser.add_argument("--jetson-clocks", action=BooleanOptionalAction,
+                        help="likewise: with clocks pinned, or not (default: as they are)")
     parser.add_argument("-o", "--out", metavar="FILE",
                         help="save the measured latencies as JSON; for a folder (profiles/): FOLDER/TARGET/HASH.json")
     parser.add_argument("--compare", nargs=2, metavar="FILE", help="two files that -o wrote")
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.errors import UsageError
+    from vlart.errors import UsageError
 
     if args.compare:
         _compare(args, terminal)
@@ -66,8 +73,8 @@ def run(args, terminal: Terminal) -> None:
         raise UsageError("nothing to do" if args.bundle else "no bundle is named", where="vlacompile profile",
                          why="profile models a bundle for boards, measures it here, or compares two saved files",
                          fix="add --target BOARD, --measure, or --compare FILE FILE")
-    from vlacompile.bundle.directory import one_backbone, read_bundle
     from vlacompile.profile.modelled_bundle import modelled_for
+    from vlart.bundle.directory import one_backbone, read_bundle
 
     bundles = [one_backbone(read_bundle(b), args.backbone) for b in args.bundle]
     _check_out(args, bundles, measure)
@@ -95,7 +102,7 @@ def _check_out(args, bundles, measure: bool) -> None:
     """Raises ConfigError, before anything is measured, if -o cannot hold the result."""
     if not args.out:
         return
-    from vlacompile.errors import ConfigError
+    from vlart.errors import ConfigError
 
     why = None
     if not measure:
@@ -211,7 +218,8 @@ def _measure(bundles, args, terminal: Terminal):
                 phases(f"replan, {100 * done // total} % done")
                 said = time.monotonic()
         found = measure_together(bundles, replans=args.replans, warm_up=args.warm_up, threads=args.threads,
-                                 progress=progress)
+                                 native_code=args.native_code, power_mode=args.power_mode,
+                                 jetson_clocks=args.jetson_clocks, progress=progress)
         for profile in found if args.out else ():
             write_profile(profile, place_of(profile, Path(args.out)) if _is_folder(args.out) else Path(args.out))
     return found
@@ -230,10 +238,12 @@ def print_measured(console: Console, profile, name: str, plan) -> None:
                       *(f"{x / 1e3:.3f}" for x in (s.median, s.at(0.95), s.at(0.99), max(s.us))))
     console.print(table)
     console.print(f"{profile.warm_up} warm-up replans are not counted", style="dim")
+    for name, mean in profile.iterations.items():
+        console.print(f"{name}: {mean:.3g} iterations in the mean; the data decides how many", style="dim")
     if profile.unchanged:
         console.print(f"never changed: {', '.join(profile.unchanged)}", style="dim")
     if words := profile.fared():
-        console.print(f"the board: {words}", style="dim")
+        console.print(f"the board ({profile.sensors}): {words}", style="dim")
     console.print()
 
 
@@ -243,7 +253,7 @@ WORDS = {"same": "replan, same instruction", "new": "replan, new instruction", "
 
 def stage_words(plan) -> dict[str, str]:
     """{series: stage}; for a loop, with the number of iterations that one latency covers."""
-    return {f"stage {s.name}": s.name + (f", {s.iterations} iterations" if s.iterations > 1 else "")
+    return {f"stage {s.name}": s.name + (f", {s.iterations_text} iterations" if s.iterations > 1 else "")
             for s in plan.stages}
 
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: the running phase, and the duration of each one."""
+"""Progress on stderr: the running phase and its steps, and the duration of each one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-WIDTH = 52  # columns for the name of a phase
+WIDTH = 52  # columns for the name of a phase or step
 
 
 class Phases:
-    """Call it with the name of each phase as it begins ("phase: what"); leaving the context ends the last one.
+    """Call it with what is done as it begins: "phase", or "phase: step"; leaving the context ends the last one.
 
-    On a terminal the line of the running phase is updated live; elsewhere it is printed once, as the phase begins.
-    times: {line: seconds}.
+    On a terminal the line of the running step is updated live; elsewhere a phase is one line, begun with the phase:
+    in a log file nobody waits for a step. times: {what: seconds}.
     """
 
     def __init__(self, console: Console):
@@ -28,18 +28,22 @@ class Phases:
         self._name: str | None = None
         self._printed = io.StringIO()
         self._live: Live | None = None
+        self._line = ""  # that is not ended yet; only where there is no terminal
+        self._line_begin = 0.0
 
     def __call__(self, name: str) -> None:
         if name == self._name:
             return
-        self._end("")
+        phase = name.partition(": ")[0]
+        self._end("", goes_on=phase == self._line)
         self._name, self._begin = name, time.perf_counter()
         if self.console.is_terminal:
             self._live = Live(Spinner("line", text=self, style="cyan"), console=self.console, transient=True,
                               refresh_per_second=10, redirect_stdout=False, redirect_stderr=False)
             self._live.start()
-        else:
-            self.console.print(f"  {name:<{WIDTH}}", end="", soft_wrap=True)
+        elif phase != self._line:
+            self._line, self._line_begin = phase, self._begin
+            self.console.print(f"  {phase:<{WIDTH}}", end="", soft_wrap=True)
             self.console.file.flush()
 
     def __enter__(self) -> Self:
@@ -61,18 +65,23 @@ class Phases:
     def _elapsed_s(self) -> float:
         return time.perf_counter() - self._begin
 
-    def _end(self, note: str) -> None:
+    def _end(self, note: str, goes_on: bool = False) -> None:
+        """goes_on: the line of the phase stays open for its next step."""
         if self._name is None:
             return
         elapsed_s = self.times[self._name] = self._elapsed_s()
-        line = f"{elapsed_s:7.1f} s{note}"
+        if goes_on:
+            return
         if self._live is not None:
-            self._live.stop()
+            self._live.stop()  # which draws the step once more
             self._live = None
-            line = f"  {self._name:<{WIDTH}}{line}"
+            line = f"  {self._name:<{WIDTH}}{elapsed_s:7.1f} s{note}"
+        else:
+            line = f"{time.perf_counter() - self._line_begin:7.1f} s{note}"
+            self._line = ""
+        self._name = None
         self.console.print(line, soft_wrap=True)
         for aside in self._printed.getvalue().splitlines():
             self.console.print(f"    | {aside}", style="dim", soft_wrap=True)
         self._printed.seek(0)
         self._printed.truncate()
-        self._name = None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vlacompile.cli.arguments import add_what_if, what_if
 from vlacompile.cli.terminal import Terminal
+from vlart.arguments import add_native_code
 
 SUMMARY = "write an HTML report: stages, latency, memory, precision, parity"
 DESCRIPTION = """Write a report about a bundle as one self-contained HTML page: the stage graph
@@ -38,13 +39,14 @@ def add_arguments(parser) -> None:
     parser.add_argument("--backbone", metavar="NAME",
                         help="which backbone to use, if there are several (default: the first)")
     parser.add_argument("--no-replay", action="store_true", help="do not replay the golden frames")
+    add_native_code(parser)
     add_what_if(parser)
 
 
 def run(args, terminal: Terminal) -> None:
-    from vlacompile.bundle.directory import GOLDEN_FILE, one_backbone, read_bundle
-    from vlacompile.errors import ConfigError, RuntimeFailure
     from vlacompile.profile.measure import read_of
+    from vlart.bundle.directory import GOLDEN_FILE, one_backbone, read_bundle
+    from vlart.errors import ConfigError, RuntimeFailure
 
     args.target = args.target or list(BOARDS)
     bundle = one_backbone(read_bundle(args.bundle), args.backbone)
@@ -67,13 +69,14 @@ def run(args, terminal: Terminal) -> None:
         found, parity = modelled_for(bundle, args.target, what_if(args)), None
         if not args.no_replay:
             phases("replay the golden frames")
-            from vlacompile.verify.frames import read_frames
-            from vlacompile.verify.replay import replay
+            from vlart.verify.frames import read_frames
+            from vlart.verify.replay import replay
 
             try:
                 parity = replay(bundle.path, read_frames(bundle.path / GOLDEN_FILE),
                                 tuple(bundle.manifest["provenance"]["outputs"]),
-                                stand_in=any(s.backend == "tensorrt" for s in bundle.plan.stages))
+                                stand_in=any(s.backend == "tensorrt" for s in bundle.plan.stages),
+                                native_code=args.native_code)
             except RuntimeFailure as error:  # for example, a stage compiled for another machine
                 raise RuntimeFailure(error.what, where=error.where, why=error.why, status=error.status,
                                      fix=f"write the report with --no-replay, or: {error.fix}") from error
@@ -90,7 +93,7 @@ def run(args, terminal: Terminal) -> None:
 
 def _read_check(path: str, bundle) -> dict:
     """Raises BundleError if the file is not a check record, ConfigError if it is of another bundle."""
-    from vlacompile.errors import BundleError, ConfigError
+    from vlart.errors import BundleError, ConfigError
 
     fix = f"`vlacompile check --tensorrt {bundle.path} --record {path}`"
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from vlacompile.cli.terminal import Terminal
-from vlacompile.errors import ConfigError
+from vlart.errors import ConfigError
 
 SUMMARY = "choose a light or heavy backbone per instruction, by evidence"
 DESCRIPTION = """Route each instruction to the cheapest backbone that is good enough: `fit`
@@ -73,11 +73,11 @@ def run(args, terminal: Terminal) -> None:
 
 
 def _fit(args, terminal: Terminal) -> None:
-    from vlacompile.files.atomic import write_whole
     from vlacompile.routing.fit import choose_rule, fit_table
     from vlacompile.routing.logs import of_states, parse_states, read_logs
     from vlacompile.routing.table import Rule, table_text
     from vlacompile.routing.table_binary import table_bytes
+    from vlart.files.atomic import write_whole
 
     if args.output is None or not args.output.endswith(".json"):
         raise ConfigError("no output file is given", where="vlacompile route fit",

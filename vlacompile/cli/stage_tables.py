@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from vlacompile.bundle.plan.plan import Plan
-from vlacompile.bundle.plan.stage_rows import (
+from vlart.bundle.plan.plan import Plan
+from vlart.bundle.plan.stage_rows import (
     change_rows,
     depends_text,
     gflop,
@@ -23,9 +23,9 @@ def stage_table(plan: Plan) -> Table:
     table.add_column("depends on")
     for title in ("GFLOP", "share", "weights MB", "share", "iter."):
         table.add_column(title, justify="right", no_wrap=True)
-    for r in stage_rows(plan):
+    for r, stage in zip(stage_rows(plan), plan.stages, strict=True):
         table.add_row(r["stage"], depends_text(plan, r["depends"]), gflop(r["flops"]), percent(r["flops_share"]),
-                      megabytes(r["weight_bytes"]), percent(r["weight_share"]), str(r["iterations"]))
+                      megabytes(r["weight_bytes"]), percent(r["weight_share"]), stage.iterations_text)
     return table
 
 

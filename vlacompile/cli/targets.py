@@ -48,7 +48,8 @@ def _derived(target) -> dict:
     """Values derived from a board's facts."""
     if target.board is None:
         return {}
-    return {"derived": {"gpu_tops_fp16": target.power.tops("fp16"), "gpu_tops_int8": target.power.tops("int8"),
+    gpu, power = target.board.gpu, target.power
+    return {"derived": {"gpu_tops_fp16": power.tops("fp16", gpu), "gpu_tops_int8": power.tops("int8", gpu),
                         "dram_gbps": target.power.dram_gbps(target.board.memory),
                         "usable_bytes": target.board.memory.usable_bytes}}
 
@@ -69,10 +70,11 @@ def _print(console: Console, targets: dict, modes: dict, software: list[str]) ->
         for i, mode in enumerate(modes[name]):
             default = mode.name == target.power.name
             table.add_row(f"{name if i == 0 else ' ' * len(name)}@{mode.name}{' *' if default else ''}", str(mode.sms),
-                          f"{mode.gpu_mhz:g}", f"{mode.tops('fp16'):.1f}", f"{mode.tops('int8'):.1f}",
+                          f"{mode.gpu_mhz:g}", f"{mode.tops('fp16', target.board.gpu):.1f}",
+                          f"{mode.tops('int8', target.board.gpu):.1f}",
                           f"{mode.dram_gbps(target.board.memory):.0f}",
                           f"{target.board.memory.usable_bytes / 1e6:.0f}" if i == 0 else "")
-    console.print("\nJetson boards, nothing measured on them; TOPS dense, GPU only", style="bold")
+    console.print("\nBoards with a GPU, nothing measured on them; TOPS dense, GPU only", style="bold")
     console.print(table)
     console.print(f"* default mode. Software: {', '.join(software)}.\n"
                   "Example: orin-nano-8gb@15w+jetpack-7.2")

@@ -1,11 +1,14 @@
-# Runs on the device, as `sh -c THIS vlacompile STEP ROOT TOKEN ...`: POSIX sh, coreutils and flock.
+# Runs on the device, as `sh -c THIS vlacompile STEP ROOT TOKEN ...`, after signed.sh: POSIX sh, coreutils and flock.
 # Answers are lines "vlacompile KEY VALUE"; every other line is the output of a program. Layout of ROOT:
 #   lock busy                          the flash that holds the device; a step is running
+#   signers                            whose bundles this device takes (ssh-keygen's allowed signers); anybody's without
 #   store/SHA256, store/SHA256.part    files by content hash, and partial transfers
-#   policies/NAME/slots/{a,b}/         bundle.vlab/ bin/ identity files arguments passed
-#   policies/NAME/{current,history,kept/}
-# Files of slots are hard links into the store. `passed` is written after a self-test and removed before anything else
-# in a slot is changed, and `current` points to a slot that has it, or nowhere.
+#   policies/NAME/slots/{a,b}/         bundle.vlab/ bin/ identity files arguments signed passed
+#   policies/NAME/{current,release,history,kept/}
+# Files of slots are copies of those in the store (or share their blocks, where the file system can do that): what damages
+# one leaves the others whole. `passed` is written after a self-test and removed before anything else
+# in a slot is changed, and `current` points to a slot that has it, or nowhere. `signed` has the time at which the
+# present signers' signature was found on a slot; `release` the highest release number that was active.
 set -eu
 export LC_ALL=C
 umask 022
@@ -24,7 +27,19 @@ hash_of() { set -- "$(sha256sum <"$1")"; printf '%s\n' "${1%% *}"; }
 first_line() { if [ -f "$1" ]; then head -n 1 "$1"; fi; }
 # fsync, not syncfs: other programs on the device may have a lot of dirty pages.
 on_disk() { sync "$@"; }
-record() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$policy/history"; }
+copy() { cp -a --reflink=auto "$1" "$2"; }
+first_of() { printf '%s\n' "$1" | head -n 1; }
+signers=$root/signers
+
+# Says the first file of a slot that is not what it was filled with.
+altered() {
+  while read -r sha mode path; do
+    if [ ! -f "$1/$path" ] || [ -L "$1/$path" ] || [ "$(hash_of "$1/$path")" != "$sha" ]; then
+      printf '%s\n' "$path"
+      return
+    fi
+  done <"$1/files"
+}
 
 # Watchdog: the workstation sends a byte every few seconds; end of input or a minute of silence ends this.
 while_it_lives() { while [ -n "$(timeout 60 head -c 1)" ]; do :; done; }
@@ -103,6 +118,7 @@ step_probe() {
   say l4t "$(first_line /etc/nv_tegra_release)"
   near=$root
   while [ ! -d "$near" ]; do near=$(dirname "$near"); done
+  if [ -f "$signers" ]; then say signers "$(hash_of "$signers")"; fi
   say free_kib "$(df -k --output=avail "$near" | tail -n 1)"
   for library in "$1" "$root"/lib/libonnxruntime.so* /usr/local/lib/libonnxruntime.so* \
     /usr/lib/libonnxruntime.so* /usr/lib/*-linux-gnu/libonnxruntime.so* /opt/onnxruntime*/lib/libonnxruntime.so* \
@@ -118,7 +134,9 @@ step_missing() {
   of_policy "$1"
   slot=$(readlink "$policy/current" || :)
   if [ -n "$slot" ] && [ -f "$policy/current/passed" ]; then
-    say current "${slot#slots/} $(first_line "$policy/current/identity")"
+    identity=$(first_line "$policy/current/identity")
+    [ -z "$(altered "$policy/current")" ] || identity=damaged
+    say current "${slot#slots/} $identity"
   fi
   while read -r sha bytes; do
     if [ -f "$root/store/$sha" ] && [ "$(size "$root/store/$sha")" -eq "$bytes" ]; then continue; fi
@@ -126,6 +144,15 @@ step_missing() {
     if [ "$(size "$root/store/$sha.part")" -gt "$bytes" ]; then rm -f "$root/store/$sha.part"; fi
     say need "$sha $(size "$root/store/$sha.part")"
   done
+}
+
+# POLICY and the hashes of SHA256SUMS and SHA256SUMS.sig, which have arrived: whether the rest is worth sending.
+step_permit() {
+  begin
+  of_policy "$1"
+  require_signature "$root/store/$2" "$root/store/$3" "$1" ''
+  require_newer
+  say permitted "$release"
 }
 
 # SHA256 BYTES OFFSET; input: the file from OFFSET on.
@@ -156,11 +183,15 @@ step_link() {
   begin
   of_policy "$1"
   identity=$2
-  shift 2
   mkdir -p "$policy/slots"
+  cat >"$policy/files.new" || fail copy "$policy/files.new"
+  require_signed_store "$policy/files.new" "$1" || return 0
+  shift 2
   name=$(idle_slot)
   slot=$policy/slots/$name
-  # Keep the engines of an interrupted build; vlart-build checks each one before reusing it.
+  # Keep the engines of an interrupted build; vlart-build checks each one before reusing it. Where signers are enrolled,
+  # only those that were made of what they signed.
+  if [ -f "$signers" ] && [ ! -f "$slot/signed" ]; then rm -rf "$policy/engines" "$slot/bundle.vlab/engines"; fi
   if [ -d "$slot/bundle.vlab/engines" ] && [ ! -f "$slot/passed" ]; then
     rm -rf "$policy/engines"
     mv -T "$slot/bundle.vlab/engines" "$policy/engines"
@@ -172,26 +203,27 @@ step_link() {
   rm -rf "$slot"
   mkdir "$slot"
   bad=0
+  mv -T "$policy/files.new" "$slot/files"
   while read -r sha mode path; do
-    printf '%s %s %s\n' "$sha" "$mode" "$path" >>"$slot/files"
     mkdir -p "$(dirname "$slot/$path")"
-    if [ "$(hash_of "$root/store/$sha")" != "$sha" ]; then
+    copy "$root/store/$sha" "$slot/$path" || fail copy "$slot/$path"
+    if [ "$(hash_of "$slot/$path")" != "$sha" ]; then
       rm -f "$root/store/$sha"
       say damaged "$sha"
       bad=1
       continue
     fi
-    chmod "$mode" "$root/store/$sha"
-    ln "$root/store/$sha" "$slot/$path" || fail link "$slot/$path"
-  done
+    chmod "$mode" "$slot/$path"
+  done <"$slot/files"
   [ "$bad" -eq 0 ] || return 0
+  if [ -f "$signers" ]; then date +%Y%m%d%H%M%S >"$slot/signed"; fi
   printf '%s\n' "$identity" >"$slot/identity"
   : >"$slot/arguments"
   for argument in "$@"; do printf '%s\n' "$argument" >>"$slot/arguments"; done
   if [ -d "$policy/engines" ]; then
     mv -T "$policy/engines" "$slot/bundle.vlab/engines"
-  elif [ -d "$policy/current/bundle.vlab/engines" ]; then
-    cp -al "$policy/current/bundle.vlab/engines" "$slot/bundle.vlab/engines"
+  elif [ -d "$policy/current/bundle.vlab/engines" ] && { [ ! -f "$signers" ] || [ -f "$policy/current/signed" ]; }; then
+    copy "$policy/current/bundle.vlab/engines" "$slot/bundle.vlab/engines" || fail copy "$slot/bundle.vlab/engines"
   fi
   say slot "$name"
 }
@@ -206,6 +238,7 @@ step_build() {
     set -- "$@" "$(in_slot "$argument")"
     shift
   done
+  if [ -f "$signers" ]; then set -- "$@" --signers "$signers" --keep-engines; fi
   attended "$slot/bin/vlart-build" "$slot/bundle.vlab" "$@" 2>&1 || fail build "$?"
   say built
 }
@@ -216,6 +249,9 @@ step_self_test() {
   of_policy "$1"
   slot=$policy/slots/$2
   [ -f "$slot/identity" ] || fail empty "$2"
+  changed=$(altered "$slot")
+  [ -z "$changed" ] || fail altered "$changed"
+  require_signed "$slot" "$1"
   if said=$("$slot/bin/vlart-run" --help 2>&1 >/dev/null </dev/null); then :; else fail start "$said"; fi
   set --
   while read -r argument; do set -- "$@" "$(in_slot "$argument")"; done <"$slot/arguments"
@@ -227,34 +263,50 @@ step_self_test() {
   say passed
 }
 
-# POLICY SLOT WORD KEEP: WORD for the history; the files of the last KEEP bundles stay in the store.
+# POLICY SLOT WORD KEEP: WORD for the history; the files of the last KEEP bundles stay in the store. All that takes space
+# is done before the switch; after it, nothing is reported as a failure.
 step_activate() {
   begin
   of_policy "$1"
   [ -f "$policy/slots/$2/passed" ] || fail empty "$2"
+  require_signed "$policy/slots/$2" "$1"
+  if [ -f "$signers" ] && [ "$3" != rolled-back ]; then
+    require_newer
+    printf '%s\n' "$release" >"$policy/release.new" || fail full "$policy"
+    on_disk "$policy/release.new"
+    mv -T "$policy/release.new" "$policy/release"
+  fi
   on_disk "$policy/slots/$2"
-  rm -f "$policy/current.new"
-  ln -s "slots/$2" "$policy/current.new"
+  rm -f "$policy/current.new" "$policy/history.new"
+  {
+    if [ -f "$policy/history" ]; then tail -n 1000 "$policy/history" | lines; fi
+    printf '%s %s %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$3" "$2" "$(first_line "$policy/slots/$2/identity")"
+  } >"$policy/history.new" || fail full "$policy"
+  on_disk "$policy/history.new"
+  ln -s "slots/$2" "$policy/current.new" || fail full "$policy"
   mv -T "$policy/current.new" "$policy/current"
   on_disk "$policy"
-  record "$3 $2 $(first_line "$policy/slots/$2/identity")"
+  if mv -T "$policy/history.new" "$policy/history"; then :; fi
   say active "$2"
-  tidy "$2" "$4"
+  if (tidy "$2" "$4") >/dev/null 2>&1; then :; else say untidy "$2"; fi
 }
 
-# Deletes from the store files that no slot links and none of the last bundles names, and partial transfers that were not
-# resumed for a week.
+# Whole lines of a history alone: a cut of power may have left part of one, or bytes that are no text.
+lines() { tr -d '\000' | grep -aE '^[0-9TZ:-]+ [a-z-]+ [ab] [0-9a-f]+$' || :; }
+
+# Deletes from the store files that no slot and none of the last bundles names, and partial transfers that were not resumed
+# for a week.
 tidy() {
   mkdir -p "$policy/kept"
   cp "$policy/slots/$1/files" "$policy/kept/$(first_line "$policy/slots/$1/identity")"
   ls -t "$policy/kept" | tail -n "+$(($2 + 1))" | while read -r old; do rm -f "$policy/kept/$old"; done
-  cat "$root"/policies/*/kept/* 2>/dev/null | cut -d ' ' -f 1 | sort -u >"$root/used"
+  cat "$root"/policies/*/kept/* "$root"/policies/*/slots/*/files 2>/dev/null | cut -d ' ' -f 1 | sort -u >"$root/used"
   touch -d '7 days ago' "$root/week"
   for file in "$root"/store/*.part; do
     if [ "$file" -ot "$root/week" ]; then rm -f "$file"; fi
   done
   ls "$root/store" | sort | comm -23 - "$root/used" | while read -r sha; do
-    if [ "${sha%.part}" = "$sha" ] && [ "$(stat -c %h "$root/store/$sha")" -eq 1 ]; then rm -f "$root/store/$sha"; fi
+    if [ "${sha%.part}" = "$sha" ]; then rm -f "$root/store/$sha"; fi
   done
   rm -f "$root/used" "$root/week"
 }
@@ -273,6 +325,33 @@ step_other() {
   [ -L "$policy/current" ] && [ -f "$policy/slots/$slot/passed" ] || fail previous "$name"
   say policy "$name"
   say slot "$slot"
+}
+
+# SHA256 of the list, and "replace" where it may be another than the one that is enrolled; input: the list. Slots count
+# as signed only by the signers that are enrolled.
+step_enroll() {
+  begin
+  require_keygen
+  cat >"$signers.new" || fail write "$(size "$signers.new")"
+  [ "$(hash_of "$signers.new")" = "$1" ] || fail cut "$signers.new"
+  if [ ! -f "$signers" ] || [ "$(hash_of "$signers")" != "$1" ]; then
+    if [ -f "$signers" ] && [ "$2" != replace ]; then fail enrolled "$(hash_of "$signers")"; fi
+    rm -f "$root"/policies/*/slots/*/signed
+    chmod 444 "$signers.new"
+    on_disk "$signers.new"
+    mv -T "$signers.new" "$signers"
+    on_disk "$root"
+  fi
+  rm -f "$signers.new"
+  for policy in "$root"/policies/*; do
+    [ -L "$policy/current" ] || continue
+    if (require_signed "$policy/current" "${policy##*/}") >/dev/null 2>&1; then
+      say covered "${policy##*/}"
+    else
+      say uncovered "${policy##*/}"
+    fi
+  done
+  say enrolled
 }
 
 # POLICY: a user unit that repeats the self-test when the device starts; the robot's own unit requires it.
@@ -320,8 +399,9 @@ step_status() {
         say slot "$name $slot $(first_line "$policy/slots/$slot/identity") $(first_line "$policy/slots/$slot/passed")"
       fi
     done
+    if [ -f "$policy/release" ]; then say release "$name $(first_line "$policy/release")"; fi
     if [ -f "$policy/history" ]; then
-      tail -n 5 "$policy/history" | while read -r line; do say history "$name $line"; done
+      tail -n 20 "$policy/history" | lines | tail -n 5 | while read -r line; do say history "$name $line"; done
     fi
     if command -v systemctl >/dev/null; then
       say unit "$name $(systemctl --user is-active "vlacompile-$name.service" 2>/dev/null || :)"

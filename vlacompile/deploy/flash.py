@@ -7,16 +7,15 @@ steps on the device are in device.sh. Must not know the terminal.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.bundle.directory import Bundle
-from vlacompile.bundle.precision_record import require_calibrated
 from vlacompile.deploy import ROOT
 from vlacompile.deploy.device import Device, check_board, device_of
 from vlacompile.deploy.payload import (
+    BUNDLE,
+    SIGNATURE,
     Piece,
     check_stages,
     engine_for,
@@ -26,14 +25,17 @@ from vlacompile.deploy.payload import (
     programs_for,
 )
 from vlacompile.deploy.ssh import Connection, Refused
-from vlacompile.errors import DeployError
-from vlacompile.vocabulary import COMPILED
+from vlacompile.files.transfer import Transfer
+from vlart.bundle.directory import Bundle
+from vlart.bundle.precision_record import require_calibrated
+from vlart.errors import DeployError
+from vlart.vocabulary import COMPILED
 
 SPARE_BYTES = 64 << 20  # kept free on the device, besides what is sent
-EVERY_S = 2.0  # seconds between progress messages
-RATE_OVER = 5  # messages over which the rate is averaged: small files transfer slower than large ones
 LARGE_BYTES = 32_000_000  # a file whose hash takes the device a noticeable time
 IN_SLOT = "@slot/"  # prefix of an argument that is a file of the slot (device.sh)
+BUILD_S, TEST_S = 3600.0, 900.0  # that vlart-build and vlart-run may be silent
+MOST_BYTES = 4 << 30  # of a slot whose size is not known
 WIDTH = 60  # columns of a line of vlart-build
 
 
@@ -44,7 +46,8 @@ class Options:
     runtime: folder of vlart-run on this machine. engine: ONNX Runtime's library to send; None: the one found on this
     machine, unless `ort` names one on the device. board: which board the device is, if its device tree does not say.
     keep: number of bundles whose files stay on the device. config: of ssh. batch: never ask for a password.
-    uncalibrated: accept a bundle whose quantisation error nobody has measured (bundle/precision_record.py)."""
+    uncalibrated: accept a bundle whose quantisation error nobody has measured (bundle/precision_record.py).
+    native_code: load its stages of machine code (TVM) although no signer of the device's vouches for them."""
 
     root: str = ROOT
     ort: str | None = None
@@ -58,6 +61,7 @@ class Options:
     config: Path | None = None
     batch: bool = True
     uncalibrated: bool = False
+    native_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,10 @@ class _Flash:
     def __init__(self, bundle: Bundle, connection: Connection, options: Options, progress: Callable[[str], None]):
         self.bundle, self.connection, self.options, self.progress = bundle, connection, options, progress
         self.host, self.policy = connection.host, bundle.plan.name
-        self.sent = 0  # bytes
+        self.sent = self.total = 0  # bytes
         self.ort: str | None = None
-        self.transfer = _Transfer(0, progress)
+        self.native_code = False
+        self.transfer = Transfer(0, progress)
 
     def run(self) -> Flashed:
         began = time.monotonic()
@@ -109,8 +114,9 @@ class _Flash:
         engine = self._engine(device, backends)
         self.ort = self._ort(device, backends, engine)
         pieces += (engine,) if engine else ()
-        arguments = self._arguments(backends)
+        arguments = self._arguments(device, backends)
         name = identity(pieces, arguments)
+        self.total = sum(p.bytes for p in pieces)
         before, running = self._send_missing(device, pieces)
         slot, current = before, running == name
         if not current:
@@ -154,8 +160,16 @@ class _Flash:
                               step="probe", fix=how_to_get_engine(device.arch))
         return wanted or next(iter(device.ort), None)
 
-    def _arguments(self, backends: set[str]) -> tuple[str, ...]:
+    def _arguments(self, device: Device, backends: set[str]) -> tuple[str, ...]:
         """Arguments of vlart-run on this device."""
+        compiled = bool(backends & COMPILED)
+        self.native_code = compiled and (self.options.native_code or device.signers is not None)
+        if compiled and not self.native_code:
+            raise DeployError("the bundle has stages of machine code, and no signer vouches for them",
+                              where=f"{self.host}, step probe", step="probe",
+                              why="TVM compiled them, and no signers are enrolled there",
+                              fix="sign the bundle and run `vlacompile device enroll`; or, where you built it "
+                              "yourself, --native-code")
         words = ["--ort", self.ort] if self.ort else []
         if "tensorrt" in backends and self.options.tensorrt:
             words += ["--tensorrt", f"{self.options.tensorrt}/libvlart_tensorrt.so"]
@@ -163,26 +177,36 @@ class _Flash:
 
     def _tvm(self, backends: set[str]) -> list[str]:
         """Arguments of vlart-run and vlart-build for TVM's libraries."""
+        code = ["--native-code"] if self.native_code else []
         if self.options.tvm is None or not backends & COMPILED:
-            return []
+            return code
         libraries = {"--tvm-ffi": "libtvm_ffi.so", "--tvm": "libtvm_runtime.so"}
         libraries |= {"--tvm-cuda": "libtvm_runtime_cuda.so"} if "tvm_cuda" in backends else {}
-        return [word for option, name in libraries.items() for word in (option, f"{self.options.tvm}/{name}")]
+        return code + [word for option, name in libraries.items() for word in (option, f"{self.options.tvm}/{name}")]
 
     def _send_missing(self, device: Device, pieces: tuple[Piece, ...]) -> tuple[str | None, str | None]:
         """The current slot and its identity, or None."""
         unique = {p.sha256: p for p in pieces}
         table = "".join(f"{p.sha256} {p.bytes}\n" for p in unique.values()).encode()
-        answers = self.connection.run("missing", self.policy, send=[table])
+        answers = self.connection.run("missing", self.policy, send=[table], work_bytes=2 * self.total)
         have = {sha: int(size) for sha, size in (value.split() for key, value in answers if key == "need")}
+        if not have.keys() <= unique.keys() or any(size > unique[sha].bytes for sha, size in have.items()):
+            raise DeployError(f"{self.host} asks for files that are none of the bundle's",
+                              where=f"{self.host}, step missing", why="or for more of one than there is",
+                              fix="look at the device", step="missing")
         need = sum(unique[sha].bytes - size for sha, size in have.items())
         if need and need + SPARE_BYTES > device.free_bytes:
             raise DeployError(f"{self.host} has too little space", where=device.root, step="send",
                               why=f"{need / 1e6:.0f} MB are to be sent and {SPARE_BYTES / 1e6:.0f} MB left free; "
                               f"{device.free_bytes / 1e6:.0f} MB are free", fix="free some, or choose another --root")
-        self.transfer = _Transfer(need, self.progress)
-        for sha, size in have.items():
-            self._send(unique[sha], size)
+        self.transfer = Transfer(need, self.progress)
+        signature = [next((p.sha256 for p in pieces if p.path == f"{BUNDLE}/{name}"), "none") for name in SIGNATURE]
+        for sha in (s for s in signature if s in have):
+            self._send(unique[sha], have[sha])
+        if have and device.signers is not None:  # so that nothing large is sent in vain
+            self.connection.run("permit", self.policy, *signature)
+        for sha in (s for s in have if s not in signature):
+            self._send(unique[sha], have[sha])
         current = dict(answers).get("current", "").split()
         return (current[0], current[1]) if current else (None, None)
 
@@ -208,19 +232,21 @@ class _Flash:
                 yield part
             if piece.bytes > LARGE_BYTES:
                 self.progress(f"hash {piece.path} on the device"[:WIDTH])
-        return self.connection.run("put", piece.sha256, str(piece.bytes), str(offset), send=counted())
+        return self.connection.run("put", piece.sha256, str(piece.bytes), str(offset), send=counted(),
+                                   work_bytes=2 * piece.bytes)
 
     def _link(self, pieces: tuple[Piece, ...], name: str, arguments: tuple[str, ...]) -> str:
         """Fill the idle slot and return its name. Damaged files of the store are sent again, once."""
         self.progress("fill the idle slot and check every file")
         table = "".join(f"{p.sha256} {p.mode} {p.path}\n" for p in pieces).encode()
         for _ in range(2):
-            answers = self.connection.run("link", self.policy, name, *arguments, send=[table])
-            damaged = {value for key, value in answers if key == "damaged"}
-            if not damaged:
-                return dict(answers)["slot"]
+            answers = self.connection.run("link", self.policy, name, *arguments, send=[table],
+                                          work_bytes=4 * self.total)
             unique = {p.sha256: p for p in pieces}
-            self.transfer = _Transfer(sum(unique[sha].bytes for sha in damaged), self.progress)
+            damaged = {value for key, value in answers if key == "damaged" and value in unique}
+            if "slot" in dict(answers):
+                return dict(answers)["slot"]
+            self.transfer = Transfer(sum(unique[sha].bytes for sha in damaged), self.progress)
             for sha in sorted(damaged):
                 self._send(unique[sha], 0)
         raise DeployError(f"stored files change on {self.host}", where=f"{self.host}, step link",
@@ -233,12 +259,12 @@ class _Flash:
             words += ["--tensorrt", f"{self.options.tensorrt}/libvlart_tensorrt.so",
                       "--tensorrt-builder", f"{self.options.tensorrt}/libvlart_tensorrt_builder.so"]
         self.progress("build engines on the device")
-        self.connection.run("build", self.policy, slot, *words, *self._tvm(backends),
-                            heard=lambda line: self.progress(f"build: {line.strip()}"[:WIDTH]))
+        self.connection.run("build", self.policy, slot, *words, *self._tvm(backends), silent_s=BUILD_S,
+                            heard=lambda line: self.progress(f"build {line.replace(':', '').strip()}"[:WIDTH]))
 
     def _prove(self, slot: str, before: str | None) -> str:
         self.progress(f"self-test of slot {slot}")
-        return prove(self.connection, self.policy, slot, before)
+        return prove(self.connection, self.policy, slot, before, self.total)
 
     def _unit(self) -> tuple[str, bool]:
         self.progress("install the systemd unit")
@@ -246,17 +272,21 @@ class _Flash:
         return answers["unit"], answers.get("lingers") == "yes"
 
 
-def prove(connection: Connection, policy: str, slot: str, current: str | None) -> str:
-    """vlart-run's last line. Raises DeployError with vlart-run's own message and the slot that is still current."""
+def prove(connection: Connection, policy: str, slot: str, current: str | None, slot_bytes: int = MOST_BYTES) -> str:
+    """vlart-run's last line. slot_bytes: of the slot, all of which are read again. Raises DeployError with vlart-run's
+    own message and the slot that is still current."""
     lines: list[str] = []
     try:
-        connection.run("self_test", policy, slot, heard=lines.append)
+        connection.run("self_test", policy, slot, heard=lines.append, work_bytes=2 * slot_bytes, silent_s=TEST_S)
     except Refused as refused:
-        if refused.key != "self_test":
+        if refused.key not in ("self_test", "altered"):
             raise
         told = {key: text.strip() for key, _, text in (line.partition(":") for line in lines)}
         still = f"it still runs slot {current}" if current else "no slot is active"
         why = "; ".join(told[k] for k in ("what", "where", "why") if told.get(k)) or refused.why
+        if refused.key == "altered":
+            raise DeployError(f"slot {slot} is damaged on {connection.host}; {still}", where=refused.where,
+                              why=refused.what, fix=refused.fix, step="self_test") from refused
         raise DeployError(f"the self-test failed on {connection.host}; {still}", where=refused.where, why=why,
                           fix="build the bundle for this device again, or find what differs there",
                           step="self_test") from refused
@@ -273,25 +303,3 @@ def roll_back(connection: Connection, policy: str | None, keep: int,
     progress(f"switch to slot {slot}")
     connection.run("activate", policy, slot, "rolled-back", str(keep))
     return policy, slot
-
-
-class _Transfer:
-    """Reports every two seconds how much of `total` bytes was passed to ssh, the rate, and the remaining time."""
-
-    def __init__(self, total: int, progress: Callable[[str], None]):
-        self._total, self._progress, self._done = total, progress, 0
-        self._said: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], RATE_OVER)
-        if total:
-            progress(f"send {total / 1e6:.1f} MB")
-
-    def add(self, count: int) -> None:
-        self._done += count
-        now = time.monotonic()
-        if now - self._said[-1][0] < EVERY_S:
-            return
-        then, before = self._said[0]
-        self._said.append((now, self._done))
-        rate = (self._done - before) / (now - then)
-        left = max(self._total - self._done, 0) / rate
-        self._progress(f"sent {self._done / 1e6:.1f} of {self._total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, "
-                       f"{left:.0f} s left")

@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vlacompile.bundle.directory import Bundle
 from vlacompile.deploy.flash import Flashed, Options, connect, flash
 from vlacompile.deploy.ssh import Connection
-from vlacompile.errors import ConfigError, DeployError, VlaError
-from vlacompile.files.toml import from_table
+from vlart.bundle.directory import Bundle
+from vlart.errors import ConfigError, DeployError, VlaError
+from vlart.files.tables import from_table
 
 AT_ONCE = 8
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.bundle.directory import MANIFEST_FILE, Bundle
-from vlacompile.errors import BundleError, DeployError, RuntimeFailure
-from vlacompile.runtime.library import onnxruntime_library
+from vlart.bundle.directory import MANIFEST_FILE, SIGNATURE_FILE, SUMS_FILE, Bundle
+from vlart.errors import BundleError, DeployError, RuntimeFailure
+from vlart.runtime.library import native_folder, onnxruntime_library
 
 BUNDLE, PROGRAMS = "bundle.vlab", "bin"  # folders of a slot
 ENGINE = "libonnxruntime.so"
+SIGNATURE = (SUMS_FILE, SIGNATURE_FILE)
 PIECE = 1 << 18  # bytes per read
 # {`uname -m`: ELF's e_machine}.
 MACHINES = {"x86_64": 62, "aarch64": 183}
@@ -53,8 +54,8 @@ def pieces_of(bundle: Bundle) -> tuple[Piece, ...]:
             raise BundleError(f'the file name "{relative}" is refused', where=str(bundle.path),
                               why="letters, digits and _ . + @ - are allowed", fix="build the bundle again")
         found.append(Piece(f"{BUNDLE}/{relative}", "444", entry["sha256"], entry["bytes"], bundle.path / relative))
-    manifest = bundle.path / MANIFEST_FILE
-    return (*found, _piece(manifest, f"{BUNDLE}/{MANIFEST_FILE}", "444"))
+    beside = [MANIFEST_FILE, *(name for name in SIGNATURE if (bundle.path / name).is_file())]
+    return (*found, *(_piece(bundle.path / name, f"{BUNDLE}/{name}", "444") for name in beside))
 
 
 def programs_for(arch: str, folder: Path | None, build: bool, host: str) -> tuple[Piece, ...]:
@@ -132,8 +133,9 @@ def identity(pieces: tuple[Piece, ...], arguments: tuple[str, ...]) -> str:
 
 
 def _built_for(arch: str) -> Path:
-    build = Path(__file__).resolve().parents[2] / "build"
-    return build / "runtime_c" if arch == platform.machine() else build / arch / "runtime_c"
+    if arch == platform.machine():
+        return native_folder()
+    return Path(__file__).resolve().parents[2] / "build" / arch / "runtime_c"
 
 
 def _how_to_build(arch: str) -> str:

@@ -17,14 +17,18 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
-from vlacompile.errors import ConfigError, DeployError
+from vlacompile.deploy.answers import Unbelievable, check, listen
+from vlart.errors import ConfigError, DeployError, printable
 
-SCRIPT = Path(__file__).with_name("device.sh")
-PREFIX = "vlacompile "
+SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("signed.sh", "device.sh"))  # one after the other
+SILENT_S = 180.0  # that a step may take without a word, besides what it does with bytes
+SLOW_BYTES_S = 4e6  # that any device hashes and copies
+MOST_ERRORS = 16 << 20  # bytes that ssh may write on its standard error
 BEAT_S = 5.0  # heartbeat: device.sh releases the lock after a minute without one
 SSH_FAILED = 255
 # (part of ssh's message, error, fix). {host} is as the user wrote it.
@@ -54,7 +58,29 @@ REFUSALS = {
     "moved": ("the partial file on {host} has changed", "run the same command again"),
     "write": ("{host} cannot store what is sent",
               "free space there (df -h), then run the same command again; it resumes"),
-    "link": ("a file cannot be linked into its slot on {host}", "choose a --root on a Linux file system"),
+    "copy": ("{rest} cannot be written on {host}", "free space there (df -h), then run the same command again"),
+    "full": ("the change cannot be recorded in {rest} on {host}; nothing was switched",
+             "free space there (df -h), then run the same command again"),
+    "keygen": ("ssh-keygen is missing or too old on {host}",
+               "install OpenSSH 8.2 or newer there (apt-get install openssh-client)"),
+    "unsigned": ("the bundle of {rest} is not signed; {host} takes signed bundles only",
+                 "sign it where it was built: `vlacompile sign BUNDLE --key KEY`, then flash it again"),
+    "signature": ("the bundle's signature does not hold on {host}", "sign it again, then flash it again"),
+    "foreign": ("the bundle is signed by none of the signers of {host}",
+                "take a bundle that one of them signed; or enroll others: `vlacompile device enroll {host} --replace`"),
+    "period": ("the key's period is over on {host}, or has not begun",
+               "sign the bundle with a key that is valid now; and check the clock of {host} (date)"),
+    "list": ("what was signed is no list of the files of {rest}", "sign the bundle again, then flash it again"),
+    "another": ("the signature is of another policy: {rest}", "flash the bundle that was signed"),
+    "unbound": ("{rest} is not as it was signed", "flash the bundle that was signed; or sign it again as it is"),
+    "older": ("the bundle's release is older than {host} had: {rest}",
+              "to go back to the other slot: flash --rollback; to allow this bundle: sign it again, which gives it a "
+              "new release"),
+    "counter": ("the release counter of {host} is damaged: {rest}",
+                "write into that file, on the device, the release of the bundle that is current (in its SHA256SUMS)"),
+    "enrolled": ("{host} has other signers", "see who changed them; to put these in their place: --replace"),
+    "cut": ("the list of signers arrived in part on {host}", "run the same command again"),
+    "altered": ("{rest} of that slot is damaged on {host}", "flash the bundle again"),
     "start": ("vlart-run does not start on {host}",
               "install what is missing there, or build the runtime for that system"),
     "build": ("the engines were not built on {host}", "see vlart-build's message; engines already built are kept"),
@@ -73,6 +99,7 @@ class Refused(DeployError):
     """A step that device.sh refused; key: a key of REFUSALS."""
 
     def __init__(self, key: str, rest: str, said: str, *, host: str, step: str):
+        rest = rest[:300]
         what, fix = (text.format(host=host, rest=rest) for text in REFUSALS[key])
         super().__init__(what, where=f"{host}, step {step}", why=said or rest or key, fix=fix, step=step)
         self.key = key
@@ -87,7 +114,7 @@ class Connection:
                               fix="give user@name, a name, or an alias from ssh's configuration")
         self.host, self.root, self.lock = host, root, lock
         self.token = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
-        self._script = SCRIPT.read_text(encoding="utf-8")
+        self._script = "".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
         self.folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # the path of a Unix socket has at most 107 bytes
         self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self.folder}/s"]
         self._batch, self._done = batch, threading.Event()
@@ -122,26 +149,43 @@ class Connection:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, step: str, *arguments: str, send: Iterable[bytes] | None = None,
-            heard: Callable[[str], None] = lambda line: None) -> list[tuple[str, str]]:
+            heard: Callable[[str], None] = lambda line: None, work_bytes: int = 0,
+            silent_s: float = SILENT_S) -> list[tuple[str, str]]:
         """Run one step of device.sh. send: its input; None keeps the input open until the step ends, so that the step
-        ends with this process. heard: receives every line that is not an answer. Returns the answers (key, value).
-        Raises DeployError."""
+        ends with this process. heard: receives every line that is not an answer. work_bytes: that the device reads or
+        writes without a word; silent_s: how long it may be silent besides. Returns the answers (key, value), which are
+        of the forms in answers.py. Raises DeployError."""
+        silent_s += work_bytes / SLOW_BYTES_S
         command = [*self._ssh, "-o", "ControlMaster=no", "-o", "ProxyCommand=false",  # only through the master
                    "--", self.host, self._remote(step, *arguments)]
         with tempfile.TemporaryFile() as errors, self._start(command, errors, step) as process:
             self._at_work = process
             try:
                 feeder = _Feeder(process.stdin, send)
-                answers, said = _listen(process.stdout, heard)
-                feeder.finish()
-                process.wait()
+                found = listen(process.stdout.fileno(), heard, silent_s, moved=feeder.moved, watch=_watcher(errors))
+                feeder.finish(silent_s)
+                process.wait(SILENT_S)
+            except (Unbelievable, subprocess.TimeoutExpired) as error:
+                process.kill()
+                raise self._unbelievable(step, error) from error
             except BaseException:
                 process.kill()
                 raise
             finally:
                 self._at_work = None
-            said += _text(errors)
-        return self._judged(step, process.returncode, answers, said)
+            said = [*found.said, *_text(errors)]
+        answers = self._judged(step, process.returncode, found.answers, said)
+        try:
+            check(step, answers)
+        except Unbelievable as error:
+            raise self._unbelievable(step, error) from error
+        return answers
+
+    def _unbelievable(self, step: str, error: Exception) -> DeployError:
+        why = error.why if isinstance(error, Unbelievable) else "its shell does not end"
+        return DeployError(f"{self.host} does not answer as a device does", where=f"{self.host}, step {step}", why=why,
+                           fix="look at it: `ssh` to it must give a shell at once, with the tools of its system; then "
+                               "run the same command again", step=step)
 
     def _open(self) -> None:
         options = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]
@@ -152,11 +196,20 @@ class Connection:
         step = "hold" if self.lock else "attend"
         with tempfile.TemporaryFile() as errors:
             self._master = self._start([*self._ssh, *options, "--", self.host, self._remote(step)], errors, "connect")
-            answers, said = _listen(self._master.stdout, lambda line: None, until=("held", "failed"))
+            try:
+                found = listen(self._master.stdout.fileno(), lambda line: None, SILENT_S, until=("held", "failed"),
+                               watch=_watcher(errors))
+            except Unbelievable as error:
+                raise self._unbelievable("connect", error) from error
+            answers, said = found.answers, list(found.said)
             if not any(key == "held" for key, _ in answers):
                 self._master.stdin.close()
                 said += _text(errors)
-                self._judged("connect", self._master.wait(), answers, said)
+                try:
+                    code = self._master.wait(SILENT_S)
+                except subprocess.TimeoutExpired as error:
+                    raise self._unbelievable("connect", error) from error
+                self._judged("connect", code, answers, said)
                 raise DeployError(f"{self.host} does not run the command that it is given", where=f"{self.host}, step "
                                                                                                   "connect",
                                   why=_last(said) or "it gave no answer", step="connect",
@@ -176,7 +229,7 @@ class Connection:
         with tempfile.TemporaryFile() as errors, self._start([*self._ssh, "-G", "--", self.host], errors,
                                                              "connect") as p:
             p.stdin.close()
-            text = p.stdout.read().decode(errors="replace")
+            text = p.stdout.read().decode(errors="replace")  # ssh's own, of this machine
             p.wait()
             self._judged("connect", p.returncode, [], _text(errors))
         return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
@@ -217,6 +270,7 @@ class _Feeder:
 
     def __init__(self, stream, send: Iterable[bytes] | None):
         self._stream, self._send, self._error = stream, send, None
+        self._moved = time.monotonic()
         self._thread = threading.Thread(target=self._feed, daemon=True) if send is not None else None
         if self._thread is not None:
             self._thread.start()
@@ -225,6 +279,7 @@ class _Feeder:
         try:
             for piece in self._send:
                 self._stream.write(piece)
+                self._moved = time.monotonic()
             self._stream.close()
         except BrokenPipeError:  # the step ended before its input: its answer has the reason
             with contextlib.suppress(OSError):
@@ -234,36 +289,33 @@ class _Feeder:
             with contextlib.suppress(OSError):
                 self._stream.close()
 
-    def finish(self) -> None:
+    def moved(self) -> float:
+        """When the step last took something."""
+        return self._moved
+
+    def finish(self, seconds: float) -> None:
+        """Raises Unbelievable if the step ended its output, and takes no input either."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
+            if self._thread.is_alive():
+                raise Unbelievable("it closed its output and reads no input")
         with contextlib.suppress(OSError):
             self._stream.close()
         if self._error is not None:
             raise self._error
 
 
-def _listen(stream, heard: Callable[[str], None],
-            until: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], list[str]]:
-    """(answers, other lines) until the output ends, or an answer named in `until`."""
-    answers: list[tuple[str, str]] = []
-    said: list[str] = []
-    for raw in stream:
-        line = raw.decode(errors="replace").rstrip("\n")
-        if line.startswith(PREFIX):
-            key, _, value = line.removeprefix(PREFIX).partition(" ")
-            answers.append((key, value))
-            if key in until:
-                break
-        else:
-            said.append(line)
-            heard(line)
-    return answers, said
+def _watcher(errors) -> Callable[[], None]:
+    def watch() -> None:
+        if os.fstat(errors.fileno()).st_size > MOST_ERRORS:
+            raise Unbelievable(f"it wrote more than {MOST_ERRORS >> 20} MB on its standard error")
+    return watch
 
 
 def _text(errors) -> list[str]:
-    errors.seek(0)
-    return errors.read().decode(errors="replace").splitlines()
+    """The last lines of what ssh wrote."""
+    errors.seek(max(0, os.fstat(errors.fileno()).st_size - 65536))
+    return [printable(line) for line in errors.read().decode(errors="replace").splitlines()]
 
 
 def _last(said: list[str]) -> str:

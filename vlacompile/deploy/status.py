@@ -20,12 +20,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class PolicyStatus:
-    """history: the last changes, newest last. unit: systemd's state of its unit, "" if there is no systemd."""
+    """history: the last changes, newest last. unit: systemd's state of its unit, "" if there is no systemd.
+    release: the highest that was active, None before the first signed bundle."""
 
     name: str
     slots: tuple[Slot, ...]
     history: tuple[str, ...]
     unit: str = ""
+    release: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def read_status(connection: Connection, board: str | None = None) -> Status:
     slots: dict[str, list[Slot]] = {}
     history: dict[str, list[str]] = {}
     units: dict[str, str] = {}
+    releases: dict[str, int] = {}
     flashing = ""
     for key, value in connection.run("status"):
         if key == "flashing":
@@ -54,11 +57,13 @@ def read_status(connection: Connection, board: str | None = None) -> Status:
             current[name] = rest
         elif key == "slot":
             letter, identity, passed = [*rest.split(" "), "", ""][:3]
-            slots.setdefault(name, []).append(Slot(letter, identity, passed, current[name] == letter))
+            slots.setdefault(name, []).append(Slot(letter, identity, passed, current.get(name) == letter))
         elif key == "history":
             history.setdefault(name, []).append(rest)
         elif key == "unit":
             units[name] = rest
-    policies = tuple(PolicyStatus(n, tuple(slots.get(n, ())), tuple(history.get(n, ())), units.get(n, ""))
-                     for n in current)
+        elif key == "release":
+            releases[name] = int(rest)
+    policies = tuple(PolicyStatus(n, tuple(slots.get(n, ())), tuple(history.get(n, ())), units.get(n, ""),
+                                  releases.get(n)) for n in current)
     return Status(device, policies, flashing)

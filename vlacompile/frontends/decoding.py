@@ -2,6 +2,7 @@
 
 The prompt's keys and values are computed once and read by every step; each generated token has a slot of its own.
 A decoder with transformers' calling convention (`past_key_values.update(key, value, layer)`) is used unchanged.
+Tokens that are drawn take their randomness from a source, so that a replan can be repeated.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 
+from vlacompile.policy.iterate import iterate
 from vlacompile.policy.iterations import iterations
 
 # (embeddings [1,q,d], mask f32 [1,1,q,kv] to be added to the scores, positions [1,q], cache) -> hidden [1,q,d]
@@ -71,6 +73,46 @@ def greedy(decoder: Decoder, embed: Callable[[torch.Tensor], torch.Tensor],
         token = head(hidden).argmax(-1)
         out = torch.where(here[k + 1], token, out)
     return out
+
+
+def up_to_end(decoder: Decoder, embed: Callable[[torch.Tensor], torch.Tensor],
+              choose: Callable[[torch.Tensor, int], torch.Tensor], first: torch.Tensor, cache: SlotCache,
+              there: torch.Tensor, most: int, end: int, skipped: int = 0) -> torch.Tensor:
+    """Tokens i64 [1,most] behind a prompt, one by one: up to `end`, which they contain, and -1 behind it.
+
+    embed: as of `greedy`. choose: (hidden [1,1,d], k) -> token k i64 [1,1]. first: token 0 i64 [1,1]. cache: with the
+    prompt's keys and values, and most - 1 slots. there: bool [1,n], which of the prompt is no padding. skipped:
+    positions between the prompt and the first token.
+    """
+    here, steps, count = torch.eye(most, dtype=torch.bool), torch.arange(most), there.sum(-1, keepdim=True)
+    so_far = torch.tril(torch.ones(most - 1, most - 1, dtype=torch.bool))
+
+    def step(k: int, state: tuple) -> tuple:
+        token, written, made = state
+        cache.writing, cache.made = here[k, : most - 1], list(made)
+        seen = _added(torch.cat([there, so_far[k][None]], 1)[:, None])
+        new = choose(decoder(embed(token), seen, count + (steps[k] + skipped), cache), k + 1)
+        new = torch.where(token == end, token, new)  # where the first token is the end already
+        return new, torch.where(here[k + 1] & (token != end), new, written), tuple(cache.made)
+
+    written = torch.where(here[0], first, torch.full((1, most), -1))
+    if most > 1:
+        begin = first, written, tuple(cache.made)
+        _, written, _ = iterate(step, begin, most - 1, until=lambda state: state[0] == end)
+    return written
+
+
+def drawn_by_inversion(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The tokens i64 [...] that numbers in [0,1) draw: the first whose cumulated probability exceeds the number.
+    logits: [...,vocabulary], divided by the temperature; -inf where a token is not allowed. uniform: [...,1]."""
+    reached = torch.softmax(logits, -1).cumsum(-1) <= uniform.clamp(min=0)
+    return reached.sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def drawn_with_gumbel(logits: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """The same by one number in (0,1) per token of the vocabulary: the largest logit with Gumbel noise on it."""
+    inside = uniform.clamp(1e-20, 1 - 1e-7)  # noise at the ends would be infinite
+    return (logits - torch.log(-torch.log(inside))).argmax(-1)
 
 
 def _added(visible: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
+from vlart.files.atomic import write_whole
 
 
 class NeedsEnvironment(SourceError):
@@ -42,7 +43,9 @@ class Environment:
 
     @property
     def path(self) -> Path:
-        return Path(sys.prefix) / "environments" / self.name
+        """Inside the environment that created it, also as seen from another that it created."""
+        here = Path(sys.prefix)
+        return (here.parent if here.parent.name == "environments" else here / "environments") / self.name
 
     @property
     def python(self) -> Path:
@@ -69,7 +72,7 @@ class Environment:
             return "not installed"
 
     def is_installed(self) -> bool:
-        return (self.path / "complete").is_file()
+        return self._complete().is_file()
 
     def install(self, progress: Callable[[str], None] = lambda phase: None, also: tuple[str, ...] = ()) -> None:
         """also: further packages of the creating environment to link. Raises SourceError; an incomplete environment is
@@ -81,18 +84,44 @@ class Environment:
         except (OSError, subprocess.CalledProcessError) as error:
             raise SourceError(f"the environment {self.name} cannot be created", where=str(self.path), why=str(error),
                               fix="run vlacompile from a virtual environment that is writable") from error
-        own = {p.split("==")[0].lower().replace("_", "-") for p in self.packages}
-        for entry in linked_entries(("vlacompile", *also), own):
-            (self.site_packages() / entry.name).symlink_to(entry)
+        self._link("vlacompile", *also)
         progress(f"install {len(self.packages)} packages")
+        self._pip("cannot be created", *self.packages)
+        write_whole(self._complete(), "\n".join(self.packages).encode())
+
+    def is_current(self) -> bool:
+        """Whether it is installed, with these very packages."""
+        return self.is_installed() and self._complete().read_text(encoding="utf-8") == "\n".join(self.packages)
+
+    def _complete(self) -> Path:
+        return self.path / "complete"
+
+    def add(self, packages: tuple[str, ...], progress: Callable[[str], None] = lambda phase: None) -> None:
+        """Makes further packages visible there, without what they require in versions of their own: those that are
+        installed in the creating environment are linked with what they need, others (a requirement, a directory, a
+        wheel) are installed. Raises SourceError."""
+        for package in packages:
+            progress(f"add {package}")
+            if next(iter(importlib.metadata.distributions(name=package, path=site.getsitepackages())), None):
+                self._link(package)
+            else:
+                self._pip(f"cannot get {package}", package)
+
+    def _link(self, *roots: str) -> None:
+        own = {p.split("==")[0].lower().replace("_", "-") for p in self.packages}
+        for entry in linked_entries(roots, own):
+            there = self.site_packages() / entry.name
+            if not there.exists():
+                there.symlink_to(entry)
+
+    def _pip(self, failed: str, *packages: str) -> None:
         command = [str(self.python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps",
-                   *self.packages]
+                   "--ignore-requires-python", *packages]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SourceError(f"the environment {self.name} cannot be created", where=str(self.path),
+            raise SourceError(f"the environment {self.name} {failed}", where=str(self.path),
                               why=(done.stderr.strip().splitlines() or ["pip failed"])[-1],
-                              fix="check the network and the package index, then run it again")
-        (self.path / "complete").touch()
+                              fix="check the name, the network and the package index, then run it again")
 
     def site_packages(self) -> Path:
         return self.path / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
@@ -109,7 +138,9 @@ def linked_entries(roots: tuple[str, ...], without: set[str]) -> list[Path]:
         if name in seen:
             continue
         seen.add(name)
-        distribution = next(iter(importlib.metadata.distributions(name=name, path=site.getsitepackages())))
+        distribution = next(iter(importlib.metadata.distributions(name=name, path=site.getsitepackages())), None)
+        if distribution is None:  # what a linked package requires and this environment lacks
+            continue
         tops = {Path(f).parts[0] for f in distribution.files or () if Path(f).parts[0] not in ("..", "__pycache__")}
         entries |= {Path(str(distribution.locate_file(top))) for top in tops}
         for text in distribution.requires or ():
@@ -127,6 +158,16 @@ ENVIRONMENTS = {
         "safetensors==0.8.0", "einops==0.8.2", "packaging==25.0", "transformers==4.57.6", "tokenizers==0.22.2",
         "regex==2025.11.3", "diffusers==0.35.2", "importlib_metadata==8.7.0", "zipp==3.23.0", "num2words==0.5.14",
         "docopt==0.6.2", "pillow==12.0.0", "tqdm==4.67.1")),
+    "lerobot061": Environment("lerobot061", "lerobot", "0.6.1", "LeRobot 0.6.1 and what its model code needs", (
+        "torchvision==0.28.0", "lerobot==0.6.1", "draccus==0.11.6", "mergedeep==1.3.4", "mypy_extensions==1.2.0",
+        "PyYAML==6.0.3", "toml==0.10.2", "typing-inspect==0.9.0", "huggingface-hub==1.33.0", "hf-xet==1.8.0",
+        "httpx==0.28.1", "httpcore==1.0.9", "h11==0.16.0", "anyio==4.16.0", "requests==2.32.5", "urllib3==2.5.0",
+        "certifi==2025.10.5", "charset-normalizer==3.4.4", "idna==3.11", "safetensors==0.8.0", "einops==0.8.2",
+        "packaging==25.0", "termcolor==3.3.0", "transformers==5.5.4", "tokenizers==0.22.2", "regex==2025.11.3",
+        "typer==0.29.2", "annotated-doc==0.0.7", "click==8.5.1", "shellingham==1.5.4", "lazy-importer==0.1.0",
+        "diffusers==0.38.0", "importlib_metadata==8.7.0", "zipp==3.23.0", "num2words==0.5.14", "docopt==0.6.2",
+        "pillow==12.0.0", "tqdm==4.67.1", "peft==0.21.0", "accelerate==1.15.0", "psutil==7.2.2", "gymnasium==1.4.0",
+        "farama-notifications==0.0.6", "cloudpickle==3.1.3")),
     "huggingface": Environment("huggingface", "transformers", "5.23.0", "transformers 5.23 and what it needs", (
         "transformers==5.23.0", "huggingface-hub==2.4.0", "tokenizers==0.23.3", "safetensors==0.8.0",
         "regex==2026.11.15",

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
-from vlacompile.errors import SourceError
 from vlacompile.policy.iterations import iterations
+from vlart.errors import SourceError
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 # Columns of a sampler's coefficients: clean = CLEAN_OF_SAMPLE * sample + CLEAN_OF_OUTPUT * output, clipped;
@@ -125,6 +125,19 @@ def euler(times: Sequence[float]) -> Sampler:
     """Flow matching, from times[0] to times[-1], K+1 of them: sample + (t' - t) * velocity."""
     steps = [{SAMPLE: 1.0, OUTPUT: b - a} for a, b in itertools.pairwise(times)]
     return _sampler([float(t) for t in times[:-1]], steps, None)
+
+
+def runge_kutta(predict: Predict, sample: torch.Tensor, times: Sequence[float]) -> torch.Tensor:
+    """Flow matching by the classical method of fourth order, four evaluations per step; as `euler` otherwise."""
+    table = torch.tensor([(a, a + (b - a) / 2, b, b - a) for a, b in itertools.pairwise(times)])
+    for k in iterations(len(times) - 1):
+        begin, middle, end, width = table[k]
+        first = predict(sample, begin)
+        second = predict(sample + width * first / 2, middle)
+        third = predict(sample + width * second / 2, middle)
+        last = predict(sample + width * third, end)
+        sample = sample + width / 6 * (first + 2 * second + 2 * third + last)
+    return sample
 
 
 def guided(predict: Callable[..., torch.Tensor], condition, unconditional, scale: float) -> Predict:

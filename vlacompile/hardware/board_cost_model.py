@@ -38,10 +38,12 @@ SOURCE = ("modelled: clocks x SMs x the published efficiencies of vlacompile/har
 def modelled_rates(board: Board, mode: Mode) -> Rates:
     """Rates by scheme; int4 stores fewer bytes and computes in fp16. A depthwise convolution runs on CUDA cores."""
     gbps = BANDWIDTH * mode.dram_gbps(board.memory)
-    depthwise = 1e3 * LINEAR_FP32 * mode.tops("fp32")
+    gpu = board.gpu
+    depthwise = 1e3 * LINEAR_FP32 * mode.tops("fp32", gpu)
+    reached = 1.0 if gpu.fp16_share is None else gpu.fp16_share / LINEAR_FP16  # of what an Orin reaches of its peak
 
     def of(scheme: str, linear: float, conv: float | None) -> SchemeRates:
-        peak = 1e3 * mode.tops(scheme)
+        peak = 1e3 * mode.tops(scheme, gpu) * (1.0 if scheme == "fp32" else reached)
         # activations around an int8 convolution: two bytes read, one written
         return SchemeRates(CALL_US, gbps, linear * peak, None if conv is None else conv * peak,
                            None if conv is None else depthwise, gbps / 3 if scheme == "int8" else None)

@@ -11,12 +11,12 @@ import platform
 import re
 from dataclasses import asdict, dataclass, field
 
-from vlacompile.errors import ConfigError, nearest
 from vlacompile.files.toml import load_toml, shipped
 from vlacompile.hardware.board import Board, Mode, Software, check_board
 from vlacompile.hardware.board_cost_model import modelled_launch, modelled_rates
 from vlacompile.hardware.cost_model import Launch, Rates, SchemeRates
-from vlacompile.vocabulary import BACKENDS, SCHEMES
+from vlart.errors import ConfigError, nearest
+from vlart.vocabulary import BACKENDS, SCHEMES
 
 SOFTWARE = "targets/software"
 PROCESSORS = ("x86_64", "aarch64")
@@ -42,8 +42,8 @@ class Target:
 
 @dataclass(frozen=True)
 class _File:
-    """A target file. A board has modes, and neither launch nor rates. processor: None: that of this machine, for a
-    board aarch64."""
+    """A target file. A board has modes, and neither launch nor rates. processor: None: that of this machine, of a board
+    aarch64."""
 
     name: str
     description: str
@@ -71,6 +71,9 @@ def load_target(name_or_path: str) -> Target:
     if file.backend not in known:
         raise ConfigError(f'backend "{file.backend}" does not exist', where=where,
                           why=nearest(file.backend, known), fix="choose one of the known backends")
+    if file.processor not in (None, *PROCESSORS):
+        raise ConfigError(f'processor "{file.processor}" does not exist', where=where,
+                          why=nearest(file.processor, PROCESSORS), fix=f"choose one of: {', '.join(PROCESSORS)}")
     if file.board is not None:
         return _on_board(file, file.board, chosen["mode"], chosen["software"], where)
     if chosen["mode"] or chosen["software"]:
@@ -81,9 +84,6 @@ def load_target(name_or_path: str) -> Target:
         raise ConfigError(f'key "{odd[0]}" belongs to a board' if odd else 'key "launch" is missing', where=where,
                           why="there is no [board]", fix="describe the board, or remove it" if odd else "add [launch]")
     _check_rates(file.rates, where)
-    if file.processor not in (None, *PROCESSORS):
-        raise ConfigError(f'processor "{file.processor}" does not exist', where=where,
-                          why=nearest(file.processor, PROCESSORS), fix=f"choose one of: {', '.join(PROCESSORS)}")
     return Target(file.name, file.description, file.backend, file.launch, file.rates,
                   processor=file.processor or platform.machine())
 
@@ -110,8 +110,14 @@ def _on_board(file: _File, board: Board, mode: str | None, software: str | None,
                           fix=f"choose one of: {', '.join(modes)}")
     power = modes[name]
     found = _software(package, where)
+    if board.gpu.compute_capability not in found.compute_capabilities:
+        raise ConfigError(f"{found.name} is not for {board.module}", where=where,
+                          why=f"the GPU is sm_{board.gpu.compute_capability}; it is for "
+                              + ", ".join(f"sm_{c}" for c in found.compute_capabilities),
+                          fix=f'choose "{file.name}+{file.default_software}"')
     return Target(f"{file.name}@{power.name}+{found.name}", file.description, file.backend,
-                  modelled_launch(board, power), modelled_rates(board, power), board, power, found, "aarch64")
+                  modelled_launch(board, power), modelled_rates(board, power), board, power, found,
+                  file.processor or "aarch64")
 
 
 def _software(name: str, where: str) -> Software:

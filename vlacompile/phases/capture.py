@@ -24,9 +24,10 @@ class Captured:
 
 
 @phase(Phase.CAPTURE)
-def capture(inputs: Inputs, *, whole: bool = False, progress: Progress) -> Captured:
-    """whole: trace every iteration of a loop. Raises CaptureError with the policy's line."""
-    if not whole:
+def capture(inputs: Inputs, *, whole: bool = False, called: bool = True, progress: Progress) -> Captured:
+    """whole: trace every iteration of a loop. called: call the function as a robot does before it is traced. Raises
+    CaptureError with the policy's line."""
+    if called and not whole:
         progress("call the inference function")
         check_calls(inputs.policy)
     progress("trace the inference function" + (" with all iterations" if whole else ""))

@@ -14,6 +14,7 @@ from vlacompile.phases.choose_precision import Precise
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.phases.read_inputs import Inputs
 from vlacompile.phases.verify_staging import Verified
+from vlacompile.recipe.recipe import HOST_ENGINES
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def emit(inputs: Inputs, verified: Verified, precise: Precise, *, progress: Prog
             continue
         progress(f"export {s.name} to ONNX")
         ahead = s.name in precise.compiled
-        fp16 = stored_in_fp16 and precise.engines[s.name] == "onnxruntime"
-        onnx[s.name] = emit_onnx(s, "onnxruntime" if ahead else target.backend, fp16)
+        fp16 = stored_in_fp16 and precise.engines[s.name] in HOST_ENGINES
+        onnx[s.name] = emit_onnx(s, "onnxruntime" if ahead else target.backend, fp16, inputs.recipe.tensorrt)
         if target.software is not None and not ahead:
             require_supported(s.name, onnx[s.name].model, target.software.tensorrt)
     compiled = compile_ahead({n: e for n, e in onnx.items() if n in precise.compiled}, precise.recipe.stages,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vlacompile.errors import VlaError
+from vlacompile.files.heap import give_back
+from vlart.errors import VlaError
 
 Progress = Callable[[str], None]
 
@@ -52,6 +53,8 @@ def phase(which: Phase):
             except VlaError as error:
                 error.phase = error.phase or which
                 raise
+            finally:
+                give_back()
 
         return run
 

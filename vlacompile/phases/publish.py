@@ -5,15 +5,15 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from vlacompile.bundle.directory import Bundle, write_bundle
 from vlacompile.compiler.staging.known_instructions import accept_instructions
 from vlacompile.phases.assemble import Assembled
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.phases.read_inputs import Inputs
-from vlacompile.verify.metrics import Metrics
-from vlacompile.verify.replay import replay
-from vlacompile.verify.tolerances import tolerance
-from vlacompile.vocabulary import dtype_name
+from vlart.bundle.directory import Bundle, write_bundle
+from vlart.verify.metrics import Metrics
+from vlart.verify.replay import replay
+from vlart.verify.tolerances import tolerance
+from vlart.vocabulary import dtype_name
 
 
 @phase(Phase.PUBLISH)
@@ -36,11 +36,12 @@ def publish(inputs: Inputs, assembled: Assembled, *, progress: Progress) -> Bund
 def _accept(path: Path, inputs: Inputs, assembled: Assembled):
     """The parity report of the written bundle, within all limits. Raises ParityError."""
     frames, stand_in = list(assembled.frames), inputs.target.board is not None
-    report = replay(path, frames, inputs.policy.outputs, stand_in=stand_in).require(building=inputs.out.name)
+    report = replay(path, frames, inputs.policy.outputs, stand_in=stand_in, native_code=True)  # which it just compiled
+    report.require(building=inputs.out.name)
 
     def limit_of(name: str, want) -> Metrics:
         recorded = frames[0].expects.get(name)
         return tolerance(dtype_name(want.dtype.str), "stage").limit(want) if recorded is None else recorded.limit
 
-    accept_instructions(path, assembled.known, frames[0], limit_of, stand_in)
+    accept_instructions(path, assembled.known, frames[0], limit_of, stand_in, native_code=True)
     return report

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vlacompile.errors import SourceError, nearest
-from vlacompile.vocabulary import LENGTHS, OUTSIDES, SYMBOLS
+from vlart.errors import SourceError, nearest
+from vlart.vocabulary import LENGTHS, OUTSIDES, SYMBOLS
 
 
 def _refuse(what: str, where: str, why: str, fix: str = "correct the decoder") -> None:

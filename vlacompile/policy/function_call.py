@@ -9,9 +9,11 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import torch
+from torch._numpy import _ndarray as tnp
 
-from vlacompile.errors import CaptureError, nearest
+from vlart.errors import CaptureError, nearest
 
 
 def place_of(function: Callable) -> str:
@@ -62,9 +64,9 @@ def check_call(name: str, function: Callable, given: Iterable[str], what: str = 
 def why_and_fix(error: Exception) -> dict[str, str]:
     """Why a trace failed, and how to fix it."""
     first = next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
-    if ".numpy() is not supported" in first:
-        return {"why": "a tensor is converted to NumPy there (.numpy()), and the exporter cannot trace NumPy",
-                "fix": "use torch operations throughout and return the tensor; torch has the same functions"}
+    if ".numpy() is not supported" in first or "__array__ method not producing an array" in first:
+        return {"why": "NumPy copies the memory of a tensor there, whose values are known only on the robot",
+                "fix": "convert it with tensor.numpy(), whose result NumPy's functions take, or use torch operations"}
     if isinstance(error, TypeError) and ("positional argument" in first or "keyword argument" in first):
         return {"why": f"TypeError: {first}", "fix": "call that function with the arguments that it takes"}
     return {"why": f"{type(error).__name__}: {first}",
@@ -95,7 +97,7 @@ def tensors(name: str, function: Callable, values: Mapping[str, object],
                                why="it returned " + (", ".join(f"{n} ({_a(v)})" for n, v in values.items())
                                                      or "nothing"),
                                fix=_fix_of_missing(output, values))
-        value = values[output]
+        value = _as_tensor(values[output])
         parts = list(value) if isinstance(value, (list, tuple)) else []
         if parts and all(isinstance(p, torch.Tensor) for p in parts):
             value = _stacked(output, parts, where)
@@ -104,6 +106,12 @@ def tensors(name: str, function: Callable, values: Mapping[str, object],
                                fix=_fix_of_kind(output, value))
         found[output] = value
     return found
+
+
+def _as_tensor(value: object) -> object:
+    """An array of NumPy's as a tensor, while the function is traced too; anything else unchanged."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else (
+        value.tensor if isinstance(value, tnp.ndarray) else value)
 
 
 def _fix_of_missing(output: str, values: Mapping[str, object]) -> str:
@@ -116,11 +124,8 @@ def _fix_of_missing(output: str, values: Mapping[str, object]) -> str:
 
 
 def _fix_of_kind(output: str, value: object) -> str:
-    kind = type(value)
     if isinstance(value, Mapping):
         return f"return its tensors under names of their own, and list them in outputs=; {nearest(output, value)}"
-    if kind.__module__.partition(".")[0] == "numpy":
-        return "use torch operations throughout and return the tensor"
     if isinstance(value, (bool, int, float)):
         return "return it as torch.tensor(...), or leave it out of outputs="
     return "return a tensor under this name, or leave it out of outputs="

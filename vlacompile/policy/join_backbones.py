@@ -6,14 +6,15 @@ Owns which inputs of the policies are the same. That equal work is computed and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import torch
 
-from vlacompile.errors import SourceError, nearest
+from vlacompile.policy.carried import computed
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.policy.text import Text
+from vlart.errors import SourceError, nearest
 
 MOST = 4  # backbones per bundle and per router table: VLART_MAX_BACKBONES
 
@@ -22,7 +23,8 @@ def join(backbones: Mapping[str, Policy], name: str | None = None, *, apart: Col
     """Several policies as one: its output `<backbone>.<output>` is that backbone's action chunk.
 
     backbones: {name: policy}, the default first. Inputs of the same name, type and shape are one input, unless they
-    are filled from texts by different tokenizers, or are named in `apart`: these become `<backbone>.<input>`. name: of
+    are filled from texts by different tokenizers, or are named in `apart`: these become `<backbone>.<input>`, as what a
+    backbone carries from step to step does; it begins anew after steps of another one. name: of
     the joined policy; None: their names, joined by "+".
     Raises SourceError if the policies give actions of different kinds, or consume them differently.
     """
@@ -47,15 +49,37 @@ def join(backbones: Mapping[str, Policy], name: str | None = None, *, apart: Col
     outputs = {n: p.outputs[0] for n, p in backbones.items()}
     names = {n: f"{n}.{outputs[n]}" for n in backbones}
 
+    kept = {n: p.carried for n, p in backbones.items()}
+
     def observe(**given: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {names[n]: function(**{s: given[o] for s, o in own[n].items()})[outputs[n]]
-                for n, function in functions.items()}
+        found: dict[str, torch.Tensor] = {}
+        for n, function in functions.items():
+            inputs = {s: given[o] for s, o in own[n].items()} | {c: given[f"{n}.{c}"] for c in kept[n]}
+            values = function(**inputs)
+            found |= {f"{n}.{v}": values[v] for v in (outputs[n], *(c.output for c in kept[n].values()))}
+        return found
 
     first = next(iter(backbones.values()))
     return Policy(name or "+".join(p.name for p in backbones.values()), observe, sources, examples,
                   outputs=tuple(names.values()), execute=first.execute, ensemble=first.ensemble,
                   calibration=_calibration(backbones, own, where), decoder=first.decoder,
-                  texts=texts, backbones=names)
+                  texts=texts, backbones=names,
+                  origin={f"{n}, {title}": text for n, p in backbones.items() for title, text in p.origin.items()},
+                  carried={f"{n}.{c}": replace(carried, output=f"{n}.{carried.output}",
+                                               initial=_of_own(carried.initial, own[n]))
+                           for n, p in backbones.items() for c, carried in p.carried.items()})
+
+
+def _of_own(initial: torch.Tensor | Callable[..., torch.Tensor],
+            own: Mapping[str, str]) -> torch.Tensor | Callable[..., torch.Tensor]:
+    """The first content of a carried value of one backbone, of the joined policy's inputs. own: {input: joined name}"""
+    if isinstance(initial, torch.Tensor):
+        return initial
+
+    def first(**given: torch.Tensor) -> torch.Tensor:
+        return computed(initial, {s: given[o] for s, o in own.items()})
+
+    return first
 
 
 def require_one_shape(chunks: Mapping[str, tuple[int, ...]]) -> None:

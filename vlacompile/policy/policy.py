@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Real
 
 import torch
 
-from vlacompile.errors import CaptureError, SourceError, nearest
 from vlacompile.policy import type_checks as declared
 from vlacompile.policy.action_decoding import Decoder, Guidance
+from vlacompile.policy.carried import BEGUN, Carried, CarriedInput, first_content, require_fitting
 from vlacompile.policy.function_call import check_call, named, tensors
+from vlacompile.policy.host_encoding import HostEncoding
 from vlacompile.policy.iterations import iterations
 from vlacompile.policy.text import Text
-from vlacompile.vocabulary import DTYPES, UPDATES
+from vlart.errors import CaptureError, SourceError, nearest
+from vlart.vocabulary import DTYPES, UPDATES
 
 TORCH_DTYPES: dict[torch.dtype, str] = {
     torch.float32: "f32",
@@ -47,6 +50,11 @@ def as_taken(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(TAKEN_AS[tensor.dtype]) if tensor.dtype in TAKEN_AS else tensor
 
 
+def as_kept(tensor: torch.Tensor) -> torch.Tensor:
+    """A carried value, converted to the dtype in which it lies between steps: f32 for all floating point."""
+    return tensor.float() if tensor.dtype is torch.float16 else as_taken(tensor)
+
+
 @dataclass(frozen=True)
 class Source:
     """One input of a policy and how often it changes.
@@ -57,7 +65,8 @@ class Source:
     clock: nominal rate in Hz, or None if it is not periodic.
     history: how many observations the policy sees. With n > 1 the inference function takes [1,n,...], oldest first;
         the robot writes the newest only, [1,...]. All histories of a policy advance together, once per step (or
-        observe) before which at least one of them was written; the first observation fills them.
+        observe) before which at least one of them was written; the first observation fills them. That of a source
+        that changes per task holds the task under which each observation was made.
     """
 
     update: str
@@ -75,11 +84,11 @@ class Source:
         declared.whole(self.history, 1, "vlacompile.Source(history=...)",
                        "give the number of observations that the policy "
                        "sees")
-        if self.history > 1 and self.update not in ("observation", "tick"):
+        if self.history > 1 and self.update not in ("task", "observation", "tick"):
             raise SourceError(
                 f"a history of {self.history} of a source that changes per {self.update}",
                 where="vlacompile.Source(history=...)",
-                why='only sources with update="observation" or "tick" have a history',
+                why="a constant has no earlier value, and what a loop starts from is drawn anew",
                 fix='use update="observation" and the number of observations that the policy sees',
             )
         if self.clock is not None:
@@ -133,9 +142,12 @@ class Policy:
         is [1, H, action_dim], or when `decoder` converts it to actions.
     decoder: how the runtime decodes the first output: tokens to actions, actions relative to the state.
     texts: {source of token ids: how the runtime tokenizes a text for it}; without it the host writes the ids.
+    encoding: how the host computes sources that no text alone gives, for observations of a dataset.
     guidance: sources that the runtime fills from the previous chunk (real-time chunking inside the function).
     backbones: {name: output} of policies that were joined (see join_backbones.py), of which a session runs one at a
         time; the first is the default. Empty: a single policy.
+    origin: {title: text} of what a person should know about how the policy was read, shown and stored in the manifest.
+    carried: {input name: Carried}; inputs that no one writes, as a step takes them from the one before.
     Raises SourceError when names, shapes or types do not fit together.
     """
 
@@ -153,7 +165,10 @@ class Policy:
     decoder: Decoder | None = None
     guidance: Guidance | None = None
     texts: Mapping[str, Text] = field(default_factory=dict)
+    encoding: HostEncoding | None = None
     backbones: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    carried: Mapping[str, Carried] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f'Policy "{self.name}"'
@@ -174,6 +189,10 @@ class Policy:
         self._check_examples(where)
         for name, text in self.texts.items():
             self._check_text(name, text)
+        unknown = [n for n in (self.encoding.gives if self.encoding else ()) if n not in self.sources]
+        if unknown:
+            raise SourceError(f'encoding gives "{unknown[0]}", which is no source', where=where,
+                              why=nearest(unknown[0], self.sources), fix="name sources of the policy in `gives`")
         if (self.step is None) != (self.loop is None):
             raise SourceError(
                 "only one of step and loop is given",
@@ -181,7 +200,7 @@ class Policy:
                 why="a declared loop needs a step function, an iteration count and a carry",
                 fix="give both, or write the loop inside observe and give neither",
             )
-        both = [n for n in self.outputs if n in self.sources]
+        both = [n for n in self.outputs if n in self.sources or n in self.carried]
         if both:
             raise SourceError(
                 f'"{both[0]}" names an input and an output',
@@ -197,6 +216,7 @@ class Policy:
                     f"{', '.join(self.outputs)}",
                 fix="use vlacompile.join(), which sets both",
             )
+        self._check_carried(where)
         if not self.outputs:
             raise SourceError(
                 "outputs is empty",
@@ -204,6 +224,25 @@ class Policy:
                 why="a policy without outputs computes nothing",
                 fix='name at least one returned tensor, e.g. outputs=("action",)',
             )
+
+    def _check_carried(self, where: str) -> None:
+        declared.mapping(self.carried, f"{where}, carried", Carried,
+                         'give {"hidden": vlacompile.Carried("hidden.next", initial=torch.zeros(1, 64)), ...}')
+        twice = [n for n in self.carried if n in self.sources]
+        if twice:
+            raise SourceError(f'"{twice[0]}" is a source and carried', where=where,
+                              why="the robot writes sources, and the step before gives what is carried",
+                              fix="leave it out of sources and example_inputs")
+        made: dict[str, str] = {}
+        for name, c in self.carried.items():
+            if c.output in self.sources or c.output in self.carried:
+                raise SourceError(f'"{c.output}" names an input and an output', where=f'{where}, carried["{name}"]',
+                                  why="names of values are unique in a bundle",
+                                  fix=f'return what the next step takes under another name, e.g. "{name}.next"')
+            if made.setdefault(c.output, name) != name:
+                raise SourceError(f'"{made[c.output]}" and "{name}" take the same output', where=f"{where}, carried",
+                                  why=f'both are "{c.output}" of the step before',
+                                  fix="carry it once, and read it twice")
 
     def _check_examples(self, where: str) -> None:
         for name, tensor in self.example_inputs.items():
@@ -286,15 +325,79 @@ class Policy:
                     fix="name a source of token ids [1,L], i64 or i32, and a mask of the same shape, bool",
                 )
 
+    @cached_property
+    def carried_inputs(self) -> dict[str, CarriedInput]:
+        """{input: what it holds}, with an input more for each whose first content is computed."""
+        found: dict[str, CarriedInput] = {}
+        for name, c in self.carried.items():
+            with torch.no_grad():
+                first = first_content(name, c, self.example_inputs)
+            if first is c.initial:
+                found[name] = CarriedInput(c.output, as_kept(first), c.until, first.dtype)
+            else:
+                zeros = torch.zeros(first.shape, dtype=first.dtype)
+                found[name] = CarriedInput(c.output, as_kept(zeros), c.until, first.dtype)
+                found[f"{name}.{BEGUN}"] = CarriedInput(f"{name}.{BEGUN}.next", torch.zeros(1, dtype=torch.bool),
+                                                        c.until, torch.bool)
+        return found
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """{every input of the function: an example}: what the robot writes, then what is carried."""
+        return {**self.example_inputs, **{n: c.initial for n, c in self.carried_inputs.items()}}
+
+    @property
+    def functions(self) -> tuple[Callable | None, ...]:
+        """All that the policy computes with."""
+        return self.observe, self.step, *(c.initial for c in self.carried.values() if callable(c.initial))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names by which `observe` is called."""
+        return *self.sources, *self.carried
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        """The outputs, then what is carried beside them."""
+        return tuple(dict.fromkeys((*self.outputs, *(c.next for c in self.carried_inputs.values()))))
+
+    def handed_on(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the next call of `infer` is given of what this one returned, beside what the robot writes."""
+        return {name: values[c.next] for name, c in self.carried_inputs.items()}
+
     def infer(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         """The whole original function with a declared loop unrolled: the reference for parity. Inputs may have the
-        dtypes that the bundle uses."""
+        dtypes that the bundle uses. Without what is carried it is the first step of an episode; `handed_on` of what it
+        returns makes the next one of the call that is given it."""
         inputs |= {n: inputs[n].to(t.dtype) for n, t in self.example_inputs.items() if n in inputs
                    and inputs[n].dtype != t.dtype}
-        values = named(self.name, self.observe, self.observe(**inputs), self.outputs[0])
+        given = inputs | self._taken(inputs) if self.carried else inputs
+        values = named(self.name, self.observe, self.observe(**given), self.outputs[0])
         if self.loop is not None:
-            values |= self._looped(inputs, values)
-        return values | tensors(self.name, self.observe if self.step is None else self.step, values, self.outputs)
+            values |= self._looped(given, values)
+        values |= {c.next: torch.ones(1, dtype=torch.bool) for n, c in self.carried_inputs.items()
+                   if n not in self.carried}
+        function = self.observe if self.step is None else self.step
+        values |= tensors(self.name, function, values, self.returned)
+        for name, kept in self.carried_inputs.items():
+            require_fitting(self.name, name, kept, values[kept.next])
+            values[kept.next] = as_kept(values[kept.next])
+        return values
+
+    def _taken(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the function is given for its carried inputs."""
+        found: dict[str, torch.Tensor] = {}
+        for name, c in self.carried.items():
+            known = self.carried_inputs[name]
+            given = inputs[name].to(known.dtype) if name in inputs else None
+            begun = inputs.pop(f"{name}.{BEGUN}", None)
+            if isinstance(c.initial, torch.Tensor) or (given is not None and begun is None):
+                found[name] = known.initial.to(known.dtype, copy=True) if given is None else given
+            else:
+                first = first_content(name, c, {n: inputs[n] for n in self.sources})
+                found[name] = first if given is None or begun is None else torch.where(
+                    begun.reshape(()), given, first)
+        return found
 
     def _looped(self, inputs: Mapping[str, torch.Tensor], values: dict) -> dict[str, torch.Tensor]:
         assert self.loop is not None and self.step is not None

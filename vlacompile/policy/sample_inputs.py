@@ -10,22 +10,35 @@ import torch
 from vlacompile.policy.policy import Source
 
 
-def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], count: int,
-                  seed: int) -> list[tuple[str, dict[str, torch.Tensor]]]:
+def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], count: int, seed: int,
+                  recorded: Sequence[Mapping[str, torch.Tensor]] = ()) -> list[tuple[str, dict[str, torch.Tensor]]]:
     """Inputs that exercise every cache: the example; then everything changed except the task's inputs; then one
-    source changed at a time; the rest with everything changed. [(label, {name: tensor})], deterministic in `seed`."""
+    source changed at a time; the rest with everything changed. [(label, {name: tensor})], deterministic in `seed`.
+    recorded: observations to change to, and to begin with; without them, and for random numbers, the example is
+    varied."""
     rng = np.random.default_rng(seed)
     live = [n for n, s in sources.items() if s.update != "static"]
     fast = [n for n in live if sources[n].update != "task"]
-    frames = [("example", dict(example))]
+    spread = [recorded[(seed + i * len(recorded) // count) % len(recorded)] for i in range(count)] if recorded else []
+    seen = {n for n in live if n in recorded[0] and sources[n].update != "step"} if recorded else set()
+    frames = [("recorded", {**example, **{n: spread[0][n] for n in seen}}) if seen else ("example", dict(example))]
     plans = [("observations changed", fast), ("task changed", [n for n in live if n not in fast])]
     plans += [(f"{name} changed", [name]) for name in fast]
     while len(frames) < count:
         label, changed = plans[len(frames) - 1] if len(frames) <= len(plans) else ("all changed", live)
         inputs = dict(frames[-1][1])
-        inputs |= {n: vary(example[n], rng) for n in changed}
+        other = _other((*spread[len(frames):], *spread[:len(frames)]), inputs, seen.intersection(changed))
+        inputs |= {n: other[n] if n in other else vary(example[n], rng) for n in changed}
         frames.append((label, inputs))
     return frames
+
+
+def _other(recorded: Sequence[Mapping[str, torch.Tensor]], last: Mapping[str, torch.Tensor],
+           names: set[str]) -> dict[str, torch.Tensor]:
+    """Of the first observation in which one of these sources is not the last one's, these sources, which belong
+    together (an instruction and its mask); empty if there is none: a dataset of one task."""
+    found = next((r for r in recorded if any(not torch.equal(r[n], last[n]) for n in names)), None)
+    return {} if found is None else {n: found[n] for n in names}
 
 
 EDGES = 4  # number of frames with edge cases, the same for all sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlacompile.errors import ConfigError
+from vlart.errors import ConfigError
 
 
 @dataclass(frozen=True)

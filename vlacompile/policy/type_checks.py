@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import torch
 
-from vlacompile.errors import SourceError
+from vlart.errors import SourceError
 
 
 def refuse(what: str, where: str, why: str, fix: str) -> NoReturn:

@@ -1,13 +1,14 @@
 """Sensors of a Jetson: current clocks, temperatures, power of its rails.
 
 Read from sysfs in the layout of NVIDIA's kernels (L4T 36 and 39); a machine without these files gives an empty reading.
-jetson-stats reads the same files; it is not used because it is Python with a root service, and a device that bundles
-are flashed to needs neither (vlart-run reads them in C). Not run on a board: the tests read a directory tree of the
-same form.
+For devices without Python or without jetson-stats: vlart-run reads the same files in C. Where jtop runs,
+vlacompile/profile/jetson_stats.py reads it instead. Not run on a board: the tests read a directory tree of the same
+form.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,9 @@ GPU = ("17000000.gpu", "17000000.ga10b", "gpu.0")  # names of its devfreq node, 
 class Reading:
     """gpu_mhz, emc_mhz, cpu_mhz (the highest core): current clocks; None: not available. celsius, watts: {zone or rail:
     value}. throttled: {cause: count since boot} of over-current events, {device: state} of cooling devices that slow
-    down the processor, if not 0. memory_mb: in use on the whole machine."""
+    down the processor, if not 0. memory_mb: in use on the whole machine. gpu_load, cpu_load: percent. power_mode,
+    power_mode_name: of nvpmodel. jetson_clocks: whether clocks are pinned. cpu_load, the name and jetson_clocks are
+    known through jtop alone."""
 
     gpu_mhz: float | None = None
     emc_mhz: float | None = None
@@ -28,6 +31,11 @@ class Reading:
     watts: dict[str, float] = field(default_factory=dict)
     throttled: dict[str, int] = field(default_factory=dict)
     memory_mb: float | None = None
+    gpu_load: float | None = None
+    cpu_load: float | None = None
+    power_mode: int | None = None
+    power_mode_name: str | None = None
+    jetson_clocks: bool | None = None
 
     @property
     def of_a_board(self) -> bool:
@@ -55,8 +63,16 @@ def course(before: Reading, during: Sequence[Reading], after: Reading) -> str:
     parts += [f"at most {max(heat):.0f} C"] if heat else []
     used = [r.memory_mb for r in seen if r.memory_mb is not None]
     parts += [f"{max(used):.0f} MB in use"] if used else []
+    loads = [r.gpu_load for r in seen if r.gpu_load is not None]
+    parts += [f"GPU load {_span(loads, '.0f')} %"] if loads else []
+    parts += [f"power mode {' and '.join(modes)}"] if (modes := _modes(seen)) else []
+    parts += ["jetson_clocks on"] if any(r.jetson_clocks for r in seen) else []
     causes = _causes(before, (*seen, after))
     return ", ".join([*parts, f"throttled: {', '.join(causes)}" if causes else "not throttled"])
+
+
+def _modes(readings: Sequence[Reading]) -> list[str]:
+    return list(dict.fromkeys(r.power_mode_name or str(r.power_mode) for r in readings if r.power_mode is not None))
 
 
 def _span(numbers: Sequence[float], form: str) -> str:
@@ -84,8 +100,7 @@ def read_sensors(root: Path = Path("/")) -> Reading:
             if (khz := _number(p)) is not None]
     return Reading(None if gpu is None else gpu / 1e6, None if emc is None else emc / 1e6,
                    max(cpus) / 1e3 if cpus else None, dict(_temperatures(sys)), dict(_rails(sys)),
-                   dict(_throttled(sys)),
-                   _memory_mb(root))
+                   dict(_throttled(sys)), _memory_mb(root), _gpu_load(sys), power_mode=_power_mode(root))
 
 
 def _throttled(sys: Path) -> Iterator[tuple[str, int]]:
@@ -98,6 +113,18 @@ def _throttled(sys: Path) -> Iterator[tuple[str, int]]:
         kind, state = _text(device / "type"), _number(device / "cur_state")
         if state and kind and "fan" not in kind:
             yield kind, int(state)
+
+
+def _gpu_load(sys: Path) -> float | None:
+    """The file counts in thousandths."""
+    loads = (_number(sys / "class/devfreq" / n / "device/load") for n in GPU)
+    return next((load / 10 for load in loads if load is not None), None)
+
+
+def _power_mode(root: Path) -> int | None:
+    """The file holds e.g. pmode:0002 fmode:quiet; its number, without a name."""
+    found = re.match(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status"))
+    return int(found[1]) if found else None
 
 
 def _memory_mb(root: Path) -> float | None:

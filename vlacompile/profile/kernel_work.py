@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto
 
-from vlacompile.bundle.directory import Bundle
-from vlacompile.bundle.plan.plan import Stage
-from vlacompile.errors import BundleError
-from vlacompile.vocabulary import COMPILED
+from vlart.bundle.directory import Bundle
+from vlart.bundle.plan.plan import Stage
+from vlart.errors import BundleError
+from vlart.vocabulary import COMPILED
 
 SCHEME_OF = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.INT8: "int8",
              TensorProto.UINT8: "int8",
@@ -104,10 +104,30 @@ class _Reader:
         self.types |= self.weights
         self.makers = {name: node for node in self.nodes for name in node.output}
         self.ends = {v.name for v in (*model.graph.input, *model.graph.output)}
+        self.stored_as = self._fp16_beside_products()
+
+    def _fp16_beside_products(self) -> dict[str, str]:
+        """{value in f32: the fp16 value that it is stored as} of products that only sum in f32, which an engine makes
+        one kernel of with the casts around them."""
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                readers.setdefault(name, []).append(node)
+        found: dict[str, str] = {}
+        for node in [n for n in self.nodes if n.op_type in ("MatMul", "Gemm")]:
+            before = [self.makers.get(n) for n in node.input if n]
+            behind = readers.get(node.output[0], [])
+            casts = [m for m in (*before, *behind) if m is not None and m.op_type == "Cast"]
+            narrow = [*(m.input[0] for m in casts[:len(before)]), *(m.output[0] for m in casts[len(before):])]
+            if len(behind) == 1 and len(casts) == len(before) + 1 and all(
+                    self.types.get(n, (0,))[0] == TensorProto.FLOAT16 for n in narrow):
+                found |= {m.output[0]: m.input[0] for m in casts[:-1]} | {node.output[0]: narrow[-1]}
+        return found
 
     def work(self, stage: Stage) -> StageWork:
         kernels = [k for n in self.nodes if (k := self._kernel(n)) is not None]
-        small = sum(n.op_type not in (*PRODUCTS, "Conv", "Gather", "GatherBlockQuantized", *VIEWS) for n in self.nodes)
+        small = sum(n.op_type not in (*PRODUCTS, "Conv", "Gather", "GatherBlockQuantized", *VIEWS)
+                    and not (n.op_type == "Cast" and {*n.input, *n.output} & {*self.stored_as}) for n in self.nodes)
         return StageWork(stage.name, stage.iterations, tuple(kernels), small, sum(map(self._bytes, self.weights)),
                          self._live())
 
@@ -145,10 +165,11 @@ class _Reader:
                           2 * math.prod(out) * math.prod(inner), rows)
 
     def _made(self, node: onnx.NodeProto, kind: str, weight, operations: int, rows: int = 1) -> Kernel:
-        activations = [n for n in (*node.input, node.output[0]) if n and self._weight(n) is None]
+        activations = [self.stored_as.get(n, n) for n in (*node.input, node.output[0])
+                       if n and self._weight(n) is None]
         moved = sum(self._bytes(n) for n in activations)
         if weight is None:
-            scheme, numbers, stored = SCHEME_OF.get(self.types[node.output[0]][0], "fp32"), 0, 0
+            scheme, numbers, stored = SCHEME_OF.get(self.types[activations[-1]][0], "fp32"), 0, 0
         else:
             scheme = "int4" if node.op_type in ("MatMulNBits",
                                                 "GatherBlockQuantized") else SCHEME_OF.get(weight[0], "fp32")
@@ -203,7 +224,8 @@ class _Reader:
             ends.setdefault(i, []).append(name)
         alive, peak = 0, 0
         inner = {n for node in self.nodes for n in node.output if n in last and n not in self.ends
-                 and self._weight(n) is None and node.op_type not in ("Reshape", "Squeeze", "Unsqueeze", "Identity")}
+                 and n not in self.stored_as and self._weight(n) is None
+                 and node.op_type not in ("Reshape", "Squeeze", "Unsqueeze", "Identity")}
         for i, node in enumerate(self.nodes):
             alive += sum(self._bytes(n) for n in node.output if n in inner)
             peak = max(peak, alive)

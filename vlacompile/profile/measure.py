@@ -13,19 +13,21 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from vlacompile.bundle.directory import GOLDEN_FILE, Bundle
-from vlacompile.errors import BundleError
-from vlacompile.files.atomic import write_file
 from vlacompile.profile import machine
-from vlacompile.profile.jetson_sensors import Reading, course, read_sensors
-from vlacompile.runtime.session import RECORDED, Session
-from vlacompile.verify.frames import Frame, read_frames
+from vlacompile.profile.jetson_sensors import Reading, course
+from vlacompile.profile.jetson_stats import SYSFS, Sensors, open_sensors
+from vlart.bundle.directory import GOLDEN_FILE, Bundle
+from vlart.errors import BundleError, RuntimeFailure
+from vlart.files.atomic import write_file
+from vlart.runtime.session import RECORDED, Session
+from vlart.verify.frames import Frame, read_frames
+from vlart.vocabulary import NOT_ENDED
 
 NEW_INSTRUCTION = 5  # replans per instruction
 READING_EVERY_S, MOST_READINGS = 0.5, 64
@@ -54,7 +56,8 @@ class Profile:
     """One measurement. series: "same" and "new" (replans with the same, with a new instruction), "write" (input copy),
     "pop" (one action), and "stage NAME" (all iterations of a loop). unchanged: sources whose content could not be
     varied, so that stages depending on them alone did not run again. before, after: sensor readings, if available;
-    during: readings between replans, at least READING_EVERY_S apart."""
+    during: readings between replans, at least READING_EVERY_S apart. iterations: {stage whose loop the data ends: how
+    many ran, in the mean}. sensors: what the readings are from, "sysfs" or "jtop"."""
 
     bundle: str
     hash: str
@@ -70,6 +73,8 @@ class Profile:
     alternated: bool = False  # measured in rounds with other bundles
     during: tuple[Reading, ...] = ()
     version: int = VERSION
+    iterations: Mapping[str, float] = field(default_factory=dict)
+    sensors: str = SYSFS
 
     def fared(self) -> str:
         """Summary of a board's sensors during the measurement, for a person; "" without sensors."""
@@ -79,24 +84,29 @@ class Profile:
         return asdict(self) | {"series": {n: [round(x, 2) for x in s.us] for n, s in self.series.items()}}
 
 
-def measure(bundle: Bundle, *, replans: int = 200, warm_up: int = 20, threads: int = 1,
+def measure(bundle: Bundle, *, replans: int = 200, warm_up: int = 20, threads: int = 1, native_code: bool = False,
+            power_mode: str | None = None, jetson_clocks: bool | None = None,
             progress: Callable[[int], None] = lambda done: None) -> Profile:
-    """Replan `warm_up` + `replans` times. threads: of the inference engine. progress: called with the number of replans
-    done. Raises RuntimeFailure with libvlart's message."""
-    return measure_together([bundle], replans=replans, warm_up=warm_up, threads=threads, progress=progress)[0]
+    """Replan `warm_up` + `replans` times; the rest as measure_together's."""
+    return measure_together([bundle], replans=replans, warm_up=warm_up, threads=threads, native_code=native_code,
+                            power_mode=power_mode, jetson_clocks=jetson_clocks, progress=progress)[0]
 
 
 def measure_together(bundles: Sequence[Bundle], *, replans: int = 200, warm_up: int = 20, threads: int = 1,
+                     native_code: bool = False, power_mode: str | None = None, jetson_clocks: bool | None = None,
                      progress: Callable[[int], None] = lambda done: None) -> tuple[Profile, ...]:
     """Replan each `warm_up` + `replans` times, all sessions open, in rounds of ROUND replans each; the order is
-    reversed
-    from round to round. progress: called with the number of all replans done. Raises RuntimeFailure with libvlart's
-    message."""
+    reversed from round to round. threads, native_code: as Session's. power_mode, jetson_clocks: of a Jetson, set
+    before and set back at the end. progress: called with the number of all replans done. Raises RuntimeFailure with
+    libvlart's message, ConfigError if the board does not take mode or clocks."""
     with contextlib.ExitStack() as stack:
-        runs = [MeasuredSession(b, stack.enter_context(Session(b.path, threads=threads, accept=RECORDED)), warm_up)
-                for b in bundles]
+        read_sensors = stack.enter_context(open_sensors())
+        stack.enter_context(read_sensors.power(power_mode, jetson_clocks))
+        sessions = [stack.enter_context(Session(b.path, threads=threads, accept=RECORDED, native_code=native_code))
+                    for b in bundles]
+        runs = [MeasuredSession(b, session, warm_up) for b, session in zip(bundles, sessions, strict=True)]
         before, total, done = read_sensors(), warm_up + replans, 0
-        readings = _Readings()
+        readings = _Readings(read_sensors)
         for number, first in enumerate(range(0, total, ROUND)):
             for run in runs if number % 2 == 0 else runs[::-1]:
                 for _ in range(min(ROUND, total - first)):
@@ -105,19 +115,21 @@ def measure_together(bundles: Sequence[Bundle], *, replans: int = 200, warm_up: 
                     progress(done)
                     if run.count > warm_up:
                         readings.take()
-        after = read_sensors()
+        after, ran = read_sensors(), [r.iterations() for r in runs]
     about = machine.describe()
     return tuple(Profile(r.bundle.plan.name, r.bundle.hash, r.bundle.plan.target, about, threads, warm_up, replans,
                          {n: Series(tuple(us)) for n, us in r.found.items() if us}, r.unchanged, before, after,
-                         len(runs) > 1, tuple(readings.kept)) for r in runs)
+                         len(runs) > 1, tuple(readings.kept), iterations=i,
+                         sensors=read_sensors.source) for r, i in zip(runs, ran, strict=True))
 
 
 class _Readings:
     """Sensor readings between replans, of bounded number: when full, every other one is dropped and the interval is
     doubled."""
 
-    def __init__(self) -> None:
+    def __init__(self, read_sensors: Sensors) -> None:
         self.kept: list[Reading] = []
+        self._read_sensors = read_sensors
         self._every, self._next = READING_EVERY_S, 0.0
 
     def take(self) -> None:
@@ -127,7 +139,7 @@ class _Readings:
         if len(self.kept) == MOST_READINGS:
             del self.kept[1::2]
             self._every *= 2
-        self.kept.append(read_sensors())
+        self.kept.append(self._read_sensors())
         self._next = now + self._every
 
 
@@ -149,6 +161,11 @@ class MeasuredSession:
             for name, us in timed:
                 self.found[name].append(us)
         self.count += 1
+
+    def iterations(self) -> dict[str, float]:
+        """As Profile's; of all replans."""
+        ran = self.session.stats().stages
+        return {s.name: ran[s.name].mean_iterations for s in self.bundle.plan.stages if s.end is not None}
 
 
 def _contents(bundle: Bundle, frames: Sequence[Frame]) -> tuple[dict[str, list[np.ndarray]], tuple[str, ...]]:
@@ -175,14 +192,19 @@ def _replan(session: Session, contents: Mapping[str, list[np.ndarray]], tasks: s
     written = time.perf_counter_ns()
     runs = session.stats().runs()
     started = time.perf_counter_ns()
-    session.step()
+    try:
+        session.step()
+    except RuntimeFailure as error:
+        if error.status != NOT_ENDED:  # golden frames in another mixture: the loop took the longest that it may
+            raise
     stepped = time.perf_counter_ns()
     ran = {n: s.last_us for n, s in session.stats().stages.items() if s.runs > runs[n]}
     kind = "new" if any(len(contents[n]) > 1 for n in tasks & set(contents)) and i % NEW_INSTRUCTION == 0 else "same"
     timed = [(kind, (stepped - started) / 1e3), ("write", (written - begin) / 1e3)]
     if session.plan.action is not None and session.queue().remaining:
         began = time.perf_counter_ns()
-        session.pop()
+        with contextlib.suppress(RuntimeFailure):  # a rate limit may refuse it: golden frames are no motion
+            session.pop()
         timed.append(("pop", (time.perf_counter_ns() - began) / 1e3))
     return timed + [(f"stage {n}", us) for n, us in ran.items()]
 
@@ -207,6 +229,8 @@ def read_profile(path: Path) -> Profile:
         document["unchanged"] = tuple(document["unchanged"])
         document |= {k: Reading(**document[k]) for k in ("before", "after")}
         document["during"] = tuple(Reading(**r) for r in document.get("during", ()))
+        document.setdefault("iterations", {})
+        document.setdefault("sensors", SYSFS)
         document.setdefault("alternated", False)  # files written before rounds existed
         document.setdefault("hash", _checksums(document["files"]) if "files" in document else None)
         if not isinstance(document["hash"], str):

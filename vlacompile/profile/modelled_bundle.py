@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from vlacompile.bundle.directory import Bundle
-from vlacompile.bundle.plan.plan import Plan
 from vlacompile.hardware.target import load_target, modes_of
 from vlacompile.profile.kernel_work import work_of
 from vlacompile.profile.published import bands
 from vlacompile.profile.roofline import WhatIf, camera_count, model
-from vlacompile.vocabulary import SCHEMES
+from vlart.bundle.directory import Bundle
+from vlart.bundle.plan.plan import Plan
+from vlart.vocabulary import SCHEMES
 
 
 def modelled_for(bundle: Bundle, target_names: Sequence[str], question: WhatIf) -> dict:

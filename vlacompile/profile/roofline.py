@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from vlacompile.bundle.plan.plan import Plan
-from vlacompile.errors import ConfigError
 from vlacompile.hardware.target import Target
 from vlacompile.profile.kernel_work import Kernel, StageWork
+from vlacompile.profile.power import watts
+from vlart.bundle.plan.plan import Plan
+from vlart.errors import ConfigError
 
 # Bytes per weight, for int4 in blocks of 64 with f32 scales.
 BYTES_PER_WEIGHT = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5625}
-# Orin Nano 8 GB, in a public log of an LPCV course (L4T 36.4.7): 3.6-3.7 W idle, 8.20 W while an FP32 network runs at
-# 612 MHz on 8 SMs. Held out, from the same log: 11.62 W at 918 MHz, 6.15 W for FP16 at 413 MHz
-# (tests/profile/test_profile.py).
-IDLE_WATTS, WATTS_PER_SM_MHZ = 3.65, (8.20 - 3.65) / (8 * 612)
-ENERGY_BOARDS = ("orin-nano-8gb",)  # boards that the power model applies to
 # Scratch memory of an engine besides its activations: 8.2 to 10.4 MB in all of profiles/rtx, even the smallest.
 ENGINE_SCRATCH_BYTES = 8 << 20
 CHANGING = ("observation", "step", "tick")
@@ -111,7 +107,7 @@ def model(plan: Plan, work: Sequence[StageWork], target: Target, question: WhatI
     """Raises ConfigError if the target has no rate for a kernel."""
     updates = {s.value: s.update for s in plan.sources}
     cameras = {s.name for s in plan.stages if _sees(plan, s.depends)}
-    back, times = plan.looking_back(), 1.0
+    back, times = {*plan.looking_back(), *plan.depends_on_carried()}, 1.0
     if question.cameras is not None:
         if not cameras:
             raise ConfigError("no stage depends on a single camera", where=f'bundle "{plan.name}"',
@@ -120,10 +116,10 @@ def model(plan: Plan, work: Sequence[StageWork], target: Target, question: WhatI
         times = question.cameras / camera_count(plan)
     rows = []
     for stage, w in zip(plan.stages, work, strict=True):
-        if question.iterations is not None and w.iterations > 1:
+        if question.iterations is not None and w.iterations > 1 and stage.sampling is not None:
             w = replace(w, iterations=question.iterations)
         if question.precision is not None:
-            w = _in_precision(w, question.precision)
+            w = _in_precision(w, question.precision, target)
         every = stage.name in back or any(updates[d] in CHANGING for d in stage.depends)
         compute, bandwidth, calls = stage_us(w.kernels, target, f'stage "{w.stage}"')
         rows.append(StageTime(w.stage, w.iterations, w.iterations * compute, w.iterations * bandwidth,
@@ -175,29 +171,27 @@ def stage_us(kernels: Iterable[Kernel], target: Target, where: str = "") -> tupl
     return compute, bandwidth, calls
 
 
-def _in_precision(w: StageWork, scheme: str) -> StageWork:
-    kernels = tuple(in_precision(k, scheme) for k in w.kernels)
+def _in_precision(w: StageWork, scheme: str, target: Target) -> StageWork:
+    kernels = tuple(in_precision(k, scheme, wide_scheme(target)) for k in w.kernels)
     before, after = (sum(k.stored for k in ks) for ks in (w.kernels, kernels))
     halved = scheme != "fp32" and all(k.scheme == "fp32" for k in w.kernels if k.kind == "attention")
     return replace(w, kernels=kernels, constants=int(w.constants * after / before) if before else w.constants,
                    live=w.live // 2 if halved else w.live)
 
 
-def in_precision(kernel: Kernel, scheme: str) -> Kernel:
-    """The same product in another scheme; a product without a 4-bit kernel becomes fp16, as does attention with
+def wide_scheme(target: Target) -> str:
+    """What a target computes products in that have no kernel for fewer bits: a processor without fp16, fp32."""
+    return "fp32" if target.rates is not None and target.rates.fp16 is None else "fp16"
+
+
+def in_precision(kernel: Kernel, scheme: str, wide: str = "fp16") -> Kernel:
+    """The same product in another scheme; a product without a 4-bit kernel becomes `wide`, as does attention with
     int8."""
     if kernel.kind == "attention":
-        return replace(kernel, scheme="fp32" if scheme == "fp32" else "fp16")
+        return replace(kernel, scheme="fp32" if scheme == "fp32" else wide)
     if scheme == "int4" and kernel.kind not in ("linear", "embedding"):
-        scheme = "fp16"
+        scheme = wide
     return replace(kernel, scheme=scheme, stored=int(kernel.weights * BYTES_PER_WEIGHT[scheme]))
-
-
-def watts(target: Target) -> float | None:
-    """Power of the whole module while its GPU is busy; None: not known."""
-    if target.power is None or not target.name.startswith(ENERGY_BOARDS):
-        return None
-    return IDLE_WATTS + WATTS_PER_SM_MHZ * target.power.sms * target.power.gpu_mhz
 
 
 def _sees(plan: Plan, depends: Sequence[int]) -> bool:

@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from vlacompile.errors import ConfigError, nearest
 from vlacompile.files.toml import load_toml
 from vlacompile.hardware.target import Target
 from vlacompile.recipe.quantisation_methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
+from vlacompile.recipe.tensorrt_rules import FP32_SUMS, TensorRTRecipe
 from vlacompile.recipe.unsupported_schemes import is_foreign, refusal
-from vlacompile.vocabulary import CONSUMES, GUARD_RULES, LOOP_FORMS, SCHEDULES, SCHEMES
+from vlart.errors import ConfigError, nearest
+from vlart.vocabulary import CONSUMES, GUARD_RULES, LOOP_FORMS, RATE_RULES, SCHEDULES, SCHEMES
 
 
 @dataclass(frozen=True)
 class StagesRecipe:
     """min_flops: smaller stages merge into a consumer; None: the target's launch cost decides.
+    engine: "onnxruntime" or "openvino", of all stages; "auto": every stage is timed on this machine in each that is
+        installed and has the fastest, and of `threads` threads each stage has all in its turn, or one of as many that
+        run at a time, as is faster; None: the target's.
     tvm: names of stages, or patterns of them, that TVM compiles ahead of time instead of using the target's engine;
     one that matches no stage is an error. tvm_device: "cpu", the target's processor, or "gpu", the GPU of its board.
     tvm_schedules: a file, relative to the recipe's folder, of tuned schedules for their kernels; kernels not in it use
     TVM's default schedules, which are slow on a CPU. tvm_trials: candidates per stage that are built and timed on this
-    machine for kernels missing in the file; the fastest are added to it. tvm_seed: random seed of that search."""
+    machine for kernels missing in the file; the fastest are added to it. tvm_seed: random seed of that search.
+    depth: "loop": equal layers of a stage are one engine, whose weights are bound layer by layer; "unrolled": all
+    layers are in one engine; "auto": a loop where a board's memory asks for it."""
 
     min_flops: int | None = None
+    engine: str | None = None
+    threads: int = 1
     tvm: tuple[str, ...] = field(default=())
     tvm_device: str = "cpu"
     tvm_schedules: str = ""
     tvm_trials: int = 0
     tvm_seed: int = 0
+    depth: str = "auto"
 
 
 @dataclass(frozen=True)
 class ActionRecipe:
-    """execute: actions executed per replan (h); None: the whole chunk.
+    """execute: actions executed per replan (h); None: the whole chunk; of "realtime" all but 10, or half of a short
+        chunk.
     low, high: bounds per action dimension in robot units; empty: only finiteness is checked.
     deadline_ms: time limit of one step; 0: none.
     consume: how successive chunks become actions. "queue": execute h, then replan. "ensemble": replan every
@@ -41,7 +52,12 @@ class ActionRecipe:
         "realtime": a new chunk replaces the rest of the previous one, minus the actions popped during inference.
     decay: of "ensemble"; None: 0.01. delay: of "realtime", the ticks that a replan takes; execute is then at least
         delay and at most H - delay. schedule ("linear", "exp", "ones", "zeros"), horizon (None: H - execute):
-        how the weights of the previous chunk decay after the delay, for policies that read them."""
+        how the weights of the previous chunk decay after the delay. max_guidance: upper bound of the factor by which a
+        flow is guided towards the previous chunk; None: 10; 0: it is not guided.
+    max_step: how far an action may be from the one of the tick before, per dimension, in the units of the action.
+        max_velocity: the same in units per second, at control_hz ticks per second; of both, the smaller counts; a
+        dimension without limit is 0. rate_rule: a farther action is brought to the limit ("clip"), or is not handed
+        out and ends the chunk ("refuse"). The first action of an episode has no limit."""
 
     execute: int | None = None
     low: tuple[float, ...] = field(default=())
@@ -52,6 +68,11 @@ class ActionRecipe:
     delay: int | None = None
     schedule: str | None = None
     horizon: int | None = None
+    max_guidance: float | None = None
+    max_step: tuple[float, ...] = field(default=())
+    max_velocity: tuple[float, ...] = field(default=())
+    control_hz: float = 0.0
+    rate_rule: str = "clip"
 
 
 @dataclass(frozen=True)
@@ -67,8 +88,11 @@ class LoopRecipe:
 
 
 TVM_DEVICES = ("cpu", "gpu")
+DEPTHS = ("auto", "loop", "unrolled")
 TVM_CUDA = 13  # CUDA version of libtvm_runtime_cuda.so in TVM 0.27: JetPack 7.2 has it, 6.2 has 12.6
-AUTO = "auto"  # instead of a scheme: the optimiser's choice
+TVM_GPU = 87  # compute capability that stages are compiled for: Jetson Orin
+AUTO = "auto"  # instead of a scheme or an engine: the fastest that is right
+HOST_ENGINES = ("onnxruntime", "openvino")
 
 
 @dataclass(frozen=True)
@@ -91,6 +115,8 @@ class PrecisionRecipe:
     max_action_error: error of the actions that all of it together may cause, in units of each action dimension's spread
         over the calibration set, of the worst dimension, after the whole loop; None: unlimited, except that fp16
         may cost as much as the integer layers do (at least 0.01), and nothing may be left to "auto".
+    max_jerk: how many times as jerky as in fp32 a chunk may be: the root mean square of the third difference of its
+        actions, of the worst dimension; None: unlimited.
     max_weight_mb (1e6 bytes), max_latency_ms (of a replan on average, by the target's rates): of all layers together;
         None: unlimited.
     minimise: "latency" or "bytes", the objective of "auto" within these limits. decide: the unit of its decisions, a
@@ -99,13 +125,15 @@ class PrecisionRecipe:
     calibrator ("minmax", "percentile", "entropy", "mse"), percentile: how the range of activations is calibrated.
     smooth: alpha of SmoothQuant (arXiv:2211.10438, eq. 4), 0: off. correct_bias: subtract the mean shift of int8 layers
         from their bias.
-    int4_method ("rtn", "awq", "gptq"): rounding of 4-bit weights; block (32, 64, 128): weights that share a scale."""
+    int4_method ("rtn", "awq", "gptq"): rounding of 4-bit weights; block (32, 64, 128): weights that share a scale.
+    fp16_values: values between stages are in fp16 where that changes no number."""
 
     base: str = "fp32"
     layers: str = "fp32"
     optional: bool = False
     schemes: tuple[str, ...] = ("fp16", "int8", "int4")
     max_action_error: float | None = None
+    max_jerk: float | None = None
     max_weight_mb: float | None = None
     max_latency_ms: float | None = None
     minimise: str = "latency"
@@ -117,6 +145,7 @@ class PrecisionRecipe:
     correct_bias: bool = True
     int4_method: str = "rtn"
     block: int = 32
+    fp16_values: bool = True
     rule: tuple[PrecisionRule, ...] = field(default=())
 
     @property
@@ -178,9 +207,12 @@ TOKENIZE = ("bundle", "host")
 @dataclass(frozen=True)
 class TextRecipe:
     """tokenize: "bundle": the tokenizers that the policy declares are compiled into the bundle, and the runtime accepts
-    texts; "host": it accepts token ids only."""
+    texts; "host": it accepts token ids only.
+    length: tokens of text that the policy is compiled for, in the place of all that it pads to; a longer text is
+        refused. None: as the policy declares them."""
 
     tokenize: str = "bundle"
+    length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +246,7 @@ class Recipe:
     text: TextRecipe = field(default_factory=TextRecipe)
     safety: SafetyRecipe = field(default_factory=SafetyRecipe)
     verify: VerifyRecipe = field(default_factory=VerifyRecipe)
+    tensorrt: TensorRTRecipe = field(default_factory=TensorRTRecipe)
     lane: tuple[LaneRecipe, ...] = field(default=())
 
 
@@ -224,6 +257,7 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
     recipe = load_toml(Recipe, where, "recipes")
     _refuse_foreign(recipe.precision, where, target)
     checks = [
+        *_engine_checks(recipe.stages, target),
         *_tvm_checks(recipe.stages, target),
         (recipe.verify.frames >= 4, f"verify.frames = {recipe.verify.frames}", "at least 4 frames are needed"),
         (recipe.action.execute is None or recipe.action.execute > 0, f"action.execute = {recipe.action.execute}",
@@ -241,6 +275,8 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
          "a spread needs at least two observations"),
         (recipe.action.deadline_ms >= 0, f"action.deadline_ms = {recipe.action.deadline_ms}", "a time must not be "
                                                                                               "negative"),
+        (recipe.tensorrt.fp32_sums in FP32_SUMS, f'tensorrt.fp32_sums = "{recipe.tensorrt.fp32_sums}"',
+         nearest(recipe.tensorrt.fp32_sums, FP32_SUMS)),
         (recipe.text.tokenize in TOKENIZE, f'text.tokenize = "{recipe.text.tokenize}"',
          nearest(recipe.text.tokenize, TOKENIZE)),
         *((x.clock_hz >= 0 and x.max_age_ms >= 0, f'lane "{x.name}" has a negative number',
@@ -249,6 +285,7 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
         (len({x.name for x in recipe.lane}) == len(recipe.lane), "two lanes have the same name", "lanes are "
                                                                                                  "identified by name"),
         *_consume_checks(recipe.action),
+        *_rate_checks(recipe.action),
         *_precision_checks(recipe.precision),
         *_safety_checks(recipe.safety),
     ]
@@ -256,6 +293,20 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
         if not good:
             raise ConfigError(what, where=f'recipe "{where}"', why=why, fix="correct the recipe")
     return recipe
+
+
+def _engine_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str, str]]:
+    what = f'stages.engine = "{s.engine}"'
+    elsewhere = target is not None and target.processor != platform.machine()
+    return [
+        (s.engine in (None, *HOST_ENGINES, AUTO), what, nearest(s.engine or "", (*HOST_ENGINES, AUTO))),
+        (s.engine is None or target is None or target.backend == "onnxruntime", what,
+         f'target "{target.name if target else ""}" has an engine of its own; leave the key out'),
+        (s.engine != AUTO or not elsewhere, what,
+         "stages are timed on this machine, which is another processor than the target's; name an engine"),
+        (s.depth in DEPTHS, f'stages.depth = "{s.depth}"', nearest(s.depth, DEPTHS)),
+        (1 <= s.threads <= 1024, f"stages.threads = {s.threads}", "an engine has 1 to 1024 threads"),
+    ]
 
 
 def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str, str]]:
@@ -273,6 +324,8 @@ def _tvm_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str,
          "schedules are tuned for CPUs only; a GPU uses TVM's default schedules"),
         (target is None or not gpu or cuda is not None, 'stages.tvm_device = "gpu"',
          f'target "{target.name if target else ""}" has no known GPU'),
+        (not gpu or target is None or target.board is None or target.board.gpu.compute_capability == TVM_GPU,
+         'stages.tvm_device = "gpu"', f"TVM's kernels here are made for sm_{TVM_GPU} alone"),
         (not gpu or cuda is None or int(cuda.split(".")[0]) >= TVM_CUDA, 'stages.tvm_device = "gpu"',
          f"TVM's GPU runtime is linked with CUDA {TVM_CUDA}, and {software} has CUDA {cuda}; "
          'choose software with it, or "cpu"'),
@@ -293,7 +346,7 @@ def _refuse_foreign(p: PrecisionRecipe, where: str, target: Target | None) -> No
 
 def _consume_checks(action: ActionRecipe) -> list[tuple[bool, str, str]]:
     """(valid, what, why): keys that belong to another kind of consumption, and values out of range."""
-    mine = {"ensemble": ("decay",), "realtime": ("delay", "schedule", "horizon")}
+    mine = {"ensemble": ("decay",), "realtime": ("delay", "schedule", "horizon", "max_guidance")}
     checks = [(action.consume in CONSUMES, f'action.consume = "{action.consume}"', nearest(action.consume, CONSUMES))]
     for kind, keys in mine.items():
         checks += [(action.consume == kind or getattr(action, k) is None, f"action.{k} is set",
@@ -306,8 +359,26 @@ def _consume_checks(action: ActionRecipe) -> list[tuple[bool, str, str]]:
          "realtime needs the number of ticks that a replan takes"),
         (action.delay is None or action.delay >= 0, f"action.delay = {action.delay}", "a number of ticks must not be "
                                                                                       "negative"),
+        (action.max_guidance is None or 0 <= action.max_guidance < math.inf,
+         f"action.max_guidance = {action.max_guidance}", "a bound must be finite and not negative"),
         (action.schedule in (None, *SCHEDULES), f'action.schedule = "{action.schedule}"',
          nearest(action.schedule or "", SCHEDULES)),
+    ]
+
+
+def _rate_checks(action: ActionRecipe) -> list[tuple[bool, str, str]]:
+    step, velocity, hz = action.max_step, action.max_velocity, action.control_hz
+    return [
+        (all(0 <= x < math.inf for x in (*step, *velocity)), "action.max_step or action.max_velocity is out of range",
+         "a limit is finite and positive, and 0 where a dimension has none"),
+        (not step or not velocity or len(step) == len(velocity), "action.max_step and action.max_velocity differ in "
+                                                                 "length", "both are per action dimension"),
+        (bool(velocity) == (hz != 0) and 0 <= hz < math.inf, f"action.control_hz = {hz:g}",
+         "max_velocity needs the number of ticks per second, and nothing else reads it"),
+        (action.rate_rule in RATE_RULES, f'action.rate_rule = "{action.rate_rule}"',
+         nearest(action.rate_rule, RATE_RULES)),
+        (action.rate_rule == "clip" or bool(step or velocity), f'action.rate_rule = "{action.rate_rule}"',
+         "there is no max_step or max_velocity"),
     ]
 
 
@@ -359,6 +430,8 @@ def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
     return checks + [
         (p.max_action_error is not None or not p.automatic, "precision.max_action_error is missing",
          f'"{AUTO}" chooses against a budget of action error'),
+        (p.max_jerk is None or 1 < p.max_jerk < math.inf, f"precision.max_jerk = {p.max_jerk}",
+         "it is a multiple of fp32's jerk, above 1"),
         (p.observations >= 2, f"precision.observations = {p.observations}",
          "a spread needs at least two observations"),
         (is_percentile(p.percentile), f"precision.percentile = {p.percentile}", "it must be above 50 and at most 100"),

@@ -6,7 +6,7 @@ Must not know recipes: it maps a scheme's name to a sentence.
 from __future__ import annotations
 
 from vlacompile.hardware.target import Target
-from vlacompile.vocabulary import SCHEMES
+from vlart.vocabulary import SCHEMES
 
 # scheme -> the lowest compute capability with support (TensorRT support matrix: FP8 with Ada, FP4 with Blackwell).
 BEGINS_WITH = {"fp8": 89, "mxfp8": 100, "fp4": 100, "nvfp4": 100, "mxfp4": 100}

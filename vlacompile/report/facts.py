@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlacompile.bundle.directory import Bundle
-from vlacompile.bundle.plan.plan import Plan
 from vlacompile.hardware.target import Target
 from vlacompile.profile.kernel_work import StageWork
 from vlacompile.profile.measure import Profile
 from vlacompile.profile.published import Bands, Checked
 from vlacompile.profile.roofline import Modelled, stage_us
 from vlacompile.report.figures import Arrow, Bar, Box, Point, Segment, at_both_widths, bars, graph, roofline
-from vlacompile.vocabulary import SCHEMES
+from vlart.bundle.directory import Bundle
+from vlart.bundle.plan.plan import Plan
+from vlart.bundle.plan.stage_rows import stage_rows
+from vlart.vocabulary import SCHEMES
 
 SPEED = {"static": "static", "task": "task", "observation": "observation", "step": "step", "tick": "tick"}
 ORDER = ("static", "task", "observation", "step", "tick")
@@ -54,6 +55,8 @@ def times_modelled(m: Modelled) -> Times:
 def speed_of(plan: Plan, stage) -> str:
     """Colour class by the stage's fastest input."""
     updates = {s.value: s.update for s in plan.sources}
+    if stage.name in plan.depends_on_carried():
+        return "tick"
     if stage.name in plan.looking_back():
         return "observation"
     return max((updates[d] for d in stage.depends), key=ORDER.index, default="static")
@@ -69,13 +72,19 @@ def stage_graph(plan: Plan) -> str:
                   f"new every {s.update}" if s.update != "static" else "fixed"), SPEED[s.update],
                  f"input {names[s.value]}") for s in plan.sources]
     arrows: dict[tuple[str, str], list[int]] = {}
+    makers |= dict.fromkeys((c.value for c in plan.carried), "carried")
+    if plan.carried:
+        size = sum(plan.values[c.value].type.bytes for c in plan.carried)
+        lines = f"{len(plan.carried)} carried", f"{_short(size)}B", "of the last step"
+        boxes.append(Box("carried", lines, SPEED["tick"], ", ".join(names[c.value] for c in plan.carried)))
+    depends = {r["stage"]: r["depends"] for r in stage_rows(plan)}
     sources = {s.value for s in plan.sources}
     for stage in plan.stages:
         lines = [stage.name, f"{_short(stage.flops * stage.iterations)}FLOP", f"{_short(stage.weight_bytes)}B"]
         if stage.iterations > 1:
-            lines.append(f"{stage.iterations} iterations")
+            lines.append(f"{stage.iterations_text} iterations")
         boxes.append(Box(stage.name, tuple(lines), SPEED[speed_of(plan, stage)],
-                         "depends on " + ", ".join(names[d] for d in stage.depends)))
+                         "depends on " + ", ".join(depends[stage.name])))
         for value in dict.fromkeys([*(b.value for b in stage.inputs), *(c.initial for c in stage.carries)]):
             while value in roots:
                 value = roots[value]
@@ -118,6 +127,11 @@ def pace(plan: Plan, times: Times) -> str:
 
 def timeline(plan: Plan, times: Times) -> str:
     """One replan with a new instruction, stage by stage."""
+    return _bars(timeline_rows(plan, times), f"stages of a replan on {times.where}", "ms")
+
+
+def timeline_rows(plan: Plan, times: Times) -> list[Bar]:
+    """Of `timeline`."""
     rows, at = [], 0.0
     for s in plan.stages:
         us = times.stages.get(s.name)
@@ -126,7 +140,7 @@ def timeline(plan: Plan, times: Times) -> str:
         segment = Segment(us / 1e3, speed_of(plan, s), f"{s.name}: {us / 1e3:.3f} ms")
         rows.append(Bar(s.name, (segment,), f"{us / 1e3:.3g} ms", at))
         at += us / 1e3
-    return _bars(rows, f"stages of a replan on {times.where}", "ms")
+    return rows
 
 
 def task_timeline(plan: Plan, times: Times, replans: int = 4) -> str:
@@ -211,7 +225,7 @@ def precision_rows(plan: Plan) -> list[dict]:
 
 def bundle_facts(bundle: Bundle) -> list[tuple[str, str]]:
     plan, origin = bundle.plan, bundle.manifest["provenance"]
-    return [("policy", plan.name), ("target", plan.target), ("recipe", plan.recipe),
-            ("bundle", f"sha256 {bundle.hash}"),
+    return [("policy", plan.name), *origin.get("origin", {}).items(), ("target", plan.target),
+            ("recipe", plan.recipe), ("bundle", f"sha256 {bundle.hash}"),
             ("weights", f"sha256 {origin['weights_sha256']}"), ("size", f"{bundle.bytes / 1e6:.2f} MB"),
             *[(p, v) for p, v in origin["versions"].items()]]

@@ -8,21 +8,22 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vlacompile.bundle.directory import Bundle
-from vlacompile.bundle.plan.plan import Plan
-from vlacompile.bundle.plan.stage_rows import change_rows, depends_text, kept_rows, short_names, stage_rows
-from vlacompile.bundle.precision_record import carried_lines, error_lines, precision_of
-from vlacompile.files.atomic import write_file
 from vlacompile.hardware.target import Target
 from vlacompile.profile.kernel_work import StageWork
 from vlacompile.profile.measure import SIGNIFICANT, Profile, compare_profiles
-from vlacompile.profile.published import bands, held_out, watts_held_out
+from vlacompile.profile.power import EXTRAPOLATED_FACTOR, FITTED_FACTOR
+from vlacompile.profile.published import bands, held_out
 from vlacompile.profile.roofline import Modelled
 from vlacompile.report import facts as gather
 from vlacompile.report.posteriors import routing_facts
 from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
 from vlacompile.routing.table import RoutingTable
-from vlacompile.verify.replay import ParityReport
+from vlart.bundle.directory import Bundle
+from vlart.bundle.plan.plan import Plan
+from vlart.bundle.plan.stage_rows import change_rows, depends_text, kept_rows, short_names, stage_rows
+from vlart.bundle.precision_record import carried_lines, error_lines, precision_of
+from vlart.files.atomic import write_file
+from vlart.verify.replay import ParityReport
 
 MOST_KEPT = 24
 SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", "write": "input copy",
@@ -31,10 +32,10 @@ SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", 
 
 def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled], targets: Sequence[Target],
          profiles: Sequence[Profile], parity: ParityReport | None, check: Mapping | None = None,
-         routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None) -> str:
+         routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None, live: str = "") -> str:
     """The whole page as HTML. modelled, targets: boards, in parallel; profiles: measurements of this bundle;
     check: the record of `vlacompile check --record`; routing: a table, in which this policy may be one of the
-    backbones; otherwise: {description: what if} on the first target."""
+    backbones; otherwise: {description: what if} on the first target; live: HTML that stands above all of it."""
     plan, origin = bundle.plan, bundle.manifest["provenance"]
     times = [gather.times_of(p) for p in profiles] + [gather.times_modelled(m) for m in modelled[:1]]
     short = short_names(plan.source_names())
@@ -53,7 +54,7 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
                       for t, name in zip(times, [*names, *(m.target for m in modelled[:1])], strict=True)
                       if t.covers(plan)],
         "latency": gather.latency_bars(modelled, factors), "boards": modelled, "bands": factors,
-        "otherwise": dict(otherwise or {}), "watts": watts_held_out(),
+        "otherwise": dict(otherwise or {}), "power": {"fitted": FITTED_FACTOR, "elsewhere": EXTRAPOLATED_FACTOR},
         "memory": gather.memory_bars(modelled, targets) if modelled else "",
         "roofline": gather.roofline_of(work, plan, targets[0]) if modelled else "",
         "held_out": gather.held_out_bars(held_out()) if modelled else "", "held_out_rows": held_out(),
@@ -63,7 +64,7 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
         "check": check, "routing": routing and routing_facts(routing),
         "stand_in": any(s.backend == "tensorrt" for s in plan.stages),
         "staged": sorted(origin["staged_parity"].items()), "facts": gather.bundle_facts(bundle),
-        "compiled": compiled_rows(origin), "kernels": kernel_rows(origin),
+        "live": live, "compiled": compiled_rows(origin), "kernels": kernel_rows(origin),
         "recipe_rows": list(_flat(origin["recipe"])),
     }
     environment = Environment(loader=PackageLoader("vlacompile.report", "."), autoescape=True,
@@ -132,7 +133,7 @@ def _difference(first: Profile, second: Profile, first_name: str, second_name: s
 
 
 def _measured(p: Profile, name: str, plan: Plan) -> dict:
-    words = SERIES | {f"stage {s.name}": f"{s.name}, {s.iterations} iterations" for s in plan.stages
+    words = SERIES | {f"stage {s.name}": f"{s.name}, {s.iterations_text} iterations" for s in plan.stages
                       if s.iterations > 1}
     rows = [{"words": words.get(n, n.removeprefix("stage ")), "count": len(s.us), "median": s.median / 1e3,
              "p95": s.at(0.95) / 1e3,
@@ -145,6 +146,8 @@ def _measured(p: Profile, name: str, plan: Plan) -> dict:
         note += f" The board: {words}."
     if p.alternated:
         note += " Measured in alternating rounds with another bundle."
+    for stage, mean in p.iterations.items():
+        note += f" {stage}: {mean:.3g} iterations in the mean."
     if p.unchanged:
         note += f" Never changed: {', '.join(p.unchanged)}."
     return {"where": name, "rows": rows, "note": note}

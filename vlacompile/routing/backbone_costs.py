@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.errors import ConfigError, nearest
+from vlart.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)

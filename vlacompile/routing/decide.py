@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vlacompile.errors import ConfigError
 from vlacompile.routing.beta import LEAST, probability_not_worse
 from vlacompile.routing.table import Evidence, RoutingTable
 from vlacompile.routing.words import MOST_BYTES, counts, nearest_cluster, normalised
+from vlart.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def decide_at(table: RoutingTable, place: Place) -> Decision:
     A backbone is good enough if P(p >= p_last - delta) >= tau; the last one always is. Of the good ones, the one with
     the lowest expected cost of an episode is chosen; on a tie the lighter. A lighter backbone that fails so often that
     its episodes cost more is therefore not chosen. The light default and escalation above an uncertainty threshold
-    are NanoVLA's (arXiv 2510.25122); the non-inferiority margin and the cost are our own.
+    are those of arXiv 2510.25122; the non-inferiority margin and the cost are our own.
     """
     found = [posterior(table, place.route, k) for k in range(len(table.backbones))]
     last_alpha, last_beta, _ = found[-1]

@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from vlacompile.errors import ConfigError
 from vlacompile.routing.backbone_costs import Cost
 from vlacompile.routing.clusters import spaces
 from vlacompile.routing.decide import decide
 from vlacompile.routing.logs import Episode
 from vlacompile.routing.table import Backbone, Evidence, Prior, Route, RoutingTable, Rule
 from vlacompile.routing.words import MOST_BYTES, normalised
+from vlart.errors import ConfigError
 
 DELTAS = (0.0, 0.01, 0.02, 0.05, 0.1)
 TAUS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)  # above 0.5 the light backbone would not be the default without evidence

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlacompile.errors import ConfigError
+from vlart.errors import ConfigError
 
 _KEYS = {"instruction": str, "state": int, "success": bool, "replans": int}
 

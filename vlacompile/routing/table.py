@@ -11,8 +11,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from vlacompile.errors import ConfigError
-from vlacompile.files.toml import from_table
+from vlart.errors import ConfigError
+from vlart.files.tables import from_table
 
 SCHEMA = 1
 MOST_BACKBONES, MOST_ROUTES, MOST_CLUSTERS, MOST_NUMBERS = 4, 256, 64, 4096  # libvlart's limits

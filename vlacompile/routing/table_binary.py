@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.format.sections import SectionWriter
 from vlacompile.routing.table import RoutingTable, Space
 from vlacompile.routing.words import normalised
+from vlart.bundle.format import layout
+from vlart.bundle.format.sections import SectionWriter
 
 
 def table_bytes(table: RoutingTable) -> bytes:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vlacompile.errors import ConfigError
 from vlacompile.policy.text import Text
+from vlart.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable
 from functools import cache
 
-from vlacompile.errors import SourceError
 from vlacompile.policy.text import Fit
 from vlacompile.tokenize import characters
 from vlacompile.tokenize.tokenizer import Added, Bpe, Step, Tokenizer, WordPiece
-from vlacompile.vocabulary import CUT_RULES, PREPEND_RULES, WORD_RULES
+from vlart.errors import SourceError
+from vlart.vocabulary import CUT_RULES, PREPEND_RULES, WORD_RULES
 
 MAX_STEPS = 16
 HOST = 'set text.tokenize = "host" in the recipe, and write the token ids'

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlacompile import vocabulary
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.format.sections import SectionWriter
 from vlacompile.tokenize.characters import compositions
 from vlacompile.tokenize.tokenizer import Added, Bpe, Step, Tokenizer, WordPiece
+from vlart import vocabulary
+from vlart.bundle.format import layout
+from vlart.bundle.format.sections import SectionWriter
 
 
 class _Table(SectionWriter):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vlacompile.errors import ParityError
-from vlacompile.runtime.tokenizer import RuntimeTokenizer
 from vlacompile.tokenize.corpus import characters, corpus
 from vlacompile.tokenize.read_tokenizer_json import HOST
 from vlacompile.tokenize.tokenizer import Tokenizer
+from vlart.errors import ParityError
+from vlart.runtime.tokenizer import RuntimeTokenizer
 
 SHOWN = 24  # ids shown per list
 BATCH = 1000  # texts per batch

@@ -117,4 +117,5 @@ const vlart_backend_t vlart_backend_library = {.id = VLART_BACKEND_LIBRARY,
                                                .prepare = library_prepare,
                                                .run = library_run,
                                                .unload = library_end,
-                                               .close = library_end};
+                                               .close = library_end,
+                                               .concurrent = true};

@@ -86,7 +86,8 @@ ORT(137, OrtStatus *, BindOutput, OrtIoBinding *, const char *, const OrtValue *
 ORT(150, OrtStatus *, AddInitializer, OrtSessionOptions *, const char *, const OrtValue *);
 ORT(166, OrtStatus *, CreatePrepackedWeightsContainer, OrtPrepackedWeights **);
 ORT(167, void, ReleasePrepackedWeightsContainer, OrtPrepackedWeights *);
-ORT(168, OrtStatus *, CreateSessionWithPrepackedWeightsContainer, const OrtEnv *, const char *path,
-    const OrtSessionOptions *, OrtPrepackedWeights *, OrtSession **);
+ORT(169, OrtStatus *, CreateSessionFromArrayWithPrepackedWeightsContainer, const OrtEnv *,
+    const void *model, size_t bytes, const OrtSessionOptions *, OrtPrepackedWeights *,
+    OrtSession **);
 
 #endif

@@ -23,7 +23,8 @@ static size_t context_bytes(const vlart_bundle_t *bundle) {
 
 static size_t engine_bytes(const vlart_bundle_t *bundle, uint32_t stage) {
   const vlart_stage_record_t *record = vlart_plan_stage(&bundle->plan, stage);
-  return sizeof(ort_engine_t) + record->iterations * sizeof(OrtIoBinding *) +
+  uint32_t sets = vlart_plan_address_sets(&bundle->plan, stage);
+  return sizeof(ort_engine_t) + sets * sizeof(OrtIoBinding *) +
          record->initializer_count * sizeof(OrtValue *);
 }
 
@@ -181,9 +182,10 @@ static vlart_status_t add_constants(const ort_engine_t *engine, OrtSessionOption
   return VLART_STATUS_OK;
 }
 
-static vlart_status_t create_session(ort_engine_t *engine, const OrtSessionOptions *options,
-                                     vlart_diag_t *diag) {
-  const ort_context_t *context = engine->context;
+/* The library looks whether the files that a stage names for its weights exist, although it is given all
+   of them; from bytes, it would look in the working directory. */
+static vlart_status_t name_folder(const ort_engine_t *engine, OrtSessionOptions *options,
+                                  vlart_diag_t *diag) {
   char path[ORT_PATH_BYTES];
   uint32_t artefact = vlart_plan_stage(&engine->bundle->plan, engine->stage)->artefact;
   if (!vlart_bundle_path(engine->bundle, artefact, path, sizeof path)) {
@@ -193,8 +195,21 @@ static vlart_status_t create_session(ort_engine_t *engine, const OrtSessionOptio
     vlart_why(diag, "it has more than %u bytes", ORT_PATH_BYTES - 1);
     return VLART_STATUS_UNSUPPORTED;
   }
-  OrtStatus *error = ORT_FN(context->api, CreateSessionWithPrepackedWeightsContainer)(
-      context->env, path, options, context->prepacked, &engine->session);
+  *strrchr(path, '/') = '\0';
+  OrtStatus *error = ORT_FN(engine->context->api, AddSessionConfigEntry)(
+      options, "session.model_external_initializers_file_folder_path", path);
+  return ort_check(engine->context->api, error, "AddSessionConfigEntry", ort_stage_name(engine),
+                   diag);
+}
+
+/* From the bytes whose checksum was compared, not from the path: what lies there may be another file by now. */
+static vlart_status_t create_session(ort_engine_t *engine, const OrtSessionOptions *options,
+                                     vlart_diag_t *diag) {
+  const ort_context_t *context = engine->context;
+  uint32_t artefact = vlart_plan_stage(&engine->bundle->plan, engine->stage)->artefact;
+  const vlart_map_t *model = &engine->bundle->files[artefact];
+  OrtStatus *error = ORT_FN(context->api, CreateSessionFromArrayWithPrepackedWeightsContainer)(
+      context->env, model->data, model->bytes, options, context->prepacked, &engine->session);
   return ort_check(context->api, error, "CreateSession", ort_stage_name(engine), diag);
 }
 
@@ -206,10 +221,10 @@ static vlart_status_t ort_load(void *context_memory, void *engine_memory,
   *engine = (ort_engine_t){.context = context,
                            .bundle = bundle,
                            .stage = stage,
-                           .iterations = record->iterations,
+                           .address_sets = vlart_plan_address_sets(&bundle->plan, stage),
                            .constant_count = record->initializer_count};
   engine->bindings = (OrtIoBinding **)(engine + 1);
-  engine->constants = (OrtValue **)(engine->bindings + record->iterations);
+  engine->constants = (OrtValue **)(engine->bindings + engine->address_sets);
   ort_api_t api = context->api;
   OrtSessionOptions *options = NULL;
   vlart_status_t status = ort_check(api, ORT_FN(api, CreateSessionOptions)(&options),
@@ -219,6 +234,7 @@ static vlart_status_t ort_load(void *context_memory, void *engine_memory,
   }
   status = set_options(engine, options, diag);
   if (status == VLART_STATUS_OK) status = add_constants(engine, options, diag);
+  if (status == VLART_STATUS_OK) status = name_folder(engine, options, diag);
   if (status == VLART_STATUS_OK) status = create_session(engine, options, diag);
   if (status == VLART_STATUS_OK) status = ort_check_ports(engine, diag);
   ORT_FN(api, ReleaseSessionOptions)(options);
@@ -276,7 +292,7 @@ static void ort_unload(void *memory) {
     return;
   }
   ort_api_t api = engine->context->api;
-  for (uint32_t k = 0; k < engine->iterations; k++) {
+  for (uint32_t k = 0; k < engine->address_sets; k++) {
     if (engine->bindings[k] != NULL) {
       ORT_FN(api, ReleaseIoBinding)(engine->bindings[k]);
     }
@@ -303,4 +319,5 @@ const vlart_backend_t vlart_backend_onnxruntime = {
     .run = ort_run,
     .unload = ort_unload,
     .close = ort_close,
+    .concurrent = true,
 };

@@ -21,10 +21,10 @@ typedef struct {
   const ort_context_t *context;
   const vlart_bundle_t *bundle;
   uint32_t stage;
-  uint32_t iterations;
+  uint32_t address_sets; /* as vlart_plan_address_sets */
   uint32_t constant_count;
   OrtSession *session;
-  OrtIoBinding **bindings; /* [iterations] */
+  OrtIoBinding **bindings; /* [address_sets] */
   OrtValue **constants;    /* [constant_count]; must outlive the session */
 } ort_engine_t;
 

@@ -15,16 +15,30 @@
 
 #define TRT_DEFAULT_LIBRARY "libvlart_tensorrt.so"
 
+/* A whole constant has one copy however many bindings read it, a row one for each iteration. */
+static size_t most_constants(const vlart_plan_t *plan) {
+  size_t count = plan->value_count;
+  for (uint32_t i = 0; i < plan->stage_count; i++) {
+    const vlart_stage_record_t *stage = vlart_plan_stage(plan, i);
+    for (uint32_t k = 0; k < stage->input_count; k++) {
+      if (vlart_plan_binding(plan, stage->input_begin + k)->mode == VLART_BINDING_MODE_ROW) {
+        count += stage->iterations;
+      }
+    }
+  }
+  return count;
+}
+
 static size_t context_bytes(const vlart_bundle_t *bundle) {
-  return sizeof(vlart_trt_context_t) + bundle->plan.value_count * sizeof(void *);
+  return sizeof(vlart_trt_context_t) + most_constants(&bundle->plan) * sizeof(vlart_trt_constant_t);
 }
 
 static size_t engine_bytes(const vlart_bundle_t *bundle, uint32_t stage) {
   const vlart_stage_record_t *record = vlart_plan_stage(&bundle->plan, stage);
   size_t ports = (size_t)record->input_count + record->output_count;
-  size_t iterations = record->iterations;
-  return sizeof(vlart_trt_state_t) + iterations * sizeof(vlart_trt_graph_t *) +
-         iterations * ports * sizeof(vlart_trt_binding_t) + ports * sizeof(void *);
+  size_t sets = vlart_plan_address_sets(&bundle->plan, stage);
+  return sizeof(vlart_trt_state_t) + sets * sizeof(vlart_trt_graph_t *) +
+         sets * ports * sizeof(vlart_trt_binding_t) + ports * sizeof(void *);
 }
 
 static vlart_status_t no_library(const char *path, const char *why, vlart_diag_t *diag) {
@@ -41,7 +55,7 @@ static vlart_status_t trt_open(void *memory, const vlart_session_options_t *opti
   vlart_trt_context_t *context = memory;
   const char *path =
       options->tensorrt_library != NULL ? options->tensorrt_library : TRT_DEFAULT_LIBRARY;
-  context->constants = (void **)(context + 1);
+  context->constants = (vlart_trt_constant_t *)(context + 1);
   context->trial = options->tensorrt_trial != 0;
   /* Kept in the process after the last close, as CUDA's own state is. */
   context->library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
@@ -95,9 +109,8 @@ static void trt_close(void *memory) {
   const vlart_trt_runtime_t *api = context->api;
   if (context->device != NULL) {
     for (size_t i = 0; i < context->constant_count; i++) {
-      if (context->constants[i] != NULL) {
-        api->release(context->device, context->constants[i]);
-        context->constants[i] = NULL;
+      if (context->constants[i].address != NULL) {
+        api->release(context->device, context->constants[i].address);
       }
     }
     if (context->scratch != NULL) {
@@ -145,9 +158,6 @@ static vlart_status_t check_file(const vlart_trt_state_t *state, const char *fil
 static vlart_status_t load_engine(vlart_trt_state_t *state, vlart_diag_t *diag) {
   vlart_trt_context_t *context = state->context;
   const vlart_stage_record_t *record = vlart_plan_stage(&state->bundle->plan, state->stage);
-  if (record->artefact == VLART_NONE) {
-    return not_locked(state, "the plan gives it no ONNX file to build from", diag);
-  }
   const vlart_engine_lock_t *lock = &context->lock.content;
   const vlart_engine_record_t *built = vlart_engine_lock_find(lock, vlart_trt_stage_name(state));
   if (built == NULL) {
@@ -165,7 +175,7 @@ static vlart_status_t load_engine(vlart_trt_state_t *state, vlart_diag_t *diag) 
       !context->api->load(context->device, map.data, map.bytes, &state->engine, &error)) {
     status = vlart_trt_failed(diag, "loading the engine", vlart_trt_stage_name(state), &error);
   }
-  vlart_trt_unmap(&map);
+  vlart_file_unmap(&map);
   return status;
 }
 
@@ -177,14 +187,13 @@ static vlart_status_t trt_load(void *context_memory, void *engine_memory,
   *state = (vlart_trt_state_t){.context = context,
                                .bundle = bundle,
                                .stage = stage,
-                               .iterations = record->iterations,
+                               .address_sets = vlart_plan_address_sets(&bundle->plan, stage),
                                .inputs = record->input_count,
                                .outputs = record->output_count};
   size_t ports = (size_t)record->input_count + record->output_count;
   state->graphs = (vlart_trt_graph_t **)(state + 1);
-  state->beside = (void **)(state->graphs + record->iterations);
+  state->beside = (void **)(state->graphs + state->address_sets);
   state->bindings = (vlart_trt_binding_t *)(state->beside + ports);
-  context->constant_count = bundle->plan.value_count;
   vlart_status_t status = load_engine(state, diag);
   if (status == VLART_STATUS_OK) status = vlart_trt_check_ports(state, diag);
   if (status == VLART_STATUS_OK) {
@@ -222,7 +231,9 @@ static vlart_status_t record(vlart_trt_context_t *context, vlart_trt_state_t *co
   vlart_status_t status = VLART_STATUS_OK;
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
     uint32_t k = only == VLART_NONE ? 0 : only;
-    uint32_t end = only == VLART_NONE ? states[i]->iterations : only + 1;
+    uint32_t end = only == VLART_NONE
+                       ? vlart_plan_stage(&states[i]->bundle->plan, states[i]->stage)->iterations
+                       : only + 1;
     for (; status == VLART_STATUS_OK && k < end; k++) {
       status = vlart_trt_enqueue(states[i], k, diag);
     }
@@ -300,7 +311,7 @@ static void trt_unload(void *memory) {
     context->api->drop(context->tick_graph);
     context->tick_graph = NULL;
   }
-  for (uint32_t k = 0; k < state->iterations; k++) {
+  for (uint32_t k = 0; k < state->address_sets; k++) {
     if (state->graphs[k] != NULL) {
       context->api->drop(state->graphs[k]);
     }

@@ -8,21 +8,33 @@ static bool is_shared(const vlart_trt_context_t *context, const void *address) {
   return at >= begin && at < begin + context->values_bytes;
 }
 
-/* The device's address of what the mapped file holds at `address`, within constant `value`. */
-static vlart_status_t constant_address(vlart_trt_state_t *state, uint32_t value, void *address,
-                                       void **out_address, vlart_diag_t *diag) {
+/* The device's address of what the mapped file holds at `address`: of a constant, or of the row of
+   it that an iteration reads. A row is a copy of its own, so that no allocation is larger than the
+   weights of one layer, and every one is on the engine's alignment. */
+static vlart_status_t constant_address(vlart_trt_state_t *state, uint32_t iteration,
+                                       const vlart_binding_record_t *binding, uint64_t bytes,
+                                       const void *address, void **out_address,
+                                       vlart_diag_t *diag) {
   vlart_trt_context_t *context = state->context;
-  const vlart_value_record_t *record = vlart_plan_value(&state->bundle->plan, value);
-  const void *from = vlart_bundle_weight(state->bundle, record->weight);
+  uint32_t weight = vlart_plan_value(&state->bundle->plan, binding->value)->weight;
+  uint32_t row = binding->mode == VLART_BINDING_MODE_ROW ? iteration : VLART_NONE;
+  for (size_t i = 0; i < context->constant_count; i++) {
+    const vlart_trt_constant_t *known = &context->constants[i];
+    if (known->weight == weight && known->row == row) {
+      *out_address = known->address;
+      return VLART_STATUS_OK;
+    }
+  }
   vlart_trt_error_t error = {{0}};
-  if (context->constants[value] == NULL &&
-      (!context->api->allocate(context->device, record->bytes, false, &context->constants[value],
-                               &error) ||
-       !context->api->upload(context->device, context->constants[value], from, record->bytes,
-                             &error))) {
+  void *copy = NULL;
+  if (!context->api->allocate(context->device, bytes, false, &copy, &error)) {
+    return vlart_trt_failed(diag, "allocating a constant", vlart_trt_stage_name(state), &error);
+  }
+  context->constants[context->constant_count++] = (vlart_trt_constant_t){weight, row, copy};
+  if (!context->api->upload(context->device, copy, address, bytes, &error)) {
     return vlart_trt_failed(diag, "copying a constant", vlart_trt_stage_name(state), &error);
   }
-  *out_address = (uint8_t *)context->constants[value] + ((uintptr_t)address - (uintptr_t)from);
+  *out_address = copy;
   return VLART_STATUS_OK;
 }
 
@@ -33,8 +45,9 @@ static vlart_status_t resolve(vlart_trt_state_t *state, uint32_t iteration, uint
       &state->bindings[(size_t)iteration * (state->inputs + state->outputs) + port];
   void *address = given;
   if (!is_shared(context, given)) {
-    uint32_t value = vlart_plan_binding(&state->bundle->plan, binding)->value;
-    vlart_status_t status = constant_address(state, value, given, &address, diag);
+    vlart_status_t status =
+        constant_address(state, iteration, vlart_plan_binding(&state->bundle->plan, binding), bytes,
+                         given, &address, diag);
     if (status != VLART_STATUS_OK) {
       return status;
     }

@@ -7,7 +7,14 @@
 #include "trt_lock.h"
 #include "trt_system.h"
 
-/* One per session. Behind it lie the device's copies of the plan's constant values. */
+/* The device's copy of a constant: of a whole weight, or of one row of it. */
+typedef struct {
+  uint32_t weight;
+  uint32_t row; /* VLART_NONE: all of it */
+  void *address;
+} vlart_trt_constant_t;
+
+/* One per session. Behind it lie the device's copies of the constants that stages are bound to. */
 typedef struct {
   void *library;
   const vlart_trt_runtime_t *api;
@@ -20,9 +27,9 @@ typedef struct {
   size_t values_bytes;
   void *scratch; /* of the engine that runs */
   uint64_t scratch_bytes;
-  uint64_t scratch_needed;       /* by the largest engine that is loaded */
-  vlart_trt_graph_t *tick_graph; /* a whole tick as one launch; NULL: none */
-  void **constants;              /* [constant_count], by value; NULL where no engine reads it */
+  uint64_t scratch_needed;         /* by the largest engine that is loaded */
+  vlart_trt_graph_t *tick_graph;   /* a whole tick as one launch; NULL: none */
+  vlart_trt_constant_t *constants; /* [constant_count] */
   size_t constant_count;
 } vlart_trt_context_t;
 
@@ -37,12 +44,12 @@ typedef struct {
   vlart_trt_context_t *context; /* NULL: not loaded */
   const vlart_bundle_t *bundle;
   uint32_t stage;
-  uint32_t iterations;
+  uint32_t address_sets; /* as vlart_plan_address_sets */
   uint32_t inputs;
   uint32_t outputs;
   vlart_trt_engine_t *engine;
-  vlart_trt_graph_t **graphs;    /* [iterations] */
-  vlart_trt_binding_t *bindings; /* [iterations][inputs + outputs] */
+  vlart_trt_graph_t **graphs;    /* [address_sets] */
+  vlart_trt_binding_t *bindings; /* [address_sets][inputs + outputs] */
   void **beside;                 /* [inputs + outputs] aligned room for one iteration's copy */
 } vlart_trt_state_t;
 

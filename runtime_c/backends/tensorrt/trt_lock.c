@@ -2,8 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/crc32.h"
@@ -14,8 +12,9 @@
 static vlart_status_t unreadable(const char *dir, const char *path, int error, vlart_diag_t *diag) {
   vlart_fail(diag, VLART_STATUS_IO, "a file that vlart-build wrote cannot be read", BUILD_AGAIN);
   vlart_where(diag, "%s/%s", dir, path);
-  if (error == ENOENT) {
-    vlart_why(diag, "there is no such file");
+  const char *fault = vlart_file_fault(error);
+  if (fault != NULL) {
+    vlart_why(diag, "%s", fault);
   } else {
     vlart_why(diag, "opening or mapping it failed with errno %u", (unsigned)error);
   }
@@ -26,33 +25,11 @@ vlart_status_t vlart_trt_map(const char *dir, const char *path, vlart_map_t *out
                              vlart_diag_t *diag) {
   *out_map = (vlart_map_t){0};
   int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  int fd = dir_fd < 0 ? -1 : openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
-  int error = fd < 0 ? errno : 0;
-  struct stat info;
-  if (error == 0) {
-    error = fstat(fd, &info) != 0 ? errno : S_ISREG(info.st_mode) ? 0 : EINVAL;
-  }
-  if (error == 0 && info.st_size > 0) {
-    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    error = data == MAP_FAILED ? errno : 0;
-    if (error == 0) {
-      *out_map = (vlart_map_t){data, (size_t)info.st_size};
-    }
-  }
-  if (fd >= 0) {
-    close(fd);
-  }
+  int error = dir_fd < 0 ? errno : vlart_file_map(dir_fd, path, out_map);
   if (dir_fd >= 0) {
     close(dir_fd);
   }
   return error == 0 ? VLART_STATUS_OK : unreadable(dir, path, error, diag);
-}
-
-void vlart_trt_unmap(vlart_map_t *map) {
-  if (map->data != NULL) {
-    munmap((void *)(uintptr_t)map->data, map->bytes);
-  }
-  *map = (vlart_map_t){0};
 }
 
 static vlart_status_t not_built(const char *dir, vlart_diag_t *diag) {
@@ -99,7 +76,7 @@ vlart_status_t vlart_trt_lock_open(const char *dir, vlart_trt_lock_t *out_lock,
   return status;
 }
 
-void vlart_trt_lock_close(vlart_trt_lock_t *lock) { vlart_trt_unmap(&lock->map); }
+void vlart_trt_lock_close(vlart_trt_lock_t *lock) { vlart_file_unmap(&lock->map); }
 
 uint32_t vlart_trt_plan_crc32(const vlart_bundle_t *bundle) {
   vlart_crc32_table_t table;

@@ -19,10 +19,9 @@ typedef struct {
 vlart_status_t vlart_trt_lock_open(const char *dir, vlart_trt_lock_t *out_lock, vlart_diag_t *diag);
 void vlart_trt_lock_close(vlart_trt_lock_t *lock);
 
-/* [init] Maps a file of the bundle. IO if it cannot be. */
+/* [init] Maps a file of the bundle; vlart_file_unmap. IO if it cannot be. */
 vlart_status_t vlart_trt_map(const char *dir, const char *path, vlart_map_t *out_map,
                              vlart_diag_t *diag);
-void vlart_trt_unmap(vlart_map_t *map);
 
 uint32_t vlart_trt_plan_crc32(const vlart_bundle_t *bundle);
 

@@ -64,7 +64,7 @@ static const struct {
 } MODULES[] = {{"p3767-0000", "orin-nx-16gb"},  {"p3767-0001", "orin-nx-8gb"},
                {"p3767-0003", "orin-nano-8gb"}, {"p3767-0004", "orin-nano-4gb"},
                {"p3767-0005", "orin-nano-8gb"}, {"p3701-0004", "agx-orin-32gb"},
-               {"p3701-0005", "agx-orin-64gb"}};
+               {"p3701-0005", "agx-orin-64gb"}, {"p3834-0008", "jetson-thor"}};
 
 void vlart_trt_system_read(const char *root, vlart_trt_system_t *out_system) {
   char text[512];

@@ -37,8 +37,9 @@ static void *carve(uint8_t *base, size_t *at, size_t count, size_t bytes) {
 /* The layout of an engine's memory; returns its size. engine: NULL to only count. */
 static size_t lay_out(tvm_engine_t *engine, const vlart_bundle_t *bundle, uint32_t stage) {
   const vlart_stage_record_t *record = vlart_plan_stage(&bundle->plan, stage);
-  size_t inputs = (size_t)record->iterations * record->input_count;
-  size_t outputs = (size_t)record->iterations * record->output_count;
+  size_t sets = vlart_plan_address_sets(&bundle->plan, stage);
+  size_t inputs = sets * record->input_count;
+  size_t outputs = sets * record->output_count;
   tvm_engine_t counted = {0};
   uint8_t *base = (uint8_t *)engine;
   tvm_engine_t *to = engine != NULL ? engine : &counted;
@@ -132,16 +133,15 @@ static vlart_status_t tvm_load(void *context_memory, void *engine_memory,
   *engine = (tvm_engine_t){.context = context_memory,
                            .bundle = bundle,
                            .stage = stage,
-                           .iterations = record->iterations,
+                           .address_sets = vlart_plan_address_sets(&bundle->plan, stage),
                            .input_count = record->input_count,
                            .output_count = record->output_count};
   lay_out(engine, bundle, stage);
-  if (record->artefact == VLART_NONE || record->initializer_count != 0) {
+  if (record->initializer_count != 0) {
     vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "a stage for TVM is not complete",
                "build the bundle again");
     vlart_where(diag, "stage \"%s\"", tvm_stage_name(engine));
-    vlart_why(diag, record->artefact == VLART_NONE ? "it has no stage file"
-                                                   : "its weights are not in its file");
+    vlart_why(diag, "its weights are not in its file");
     return VLART_STATUS_UNSUPPORTED;
   }
   char path[TVM_PATH_BYTES];
@@ -152,9 +152,9 @@ static vlart_status_t tvm_load(void *context_memory, void *engine_memory,
     vlart_why(diag, "it has more than %u bytes", TVM_PATH_BYTES - 1);
     return VLART_STATUS_UNSUPPORTED;
   }
-  uint64_t bytes = vlart_plan_file(&bundle->plan, record->artefact)->bytes;
-  vlart_status_t status = tvm_check_file(engine, path, bytes, diag);
-  return status == VLART_STATUS_OK ? start(engine, path, diag) : status;
+  vlart_status_t status = tvm_check_file(engine, path, diag);
+  if (status == VLART_STATUS_OK) status = start(engine, path, diag);
+  return status == VLART_STATUS_OK ? tvm_check_file(engine, path, diag) : status;
 }
 
 static vlart_status_t tvm_prepare(void *memory, uint32_t iteration, void *const *inputs,
@@ -177,7 +177,7 @@ static void tvm_unload(void *memory) {
     return;
   }
   const tvm_api_t *api = &engine->context->api;
-  for (uint32_t i = 0; i < engine->iterations * engine->input_count; i++) {
+  for (uint32_t i = 0; i < engine->address_sets * engine->input_count; i++) {
     tvm_release(api, &engine->arguments[i].as.object);
   }
   tvm_release(api, &engine->main);
@@ -197,6 +197,7 @@ const vlart_backend_t vlart_backend_tvm = {
     .run = tvm_run,
     .unload = tvm_unload,
     .close = tvm_close,
+    .native_code = true,
 };
 
 const vlart_backend_t vlart_backend_tvm_cuda = {
@@ -210,4 +211,5 @@ const vlart_backend_t vlart_backend_tvm_cuda = {
     .run = tvm_run,
     .unload = tvm_unload,
     .close = tvm_close,
+    .native_code = true,
 };

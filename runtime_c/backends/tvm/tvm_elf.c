@@ -1,7 +1,7 @@
 /* [init] Is a stage file a whole shared object for this processor? The loader maps what the file's
    headers say and faults where the file ends before; it also has no words for another processor. */
 #include <elf.h>
-#include <stdio.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/diag.h"
@@ -18,11 +18,14 @@
 #endif
 
 /* NULL, or what is wrong. */
-static const char *judge(FILE *file, uint64_t bytes) {
+static const char *judge(const vlart_map_t *file) {
   Elf64_Ehdr head;
-  if (fread(&head, sizeof head, 1, file) != 1 || memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 ||
-      head.e_ident[EI_CLASS] != ELFCLASS64 || head.e_ident[EI_DATA] != ELFDATA2LSB ||
-      head.e_type != ET_DYN) {
+  if (file->bytes < sizeof head) {
+    return "it is no shared object";
+  }
+  memcpy(&head, file->data, sizeof head);
+  if (memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64 ||
+      head.e_ident[EI_DATA] != ELFDATA2LSB || head.e_type != ET_DYN) {
     return "it is no shared object";
   }
   if (head.e_machine != THIS_MACHINE) {
@@ -31,27 +34,27 @@ static const char *judge(FILE *file, uint64_t bytes) {
                                          : "it is for another processor than " THIS_NAME;
   }
   if (head.e_phentsize != sizeof(Elf64_Phdr) || head.e_phnum == 0 ||
-      head.e_phnum > LARGEST_HEADER_COUNT || head.e_phoff > INT32_MAX ||
-      fseek(file, (long)head.e_phoff, SEEK_SET) != 0) {
+      head.e_phnum > LARGEST_HEADER_COUNT || head.e_phoff > file->bytes ||
+      head.e_phnum * sizeof(Elf64_Phdr) > file->bytes - head.e_phoff) {
     return "its headers are damaged";
   }
   for (uint32_t i = 0; i < head.e_phnum; i++) {
     Elf64_Phdr part;
-    if (fread(&part, sizeof part, 1, file) != 1 || part.p_filesz > bytes ||
-        part.p_offset > bytes - part.p_filesz || part.p_filesz > part.p_memsz) {
+    memcpy(&part, file->data + head.e_phoff + i * sizeof part, sizeof part);
+    if (part.p_filesz > file->bytes || part.p_offset > file->bytes - part.p_filesz ||
+        part.p_filesz > part.p_memsz) {
       return "it ends before its contents do";
     }
   }
   return NULL;
 }
 
-vlart_status_t tvm_check_file(const tvm_engine_t *engine, const char *path, uint64_t bytes,
-                              vlart_diag_t *diag) {
-  FILE *file = fopen(path, "rb");
-  const char *wrong = file == NULL ? "it cannot be opened" : judge(file, bytes);
-  if (file != NULL) {
-    fclose(file);
-  }
+vlart_status_t tvm_check_file(const tvm_engine_t *engine, const char *path, vlart_diag_t *diag) {
+  const vlart_plan_t *plan = &engine->bundle->plan;
+  uint32_t artefact = vlart_plan_stage(plan, engine->stage)->artefact;
+  const char *wrong = vlart_bundle_is_at(engine->bundle, artefact, path)
+                          ? judge(&engine->bundle->files[artefact])
+                          : "another file took its place since the bundle was opened";
   if (wrong == NULL) {
     return VLART_STATUS_OK;
   }

@@ -30,19 +30,19 @@ typedef struct {
   const tvm_context_t *context;
   const vlart_bundle_t *bundle;
   uint32_t stage;
-  uint32_t iterations;
+  uint32_t address_sets; /* as vlart_plan_address_sets */
   uint32_t input_count;
   uint32_t output_count;
   void *library; /* objects, held */
   void *machine;
   void *main;
   tvm_value_t
-      *arguments;       /* [iterations * input_count], tensors; on a GPU the first iteration's serve
+      *arguments;   /* [address_sets * input_count], tensors; on a GPU the first iteration's serve
                              all, since every run copies into them */
-  tvm_lent_t *lent;     /* [iterations * input_count] */
-  int64_t *dims;        /* [input_count * VLART_MAX_RANK] */
-  void **outputs;       /* [iterations * output_count] */
-  const void **sources; /* [iterations * input_count] what to copy before a run, or NULL */
+  tvm_lent_t *lent; /* [address_sets * input_count] */
+  int64_t *dims;    /* [input_count * VLART_MAX_RANK] */
+  void **outputs;   /* [address_sets * output_count] */
+  const void **sources; /* [address_sets * input_count] what to copy before a run, or NULL */
   void **copies;        /* [input_count] aligned room for an input whose rows are not */
 } tvm_engine_t;
 
@@ -67,10 +67,9 @@ vlart_status_t tvm_raised(const tvm_api_t *api, const char *call, const char *wh
 
 const char *tvm_stage_name(const tvm_engine_t *engine);
 
-/* [init] Refuses what the loader would fault on: a file of `bytes` that is cut or not for this
-   processor. */
-vlart_status_t tvm_check_file(const tvm_engine_t *engine, const char *path, uint64_t bytes,
-                              vlart_diag_t *diag);
+/* [init] Refuses what the loader would fault on, a stage file that is cut or not for this processor, and a
+   path that leads to another file than the bundle's. */
+vlart_status_t tvm_check_file(const tvm_engine_t *engine, const char *path, vlart_diag_t *diag);
 
 /* [init] The stage's tensors over memory of one iteration, or on the device. */
 vlart_status_t tvm_lend(tvm_engine_t *engine, uint32_t iteration, void *const *inputs,

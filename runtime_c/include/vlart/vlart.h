@@ -1,6 +1,6 @@
 /* libvlart: runs a compiled policy bundle (NAME.vlab). This header, with the parts that it includes
-   at its end (asynchronous control, backbones, lanes, the router, sensors, texts), is the whole
-   public ABI.
+   at its end (asynchronous control, backbones, lanes, observations, the reader, the recorder, the
+   router, sensors, texts, threads), is the whole public ABI.
 
    A bundle is the validated, memory-mapped plan and its weights; a session is one running copy of
    the policy. The life of both has three phases, named at every function:
@@ -13,7 +13,9 @@
    by a bundle stay valid until it is closed.
 
    Threads: a bundle never changes after [open], so any number of threads may use it. A session
-   belongs to one thread at a time; two sessions share nothing that is written.
+   belongs to one thread at a time; two sessions share nothing that is written. A process that was
+   forked has no threads of its parent's sessions, engines, workers and lanes: it opens its own, does
+   not even close those, and ends by _exit, since libraries of engines wait for threads in exit.
 
    Structs: `struct_size` comes first and is set by the caller to sizeof(the struct). Fields are
    only added at the tail. Zero means the default in every option. */
@@ -36,15 +38,19 @@ extern "C" {
 #endif
 
 #define VLART_ABI_MAJOR 1u
-#define VLART_ABI_MINOR 4u
+#define VLART_ABI_MINOR 9u
 
 /* Limits of this reader; a plan beyond them is refused as UNSUPPORTED. */
-#define VLART_MAX_SOURCES 64u       /* a dependency set is one 64-bit word */
-#define VLART_MAX_ITERATIONS 65536u /* of one loop stage */
-#define VLART_MAX_STRING 1023u      /* bytes of one string, without its NUL */
-#define VLART_MAX_THREADS 1024u     /* of one engine */
+#define VLART_MAX_SOURCES 64u           /* a dependency set is one 64-bit word */
+#define VLART_MAX_ITERATIONS 65536u     /* of one loop stage */
+#define VLART_MAX_STRING 1023u          /* bytes of one string, without its NUL */
+#define VLART_MAX_PLAN_BYTES (1u << 28) /* of plan.bin */
+#define VLART_MAX_THREADS 1024u         /* of one engine */
+#define VLART_MAX_PARALLEL 64u          /* stages at a time */
 #define VLART_MAX_CHUNK 1048576u /* numbers of a chunk that is decoded, averaged or handed over */
 #define VLART_MAX_BACKBONES 4u   /* of a bundle, and of a router's table */
+#define VLART_MAX_LANES 8u
+#define VLART_MAX_CARRIED 256u /* values that a step takes from the one before */
 
 /* The closed list of statuses: name, number (never reused), and what to make of it. */
 #define VLART_STATUS_LIST(X)                                                                      \
@@ -77,7 +83,13 @@ extern "C" {
   X(LANE_STALE, 26, "What a slower clock handed over is too old.")                                \
   X(STALE_INPUT, 30,                                                                              \
     "A source is older than it may be; write it anew. The last safe chunk stays.")                \
-  X(INPUT_OUT_OF_RANGE, 31, "A number leaves its source's range; the source keeps its old content.")
+  X(INPUT_OUT_OF_RANGE, 31,                                                                       \
+    "A number leaves its source's range; the source keeps its old content.")                      \
+  X(ACTION_TOO_FAR, 32,                                                                           \
+    "The action is farther from the last one than a tick may move; its chunk ends.")              \
+  X(THREAD_REFUSED, 33, "The system does not let a thread run so; allow it, or ask for less.")    \
+  X(LOOP_NOT_ENDED, 34, "A loop that must end ran out of iterations; the last safe chunk stays.") \
+  X(UNTRUSTED, 35, "Nobody whom you trust vouches for the bundle, or for its machine code.")
 
 typedef enum {
 #define VLART_STATUS_MEMBER(name, number, help) VLART_STATUS_##name = number,
@@ -89,6 +101,7 @@ typedef struct vlart_bundle vlart_bundle_t;       /* opaque, lives in a caller's
 typedef struct vlart_session vlart_session_t;     /* opaque, lives in a caller's arena */
 typedef struct vlart_async vlart_async_t;         /* opaque, lives in a caller's arena */
 typedef struct vlart_tokenizer vlart_tokenizer_t; /* opaque, lives in a caller's arena */
+typedef struct vlart_router vlart_router_t;       /* opaque, lives in a caller's arena */
 typedef struct vlart_backend vlart_backend_t;     /* an engine, src/bundle/backend.h */
 
 /* Four short lines for a person. A failing call fills it; a call that succeeds leaves it alone.
@@ -109,17 +122,26 @@ typedef struct {
   uint32_t reserved;
 } vlart_open_options_t;
 
+/* How a thread runs (vlart_threads.h); zeros: as the system has it. */
+typedef struct {
+  size_t struct_size;
+  uint32_t priority;     /* 0: the system's; 1 to 99: SCHED_FIFO */
+  uint32_t lock_memory;  /* 1: no page of the process, now or later, is paged out (mlockall) */
+  const uint32_t *cores; /* [core_count] numbers of the cores that it may run on; copied */
+  size_t core_count;     /* 0: any */
+} vlart_thread_options_t;
+
 typedef struct {
   size_t struct_size;
   const char *ort_library; /* path of libonnxruntime.so; NULL: the loader's libonnxruntime.so.1 */
-  uint32_t threads;        /* threads of one engine; 0: the engine's own choice */
+  uint32_t threads;        /* of one engine; 0: as the plan was timed, or the engine's own choice */
   uint32_t reserved;
   const vlart_backend_t *const *backends; /* engines besides the built-in ones, tried first */
   size_t backend_count;
   const char *tvm_ffi_library; /* paths of libtvm_ffi.so and libtvm_runtime.so, for stages that */
   const char *tvm_library;     /* TVM compiled; NULL: the loader's */
-  /* 1: ONNX Runtime runs the stages of TENSORRT from their ONNX files, so that a bundle for a board can
-     be tried elsewhere; its times say nothing of the board */
+  /* 1: ONNX Runtime runs the stages of TENSORRT and OPENVINO from their ONNX files, so that a bundle can be
+     tried where these are not; its times say nothing of theirs */
   uint32_t stand_in;
   uint32_t reserved2;
   const char *tensorrt_library; /* path of libvlart_tensorrt.so; NULL: the loader's */
@@ -133,6 +155,23 @@ typedef struct {
   uint32_t reserved3;
   /* path of libtvm_runtime_cuda.so, for stages that TVM compiled for the GPU; NULL: the loader's */
   const char *tvm_cuda_library;
+  /* how the threads run that the engines start while the session is made (their pools); NULL: as the calling thread.
+     It runs so meanwhile, and as before afterwards. With cores `threads` must be said: a pool of its own size
+     chooses cores for itself. */
+  const vlart_thread_options_t *pool;
+  /* 1: stages that are machine code (TVM) may be loaded, since the caller made the bundle or verified its signature;
+     0: they are refused (UNTRUSTED) */
+  uint32_t native_code;
+  uint32_t reserved4;
+  /* path of libopenvino_c.so, for stages of OPENVINO; NULL: the loader's */
+  const char *openvino_library;
+  const char *openvino_device; /* what OpenVINO runs them on, "CPU", "GPU" or "NPU"; NULL: "CPU" */
+  /* stages that may run at the same time, each in `threads` threads of its engine, where none reads what another
+     writes: in the calling thread and in threads of the session's own, which wait between steps; 0 and 1: one
+     after the other, but for a plan that was timed and `threads` 0 as it was timed, in
+     no more threads than there are processors for this process */
+  uint32_t parallel;
+  uint32_t reserved5;
 } vlart_session_options_t;
 
 typedef struct {
@@ -180,11 +219,12 @@ typedef struct {
   const char *name;
   const char *artefact;  /* path in the bundle, or NULL */
   uint32_t backend;      /* VLART_BACKEND_... */
-  uint32_t iterations;   /* 1, or K for a loop body */
+  uint32_t iterations;   /* 1, or K for a loop body; the largest number where `end` says so */
   uint64_t depends;      /* bit i: the stage depends on source i */
   uint64_t flops;        /* per iteration */
   uint64_t weight_bytes; /* read per iteration */
   uint64_t backbones;    /* bit i: the stage serves backbone i; all bits where it is one policy */
+  uint32_t end;          /* 0: it always runs `iterations`; 1: the data decides; 2: and it must */
 } vlart_stage_info_t;
 
 typedef struct {
@@ -204,6 +244,7 @@ typedef struct {
   uint64_t total_ns;
   uint64_t min_ns;
   uint64_t max_ns;
+  uint64_t last_iterations; /* of one completed run; iterations / runs is their mean */
 } vlart_stage_stats_t;
 
 typedef struct {
@@ -319,9 +360,12 @@ VLART_API vlart_status_t vlart_session_step_deadline(vlart_session_t *session, u
    happens. The session's thread. */
 VLART_API vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *diag);
 
-/* [tick] The start of an episode: empties the queue and forgets the histories; the next observation
-   fills them (what the sources hold, if they are not written before). What does not look back stays
-   up to date. The session's thread. */
+/* [tick] The start of an episode. Ends all that belongs to the last one: the queue, the predictions that are
+   averaged, the chunk that a real-time one continues and a prefix that was given for it, the histories, the last
+   action, and what slower clocks made of observations. What was observed is the last episode's: a source of class
+   observation or tick is SOURCE_UNSET until it is written again, with other bytes or the same. The next observation
+   fills the histories, and the next step is the first one that carries values on. What does not look back stays up to
+   date. The session's thread. */
 VLART_API vlart_status_t vlart_session_reset(vlart_session_t *session);
 
 /* [tick] Copies a value: a source, a weight, or what a stage wrote in its last completed run.
@@ -329,10 +373,16 @@ VLART_API vlart_status_t vlart_session_reset(vlart_session_t *session);
 VLART_API vlart_status_t vlart_session_read(vlart_session_t *session, uint32_t value, void *out,
                                             size_t bytes, vlart_diag_t *diag);
 
-/* [tick] Copies the next action, `dim` numbers; QUEUE_EMPTY after execute_steps of them.
-   The session's thread. */
+/* [tick] Copies the next action, `dim` numbers; QUEUE_EMPTY after execute_steps of them. Where the plan limits how far
+   an action may be from the one that was handed out before it in this episode, it is brought within that limit, or,
+   where the plan says "refuse", ACTION_TOO_FAR hands nothing out and ends the chunk. The session's thread. */
 VLART_API vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t dim,
                                            vlart_diag_t *diag);
+
+/* [tick] The next `rows` actions, [rows, dim], for a host that sends them in one message: all of them, or on any status
+   but OK none, so that a rate limit counts from what was sent. The session's thread. */
+VLART_API vlart_status_t vlart_session_pop_rows(vlart_session_t *session, float *actions,
+                                                size_t rows, size_t dim, vlart_diag_t *diag);
 
 /* [tick] How much the queue still holds and whether it is stale. The session's thread. */
 VLART_API vlart_status_t vlart_session_queue(const vlart_session_t *session,
@@ -355,8 +405,12 @@ VLART_API vlart_status_t vlart_session_totals(const vlart_session_t *session,
 #include "vlart/vlart_async.h"
 #include "vlart/vlart_backbones.h"
 #include "vlart/vlart_lanes.h"
+#include "vlart/vlart_observations.h"
+#include "vlart/vlart_reader.h"
+#include "vlart/vlart_recorder.h"
 #include "vlart/vlart_router.h"
 #include "vlart/vlart_sensors.h"
 #include "vlart/vlart_text.h"
+#include "vlart/vlart_threads.h"
 
 #endif

@@ -144,6 +144,33 @@ class Bundle {
   vlart_bundle_t *bundle_ = nullptr;
 };
 
+// The sources of one moment. What it points to stays where it is until it was written.
+class TensorSet {
+ public:
+  explicit TensorSet(const Bundle &bundle) : bundle_(bundle) {}
+
+  template <typename T>
+  TensorSet &add(const std::string &name, const T *data, std::size_t count) {
+    values_.push_back(std::make_unique<vlart_value_info_t>());
+    auto tensor = detail::sized<vlart_tensor_t>();
+    tensor.source = bundle_.source(name, values_.back().get());
+    tensor.dtype = detail::dtype<T>();
+    tensor.rank = values_.back()->rank;
+    tensor.bytes = count * sizeof(T);
+    tensor.data = data;
+    tensor.dims = values_.back()->dims;
+    tensors_.push_back(tensor);
+    return *this;
+  }
+  const vlart_tensor_t *data() const noexcept { return tensors_.data(); }
+  std::size_t size() const noexcept { return tensors_.size(); }
+
+ private:
+  const Bundle &bundle_;
+  std::vector<std::unique_ptr<vlart_value_info_t>> values_;
+  std::vector<vlart_tensor_t> tensors_;
+};
+
 struct SessionOptions {
   std::string ort_library{};  // empty: the loader's
   std::uint32_t threads = 0;  // of one engine; 0: its own choice
@@ -211,6 +238,21 @@ class Session {
   vlart_sensor_info_t sensor(const std::string &name) {
     auto info = detail::sized<vlart_sensor_info_t>();
     detail::check(vlart_session_sensor(session_, bundle_.source(name, nullptr), &info), diag_);
+    return info;
+  }
+
+  // One observation, from any thread (a camera's callback): the next step takes the newest set whole. Throws Error; then
+  // nothing of it was taken. observation: its name; 0: the time. time_us: when it was captured; 0: when it is taken.
+  void write_all(const TensorSet &set, std::uint64_t observation = 0, std::uint64_t time_us = 0) {
+    auto diag = detail::fresh();
+    detail::check(
+        vlart_session_write_all(session_, set.data(), set.size(), observation, time_us, &diag),
+        diag);
+  }
+  // What the action that was handed out last was made of. Throws Error (QUEUE_EMPTY).
+  vlart_action_info_t popped() const {
+    auto info = detail::sized<vlart_action_info_t>();
+    detail::check(vlart_session_popped(session_, &info), detail::fresh());
     return info;
   }
 
@@ -285,6 +327,18 @@ class AsyncSession {
     return info;
   }
 
+  // One observation, from any thread: the next request hands the newest set over. As Session::write_all.
+  void write_all(const TensorSet &set, std::uint64_t observation = 0, std::uint64_t time_us = 0) {
+    auto diag = detail::fresh();
+    detail::check(
+        vlart_async_write_all(async_, set.data(), set.size(), observation, time_us, &diag), diag);
+  }
+  vlart_action_info_t popped() const {
+    auto info = detail::sized<vlart_action_info_t>();
+    detail::check(vlart_async_popped(async_, &info), detail::fresh());
+    return info;
+  }
+
   // False: a source is older than it may be; the chunk goes on to its end, and then the safe action.
   bool request() { return detail::fresh_input(vlart_async_request(async_), diag_); }
   void cancel(std::uint32_t how = VLART_CANCEL_KEEP) {
@@ -297,7 +351,8 @@ class AsyncSession {
     return info;
   }
 
-  // OK, DEADLINE_MISSED or SAFE_ACTION, with an action; QUEUE_EMPTY without one. Throws Error for all else.
+  // OK, DEADLINE_MISSED or SAFE_ACTION, with an action; QUEUE_EMPTY without one (until the first of an episode). Throws
+  // Error for all else.
   vlart_status_t pop(float *action, std::size_t dim) {
     const vlart_status_t status = vlart_async_pop(async_, action, dim, &diag_);
     if (status != VLART_STATUS_DEADLINE_MISSED && status != VLART_STATUS_SAFE_ACTION &&
@@ -333,7 +388,14 @@ class Lane {
   void lead(Session &session) {
     detail::check(vlart_session_follow(session.get(), lane_, &diag_), diag_);
   }
-  void step() { detail::check(vlart_lane_step(lane_, &diag_), diag_); }
+  // False: another episode began; write the lane's sources anew, then step.
+  bool step() {
+    const vlart_status_t status = vlart_lane_step(lane_, &diag_);
+    if (status != VLART_STATUS_CANCELLED) {
+      detail::check(status, diag_);
+    }
+    return status == VLART_STATUS_OK;
+  }
 
  private:
   vlart_diag_t diag_;

@@ -4,6 +4,14 @@
    the caller starts is inside vlart_async_serve and owns the session. Action k of a chunk is for
    tick t + k, where t is the tick of its observation: what is over when it comes is dropped.
 
+   Which pops are ticks in that sense is a rule, since a robot that stood still is still where it was seen:
+     until the first action of an episode, or after a    none: the first chunk begins at its row 0, however
+     cancel with DROP or EPISODE, was handed out           late it is
+     one that hands an action of a chunk out (also a     always one: a chunk that comes late begins so many
+     mean, also with DEADLINE_MISSED)                      rows later
+     one that is answered by the safe action             by options.expire
+   A cancel with KEEP changes nothing of this: the new instruction's chunk begins at the tick of its observation.
+
      if (info.due) { write ...; request; }    // never waits for the worker
      pop                                      // always answers: the chunk, or the safe action
 
@@ -22,13 +30,20 @@ extern "C" {
 
 /* What a tick is answered with when no chunk is left. */
 #define VLART_SAFE_HOLD 0u  /* the action that was handed out last */
-#define VLART_SAFE_ZERO 1u  /* zeros */
+#define VLART_SAFE_ZERO 1u  /* zeros; as a given action, refused outside the policy's bounds */
 #define VLART_SAFE_GIVEN 2u /* safe_action */
 
+/* What a tick consumes that the safe action answers. */
+#define VLART_EXPIRE_TIME 0u /* a row of what is being computed: the world goes on meanwhile */
+#define VLART_EXPIRE_EXECUTION \
+  1u /* nothing: the next chunk begins where its observation saw the robot */
+
 /* What becomes of the chunk that is being executed when what is computed is cancelled. */
-#define VLART_CANCEL_KEEP 0u    /* it goes on until another one comes */
-#define VLART_CANCEL_DROP 1u    /* the safe action is executed until then */
-#define VLART_CANCEL_EPISODE 2u /* the same, and the next observation begins an episode */
+#define VLART_CANCEL_KEEP 0u /* it goes on until another one comes */
+#define VLART_CANCEL_DROP 1u /* the safe action is executed until then */
+#define VLART_CANCEL_EPISODE \
+  2u /* the same, and the next observation begins an episode: nothing of the last one is
+        held, averaged or continued, and what was observed must be written again */
 
 typedef struct {
   size_t struct_size;
@@ -38,6 +53,8 @@ typedef struct {
   uint32_t safe;            /* VLART_SAFE_... */
   const float *safe_action; /* [action_dim], for VLART_SAFE_GIVEN; copied */
   uint64_t deadline_us;     /* of one step of the worker, microseconds; 0: the plan's */
+  uint32_t expire;          /* VLART_EXPIRE_... */
+  uint32_t reserved;
 } vlart_async_options_t;
 
 typedef struct {
@@ -53,8 +70,9 @@ typedef struct {
   uint64_t safe_actions;    /* ticks that no chunk answered */
   uint64_t deadline_misses; /* ticks that a late chunk's predecessor answered */
   uint64_t latency_ns;      /* of the newest chunk: writing, stepping */
-  vlart_status_t status;    /* of the newest observation that was answered */
+  vlart_status_t status;    /* of the newest observation that was answered, since the last cancel */
   uint32_t reserved;
+  uint64_t idle_ticks; /* pops that consumed nothing */
 } vlart_async_info_t;
 
 /* [init] */
@@ -93,13 +111,19 @@ VLART_API vlart_status_t vlart_async_request(vlart_async_t *async);
 
 /* [tick] The action of this tick; ticks are counted here. OK; DEADLINE_MISSED with an action, where
    the next chunk is late and the last goes on; SAFE_ACTION with the safe action; QUEUE_EMPTY with
-   none, where nothing can be held yet. The control thread. */
+   none, where nothing of this episode can be held yet: wait for info.remaining. A rate limit of the plan
+   holds as for vlart_session_pop: an action that it refuses is answered by the safe action, which is always
+   brought within it. The control thread. */
 VLART_API vlart_status_t vlart_async_pop(vlart_async_t *async, float *action, size_t dim,
                                          vlart_diag_t *diag);
 
 /* [tick] What is being computed is for another instruction: it ends at the next stage and its chunk
    never comes. `how`: VLART_CANCEL_... Then write and request. The control thread. */
 VLART_API vlart_status_t vlart_async_cancel(vlart_async_t *async, uint32_t how);
+
+/* [tick] Why the newest observation that was answered gave no chunk, since the last cancel: info.status, and in `diag`
+   which source, stage or number it is; OK leaves `diag` as it is. The control thread. */
+VLART_API vlart_status_t vlart_async_trouble(vlart_async_t *async, vlart_diag_t *diag);
 
 /* [tick] The control thread. */
 VLART_API vlart_status_t vlart_async_info(vlart_async_t *async, vlart_async_info_t *out_info);

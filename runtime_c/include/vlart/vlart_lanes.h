@@ -10,7 +10,13 @@
    A step of a session that follows a lane begins with the newest set that the lane handed over: its
    sources and what its stages made of them, whole and of one step, with a sequence number. So an
    action is what the policy makes of the slow sources as they were at that number and of the others
-   as they are now. Phases, ownership and structs are as in vlart.h. */
+   as they are now. A lane that reads a slower one hands over, beside its own, what it had of that
+   one, and it is taken from there: an action has one step of each lane in it, and
+   vlart_session_popped says which.
+
+   vlart_session_reset of the control loop's session begins an episode for all of them. What lanes made of
+   observations before it is not taken any more: a step is SOURCE_UNSET until they handed over a set of this episode.
+   Lanes that have instructions alone go on. Phases, ownership and structs are as in vlart.h. */
 #ifndef VLART_LANES_H
 #define VLART_LANES_H
 
@@ -20,7 +26,6 @@
 extern "C" {
 #endif
 
-#define VLART_MAX_LANES 8u
 #define VLART_LANE_CONTROL 0xFFFFFFFFu /* options.lane: the stages of no lane */
 
 typedef struct vlart_lane vlart_lane_t; /* opaque, lives in a caller's arena */
@@ -52,8 +57,14 @@ VLART_API vlart_status_t vlart_session_follow(vlart_session_t *session, vlart_la
                                               vlart_diag_t *diag);
 
 /* [tick] Steps the lane's session and hands the set over. On any failure the followers keep what they
-   have. The lane's thread. */
+   have. NOT_FINITE: a value that others read holds a NaN, or an infinity that is no mask's. CANCELLED: another
+   episode began, and what was written may have been seen before it (or a slower lane has handed nothing over in it
+   yet): write the lane's sources anew, then step; until they are, every step is that. The lane's thread. */
 VLART_API vlart_status_t vlart_lane_step(vlart_lane_t *lane, vlart_diag_t *diag);
+
+/* [tick] For another instruction, or another event: a step that the lane's thread is in ends before its next stage or
+   iteration (CANCELLED) and hands nothing over; its thread then writes and steps anew. Any thread. */
+VLART_API vlart_status_t vlart_lane_interrupt(vlart_lane_t *lane);
 
 /* [tick] What a session has of a lane that it follows. The session's thread. */
 VLART_API vlart_status_t vlart_session_followed(const vlart_session_t *session, uint32_t lane,

@@ -1,4 +1,4 @@
-/* Generated from vlacompile/bundle/format by `python -m vlacompile.bundle.format.generate`. */
+/* Generated from vlart/bundle/format by `python -m vlart.bundle.format.generate`. */
 #ifndef VLART_LAYOUT_H
 #define VLART_LAYOUT_H
 
@@ -9,21 +9,25 @@
    strings section; X_begin and X_count are a range of records in the section named beside them. */
 
 #define VLART_FORMAT_MAJOR 1u
-#define VLART_FORMAT_MINOR 7u
+#define VLART_FORMAT_MINOR 12u
+#define VLART_RECORDING_MAJOR 1u
+#define VLART_RECORDING_MINOR 0u
 #define VLART_PLAN_MAGIC "VLABPLAN"
 #define VLART_FRAMES_MAGIC "VLABFRAM"
 #define VLART_ROUTING_MAGIC "VLABROUT"
 #define VLART_TOKENIZER_MAGIC "VLABTOKN"
 #define VLART_LOCK_MAGIC "VLABLOCK"
+#define VLART_RECORDING_MAGIC "VLABRECD"
 #define VLART_ALIGN 64u
 #define VLART_MAX_RANK 8u
 #define VLART_NONE 0xFFFFFFFFu
 
 enum { VLART_DTYPE_F32 = 1, VLART_DTYPE_U8 = 2, VLART_DTYPE_I8 = 3, VLART_DTYPE_I32 = 6, VLART_DTYPE_I64 = 7, VLART_DTYPE_BOOL = 9, VLART_DTYPE_F16 = 10, VLART_DTYPE_F64 = 11, VLART_DTYPE_BF16 = 16 };
 enum { VLART_UPDATE_STATIC = 0, VLART_UPDATE_TASK = 1, VLART_UPDATE_OBSERVATION = 2, VLART_UPDATE_STEP = 3, VLART_UPDATE_TICK = 4 };
-enum { VLART_BACKEND_ONNXRUNTIME = 1, VLART_BACKEND_TENSORRT = 2, VLART_BACKEND_TVM = 3, VLART_BACKEND_LIBRARY = 4, VLART_BACKEND_TVM_CUDA = 5 };
+enum { VLART_BACKEND_ONNXRUNTIME = 1, VLART_BACKEND_TENSORRT = 2, VLART_BACKEND_TVM = 3, VLART_BACKEND_LIBRARY = 4, VLART_BACKEND_TVM_CUDA = 5, VLART_BACKEND_OPENVINO = 6 };
 enum { VLART_STORAGE_ARENA = 0, VLART_STORAGE_WEIGHT = 1 };
 enum { VLART_BINDING_MODE_WHOLE = 0, VLART_BINDING_MODE_ROW = 1, VLART_BINDING_MODE_CARRY = 2 };
+enum { VLART_LIFETIME_EPISODE = 0, VLART_LIFETIME_TASK = 1 };
 enum { VLART_LOOP_FORM_STEPS = 1, VLART_LOOP_FORM_FUSED = 2 };
 enum { VLART_SCHEME_FP32 = 1, VLART_SCHEME_FP16 = 2, VLART_SCHEME_INT8 = 3, VLART_SCHEME_INT4 = 4 };
 enum { VLART_DECIDER_DEFAULT = 1, VLART_DECIDER_RULE = 2, VLART_DECIDER_OPTIMISER = 3 };
@@ -45,7 +49,11 @@ enum { VLART_CHAR_CLASS_SPACE = 1, VLART_CHAR_CLASS_LETTER = 2, VLART_CHAR_CLASS
 enum { VLART_TEXT_SIDE_RIGHT = 0, VLART_TEXT_SIDE_LEFT = 1 };
 enum { VLART_GUARD_RULE_COUNT = 0, VLART_GUARD_RULE_REFUSE = 1 };
 enum { VLART_PROOF_NONE = 0, VLART_PROOF_PENDING = 1, VLART_PROOF_PASSED = 2, VLART_PROOF_FAILED = 3, VLART_PROOF_UNSUPPORTED = 4 };
-enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_LANES = 15, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_PRECISIONS = 17, VLART_SECTION_BUILDS = 18, VLART_SECTION_BOARD = 19, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_REFERENCES = 23, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31, VLART_SECTION_ROUTER = 34, VLART_SECTION_BACKBONES = 35, VLART_SECTION_ROUTES = 36, VLART_SECTION_EVIDENCE = 37, VLART_SECTION_TOKENIZER = 40, VLART_SECTION_STEPS = 41, VLART_SECTION_SPANS = 42, VLART_SECTION_ADDED = 43, VLART_SECTION_COMPOSITIONS = 44, VLART_SECTION_ENTRY_BEGINS = 45, VLART_SECTION_ENTRY_IDS = 46, VLART_SECTION_MERGE_ROWS = 47, VLART_SECTION_MERGE_RIGHTS = 48, VLART_SECTION_MERGE_RANKS = 49, VLART_SECTION_MERGE_IDS = 50, VLART_SECTION_TEXTS = 51, VLART_SECTION_INSTRUCTIONS = 52, VLART_SECTION_STORED = 53, VLART_SECTION_GUARDS = 60, VLART_SECTION_CHUNKS = 61, VLART_SECTION_LOCK = 62, VLART_SECTION_ENGINES = 63 };
+enum { VLART_RATE_RULE_CLIP = 0, VLART_RATE_RULE_REFUSE = 1 };
+enum { VLART_EVENT_KIND_SOURCE = 1, VLART_EVENT_KIND_STEP = 2, VLART_EVENT_KIND_POP = 3, VLART_EVENT_KIND_SELECT = 4, VLART_EVENT_KIND_RESET = 5, VLART_EVENT_KIND_INVALIDATE = 6, VLART_EVENT_KIND_OBSERVE = 7, VLART_EVENT_KIND_TEXT = 8, VLART_EVENT_KIND_REFUSED = 9, VLART_EVENT_KIND_KEYFRAME = 10, VLART_EVENT_KIND_REQUEST = 11, VLART_EVENT_KIND_TAKE = 12, VLART_EVENT_KIND_RESULT = 13, VLART_EVENT_KIND_CANCEL = 14, VLART_EVENT_KIND_HANDOVER = 15, VLART_EVENT_KIND_DECISION = 16, VLART_EVENT_KIND_OUTCOME = 17, VLART_EVENT_KIND_CONTROL = 18, VLART_EVENT_KIND_LOSS = 19 };
+enum { VLART_EVENT_ROLE_SESSION = 1, VLART_EVENT_ROLE_CONTROL = 2, VLART_EVENT_ROLE_ROUTER = 3, VLART_EVENT_ROLE_WRITER = 4 };
+enum { VLART_SOURCE_FLAG_FULL = 1, VLART_SOURCE_FLAG_SAME = 2, VLART_SOURCE_FLAG_KEYFRAME = 4 };
+enum { VLART_SECTION_STRINGS = 1, VLART_SECTION_INDICES = 2, VLART_SECTION_FLOATS = 3, VLART_SECTION_POLICY = 4, VLART_SECTION_FILES = 5, VLART_SECTION_VALUES = 6, VLART_SECTION_SOURCES = 7, VLART_SECTION_WEIGHTS = 8, VLART_SECTION_STAGES = 9, VLART_SECTION_BINDINGS = 10, VLART_SECTION_INITIALIZERS = 11, VLART_SECTION_CARRIES = 12, VLART_SECTION_DELAYS = 13, VLART_SECTION_HISTORIES = 14, VLART_SECTION_LANES = 15, VLART_SECTION_SAMPLINGS = 16, VLART_SECTION_PRECISIONS = 17, VLART_SECTION_BUILDS = 18, VLART_SECTION_BOARD = 19, VLART_SECTION_FRAMES = 20, VLART_SECTION_TENSORS = 21, VLART_SECTION_BLOB = 22, VLART_SECTION_REFERENCES = 23, VLART_SECTION_LIMITS = 24, VLART_SECTION_DECODES = 30, VLART_SECTION_CONSUMPTION = 31, VLART_SECTION_ROUTER = 34, VLART_SECTION_BACKBONES = 35, VLART_SECTION_ROUTES = 36, VLART_SECTION_EVIDENCE = 37, VLART_SECTION_TOKENIZER = 40, VLART_SECTION_STEPS = 41, VLART_SECTION_SPANS = 42, VLART_SECTION_ADDED = 43, VLART_SECTION_COMPOSITIONS = 44, VLART_SECTION_ENTRY_BEGINS = 45, VLART_SECTION_ENTRY_IDS = 46, VLART_SECTION_MERGE_ROWS = 47, VLART_SECTION_MERGE_RIGHTS = 48, VLART_SECTION_MERGE_RANKS = 49, VLART_SECTION_MERGE_IDS = 50, VLART_SECTION_TEXTS = 51, VLART_SECTION_INSTRUCTIONS = 52, VLART_SECTION_STORED = 53, VLART_SECTION_RATE_LIMITS = 54, VLART_SECTION_TOKEN_RANGES = 55, VLART_SECTION_LOOP_ENDS = 56, VLART_SECTION_CONCURRENCY = 57, VLART_SECTION_CARRIED = 58, VLART_SECTION_GUARDS = 60, VLART_SECTION_CHUNKS = 61, VLART_SECTION_LOCK = 62, VLART_SECTION_ENGINES = 63 };
 
 /* First record of every binary file of a bundle. */
 typedef struct {
@@ -256,7 +264,7 @@ static_assert(sizeof(vlart_board_record_t) == 24, "layout of board");
 /* One replay step: write these tensors, step, then compare those. */
 typedef struct {
   uint32_t label; /* string; for a person */
-  uint32_t reserved; /* zero */
+  uint32_t begins; /* 0 or 1; 1: an episode begins with it */
   uint32_t write_begin; /* first in tensors */
   uint32_t write_count; /* number of write records */
   uint32_t expect_begin; /* first in tensors */
@@ -286,6 +294,15 @@ typedef struct {
   uint32_t tensor; /* index into tensors; its limits say how far the stages were when they were built */
 } vlart_reference_record_t;
 static_assert(sizeof(vlart_reference_record_t) == 8, "layout of reference");
+
+/* Limits of a tensor whose columns have units of their own; they take the place of its max_abs. */
+typedef struct {
+  uint32_t tensor; /* index into tensors */
+  uint32_t column_begin; /* first in floats; largest allowed absolute difference, per index of the last dimension */
+  uint32_t column_count; /* number of column records */
+  uint32_t reserved; /* zero */
+} vlart_limit_record_t;
+static_assert(sizeof(vlart_limit_record_t) == 16, "layout of limit");
 
 /* One step from the action value to actions, in order. The action value is f32[1,H,D], or integers where the first step reads tokens (LOOKUP or PIECES). index(token) = direction * (token - first). */
 typedef struct {
@@ -540,6 +557,195 @@ typedef struct {
 } vlart_engine_record_t;
 static_assert(sizeof(vlart_engine_record_t) == 112, "layout of engine");
 
+/* At most one: how far an action may be from the one that was handed out the tick before, in the same episode. */
+typedef struct {
+  uint32_t rule; /* rate_rule; what an action that is farther does */
+  uint32_t step_begin; /* first in floats; per action dimension; 0: any */
+  uint32_t step_count; /* number of step records */
+  uint32_t reserved; /* zero */
+} vlart_rate_limit_record_t;
+static_assert(sizeof(vlart_rate_limit_record_t) == 16, "layout of rate_limit");
+
+/* A source whose numbers are rows of a table: 0 to rows - 1, whatever else is accepted. In the order of sources. */
+typedef struct {
+  uint32_t source; /* index into sources; of i32 or i64 */
+  uint32_t rows; /* of the table */
+} vlart_token_range_record_t;
+static_assert(sizeof(vlart_token_range_record_t) == 8, "layout of token_range");
+
+/* Of a loop stage: its iterations are the largest number, and the data decides which is the last. At most one per stage, in the order of stages. Iterations behind the end, where any run, leave every carried value as it is. */
+typedef struct {
+  uint32_t stage; /* index into stages */
+  uint32_t condition; /* index into values; bool of one element, the result of one of its carries: 1 after the last iteration */
+  uint32_t must_end; /* 0 or 1; 1: a run that reaches the largest number without its end fails */
+  uint32_t reserved; /* zero */
+} vlart_loop_end_record_t;
+static_assert(sizeof(vlart_loop_end_record_t) == 16, "layout of loop_end");
+
+/* At most one: how many threads the stages were timed with, which a session uses that says nothing of it. */
+typedef struct {
+  uint32_t threads; /* of each engine */
+  uint32_t parallel; /* stages at the same time */
+} vlart_concurrency_record_t;
+static_assert(sizeof(vlart_concurrency_record_t) == 8, "layout of concurrency");
+
+/* A value that a step takes from the one before. `value` is what `next` was when the last step ended well, and before the first step of its lifetime what `initial` holds. A step that fails leaves it as it was. */
+typedef struct {
+  uint32_t value; /* index into values; ARENA, that nothing else writes */
+  uint32_t next; /* index into values; of the same shape and dtype, of a stage that depends on a carried value */
+  uint32_t initial; /* index into weights, or NONE; of the same shape and dtype, or none: zeros */
+  uint32_t until; /* lifetime; what ends it */
+} vlart_carried_record_t;
+static_assert(sizeof(vlart_carried_record_t) == 16, "layout of carried");
+
+/* First record of a recording. */
+typedef struct {
+  uint32_t magic[2]; /* RECORDING_MAGIC */
+  uint32_t version_major; /* a reader refuses another major version */
+  uint32_t version_minor; /* a reader accepts any minor version */
+  uint64_t head_bytes; /* where the blocks begin, a multiple of block_bytes */
+  uint64_t plan_bytes; /* size of the plan.bin that follows this record */
+  uint64_t block_count; /* blocks of the ring */
+  uint32_t block_bytes; /* of one block, its record included */
+  uint32_t full; /* 1: content of sources is recorded; 0: its size and CRC-32 */
+  uint64_t recording; /* which blocks belong to it */
+  uint64_t wall_ns; /* CLOCK_REALTIME when it began */
+  uint64_t clock_ns; /* CLOCK_MONOTONIC at the same moment, which the events' times are of */
+  uint32_t plan_crc32; /* CRC-32 of the plan.bin */
+  uint32_t head_crc32; /* CRC-32 of the bytes of this record before this field */
+} vlart_log_record_t;
+static_assert(sizeof(vlart_log_record_t) == 80, "layout of log");
+
+/* First record of a block. */
+typedef struct {
+  uint32_t crc32; /* CRC-32 of the rest of this record and of the `used` bytes behind it */
+  uint32_t used; /* bytes of the stream in this block */
+  uint64_t recording; /* as in the log record */
+  uint64_t sequence; /* 0, 1, ... */
+  uint32_t first; /* where in these bytes the first event begins */
+  uint32_t reserved; /* zero */
+} vlart_block_record_t;
+static_assert(sizeof(vlart_block_record_t) == 32, "layout of block");
+
+/* What comes before every event's own record. */
+typedef struct {
+  uint32_t bytes; /* of what follows, without the padding */
+  uint32_t kind; /* event_kind */
+  uint32_t track; /* who recorded it: one thread at a time */
+  uint32_t role; /* event_role; what that is */
+  uint32_t lane; /* of a session: option `lane` */
+  uint32_t reserved; /* zero */
+  uint64_t sequence; /* 1, 2, ... in its track; a number that is missing was lost */
+  uint64_t time_ns; /* CLOCK_MONOTONIC */
+} vlart_event_record_t;
+static_assert(sizeof(vlart_event_record_t) == 40, "layout of event");
+
+/* source: what was written into a source of the session, and its content where the recording is full. */
+typedef struct {
+  uint32_t source; /* index of the source */
+  uint32_t flags; /* bits of source_flag */
+  uint32_t crc32; /* of the content */
+  uint32_t reserved; /* zero */
+  uint64_t bytes; /* size of the content */
+  uint64_t version; /* changes of this source since the session began */
+  uint64_t observation; /* name of the observation that it is part of */
+} vlart_source_event_record_t;
+static_assert(sizeof(vlart_source_event_record_t) == 40, "layout of source_event");
+
+/* step: one replan; followed by a stage_time record per stage and by the chunk. */
+typedef struct {
+  uint32_t status; /* how it ended */
+  uint32_t stop_stage; /* the first stage that was not up to date then */
+  uint32_t stage_count; /* stage_time records */
+  uint32_t chunk_count; /* f32 of the chunk, [chunk_steps, action_dim]; 0: no new one */
+  uint32_t backbone; /* which one was selected */
+  uint32_t remaining; /* actions that the queue held afterwards */
+  uint64_t chunk; /* good chunks so far */
+  uint64_t observation; /* name of the newest observation */
+  uint64_t request; /* of asynchronous control: which request it answers; 0: none */
+  uint64_t ns; /* how long it took */
+  uint64_t deadline_us; /* its time limit; 0: none */
+  uint64_t deadline_misses; /* steps so far that ran out of time */
+  uint64_t deadline_overruns; /* steps so far whose last stage ended late */
+  uint64_t lanes[8]; /* the step of each lane whose set it read */
+} vlart_step_event_record_t;
+static_assert(sizeof(vlart_step_event_record_t) == 144, "layout of step_event");
+
+/* A stage as a step left it. */
+typedef struct {
+  uint64_t runs; /* completed runs so far: the version of what it computed */
+  uint64_t ns; /* of the run in this step; 0: it was up to date, or nobody measured it */
+  uint32_t iterations; /* of its last run */
+  uint32_t ran; /* 1: in this step */
+} vlart_stage_time_record_t;
+static_assert(sizeof(vlart_stage_time_record_t) == 24, "layout of stage_time");
+
+/* pop: actions that were handed out; followed by f32 [rows, dim]. */
+typedef struct {
+  uint32_t status; /* how it ended; actions are there with OK, DEADLINE_MISSED and SAFE_ACTION */
+  uint32_t rows; /* actions */
+  uint32_t dim; /* numbers of each */
+  uint32_t row; /* of the last action in its chunk */
+  uint32_t clipped; /* numbers of it that the rate limit held back */
+  uint32_t asked; /* actions that were asked for */
+  uint64_t observation; /* name of the newest observation in it; 0: none */
+  uint64_t chunk; /* number of its chunk */
+  uint64_t tick; /* pops before it */
+} vlart_pop_event_record_t;
+static_assert(sizeof(vlart_pop_event_record_t) == 48, "layout of pop_event");
+
+/* Every other event of a session or of asynchronous control; what its numbers are follows from the kind. A text's bytes follow it. */
+typedef struct {
+  uint32_t status; /* how the call ended */
+  uint32_t index; /* text, refused: the source; select: the backbone; cancel: how; observe: as stop_stage; keyframe: 1 at the beginning of an episode, 2 of a session that had no content, else 0 */
+  uint64_t number; /* request, take, result: the request; handover: the lane's step; keyframe: the backbone; outcome: the decision */
+  uint64_t tick; /* request, take: the tick of the observation; result: nanoseconds from taking it */
+  uint64_t observation; /* its name, where there is one */
+} vlart_note_event_record_t;
+static_assert(sizeof(vlart_note_event_record_t) == 32, "layout of note_event");
+
+/* decision: as vlart_decision_t; the instruction's bytes follow it. */
+typedef struct {
+  uint64_t sequence; /* 1, 2, ... of the router */
+  uint32_t route; /* record of the table */
+  uint32_t cluster; /* of the route */
+  uint32_t by; /* VLART_BY_... */
+  uint32_t level; /* VLART_LEVEL_... */
+  uint32_t backbone; /* the one to run */
+  uint32_t backbone_count; /* valid entries of the arrays */
+  double similarity; /* cosine to the nearest cluster */
+  double delta; /* as in the table */
+  double tau; /* as in the table */
+  double alpha[4]; /* posterior of success: Beta(alpha, beta) */
+  double beta[4]; /* the same */
+  double probability[4]; /* that a backbone is not worse than the last by over delta */
+  double cost_ms[4]; /* expected, of an episode */
+} vlart_decision_event_record_t;
+static_assert(sizeof(vlart_decision_event_record_t) == 184, "layout of decision_event");
+
+/* control: the options of asynchronous control, before an episode; followed by f32 [dim] of the safe action. */
+typedef struct {
+  uint32_t lead_ticks; /* as in vlart_async_options_t */
+  uint32_t stale_ticks; /* as it is used: never beyond the chunk */
+  uint32_t deadline_ticks; /* from an observation to its chunk; 0: none */
+  uint32_t safe; /* VLART_SAFE_... */
+  uint32_t expire; /* VLART_EXPIRE_... */
+  uint32_t dim; /* numbers of an action */
+  uint64_t deadline_us; /* of one step of the worker; 0: the plan's */
+} vlart_control_event_record_t;
+static_assert(sizeof(vlart_control_event_record_t) == 32, "layout of control_event");
+
+/* loss: what is not in the recording, told as soon as there is room again. */
+typedef struct {
+  uint64_t events; /* events for which the track had no room */
+  uint64_t bytes; /* their size */
+  uint64_t first; /* sequence of the first of them */
+  uint64_t blocks; /* of the writer's: blocks that the disk did not take, so far */
+  uint32_t error; /* errno of the last of these */
+  uint32_t reserved; /* zero */
+} vlart_loss_event_record_t;
+static_assert(sizeof(vlart_loss_event_record_t) == 40, "layout of loss_event");
+
 /* X(section, bytes of one record) of every section. */
 #define VLART_SECTIONS(X) \
   X(STRINGS, 1u) \
@@ -565,6 +771,7 @@ static_assert(sizeof(vlart_engine_record_t) == 112, "layout of engine");
   X(TENSORS, sizeof(vlart_tensor_record_t)) \
   X(BLOB, 1u) \
   X(REFERENCES, sizeof(vlart_reference_record_t)) \
+  X(LIMITS, sizeof(vlart_limit_record_t)) \
   X(DECODES, sizeof(vlart_decode_record_t)) \
   X(CONSUMPTION, sizeof(vlart_consumption_record_t)) \
   X(ROUTER, sizeof(vlart_router_record_t)) \
@@ -585,6 +792,11 @@ static_assert(sizeof(vlart_engine_record_t) == 112, "layout of engine");
   X(TEXTS, sizeof(vlart_text_record_t)) \
   X(INSTRUCTIONS, sizeof(vlart_instruction_record_t)) \
   X(STORED, sizeof(vlart_stored_record_t)) \
+  X(RATE_LIMITS, sizeof(vlart_rate_limit_record_t)) \
+  X(TOKEN_RANGES, sizeof(vlart_token_range_record_t)) \
+  X(LOOP_ENDS, sizeof(vlart_loop_end_record_t)) \
+  X(CONCURRENCY, sizeof(vlart_concurrency_record_t)) \
+  X(CARRIED, sizeof(vlart_carried_record_t)) \
   X(GUARDS, sizeof(vlart_guard_record_t)) \
   X(CHUNKS, sizeof(vlart_chunk_record_t)) \
   X(LOCK, sizeof(vlart_lock_record_t)) \

@@ -21,8 +21,6 @@ extern "C" {
 #define VLART_MAX_INSTRUCTION 512u       /* bytes, without the NUL */
 #define VLART_MAX_ROUTING_BYTES 8388608u /* of the table's file */
 
-typedef struct vlart_router vlart_router_t; /* opaque, lives in a caller's arena */
-
 /* How an instruction found its route, and the finest level with evidence for every backbone. */
 enum { VLART_BY_TEXT = 0, VLART_BY_EMBEDDING = 1, VLART_BY_WORDS = 2, VLART_BY_NOTHING = 3 };
 enum { VLART_LEVEL_TASK = 0, VLART_LEVEL_CLUSTER = 1, VLART_LEVEL_ALL = 2, VLART_LEVEL_PRIOR = 3 };

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 typedef struct {
   char *out;
   size_t capacity; /* with room for the NUL */
@@ -17,10 +19,36 @@ static void put_char(text_t *text, char c) {
   }
 }
 
+static void put_hidden(text_t *text, unsigned char c) {
+  put_char(text, '\\');
+  put_char(text, 'x');
+  put_char(text, "0123456789abcdef"[c >> 4]);
+  put_char(text, "0123456789abcdef"[c & 15]);
+}
+
+/* What a terminal would act on, and what is not UTF-8, is shown instead: names and an engine's messages come
+   from files that may be anything. */
 static void put_string(text_t *text, const char *string) {
-  for (const char *s = string == NULL ? "(none)" : string; *s != '\0'; s++) {
-    put_char(text, *s);
+  const uint8_t *s = (const uint8_t *)(string == NULL ? "(none)" : string);
+  size_t count = strlen((const char *)s);
+  for (size_t at = 0; at < count;) {
+    size_t length = vlart_text_point_length(s + at, count - at);
+    if (s[at] == '\n' || s[at] == '\t') {
+      put_char(text, ' ');
+      at++;
+    } else if (length > 0 && vlart_text_is_line(s + at, length)) {
+      for (size_t end = at + length; at < end; at++) {
+        put_char(text, (char)s[at]);
+      }
+    } else {
+      put_hidden(text, s[at++]);
+    }
   }
+}
+
+/* A line that was cut ends with a whole code point. */
+static void end_text(text_t *text) {
+  text->out[vlart_text_fault((const uint8_t *)text->out, text->used)] = '\0';
 }
 
 static void put_unsigned(text_t *text, unsigned long long number, unsigned base, int width) {
@@ -117,27 +145,27 @@ static void format_text(char *out, size_t capacity, const char *format, va_list 
       put_char(&text, *f);
     }
   }
-  out[text.used] = '\0';
+  end_text(&text);
 }
 
 static bool usable(const vlart_diag_t *diag) {
   return diag != NULL && diag->struct_size >= sizeof(vlart_diag_t);
 }
 
-static void copy_line(char *out, size_t capacity, const char *line) {
+void vlart_show(char *out, size_t capacity, const char *line) {
   text_t text = {out, capacity, 0};
   put_string(&text, line);
-  out[text.used] = '\0';
+  end_text(&text);
 }
 
 vlart_status_t vlart_fail(vlart_diag_t *diag, vlart_status_t status, const char *what,
                           const char *fix) {
   if (usable(diag)) {
     diag->status = status;
-    copy_line(diag->what, sizeof diag->what, what);
+    vlart_show(diag->what, sizeof diag->what, what);
     diag->where[0] = '\0';
     diag->why[0] = '\0';
-    copy_line(diag->fix, sizeof diag->fix, fix != NULL ? fix : vlart_status_help(status));
+    vlart_show(diag->fix, sizeof diag->fix, fix != NULL ? fix : vlart_status_help(status));
   }
   return status;
 }
@@ -162,7 +190,7 @@ void vlart_why(vlart_diag_t *diag, const char *format, ...) {
 
 void vlart_fix(vlart_diag_t *diag, const char *fix) {
   if (usable(diag)) {
-    copy_line(diag->fix, sizeof diag->fix, fix);
+    vlart_show(diag->fix, sizeof diag->fix, fix);
   }
 }
 

@@ -20,6 +20,9 @@ vlart_status_t vlart_fail(vlart_diag_t *diag, vlart_status_t status, const char 
 void vlart_where(vlart_diag_t *diag, const char *format, ...) VLART_PRINTF(2, 3);
 void vlart_why(vlart_diag_t *diag, const char *format, ...) VLART_PRINTF(2, 3);
 
+/* Any bytes as a line in UTF-8 that a terminal shows and does not act on; cut to `capacity`, with its NUL. */
+void vlart_show(char *out, size_t capacity, const char *line);
+
 /* Another cure than the one that vlart_fail was given. */
 void vlart_fix(vlart_diag_t *diag, const char *fix);
 

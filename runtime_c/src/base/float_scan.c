@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "vlart/vlart.h"
 #include "vlart/vlart_layout.h"
 
 enum { BLOCK = 256 };
@@ -46,6 +47,27 @@ size_t vlart_first_not_finite(const void *data, size_t count, uint32_t dtype) {
     case VLART_DTYPE_F64: return first_not_finite_64(data, count, 0x7FF0000000000000u);
     default: return count;
   }
+}
+
+static bool is_minus_infinity(const uint8_t *number, uint32_t dtype) {
+  uint64_t word = 0;
+  switch (dtype) {
+    case VLART_DTYPE_F16: memcpy(&word, number, 2); return word == 0xFC00u;
+    case VLART_DTYPE_BF16: memcpy(&word, number, 2); return word == 0xFF80u;
+    case VLART_DTYPE_F32: memcpy(&word, number, 4); return word == 0xFF800000u;
+    default: memcpy(&word, number, 8); return word == 0xFFF0000000000000u;
+  }
+}
+
+size_t vlart_first_not_a_result(const void *data, size_t count, uint32_t dtype) {
+  const uint8_t *floats = data;
+  size_t width = vlart_dtype_bytes(dtype);
+  size_t i = vlart_first_not_finite(floats, count, dtype);
+  while (i < count && is_minus_infinity(floats + i * width, dtype)) {
+    i++;
+    i += vlart_first_not_finite(floats + i * width, count - i, dtype);
+  }
+  return i;
 }
 
 size_t vlart_first_outside(const void *data, size_t count, const float *low, const float *high,

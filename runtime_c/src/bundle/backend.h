@@ -7,7 +7,8 @@
    Memory: contexts and engines live in the session's arena, zeroed, 64-byte aligned, of the size
    that the backend asks for. `unload` and `close` must accept what a failed `load` or `open` left
    behind, and memory that is still all zero.
-   Threads: all calls for one session come from one thread at a time. No backend has globals. */
+   Threads: all calls for one session come from one thread at a time, but for `run` of different engines where the backend
+   is `concurrent`. No backend has globals. */
 #ifndef VLART_BACKEND_H
 #define VLART_BACKEND_H
 
@@ -29,7 +30,8 @@ struct vlart_backend {
   vlart_status_t (*load)(void *context, void *engine, const vlart_bundle_t *bundle, uint32_t stage,
                          vlart_diag_t *diag);
 
-  /* [init] Addresses of one iteration, in the order of the stage's bindings. Inputs are never
+  /* [init] Addresses of one iteration, of vlart_plan_address_sets (those of a stage whose values lie in two places in
+     turn come twice, and count on), in the order of the stage's bindings. Inputs are never
      written through; they may lie in a read-only mapping. */
   vlart_status_t (*prepare)(void *engine, uint32_t iteration, void *const *inputs,
                             void *const *outputs, vlart_diag_t *diag);
@@ -54,6 +56,12 @@ struct vlart_backend {
 
   /* [tick] Runs what was recorded to its end. */
   vlart_status_t (*replay)(void *context, vlart_diag_t *diag);
+
+  /* Its stage files are machine code, which does what it likes once it is loaded. */
+  bool native_code;
+
+  /* Its engines may run at the same time, each in any thread. */
+  bool concurrent;
 };
 
 /* The engines that this build knows, in a constant table. The one function of this library that a lower

@@ -18,10 +18,9 @@ static vlart_status_t io_error(vlart_diag_t *diag, const char *dir, const char *
   vlart_fail(diag, VLART_STATUS_IO, "a file of the bundle cannot be read",
              "check that the path names a complete bundle and that it may be read");
   vlart_where(diag, "%s/%s", dir, path);
-  if (error == ENOENT || error == ENOTDIR) {
-    vlart_why(diag, "there is no such file or directory");
-  } else if (error == EACCES || error == EPERM) {
-    vlart_why(diag, "the permissions do not allow it");
+  const char *fault = vlart_file_fault(error);
+  if (fault != NULL) {
+    vlart_why(diag, "%s", fault);
   } else {
     vlart_why(diag, "%s failed with errno %u", call, (unsigned)error);
   }
@@ -30,30 +29,8 @@ static vlart_status_t io_error(vlart_diag_t *diag, const char *dir, const char *
 
 static vlart_status_t map_file(const char *dir, int dir_fd, const char *path, vlart_diag_t *diag,
                                vlart_map_t *out_map) {
-  *out_map = (vlart_map_t){0};
-  int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    return io_error(diag, dir, path, "open", errno);
-  }
-  struct stat info;
-  int error = fstat(fd, &info) != 0 ? errno : S_ISREG(info.st_mode) ? 0 : EINVAL;
-  if (error == 0 && info.st_size > 0) {
-    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    if (data == MAP_FAILED) {
-      error = errno;
-    } else {
-      *out_map = (vlart_map_t){data, (size_t)info.st_size};
-    }
-  }
-  close(fd);
+  int error = vlart_file_map(dir_fd, path, out_map);
   return error == 0 ? VLART_STATUS_OK : io_error(diag, dir, path, "map", error);
-}
-
-static void unmap(vlart_map_t *map) {
-  if (map->data != NULL) {
-    munmap((void *)(uintptr_t)map->data, map->bytes);
-  }
-  *map = (vlart_map_t){0};
 }
 
 static vlart_status_t open_dir(const char *dir, vlart_diag_t *diag, int *out_fd) {
@@ -75,7 +52,8 @@ static vlart_bundle_t *take_bundle(vlart_arena_t *arena, vlart_plan_t *plan, siz
   return bundle;
 }
 
-/* Size and checksum of every other file; the weights files stay mapped. */
+/* Size and checksum of every other file. They stay mapped, so that what is used later is what was checked,
+   whatever becomes of its path. */
 static vlart_status_t check_file(vlart_bundle_t *bundle, uint32_t index, int dir_fd,
                                  const vlart_crc32_table_t *table, vlart_diag_t *diag) {
   const vlart_file_record_t *file = vlart_plan_file(&bundle->plan, index);
@@ -95,9 +73,6 @@ static vlart_status_t check_file(vlart_bundle_t *bundle, uint32_t index, int dir
       return vlart_corrupt(diag, path, "file", index, "its CRC-32 is %08x, the plan says %08x", crc,
                            file->crc32);
     }
-  }
-  if (file->kind != VLART_FILE_KIND_WEIGHTS && file->kind != VLART_FILE_KIND_TOKENIZER) {
-    unmap(map);
   }
   return VLART_STATUS_OK;
 }
@@ -158,7 +133,7 @@ vlart_status_t vlart_bundle_required_bytes(const char *dir, vlart_diag_t *diag, 
       take_bundle(&arena, &plan, strlen(dir) + 1);
       *out_bytes = vlart_arena_required(&arena);
     }
-    unmap(&map);
+    vlart_file_unmap(&map);
   }
   return status;
 }
@@ -188,7 +163,7 @@ static vlart_status_t open_plan(const char *dir, int dir_fd, void *arena_base, s
       return VLART_STATUS_OK;
     }
   }
-  unmap(&map);
+  vlart_file_unmap(&map);
   return status;
 }
 
@@ -231,9 +206,9 @@ void vlart_bundle_close(vlart_bundle_t *bundle) {
     return;
   }
   for (uint32_t i = 0; i < bundle->plan.file_count; i++) {
-    unmap(&bundle->files[i]);
+    vlart_file_unmap(&bundle->files[i]);
   }
-  unmap(&bundle->plan_map);
+  vlart_file_unmap(&bundle->plan_map);
 }
 
 bool vlart_bundle_path(const vlart_bundle_t *bundle, uint32_t file, char *out, size_t bytes) {
@@ -247,6 +222,13 @@ bool vlart_bundle_path(const vlart_bundle_t *bundle, uint32_t file, char *out, s
   out[dir_length] = '/';
   memcpy(out + dir_length + 1, path, path_bytes);
   return true;
+}
+
+bool vlart_bundle_is_at(const vlart_bundle_t *bundle, uint32_t file, const char *path) {
+  const vlart_map_t *checked = &bundle->files[file];
+  struct stat info;
+  return lstat(path, &info) == 0 && info.st_dev == checked->device &&
+         info.st_ino == checked->number;
 }
 
 void vlart_bundle_forget_pages(const vlart_bundle_t *bundle) {

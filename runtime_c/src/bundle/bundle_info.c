@@ -80,6 +80,9 @@ vlart_status_t vlart_bundle_stage(const vlart_bundle_t *bundle, uint32_t stage,
                              .flops = record->flops,
                              .weight_bytes = record->weight_bytes,
                              .backbones = plan->serves[stage]};
+  if (plan->loop_ends[stage] != VLART_NONE) {
+    info.end = 1 + vlart_plan_loop_end(plan, plan->loop_ends[stage])->must_end;
+  }
   if (record->artefact != VLART_NONE) {
     info.artefact = vlart_plan_string(plan, vlart_plan_file(plan, record->artefact)->path);
   }

@@ -5,6 +5,7 @@
 
 #include "base/crc32.h"
 #include "base/diag.h"
+#include "base/utf8.h"
 #include "container/record_fields.h"
 
 /* Record size of a known section: strides may grow with a minor version, never shrink.
@@ -119,10 +120,14 @@ const char *vlart_string_fault(const vlart_container_t *container, uint32_t stri
   }
   uint32_t rest = strings->count - string;
   uint32_t longest = VLART_MAX_STRING + 1;
-  if (memchr(strings->records + string, '\0', rest < longest ? rest : longest) == NULL) {
+  const uint8_t *text = strings->records + string;
+  const uint8_t *end = memchr(text, '\0', rest < longest ? rest : longest);
+  if (end == NULL) {
     return "a string has no end in its section or is longer than 1023 bytes";
   }
-  return NULL;
+  return vlart_text_is_line(text, (size_t)(end - text))
+             ? NULL
+             : "a string is not UTF-8, or holds control characters";
 }
 
 const char *vlart_shape_fault(uint32_t dtype, uint32_t rank, const uint64_t *dims, uint64_t bytes) {

@@ -14,6 +14,11 @@ typedef struct {
 vlart_status_t vlart_frames_read(const uint8_t *data, size_t bytes, const char *name,
                                  vlart_diag_t *diag, vlart_frames_t *out_frames);
 
+/* The largest allowed absolute differences per index of the last dimension; NULL and 0 where the
+   tensor has one limit for all. */
+const float *vlart_frames_columns(const vlart_frames_t *frames, uint32_t tensor,
+                                  uint32_t *out_count);
+
 static inline const vlart_frame_record_t *vlart_frames_frame(const vlart_frames_t *frames,
                                                              uint32_t index) {
   return vlart_record(&frames->file.tables[VLART_SECTION_FRAMES], index);

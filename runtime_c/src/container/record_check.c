@@ -118,7 +118,31 @@ static vlart_status_t check_field(const row_t *row, const vlart_field_t *field) 
   return VLART_STATUS_OK;
 }
 
+/* Every item is of one span at most: what a file stands for is no larger than the file. */
+static vlart_status_t check_shares(const vlart_container_t *container, const row_t *row,
+                                   uint64_t *left) {
+  const vlart_fields_t *fields = &vlart_record_fields[row->section];
+  for (uint32_t i = 0; i < fields->count; i++) {
+    const vlart_field_t *field = &fields->fields[i];
+    if (field->kind != VLART_KIND_SPAN) {
+      continue;
+    }
+    uint32_t count = vlart_span_count(field, row->record);
+    if (count > left[field->section]) {
+      return WRONG(row, "its %s, %u from %u on, are in part another record's: there are %u %s",
+                   field->name, count, vlart_field_u32(field, row->record),
+                   container->tables[field->section].count, section_name(field->section));
+    }
+    left[field->section] -= count;
+  }
+  return VLART_STATUS_OK;
+}
+
 vlart_status_t vlart_records_check(const vlart_container_t *container, vlart_diag_t *diag) {
+  uint64_t left[VLART_SECTION_ID_LIMIT];
+  for (uint32_t i = 0; i < VLART_SECTION_ID_LIMIT; i++) {
+    left[i] = container->tables[i].count;
+  }
   row_t row = {.container = container, .diag = diag};
   for (; row.section < VLART_SECTION_ID_LIMIT; row.section++) {
     const vlart_fields_t *fields = &vlart_record_fields[row.section];
@@ -130,6 +154,10 @@ vlart_status_t vlart_records_check(const vlart_container_t *container, vlart_dia
         if (status != VLART_STATUS_OK) {
           return status;
         }
+      }
+      vlart_status_t status = check_shares(container, &row, left);
+      if (status != VLART_STATUS_OK) {
+        return status;
       }
     }
   }

@@ -1,4 +1,4 @@
-/* Generated from vlacompile/bundle/format by `python -m vlacompile.bundle.format.generate`. */
+/* Generated from vlart/bundle/format by `python -m vlart.bundle.format.generate`. */
 #include "container/record_fields.h"
 
 #include <stddef.h>
@@ -29,8 +29,9 @@ static const vlart_member_t backend_members[] = {
   {VLART_BACKEND_TVM, "tvm"},
   {VLART_BACKEND_LIBRARY, "library"},
   {VLART_BACKEND_TVM_CUDA, "tvm_cuda"},
+  {VLART_BACKEND_OPENVINO, "openvino"},
 };
-static const vlart_enum_t backend_enum = {backend_members, 5};
+static const vlart_enum_t backend_enum = {backend_members, 6};
 static const vlart_member_t storage_members[] = {
   {VLART_STORAGE_ARENA, "arena"},
   {VLART_STORAGE_WEIGHT, "weight"},
@@ -42,6 +43,11 @@ static const vlart_member_t binding_mode_members[] = {
   {VLART_BINDING_MODE_CARRY, "carry"},
 };
 static const vlart_enum_t binding_mode_enum = {binding_mode_members, 3};
+static const vlart_member_t lifetime_members[] = {
+  {VLART_LIFETIME_EPISODE, "episode"},
+  {VLART_LIFETIME_TASK, "task"},
+};
+static const vlart_enum_t lifetime_enum = {lifetime_members, 2};
 static const vlart_member_t loop_form_members[] = {
   {VLART_LOOP_FORM_STEPS, "steps"},
   {VLART_LOOP_FORM_FUSED, "fused"},
@@ -145,6 +151,11 @@ static const vlart_member_t proof_members[] = {
   {VLART_PROOF_UNSUPPORTED, "unsupported"},
 };
 static const vlart_enum_t proof_enum = {proof_members, 5};
+static const vlart_member_t rate_rule_members[] = {
+  {VLART_RATE_RULE_CLIP, "clip"},
+  {VLART_RATE_RULE_REFUSE, "refuse"},
+};
+static const vlart_enum_t rate_rule_enum = {rate_rule_members, 2};
 
 static const vlart_field_t policy_fields[] = {
   {.name = "name", .kind = VLART_KIND_STRING, .type = VLART_TYPE_U32, .offset = offsetof(vlart_policy_record_t, name)},
@@ -301,7 +312,7 @@ static const vlart_field_t board_fields[] = {
 
 static const vlart_field_t frames_fields[] = {
   {.name = "label", .kind = VLART_KIND_STRING, .type = VLART_TYPE_U32, .offset = offsetof(vlart_frame_record_t, label)},
-  {.name = "reserved", .kind = VLART_KIND_RESERVED, .type = VLART_TYPE_U32, .offset = offsetof(vlart_frame_record_t, reserved)},
+  {.name = "begins", .kind = VLART_KIND_FLAG, .type = VLART_TYPE_U32, .offset = offsetof(vlart_frame_record_t, begins)},
   {.name = "write", .kind = VLART_KIND_SPAN, .type = VLART_TYPE_U32, .offset = offsetof(vlart_frame_record_t, write_begin), .section = VLART_SECTION_TENSORS},
   {.name = "expect", .kind = VLART_KIND_SPAN, .type = VLART_TYPE_U32, .offset = offsetof(vlart_frame_record_t, expect_begin), .section = VLART_SECTION_TENSORS},
 };
@@ -323,6 +334,12 @@ static const vlart_field_t tensors_fields[] = {
 static const vlart_field_t references_fields[] = {
   {.name = "frame", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_reference_record_t, frame), .section = VLART_SECTION_FRAMES},
   {.name = "tensor", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_reference_record_t, tensor), .section = VLART_SECTION_TENSORS},
+};
+
+static const vlart_field_t limits_fields[] = {
+  {.name = "tensor", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_limit_record_t, tensor), .section = VLART_SECTION_TENSORS},
+  {.name = "column", .kind = VLART_KIND_SPAN, .type = VLART_TYPE_U32, .offset = offsetof(vlart_limit_record_t, column_begin), .section = VLART_SECTION_FLOATS},
+  {.name = "reserved", .kind = VLART_KIND_RESERVED, .type = VLART_TYPE_U32, .offset = offsetof(vlart_limit_record_t, reserved)},
 };
 
 static const vlart_field_t decodes_fields[] = {
@@ -460,6 +477,36 @@ static const vlart_field_t stored_fields[] = {
   {.name = "weight", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_stored_record_t, weight), .section = VLART_SECTION_WEIGHTS},
 };
 
+static const vlart_field_t rate_limits_fields[] = {
+  {.name = "rule", .kind = VLART_KIND_ENUM, .type = VLART_TYPE_U32, .offset = offsetof(vlart_rate_limit_record_t, rule), .of = &rate_rule_enum},
+  {.name = "step", .kind = VLART_KIND_SPAN, .type = VLART_TYPE_U32, .offset = offsetof(vlart_rate_limit_record_t, step_begin), .section = VLART_SECTION_FLOATS},
+  {.name = "reserved", .kind = VLART_KIND_RESERVED, .type = VLART_TYPE_U32, .offset = offsetof(vlart_rate_limit_record_t, reserved)},
+};
+
+static const vlart_field_t token_ranges_fields[] = {
+  {.name = "source", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_token_range_record_t, source), .section = VLART_SECTION_SOURCES},
+  {.name = "rows", .kind = VLART_KIND_NUMBER, .type = VLART_TYPE_U32, .offset = offsetof(vlart_token_range_record_t, rows)},
+};
+
+static const vlart_field_t loop_ends_fields[] = {
+  {.name = "stage", .kind = VLART_KIND_OWNER, .type = VLART_TYPE_U32, .offset = offsetof(vlart_loop_end_record_t, stage), .section = VLART_SECTION_STAGES},
+  {.name = "condition", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_loop_end_record_t, condition), .section = VLART_SECTION_VALUES},
+  {.name = "must_end", .kind = VLART_KIND_FLAG, .type = VLART_TYPE_U32, .offset = offsetof(vlart_loop_end_record_t, must_end)},
+  {.name = "reserved", .kind = VLART_KIND_RESERVED, .type = VLART_TYPE_U32, .offset = offsetof(vlart_loop_end_record_t, reserved)},
+};
+
+static const vlart_field_t concurrency_fields[] = {
+  {.name = "threads", .kind = VLART_KIND_NUMBER, .type = VLART_TYPE_U32, .offset = offsetof(vlart_concurrency_record_t, threads)},
+  {.name = "parallel", .kind = VLART_KIND_NUMBER, .type = VLART_TYPE_U32, .offset = offsetof(vlart_concurrency_record_t, parallel)},
+};
+
+static const vlart_field_t carried_fields[] = {
+  {.name = "value", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_carried_record_t, value), .section = VLART_SECTION_VALUES},
+  {.name = "next", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_carried_record_t, next), .section = VLART_SECTION_VALUES},
+  {.name = "initial", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_carried_record_t, initial), .optional = true, .section = VLART_SECTION_WEIGHTS},
+  {.name = "until", .kind = VLART_KIND_ENUM, .type = VLART_TYPE_U32, .offset = offsetof(vlart_carried_record_t, until), .of = &lifetime_enum},
+};
+
 static const vlart_field_t guards_fields[] = {
   {.name = "source", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_guard_record_t, source), .section = VLART_SECTION_SOURCES},
   {.name = "outside", .kind = VLART_KIND_ENUM, .type = VLART_TYPE_U32, .offset = offsetof(vlart_guard_record_t, outside), .of = &guard_rule_enum},
@@ -534,6 +581,7 @@ const vlart_fields_t vlart_record_fields[VLART_SECTION_ID_LIMIT] = {
   [VLART_SECTION_FRAMES] = {"frames", frames_fields, sizeof frames_fields / sizeof frames_fields[0]},
   [VLART_SECTION_TENSORS] = {"tensors", tensors_fields, sizeof tensors_fields / sizeof tensors_fields[0]},
   [VLART_SECTION_REFERENCES] = {"references", references_fields, sizeof references_fields / sizeof references_fields[0]},
+  [VLART_SECTION_LIMITS] = {"limits", limits_fields, sizeof limits_fields / sizeof limits_fields[0]},
   [VLART_SECTION_DECODES] = {"decodes", decodes_fields, sizeof decodes_fields / sizeof decodes_fields[0]},
   [VLART_SECTION_CONSUMPTION] = {"consumption", consumption_fields, sizeof consumption_fields / sizeof consumption_fields[0]},
   [VLART_SECTION_ROUTER] = {"router", router_fields, sizeof router_fields / sizeof router_fields[0]},
@@ -548,6 +596,11 @@ const vlart_fields_t vlart_record_fields[VLART_SECTION_ID_LIMIT] = {
   [VLART_SECTION_TEXTS] = {"texts", texts_fields, sizeof texts_fields / sizeof texts_fields[0]},
   [VLART_SECTION_INSTRUCTIONS] = {"instructions", instructions_fields, sizeof instructions_fields / sizeof instructions_fields[0]},
   [VLART_SECTION_STORED] = {"stored", stored_fields, sizeof stored_fields / sizeof stored_fields[0]},
+  [VLART_SECTION_RATE_LIMITS] = {"rate_limits", rate_limits_fields, sizeof rate_limits_fields / sizeof rate_limits_fields[0]},
+  [VLART_SECTION_TOKEN_RANGES] = {"token_ranges", token_ranges_fields, sizeof token_ranges_fields / sizeof token_ranges_fields[0]},
+  [VLART_SECTION_LOOP_ENDS] = {"loop_ends", loop_ends_fields, sizeof loop_ends_fields / sizeof loop_ends_fields[0]},
+  [VLART_SECTION_CONCURRENCY] = {"concurrency", concurrency_fields, sizeof concurrency_fields / sizeof concurrency_fields[0]},
+  [VLART_SECTION_CARRIED] = {"carried", carried_fields, sizeof carried_fields / sizeof carried_fields[0]},
   [VLART_SECTION_GUARDS] = {"guards", guards_fields, sizeof guards_fields / sizeof guards_fields[0]},
   [VLART_SECTION_CHUNKS] = {"chunks", chunks_fields, sizeof chunks_fields / sizeof chunks_fields[0]},
   [VLART_SECTION_LOCK] = {"lock", lock_fields, sizeof lock_fields / sizeof lock_fields[0]},

@@ -5,7 +5,7 @@
 
 #include "container/container.h"
 
-/* As in vlacompile/bundle/format/record.py. */
+/* As in vlart/bundle/format/record.py. */
 typedef enum {
   VLART_KIND_NUMBER, /* optional: a negative one is none */
   VLART_KIND_FLOAT,

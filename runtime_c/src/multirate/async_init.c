@@ -13,12 +13,16 @@ static vlart_status_t read_options(const vlart_session_t *session,
   if (session == NULL) {
     return vlart_bad_argument(diag, call, "the session is NULL");
   }
-  vlart_status_t status = vlart_copy_in(out, sizeof *out, sizeof *out, given, call, diag);
+  vlart_status_t status =
+      vlart_copy_in(out, offsetof(vlart_async_options_t, expire), sizeof *out, given, call, diag);
   if (status != VLART_STATUS_OK) {
     return status;
   }
   if (session->selection.action_stage == VLART_NONE) {
     return vlart_bad_argument(diag, call, "this bundle has no action value");
+  }
+  if (out->expire > VLART_EXPIRE_EXECUTION || out->reserved != 0) {
+    return vlart_bad_argument(diag, call, "`expire` is not a rule");
   }
   if (out->safe > VLART_SAFE_GIVEN ||
       (out->safe == VLART_SAFE_GIVEN) != (out->safe_action != NULL)) {
@@ -28,6 +32,18 @@ static vlart_status_t read_options(const vlart_session_t *session,
   if (out->safe_action != NULL && vlart_first_not_finite(out->safe_action, policy->action_dim,
                                                          VLART_DTYPE_F32) < policy->action_dim) {
     return vlart_bad_argument(diag, call, "the safe action is not finite");
+  }
+  for (uint32_t d = 0; out->safe != VLART_SAFE_HOLD && d < policy->action_dim; d++) {
+    double safe = out->safe_action == NULL ? 0 : (double)out->safe_action[d];
+    if (safe < session->bounds.low[d] || safe > session->bounds.high[d]) {
+      vlart_fail(diag, VLART_STATUS_ACTION_OUT_OF_RANGE,
+                 "the safe action is outside the bounds of the policy",
+                 "give one within them, or hold the last action");
+      vlart_where(diag, "%s, dimension %u", call, d);
+      vlart_why(diag, "it is %g, the bounds are %g and %g", safe, session->bounds.low[d],
+                session->bounds.high[d]);
+      return VLART_STATUS_ACTION_OUT_OF_RANGE;
+    }
   }
   if (session->bundle->plan.histories != 0) {
     vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "this policy looks back on earlier observations",
@@ -54,8 +70,9 @@ static vlart_async_t *take_async(vlart_async_t *draft, const vlart_session_t *se
       vlart_arena_take(arena, plan->source_count, sizeof *draft->asking.versions);
   draft->worker.seen = vlart_arena_take(arena, plan->source_count, sizeof *draft->worker.seen);
   draft->chunk.actions = vlart_arena_take(arena, numbers, sizeof *draft->chunk.actions);
-  draft->fallback.last = vlart_arena_take(arena, draft->dim, sizeof *draft->fallback.last);
-  draft->fallback.safe = vlart_arena_take(arena, draft->dim, sizeof *draft->fallback.safe);
+  draft->safe = vlart_arena_take(arena, draft->dim, sizeof *draft->safe);
+  vlart_handed_take(&draft->handed, plan, arena);
+  vlart_inbox_take(&draft->inbox, plan, arena);
   vlart_ensemble_take(&draft->ensemble, plan, arena);
   vlart_sensors_take(&draft->sensors, plan, arena);
   for (unsigned k = 0; k < VLART_SLOTS; k++) {
@@ -95,7 +112,7 @@ vlart_status_t vlart_async_required_bytes(const vlart_session_t *session,
 vlart_status_t vlart_async_init(vlart_session_t *session, const vlart_async_options_t *options,
                                 void *arena_base, size_t arena_bytes, vlart_diag_t *diag,
                                 vlart_async_t **out_async) {
-  vlart_async_t draft = {.session = session, .asking.episode = true};
+  vlart_async_t draft = {.session = session, .asking.episode = 1, .clock.standing = true};
   vlart_arena_t arena;
   if (out_async == NULL) {
     return vlart_bad_argument(diag, "vlart_async_init", "a pointer is NULL");
@@ -129,10 +146,14 @@ vlart_status_t vlart_async_init(vlart_session_t *session, const vlart_async_opti
   }
   vlart_ensemble_init(&async->ensemble, async->plan);
   if (async->options.safe == VLART_SAFE_GIVEN) {
-    memcpy(async->fallback.safe, async->options.safe_action, async->dim * sizeof(float));
+    memcpy(async->safe, async->options.safe_action, async->dim * sizeof(float));
   }
   async->options.safe_action = NULL; /* the caller's */
   vlart_sensors_init(&async->sensors, &session->sensors.options, session->realtime.filled);
+  vlart_inbox_init(&async->inbox, session, &session->sensors.options);
+  vlart_handed_init(&async->handed, async->plan);
+  atomic_init(&async->asking.writer, 0);
+  async->asking.live = session->written.live;
   session->sensors.trusting = true;
   async->asking.needed = session->sources.needed;
   async->asking.backbone = session->selection.backbone;

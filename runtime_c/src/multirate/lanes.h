@@ -11,6 +11,7 @@ struct vlart_lane {
   uint32_t room;  /* of followers */
   uint32_t count; /* that follow */
   uint64_t sequence;
+  atomic_uint interrupts;
   vlart_follower_t *followers; /* [room] */
 };
 

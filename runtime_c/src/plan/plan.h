@@ -15,12 +15,13 @@ typedef enum {
   VLART_ORIGIN_SOURCE,  /* the caller */
   VLART_ORIGIN_STAGE,   /* an output of a stage */
   VLART_ORIGIN_DELAY,   /* the history, when it advances */
+  VLART_ORIGIN_CARRIED, /* the step before */
   VLART_ORIGIN_SCRATCH, /* the inner iterations of a loop stage */
 } vlart_origin_t;
 
 typedef struct {
   uint32_t origin; /* vlart_origin_t */
-  uint32_t index;  /* source, stage, delay or weight */
+  uint32_t index;  /* source, stage, delay, carried or weight */
 } vlart_writer_t;
 
 typedef struct {
@@ -33,6 +34,7 @@ typedef struct {
   uint32_t weight_count;
   uint32_t stage_count;
   uint32_t delay_count;
+  uint32_t carried_count;
   uint32_t observing_stages; /* index behind the last stage that must run for every observation */
   uint64_t histories;        /* bit i: source i has a history */
   vlart_writer_t *writers;   /* [value_count] */
@@ -41,10 +43,16 @@ typedef struct {
   uint32_t *delay_roots;     /* [delay_count] value at the beginning of the chain */
   uint8_t *looks_back;       /* [stage_count] 1: depends on an earlier observation */
   uint8_t *observes;         /* [stage_count] 1: what it computes is delayed */
-  uint8_t *lanes;            /* [stage_count] the lane that runs it; lane_count: the control loop */
+  uint8_t *continues; /* [stage_count] 1: depends on a carried value, so runs in every step */
+  uint8_t *places;    /* [stage_count] 2: its values lie elsewhere in every other step; 1 */
+  uint8_t *lanes;     /* [stage_count] the lane that runs it; lane_count: the control loop */
   uint32_t lane_count;
   uint64_t lane_sources[VLART_MAX_LANES]; /* bit i: source i is the lane's */
-  uint32_t *serves;                       /* [stage_count] bit i: backbone i */
+  uint32_t
+      lane_carries[VLART_MAX_LANES]; /* bit i: its sets have what they were made of from lane i */
+  uint32_t *loop_ends;               /* [stage_count] its loop end, or VLART_NONE */
+  uint32_t *conditions;              /* [stage_count] the carry of its condition, or VLART_NONE */
+  uint32_t *serves;                  /* [stage_count] bit i: backbone i */
   uint32_t backbone_count;
   /* The next two serve the checks and are idle afterwards. */
   uint32_t *order;       /* [largest record count] */
@@ -82,19 +90,29 @@ VLART_ACCESSOR(sampling, SAMPLINGS)
 VLART_ACCESSOR(precision, PRECISIONS)
 VLART_ACCESSOR(build, BUILDS)
 VLART_ACCESSOR(board, BOARD)
+VLART_ACCESSOR(concurrency, CONCURRENCY)
 VLART_ACCESSOR(decode, DECODES)
 VLART_ACCESSOR(delay, DELAYS)
 VLART_ACCESSOR(history, HISTORIES)
+VLART_ACCESSOR(carried, CARRIED)
 VLART_ACCESSOR(text, TEXTS)
 VLART_ACCESSOR(instruction, INSTRUCTIONS)
 VLART_ACCESSOR(stored, STORED)
 VLART_ACCESSOR(lane, LANES)
 VLART_ACCESSOR(guard, GUARDS)
 VLART_ACCESSOR(chunk, CHUNKS)
+VLART_ACCESSOR(rate_limit, RATE_LIMITS)
+VLART_ACCESSOR(token_range, TOKEN_RANGES)
+VLART_ACCESSOR(loop_end, LOOP_ENDS)
 #undef VLART_ACCESSOR
 
 static inline uint32_t vlart_plan_count(const vlart_plan_t *plan, uint32_t section) {
   return plan->file.tables[section].count;
+}
+
+/* How many sets of addresses an engine is given: one per iteration, and per place of carried values. */
+static inline uint32_t vlart_plan_address_sets(const vlart_plan_t *plan, uint32_t stage) {
+  return vlart_plan_stage(plan, stage)->iterations * plan->places[stage];
 }
 
 static inline uint32_t vlart_plan_index(const vlart_plan_t *plan, uint32_t index) {

@@ -35,11 +35,38 @@ static void serve(const vlart_plan_t *plan, uint32_t value, uint32_t backbones) 
   }
 }
 
-/* Readers follow writers, but for delays: what is delayed runs for every observation, whoever reads it. */
-static void spread(const vlart_plan_t *plan) {
+/* The backbones of the stages that read a value. */
+static uint32_t readers_of(const vlart_plan_t *plan, uint32_t value) {
+  uint32_t backbones = 0;
+  for (uint32_t i = 0; i < plan->stage_count; i++) {
+    const vlart_stage_record_t *stage = vlart_plan_stage(plan, i);
+    for (uint32_t b = 0; b < stage->input_count; b++) {
+      bool reads = vlart_plan_binding(plan, stage->input_begin + b)->value == value;
+      backbones |= reads ? plan->serves[i] : 0;
+    }
+  }
+  return backbones;
+}
+
+/* Whoever reads a carried value needs in the step before what makes it: an edge against the order of the stages. */
+static bool spread_carried(const vlart_plan_t *plan) {
+  bool changed = false;
+  for (uint32_t i = 0; i < plan->carried_count; i++) {
+    const vlart_carried_record_t *carried = vlart_plan_carried(plan, i);
+    uint32_t backbones = readers_of(plan, carried->value);
+    uint32_t maker = plan->writers[carried->next].index;
+    changed = changed || (backbones & ~plan->serves[maker]) != 0;
+    plan->serves[maker] |= backbones;
+  }
+  return changed;
+}
+
+/* Readers follow writers, but for delays: what is delayed runs for every observation, whoever reads it. rest: also
+   stages that serve none. */
+static void spread(const vlart_plan_t *plan, bool rest) {
   for (uint32_t i = plan->stage_count; i-- > 0;) {
     const vlart_stage_record_t *stage = vlart_plan_stage(plan, i);
-    if (plan->serves[i] == 0 || plan->observes[i]) {
+    if (rest && (plan->serves[i] == 0 || plan->observes[i])) {
       plan->serves[i] = VLART_ALL_BACKBONES; /* an output that is no action, or a history */
     }
     for (uint32_t b = 0; b < stage->input_count; b++) {
@@ -79,6 +106,11 @@ vlart_status_t vlart_plan_check_backbones(vlart_plan_t *plan, vlart_diag_t *diag
     }
     serve(plan, vlart_plan_chunk(plan, i)->value, 1u << i);
   }
-  spread(plan);
+  do {
+    spread(plan, false);
+  } while (spread_carried(plan));
+  do {
+    spread(plan, true);
+  } while (spread_carried(plan));
   return VLART_STATUS_OK;
 }

@@ -1,4 +1,5 @@
-/* [open] Checks what is said of engines that are built on a board: the recipes and the board itself. */
+/* [open] Checks what is said of engines: how they are built on a board and the board itself, and how many threads they
+   have. */
 #include <string.h>
 
 #include "base/diag.h"
@@ -17,6 +18,25 @@ static vlart_status_t check_board(const vlart_plan_t *plan, vlart_diag_t *diag) 
   if (cache[0] == '\0' || cache[0] == '.' || strchr(cache, '/') != NULL) {
     return vlart_corrupt(diag, "plan.bin", "board", 0, "\"%s\" is not the name of a timing cache",
                          cache);
+  }
+  return VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_plan_check_concurrency(const vlart_plan_t *plan, vlart_diag_t *diag) {
+  uint32_t count = vlart_plan_count(plan, VLART_SECTION_CONCURRENCY);
+  if (count > 1) {
+    return vlart_corrupt(diag, "plan.bin", "concurrency", 1, "there are %u records instead of 1",
+                         count);
+  }
+  if (count == 0) {
+    return VLART_STATUS_OK;
+  }
+  const vlart_concurrency_record_t *said = vlart_plan_concurrency(plan, 0);
+  if (said->threads == 0 || said->threads > VLART_MAX_THREADS || said->parallel == 0 ||
+      said->parallel > VLART_MAX_PARALLEL) {
+    return vlart_corrupt(diag, "plan.bin", "concurrency", 0,
+                         "%u threads and %u stages are no numbers of them", said->threads,
+                         said->parallel);
   }
   return VLART_STATUS_OK;
 }

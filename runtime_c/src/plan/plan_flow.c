@@ -11,27 +11,10 @@ typedef struct {
   vlart_diag_t *diag;
   uint32_t index; /* of the stage */
   const vlart_stage_record_t *stage;
-  /* Records that the stages so far own; a record belongs to one stage, so that the sums stay
-     within the sections. */
-  uint64_t bindings_owned;
-  uint64_t initializers_owned;
-  uint64_t carries_owned;
 } flow_t;
 
-static vlart_status_t check_ranges(flow_t *flow) {
+static vlart_status_t check_loop(const flow_t *flow) {
   const vlart_stage_record_t *stage = flow->stage;
-  const vlart_plan_t *plan = flow->plan;
-  uint32_t bindings = vlart_plan_count(plan, VLART_SECTION_BINDINGS);
-  uint32_t initializers = vlart_plan_count(plan, VLART_SECTION_INITIALIZERS);
-  uint32_t carries = vlart_plan_count(plan, VLART_SECTION_CARRIES);
-  flow->bindings_owned += (uint64_t)stage->input_count + stage->output_count;
-  flow->initializers_owned += stage->initializer_count;
-  flow->carries_owned += stage->carry_count;
-  if (flow->bindings_owned > bindings || flow->initializers_owned > initializers ||
-      flow->carries_owned > carries) {
-    return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index,
-                         "some of its records are another stage's");
-  }
   if (stage->iterations == 0) {
     return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index, "it has no iteration");
   }
@@ -47,15 +30,16 @@ static vlart_status_t check_ranges(flow_t *flow) {
 
 static vlart_status_t check_engine(const flow_t *flow) {
   const vlart_stage_record_t *stage = flow->stage;
-  if (stage->backend < VLART_BACKEND_ONNXRUNTIME || stage->backend > VLART_BACKEND_TVM_CUDA) {
+  if (stage->backend < VLART_BACKEND_ONNXRUNTIME || stage->backend > VLART_BACKEND_OPENVINO) {
     vlart_fail(flow->diag, VLART_STATUS_UNSUPPORTED, "a stage is for an unknown engine", NULL);
     vlart_where(flow->diag, "plan.bin, stages[%u]", flow->index);
     vlart_why(flow->diag, "backend %u is unknown to this library", stage->backend);
     return VLART_STATUS_UNSUPPORTED;
   }
-  bool optional = stage->artefact == VLART_NONE && stage->backend != VLART_BACKEND_ONNXRUNTIME;
-  if (!optional && (stage->artefact == VLART_NONE ||
-                    vlart_plan_file(flow->plan, stage->artefact)->kind != VLART_FILE_KIND_STAGE)) {
+  /* A stage of one engine can be run by another (stand_in), so every engine relies on this. */
+  bool none = stage->artefact == VLART_NONE;
+  if (none ? stage->backend != VLART_BACKEND_LIBRARY
+           : vlart_plan_file(flow->plan, stage->artefact)->kind != VLART_FILE_KIND_STAGE) {
     return vlart_corrupt(flow->diag, "plan.bin", "stages", flow->index,
                          "artefact %u is not a stage file", stage->artefact);
   }
@@ -83,7 +67,8 @@ static bool readable(const flow_t *flow, uint32_t value, uint64_t *out_depends) 
     writer = flow->plan->writers[flow->plan->delay_roots[writer.index]];
   }
   switch (writer.origin) {
-    case VLART_ORIGIN_WEIGHT: *out_depends = 0; return true;
+    case VLART_ORIGIN_WEIGHT:
+    case VLART_ORIGIN_CARRIED: *out_depends = 0; return true;
     case VLART_ORIGIN_SOURCE: *out_depends = 1ull << writer.index; return true;
     case VLART_ORIGIN_STAGE: *out_depends = flow->plan->depends[writer.index]; return true;
     default: return false;
@@ -222,7 +207,7 @@ vlart_status_t vlart_plan_check_flow(vlart_plan_t *plan, vlart_diag_t *diag) {
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < plan->stage_count; i++) {
     flow.index = i;
     flow.stage = vlart_plan_stage(plan, i);
-    status = check_ranges(&flow);
+    status = check_loop(&flow);
     if (status == VLART_STATUS_OK) status = check_engine(&flow);
     if (status == VLART_STATUS_OK) status = check_depends(&flow);
     if (status == VLART_STATUS_OK) status = check_inputs(&flow);

@@ -33,6 +33,33 @@ static uint32_t lane_of(const vlart_plan_t *plan, uint64_t depends) {
   return plan->lane_count;
 }
 
+/* bit i: a stage of the lane depends on a source of lane i. */
+static uint32_t read_lanes(const vlart_plan_t *plan, uint32_t lane) {
+  uint32_t read = 0;
+  for (uint32_t i = 0; i < plan->stage_count; i++) {
+    for (uint32_t k = 0; plan->lanes[i] == lane && k < lane; k++) {
+      read |= (plan->depends[i] & plan->lane_sources[k]) != 0 ? 1u << k : 0;
+    }
+  }
+  return read;
+}
+
+/* Lanes up to this one that read each other, also by way of others: a set of one has those of all, so that whoever
+   takes it has no two that were made of different sets of a third. */
+static uint32_t carried_lanes(const vlart_plan_t *plan, uint32_t lane) {
+  uint32_t found = 1u << lane;
+  for (uint32_t before = 0; before != found;) {
+    before = found;
+    for (uint32_t k = 0; k <= lane; k++) {
+      uint32_t read = read_lanes(plan, k);
+      if (((read | 1u << k) & found) != 0) {
+        found |= read | 1u << k;
+      }
+    }
+  }
+  return found;
+}
+
 vlart_status_t vlart_plan_check_lanes(vlart_plan_t *plan, vlart_diag_t *diag) {
   uint32_t count = vlart_plan_count(plan, VLART_SECTION_LANES);
   uint64_t taken = 0;
@@ -63,6 +90,9 @@ vlart_status_t vlart_plan_check_lanes(vlart_plan_t *plan, vlart_diag_t *diag) {
           i < count ? "no stage is its own" : "nothing is left for the control loop");
     }
   }
+  for (uint32_t i = 0; i < count; i++) {
+    plan->lane_carries[i] = carried_lanes(plan, i);
+  }
   uint32_t action = plan->policy->action_value;
   if (count > 0 && action != VLART_NONE && plan->lanes[plan->writers[action].index] != count) {
     return vlart_corrupt(diag, "plan.bin", "lanes", 0, "the action is a lane's");
@@ -73,6 +103,15 @@ vlart_status_t vlart_plan_check_lanes(vlart_plan_t *plan, vlart_diag_t *diag) {
 bool vlart_plan_owns_stage(const vlart_plan_t *plan, uint32_t option, uint32_t stage) {
   return option == 0 ||
          plan->lanes[stage] == (option == VLART_LANE_CONTROL ? plan->lane_count : option - 1);
+}
+
+bool vlart_plan_takes_lane(const vlart_plan_t *plan, uint32_t option, uint32_t lane) {
+  uint32_t own = option == VLART_LANE_CONTROL ? plan->lane_count : option - 1;
+  bool direct = lane < own;
+  for (uint32_t k = lane + 1; k < own; k++) {
+    direct = direct && (plan->lane_carries[k] >> lane & 1) == 0;
+  }
+  return direct;
 }
 
 const char *vlart_plan_lane_name(const vlart_plan_t *plan, uint32_t lane) {

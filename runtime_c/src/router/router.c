@@ -269,6 +269,7 @@ vlart_status_t vlart_router_decide(vlart_router_t *router, const char *text, con
   memcpy(decision.text, text, strnlen(text, sizeof decision.text - 1));
   router->last = decision;
   append_log(router, &decision);
+  vlart_router_recorded(router, &decision);
   return vlart_copy_out(out_decision, &decision, sizeof decision);
 }
 
@@ -300,6 +301,7 @@ vlart_status_t vlart_router_report_outcome(vlart_router_t *router, uint32_t succ
     seen->failures /= 2.0;
   }
   log_outcome(router, success == 1 ? VLART_OUTCOME_SUCCESS : VLART_OUTCOME_FAILURE);
+  vlart_router_recorded_outcome(router, success);
   router->last.struct_size = 0;
   return router->path[0] == '\0' ? VLART_STATUS_OK : vlart_router_save(router, diag);
 }

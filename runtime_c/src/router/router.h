@@ -3,6 +3,7 @@
 #define VLART_ROUTER_INSIDE_H
 
 #include "container/container.h"
+#include "record/track.h"
 #include "vlart/vlart_router.h"
 
 #define VLART_OUTCOMES_KEPT 4096.0 /* per route and backbone; beyond, the older ones count half */
@@ -35,6 +36,7 @@ struct vlart_router {
   uint32_t log_begin;
   uint32_t log_count;
   uint64_t log_dropped;
+  vlart_track_t *track; /* NULL: nothing records */
 };
 
 static inline const vlart_route_record_t *vlart_router_route(const vlart_router_t *router,
@@ -63,6 +65,10 @@ uint32_t vlart_router_nearest(const vlart_router_t *router, const double *vector
 
 /* [task] router_belief.c: fills level, backbone and beliefs of a decision whose route is known. */
 void vlart_router_believe(const vlart_router_t *router, vlart_decision_t *decision);
+
+/* [task] router_recorded.c. */
+void vlart_router_recorded(vlart_router_t *router, const vlart_decision_t *decision);
+void vlart_router_recorded_outcome(vlart_router_t *router, uint32_t success);
 
 /* router_state.c. [init] size of the file; loads it. [task] saves it. */
 size_t vlart_router_state_bytes(const vlart_router_t *router);

@@ -68,8 +68,9 @@ void vlart_queue_keep(vlart_session_t *session) {
 
 void vlart_queue_reset(vlart_session_t *session) {
   session->queue.remaining = 0;
-  vlart_ensemble_reset(&session->ensemble);
-  vlart_realtime_reset(session);
+  session->queue.position = 0;
+  session->queue.executed = 0;
+  session->queue.stale = false;
 }
 
 vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag) {
@@ -104,8 +105,18 @@ vlart_status_t vlart_queue_publish(vlart_session_t *session, vlart_diag_t *diag)
   session->queue.stale = false;
   session->queue.chunks++;
   session->queue.value = session->selection.action_value;
+  session->queue.made_of.observation = session->written.observation;
+  vlart_lanes_taken(session, session->queue.made_of.lanes);
   session->decode.seen = vlart_decode_version(session);
+  vlart_task_published(session);
   return begin_chunk(session, diag);
+}
+
+vlart_action_info_t vlart_action_info(const vlart_made_of_t *made_of, uint64_t chunk,
+                                      uint32_t row) {
+  vlart_action_info_t info = {.observation = made_of->observation, .chunk = chunk, .row = row};
+  memcpy(info.lanes, made_of->lanes, sizeof info.lanes);
+  return info;
 }
 
 static vlart_status_t nothing_to_pop(const vlart_session_t *session, size_t dim,
@@ -129,13 +140,42 @@ static vlart_status_t nothing_to_pop(const vlart_session_t *session, size_t dim,
   return VLART_STATUS_QUEUE_EMPTY;
 }
 
-static void pop_mean(vlart_ensemble_t *e, const float *actions, float *action) {
+static void read_mean(vlart_ensemble_t *e, const float *actions, float *action) {
   if (e->offered) {
     vlart_ensemble_fold(e, actions, 0);
     e->offered = false;
   }
   vlart_ensemble_read(e, action);
-  vlart_ensemble_advance(e);
+}
+
+static vlart_status_t pop_one(vlart_session_t *session, float *action, size_t dim,
+                              vlart_diag_t *diag) {
+  vlart_queue_t *queue = &session->queue;
+  if (queue->remaining == 0 || dim != session->bundle->plan.policy->action_dim) {
+    return nothing_to_pop(session, dim, diag);
+  }
+  float *next = session->handed.next;
+  if (session->ensemble.on) {
+    read_mean(&session->ensemble, queue->actions, next);
+  } else {
+    memcpy(next, queue->actions + (size_t)queue->position * dim, dim * sizeof *next);
+  }
+  if (vlart_handed_refuses(&session->handed, next, diag)) {
+    vlart_end_task(session); /* neither averaged nor continued */
+    queue->remaining = 0;
+    return VLART_STATUS_ACTION_TOO_FAR;
+  }
+  vlart_handed_give(&session->handed, next,
+                    vlart_action_info(&queue->made_of, queue->chunks, queue->position));
+  memcpy(action, next, dim * sizeof *action);
+  if (session->ensemble.on) {
+    vlart_ensemble_advance(&session->ensemble);
+  }
+  queue->position++;
+  queue->remaining--;
+  queue->executed++;
+  session->realtime.pops++;
+  return VLART_STATUS_OK;
 }
 
 vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t dim,
@@ -143,20 +183,42 @@ vlart_status_t vlart_session_pop(vlart_session_t *session, float *action, size_t
   if (session == NULL || action == NULL) {
     return vlart_bad_argument(diag, "vlart_session_pop", "a pointer is NULL");
   }
-  vlart_queue_t *queue = &session->queue;
-  if (queue->remaining == 0 || dim != session->bundle->plan.policy->action_dim) {
+  vlart_status_t status = pop_one(session, action, dim, diag);
+  vlart_recorded_pop(session, action, 1, status);
+  return status;
+}
+
+static vlart_status_t pop_rows(vlart_session_t *session, float *actions, size_t rows, size_t dim,
+                               vlart_diag_t *diag) {
+  if (session->queue.remaining < rows || dim != session->bundle->plan.policy->action_dim) {
     return nothing_to_pop(session, dim, diag);
   }
-  if (session->ensemble.on) {
-    pop_mean(&session->ensemble, queue->actions, action);
-  } else {
-    memcpy(action, queue->actions + (size_t)queue->position * dim, dim * sizeof *action);
+  uint64_t pops = session->realtime.pops;
+  vlart_handed_t before = vlart_handed_keep(&session->handed);
+  vlart_status_t status = VLART_STATUS_OK;
+  for (size_t i = 0; status == VLART_STATUS_OK && i < rows; i++) {
+    status = pop_one(session, actions + i * dim, dim, diag);
   }
-  queue->position++;
-  queue->remaining--;
-  queue->executed++;
-  session->realtime.pops++;
-  return VLART_STATUS_OK;
+  if (status != VLART_STATUS_OK) { /* the chunk is over: what it handed out goes nowhere */
+    session->realtime.pops = pops;
+    vlart_handed_return(&session->handed, &before);
+  }
+  return status;
+}
+
+vlart_status_t vlart_session_pop_rows(vlart_session_t *session, float *actions, size_t rows,
+                                      size_t dim, vlart_diag_t *diag) {
+  if (session == NULL || actions == NULL || rows == 0) {
+    return vlart_bad_argument(diag, "vlart_session_pop_rows", "a pointer is NULL, or `rows` is 0");
+  }
+  vlart_status_t status = pop_rows(session, actions, rows, dim, diag);
+  vlart_recorded_pop(session, actions, rows, status);
+  return status;
+}
+
+vlart_status_t vlart_session_popped(const vlart_session_t *session, vlart_action_info_t *out_info) {
+  return session == NULL ? VLART_STATUS_BAD_ARGUMENT
+                         : vlart_handed_info(&session->handed, out_info);
 }
 
 static bool is_due(const vlart_session_t *session) {

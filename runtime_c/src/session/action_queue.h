@@ -3,7 +3,13 @@
 #define VLART_ACTION_QUEUE_H
 
 #include <stdbool.h>
-#include "vlart/vlart.h"
+#include "session/lane_input.h"
+
+/* What a chunk was computed from. */
+typedef struct {
+  uint64_t observation; /* its name */
+  uint64_t lanes[VLART_MAX_LANES];
+} vlart_made_of_t;
 
 /* The last chunk that passed the checks. */
 typedef struct {
@@ -14,6 +20,7 @@ typedef struct {
   bool stale;
   uint64_t chunks;
   uint32_t value; /* the action value that the chunk came from */
+  vlart_made_of_t made_of;
 } vlart_queue_t;
 
 /* [tick] Decodes and checks the action value and, if it is good, makes it the queue's chunk. */
@@ -29,7 +36,10 @@ vlart_status_t vlart_queue_rewind(vlart_session_t *session, vlart_diag_t *diag);
 /* [tick] After a failed step: what is left may be handed out, and is old. */
 void vlart_queue_keep(vlart_session_t *session);
 
-/* [tick] Forgets all chunks. */
+/* What is said of an action of a chunk. */
+vlart_action_info_t vlart_action_info(const vlart_made_of_t *made_of, uint64_t chunk, uint32_t row);
+
+/* [tick] Forgets the chunk. */
 void vlart_queue_reset(vlart_session_t *session);
 
 #endif

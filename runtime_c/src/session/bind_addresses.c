@@ -15,9 +15,10 @@ static const vlart_carry_record_t *find_carry(const vlart_plan_t *plan,
 }
 
 /* What iteration k writes: counted from the last iteration, which writes the result, the two
-   buffers alternate. So no iteration reads what it writes, and a result is never copied. */
-static uint32_t carried_output(const vlart_carry_record_t *carry, uint32_t iteration,
-                               uint32_t iterations) {
+   buffers alternate. So no iteration reads what it writes, and the result of a whole loop
+   is never copied. */
+uint32_t vlart_carried_output(const vlart_carry_record_t *carry, uint32_t iteration,
+                              uint32_t iterations) {
   return (iterations - 1 - iteration) % 2 == 0 ? carry->result : carry->scratch;
 }
 
@@ -33,9 +34,9 @@ static void *address_of(const vlart_session_t *session, const vlart_stage_record
   if (binding->mode == VLART_BINDING_MODE_CARRY) {
     const vlart_carry_record_t *carry = find_carry(plan, stage, index);
     if (carry->output == index) {
-      value = carried_output(carry, iteration, stage->iterations);
+      value = vlart_carried_output(carry, iteration, stage->iterations);
     } else if (iteration > 0) {
-      value = carried_output(carry, iteration - 1, stage->iterations);
+      value = vlart_carried_output(carry, iteration - 1, stage->iterations);
     }
   }
   return session->values.at[value];
@@ -53,7 +54,8 @@ vlart_status_t vlart_session_bind(vlart_session_t *session, uint32_t index, vlar
     for (uint32_t i = 0; i < stage->output_count; i++) {
       outputs[i] = address_of(session, stage, stage->output_begin + i, k);
     }
-    vlart_status_t status = state->backend->prepare(state->engine, k, inputs, outputs, diag);
+    vlart_status_t status = state->backend->prepare(
+        state->engine, vlart_carried_addresses(session, index, k), inputs, outputs, diag);
     if (status != VLART_STATUS_OK) {
       return status;
     }

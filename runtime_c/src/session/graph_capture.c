@@ -26,6 +26,7 @@ static bool is_live(const vlart_plan_t *plan, uint32_t stage) {
 
 static bool belongs(const vlart_session_t *session, uint32_t stage, uint32_t last) {
   return session->stages[stage].backend == session->stages[last].backend &&
+         session->bundle->plan.loop_ends[stage] == VLART_NONE &&
          is_live(&session->bundle->plan, stage);
 }
 
@@ -33,6 +34,9 @@ vlart_status_t vlart_graph_capture(vlart_session_t *session, vlart_diag_t *diag)
   const vlart_plan_t *plan = &session->bundle->plan;
   if (plan->delay_count > 0 || plan->histories != 0) {
     return refuse("the policy has a history, which moves on between its stages", diag);
+  }
+  if (plan->carried_count > 0) {
+    return refuse("it carries values from step to step, whose places change in every one", diag);
   }
   if (plan->backbone_count > 0) {
     return refuse("the bundle has several backbones, of which a tick runs one", diag);
@@ -47,7 +51,10 @@ vlart_status_t vlart_graph_capture(vlart_session_t *session, vlart_diag_t *diag)
     first--;
   }
   if (first > last) {
-    return refuse("no source of the last stage changes within a task", diag);
+    return refuse(plan->loop_ends[last] == VLART_NONE
+                      ? "no source of the last stage changes within a task"
+                      : "the data decides when the last stage ends",
+                  diag);
   }
   const vlart_backend_t *backend = session->stages[last].backend;
   uint32_t count = last + 1 - first;

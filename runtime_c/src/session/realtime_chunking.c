@@ -134,7 +134,9 @@ void vlart_realtime_fill(vlart_session_t *session) {
   }
 }
 
-void vlart_realtime_reset(vlart_session_t *session) {
-  session->realtime.running = false;
-  session->realtime.observed = session->realtime.pops;
+void vlart_realtime_forget(vlart_realtime_t *r) { r->running = false; }
+
+void vlart_realtime_reset(vlart_realtime_t *r) {
+  r->running = false;
+  r->observed = r->pops;
 }

@@ -30,6 +30,7 @@ void vlart_realtime_fill(vlart_session_t *session); /* the previous chunk and it
 uint64_t vlart_realtime_dropped(const vlart_session_t *session); /* pops since the observation */
 vlart_status_t vlart_realtime_late(const vlart_session_t *session, vlart_diag_t *diag);
 void vlart_realtime_publish(vlart_session_t *session);
-void vlart_realtime_reset(vlart_session_t *session);
+void vlart_realtime_forget(vlart_realtime_t *r); /* the next chunk continues none */
+void vlart_realtime_reset(vlart_realtime_t *r);  /* and what is held was observed now */
 
 #endif

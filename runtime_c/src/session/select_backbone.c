@@ -50,5 +50,6 @@ vlart_status_t vlart_session_select(vlart_session_t *session, uint32_t backbone,
       vlart_plan_chunk(plan, backbone == VLART_BACKBONE_ALL ? 0 : backbone)->value;
   session->selection.action_stage = plan->writers[session->selection.action_value].index;
   session->sources.needed = vlart_sources_of(session, session->selection.backbones);
+  vlart_recorded_call(session, VLART_EVENT_KIND_SELECT, backbone);
   return VLART_STATUS_OK;
 }

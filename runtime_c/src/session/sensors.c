@@ -27,6 +27,27 @@ void vlart_sensors_take(vlart_sensors_t *s, const vlart_plan_t *plan, vlart_aren
   s->of = vlart_arena_take(arena, plan->source_count, sizeof *s->of);
 }
 
+/* Token ids without a known table are at least not negative: an engine would count them from its end. */
+static void set_token_range(vlart_sensors_t *s, uint32_t source) {
+  uint32_t dtype = vlart_plan_source_value(s->plan, source)->dtype;
+  bool counts = dtype == VLART_DTYPE_I32 || dtype == VLART_DTYPE_I64;
+  s->of[source].rows = counts ? UINT32_MAX : 0;
+}
+
+static void set_token_ranges(vlart_sensors_t *s) {
+  const vlart_plan_t *plan = s->plan;
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_TEXTS); i++) {
+    set_token_range(s, vlart_plan_text(plan, i)->tokens);
+  }
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_INSTRUCTIONS); i++) {
+    set_token_range(s, vlart_plan_instruction(plan, i)->source);
+  }
+  for (uint32_t i = 0; i < vlart_plan_count(plan, VLART_SECTION_TOKEN_RANGES); i++) {
+    const vlart_token_range_record_t *range = vlart_plan_token_range(plan, i);
+    s->of[range->source].rows = range->rows;
+  }
+}
+
 void vlart_sensors_init(vlart_sensors_t *s, const vlart_sensor_options_t *options,
                         uint64_t filled) {
   const vlart_plan_t *plan = s->plan;
@@ -36,6 +57,7 @@ void vlart_sensors_init(vlart_sensors_t *s, const vlart_sensor_options_t *option
     const vlart_guard_record_t *guard = vlart_plan_guard(plan, i);
     s->of[guard->source].guard = guard;
   }
+  set_token_ranges(s);
   for (uint32_t i = 0; i < plan->source_count; i++) {
     bool live = vlart_plan_source(plan, i)->update >= VLART_UPDATE_OBSERVATION;
     uint64_t age = s->of[i].guard != NULL ? s->of[i].guard->max_age_us : 0;
@@ -73,6 +95,34 @@ static vlart_status_t check_range(vlart_sensors_t *s, uint32_t source, const voi
   return VLART_STATUS_INPUT_OUT_OF_RANGE;
 }
 
+/* Also of recordings: what an engine makes of a row that does not exist is no action. */
+static vlart_status_t check_tokens(vlart_sensors_t *s, uint32_t source, const void *data,
+                                   size_t count, vlart_diag_t *diag) {
+  vlart_sensor_t *sensor = &s->of[source];
+  bool wide = vlart_plan_source_value(s->plan, source)->dtype == VLART_DTYPE_I64;
+  for (size_t i = 0; i < count; i++) {
+    int32_t narrow = 0;
+    int64_t token = 0;
+    if (wide) {
+      memcpy(&token, (const uint8_t *)data + i * sizeof token, sizeof token);
+    } else {
+      memcpy(&narrow, (const uint8_t *)data + i * sizeof narrow, sizeof narrow);
+      token = narrow;
+    }
+    if (token >= 0 && token < sensor->rows) {
+      continue;
+    }
+    sensor->counts.out_of_range++;
+    sensor->counts.element = (uint32_t)i;
+    sensor->counts.number = (float)token;
+    refuse(s, source, VLART_STATUS_INPUT_OUT_OF_RANGE, "the input leaves its range", diag);
+    vlart_why(diag, "element %zu of %zu is %g, and a token id is 0 to %u", i, count, (double)token,
+              sensor->rows - 1);
+    return VLART_STATUS_INPUT_OUT_OF_RANGE;
+  }
+  return VLART_STATUS_OK;
+}
+
 vlart_status_t vlart_sensors_check(vlart_sensors_t *s, uint32_t source, const void *data,
                                    size_t bytes, vlart_diag_t *diag) {
   uint32_t dtype = vlart_plan_value(s->plan, vlart_plan_source(s->plan, source)->value)->dtype;
@@ -97,7 +147,8 @@ vlart_status_t vlart_sensors_check(vlart_sensors_t *s, uint32_t source, const vo
       return VLART_STATUS_WRONG_DTYPE;
     }
   }
-  return check_range(s, source, data, count, diag);
+  return sensor->rows > 0 ? check_tokens(s, source, data, count, diag)
+                          : check_range(s, source, data, count, diag);
 }
 
 void vlart_sensors_taken(vlart_sensors_t *s, uint32_t source, void *data, size_t bytes) {
@@ -151,6 +202,17 @@ vlart_status_t vlart_sensors_fresh(vlart_sensors_t *s, uint64_t needed, vlart_di
     return VLART_STATUS_STALE_INPUT;
   }
   return VLART_STATUS_OK;
+}
+
+uint64_t vlart_sensors_captured(const vlart_sensors_t *s, uint32_t source) {
+  return s->of[source].stamped ? s->of[source].next_us : now_us(s);
+}
+
+void vlart_sensors_capture(vlart_sensors_t *s, uint32_t source, uint64_t time_us) {
+  if (time_us != 0) {
+    s->of[source].stamped = true;
+    s->of[source].next_us = time_us;
+  }
 }
 
 void vlart_sensors_time(vlart_sensors_t *s, uint64_t now) {

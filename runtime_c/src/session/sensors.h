@@ -7,6 +7,7 @@
 
 typedef struct {
   const vlart_guard_record_t *guard; /* NULL: the plan says nothing */
+  uint32_t rows;                     /* of the table that it indexes; 0: none */
   uint64_t max_age_us;
   uint64_t time_us; /* when the content was captured */
   uint64_t next_us; /* of the next write, where `stamped` */
@@ -41,6 +42,12 @@ void vlart_sensors_taken(vlart_sensors_t *sensors, uint32_t source, void *data, 
 
 /* [tick] STALE_INPUT if one of `needed` is too old. */
 vlart_status_t vlart_sensors_fresh(vlart_sensors_t *sensors, uint64_t needed, vlart_diag_t *diag);
+
+/* [tick] When the content that is being written was captured, microseconds. */
+uint64_t vlart_sensors_captured(const vlart_sensors_t *sensors, uint32_t source);
+
+/* [tick] The same is said of the next write; 0: nothing is. */
+void vlart_sensors_capture(vlart_sensors_t *sensors, uint32_t source, uint64_t time_us);
 
 void vlart_sensors_time(vlart_sensors_t *sensors, uint64_t now_us);
 vlart_status_t vlart_sensors_stamp(vlart_sensors_t *sensors, uint32_t source, uint32_t sequence,

@@ -5,15 +5,21 @@
 #include <stdatomic.h>
 
 #include "session/action_queue.h"
+#include "session/carried_values.h"
 #include "session/decode_action.h"
+#include "session/handed_action.h"
+#include "session/inbox.h"
 #include "session/lane_input.h"
+#include "session/lifetimes.h"
 #include "session/realtime_chunking.h"
+#include "session/recorded.h"
 #include "session/sensors.h"
+#include "session/stage_pool.h"
 #include "session/stage_versions.h"
 #include "session/task_text.h"
 #include "session/temporal_ensemble.h"
 
-#define VLART_BACKEND_LIMIT 6u /* above every backend id that a plan may hold */
+#define VLART_BACKEND_LIMIT 7u /* above every backend id that a plan may hold */
 
 /* The environment of one backend, shared by the engines of the session. */
 typedef struct {
@@ -22,7 +28,8 @@ typedef struct {
 } vlart_context_t;
 
 typedef struct {
-  uint32_t option;                            /* 0: all stages; as in the options */
+  uint32_t option;  /* 0: all stages; as in the options */
+  unsigned episode; /* that this session is at; counted by the control loop's */
   vlart_follower_t *follows[VLART_MAX_LANES]; /* by lane; NULL: it does not follow it */
 } vlart_session_lanes_t;
 
@@ -76,14 +83,24 @@ typedef struct {
   unsigned allowed;
 } vlart_session_cancel_t;
 
+/* What is written towards the next step. */
+typedef struct {
+  uint64_t observation;    /* its name: of the newest set, or the time of the newest write */
+  atomic_uintptr_t writer; /* the thread that writes it source by source; 0: none yet */
+  uint64_t live;           /* bit i: source i is of class observation or faster */
+  uint64_t seen;           /* bit i: of class observation or tick: an episode needs it anew */
+} vlart_session_written_t;
+
 struct vlart_session {
   const vlart_bundle_t *bundle;
   vlart_session_lanes_t lanes;
   vlart_session_values_t values;
   vlart_session_sources_t sources;
   vlart_session_history_t history;
+  vlart_session_carried_t carried;
   vlart_session_engines_t engines;
   vlart_stage_state_t *stages; /* [stage_count] */
+  vlart_stage_pool_t pool;
   vlart_session_selection_t selection;
   vlart_session_graph_t graph;
   vlart_session_bounds_t bounds;
@@ -92,8 +109,13 @@ struct vlart_session {
   vlart_ensemble_t ensemble;
   vlart_realtime_t realtime;
   vlart_session_cancel_t cancel;
+  vlart_task_t task;
   vlart_session_text_t *texts; /* [text records] */
   vlart_sensors_t sensors;
+  vlart_inbox_t inbox;
+  vlart_session_written_t written;
+  vlart_handed_t handed;
+  vlart_recorded_t recorded;
   vlart_session_totals_t totals;
 };
 

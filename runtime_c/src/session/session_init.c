@@ -4,6 +4,7 @@
 
 #include "base/diag.h"
 #include "base/struct_size.h"
+#include "base/thread_schedule.h"
 #include "plan/plan_lanes.h"
 #include "session/bind_addresses.h"
 #include "session/graph_capture.h"
@@ -11,9 +12,10 @@
 #include "session/select_backbone.h"
 #include "session/session.h"
 #include "session/task_text.h"
+#include "session/tensor_io.h"
 
 static const vlart_backend_t *find_backend(const vlart_session_options_t *options, uint32_t id) {
-  if (options->stand_in == 1 && id == VLART_BACKEND_TENSORRT) {
+  if (options->stand_in == 1 && (id == VLART_BACKEND_TENSORRT || id == VLART_BACKEND_OPENVINO)) {
     id = VLART_BACKEND_ONNXRUNTIME;
   }
   for (size_t i = 0; i < options->backend_count; i++) {
@@ -31,11 +33,26 @@ static const vlart_backend_t *find_backend(const vlart_session_options_t *option
   return NULL;
 }
 
+static vlart_status_t refuse_code(const vlart_bundle_t *bundle, uint32_t stage,
+                                  const vlart_backend_t *backend, vlart_diag_t *diag) {
+  vlart_fail(diag, VLART_STATUS_UNTRUSTED, "a stage is machine code that nobody vouched for",
+             "verify the bundle's signature (--signers FILE), or load its code by name "
+             "(native_code, --native-code) where you built it yourself");
+  vlart_where(diag, "stage \"%s\"", vlart_plan_stage_name(&bundle->plan, stage));
+  vlart_why(diag, "it is for backend %s, whose files can do whatever this program may",
+            backend->name);
+  return VLART_STATUS_UNTRUSTED;
+}
+
 static vlart_status_t check_backends(const vlart_bundle_t *bundle,
                                      const vlart_session_options_t *options, vlart_diag_t *diag) {
   for (uint32_t i = 0; i < bundle->plan.stage_count; i++) {
     const vlart_stage_record_t *stage = vlart_plan_stage(&bundle->plan, i);
-    if (find_backend(options, stage->backend) == NULL) {
+    const vlart_backend_t *backend = find_backend(options, stage->backend);
+    if (backend != NULL && backend->native_code && options->native_code == 0) {
+      return refuse_code(bundle, i, backend, diag);
+    }
+    if (backend == NULL) {
       vlart_fail(diag, VLART_STATUS_UNSUPPORTED, "a stage needs an engine that is not built in",
                  stage->backend == VLART_BACKEND_TENSORRT
                      ? "run it on its board, or here with ONNX Runtime as a stand-in: stand_in"
@@ -105,6 +122,7 @@ static vlart_session_t *take_session(vlart_session_t *draft, const vlart_bundle_
   bool given = find_giver(bundle, options) != NULL;
   draft->values.memory = vlart_arena_take(arena, given ? 0 : policy->arena_bytes, 1);
   draft->values.at = vlart_arena_take(arena, plan->value_count, sizeof *draft->values.at);
+  vlart_carried_take(&draft->carried, plan, arena);
   draft->sources.versions =
       vlart_arena_take(arena, plan->source_count, sizeof *draft->sources.versions);
   draft->queue.actions = vlart_arena_take(arena, numbers, sizeof *draft->queue.actions);
@@ -115,7 +133,11 @@ static vlart_session_t *take_session(vlart_session_t *draft, const vlart_bundle_
   vlart_realtime_take(draft, arena);
   vlart_texts_take(draft, arena);
   vlart_sensors_take(&draft->sensors, plan, arena);
+  vlart_inbox_take(&draft->inbox, plan, arena);
+  vlart_handed_take(&draft->handed, plan, arena);
+  vlart_recorded_take(&draft->recorded, plan, arena);
   take_stages(draft, options, arena);
+  vlart_pool_take(&draft->pool, plan, options->parallel, arena);
   return session;
 }
 
@@ -195,6 +217,13 @@ static vlart_status_t build_engines(vlart_session_t *session,
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
     status = vlart_session_bind(session, i, diag);
   }
+  vlart_carried_exchange(session);
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
+    if (session->bundle->plan.places[i] == 2) {
+      status = vlart_session_bind(session, i, diag);
+    }
+  }
+  vlart_carried_exchange(session);
   if (status == VLART_STATUS_OK && options->whole_tick != 0) {
     status = vlart_graph_capture(session, diag);
   }
@@ -216,8 +245,22 @@ static vlart_status_t read_options(const vlart_bundle_t *bundle,
   if (out_options->lane != VLART_LANE_CONTROL && out_options->lane > bundle->plan.lane_count) {
     return vlart_bad_argument(diag, call, "the plan has no such lane");
   }
+  if (out_options->parallel > VLART_MAX_PARALLEL) {
+    return vlart_bad_argument(diag, call, "more than 64 stages at a time are asked for");
+  }
+  if (out_options->threads == 0 && out_options->parallel == 0 &&
+      vlart_plan_count(&bundle->plan, VLART_SECTION_CONCURRENCY) > 0) {
+    const vlart_concurrency_record_t *timed = vlart_plan_concurrency(&bundle->plan, 0);
+    uint32_t processors = vlart_schedule_processors(); /* those of another machine, in a plan */
+    out_options->threads = timed->threads < processors ? timed->threads : processors;
+    uint32_t at_a_time = processors / out_options->threads;
+    out_options->parallel = timed->parallel < at_a_time ? timed->parallel : at_a_time;
+  }
   if (out_options->stand_in > 1) {
     return vlart_bad_argument(diag, call, "stand_in is neither 0 nor 1");
+  }
+  if (out_options->native_code > 1) {
+    return vlart_bad_argument(diag, call, "native_code is neither 0 nor 1");
   }
   for (size_t i = 0; i < out_options->backend_count; i++) {
     if (out_options->backends == NULL || out_options->backends[i] == NULL ||
@@ -247,6 +290,48 @@ vlart_status_t vlart_session_required_bytes(const vlart_bundle_t *bundle,
   return status;
 }
 
+/* All that may start threads of an engine. */
+static vlart_status_t prepare(vlart_session_t *session, const vlart_session_options_t *options,
+                              vlart_diag_t *diag) {
+  vlart_status_t status = open_contexts(session, options, diag);
+  if (status == VLART_STATUS_OK) {
+    vlart_decode_init(session);
+    vlart_task_init(session);
+    session->sources.needed = vlart_sources_of(session, session->selection.backbones);
+    vlart_ensemble_init(&session->ensemble, &session->bundle->plan);
+    vlart_realtime_init(session);
+    vlart_handed_init(&session->handed, &session->bundle->plan);
+    vlart_sensors_init(&session->sensors, &(vlart_sensor_options_t){0}, session->realtime.filled);
+    vlart_written_init(session);
+    status = build_engines(session, options, diag);
+  }
+  return status == VLART_STATUS_OK ? vlart_pool_start(session, diag) : status;
+}
+
+/* The threads of an engine's pool inherit how the thread runs that starts them. */
+static vlart_status_t make_engines(vlart_session_t *session, const vlart_session_options_t *options,
+                                   vlart_diag_t *diag) {
+  const char *call = "vlart_session_init";
+  vlart_thread_options_t pool;
+  vlart_schedule_t before;
+  if (options->pool == NULL) {
+    return prepare(session, options, diag);
+  }
+  vlart_status_t status = vlart_schedule_check(options->pool, call, diag, &pool);
+  if (status == VLART_STATUS_OK && pool.core_count > 0 && options->threads == 0) {
+    status = vlart_bad_argument(diag, call, "the pool has cores, but `threads` is not said");
+  }
+  if (status == VLART_STATUS_OK) {
+    status = vlart_schedule_apply(&pool, call, diag, &before);
+  }
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  status = prepare(session, options, diag);
+  vlart_schedule_restore(&before);
+  return status;
+}
+
 vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
                                   const vlart_session_options_t *options, void *arena_base,
                                   size_t arena_bytes, vlart_diag_t *diag,
@@ -272,15 +357,7 @@ vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
   }
   *session = draft;
   place_bounds(session);
-  status = open_contexts(session, &chosen, diag);
-  if (status == VLART_STATUS_OK) {
-    vlart_decode_init(session);
-    session->sources.needed = vlart_sources_of(session, session->selection.backbones);
-    vlart_ensemble_init(&session->ensemble, &bundle->plan);
-    vlart_realtime_init(session);
-    vlart_sensors_init(&session->sensors, &(vlart_sensor_options_t){0}, session->realtime.filled);
-    status = build_engines(session, &chosen, diag);
-  }
+  status = make_engines(session, &chosen, diag);
   vlart_bundle_forget_pages(bundle);
   if (status == VLART_STATUS_OK) {
     *out_session = session;
@@ -294,6 +371,7 @@ void vlart_session_close(vlart_session_t *session) {
   if (session == NULL) {
     return;
   }
+  vlart_pool_stop(session);
   for (uint32_t i = session->bundle->plan.stage_count; i > 0; i--) {
     session->stages[i - 1].backend->unload(session->stages[i - 1].engine);
   }
@@ -308,9 +386,7 @@ vlart_status_t vlart_session_reset(vlart_session_t *session) {
   if (session == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
-  session->history.advances++;
-  session->history.encoded = false;
-  session->history.filled = false;
-  session->queue.remaining = 0;
+  vlart_end_episode(session);
+  vlart_recorded_reset(session);
   return VLART_STATUS_OK;
 }

@@ -11,6 +11,9 @@ bool vlart_stage_is_current(const vlart_session_t *session, uint32_t index) {
   if (plan->looks_back[index] && state->seen_advances != session->history.advances) {
     return false;
   }
+  if (plan->continues[index] && state->seen_moves != session->carried.moves) {
+    return false;
+  }
   for (uint32_t i = 0; state->current && i < stage->dep_count; i++) {
     if (state->seen[i] != session->sources.versions[vlart_plan_index(plan, stage->dep_begin + i)]) {
       return false;
@@ -26,6 +29,7 @@ void vlart_stage_made_current(vlart_session_t *session, uint32_t index) {
   for (uint32_t i = 0; i < stage->dep_count; i++) {
     state->seen[i] = session->sources.versions[vlart_plan_index(plan, stage->dep_begin + i)];
   }
+  state->seen_moves = session->carried.moves;
   state->seen_advances = session->history.advances;
   state->current = true;
   state->readable = true;

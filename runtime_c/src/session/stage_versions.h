@@ -10,10 +10,12 @@ typedef struct {
   void *engine;
   uint64_t *seen;         /* [dep_count] version of each source when the stage last ran */
   uint64_t seen_advances; /* of the histories, when the stage last ran */
+  uint64_t seen_moves;    /* of the carried values, when the stage last ran */
   bool current;  /* the last run ended well; with `seen`, whether the stage may be skipped */
   bool readable; /* the outputs are those of a whole run */
   uint64_t runs;
   uint64_t iterations;
+  uint32_t last_iterations; /* of the last completed run */
   uint64_t last_ns;
   uint64_t total_ns;
   uint64_t min_ns;

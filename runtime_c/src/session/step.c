@@ -5,83 +5,9 @@
 #include "plan/plan_lanes.h"
 #include "session/frame_history.h"
 #include "session/graph_capture.h"
+#include "session/run_stage.h"
 #include "session/session.h"
-
-typedef struct {
-  uint64_t began_ns;
-  uint64_t limit_ns; /* from began_ns; UINT64_MAX: none */
-} clock_limit_t;
-
-static bool is_late(const clock_limit_t *clock) {
-  return clock->limit_ns != UINT64_MAX && vlart_now_ns() - clock->began_ns > clock->limit_ns;
-}
-
-static bool is_cancelled(const vlart_session_t *session) {
-  return session->cancel.epoch != NULL &&
-         atomic_load_explicit(session->cancel.epoch, memory_order_acquire) !=
-             session->cancel.allowed;
-}
-
-static vlart_status_t cancelled(const vlart_session_t *session, uint32_t stage,
-                                vlart_diag_t *diag) {
-  vlart_fail(diag, VLART_STATUS_CANCELLED, "the step was cancelled", NULL);
-  vlart_where(diag, "before stage \"%s\"", vlart_plan_stage_name(&session->bundle->plan, stage));
-  vlart_why(diag, "another instruction came");
-  return VLART_STATUS_CANCELLED;
-}
-
-static vlart_status_t missed(const vlart_session_t *session, uint32_t stage, uint32_t iteration,
-                             const clock_limit_t *clock, vlart_diag_t *diag) {
-  const vlart_plan_t *plan = &session->bundle->plan;
-  vlart_fail(diag, VLART_STATUS_DEADLINE_MISSED, "the step ran out of time",
-             "execute the stale chunk or stop; step again to finish what is missing");
-  vlart_where(diag, "before stage \"%s\", iteration %u of %u", vlart_plan_stage_name(plan, stage),
-              iteration, vlart_plan_stage(plan, stage)->iterations);
-  vlart_why(diag, "%llu us have passed, the limit is %llu us",
-            (unsigned long long)((vlart_now_ns() - clock->began_ns) / 1000),
-            (unsigned long long)(clock->limit_ns / 1000));
-  return VLART_STATUS_DEADLINE_MISSED;
-}
-
-static void mark_run(vlart_session_t *session, uint32_t index) {
-  vlart_stage_made_current(session, index);
-  session->stages[index].runs++;
-  session->totals.stages_run++;
-}
-
-static void count_time(vlart_stage_state_t *state, uint64_t ns) {
-  state->min_ns = state->total_ns == 0 || ns < state->min_ns ? ns : state->min_ns;
-  state->last_ns = ns;
-  state->total_ns += ns;
-  state->max_ns = ns > state->max_ns ? ns : state->max_ns;
-}
-
-static vlart_status_t run_stage(vlart_session_t *session, uint32_t index,
-                                const clock_limit_t *clock, vlart_diag_t *diag) {
-  const vlart_plan_t *plan = &session->bundle->plan;
-  const vlart_stage_record_t *stage = vlart_plan_stage(plan, index);
-  vlart_stage_state_t *state = &session->stages[index];
-  uint64_t began_ns = vlart_now_ns();
-  state->current = false; /* a run that is cut leaves mixed outputs */
-  for (uint32_t k = 0; k < stage->iterations; k++) {
-    if (is_late(clock)) {
-      return missed(session, index, k, clock, diag);
-    }
-    if (is_cancelled(session)) {
-      return cancelled(session, index, diag);
-    }
-    state->readable = false;
-    vlart_status_t status = state->backend->run(state->engine, k, diag);
-    if (status != VLART_STATUS_OK) {
-      session->totals.backend_failures++;
-      return status;
-    }
-    state->iterations++;
-  }
-  mark_run(session, index);
-  count_time(state, vlart_now_ns() - began_ns);
-  return VLART_STATUS_OK;
-}
+#include "session/tensor_io.h"
 
 /* Whether stage `index` begins the recorded stages, and all of them are due. */
 static bool is_graph_due(const vlart_session_t *session, uint32_t index) {
@@ -93,10 +19,10 @@ static bool is_graph_due(const vlart_session_t *session, uint32_t index) {
   return session->graph.begin < session->graph.end && index == session->graph.begin;
 }
 
-static vlart_status_t launch_graph(vlart_session_t *session, const clock_limit_t *clock,
+static vlart_status_t launch_graph(vlart_session_t *session, const vlart_clock_limit_t *clock,
                                    vlart_diag_t *diag) {
-  if (is_late(clock)) {
-    return missed(session, session->graph.begin, 0, clock, diag);
+  if (vlart_clock_is_late(clock)) {
+    return vlart_clock_missed(session, session->graph.begin, 0, clock, diag);
   }
   vlart_status_t status = vlart_graph_launch(session, diag);
   if (status != VLART_STATUS_OK) {
@@ -104,20 +30,29 @@ static vlart_status_t launch_graph(vlart_session_t *session, const clock_limit_t
     return status;
   }
   for (uint32_t i = session->graph.begin; i < session->graph.end; i++) {
-    mark_run(session, i);
-    session->stages[i].iterations += vlart_plan_stage(&session->bundle->plan, i)->iterations;
+    vlart_stage_mark_run(session, i);
+    session->totals.stages_run++;
+    session->stages[i].last_iterations = vlart_plan_stage(&session->bundle->plan, i)->iterations;
+    session->stages[i].iterations += session->stages[i].last_iterations;
     session->stages[i].last_ns = 0; /* nobody measured it */
   }
   return VLART_STATUS_OK;
 }
 
 /* Brings one stage up to date, and what is delayed of it. */
-static vlart_status_t pass_stage(vlart_session_t *session, uint32_t i, const clock_limit_t *clock,
-                                 bool *out_ran, vlart_diag_t *diag) {
+static vlart_status_t pass_stage(vlart_session_t *session, uint32_t i,
+                                 const vlart_clock_limit_t *clock, bool *out_ran,
+                                 vlart_diag_t *diag) {
   vlart_status_t status = VLART_STATUS_OK;
-  *out_ran = !vlart_stage_is_current(session, i);
+  bool refused = false;
+  bool ended = vlart_pool_ended(session, i, &status, &refused, diag);
+  *out_ran = ended || !vlart_stage_is_current(session, i);
   if (*out_ran) {
-    status = run_stage(session, i, clock, diag);
+    if (!ended) {
+      status = vlart_stage_run(session, i, clock, &refused, diag);
+    }
+    session->totals.stages_run += status == VLART_STATUS_OK;
+    session->totals.backend_failures += refused;
   } else {
     session->totals.stages_skipped++;
   }
@@ -140,7 +75,7 @@ static bool is_ours(const vlart_session_t *session, uint32_t stage) {
          (plan->serves[stage] & session->selection.backbones) != 0;
 }
 
-static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit_t *clock,
+static vlart_status_t observe_stages(vlart_session_t *session, const vlart_clock_limit_t *clock,
                                      vlart_diag_t *diag) {
   vlart_status_t status = VLART_STATUS_OK;
   bool ran;
@@ -154,45 +89,61 @@ static vlart_status_t observe_stages(vlart_session_t *session, const clock_limit
   return status;
 }
 
-static vlart_status_t run_stages(vlart_session_t *session, const clock_limit_t *clock,
-                                 vlart_diag_t *diag) {
-  bool acts = session->selection.action_stage != VLART_NONE;
-  bool published = false;
-  begin_stages(session);
-  if (acts && !vlart_stage_is_current(session, session->selection.action_stage)) {
-    vlart_realtime_fill(session);
-  }
-  for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
+/* Every stage in the plan's order, as if one ran after the other; those that the pool ran are over. */
+static vlart_status_t pass_stages(vlart_session_t *session, const vlart_clock_limit_t *clock,
+                                  bool *out_published, vlart_diag_t *diag) {
+  *out_published = false;
+  vlart_status_t status = VLART_STATUS_OK;
+  for (uint32_t i = 0; status == VLART_STATUS_OK && i < session->bundle->plan.stage_count; i++) {
     if (!is_ours(session, i)) {
       continue;
     }
     bool ran = is_graph_due(session, i);
-    vlart_status_t status;
     if (ran) {
       status = launch_graph(session, clock, diag);
       i = session->graph.end - 1;
     } else {
       status = pass_stage(session, i, clock, &ran, diag);
     }
-    if (!ran) {
-      continue;
-    }
-    if (status == VLART_STATUS_OK && i == session->selection.action_stage) {
+    if (ran && status == VLART_STATUS_OK && i == session->selection.action_stage) {
       status = vlart_queue_publish(session, diag);
       session->stages[i].current = status == VLART_STATUS_OK; /* a bad chunk is computed again */
-      published = true;
-    }
-    if (status != VLART_STATUS_OK) {
-      return status;
+      *out_published = true;
     }
   }
-  if (!acts || published) {
-    return VLART_STATUS_OK;
+  return status;
+}
+
+static vlart_status_t run_stages(vlart_session_t *session, const vlart_clock_limit_t *clock,
+                                 vlart_diag_t *diag) {
+  bool acts = session->selection.action_stage != VLART_NONE;
+  bool published;
+  begin_stages(session);
+  vlart_carried_begin(session, is_ours);
+  vlart_task_before_stages(session);
+  /* Also where nothing else changed: a chunk that continued another task or episode is none of this one. */
+  if (acts && (!session->realtime.running ||
+               !vlart_stage_is_current(session, session->selection.action_stage))) {
+    vlart_realtime_fill(session);
+  }
+  bool due = acts && !vlart_stage_is_current(session, session->selection.action_stage);
+  vlart_pool_run(session, is_ours, clock);
+  vlart_status_t ran = pass_stages(session, clock, &published, diag);
+  session->pool.ran = false;
+  if (ran != VLART_STATUS_OK && due && !published) {
+    session->stages[session->selection.action_stage].current = false; /* its chunk was not taken */
+  }
+  if (ran != VLART_STATUS_OK || !acts || published) {
+    return ran;
   }
   if (vlart_queue_outdated(session)) {
     vlart_status_t status = vlart_queue_publish(session, diag);
     session->stages[session->selection.action_stage].current = status == VLART_STATUS_OK;
     return status;
+  }
+  if (session->task.ended) { /* the same chunk, of the next task */
+    vlart_task_published(session);
+    return vlart_queue_rewind(session, diag);
   }
   session->queue.stale = false; /* it is what the sources ask for, also after one was too old */
   return session->queue.remaining == 0 ? vlart_queue_rewind(session, diag) : VLART_STATUS_OK;
@@ -210,22 +161,22 @@ static vlart_status_t check_sources(const vlart_session_t *session, uint64_t nee
   while ((unset >> source & 1) == 0) {
     source++;
   }
-  vlart_fail(diag, VLART_STATUS_SOURCE_UNSET, "a source has no content yet", NULL);
+  bool before = session->sources.versions[source] > 0;
+  vlart_fail(diag, VLART_STATUS_SOURCE_UNSET,
+             before ? "a source has no content of this episode yet" : "a source has no content yet",
+             before ? "write it, then step: what it holds was seen in the last episode" : NULL);
   vlart_where(diag, "source %u \"%s\"", source,
               vlart_plan_value_name(plan, vlart_plan_source(plan, source)->value));
-  vlart_why(diag, "a stage depends on it and it was never written");
+  vlart_why(diag, before ? "a stage depends on it and it was not written since the episode began"
+                         : "a stage depends on it and it was never written");
   return VLART_STATUS_SOURCE_UNSET;
-}
-
-static clock_limit_t start_clock(uint64_t deadline_us) {
-  bool limited = deadline_us > 0 && deadline_us < UINT64_MAX / 1000;
-  return (clock_limit_t){vlart_now_ns(), limited ? deadline_us * 1000 : UINT64_MAX};
 }
 
 vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *diag) {
   if (session == NULL) {
     return vlart_bad_argument(diag, "vlart_session_observe", "the session is NULL");
   }
+  vlart_written_take(session);
   const vlart_plan_t *plan = &session->bundle->plan;
   uint64_t needed = plan->histories & session->sources.needed;
   vlart_status_t status = check_sources(session, needed, diag);
@@ -233,18 +184,17 @@ vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *dia
     status = vlart_sensors_fresh(&session->sensors, needed, diag);
   }
   if (status == VLART_STATUS_OK) {
-    clock_limit_t clock = start_clock(plan->policy->deadline_us);
+    vlart_clock_limit_t clock = vlart_clock_start(plan->policy->deadline_us);
     status = observe_stages(session, &clock, diag);
     session->totals.deadline_misses += status == VLART_STATUS_DEADLINE_MISSED;
   }
+  vlart_written_end(&session->written.writer);
+  vlart_recorded_observe(session, status);
+  session->recorded.stop_stage = VLART_NONE;
   return status;
 }
 
-vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t deadline_us,
-                                           vlart_diag_t *diag) {
-  if (session == NULL) {
-    return vlart_bad_argument(diag, "vlart_session_step", "the session is NULL");
-  }
+static vlart_status_t step(vlart_session_t *session, uint64_t deadline_us, vlart_diag_t *diag) {
   vlart_status_t status = vlart_lanes_take(session, diag);
   if (status != VLART_STATUS_OK) {
     vlart_queue_keep(session); /* what is left of the chunk is old, and may be handed out */
@@ -260,9 +210,12 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
     vlart_queue_keep(session);
     return status;
   }
-  clock_limit_t clock = start_clock(deadline_us);
+  vlart_clock_limit_t clock = vlart_clock_start(deadline_us);
   session->totals.steps++;
   status = run_stages(session, &clock, diag);
+  if (status == VLART_STATUS_OK) {
+    vlart_carried_commit(session, is_ours);
+  }
   session->totals.last_step_ns = vlart_now_ns() - clock.began_ns;
   if (status == VLART_STATUS_DEADLINE_MISSED) {
     session->totals.deadline_misses++;
@@ -273,6 +226,19 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
       !vlart_stage_is_current(session, session->selection.action_stage)) {
     vlart_queue_keep(session);
   }
+  return status;
+}
+
+vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t deadline_us,
+                                           vlart_diag_t *diag) {
+  if (session == NULL) {
+    return vlart_bad_argument(diag, "vlart_session_step", "the session is NULL");
+  }
+  vlart_written_take(session);
+  vlart_status_t status = step(session, deadline_us, diag);
+  vlart_written_end(&session->written.writer);
+  vlart_recorded_step(session, deadline_us, status);
+  session->recorded.stop_stage = VLART_NONE;
   return status;
 }
 
@@ -288,7 +254,10 @@ vlart_status_t vlart_session_invalidate(vlart_session_t *session) {
   for (uint32_t i = 0; i < session->bundle->plan.stage_count; i++) {
     session->stages[i].current = false;
   }
+  vlart_end_task(session);
+  vlart_realtime_reset(&session->realtime);
   vlart_queue_reset(session);
+  vlart_recorded_call(session, VLART_EVENT_KIND_INVALIDATE, 0);
   return VLART_STATUS_OK;
 }
 
@@ -303,8 +272,10 @@ vlart_status_t vlart_session_stats(const vlart_session_t *session, uint32_t stag
                                .last_ns = state->last_ns,
                                .total_ns = state->total_ns,
                                .min_ns = state->min_ns,
-                               .max_ns = state->max_ns};
-  return vlart_copy_out(out_stats, &stats, sizeof stats);
+                               .max_ns = state->max_ns,
+                               .last_iterations = state->last_iterations};
+  return vlart_copy_out_since(out_stats, &stats, offsetof(vlart_stage_stats_t, last_iterations),
+                              sizeof stats);
 }
 
 vlart_status_t vlart_session_totals(const vlart_session_t *session,

@@ -31,16 +31,9 @@ static vlart_status_t write_row(vlart_session_t *session, uint32_t source, const
                              value->dims, diag);
 }
 
-vlart_status_t vlart_session_write_text(vlart_session_t *session, uint32_t source, const char *text,
-                                        size_t bytes, vlart_diag_t *diag) {
-  const char *call = "vlart_session_write_text";
-  if (session == NULL || (text == NULL && bytes > 0)) {
-    return vlart_bad_argument(diag, call, "a pointer is NULL");
-  }
+static vlart_status_t write_text(vlart_session_t *session, uint32_t source, const char *text,
+                                 size_t bytes, vlart_diag_t *diag) {
   const vlart_plan_t *plan = &session->bundle->plan;
-  if (source >= plan->source_count) {
-    return vlart_bad_argument(diag, call, "there is no source of this index");
-  }
   uint32_t known = vlart_instruction_find(plan, source, text, bytes);
   if (known != VLART_NONE) {
     return vlart_instruction_apply(session, known, diag);
@@ -77,4 +70,23 @@ vlart_status_t vlart_session_write_text(vlart_session_t *session, uint32_t sourc
   return status == VLART_STATUS_OK && record->mask != VLART_NONE
              ? write_row(session, record->mask, room->mask, diag)
              : status;
+}
+
+vlart_status_t vlart_session_write_text(vlart_session_t *session, uint32_t source, const char *text,
+                                        size_t bytes, vlart_diag_t *diag) {
+  const char *call = "vlart_session_write_text";
+  if (session == NULL || (text == NULL && bytes > 0)) {
+    return vlart_bad_argument(diag, call, "a pointer is NULL");
+  }
+  if (source >= session->bundle->plan.source_count) {
+    return vlart_bad_argument(diag, call, "there is no source of this index");
+  }
+  vlart_recorded_text(session, source, text, bytes);
+  vlart_status_t status = write_text(session, source, text, bytes, diag);
+  if (status == VLART_STATUS_OK) {
+    vlart_recorded_keep_text(session, source, text, bytes);
+  } else {
+    vlart_recorded_refusal(session->recorded.track, source, status);
+  }
+  return status;
 }

@@ -220,31 +220,3 @@ vlart_piece_t vlart_text_rewrite(vlart_tokenizer_t *tokenizer, uint32_t first, u
   }
   return piece;
 }
-
-size_t vlart_text_fault(const uint8_t *text, size_t count) {
-  for (size_t at = 0; at < count;) {
-    uint8_t lead = text[at];
-    size_t length = lead < 0x80   ? 1
-                    : lead < 0xC2 ? 0
-                    : lead < 0xE0 ? 2
-                    : lead < 0xF0 ? 3
-                    : lead < 0xF5 ? 4
-                                  : 0;
-    if (length == 0 || length > count - at) {
-      return at;
-    }
-    for (size_t i = 1; i < length; i++) {
-      if ((text[at + i] & 0xC0) != 0x80) {
-        return at;
-      }
-    }
-    size_t end = at;
-    uint32_t point = vlart_text_point(text, &end);
-    if (vlart_text_point_bytes(point) != length || point > 0x10FFFF ||
-        (point >= 0xD800 && point <= 0xDFFF)) {
-      return at;
-    }
-    at = end;
-  }
-  return count;
-}

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/diag.h"
-#include "tokenizer/utf8.h"
+#include "base/utf8.h"
 
 enum { LARGEST_POINT = 0x10FFFF };
 

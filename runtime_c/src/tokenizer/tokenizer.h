@@ -4,8 +4,8 @@
 #define VLART_TOKENIZER_H
 
 #include "base/arena.h"
+#include "base/utf8.h"
 #include "tokenizer/token_table.h"
-#include "tokenizer/utf8.h"
 
 typedef struct {
   uint32_t id;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vlacompile.bundle.format import layout
-from vlacompile.bundle.format.record import (
+from vlart.bundle.format import layout
+from vlart.bundle.format.record import (
     Bits,
     Dims,
     Enum,
@@ -29,12 +28,12 @@ from vlacompile.bundle.format.record import (
     Span,
     String,
 )
-from vlacompile.bundle.format.template import Place, pieces
-from vlacompile.bundle.plan.binary import plan_bytes, read_plan
-from vlacompile.bundle.plan.plan import Plan
-from vlacompile.bundle.plan.record_types import CLASSES, ONE, TABLES, class_of, make, owned, record_of
-from vlacompile.bundle.plan.text import parse_plan, plan_text
-from vlacompile.errors import BundleError
+from vlart.bundle.format.template import Place, pieces
+from vlart.bundle.plan.binary import plan_bytes, read_plan
+from vlart.bundle.plan.plan import Plan
+from vlart.bundle.plan.record_types import CLASSES, ONE, TABLES, class_of, make, owned, record_of
+from vlart.bundle.plan.text import parse_plan, plan_text
+from vlart.errors import BundleError
 
 COUNT = 3  # values, weights, files and sources of a drawn plan
 FLOATS = st.floats(-1e6, 1e6, width=32).map(lambda x: float(np.float32(x)))
@@ -126,7 +125,7 @@ def plans(draw) -> Plan:
             continue
         if section in ONE:
             values |= {where: drawn(draw, section)} if draw(st.booleans()) else {}
-        elif section in ("sources", "guards"):  # of each value one
+        elif section in ("sources", "guards", "token_ranges"):  # of each value one
             key = "value" if section == "sources" else "source"
             values[where] = tuple(drawn(draw, section, **{key: i}) for i in range(COUNT))
         else:
@@ -139,10 +138,7 @@ def plans(draw) -> Plan:
 @given(plans())
 def test_plans_of_any_records_are_read_back(plan):
     assert parse_plan(plan_text(plan)) == plan
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plan.bin"
-        path.write_bytes(plan_bytes(plan))
-        back = read_plan(path)
+    back = read_plan(Path("plan.bin"), plan_bytes(plan))  # libvlart would refuse it: the records do not fit
     assert back == plan and plan_bytes(back) == plan_bytes(plan)
 
 

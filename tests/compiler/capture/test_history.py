@@ -10,17 +10,17 @@ import torch
 
 import vlacompile as vc
 from tests.samples import policies
-from vlacompile.bundle.plan.binary import plan_bytes, read_plan
-from vlacompile.bundle.plan.plan import Delay, History
-from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.capture.history import append, frames_of
 from vlacompile.compiler.graph.program import execute
 from vlacompile.compiler.passes.delay_frames import DelayFrames
-from vlacompile.errors import SourceError
 from vlacompile.policy.policy import Policy, Source
-from vlacompile.verify.frames import read_frames
-from vlacompile.verify.replay import replay, verify
+from vlart.bundle.plan.binary import plan_bytes, read_plan
+from vlart.bundle.plan.plan import Delay, History
+from vlart.bundle.plan.text import parse_plan, plan_text
+from vlart.errors import SourceError
+from vlart.verify.frames import read_frames
+from vlart.verify.replay import replay, verify
 
 TICKS = 8
 
@@ -179,7 +179,7 @@ def test_frames_of_a_history_are_oldest_first():
     assert [frames[n][0, 0].item() for n in ("x@2", "x@1", "x")] == [0, 2, 4]
 
 
-@pytest.mark.parametrize("source", [lambda: Source("task", history=2), lambda: Source("observation", history=0)])
+@pytest.mark.parametrize("source", [lambda: Source("step", history=2), lambda: Source("observation", history=0)])
 def test_histories_that_are_none_are_refused(source):
     with pytest.raises(SourceError, match="history"):
         source()
@@ -191,8 +191,8 @@ def test_a_history_has_its_length_in_dimension_one():
 
 
 def test_inspect_shows_what_is_remembered(remember, capsys):
-    from vlacompile.bundle.plan.stage_rows import change_rows, kept_rows
     from vlacompile.cli.main import main
+    from vlart.bundle.plan.stage_rows import change_rows, kept_rows
 
     plan = remember[1].plan
     runs = {r["source"]: r["runs"] for r in change_rows(plan)}

@@ -20,9 +20,9 @@ from vlacompile.compiler.fit.choose import LOSS, Engine, Loading, choose, measur
 from vlacompile.compiler.fit.engine_memory import Budget, build_peak
 from vlacompile.compiler.fit.liveness import live_peak
 from vlacompile.compiler.fit.planner import plan_fit
-from vlacompile.compiler.fit.stage_needs import Needs, Piece, StageNeed
-from vlacompile.errors import BudgetError
+from vlacompile.compiler.fit.stage_needs import LayerNeed, Needs, Piece, StageNeed
 from vlacompile.policy.policy import Policy, Source
+from vlart.errors import BudgetError
 
 FREE = ("fp16", "int8", "int4")
 BITS = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.625}  # bytes per weight
@@ -256,3 +256,61 @@ def test_an_engine_that_is_not_read_for_the_task_alone_stays():
     both = replace(stage("captions", 500), engine="language")
     fit = plan_fit(policy(text, both), NANO, instructions=3)
     assert {s.residency for s in fit.stages} == {"resident"} and fit.library == 0
+
+
+# equal layers as a loop
+
+def deep(name: str, millions: float, layers: int = 17, share: float = 0.98, **more) -> StageNeed:
+    """share: of its weights, that are the layers'."""
+    given = stage(name, millions, **more)
+    table = int(given.weights["fp16"] * share) // layers * layers
+    return replace(given, by_layer=LayerNeed(layers, table, given.weights["fp16"] - table, 20_000_000))
+
+
+def looped(fit) -> dict[str, int]:
+    return {s.stage: s.layers for s in fit.stages}
+
+
+def test_layers_become_a_loop_before_any_precision_is_given_up():
+    """As one engine it is not built in 8 GB; as a loop it is, in fp16."""
+    whole, by_layer = stage("prefix", 1972), deep("prefix", 1972)
+    assert schemes(plan_fit(policy(whole), NANO)) == {"prefix": "int8"}
+    fit = plan_fit(policy(by_layer), NANO)
+    assert fit.fits and not fit.swap and schemes(fit) == {"prefix": "fp16"} and looped(fit) == {"prefix": 17}
+    assert fit.rules == ()
+    depth, = (s.depth for s in fit.stages)
+    layer = by_layer.by_layer.table // 17
+    assert depth.looped_build == build_peak(by_layer.by_layer.rest) + 2 * layer < depth.unrolled_build / 5
+    assert depth.unrolled_build == build_peak(by_layer.weights["fp16"]) and depth.launches == 18
+    assert depth.looped_files < depth.unrolled_files / 5
+    assert depth.unrolled_resident < depth.looped_resident < 1.01 * depth.unrolled_resident
+    assert any("one engine for its 17 equal layers" in m for m in fit.measures)
+
+
+def test_what_fits_as_one_engine_stays_one():
+    fit = plan_fit(policy(deep("prefix", 500)), NANO)
+    assert fit.fits and looped(fit) == {"prefix": 0} and schemes(fit) == {"prefix": "fp16"}
+
+
+def test_loops_do_not_help_where_running_takes_too_much():
+    """Weights are as many either way."""
+    fit = plan_fit(policy(deep("prefix", 4000)), NANO)
+    assert fit.fits and schemes(fit)["prefix"] != "fp16" and looped(fit) == {"prefix": 0}
+
+
+def test_a_recipe_that_fixes_fp16_is_built_by_layers():
+    needs = replace(policy(deep("prefix", 1972, schemes=("fp16",))), open=False)
+    fit = plan_fit(needs, NANO)
+    assert fit.fits and not fit.swap and looped(fit) == {"prefix": 17}
+    assert plan_fit(replace(policy(stage("prefix", 1972, schemes=("fp16",))), open=False), NANO).swap > 4e9
+
+
+def test_every_moment_is_told():
+    fit = plan_fit(policy(deep("prefix", 1972), stage("head", 300), stage("words", 500, task=True)), NANO)
+    moments = dict(fit.moments)
+    built = {m: size for m, size in moments.items() if m.startswith("building ")}
+    assert {*built} == {"building prefix", "building head", "building words"}
+    assert max(built.values()) == fit.build
+    assert max(size for m, size in moments.items() if m not in built) == moments[fit.moment] == fit.peak
+    assert all(size <= fit.usable for size in moments.values())
+    assert json.loads(json.dumps(fit.as_dict()))["moments"]

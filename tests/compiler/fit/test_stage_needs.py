@@ -67,7 +67,7 @@ def by_name(needs):
 def test_with_and_without_weights(apart):
     with weightless():
         empty = wide()
-    a, b = (plan_on_board(p, "orin-nano-8gb", apart)[1] for p in (wide(), empty))
+    a, b = (plan_on_board(p, "orin-nano-8gb", apart)[1].fit for p in (wide(), empty))
     assert a == b and a.fits
 
 
@@ -132,14 +132,14 @@ def test_the_rules_that_a_plan_gives_are_a_recipe_for_it(apart, tmp_path):
     text = Path("targets/orin-nano-4gb.toml").read_text(encoding="utf-8")
     board = tmp_path / "small.toml"
     board.write_text(text.replace("visible_mib = 3337", "visible_mib = 1674"), encoding="utf-8")  # 781.2 MB are usable
-    free = plan_on_board(wide(), str(board), apart)[1]
+    free = plan_on_board(wide(), str(board), apart)[1].fit
     chosen = {s.stage: s.scheme for s in free.stages}
     assert free.fits and {"fp16"} < set(chosen.values()) and free.rules
     rules = "".join(f'[[precision.rule]]\nlayers = "{x}"\nscheme = "{s}"\n' for x, s in free.rules)
     recipe = tmp_path / "written.toml"
     recipe.write_text(Path(apart).read_text(encoding="utf-8") + f'[precision]\nbase = "fp16"\nlayers = "fp16"\n{rules}',
                       encoding="utf-8")
-    fixed = plan_on_board(wide(), str(board), str(recipe))[1]
+    fixed = plan_on_board(wide(), str(board), str(recipe))[1].fit
     assert {s.stage: s.scheme for s in fixed.stages} == chosen and fixed.fits and all(s.fixed for s in fixed.stages)
     assert not fixed.rules
 
@@ -157,7 +157,8 @@ def test_a_vocabulary_is_built_in_pieces_that_the_board_grants():
     """What the plan says of a board is what the stages of that board are; a host needs no pieces."""
     with weightless():
         policy = Policy("head", Head().eval(), {"x": Source("observation")}, {"x": torch.zeros(1, 4, 2048)})
-    account, fit = plan_on_board(policy, "orin-nano-8gb")
+    account, planned = plan_on_board(policy, "orin-nano-8gb")
+    fit = planned.fit
     assert any("151936 outputs in 2 products" in note for note in account.notes)
     assert all(not s.split for s in fit.stages) and account.parameters["in_stages"] == 2048 * 151936
     staged = stage(capture(policy), NANO, load_recipe(None)).staged

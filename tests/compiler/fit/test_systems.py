@@ -6,13 +6,14 @@ Sizes are those of `profiles/plans` (shapes alone) or of public configurations; 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vlacompile.compiler.fit.engine_memory import ENGINE_BYTES, WORKSPACE_BYTES, budget_of
 from vlacompile.compiler.fit.planner import Fit, plan_fit
-from vlacompile.compiler.fit.stage_needs import Needs, StageNeed
+from vlacompile.compiler.fit.stage_needs import LayerNeed, Needs, StageNeed
 from vlacompile.compiler.precision.assign.layer_costs import weight_bytes
 from vlacompile.compiler.precision.quantise.layers import Layer
 from vlacompile.hardware.target import load_target
@@ -183,3 +184,31 @@ def test_pi0_on_the_nano():
     assert any("swap" in a and "fusion.2 in fp16" in a for a in fit.advice)
     known = plan_fit(recorded("pi0", FREE), NANO, instructions=20)
     assert known.spare - fit.spare > 500e6 and any("not on the board" in m for m in known.measures)
+
+
+def test_three_billion_in_fp16_on_8_gb():
+    """What `vlacompile plan zoo:pi05-libero --no-weights -t orin-nano-8gb --json` gave: equal layers of the prefix are
+    a loop, and no moment takes more than there is. Modelled; a public log has the policy in fp16 on such a board."""
+    recorded = json.loads(Path("profiles/fit/pi05-libero-orin-nano-8gb.json").read_text(encoding="utf-8"))
+    assert recorded["fits"] and recorded["usable"] == NANO.usable and recorded["swap"] == 0
+    assert {s["scheme"] for s in recorded["stages"]} == {"fp16"}
+    moments = dict(recorded["moments"])
+    assert {m.split()[0] for m in moments} == {"building", "reading", "running", "language"}
+    assert max(moments.values()) == recorded["peak"] <= recorded["usable"]
+    prefix, = (s for s in recorded["stages"] if s["layers"])
+    whole = recorded["context"] + prefix["depth"]["unrolled_build"]
+    assert prefix["build"] < recorded["usable"] < whole, "as one engine it is not built there"
+
+
+@pytest.mark.parametrize("by_layer", [True, False])
+def test_the_planner_plans_so(by_layer):
+    """From the survey's sizes; the negative control has no equal layers."""
+    needs = made("pi0.5")
+    prefix = max(needs.stages, key=lambda s: s.numbers)
+    table = int(0.95 * prefix.weights["fp16"]) // 16 * 16
+    need = LayerNeed(16, table, prefix.weights["fp16"] - table, LIVE) if by_layer else None
+    words = needs.stages[1]
+    stages = tuple(replace(s, by_layer=need) if s is prefix else replace(s, task_only=True) if s is words else s
+                   for s in needs.stages)
+    fit = plan_fit(replace(needs, stages=stages), NANO)
+    assert fit.fits and not fit.swap and (used(fit) == {"fp16"}) == by_layer

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.fx import Graph
 
 import vlacompile as vc
 from tests.compiler.passes.test_split_batch_by_rate import count
@@ -19,8 +20,12 @@ from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program, ProgramEditor, execute
 from vlacompile.compiler.graph.rolled_loop import size_of
 from vlacompile.compiler.graph.work_bound import bounded, spend
+from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChains
 from vlacompile.compiler.passes.delay_frames import DelayFrames
+from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
+from vlacompile.compiler.passes.initialise_empty import InitialiseEmpty
 from vlacompile.compiler.passes.pass_list import FUSED_PASSES, LOOP_PASSES, graph_passes
 from vlacompile.compiler.passes.pass_manager import run_passes
 from vlacompile.compiler.staging.find_loop import find_loop
@@ -231,6 +236,18 @@ def test_twice_the_graph_is_twice_the_work(grow):
     for name, (calls, size) in large.items():
         per_size = max(small[name][0], BASE) / small[name][1]
         assert calls <= BASE or calls / size <= FASTER * per_size, f"{name}: {small[name]} -> {large[name]}"
+
+
+def test_a_pass_that_finds_nothing_copies_nothing(monkeypatch):
+    program, copied, copy = capture(layers(2), whole=True), [], Graph.node_copy
+    for p in PASSES:
+        program = p.run(program).program
+    monkeypatch.setattr(Graph, "node_copy", lambda self, node, *of: copied.append(node) or copy(self, node, *of))
+    for p in (InitialiseEmpty(), FoldBatchNorms(), CollapseLinearChains(), EliminateCommonSubexpressions()):
+        assert not p.run(program).changed
+        assert not copied, p.name
+    ProgramEditor(program).copy(next(iter(program.graph.nodes)))
+    assert copied
 
 
 @dataclass(frozen=True)

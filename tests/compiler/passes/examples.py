@@ -11,31 +11,58 @@ from vlacompile.compiler.emit.onnx.translatable import decompositions, is_transl
 from vlacompile.compiler.passes.batch_over_loop import BatchOverLoop
 from vlacompile.compiler.passes.canonicalise_attention import CanonicaliseAttention
 from vlacompile.compiler.passes.collapse_linear_chains import CollapseLinearChains
+from vlacompile.compiler.passes.decompose_integers import DecomposeIntegers
 from vlacompile.compiler.passes.decompose_untranslated import DecomposeUntranslated
 from vlacompile.compiler.passes.delay_frames import DelayFrames
 from vlacompile.compiler.passes.drop_identities import DropIdentities
+from vlacompile.compiler.passes.drop_open_masks import DropOpenMasks
+from vlacompile.compiler.passes.drop_unread_rows import DropUnreadRows
 from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
 from vlacompile.compiler.passes.fold_batch_norms import FoldBatchNorms
 from vlacompile.compiler.passes.fold_constants import FoldConstants
+from vlacompile.compiler.passes.fold_picks_into_tables import FoldPicksIntoTables
 from vlacompile.compiler.passes.fold_slices_into_linears import FoldSlicesIntoLinears
 from vlacompile.compiler.passes.fold_slices_of_concat import FoldSlicesOfConcat
 from vlacompile.compiler.passes.graph_pass import GraphPass
 from vlacompile.compiler.passes.guard_empty_rows import GuardEmptyRows
+from vlacompile.compiler.passes.hoist_slices import HoistSlices
 from vlacompile.compiler.passes.initialise_empty import InitialiseEmpty
 from vlacompile.compiler.passes.insert_output_copies import InsertOutputCopies
+from vlacompile.compiler.passes.legalise_integers import LegaliseIntegers
 from vlacompile.compiler.passes.legalise_types import LegaliseTypes
 from vlacompile.compiler.passes.lower_complex import LowerComplex
+from vlacompile.compiler.passes.lower_fills import LowerFills
+from vlacompile.compiler.passes.lower_resizes import LowerResizes
 from vlacompile.compiler.passes.lower_slice_scatters import LowerSliceScatters
+from vlacompile.compiler.passes.lower_splits import LowerSplits
+from vlacompile.compiler.passes.merge_fills import MergeFills
+from vlacompile.compiler.passes.narrow_masked_heads import NarrowMaskedHeads
+from vlacompile.compiler.passes.order_operands import OrderOperands
+from vlacompile.compiler.passes.preallocate_caches import PreallocateCaches
+from vlacompile.compiler.passes.rewrite_products_as_linears import RewriteProductsAsLinears
+from vlacompile.compiler.passes.slice_before_pointwise import SliceBeforePointwise
 from vlacompile.compiler.passes.split_batch_by_rate import SplitBatchByRate
+from vlacompile.compiler.passes.split_convolution_over_channels import SplitConvolutionOverChannels
 from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
 from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
 from vlacompile.compiler.passes.split_linear_over_features import SplitLinearOverFeatures
+from vlacompile.compiler.passes.split_reads_by_rate import SplitReadsByRate
 from vlacompile.compiler.passes.split_tokens_by_rate import SplitTokensByRate
+from vlacompile.compiler.passes.unflatten_linears import UnflattenLinears
 from vlacompile.compiler.passes.unroll_loop import UnrollLoop
 from vlacompile.compiler.passes.unroll_recurrences import UnrollRecurrences
 from vlacompile.policy.policy import Policy, Source
 
 X = {"x": torch.randn(1, 4)}
+
+
+class Product(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w, self.b = torch.nn.Parameter(torch.randn(4, 5)), torch.nn.Parameter(torch.randn(5))
+
+    def forward(self, x):
+        return {"action": x @ self.w + self.b}
 
 
 class Features(torch.nn.Module):
@@ -45,6 +72,13 @@ class Features(torch.nn.Module):
 
     def forward(self, a, b):
         return {"action": torch.nn.functional.linear(torch.cat([a, b], 1), self.w)}
+
+
+def _decoded(k, q):
+    for _ in range(2):
+        k = torch.cat([k, torch.tanh(q)], 1)
+        q = torch.softmax(q @ k.transpose(1, 2), -1) @ k
+    return {"action": q}
 
 
 class Film(torch.nn.Module):
@@ -60,6 +94,28 @@ class Film(torch.nn.Module):
         return {"action": noise}
 
 
+class Flat(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x):
+        return {"action": torch.relu(torch.nn.functional.linear(x.reshape(6, 4), self.w).reshape(2, 3, 5))}
+
+
+class OneQuery(torch.nn.Module):
+    """Only one row is read, and of the keys it sees two."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(2, 2))
+        self.register_buffer("mask", torch.tensor([[True, False, False, True]]).expand(4, 4).clone())
+
+    def forward(self, x):
+        q = torch.nn.functional.linear(x, self.w)
+        return {"action": torch.nn.functional.scaled_dot_product_attention(q, x, x, self.mask)[:, 2]}
+
+
 class Normed(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -70,6 +126,15 @@ class Normed(torch.nn.Module):
 
     def forward(self, x):
         return {"action": self.norm(torch.nn.functional.conv1d(x, self.w))}
+
+
+class LastToken(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x):
+        return {"action": torch.relu(torch.nn.functional.linear(x, self.w))[:, -1]}
 
 
 class Batched(torch.nn.Module):
@@ -118,6 +183,17 @@ class Large(torch.nn.Module):
         return {"action": torch.nn.functional.linear(x, self.w)}
 
 
+class Allowed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(5, 4))
+        self.register_buffer("allowed", torch.tensor([False, True, False, True, True]))
+
+    def forward(self, x):
+        logits = torch.nn.functional.linear(x, self.w)
+        return {"action": torch.where(self.allowed, logits, -torch.inf).argmax(-1)}
+
+
 class Narrow(Split):
     def forward(self, x):
         return {"action": torch.relu(torch.nn.functional.linear(x, self.w)[:, 2:])}
@@ -127,8 +203,55 @@ def _assigned(x, a):
     return {"action": torch.relu(torch.slice_scatter(x, a, 1, 0, 2))}
 
 
+def _resized(x):
+    return {"action": torch.nn.functional.interpolate(x, (2, 6), mode="bilinear", antialias=True)}
+
+
 def _filled(x):
     return {"action": x + torch.empty_like(x).fill_(1.0)}
+
+
+def _chunked(x):
+    first, second = x.chunk(2, 1)
+    return {"action": first - second}
+
+
+class Words(torch.nn.Module):
+    """Of six words three can be chosen."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(6, 4))
+        self.register_buffer("known", torch.tensor([4, 0, 3]))
+
+    def forward(self, x):
+        return {"action": torch.nn.functional.embedding(self.known[x.argmax(-1)], self.w)}
+
+
+class Channels(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.randn(1, 3, 3))
+        self.register_buffer("zeros", torch.zeros(1, 1, 3))
+
+    def forward(self, a):
+        return {"action": torch.conv1d(torch.cat([a, self.zeros], 1), self.w)}
+
+
+class Masked(torch.nn.Module):
+    """A mask whose last columns are those of words."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("fixed", torch.ones(1, 2, dtype=torch.bool))
+        self.register_buffer("causal", torch.ones(5, 5, dtype=torch.bool).tril())
+
+    def forward(self, words):
+        return {"action": (self.causal & torch.cat([self.fixed, words], 1))[:, :2]}
+
+
+def _scaled(a, b):
+    return {"action": torch.relu(torch.tanh(torch.cat([a, b], 1))[:, :2])}
 
 
 def _cropped(a, b):
@@ -180,6 +303,15 @@ class Bf16(torch.nn.Module):
 
     def forward(self, x):
         return {"action": (x * self.w).float()}
+
+
+class Unmasked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(4, 4, dtype=torch.bool))
+
+    def forward(self, q):
+        return {"action": torch.nn.functional.scaled_dot_product_attention(q, q, q, self.mask)}
 
 
 def _attention(q, m):
@@ -256,9 +388,12 @@ EXAMPLES: dict[GraphPass, Callable[[], Policy]] = {
     DecomposeUntranslated(is_translated, decompositions): lambda: _policy(_signed, _sized(x=(1, 3), y=(1, 3))),
     DelayFrames(): lambda: _policy(Speed(), _sized(x=(1, 2, 4)), x=Source("observation", history=2)),
     DropIdentities(): lambda: _policy(_dropout, X),
+    DropOpenMasks(): lambda: _policy(Unmasked(), _sized(q=(1, 2, 4, 8))),
+    DropUnreadRows(): lambda: _policy(OneQuery(), _sized(x=(1, 4, 2))),
     EliminateCommonSubexpressions(): lambda: _policy(_twice, X),
     FoldBatchNorms(): lambda: _policy(Normed(), _sized(x=(1, 1, 2))),
     FoldConstants(): lambda: _policy(Largest(), X),
+    FoldPicksIntoTables(): lambda: _policy(Words(), _sized(x=(1, 2, 3))),
     FoldSlicesIntoLinears(): lambda: _policy(Narrow(), X),
     FoldSlicesOfConcat(): lambda: _policy(_cropped, _sized(a=(1, 2), b=(1, 3))),
     GuardEmptyRows(): lambda: _policy(_attention, _sized(q=(1, 2, 4, 8)) | {"m": HIDDEN}),
@@ -266,12 +401,31 @@ EXAMPLES: dict[GraphPass, Callable[[], Policy]] = {
     InsertOutputCopies(): lambda: _policy(lambda x: {"action": x}, X),
     LegaliseTypes(): lambda: _policy(Bf16(), {"x": X["x"].bfloat16()}),
     LowerComplex(): lambda: _policy(Turn(), _sized(x=(1, 2, 2))),
+    LegaliseIntegers(): lambda: _policy(lambda x: {"action": (x + 200).float()},
+                                        {"x": torch.arange(4, dtype=torch.uint8)[None] * 60}),
+    DecomposeIntegers(): lambda: _policy(lambda x, y: {"action": x == y},
+                                         {"x": torch.tensor([[True, True, False, False]]),
+                                          "y": torch.tensor([[True, False, True, False]])}),
+    HoistSlices(): lambda: _policy(LastToken(), _sized(x=(1, 5, 2))),
+    LowerFills(): lambda: _policy(lambda x, state: {"action": x + torch.full_like(torch.relu(state), 0.5)},
+                                  _sized(x=(1, 4), state=(1, 4))),
+    LowerResizes(): lambda: _policy(_resized, _sized(x=(1, 3, 4, 6))),
     LowerSliceScatters(): lambda: _policy(_assigned, _sized(x=(1, 5), a=(1, 2))),
+    LowerSplits(): lambda: _policy(_chunked, X),
+    MergeFills(): lambda: _policy(lambda x: {"action": torch.zeros_like(x) + torch.zeros_like(torch.relu(x))}, X),
+    OrderOperands(): lambda: _policy(lambda x: {"action": torch.mul(0.5, x)}, X),
+    NarrowMaskedHeads(): lambda: _policy(Allowed(), X),
+    PreallocateCaches(): lambda: _policy(_decoded, _sized(k=(1, 2, 4), q=(1, 1, 4))),
+    RewriteProductsAsLinears(): lambda: _policy(Product(), _sized(x=(1, 3, 4))),
+    SliceBeforePointwise(): lambda: _policy(Masked(), {"words": torch.tensor([[True, True, False]])}),
     SplitBatchByRate(): lambda: _policy(Batched(), _sized(a=(1, 3, 4, 4), b=(1, 3, 4, 4))),
+    SplitConvolutionOverChannels(): lambda: _policy(Channels(), _sized(a=(1, 2, 3))),
     SplitLargeLinears(): lambda: _policy(Large(), X),
     SplitLinearOverConcat(): lambda: _policy(Split(), _sized(a=(1, 2, 4), b=(1, 3, 4)), a=TASK),
     SplitLinearOverFeatures(): lambda: _policy(Features(), _sized(a=(1, 2), b=(1, 3)), a=TASK),
+    SplitReadsByRate(): lambda: _policy(_scaled, _sized(a=(1, 2), b=(1, 3))),
     SplitTokensByRate(least_uses=0): lambda: _policy(Tokens(), _sized(task=(1, 2, 4), image=(1, 3, 4)), task=TASK),
+    UnflattenLinears(): lambda: _policy(Flat(), _sized(x=(2, 3, 4))),
     UnrollLoop(): lambda: _policy(_repeated, _sized(noise=(1, 4), observation=(1, 4)), noise=STEP),
     UnrollRecurrences(): lambda: _policy(Recur(), _sized(x=(1, 2), h=(1, 3))),
 }

@@ -23,8 +23,8 @@ from vlacompile.compiler.passes.pass_manager import run_passes, verified
 from vlacompile.compiler.passes.split_large_linears import SplitLargeLinears
 from vlacompile.compiler.passes.split_tokens_by_rate import SplitTokensByRate
 from vlacompile.compiler.staging.find_loop import find_loop
-from vlacompile.errors import PassError
 from vlacompile.policy.policy import Policy, Source
+from vlart.errors import PassError
 
 PASSES = (*graph_passes(is_translated, decompositions), SplitLargeLinears(2048), DelayFrames())
 
@@ -99,7 +99,7 @@ WIDTH = 4
 UNARY = [ATEN.relu.default, ATEN.clone.default, ATEN.tanh.default, ATEN.zeros_like.default, ATEN.empty_like.default]
 BINARY = [ATEN.add.Tensor, ATEN.mul.Tensor, ATEN.copysign.Tensor]
 KINDS = ["unary", "binary", "linear", "cat", "slice", "features", "scatter", "attention", "double", "complex", "batch",
-         "max"]
+         "max", "split", "empty"]
 
 
 class Maker:
@@ -170,10 +170,33 @@ class Maker:
         elif kind == "batch":
             both = call(ATEN.linear.default, call(ATEN.cat.default, [x, other]), weight)
             made = call(ATEN.slice.Tensor, both, 0, 0, 1)
+        elif kind == "split":
+            parts = call(ATEN.split_with_sizes.default, x, [half, WIDTH - half], 2)
+            made = call(ATEN.cat.default, [call(operator.getitem, parts, i) for i in (1, 0)], 2)
+        elif kind == "empty":
+            made = self.with_nothing(x, call(ATEN.slice.Tensor, other, 1, begin, begin), weight)
         else:
             largest = call(operator.getitem, call(ATEN.max.dim, self.constant("ones"), 1, True), 0)
             made = call(ATEN.add.Tensor, x, largest)
         self.values.append(made)
+
+
+    def with_nothing(self, x: Node, nothing: Node, weight: Node) -> Node:
+        """`x`, and what is computed of no rows at all: a cache before its first key."""
+        call, computed = self.call, self.call(ATEN.linear.default, nothing, weight)
+        how = self.draw(st.integers(0, 4))
+        if how == 0:  # the empty tensor of shape [0], which PyTorch lets stand beside any other
+            return call(ATEN.cat.default, [self.constant("nothing", torch.zeros(0)), x, computed], 1)
+        if how == 1:
+            return call(ATEN.add.Tensor, x, call(ATEN.sum.dim_IntList, computed, [1], True))
+        if how == 2:
+            alone = call(ATEN.cat.default, [self.constant("nothing", torch.zeros(0)), nothing, computed], 1)
+            return call(ATEN.cat.default, [call(ATEN.scaled_dot_product_attention.default, alone, x, x), x], 1)
+        if how == 3:
+            rows = call(ATEN.stack.default, [nothing, computed])
+            return call(ATEN.cat.default, [x, call(ATEN.select.int, rows, 0, 1)], 1)
+        parts = call(ATEN.split_with_sizes.default, x, [0, x.meta["val"].shape[1]], 1)
+        return call(ATEN.cat.default, [call(operator.getitem, parts, i) for i in range(2)], 1)
 
 
 @st.composite

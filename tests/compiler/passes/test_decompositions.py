@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 import vlacompile as vc
-from vlacompile.errors import CaptureError, EmitError, StagingError
 from vlacompile.policy.policy import Policy, Source
+from vlart.errors import CaptureError, EmitError, StagingError
 
 
 def _square(x):
@@ -18,6 +18,20 @@ def _square(x):
 
 def _pairs(x):
     return torch.view_as_complex(x.reshape(1, 4, 4, 2))
+
+
+def on_diagonal(x, offset):
+    y = x.clone()
+    y.diagonal(offset, 1, 2).mul_(3)
+    y.diagonal(offset, 2, 1)[:, 1:].copy_(x[:, 1:3, 0] if y.diagonal(offset, 2, 1).shape[1] == 3 else x[:, :1, 0])
+    return torch.diagonal_scatter(y, x[0, :1, :1].expand(1, y.diagonal(offset, 1, 2).shape[-1]), offset, 1, 2) - y
+
+
+def in_place(x):
+    y = x[0].clone()
+    y.fill_diagonal_(0.5)
+    y.as_strided((2, 3), (9, 2), 1).add_(2)
+    return y
 
 
 TURNS = torch.polar(torch.linspace(0.5, 2, 16).reshape(4, 4), torch.linspace(-3, 3, 16).reshape(4, 4))
@@ -31,6 +45,9 @@ ORDERED = {
     "histogram": lambda x: torch.histc(x, 5, -1, 1),
     "signs": lambda x: torch.copysign(x.exp(), x) + torch.signbit(x) + torch.hypot(x, x.flip(1)),
     "gamma": lambda x: torch.lgamma(x.abs() + 0.1) + torch.lgamma(x * 0.9 - 3.05) * 0.1,
+    "errors": lambda x: torch.erfinv(x.tanh()) + torch.distributions.Normal(0.0, 2.0).icdf(x.sigmoid()),
+    "diagonals": lambda x: torch.stack([on_diagonal(x, k) for k in (-2, 0, 3)]),
+    "strides": lambda x: in_place(x) + in_place(x.mT.contiguous().mT),
     "scatters": lambda x: torch.stack([torch.ones(1, 4, 8).scatter_reduce(1, x.long().abs() % 3, x, r, include_self=s)
                                        for r in ("amax", "mean", "prod") for s in (False, True)]),
     "levels": lambda x: torch.fake_quantize_per_tensor_affine(x, 0.05, 3, -100, 27),
@@ -119,6 +136,16 @@ def test_edges_of_ordered_ops_are_pytorchs():
         torch.tensor([1e30, inf]), torch.tensor([1e30, 1.0])).tolist()
     gamma = torch.tensor([1.0, 2.0, inf, 0.0, -1.0, 1e-3, 30.0])
     torch.testing.assert_close(w.lgamma(gamma), torch.lgamma(gamma), rtol=2e-6, atol=2e-6)
+
+
+def test_angles_on_the_cut_have_the_side_of_their_zero():
+    from vlacompile.compiler.passes.rules import decompositions as w
+
+    inf, places = float("inf"), torch.tensor([0.0, -0.0, 1e-30, -1e-30, 1.0, -2.0, float("inf"), float("-inf")])
+    y, x = (t.flatten() for t in torch.meshgrid(places, places, indexing="ij"))
+    torch.testing.assert_close(w.atan2(y, x), torch.atan2(y, x), rtol=1e-6, atol=0)
+    assert torch.equal(torch.signbit(w.atan2(y, x)), torch.signbit(torch.atan2(y, x)))
+    assert w.atan2(torch.tensor([float("nan"), 1.0]), torch.tensor([inf, float("nan")])).isnan().all()
 
 
 def test_pivots_of_zero():

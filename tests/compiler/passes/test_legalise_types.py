@@ -12,10 +12,10 @@ import vlacompile as vc
 from tests.samples.live import worst
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.passes.legalise_types import coarsest
-from vlacompile.errors import ParityError
 from vlacompile.policy.policy import Policy, Source
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlart.errors import ParityError
+from vlart.verify.metrics import compare
+from vlart.verify.tolerances import tolerance
 
 OBSERVED = Source("observation")
 
@@ -174,6 +174,49 @@ def test_another_function_in_16_bits_is_refused(tmp_path):
                    policy.sources,
                    policy.example_inputs)
     with pytest.raises(ParityError):
+        vc.build(moved, out=tmp_path / "p.vlab")
+
+
+class Fused(nn.Module):
+    """PyTorch computes this layer at once in eval mode, and rounds at other places than the ops of its trace."""
+
+    def __init__(self, dtype: torch.dtype, unit: float, layers: int = 1):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        self.unit, self.enter = unit, nn.Linear(8, 32).to(dtype)
+        self.body = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False).to(dtype)
+        self.head = nn.Linear(32, 14).to(dtype)
+
+    def forward(self, x):
+        return {"action": self.head(self.body(self.enter(x))) * self.unit}
+
+
+def fused(dtype: torch.dtype, unit: float, layers: int = 1) -> Policy:
+    x = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return Policy("fused", Fused(dtype, unit, layers).eval(), {"x": OBSERVED}, {"x": x})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1.0])
+def test_a_last_digit_of_16_bits_is_no_difference_however_small_the_outputs(tmp_path, dtype, unit):
+    """At 1e-6 the digits of fp16 end: all outputs are multiples of 2^-24."""
+    assert vc.verify(vc.build(fused(dtype, unit), out=tmp_path / "p.vlab").path).passed
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_last_digits_add_up_over_layers(tmp_path, dtype):
+    assert vc.verify(vc.build(fused(dtype, 1.0, layers=6), out=tmp_path / "p.vlab").path).passed
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 1e-6), (torch.bfloat16, 1.0), (torch.float16, 1e-3),
+                                             (torch.float16, 1.0)], ids=str)
+def test_a_tenth_of_a_small_output_is_refused(tmp_path, dtype, unit):
+    """A negative control, in the same dtypes and units: the policy moves after it was traced."""
+    policy, calls = fused(dtype, unit), iter(range(100))
+    moved = Policy("moved", lambda **k: {"action": policy.observe(**k)["action"] * (1 + 0.1 * (next(calls) > 3))},
+                   policy.sources, policy.example_inputs)
+    with pytest.raises(ParityError, match="golden frame"):
         vc.build(moved, out=tmp_path / "p.vlab")
 
 

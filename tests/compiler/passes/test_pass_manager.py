@@ -15,8 +15,8 @@ from vlacompile.compiler.passes.drop_identities import DropIdentities
 from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.initialise_empty import InitialiseEmpty
 from vlacompile.compiler.passes.pass_manager import run_passes, verified
-from vlacompile.errors import PassError
 from vlacompile.policy.policy import Source
+from vlart.errors import PassError
 
 ATEN = torch.ops.aten
 

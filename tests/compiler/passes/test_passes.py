@@ -54,15 +54,48 @@ def test_a_linear_over_features_of_one_rate_is_left_alone():
     assert not SplitLinearOverConcat().run(program).changed and not SplitLinearOverFeatures().run(program).changed
 
 
-@pytest.mark.parametrize("begin, end", [(0, 2), (2, 5), (2, 9), (-7, 5), (1, 5), (0, 4), (3, 4), (5, 9)])
-def test_slices_of_concatenations_are_the_same_slices(begin, end):
-    """Whole parts are read directly, all others stay slices."""
+@pytest.mark.parametrize("one_source", [False, True])
+@pytest.mark.parametrize("begin, end", [(0, 2), (2, 5), (2, 9), (-7, 5), (1, 5), (0, 4), (3, 4), (5, 9), (1, 8)])
+def test_slices_of_concatenations_are_the_same_slices(begin, end, one_source):
+    """Whole parts are read directly; others stay slices where they depend on what the whole does."""
     inputs = {n: torch.randn(1, size) for n, size in (("a", 2), ("b", 3), ("c", 4))}
-    policy = Policy("parts", lambda a, b, c: {"action": torch.relu(torch.cat([a, b, c], 1)[:, begin:end])},
-                    dict.fromkeys(inputs, Source("observation")), inputs)
+
+    def observe(a, b, c):
+        parts = [a, torch.tanh(a.repeat(1, 2))[:, :3], a.repeat(1, 2)] if one_source else [a, b, c]
+        return {"action": torch.relu(torch.cat(parts, 1)[:, begin:end])}
+
+    policy = Policy("parts", observe, dict.fromkeys(inputs, Source("observation")), inputs)
     result = FoldSlicesOfConcat().run(capture(policy))
-    assert result.changed == (begin % 9 in (0, 2, 5) and end in (2, 5, 9))
+    whole, fewer = begin % 9 in (0, 2, 5) and end in (2, 5, 9), (begin, end) != (1, 8)
+    assert result.changed == (whole or (fewer and not one_source))
     assert torch.equal(execute(result.program, inputs)[0]["action"], policy.infer(**inputs)["action"])
+
+
+@pytest.mark.parametrize("order", [None, (0, 2, 1, 3), (1, 0, 2, 3), (3, 2, 1, 0)])
+@pytest.mark.parametrize("layer", [0, 2, -1])
+def test_of_stacked_layers_the_ones_that_nobody_reads_leave(order, layer):
+    """Also where they are transposed between; a sum over all of them reads all."""
+    layers = [torch.nn.Linear(4, 4) for _ in range(3)]
+
+    def observe(x, reads):
+        made = []
+        for i in range(3):
+            x = layers[i](x)
+            made.append(x)
+        stacked = torch.stack(made)
+        return {"action": reads(stacked if order is None else stacked.permute(*order))}
+
+    def linears(reads) -> int:
+        policy = Policy("layers", lambda x: observe(x, reads), {"x": Source("observation")},
+                        {"x": torch.randn(1, 5, 4)})
+        made = FoldSlicesOfConcat(any_rate=True).run(capture(policy)).program
+        assert torch.equal(execute(made, policy.example_inputs)[0]["action"], policy.infer(
+            **policy.example_inputs)["action"])
+        return sum(n.target is torch.ops.aten.linear.default for n in made.graph.nodes)
+
+    axis = 0 if order is None else order.index(0)
+    assert linears(lambda x: x.select(axis, layer) * 2) == layer % 3 + 1
+    assert linears(lambda x: x.sum(axis) * 2) == 3
 
 
 def test_an_empty_tensor_that_is_assigned_part_by_part_goes():
@@ -101,15 +134,19 @@ def test_a_concatenation_that_converts_is_left_alone():
     assert not SplitLinearOverFeatures().run(capture(policy)).changed
 
 
-def test_a_split_looks_through_the_activation_before_it():
+@pytest.mark.parametrize("between, text", [(torch.nn.functional.mish, "mish(%a)"),
+                                           (lambda v: v * v, "mul.Tensor(%a, %a)"),
+                                           (lambda v: torch.where(v > 0, v, v * 0.1), None)])
+def test_a_split_looks_through_the_activation_before_it(between, text):
     class Film(Features):
         def forward(self, a, b):
-            return {"action": torch.nn.functional.linear(torch.nn.functional.mish(torch.cat([a, b], 1)), self.w)}
+            return {"action": torch.nn.functional.linear(between(torch.cat([a, b], 1)), self.w)}
 
     inputs = {"a": torch.randn(1, 2), "b": torch.randn(1, 3)}
     policy = Policy("film", Film().eval(), {"a": Source("task"), "b": Source("observation")}, inputs)
     result = SplitLinearOverFeatures().run(capture(policy))
-    assert result.changed and "mish(%a)" in program_text(result.program)
+    assert result.changed == (text is not None)  # two ops between the two that read different values
+    assert text is None or text in program_text(result.program)
     got = execute(result.program, inputs)[0]["action"]
     assert torch.allclose(got, policy.infer(**inputs)["action"], atol=1e-6)
 
@@ -169,9 +206,25 @@ class Heads(torch.nn.Module):
         return {"action": x + (kept[0].sum() + kept[1].sum() if self.also else 0.0)}
 
 
+class Trunk(torch.nn.Module):
+    """Heads over one Linear; whole: what else reads it."""
+
+    def __init__(self, outputs=(3, 1), between=6, whole=False):
+        super().__init__()
+        self.trunk, self.whole = torch.nn.Linear(6, between), whole
+        self.heads = torch.nn.ModuleList(torch.nn.Linear(between, n) for n in outputs)
+
+    def forward(self, x):
+        x = self.trunk(x)
+        made = [head(x) for head in self.heads] + ([torch.relu(x)] if self.whole else [])
+        return {"action": torch.cat(made, -1)}
+
+
 @pytest.mark.parametrize(("make", "linears"), [
-    (Heads, 1), (lambda: Heads(also=True), 3), (lambda: Heads(act=True), 3), (lambda: Heads((6, 2, 12, 6)), 2)],
-    ids=["three in a row", "read between", "activations", "through a bottleneck"])
+    (Heads, 1), (lambda: Heads(also=True), 3), (lambda: Heads(act=True), 3), (lambda: Heads((6, 2, 12, 6)), 2),
+    (Trunk, 2), (lambda: Trunk(whole=True), 3), (lambda: Trunk((3, 3), 2), 3)],
+    ids=["three in a row", "read between", "activations", "through a bottleneck", "heads of a trunk",
+         "of a trunk that is also read", "of a bottleneck"])
 def test_chains_collapse_where_that_is_less_work(make, linears):
     policy = _model(torch.randn(2, 6), make)
     result = CollapseLinearChains().run(capture(policy))

@@ -11,10 +11,15 @@ import vlacompile as vc
 from tests.samples import policies
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.capture.history import append, frames_of
+from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
 from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.program import execute, op_name
+from vlacompile.compiler.passes.delay_frames import DelayFrames
 from vlacompile.compiler.passes.drop_identities import DropIdentities
 from vlacompile.compiler.passes.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from vlacompile.compiler.passes.lower_splits import LowerSplits
+from vlacompile.compiler.passes.pass_list import graph_passes
+from vlacompile.compiler.passes.pass_manager import run_passes
 from vlacompile.compiler.passes.split_batch_by_rate import SplitBatchByRate
 from vlacompile.policy.policy import Policy, Source
 
@@ -23,7 +28,8 @@ OBSERVED = Source("observation")
 
 def split(policy: Policy, **options):
     """The program before and after, with the same inputs the same function."""
-    program = EliminateCommonSubexpressions().run(DropIdentities().run(capture(policy)).program).program
+    program = EliminateCommonSubexpressions().run(LowerSplits().run(DropIdentities().run(
+        capture(policy)).program).program).program
     result = SplitBatchByRate(**options).run(program)
     got = execute(result.program, frames_of(policy.sources, policy.example_inputs))[0]["action"]
     with torch.no_grad():
@@ -72,6 +78,10 @@ TAILS = {
     "merge with dimensions behind": lambda m, x: x.reshape(8, 16).unsqueeze(0).squeeze(0),
     "to one row": lambda m, x: torch.relu(x.reshape(1, -1)),
     "taken apart and joined": lambda m, x: torch.cat([torch.tanh(x[1:]), x[:1] * x.unbind(0)[1]]),
+    "roll over rows": lambda m, x: torch.roll(x, 1, 0),
+    "every second": lambda m, x: x.flatten(0, 1)[::2],
+    "in another order": lambda m, x: x.flatten(0, 1)[torch.tensor([5, 1, 2, 0])],
+    "flipped": lambda m, x: x.flip(0) + x.flip(1),
     "expand": lambda m, x: x.unsqueeze(1).expand(2, 3, 4, 4, 4),
     "concatenate along another": lambda m, x: torch.cat([x, torch.relu(x)], 1),
 }
@@ -89,12 +99,11 @@ def test_ops_that_act_on_rows(tail):
 MIXING = {
     "mean over rows": lambda m, x: x.mean(0, keepdim=True),
     "softmax over rows": lambda m, x: torch.softmax(x, 0),
-    "roll over rows": lambda m, x: torch.roll(x, 1, 0),
     "rows times rows": lambda m, x: x.flatten(1) @ x.flatten(1).T,
     "transposed into features": lambda m, x: x.flatten(1).T.reshape(-1, 4),
     "sorted": lambda m, x: x.sort(0)[0],
     "normalised over rows": lambda m, x: F.layer_norm(x, (2, 4, 4, 4)),
-    "every second": lambda m, x: x.flatten(0, 1)[::2],
+    "mixed by a view": lambda m, x: x.flatten().view(4, -1).mean(0, keepdim=True),
 }
 
 
@@ -150,6 +159,52 @@ def test_frames_and_cameras_at_once():
     assert len([n for n in result.notes if "parts" in n]) == 3  # the history of each camera, and the cameras
 
 
+class Attending(torch.nn.Module):
+    """PyTorch's own attention, which moves the batch behind the tokens and takes it together with the heads, over the
+    patches of a frame and a token that all frames share, or each has of its own."""
+
+    def __init__(self, own: bool):
+        super().__init__()
+        self.patches, self.own = torch.nn.Conv2d(3, 8, 2, 2), own
+        self.token = torch.nn.Parameter(torch.randn(3 if own else 1, 1, 8))
+        self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, frames):
+        x = self.patches(frames[0]).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(3, -1, -1), x], 1)
+        return {"action": torch.relu(self.attention(x, x, x, need_weights=False)[0]).mean(1)[None].sum(1)}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["a token of all", "a token of each"])
+def test_frames_behind_pytorchs_attention_are_told_apart(own):
+    """With a token of its own, an earlier frame is not what the newest was."""
+    inputs = {"frames": torch.randn(1, 3, 3, 8, 8)}
+    policy = Policy("frames", Attending(own).eval(), {"frames": Source("observation", history=3)}, inputs)
+    program, _ = run_passes(capture(policy), (*graph_passes(is_translated, decompositions), DelayFrames()))
+    assert count(program, "scaled_dot_product_attention") == (3 if own else 1)
+
+
+class Modulated(torch.nn.Module):
+    """A convolution, a modulation of its result by another history, and a convolution behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)
+        self.film = torch.nn.Linear(5, 4)
+
+    def forward(self, frames, text):
+        x = self.first(frames[0]) * self.film(text[0])[..., None, None]
+        return {"action": self.second(x).mean((2, 3))[None].sum(1)}
+
+
+@pytest.mark.parametrize("update", ["task", "observation"])
+def test_two_histories_that_meet_are_taken_apart_together(update):
+    """What is behind the meeting is work of both: alone, the rows of the text would not be worth it."""
+    inputs = {"frames": torch.randn(1, 3, 3, 8, 8), "text": torch.randn(1, 3, 5)}
+    sources = {"frames": Source("observation", history=3), "text": Source(update, history=3)}
+    assert count(split(Policy("modulated", Modulated(), sources, inputs)).program, "conv2d") == 6
+
+
 @pytest.mark.parametrize("frames", [1, 2])
 @pytest.mark.parametrize("take", [lambda x: x.unbind(0), lambda x: [x[0], x[1]]], ids=["unbind", "select"])
 def test_a_camera_is_read_from_a_batch_of_cameras(take, frames):
@@ -198,6 +253,30 @@ def test_every_camera_has_a_stage_and_runs_alone(one_frame):
             with torch.no_grad():
                 want = policy.infer(**inputs)["action"].numpy()
             assert np.abs(session.read("action") - want).max() <= 1e-5
+
+
+def test_a_frame_is_kept_with_the_task_that_it_was_seen_under(tmp_path, every_stage):
+    """A history of a source that changes per task: older frames are not encoded again for another task."""
+    model = Modulated()
+    policy = Policy("modulated", model, {"frames": Source("observation", history=3), "text": Source("task", history=3)},
+                    {"frames": torch.randn(1, 3, 3, 8, 8), "text": torch.randn(1, 3, 5)})
+    bundle = vc.build(policy, recipe=str(every_stage), out=tmp_path / "a.vlab")
+    alone = next(s.name for s in bundle.plan.stages if [bundle.plan.values[v].name for v in s.depends] == ["text"])
+    torch.manual_seed(3)
+    seen, text = None, torch.randn(1, 5)
+    with vc.Session(bundle.path) as session:
+        for step in range(6):
+            new = {"frames": torch.randn(1, 3, 8, 8)}
+            if step in (0, 4):
+                text = new["text"] = torch.randn(1, 5)
+            for name, tensor in new.items():
+                session.write(name, tensor)
+            session.step()
+            seen = {n: append((seen or {}).get(n), t, 3) for n, t in (new | {"text": text}).items()}
+            with torch.no_grad():
+                want = policy.infer(**seen)["action"].numpy()
+            assert np.abs(session.read("action") - want).max() <= 1e-5
+        assert session.stats().runs()[alone] == 2
 
 
 def test_only_the_newest_frame_of_every_camera_is_encoded(tmp_path, every_stage):

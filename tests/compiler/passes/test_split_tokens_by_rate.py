@@ -157,3 +157,35 @@ def test_a_mask_with_one_hole_is_seen_through():
     assert torch.allclose(got, holed.infer(**made.example_inputs)["action"], atol=1e-5)
     mask, known = next(iter(attentions_of(program).values())).mask, KnownBlocks(program, dependencies(program))
     assert 2 in known.visible_keys(mask, (TEXT, TEXT + IMAGE), [TEXT, IMAGE, SAMPLE])
+
+
+@pytest.mark.parametrize(("steps", "leaves"), [(20, True), (12, False)])
+def test_the_iterations_of_a_loop_count_whether_they_are_traced_or_not(steps, leaves):
+    """One row that sees no sample is used as often as there are steps, of which three are traced."""
+    torch.manual_seed(0)
+    body = Naive([0] + [1] * SAMPLE, False).eval().requires_grad_(False)
+    for linear in (m for m in body.modules() if isinstance(m, torch.nn.Linear)):
+        linear.bias = None
+
+    def observe(state, noise):
+        x, see = noise, torch.ones(1 + SAMPLE, 1 + SAMPLE, dtype=torch.bool).tril()
+        see[1:, 1:] = True
+        for _ in vc.iterations(steps):
+            h = torch.cat([state, body.inward(x)], 1)
+            for layer in range(3):
+                h = h + body.o[layer](body.attend(h, layer, see[None, None]))
+                h = h + body.down[layer](F.gelu(body.up[layer](body.norms[layer](h))))
+            x = x + body.outward(h[:, 1:]) / steps
+        return {"action": x}
+
+    made = vc.Policy("state", observe, {"state": vc.Source("observation"), "noise": vc.Source("step")},
+                     {"state": torch.randn(1, 1, WIDTH), "noise": torch.randn(1, SAMPLE, 7)})
+    staged = {}
+    for whole in (False, True):
+        program = capture(made, whole=whole)
+        assert program.iterations == ({} if whole else {0: steps})
+        split = SplitTokensByRate().run(EliminateCommonSubexpressions().run(program).program)
+        assert split.changed == leaves
+        staged[whole] = stage(program, HOST, STEPWISE).staged
+    tables = [[(s.name, s.sources, s.iterations, s.flops) for s in staged[whole].stages] for whole in (False, True)]
+    assert tables[0] == tables[1], "what is planned is what is built"

@@ -11,8 +11,8 @@ import vlacompile as vc
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.graph.program import execute
 from vlacompile.compiler.passes.unroll_recurrences import UnrollRecurrences
-from vlacompile.errors import CaptureError
 from vlacompile.policy.policy import Policy, Source
+from vlart.errors import CaptureError
 
 
 class Several(nn.Module):

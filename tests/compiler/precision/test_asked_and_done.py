@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.errors import BudgetError, PrecisionError
 from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
+from vlart.errors import BudgetError, PrecisionError
 
 
 class Mlp(nn.Module):

@@ -12,18 +12,18 @@ import torch
 import vlacompile as vc
 from tests.samples import policies
 from tests.samples.staging import verified
-from vlacompile.bundle.directory import GOLDEN_FILE
 from vlacompile.cli.main import main
 from vlacompile.compiler.precision.assign import set_precision as module
 from vlacompile.compiler.precision.assign.set_precision import set_precision
 from vlacompile.compiler.precision.fp16.convert import Fp16Limits
 from vlacompile.compiler.staging.run_stages import StageRunner
-from vlacompile.errors import BudgetError, CalibrationError, ConfigError, ParityError
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.read_inputs import resolve
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
-from vlacompile.verify.frames import read_frames
+from vlart.bundle.directory import GOLDEN_FILE
+from vlart.errors import BudgetError, CalibrationError, ConfigError, ParityError
+from vlart.verify.frames import read_frames
 
 SMALL = """
 [[precision.rule]]
@@ -87,7 +87,7 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
 
     honest = phase.emit_onnx
 
-    def emit(stage, dialect="onnxruntime", fp16_weights=False):
+    def emit(stage, *how):
         constants = dict(stage.constants)
         for name, tensor in stage.constants.items():
             if spoil == "scales" and name.endswith("__scale"):
@@ -96,7 +96,7 @@ def test_wrong_scales_are_not_replayed_away(tmp_path, monkeypatch, spoil):
                 constants[name] = tensor.T.contiguous()
             if spoil == "numbers" and name.endswith("__int8"):
                 constants[name] = tensor.roll(1, 0)
-        return honest(replace(stage, constants=constants), dialect, fp16_weights)
+        return honest(replace(stage, constants=constants), *how)
 
     monkeypatch.setattr(phase, "emit_onnx", emit)
     with pytest.raises(ParityError):

@@ -13,6 +13,7 @@ from tests.compiler.staging.test_roll_loop import HOST, SAMPLERS, denoising, spa
 from tests.samples import policies
 from tests.samples.staging import verified
 from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.staging.action_scale import ActionScale
 from vlacompile.compiler.staging.choose_solver import action_error, calibration
 from vlacompile.compiler.staging.resample_loop import coefficients, kept_iterations
 from vlacompile.frontends import samplers
@@ -32,6 +33,18 @@ def test_the_error_is_of_the_worst_dimension_in_its_own_spread():
     still = [torch.zeros(1, 3, 2), torch.zeros(1, 3, 2)]
     assert action_error(still, still) == 0.0
     assert action_error([s + 0.1 for s in still], still) == float("inf")
+    assert action_error([s + float("nan") for s in want], want) == float("inf")
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 2048.0])
+def test_a_constant_dimension_is_held_to_its_magnitude(scale):
+    """In ticks and in metres alike; beside a wide dimension, and small motion around an offset is motion."""
+    wide = torch.randn(8, 5, 1, generator=torch.Generator().manual_seed(0)) * 1000
+    still = torch.full_like(wide, scale)
+    moving = still + wide * 1e-6 * scale
+    want = list(torch.cat([wide, still, moving], -1).double().split(1))
+    errors = ActionScale.of(want).errors([w + torch.tensor([0, 1e-3 * scale, 1e-3 * scale]) for w in want], want)
+    assert errors[0] == 0 and errors[1] == pytest.approx(1e-2) and 0.5 < errors[2] < 2
 
 
 @pytest.mark.parametrize(("written", "evaluations", "kept"),
@@ -158,6 +171,14 @@ def test_calibration_observations_must_fit():
     assert len(calibration(replace(policy, calibration=(policy.example_inputs,)), LoopRecipe())) == 1
 
 
+def test_noise_is_drawn_in_its_own_dtype():
+    inputs = {"state": torch.randn(1, 4).half(), "noise": torch.randn(1, 2, 4).half()}
+    sources = {"state": vc.Source("observation"), "noise": vc.Source("step")}
+    policy = vc.Policy("half", lambda state, noise: {"action": (noise + state).float()}, sources, inputs)
+    for seen in calibration(policy, LoopRecipe()):
+        assert {n: t.dtype for n, t in seen.items()} == dict.fromkeys(inputs, torch.float16)
+
+
 @pytest.mark.parametrize(("setting", "message"), [
     ("max_action_error = -0.1", "max_action_error"), ('form = "fast"', "loop.form"),
     ("observations = 1", "observations")])
@@ -170,4 +191,4 @@ def test_a_recipe_that_asks_for_nonsense_is_refused(setting, message, tmp_path):
 
 def test_a_shortened_trace_is_shortened_for_the_solvers_too():
     policy = with_solvers(denoising(SAMPLERS["ddim-10"]))
-    assert capture(policy.solvers["ddim"](8)).iterations == 8
+    assert capture(policy.solvers["ddim"](8)).iterations == {0: 8}

@@ -11,15 +11,17 @@ from tests.samples import policies
 from tests.samples.staged_reference import run_staged
 from tests.samples.staging import verified
 from vlacompile.compiler.capture.export import capture
+from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import op_name
+from vlacompile.compiler.graph.shortened_loops import times
 from vlacompile.compiler.staging.loop_candidates import Candidate, trace_of
 from vlacompile.compiler.staging.roll_loop import NoLoop, roll
 from vlacompile.frontends import samplers
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, Recipe, StagesRecipe
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlart.verify.metrics import compare
+from vlart.verify.tolerances import tolerance
 
 HOST = load_target("host")
 EVERY = Recipe("every-stage", "", StagesRecipe(min_flops=0), loop=LoopRecipe(form="steps"))
@@ -85,7 +87,7 @@ def test_a_sampler_is_one_loop_with_its_schedule_in_tables(name, guidance):
     step = next(s for s in staging.staged.stages if s.name == "step")
     assert step.iterations == count
     assert len(step.carries) == (2 if "dpm-solver" in name else 1)  # the clean estimate of the step before
-    assert (staging.program.iterations == count) == (count > 4), "long loops are traced in part"
+    assert staging.program.iterations == ({0: count} if count > 4 else {}), "long loops are traced in part"
     assert not any("time" in n for s in staging.staged.stages for n in s.constants), "the time network is folded"
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     want = policy.infer(**policy.example_inputs)["action"]
@@ -132,10 +134,10 @@ FALLBACKS = {
 
 @pytest.mark.parametrize("why", FALLBACKS)
 def test_what_does_not_follow_from_three_iterations_is_traced_whole(why):
-    policy, said = _looped(FALLBACKS[why]), []
-    assert capture(policy).iterations == 12
-    staging = verified(policy, HOST, EVERY, said.append).staging
-    assert staging.program.iterations is None and "capture: trace the inference function with all iterations" in said
+    policy = _looped(FALLBACKS[why])
+    staging = verified(policy, HOST, EVERY).staging
+    assert not staging.program.iterations
+    assert any("than follows from its first 3" in n and "test_roll_loop.py" in n for n in staging.notes)
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
 
@@ -143,7 +145,7 @@ def test_what_does_not_follow_from_three_iterations_is_traced_whole(why):
 def test_a_table_with_too_few_rows_is_not_extrapolated():
     policy = _looped(lambda x, k: torch.tanh(x) * SCHEDULE[:3][min(k, 2)])
     staging = stage(capture(policy), HOST, EVERY)
-    assert not staging.complete and any("has 3 rows, and row 3 is needed" in n for n in staging.notes)
+    assert not staging.program.iterations and any("than follows from its first 3" in n for n in staging.notes)
 
 
 def test_a_first_iteration_of_its_own_stays_in_front():
@@ -160,11 +162,74 @@ def test_a_first_iteration_of_its_own_stays_in_front():
     policy = vc.Policy("peeled", observe, {"state": vc.Source("observation"), "noise": vc.Source("step")},
                        {"state": torch.randn(1, 3, 4), "noise": torch.randn(1, 3, 4)})
     staging = verified(policy, HOST, EVERY).staging
-    assert staging.program.iterations == 12
+    assert staging.program.iterations == {0: 12}
     step = next(s for s in staging.staged.stages if s.name == "step")
     assert step.iterations == 11
     got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
     assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
+
+
+def _two_partial_loops(second: int, inside: bool = False) -> vc.Policy:
+    """A loop of twelve iterations, whose result another of `second` reads; or one inside of another."""
+    torch.manual_seed(0)
+    one, two = (torch.nn.Linear(4, 4).eval().requires_grad_(False) for _ in range(2))
+
+    def observe(state, noise):
+        x = noise + state
+        for k in vc.iterations(12):
+            x = torch.tanh(one(x)) * SCHEDULE[k]
+            for _ in vc.iterations(second if inside else 0):
+                x = x + torch.sin(two(x))
+        for k in vc.iterations(0 if inside else second):
+            x = x + torch.sin(two(x)) * SCHEDULE[k]
+        return {"action": x}
+
+    return vc.Policy("two", observe, {"state": vc.Source("observation"), "noise": vc.Source("step")},
+                     {"state": torch.randn(1, 3, 4), "noise": torch.randn(1, 3, 4)})
+
+
+@pytest.mark.parametrize("second", [7, 12])
+def test_of_each_of_two_loops_the_first_iterations_are_traced(second):
+    policy, said = _two_partial_loops(second), []
+    staging = verified(policy, HOST, EVERY, said.append).staging
+    assert staging.program.iterations == {0: 12, 1: second}
+    assert [s.iterations for s in staging.staged.stages if s.carries] == [12, second]
+    assert not any("with all iterations" in s for s in said)
+    got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
+    assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
+
+
+def test_a_loop_inside_of_one_that_is_traced_in_part_is_traced_whole():
+    policy = _two_partial_loops(6, inside=True)
+    staging = verified(policy, HOST, EVERY).staging
+    assert staging.program.iterations == {0: 12}
+    assert [s.iterations for s in staging.staged.stages if s.carries] == [12]
+    got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
+    assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
+
+
+def test_where_one_of_two_loops_does_not_follow_from_three_iterations_all_are_traced():
+    def observe(state, noise):
+        x = noise + state
+        for k in vc.iterations(12):
+            x = torch.tanh(x) * SCHEDULE[k]
+        for k in vc.iterations(7):
+            x = torch.sin(x) + 0.01 * k * x
+        return {"action": x}
+
+    policy = vc.Policy("mixed", observe, {"state": vc.Source("observation"), "noise": vc.Source("step")},
+                       {"state": torch.randn(1, 3, 4), "noise": torch.randn(1, 3, 4)})
+    staging = verified(policy, HOST, EVERY).staging
+    assert not staging.program.iterations
+    got = run_staged(staging.staged, dict(policy.example_inputs))["action"]
+    assert torch.allclose(got, policy.infer(**policy.example_inputs)["action"], atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: _two_partial_loops(7), lambda: denoising(SAMPLERS["dpm-solver-20"], 1.5)])
+def test_the_work_of_iterations_that_were_not_traced_is_counted(make):
+    part, whole = capture(make()), capture(make(), whole=True)
+    work = lambda program, count: sum(flops(n) * count(program, n) for n in program.graph.nodes)
+    assert work(part, times) == work(whole, times) == work(whole, lambda *_: 1) > work(part, lambda *_: 1)
 
 
 def test_two_loops_in_one_policy(tmp_path):
@@ -217,7 +282,7 @@ def test_an_output_with_the_name_of_an_input_is_refused():
 
 def test_the_flow_of_the_small_policies_is_traced_whole():
     """Its times are numbers computed from the index, in a plain `range`."""
-    assert capture(policies.flow(10)).iterations is None
+    assert not capture(policies.flow(10)).iterations
 
 
 def _same_as_written(observe, **inputs):

@@ -15,16 +15,18 @@ import torch
 from torch import nn
 
 import vlacompile as vc
+from tests.samples.hub_server import asked
 from vlacompile.cli.main import main
-from vlacompile.errors import SourceError
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.huggingface.backbones import TEXT, VISION, text_backbone, vision_backbone
 from vlacompile.frontends.huggingface.factory import factory
 from vlacompile.frontends.huggingface.images import ImageSettings, Preparation, image_settings
 from vlacompile.frontends.quiet import quiet
 from vlacompile.phases.load_policy import load_policy
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlacompile.pipeline import plan
+from vlart.errors import SourceError
+from vlart.verify.metrics import compare
+from vlart.verify.tolerances import tolerance
 
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["huggingface"].is_here(),
                                 reason="needs the environment huggingface: make test-huggingface")
@@ -245,6 +247,20 @@ def test_a_lone_vision_backbone_is_an_encoder(saved, tmp_path):
         got = session.read("tokens")
     assert bundle.plan.action is None and got.shape == (16, 32)
     assert compare(got, want).within(tolerance("f32", "chunk").limit(want))
+
+
+def test_backbones_by_name_on_the_hub(saved, tmp_path, monkeypatch):
+    """Their files come as those of a checkpoint do; of a lone one also the weights, for a plan too."""
+    frames = inputs((32, 32), 3)["base"]
+    with asked(monkeypatch, tmp_path) as hub:
+        for kind in ("siglip_vision_model", "qwen3"):
+            hub.repository(f"towers/{kind}", {p.name: p.read_bytes() for p in saved(kind).iterdir()})
+        assert torch.equal(vision_backbone("towers/siglip_vision_model")(frames),
+                           vision_backbone(saved("siglip_vision_model"))(frames))
+        assert text_backbone("towers/qwen3").width == text_backbone(saved("qwen3")).width
+        assert load_policy("towers/siglip_vision_model").name == "siglip_vision_model"
+        assert plan("towers/siglip_vision_model").policy == "siglip_vision_model"
+        assert main(["plan", "towers/siglip_vision_model"]) == 0
 
 
 def test_a_lone_text_backbone_is_no_policy(saved):

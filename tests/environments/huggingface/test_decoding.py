@@ -93,3 +93,49 @@ def test_decoding_is_one_loop_with_the_cache_carried(built):
     assert step.iterations == TOKENS - 1
     # keys and values of three layers, the last token, and the tokens so far
     assert len(step.carries) == 2 * 3 + 2
+
+
+class Generating(TokenPolicy):
+    """transformers' own generate(), whose cache grows by concatenation."""
+
+    def forward(self, image, tokens, mask):
+        return {"action_tokens": self.llm.generate(inputs_embeds=self.prompt(image, tokens), do_sample=False,
+                                                   max_new_tokens=TOKENS)}
+
+
+class Growing(TokenPolicy):
+    """A loop around the model, with transformers' cache that grows and a list of tokens."""
+
+    def forward(self, image, tokens, mask):
+        with quiet():
+            from transformers import DynamicCache
+
+        embeddings, cache, ids = self.prompt(image, tokens), DynamicCache(config=self.llm.config), []
+        for _ in range(TOKENS):
+            logits = self.llm(inputs_embeds=embeddings, past_key_values=cache, use_cache=True).logits
+            ids.append(logits[:, -1].argmax(-1, keepdim=True))
+            embeddings = self.llm.get_input_embeddings()(ids[-1])
+        return {"action_tokens": torch.cat(ids, 1)}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("make", [Generating, Growing])
+def test_a_cache_that_grows_becomes_one_loop(make, attention, tmp_path):
+    (tmp_path / "every.toml").write_text(EVERY_STAGE, encoding="utf-8")
+    torch.manual_seed(3)
+    model = make().eval().requires_grad_(False)
+    model.llm.set_attn_implementation(attention)
+    sources = {"image": vc.Source("observation"), "tokens": vc.Source("task"), "mask": vc.Source("task")}
+    policy = vc.Policy("tokens", model, sources, observation(0, TEXT), outputs=("action_tokens",))
+    bundle = vc.build(policy, recipe=str(tmp_path / "every.toml"), out=tmp_path / "a.vlab")
+    assert [s.iterations for s in bundle.plan.stages if s.iterations > 1] == [TOKENS - 1]
+    spoken = set()
+    with vc.Session(bundle.path) as session:
+        for seed in range(5):
+            seen = observation(seed, TEXT)
+            for name in bundle.plan.source_names():
+                session.write(name, seen[name].numpy())
+            session.step()
+            assert np.array_equal(session.read("action_tokens"), generated(model, seen))
+            spoken.add(tuple(session.read("action_tokens")[0]))
+    assert len(spoken) > 2, "the control"

@@ -21,7 +21,8 @@ RECORDED = Path("profiles/fit/openvla_sized-orin-nx-16gb.json")
 def planned(layers: int, target: str):
     with weightless():
         policy = make(layers)
-    return plan_on_board(policy, target)
+    account, found = plan_on_board(policy, target)
+    return account, found.fit
 
 
 def test_two_layers_of_it():

@@ -14,8 +14,8 @@ import vlacompile as vc
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.huggingface.pi0 import CAMERAS, MASK, STATE, TEXT_LENGTH, TOKENS
 from vlacompile.frontends.quiet import quiet
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlart.verify.metrics import compare
+from vlart.verify.tolerances import tolerance
 
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["huggingface"].is_here(),
                                 reason="needs the environment huggingface: make test-huggingface")

@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 
 from vlacompile.compiler.capture.weightless import weightless
+from vlacompile.frontends.groot import n15
 from vlacompile.frontends.lerobot import groot as frontend_groot
 from vlacompile.frontends.lerobot import openpi
 from vlacompile.frontends.lerobot.importing import lerobot_importable
@@ -28,7 +29,7 @@ def _features(cameras: dict[str, tuple[int, ...]]):
             "device": "cpu", "push_to_hub": False}
 
 
-def _statistics(features: dict) -> dict[str, dict[str, torch.Tensor]]:
+def dataset_statistics(features: dict) -> dict[str, dict[str, torch.Tensor]]:
     """As a dataset has them: every statistic of every feature."""
     draw, out = torch.Generator().manual_seed(7), {}
     for name, feature in {**features["input_features"], **features["output_features"]}.items():
@@ -48,7 +49,7 @@ def act(folder: Path, real: bool, **settings):
     tiny = {"dim_model": 64, "n_heads": 4, "dim_feedforward": 128, "n_encoder_layers": 2, "n_decoder_layers": 1,
             "n_vae_encoder_layers": 1, "chunk_size": 16, "n_action_steps": 8}
     config = ACTConfig(**features, pretrained_backbone_weights=None, **(({} if real else tiny) | settings))
-    return ACTPolicy(config), processors(config, _statistics(features))
+    return ACTPolicy(config), processors(config, dataset_statistics(features))
 
 
 def diffusion(folder: Path, real: bool, cameras: tuple[str, ...] = ("top",), **settings):
@@ -61,7 +62,7 @@ def diffusion(folder: Path, real: bool, cameras: tuple[str, ...] = ("top",), **s
     size = {"crop_shape": (84, 84)} if real else tiny
     settings = size | {"noise_scheduler_type": "DDIM", "num_inference_steps": 10 if real else 5} | settings
     config = DiffusionConfig(**features, **settings)
-    return DiffusionPolicy(config), processors(config, _statistics(features))
+    return DiffusionPolicy(config), processors(config, dataset_statistics(features))
 
 
 def trained_tokenizer(special: list[str]):
@@ -126,7 +127,7 @@ def smolvla(folder: Path, real: bool, **settings):
     tiny = {"num_vlm_layers": 4, "resize_imgs_with_padding": (64, 64), "chunk_size": 8, "n_action_steps": 4}
     config = SmolVLAConfig(**features, vlm_model_name=backbone(folder / "backbone", real), load_vlm_weights=False,
                            **({} if real else tiny), **settings)
-    return SmolVLAPolicy(config), processors(config, _statistics(features))
+    return SmolVLAPolicy(config), processors(config, dataset_statistics(features))
 
 
 def vqbet(folder: Path, real: bool, **settings):
@@ -138,7 +139,7 @@ def vqbet(folder: Path, real: bool, **settings):
     tiny = {"crop_shape": (56, 56), "gpt_n_layer": 2, "gpt_n_head": 4, "gpt_hidden_dim": 32, "gpt_input_dim": 32,
             "gpt_output_dim": 32, "vqvae_embedding_dim": 32, "vqvae_enc_hidden_dim": 32}
     config = VQBeTConfig(**features, **({"crop_shape": (84, 84)} if real else tiny), **settings)
-    return VQBeTPolicy(config), processors(config, _statistics(features))
+    return VQBeTPolicy(config), processors(config, dataset_statistics(features))
 
 
 @contextlib.contextmanager
@@ -158,7 +159,7 @@ def small_gemma(kind: str) -> Iterator[None]:
         config._vocab_size, config.image_token_index = 512, 511
         config.projection_dim = config.hidden_size = config.vision_config.projection_dim = width["gemma_2b"]
         vision = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
-                  "patch_size": 16}
+                  "patch_size": 16, "image_size": 64}
         for name, value in vision.items():
             setattr(config.vision_config, name, value)
 
@@ -168,29 +169,30 @@ def small_gemma(kind: str) -> Iterator[None]:
     def variant(name: str):
         return module.GemmaConfig(width[name], depth=3, mlp_dim=128, num_heads=8, num_kv_heads=1, head_dim=16)
 
-    with mock.patch.multiple(module, get_gemma_config=variant,
-                             PaliGemmaForConditionalGeneration=shrunk(module.PaliGemmaForConditionalGeneration, both),
-                             GemmaForCausalLM=shrunk(module.GemmaForCausalLM, text)):
+    classes = {"PaliGemmaForConditionalGeneration": both, "PaliGemmaForConditionalGenerationWithPiGemma": both,
+               "GemmaForCausalLM": text, "PiGemmaForCausalLM": text}  # of LeRobot before 0.5 and since
+    smaller = {n: shrunk(getattr(module, n), shrink) for n, shrink in classes.items() if hasattr(module, n)}
+    with mock.patch.multiple(module, get_gemma_config=variant, **smaller):
         yield
 
 
-def _pi(kind: str, name: str, folder: Path, real: bool, **settings):
+def _pi(kind: str, name: str, folder: Path, real: bool, cameras: tuple[str, ...] = ("base", "left", "right"),
+        **settings):
     import importlib
 
     from lerobot.policies.factory import make_pre_post_processors
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     side = 224 if real else 64
-    cameras = {"base": (3, 480, 640), "left": (3, 224, 224), "right": (3, 224, 224)} if real else {
-        "base": (3, 80, 96), "left": (3, 64, 64), "right": (3, 48, 48)}
-    features = _features(cameras)
+    frames = {"base": (3, 480, 640)} if real else {"base": (3, 80, 96), "right": (3, 48, 48)}
+    features = _features({c: frames.get(c, (3, side, side)) for c in cameras})
     module = importlib.import_module(f"lerobot.policies.{kind}.modeling_{kind}")
     config = getattr(module, f"{name}Config")(**features, image_resolution=(side, side), **settings)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=trained_tokenizer(["<pad>", "<eos>", "<bos>", "<unk>"]),
                                         pad_token="<pad>", eos_token="<eos>", bos_token="<bos>", unk_token="<unk>")
     tokenizer.save_pretrained(folder / "tokenizer")
     with mock.patch.object(AutoTokenizer, "from_pretrained", lambda *a, **k: tokenizer):  # in place of the hub's
-        processors = make_pre_post_processors(config, dataset_stats=_statistics(features))
+        processors = make_pre_post_processors(config, dataset_stats=dataset_statistics(features))
     for step in processors[0].steps:
         if hasattr(step, "tokenizer_name"):
             step.tokenizer_name = str(folder / "tokenizer")
@@ -297,7 +299,7 @@ def groot(folder: Path, real: bool, embodiments: int = 32, tag: str = "new_embod
     settings = {"chunk_size": 16, "n_action_steps": 16} | settings
     config = GrootConfig(**features, base_model_path=groot_base(folder / "base", real, embodiments), embodiment_tag=tag,
                          tokenizer_assets_repo=eagle(folder / "eagle", real), use_bf16=False, **settings)
-    pre, post = processors(config, _statistics(features))
+    pre, post = processors(config, dataset_statistics(features))
     if not real:
         pre.steps[2].embodiment_mapping = {"new_embodiment": embodiments - 1, "so100": 0}
     policy = frontend_groot.FAMILY.make(GrootPolicy, config)
@@ -305,8 +307,44 @@ def groot(folder: Path, real: bool, embodiments: int = 32, tag: str = "new_embod
     return policy, (pre, post)
 
 
-MAKERS = {"act": act, "diffusion": diffusion, "groot": groot, "pi0": pi0, "pi05": pi05, "smolvla": smolvla,
-          "vqbet": vqbet}
+def clip(folder: Path) -> str:
+    """A tiny CLIP with its tokenizer: what LeRobot downloads."""
+    from tokenizers import processors
+    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 1}
+    config = CLIPConfig(text_config=small | ids | {"vocab_size": 512, "max_position_embeddings": 77},
+                        vision_config=small | {"image_size": 64, "patch_size": 16}, projection_dim=32)
+    CLIPModel(config).save_pretrained(folder)
+    bpe = trained_tokenizer(["<unk>", "<eos>", "<bos>"])
+    bpe.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>",
+                                                       special_tokens=[("<bos>", 2), ("<eos>", 1)])
+    PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<eos>", eos_token="<eos>", bos_token="<bos>",
+                            unk_token="<unk>").save_pretrained(folder)
+    return str(folder)
+
+
+def multi_task_dit(folder: Path, real: bool, **settings):
+    """Of LeRobot 0.6."""
+    from lerobot.policies.multi_task_dit.configuration_multi_task_dit import MultiTaskDiTConfig
+    from lerobot.policies.multi_task_dit.modeling_multi_task_dit import MultiTaskDiTPolicy
+    from lerobot.policies.multi_task_dit.processor_multi_task_dit import (
+        make_multi_task_dit_pre_post_processors as processors,
+    )
+
+    features, encoder = _features(dict.fromkeys(("top", "wrist"), (3, 72, 96))), clip(folder / "clip")
+    tiny = {"hidden_dim": 64, "num_layers": 2, "num_heads": 4, "timestep_embed_dim": 32, "image_crop_shape": (64, 64)}
+    config = MultiTaskDiTConfig(**features, vision_encoder_name=encoder, text_encoder_name=encoder, **tiny, **settings)
+    policy = MultiTaskDiTPolicy(config)
+    _unlike_fresh(policy)
+    for block in policy.noise_predictor.transformer_blocks:  # zero in a fresh policy
+        torch.nn.init.normal_(block.adaLN_modulation[-1].weight, std=0.05)
+    return policy, processors(config, dataset_statistics(features))
+
+
+MAKERS = {"act": act, "diffusion": diffusion, "groot": groot, "multi_task_dit": multi_task_dit, "pi0": pi0,
+          "pi05": pi05, "smolvla": smolvla, "vqbet": vqbet}
 SMALL = {"pi0": small_gemma, "pi05": small_gemma}  # where the size is not in the configuration
 
 
@@ -320,8 +358,8 @@ def eagle_runs() -> Iterator[None]:
     from transformers import BatchFeature
 
     over = SimpleNamespace(map_structure=lambda f, batch: BatchFeature({k: f(v) for k, v in batch.items()}))
-    with mock.patch.object(groot_n1, "tree", over), mock.patch.object(processor_groot, "_build_eagle_processor",
-                                                                      frontend_groot.processor):
+    with mock.patch.object(groot_n1, "tree", over), mock.patch.object(
+            processor_groot, "_build_eagle_processor", lambda assets: n15.processor(frontend_groot.eagle_of(assets))):
         yield
 
 
@@ -334,12 +372,15 @@ def sized(kind: str, real: bool) -> Iterator[None]:
             yield
 
 
-def write(kind: str, folder: Path, real: bool = False, weights: bool = True, **settings) -> torch.nn.Module:
-    """Save a checkpoint with its processors; the policy that was saved. weights: False makes and saves none."""
+def write(kind: str, folder: Path, real: bool = False, weights: bool = True,
+          change: Callable[[torch.nn.Module], None] = lambda policy: None, **settings) -> torch.nn.Module:
+    """Save a checkpoint with its processors; the policy that was saved. weights: False makes and saves none. change:
+    of the weights."""
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     with sized(kind, real), contextlib.nullcontext() if weights else weightless():
         policy, (pre, post) = MAKERS[kind](folder, real, **settings)
+        change(policy)
         (policy.eval() if weights else policy.config).save_pretrained(folder)
         pre.save_pretrained(folder)
         post.save_pretrained(folder)

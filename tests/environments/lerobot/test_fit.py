@@ -34,7 +34,7 @@ def test_tiny_policy_from_its_checkpoint(tmp_path):
     folder = tmp_path / "pretrained_model"
     with sized("pi0", real=False):
         write("pi0", folder)
-        with_weights, without = (plan_on_board(folder, BOARD, weights=w)[1] for w in (True, False))
+        with_weights, without = (plan_on_board(folder, BOARD, weights=w)[1].fit for w in (True, False))
     assert [s.stage for s in with_weights.stages] == [s.stage for s in without.stages]
     assert with_weights.fits and abs(with_weights.peak - without.peak) < 1_000_000
 
@@ -45,6 +45,6 @@ def test_recorded_fit_is_what_comes_out(kind, tmp_path):
     folder = tmp_path / "pretrained_model"
     write(kind, folder, real=True, weights=False)
     with sized(kind, real=True):
-        _, fit = plan_on_board(folder, BOARD, weights=False)
+        fit = plan_on_board(folder, BOARD, weights=False)[1].fit
     assert json.loads(json.dumps(fit.as_dict())) == recorded(kind)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 4 << 20, "KiB: no weights were loaded"

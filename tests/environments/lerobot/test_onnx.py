@@ -10,8 +10,8 @@ from tests.environments.lerobot.checkpoints import write
 from tests.samples.onnx_models import export, original
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.phases.load_policy import load_policy
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlart.verify.metrics import compare
+from vlart.verify.tolerances import tolerance
 
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")

@@ -12,12 +12,13 @@ import torch
 
 import vlacompile as vc
 from tests.environments.lerobot.checkpoints import write
-from tests.environments.lerobot.test_parity import INSTRUCTION, noise_for, observation
+from tests.environments.lerobot.parity import INSTRUCTION, noise_for, observation
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot.importing import lerobot_importable
-from vlacompile.frontends.lerobot.vqbet import CHOICES, drawn_from
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlacompile.frontends.lerobot.vqbet import CHOICES
+from vlacompile.policy.drawn_from import drawn_from
+from vlart.verify.metrics import compare
+from vlart.verify.tolerances import tolerance
 
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")
@@ -54,7 +55,7 @@ def original_actions(folder, policy, seen: list[dict], noise: dict, every_tick: 
         if every_tick:
             policy._queues["action"].clear()
         replans = not policy._queues["action"]
-        draws = drawn_from(noise[CHOICES]) if CHOICES in noise and replans else contextlib.nullcontext()
+        draws = drawn_from(uniform=noise[CHOICES]) if CHOICES in noise and replans else contextlib.nullcontext()
         batch = {n: torch.from_numpy(a).movedim(-1, 0) / 255 if a.dtype == np.uint8 else torch.from_numpy(a)
                  for n, a in raw.items()}
         extra = {"noise": noise["noise"]} if "noise" in noise else {}

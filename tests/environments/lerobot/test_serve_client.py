@@ -16,6 +16,7 @@ import torch
 
 import vlacompile as vc
 from tests.environments.lerobot import checkpoints
+from tests.environments.lerobot061.site import PLUGIN
 from tests.samples import policies
 from tests.serve.serving import episode_of, in_process
 from vlacompile.frontends.environments import ENVIRONMENTS
@@ -77,7 +78,7 @@ def robot_client_module():
 
 def test_lerobots_robot_client_replays_an_episode(bundle, tmp_path, monkeypatch):
     pytest.importorskip("grpc", reason="LeRobot's client and our server need it: pip install 'vlacompile[serve]'")
-    from tests.serve.test_grpc_service import grpc_server
+    from tests.serve.grpc_running import grpc_server
 
     monkeypatch.chdir(tmp_path)
     observations = episode(4)
@@ -117,6 +118,7 @@ def test_lerobots_robot_client_replays_an_episode(bundle, tmp_path, monkeypatch)
 def scripts(monkeypatch):
     """What LeRobot's scripts do with --policy.discover_packages_path=... --policy.type=vlab --policy.bundle=...:
     call(*arguments) -> (policy, preprocessor, postprocessor)."""
+    monkeypatch.syspath_prepend(PLUGIN)
     with lerobot_importable():
         from lerobot.configs import parser
         from lerobot.configs.policies import PreTrainedConfig
@@ -125,7 +127,7 @@ def scripts(monkeypatch):
     pipeline = make_dataclass("Pipeline", [("policy", PreTrainedConfig | None, field(default=None))])
 
     def call(*arguments):
-        plugin = "--policy.discover_packages_path=vlacompile.frontends.lerobot.plugin"
+        plugin = "--policy.discover_packages_path=lerobot_policy_vlacompile"
         monkeypatch.setattr(sys, "argv", ["lerobot-eval", plugin, "--policy.type=vlab", *arguments])
         found = []
 
@@ -163,6 +165,22 @@ def test_the_policy_type_vlab_selects_the_actions_of_a_session(bundle, scripts):
     assert chunk.shape == (1, 10, 7) and np.array_equal(chunk[0].numpy(), in_process(bundle, [observations[3]])[0])
 
 
+def test_an_episode_of_the_policy_type_vlab_is_not_averaged_with_the_last(tmp_path, scripts):
+    whole = policies.late_fusion()
+    sources = {n: vc.Source("static") if "language" in n else s for n, s in whole.sources.items()}
+    (tmp_path / "r.toml").write_text('name = "r"\ndescription = "r"\n[action]\nconsume = "ensemble"\n')
+    made = vc.build(vc.Policy("late_fusion", whole.observe, sources, whole.example_inputs),
+                    recipe=str(tmp_path / "r.toml"), out=tmp_path / "e.vlab")
+    policy, before, after = scripts(f"--policy.bundle={made.path}", "--policy.threads=1")
+    episodes = []
+    for seed in (0, 1, 0):
+        policy.reset()
+        episodes.append([after(policy.select_action(before(as_environment(o)))).numpy()[0] for o in episode(4, seed)])
+    assert np.array_equal(episodes[0], episodes[2]) and not np.array_equal(episodes[0], episodes[1])
+    first = in_process(made, episode(1, 1))[0][0]
+    np.testing.assert_allclose(episodes[1][0], first, atol=1e-6)
+
+
 @pytest.mark.full
 def test_the_policy_type_vlab_takes_every_observation_into_its_histories(tmp_path, scripts):
     whole = policies.remember()
@@ -192,8 +210,8 @@ def test_a_policy_of_type_vlab_is_saved_and_loaded(bundle, scripts, tmp_path):
 
 
 def test_what_is_missing_is_said(bundle, scripts):
-    from vlacompile.errors import ConfigError, SourceError
-    from vlacompile.serve.refusal import Refusal
+    from vlart.errors import ConfigError, SourceError
+    from vlart.serve.refusal import Refusal
 
     policy, before, _ = scripts(f"--policy.bundle={bundle.path}", "--policy.threads=1")
     seen = before(as_environment(episode(1)[0]))
@@ -201,9 +219,9 @@ def test_what_is_missing_is_said(bundle, scripts):
         type(policy.config)()
     with pytest.raises(ConfigError, match="is not a kind of noise"):
         type(policy.config)(bundle=str(bundle.path), noise="pink")
-    with pytest.raises(SourceError, match='has no "observation.images.wrist"'):
+    with pytest.raises(SourceError, match='there is no "observation.images.wrist"'):
         policy.select_action({k: v for k, v in seen.items() if "wrist" not in k})
-    with pytest.raises(Refusal, match="wrong shape"):
+    with pytest.raises(SourceError, match="gives 2 observations at once"):
         policy.select_action({**seen, "observation.state": torch.zeros(2, 9)})
     with pytest.raises(Refusal, match="NaN"):
         policy.select_action({**seen, "observation.state": torch.full((1, 9), torch.nan)})
@@ -213,6 +231,8 @@ def test_instructions_are_tokenised_as_transformers_does(tmp_path):
     """Ours needs the package tokenizers alone."""
     from vlacompile.frontends.lerobot.instructions import read_instructions
     from vlacompile.frontends.lerobot.read import MASK, TOKENS, open_checkpoint, tokens_of
+    from vlart.serve.observations import Input
+    from vlart.serve.refusal import Refusal
 
     path = tmp_path / "checkpoint"
     checkpoints.write("smolvla", path)
@@ -220,3 +240,9 @@ def test_instructions_are_tokenised_as_transformers_does(tmp_path):
     for text in ("pick up the red cube", "", "öffne die Schublade", "open the drawer " * 40, "two\nlines\n"):
         want, got = {n: t.numpy() for n, t in tokens_of(checkpoint, text).items()}, ours(text)
         assert all(np.array_equal(got[n], want[n]) and got[n].dtype == want[n].dtype for n in want), text
+    ids = Input(TOKENS, "task", "i64", (1, 8))
+    short = read_instructions(path, {TOKENS: ids, MASK: ids})
+    got, want = short("open"), tokens_of(checkpoint, "open")
+    assert all(np.array_equal(got[n], want[n].numpy()[:, :8]) for n in want)
+    with pytest.raises(Refusal, match="too long"):
+        short("open the drawer " * 40)

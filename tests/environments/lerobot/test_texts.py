@@ -8,8 +8,8 @@ import pytest
 from tests.environments.lerobot.checkpoints import sized, write
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot.read import MASK, TOKENS, open_checkpoint, read_policy, texts_of, tokens_of
-from vlacompile.runtime.tokenizer import RuntimeTokenizer
 from vlacompile.tokenize.compile_text import compile_text
+from vlart.runtime.tokenizer import RuntimeTokenizer
 
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot"].is_here(),
                                 reason="needs the environment lerobot: make test-lerobot")

@@ -2,56 +2,41 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from vlacompile.errors import SourceError
-from vlacompile.frontends.lerobot.checkpoint import read_checkpoint
+from tests.frontends.lerobot.small_checkpoint import (
+    ACTION,
+    IN,
+    MODES,
+    OUT,
+    POST,
+    PRE,
+    both,
+    change,
+    drop_step,
+    edit_step,
+    modes,
+    of_kind,
+    resave,
+    say_modes,
+    write,
+)
+from vlacompile.frontends.environments import ENVIRONMENTS
+from vlacompile.frontends.lerobot.checkpoint import Tokenization, read_checkpoint
 from vlacompile.frontends.lerobot.normalise import normalise, unnormalise
 from vlacompile.frontends.lerobot.read import open_checkpoint
 from vlacompile.frontends.lerobot.statistics import Normalisation
 from vlacompile.phases.load_policy import load_policy
-
-FEATURES = {"observation.images.top": {"type": "VISUAL", "shape": [3, 8, 8]},
-            "observation.state": {"type": "STATE", "shape": [2]}}
-ACTION = {"action": {"type": "ACTION", "shape": [2]}}
-MODES = {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ACTION": "MIN_MAX"}
+from vlart.errors import SourceError
 
 
-@pytest.fixture
-def checkpoint(tmp_path) -> Path:
-    """The files of a checkpoint, with nothing that only the model itself reads."""
-    config = {"type": "act", "input_features": FEATURES, "output_features": ACTION}
-    statistics = {f"{n}.{s}": torch.ones(2) for n in ("observation.state", "action") for s in ("mean", "std", "max")}
-    statistics |= {f"{n}.min": torch.zeros(2) for n in ("observation.state", "action")}
-    statistics |= {f"observation.images.top.{s}": torch.ones(3, 1, 1) for s in ("mean", "std")}
-    save_file(statistics, tmp_path / "statistics.safetensors")
-    save_file({"model.w": torch.ones(1)}, tmp_path / "model.safetensors")
-
-    def step(name: str, features: dict) -> dict:
-        return {"registry_name": name, "config": {"features": features, "norm_map": MODES, "eps": 1e-8},
-                "state_file": "statistics.safetensors"}
-
-    pre = [{"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
-           {"registry_name": "to_batch_processor", "config": {}}, step("normalizer_processor", FEATURES | ACTION)]
-    write(tmp_path / "config.json", config)
-    write(tmp_path / "policy_preprocessor.json", {"name": "policy_preprocessor", "steps": pre})
-    write(tmp_path / "policy_postprocessor.json", {"steps": [step("unnormalizer_processor", ACTION)]})
-    return tmp_path
-
-
-def write(path: Path, document) -> None:
-    path.write_text(json.dumps(document), encoding="utf-8")
-
-
-def change(path: Path, edit) -> None:
-    document = json.loads(path.read_text(encoding="utf-8"))
-    edit(document)
-    write(path, document)
+def renames(table: dict):
+    return edit_step(PRE, "rename_observations_processor", lambda s: s["config"].update(rename_map=table))
 
 
 def read(path: Path):
@@ -71,43 +56,6 @@ def test_cameras_are_renamed_back_to_the_robots_names(checkpoint):
     assert read(checkpoint).robot_name("observation.images.top") == "observation.images.front"
 
 
-PRE, POST = "policy_preprocessor.json", "policy_postprocessor.json"
-
-
-def step_of(document: dict, name: str) -> dict:
-    return next(s for s in document["steps"] if s["registry_name"] == name)
-
-
-def edit_step(file: str, name: str, edit):
-    return lambda c: change(c / file, lambda d: edit(step_of(d, name)))
-
-
-def drop_step(file: str, name: str):
-    return lambda c: change(c / file, lambda d: d["steps"].remove(step_of(d, name)))
-
-
-def modes(file: str, name: str, **changed):
-    return edit_step(file, name, lambda s: s["config"].update(norm_map=MODES | changed))
-
-
-def resave(change_tensors):
-    """The statistics file with some tensors changed."""
-    def edit(c: Path) -> None:
-        tensors = load_file(c / "statistics.safetensors")
-        change_tensors(tensors)
-        save_file(tensors, c / "statistics.safetensors")
-    return edit
-
-
-def say_modes(c: Path, **changed) -> None:
-    change(c / "config.json", lambda d: d.update(normalization_mapping=MODES | changed))
-
-
-def both(*edits):
-    return lambda c: [edit(c) for edit in edits]
-
-
-IN, OUT = "normalizer_processor", "unnormalizer_processor"
 # Everything by which actions would leave the policy in the wrong units, or it would see its inputs in the wrong ones.
 UNITS = {
     "no postprocessor": (lambda c: (c / POST).unlink(), f"{POST} is missing"),
@@ -158,7 +106,46 @@ UNITS = {
         d["steps"].reverse())), f"{IN} comes before rename_observations_processor"),
 }
 DAMAGES = UNITS | {
+    "a negative deviation": (resave(lambda t: t.update({"observation.state.std": -torch.ones(2)})), "damaged: std"),
+    "a maximum below its minimum": (resave(lambda t: t.update({"action.max": -torch.ones(2)})), "damaged: min, max"),
+    "whole statistics": (resave(lambda t: t.update({"action.max": torch.ones(2, dtype=torch.int64)})), "damaged: max"),
+    "complex statistics": (resave(lambda t: t.update({"action.max": torch.ones(2, dtype=torch.complex64)})),
+                           "damaged: max"),
+    "a pipe for a training's settings": (both(lambda c: os.mkfifo(c / "train_config.json"),
+                                              lambda c: (c / POST).unlink()), f"{POST} is missing"),
+    "modes that are no table": (edit_step(PRE, IN, lambda s: s["config"].update(norm_map=[1])), "is not understood"),
+    "an epsilon that is none": (edit_step(POST, OUT, lambda s: s["config"].update(eps="small")), "is not understood"),
+    "statistics outside": (edit_step(PRE, IN, lambda s: s.update(state_file="../statistics.safetensors")),
+                           "lists no processor steps"),
+    "statistics of no name": (edit_step(PRE, IN, lambda s: s.update(state_file=3)), "lists no processor steps"),
+    "a step of no name": (lambda c: change(c / PRE, lambda d: d["steps"].append({"registry_name": ["x"]})),
+                          "lists no processor steps"),
+    "an input renamed away": (renames({"observation.images.top": "x"}), "rename_map does not fit"),
+    "an input of two names": (renames({"a": "observation.images.top", "b": "observation.images.top"}),
+                              "rename_map does not fit"),
+    "a rename to no name": (renames({"observation.images.top": 3}), "rename_map does not fit"),
+    "sizes that are none": (lambda c: change(c / "config.json", lambda d: d["input_features"][
+        "observation.state"].update(shape="ab")), "does not declare its inputs"),
+    "sizes beyond memory": (lambda c: change(c / "config.json", lambda d: d["input_features"][
+        "observation.images.top"].update(shape=[3, 10 ** 6, 10 ** 6])), "does not declare its inputs"),
+    "json nested without end": (lambda c: (c / "config.json").write_text("[" * 100_000), "config.json cannot be read"),
     "no weights": (lambda c: (c / "model.safetensors").unlink(), "has no weights"),
+    "weights in parts": (lambda c: (c / "model.safetensors").rename(c / "model-00001-of-00002.safetensors"),
+                         "has no weights"),
+    "a pointer for weights": (lambda c: (c / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"), "is a pointer of Git LFS"),
+    "a setting twice": (lambda c: (c / "config.json").write_text((c / "config.json").read_text().replace(
+        "{", '{"chunk_size": 9, "chunk_size": 8, ', 1)), "config.json cannot be read"),
+    "complex weights": (lambda c: save_file({"model.w": torch.ones(1, dtype=torch.complex64)}, c / "model.safetensors"),
+                        "model.safetensors has complex numbers"),
+    "a second output": (lambda c: change(c / "config.json", lambda d: d["output_features"].update(
+        {"observation.value": {"type": "STATE", "shape": [1]}})), 'the output "observation.value" beside "action"'),
+    "a chunk beyond memory": (lambda c: change(c / "config.json", lambda d: d.update(chunk_size=10 ** 30)),
+                              "chunk_size is no count of 1 to 16384"),
+    "a chunk of none": (lambda c: change(c / "config.json", lambda d: d.update(n_action_steps=True)),
+                        "n_action_steps is no count"),
+    "steps beyond patience": (lambda c: change(c / "config.json", lambda d: d.update(num_inference_steps=999_999)),
+                              "num_inference_steps is no count of 1 to 1000"),
     "broken json": (lambda c: (c / "config.json").write_text("{", encoding="utf-8"), "config.json cannot be read"),
     "json is a list": (lambda c: (c / "config.json").write_text("[]", encoding="utf-8"), "cannot be read"),
     "no features": (lambda c: change(c / "config.json", lambda d: d.pop("input_features")), "does not declare its "
@@ -226,81 +213,16 @@ def test_what_a_training_writes_is_read(checkpoint):
     assert read(checkpoint).normalise["action"].mode == "MIN_MAX"
 
 
-def of_kind(checkpoint: Path, kind: str, **config) -> Path:
-    change(checkpoint / "config.json", lambda d: d.update(type=kind, **config))
-    if kind != "act":
-        change(checkpoint / PRE, lambda d: d["steps"].append({"registry_name": "tokenizer_processor", "config": {
-            "tokenizer_name": "somewhere"}}))
-    return checkpoint
-
-
-def weights_named(c: Path, *names: str) -> None:
-    save_file({n: torch.ones(1) for n in names}, c / "model.safetensors")
-
-
-HEAD = "model.paligemma_with_expert.paligemma.lm_head.weight"
-EMBEDDING = "model.paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
-OF_TRAINING = lambda c: write(c / "train_config.json", {"cudnn_deterministic": False})
-VERSIONS = {  # kind, what gives it away, the version, where it is named, what is said to differ
-    "smolvla 0.5, its training": ("smolvla", OF_TRAINING, "0.5.0", "train_config.json", "transformers 5"),
-    "smolvla 0.6": ("smolvla", lambda c: of_kind(c, "smolvla", pretrained_revision=None), "0.6.0",
-                    "pretrained_revision",
-                    "transformers 5"),
-    "pi0 0.5, its weights": ("pi0", lambda c: weights_named(c, HEAD, EMBEDDING), "0.5.0", "embed_tokens", "tied"),
-    "pi0 0.5, as openpi names them": ("pi0", lambda c: weights_named(c, *(n.removeprefix("model.")
-                                                                          for n in (HEAD, EMBEDDING))),
-                                      "0.5.0", "embed_tokens", "tied"),
-    "pi0 0.5.1": ("pi0", lambda c: of_kind(c, "pi0", use_relative_actions=False), "0.5.1",
-                  "use_relative_actions", "tied"),
-    "pi05 0.5.1, its steps": ("pi05", lambda c: change(c / PRE, lambda d: d["steps"].append(
-        {"registry_name": "relative_actions_processor", "config": {"enabled": False}})), "0.5.1",
-        "relative_actions_processor", "prompt"),
-    "pi05 0.6.1": ("pi05", lambda c: (of_kind(c, "pi05", pretrained_revision=None),
-                                      write(c / "train_config.json", {"dataloader_multiprocessing_context": None})),
-                   "0.6.1", "train_config.json", "prompt"),
-    "groot 0.6": ("groot", lambda c: of_kind(c, "groot", pretrained_revision=None), "0.6.0",
-                  "pretrained_revision", "N1.7"),
-    "act 0.6": ("act", lambda c: of_kind(c, "act", pretrained_revision=None), "0.6.0", "pretrained_revision",
-                "no such key"),
-    "diffusion 0.6.1": ("diffusion", lambda c: of_kind(c, "diffusion", pretrained_revision=None,
-                                                       gradient_checkpointing=False),
-                        "0.6.1", '"pretrained_revision", "gradient_checkpointing"', "no such key"),
-}
-
-
-@pytest.mark.parametrize("case", VERSIONS)
-def test_checkpoints_of_later_versions_are_refused_by_name(checkpoint, case):
-    kind, later, version, where, why = VERSIONS[case]
-    of_kind(checkpoint, kind)
-    later(checkpoint)
-    with pytest.raises(SourceError) as error:
-        open_checkpoint(checkpoint)
-    assert f"written by LeRobot {version} or later" in error.value.what
-    assert where in error.value.where and why in error.value.why and error.value.fix
-
-
-@pytest.mark.parametrize("kind", ["act", "pi0", "smolvla"])
-def test_checkpoints_of_our_version_are_not_taken_for_later_ones(checkpoint, kind):
-    """LeRobot 0.4.4 writes weights that are tied once, and keys that later versions have too."""
-    of_kind(checkpoint, kind, use_peft=False, pretrained_path=None, gradient_checkpointing=False)
-    weights_named(checkpoint, HEAD, "model.paligemma_with_expert.gemma_expert.lm_head.weight")
-    write(checkpoint / "train_config.json", {"batch_size": 8, "peft": None, "rename_map": {}})
-    assert open_checkpoint(checkpoint)[0].type == kind
-    (checkpoint / "train_config.json").write_text("{", encoding="utf-8")  # nothing of it is needed
-    assert open_checkpoint(checkpoint)[0].type == kind
-
-
-def test_types_that_mean_the_same_in_both_versions_are_read(checkpoint):
-    OF_TRAINING(checkpoint)
-    assert open_checkpoint(of_kind(checkpoint, "act"))[0].type == "act"
-
-
-def test_an_adapter_says_how_it_becomes_a_policy(checkpoint):
+def test_an_adapter_names_the_policy_that_it_was_trained_on(checkpoint):
     (checkpoint / "model.safetensors").rename(checkpoint / "adapter_model.safetensors")
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(SourceError, match="adapter_config.json is missing"):
         read(checkpoint)
-    assert "adapter (LoRA)" in error.value.what and "merge_and_unload" in error.value.fix
-    assert read_checkpoint(checkpoint, frozenset(), frozenset(), weights=False)
+    write(checkpoint / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "org/base"})
+    assert read(checkpoint).adapter.base == "org/base"
+    (checkpoint / "adapter_model.safetensors").unlink()
+    with pytest.raises(SourceError, match="adapter_model.safetensors is missing"):
+        read(checkpoint)
+    assert read_checkpoint(checkpoint, frozenset(), frozenset(), weights=False).adapter is not None
 
 
 PACK, UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
@@ -337,11 +259,16 @@ def test_the_prompt_is_spelt_from_the_normalised_state(checkpoint):
         open_checkpoint(checkpoint)
 
 
-def test_an_unknown_policy_type_lists_the_known_ones(checkpoint):
+def test_an_unknown_policy_type_is_named_with_a_way_out(checkpoint):
+    """What LeRobot itself has is listed only where its environment is; without it, the fix is to make it."""
     change(checkpoint / "config.json", lambda d: d.update(type="smolvla2"))
     with pytest.raises(SourceError) as error:
         load_policy(checkpoint)
-    assert "smolvla2" in error.value.what and "smolvla" in error.value.why
+    assert "smolvla2" in error.value.what and "LeRobot" in error.value.why
+    if ENVIRONMENTS["lerobot061"].is_here() or ENVIRONMENTS["lerobot061"].is_installed():
+        assert "smolvla" in error.value.why
+    else:
+        assert "--install lerobot061" in error.value.fix
 
 
 def test_a_checkpoint_without_lerobot_says_how_to_get_it(checkpoint, monkeypatch):
@@ -397,10 +324,44 @@ def test_older_checkpoints_that_are_damaged(old, damage, message):
 
 
 def test_older_checkpoints_of_policies_that_take_an_instruction(old):
-    change(old / "config.json", lambda d: d.update(type="smolvla"))
+    """Their code knew the tokenizer; its settings are in config.json."""
+    change(old / "config.json", lambda d: d.update(type="smolvla", vlm_model_name="somewhere"))
     with pytest.raises(SourceError) as error:
         open_checkpoint(old)
-    assert "tokenizer_processor" in error.value.what and "migrate_policy_normalization" in error.value.fix
+    assert "config.json does not have 'tokenizer_max_length'" in error.value.what and error.value.fix
+    change(old / "config.json", lambda d: d.update(tokenizer_max_length=48))
+    assert open_checkpoint(old)[0].tokenization == Tokenization("somewhere", 48, "right", newline=True)
+    assert not open_checkpoint(old)[0].reading.first_patch_twice, "LeRobot 0.3 asked for transformers below 4.52"
+
+
+def test_statistics_of_a_training_on_several_datasets(old):
+    """LeRobot 0.3 puts a dataset's marker into their names; those of two datasets contradict each other."""
+    def marked(tensors: dict, marker: str) -> dict:
+        return {n.replace(".buffer_", f".{marker}_buffer_"): t for n, t in tensors.items()}
+
+    save_file({"model.w": torch.ones(1), **marked(OLD, "so100-blue")}, old / "model.safetensors")
+    assert read(old).normalise["action"].mode == "MIN_MAX"
+    other = marked({n: t + 1 for n, t in OLD.items()}, "so101")
+    save_file({"model.w": torch.ones(1), **marked(OLD, "so100-blue"), **other}, old / "model.safetensors")
+    with pytest.raises(SourceError) as error:
+        read(old)
+    assert "statistics of several datasets" in error.value.what and error.value.fix
+
+
+@pytest.mark.parametrize("config,message", [({"adapt_to_pi_aloha": True}, "adapt_to_pi_aloha"),
+                                            ({"resize_imgs_with_padding": None}, "resize_imgs_with_padding")])
+def test_what_an_older_policy_did_and_a_later_one_cannot(old, config, message):
+    settings = {"tokenizer_max_length": 48, "n_action_steps": 50, "num_steps": 10, "proj_width": 1024,
+                "resize_imgs_with_padding": [224, 224]}
+    change(old / "config.json", lambda d: d.update(type="pi0", **settings))
+    found, family = open_checkpoint(old)
+    today = family.settings(found)
+    assert (today["image_resolution"], today["num_inference_steps"], today["chunk_size"]) == ([224, 224], 10, 50)
+    assert "proj_width" not in today
+    change(old / "config.json", lambda d: d.update(config))
+    with pytest.raises(SourceError) as error:
+        family.settings(open_checkpoint(old)[0])
+    assert message in error.value.what and error.value.why and error.value.fix
 
 
 @pytest.mark.parametrize("mode", ["IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10"])

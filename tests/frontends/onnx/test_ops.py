@@ -19,10 +19,10 @@ with warnings.catch_warnings():  # computing the expected values divides by zero
 
     CASES = {c.name: c for c in collect_testcases(None)}
 
-from vlacompile.errors import SourceError
 from vlacompile.frontends.onnx.elementwise import TYPES
 from vlacompile.frontends.onnx.ops import TABLE
 from vlacompile.frontends.onnx.translate import SPECIAL, translate
+from vlart.errors import SourceError
 
 # Cases that are refused, and how the reason begins. A new one has to be entered here knowingly.
 REFUSED = {

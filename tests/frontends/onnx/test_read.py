@@ -16,12 +16,12 @@ from tests.samples import policies
 from tests.samples.onnx_models import export, original
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.passes.split_linear_over_concat import SplitLinearOverConcat
-from vlacompile.errors import ParityError
 from vlacompile.frontends.onnx import elementwise
 from vlacompile.frontends.onnx.ops import TABLE, Op
 from vlacompile.phases.load_policy import load_policy
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlart.errors import ParityError
+from vlart.verify.metrics import compare
+from vlart.verify.tolerances import tolerance
 
 MADE = {"late_fusion": policies.late_fusion, "flow": policies.flow}
 # opset, torch.onnx's present exporter or its older one

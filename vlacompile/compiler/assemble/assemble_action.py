@@ -9,16 +9,18 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from vlacompile.bundle.plan import action as plan_action
-from vlacompile.bundle.plan.action import Consumption, DecodeStep
-from vlacompile.bundle.plan.plan import Action, as_f32
+from vlacompile.compiler.graph.carried import written_in
 from vlacompile.compiler.staging.stages import Staged
-from vlacompile.errors import ConfigError, SourceError, StagingError, nearest
 from vlacompile.policy import action_decoding as decoding
 from vlacompile.policy.action_decoding import Decoder, Guidance
 from vlacompile.recipe.recipe import ActionRecipe
+from vlart.bundle.plan import action as plan_action
+from vlart.bundle.plan.action import Consumption, DecodeStep, RateLimit
+from vlart.bundle.plan.plan import Action, as_f32
+from vlart.errors import ConfigError, SourceError, StagingError, nearest
 
 AddWeight = Callable[[str, np.ndarray], int]
+OVERLAP = 10  # actions of the previous chunk that guide the next one: LeRobot's execution_horizon
 
 
 def action_of(staged: Staged, index: Mapping[str, int], wanted: ActionRecipe, add_weight: AddWeight,
@@ -39,7 +41,7 @@ def action_of(staged: Staged, index: Mapping[str, int], wanted: ActionRecipe, ad
                               fix="return the chunk as the first output, or drop [action] from the recipe")
         return None
     steps, dim = shape
-    execute = steps if wanted.execute is None else wanted.execute
+    execute = _default_execute(wanted, steps) if wanted.execute is None else wanted.execute
     if execute > steps:
         raise ConfigError(f"action.execute = {execute} is more than the chunk has", where=where,
                           why=f"the policy predicts {steps} steps", fix=f"set execute to at most {steps}")
@@ -49,7 +51,25 @@ def action_of(staged: Staged, index: Mapping[str, int], wanted: ActionRecipe, ad
     decode = tuple(_step(s, staged, index, add_weight, dim) for s in decoder.steps) if decoder else ()
     consume = _consumption(staged, index, wanted, guidance, decode, steps, execute)
     return Action(index[name], steps, execute, dim, round(wanted.deadline_ms * 1000), as_f32(wanted.low),
-                  as_f32(wanted.high), decode, consume)
+                  as_f32(wanted.high), decode, consume, _rate_limit(wanted, dim, where))
+
+
+def _rate_limit(wanted: ActionRecipe, dim: int, where: str) -> RateLimit | None:
+    if not wanted.max_step and not wanted.max_velocity:
+        return None
+    for name, given in (("max_step", wanted.max_step), ("max_velocity", wanted.max_velocity)):
+        if given and len(given) != dim:
+            raise ConfigError(f"action.{name} has {len(given)} numbers", where=where,
+                              why=f"an action has {dim} dimensions", fix=f"give {dim} numbers; 0: no limit")
+    steps = wanted.max_step or (0.0,) * dim
+    velocities = wanted.max_velocity or (0.0,) * dim
+    per_tick = [[x for x in (s, v and v / wanted.control_hz) if x > 0] for s, v in zip(steps, velocities, strict=True)]
+    return RateLimit(wanted.rate_rule, as_f32([min(limits, default=0.0) for limits in per_tick]))
+
+
+def _default_execute(wanted: ActionRecipe, steps: int) -> int:
+    """The whole chunk; of real-time chunks all but OVERLAP, or half of a short chunk, or the delay if that is more."""
+    return steps if wanted.consume != "realtime" else steps - max(wanted.delay or 0, min(OVERLAP, steps // 2))
 
 
 def _step(step, staged: Staged, index: Mapping[str, int], add_weight: AddWeight, dim: int) -> DecodeStep:
@@ -78,9 +98,10 @@ def _step(step, staged: Staged, index: Mapping[str, int], add_weight: AddWeight,
 def _source(step: decoding.Delta, staged: Staged) -> str:
     """The name of the source; raises SourceError unless it exists, is f32 and has the elements that are added."""
     where = f'Delta("{step.source}")'
-    if step.source not in staged.program.sources:
+    written = written_in(staged.program.sources)
+    if step.source not in written:
         raise SourceError(f'no source is called "{step.source}"', where=where,
-                          why=nearest(step.source, staged.program.sources), fix="name one of the policy's live sources")
+                          why=nearest(step.source, written), fix="name one of the policy's live sources")
     kind = staged.types[step.source]
     size = int(np.prod(kind.dims, dtype=np.int64))
     if kind.dtype != "f32" or not all(e is None or 0 <= e < size for e in step.element):
@@ -128,9 +149,10 @@ def _require_observation(staged: Staged, index: Mapping[str, int], guidance: Gui
     output = staged.program.outputs[0]
     stage = next(s for s in staged.stages if any(p.value == output for p in s.outputs))
     deltas = {s.value for s in decode if isinstance(s, plan_action.Delta)}
-    names = {*stage.sources, *(n for n in staged.program.sources if index[n] in deltas)}
+    written = written_in(staged.program.sources)
+    names = {n for n in written if n in stage.sources or index[n] in deltas}
     names -= {guidance.previous, guidance.weights} if guidance else set()
-    if not any(staged.program.sources[n].update in ("observation", "tick") for n in names):
+    if not any(written[n].update in ("observation", "tick") for n in names):
         raise ConfigError("the actions depend on no observation", where=where,
                           why="a chunk begins at the tick at which its observation was written",
                           fix='give the cameras and the state the update class "observation"')

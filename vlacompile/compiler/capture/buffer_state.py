@@ -14,13 +14,14 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from vlacompile.errors import CaptureError
+from vlacompile.compiler.capture.functionalise import Trace
 from vlacompile.policy.source_lines import line_of
+from vlart.errors import CaptureError
 
 _ATEN = torch.ops.aten
-KEEP_NOTHING = ("make the state an input and an output of the function (a vlacompile.Source, written back by "
-                "the robot), "
-        "or use Source(history=n) and the action queue of the runtime")
+KEEP_NOTHING = ("make the state an input and an output of the function, and say that a step takes it from the one "
+                'before: Policy(..., carried={"hidden": vlacompile.Carried("hidden.next", '
+                "initial=torch.zeros(1, 64))}); earlier observations are Source(history=n)")
 # Ops that only move elements: the position in the operands that each element of the result comes from is known.
 _MOVES = frozenset({
     _ATEN.view, _ATEN._unsafe_view, _ATEN.reshape, _ATEN.select, _ATEN.slice, _ATEN.permute, _ATEN.transpose, _ATEN.t,
@@ -29,14 +30,15 @@ _MOVES = frozenset({
     _ATEN.index_select, _ATEN.unbind, _ATEN.split, _ATEN.split_with_sizes, _ATEN.chunk, _ATEN.narrow})
 _FRESH = frozenset({_ATEN.zeros_like, _ATEN.ones_like, _ATEN.full_like, _ATEN.empty_like, _ATEN.new_zeros,
                     _ATEN.new_ones,
-                    _ATEN.new_full, _ATEN.new_empty})
-
+                    _ATEN.new_full, _ATEN.new_empty, _ATEN.zero})
+# Ops that fill known places with one number.
+_FILLS_PLACES = frozenset({_ATEN.masked_fill, _ATEN.index_fill})
 _INDICES = frozenset({torch.int64, torch.int32})
 
 
-def require_no_state(policy: str, exported: torch.export.ExportedProgram, held: Mapping[Node, torch.Tensor]) -> None:
+def require_no_state(policy: str, trace: Trace, held: Mapping[Node, torch.Tensor]) -> None:
     """Raises CaptureError if the content that a buffer had before the call reaches an output."""
-    signature, output = exported.graph_signature, exported.graph.output_node()
+    signature, output = trace.signature, trace.graph.output_node()
     written = {s.target: n for n, s in zip(output.args[0], signature.output_specs, strict=True)
                if s.kind is OutputKind.BUFFER_MUTATION}
     if not written:
@@ -44,7 +46,7 @@ def require_no_state(policy: str, exported: torch.export.ExportedProgram, held: 
     returned = [n for n, s in zip(output.args[0], signature.output_specs, strict=True)
                 if s.kind is OutputKind.USER_OUTPUT]
     names = {s.arg.name: s.target for s in signature.input_specs if s.target in written}
-    for node in [n for n in exported.graph.nodes if n.op == "placeholder" and n.name in names]:
+    for node in [n for n in trace.graph.nodes if n.op == "placeholder" and n.name in names]:
         old = _Old(node, held)
         if any(old.reaches(n) for n in returned):
             buffer = names[node.name]
@@ -81,6 +83,10 @@ class _Old:
         if packet is _ATEN.copy or packet is _ATEN.fill:  # the old content is overwritten
             source = node.args[1]
             return self.found[source].expand(tuple(val.shape)) if isinstance(source, Node) else _marks(val, False)
+        if packet in _FILLS_PLACES and node.args[-2] in self.held:
+            value = self._any(self.found[node.args[-1]]) if isinstance(node.args[-1], Node) else False
+            return node.target(self.found[node.args[0]], *node.args[1:-2], self.held[node.args[-2]],
+                               torch.tensor(value) if isinstance(node.args[-1], Node) else value)
         if packet in _MOVES and self._fixed_places(node):
             moved = lambda n: self.held[n] if n in self.held and n.meta["val"].dtype in _INDICES else self.found[n]
             return node.target(*map_arg(node.args, moved))

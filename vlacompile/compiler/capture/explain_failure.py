@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import linecache
 import logging
+import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,26 @@ from torch.export import _trace
 from torch.nn.utils.rnn import PackedSequence
 
 from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
-from vlacompile.errors import CaptureError
+from vlacompile.compiler.capture.gradients import WITHIN_VMAP
 from vlacompile.policy.function_call import why_and_fix
-from vlacompile.policy.source_lines import line_text
+from vlacompile.policy.source_lines import call_line, line_text
+from vlart.errors import CaptureError
 
 _NOT_THE_POLICYS = (str(Path(inspect.getsourcefile(torch)).parent), str(Path(__file__).parents[2]), "<")
 _BY_DATA = ("data-dependent", "DataDependent", "unbacked", "_local_scalar_dense", "Could not guard",
             "Could not extract specialized")
+DECIDED_BY_DATA = "the value of an input decides what is computed"
+# What to write instead, by what the line has: the first that fits.
+_WAYS_OUT = (
+    (r": assert\b",
+     "leave the assertion out, or write torch._assert(condition, message), which a bundle does not check and names in "
+     "its notes"),
+    (r"\b(float|complex|round)\(|\bmath\.\w+\(",
+     "keep it a tensor: x.item() or x instead of float(x), torch.sin(x) instead of math.sin(x), torch.stack instead of "
+     "torch.tensor of numbers"),
+    ("",
+     "compute every case and choose with torch.where, keep shapes fixed with masks, index with tensors, end a loop by "
+     'vlacompile.iterate(until=...), or declare an input that never changes as Source("static")'))
 _STATE = ("is mutated in the forward method", "were assigned during export", "missing nn_module_stack", "leaked")
 
 
@@ -46,19 +60,23 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
     text = f"{type(error).__name__}: {error}"
     if any(mark in text for mark in _BY_DATA):
         return CaptureError(
-            "the value of an input decides what is computed", where=where + line,
+            DECIDED_BY_DATA, where=where + line,
             why="control flow, a shape or a Python number comes from a tensor that is known only on the robot",
-            fix="compute every case and choose with torch.where, keep shapes fixed with masks, and index with tensors")
+            fix=next(fix for pattern, fix in _WAYS_OUT if re.search(pattern, line)))
     if any(mark in text for mark in _STATE):
         return CaptureError(
             "the inference function keeps state", where=where + (line or _of_assignment(module)),
             why="it writes into attributes or buffers of its modules, which the next call would read", fix=KEEP_NOTHING)
-    if "functorch" in text:
+    if "functorch" in text or WITHIN_VMAP in text or _is_forward_mode(error):
         return CaptureError(
             "a transform of torch.func cannot be traced", where=where + line,
-            why="PyTorch's exporter does not convert weights that torch.func.vjp or grad has wrapped",
-            fix="with torch.enable_grad(): use torch.autograd.grad(outputs, inputs), which is traced")
+            why="the tracer follows neither forward-mode derivatives (jvp, jacfwd) nor derivatives within torch.vmap",
+            fix="use torch.func.vjp, grad or jacrev, or torch.autograd.grad, of the whole batch")
     return CaptureError("the inference function cannot be traced", where=where + line, **why_and_fix(error))
+
+
+def _is_forward_mode(error: Exception) -> bool:
+    return any(f.f_code.co_name == "_jvp_with_argnums" for f, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _packs(error: Exception) -> bool:
@@ -69,13 +87,11 @@ def _packs(error: Exception) -> bool:
 
 
 def policys_line(error: Exception) -> str:
-    """The innermost line of the policy's own code in the error's traceback; "" if there is none."""
-    line = ""
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        file = frame.f_code.co_filename
-        if not file.startswith(_NOT_THE_POLICYS):
-            line = line_text(file, number, linecache.getline(file, number))
-    return line
+    """The innermost line in the error's traceback that is not PyTorch's, and the one of the policy's own file that led
+    to it; "" if there is none."""
+    places = [(frame.f_code.co_filename, number) for frame, number in traceback.walk_tb(error.__traceback__)]
+    frames = [(*place, linecache.getline(*place)) for place in places if not place[0].startswith(_NOT_THE_POLICYS)]
+    return call_line(frames)
 
 
 def _of_assignment(module: torch.nn.Module) -> str:

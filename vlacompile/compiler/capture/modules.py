@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType
@@ -38,7 +39,7 @@ def modules_of(*functions: Callable | None) -> dict[str, torch.nn.Module]:
 
 def _parts(name: str, value) -> Iterator[tuple[str, object]]:
     """(name, value) of everything that a function, a container or an object refers to."""
-    if hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+    if isinstance(value, functools.partial):
         yield name, value.func
         yield from ((f"{name}_{i}", a) for i, a in enumerate(value.args))
         yield from value.keywords.items()

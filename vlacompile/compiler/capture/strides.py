@@ -11,6 +11,9 @@ from vlacompile.compiler.graph.program import infer_val, to_meta
 _ATEN = torch.ops.aten
 # Reshapes, whatever the memory layout of the operand.
 _RESHAPES = frozenset({_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN._reshape_alias.default})
+# `a | b` on tensors is traced as an op of its own, of which PyTorch does not say that it acts on elements.
+_SAME = {getattr(getattr(_ATEN, f"__{word}__"), kind): getattr(getattr(_ATEN, f"bitwise_{word}"), kind)
+         for word in ("and", "or", "xor") for kind in ("Tensor", "Scalar")}
 _FORMATS = frozenset({"memory_format", "layout", "pin_memory"})
 
 
@@ -28,25 +31,40 @@ class ByShape:
             return self._call(node, _ATEN.reshape.default, args[:2])
         if node.target is _ATEN.as_strided.default:
             return self._gathered(node, args[0])
+        if node.target is _ATEN.as_strided_scatter.default:
+            return self._scattered(node, args[0], args[1])
         if node.target is _ATEN.contiguous.default:
             return self._call(node, _ATEN.clone.default, args[:1])
         if any(k in _FORMATS for k in kwargs):
             kwargs = {k: v for k, v in kwargs.items() if k not in _FORMATS}
-        return self._call(node, node.target, args, kwargs)
+        return self._call(node, _SAME.get(node.target, node.target), args, kwargs)
 
     def _call(self, node: Node, target, args: tuple, kwargs: dict | None = None) -> Node:
         return self.graph.create_node("call_function", target, args, kwargs or {}, name=node.name)
 
     def _gathered(self, node: Node, base: Node) -> Node:
         """as_strided as a gather: picks elements by their index into the flattened operand."""
-        index = positions(node.args[0].meta["val"], *node.args[1:])
+        where, shape = self._positions(node, node.args[1:])
+        picked = self._typed(self.graph.call_function(_ATEN.index_select.default, (self._flat(base), 0, where)))
+        return self._call(node, _ATEN.reshape.default, (picked, list(shape)))
+
+    def _scattered(self, node: Node, base: Node, source: Node) -> Node:
+        """as_strided_scatter as a write into the flattened operand."""
+        where, _ = self._positions(node, node.args[2:])
+        written = self._typed(self.graph.call_function(
+            _ATEN.index_put.default, (self._flat(base), [where], self._flat(source))))
+        return self._call(node, _ATEN.reshape.default, (written, list(node.args[0].meta["val"].shape)))
+
+    def _positions(self, node: Node, strided: tuple) -> tuple[Node, torch.Size]:
+        index = positions(node.args[0].meta["val"], *strided)
         name = f"positions__{node.name}"
         self.constants[name] = index.flatten()
         where = self.graph.get_attr(name)
         where.meta["val"] = to_meta(self.constants[name])
-        flat = self._typed(self.graph.call_function(_ATEN.reshape.default, (base, [-1])))
-        picked = self._typed(self.graph.call_function(_ATEN.index_select.default, (flat, 0, where)))
-        return self._call(node, _ATEN.reshape.default, (picked, list(index.shape)))
+        return where, index.shape
+
+    def _flat(self, operand: Node) -> Node:
+        return self._typed(self.graph.call_function(_ATEN.reshape.default, (operand, [-1])))
 
     @staticmethod
     def _typed(node: Node) -> Node:

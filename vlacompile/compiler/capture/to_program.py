@@ -7,47 +7,54 @@ from __future__ import annotations
 
 import itertools
 import keyword
+from collections.abc import Mapping
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
 
 from vlacompile.compiler.capture.buffer_state import require_no_state
-from vlacompile.compiler.capture.concretise import Concretiser, is_symbolic, type_of
+from vlacompile.compiler.capture.functionalise import Trace
 from vlacompile.compiler.capture.strides import ByShape
+from vlacompile.compiler.capture.symbols import is_symbolic, type_of
 from vlacompile.compiler.capture.weightless import without_content
-from vlacompile.compiler.graph.program import Program, prune, to_meta
-from vlacompile.errors import CaptureError
+from vlacompile.compiler.graph.carried import CarriedSource
+from vlacompile.compiler.graph.program import KEPT, Program, prune, to_meta
 from vlacompile.policy.policy import Policy
 from vlacompile.policy.source_lines import line_of
+from vlart.errors import CaptureError
 
-_INDEXED = frozenset({torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default})
 _RETURNED = (OutputKind.USER_OUTPUT,)
 
 
-def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Program:
-    """Raises CaptureError if a call leaves state for the next one, or if the policy contains a tensor that is not
-    dense."""
+def to_program(policy: Policy, trace: Trace, plain: Mapping[str, torch.Tensor],
+               static: Mapping[str, torch.Tensor]) -> Program:
+    """plain: {name: tensor} of buffers that were constants while tracing; static: the same of inputs. Raises
+    CaptureError if a call leaves state for the next one, or if the policy contains a tensor that is not dense."""
     graph, mapping = Graph(), {}  # mapping: exported node -> node of `graph`, or the number that replaces it
     constants: dict[str, torch.Tensor] = {}
     parameters: set[str] = set()
     inputs: dict[str, str] = {}
-    held = _held_tensors(policy, exported)
-    require_no_state(policy.name, exported, {n: t for n, (_, t) in held.items()})
-    known = Concretiser({n: t for n, (_, t) in held.items() if not t.is_meta})
-    kinds = {s.arg.name: s.kind for s in exported.graph_signature.input_specs}
-    names, copier = iter(policy.example_inputs), ByShape(graph, constants)
-    for node in exported.graph.nodes:
+    named = {**plain, **{f"static__{_identifier(n)}": t for n, t in static.items()}}
+    held, weights = _held_tensors(policy, trace, {_place(t): name for name, t in named.items() if t.numel()})
+    weights -= set(named) - set(plain)
+    require_no_state(policy.name, trace, {n: t for n, (_, t) in held.items()})
+    kinds = {s.arg.name: s.kind for s in trace.signature.input_specs}
+    names, copier = iter(policy.inputs), ByShape(graph, constants)
+    for node in trace.graph.nodes:
         source = next(names) if node.op == "placeholder" and kinds[node.name] is InputKind.USER_INPUT else None
         if node in held:
             name, tensor = held[node]
             constants[name] = tensor
-            if node.op == "placeholder" and kinds[node.name] in (InputKind.PARAMETER, InputKind.BUFFER):
+            if name in weights:
                 parameters.add(name)
             new = graph.get_attr(name)
             new.meta["val"] = to_meta(tensor)
-        elif node.op == "get_attr" or (node.op == "placeholder" and source is None):
-            new = None  # a branch of torch.cond or a torch.Generator: the nodes that read it are refused
+        elif node.op == "get_attr" or (node.op == "placeholder" and (source is None or source in static)):
+            # a branch of torch.cond or a torch.Generator: the nodes that read it are refused; nothing reads what is
+            # static here
+            new = None
         elif node.op == "placeholder":
             name = _identifier(source)
             new = graph.placeholder(next(n for k in itertools.count()
@@ -55,74 +62,71 @@ def to_program(policy: Policy, exported: torch.export.ExportedProgram) -> Progra
             inputs[new.name] = source
             new.meta["val"] = to_meta(node.meta["val"])
         elif node.op == "output":
-            graph.output(tuple(mapping[n] for n in _returned(exported, node)))
+            graph.output(tuple(mapping[n] for n in _returned(trace, node)))
             continue
-        elif is_symbolic(node.meta.get("val")) and known.is_known(node):
-            new = value = known.value(node)
-            if isinstance(value, torch.Tensor):
-                name = f"known__{node.name}"
-                constants[name] = value
-                new = graph.get_attr(name)
-                new.meta["val"] = to_meta(value)
         elif not node.users and node.meta.get("val") is None:  # an assertion about a value that is concrete by now
             continue
         else:
             _require_plain_op(policy.name, node)
-            places = _places(node, known, graph, constants)
-            new = copier.copy(node, lambda n: places[n] if n in places else mapping[n])  # noqa: B023  called at once
-            new.meta = {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "stack_trace")}
+            new = copier.copy(node, mapping.__getitem__)
+            new.meta = {k: v for k, v in {**node.meta, **node.meta.get("custom", {})}.items() if k in KEPT}
             val = node.meta.get("val")
             new.meta["val"] = type_of(new, node, policy.name) if is_symbolic(val) else to_meta(val)
         mapping[node] = new
     live = {name: s for name, s in policy.sources.items() if s.update != "static"}
-    return prune(Program(policy.name, graph, constants, live, inputs, policy.outputs, frozenset(parameters),
+    live |= {name: CarriedSource(next=c.next, initial=c.initial, until=c.until)
+             for name, c in policy.carried_inputs.items()}
+    return prune(Program(policy.name, graph, constants, live, inputs, policy.returned, frozenset(parameters),
                          backbones=dict(policy.backbones)))
 
 
-def _places(node: Node, known: Concretiser, graph: Graph, constants: dict[str, torch.Tensor]) -> dict[Node, Node]:
-    """{boolean mask [n]: its nonzero indices, i64[k]} for the masks among the node's indices that depend on no input:
-    then k is known too."""
-    if node.target not in _INDEXED:
-        return {}
-    found = {}
-    for mask in [n for n in node.args[1] if n is not None and n.meta["val"].dtype is torch.bool
-                 and n.meta["val"].dim() == 1]:
-        if known.is_known(mask):
-            name = f"places__{mask.name}"
-            constants[name] = known.value(mask).nonzero()[:, 0]
-            found[mask] = graph.get_attr(name)
-            found[mask].meta["val"] = to_meta(constants[name])
-    return found
-
-
-def _returned(exported: torch.export.ExportedProgram, output: Node) -> tuple[Node, ...]:
+def _returned(trace: Trace, output: Node) -> tuple[Node, ...]:
     """The values that the function returns, without the new contents of buffers and inputs that it wrote into."""
-    specs = exported.graph_signature.output_specs
+    specs = trace.signature.output_specs
     return tuple(n for n, spec in zip(output.args[0], specs, strict=True) if spec.kind in _RETURNED)
 
 
-def _held_tensors(policy: Policy, exported: torch.export.ExportedProgram) -> dict[Node, tuple[str, torch.Tensor]]:
-    """{node: (name, tensor)} of weights, lifted constants and static inputs; weights without content are on the meta
-    device."""
-    kinds = {s.arg.name: s for s in exported.graph_signature.input_specs}
-    tensors = {**exported.state_dict, **exported.constants}
-    names, held = iter(policy.example_inputs), {}
-    for node in exported.graph.nodes:
-        if node.op == "get_attr" and isinstance(getattr(exported.graph_module, node.target), torch.nn.Module):
-            continue  # a branch of torch.cond
-        if node.op == "get_attr":
-            tensor = getattr(exported.graph_module, node.target).detach()
-            held[node] = constant_name(node.target), _plain(policy, node.target, without_content(tensor))
-        elif node.op == "placeholder" and kinds[node.name].kind is InputKind.CUSTOM_OBJ:
+def _held_tensors(policy: Policy, trace: Trace,
+                  plain: Mapping[tuple, str]) -> tuple[dict[Node, tuple[str, torch.Tensor]], set[str]]:
+    """({node: (name, tensor)} of weights, constants and static inputs, names of weights and buffers). plain: {place in
+    memory: name} of those that were constants while tracing. Weights without content are on the meta device."""
+    kinds = {s.arg.name: s for s in trace.signature.input_specs}
+    tensors = {**trace.state_dict, **trace.constants}
+    held, weights = {}, set()
+    shared: dict[int, str] = {}  # weights without content that two modules have: there is no content to tell it by
+    taken = {constant_name(name) for name in (*plain.values(), *trace.state_dict)}
+    for node in trace.graph.nodes:
+        kind = kinds[node.name].kind if node.op == "placeholder" else None
+        if kind is InputKind.USER_INPUT:
             continue
-        elif node.op == "placeholder" and kinds[node.name].kind is not InputKind.USER_INPUT:
-            target = kinds[node.name].target
-            held[node] = constant_name(target), _plain(policy, target, without_content(tensors[target].detach()))
-        elif node.op == "placeholder":
-            source = next(names)
-            if policy.sources[source].update == "static":
-                held[node] = f"static__{_identifier(source)}", policy.example_inputs[source].detach()
-    return held
+        target = node.target if kind is None else kinds[node.name].target
+        if node.op == "get_attr":
+            tensor = getattr(trace.owner, target)
+        elif kind is not None and kind is not InputKind.CUSTOM_OBJ:
+            tensor = tensors[target]
+        else:
+            continue
+        if isinstance(tensor, torch.nn.Module):
+            continue  # a branch of torch.cond
+        original, tensor = tensor, tensor.detach()
+        weight = plain.get(_place(tensor)) or (target if kind in (InputKind.PARAMETER, InputKind.BUFFER) else None)
+        name = constant_name(weight or target)
+        if weight is None:  # the exporter's names: it does not know those of weights that were constants
+            name = next(n for k in itertools.count() if (n := f"{name}_{k}" if k else name) not in taken)
+        taken.add(name)
+        if isinstance(original, FakeTensor):
+            name = shared.setdefault(id(original), name)
+        held[node] = name, _plain(policy, weight or target, without_content(tensor))
+        if weight is not None:
+            weights.add(name)
+    return held, weights
+
+
+def _place(tensor: torch.Tensor) -> tuple | None:
+    """Where in memory the tensor lies, and how; None for one without memory of its own."""
+    if isinstance(tensor, FakeTensor) or tensor.layout is not torch.strided or tensor.is_meta:
+        return None
+    return tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride()
 
 
 def _plain(policy: Policy, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -132,7 +136,12 @@ def _plain(policy: Policy, name: str, tensor: torch.Tensor) -> torch.Tensor:
             f'"{name}" is a sparse tensor', where=f'Policy "{policy.name}", {name.removeprefix("policy.")}',
             why=f"its layout is {str(tensor.layout).removeprefix('torch.')}; engines compute with dense tensors only",
             fix="call .to_dense() on it before the policy is built")
-    return tensor if tensor.is_meta else tensor.resolve_conj().resolve_neg().contiguous()
+    if tensor.is_meta:
+        return tensor
+    plain = tensor.resolve_conj().resolve_neg().contiguous()
+    # axes of one element may have any stride
+    return plain if plain.stride() == torch.empty(plain.shape, device="meta").stride() else plain.clone(
+        memory_format=torch.contiguous_format)
 
 
 def _require_plain_op(policy: str, node: Node) -> None:

@@ -14,14 +14,18 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from vlacompile.compiler.fit.engine_memory import ENGINE_BYTES, WORKSPACE_BYTES, Budget, build_peak
 
-# Relative loss per weight: 4 bits are the last resort, so two weights in int8 are preferred to one in int4.
-LOSS = {"fp32": 0.0, "fp16": 0.0, "int8": 1.0, "int4": 4.0}
+BY_LAYER = "fp16 by layer"  # equal layers are one engine, and their weights lie beside it
+# Relative loss per weight: 4 bits are the last resort, so two weights in int8 are preferred to one in int4. Layers as a
+# loop lose no precision, but a launch each: they are preferred to any loss, and to nothing else.
+LOSS = {"fp32": 0.0, "fp16": 0.0, BY_LAYER: 0.01, "int8": 1.0, "int4": 4.0}
 RESIDENCIES = ("resident", "per task", "library", "per replan")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """weights, activations: bytes per scheme. outputs: bytes that remain when the engine is unloaded."""
+    """weights, activations: bytes per scheme. outputs: bytes that remain when the engine is unloaded. Of BY_LAYER,
+    table: bytes of the layers' weights, which are among `weights` but in no engine's file; layers: how many; parts:
+    engines that stand for this one."""
 
     name: str
     numbers: int
@@ -29,12 +33,25 @@ class Engine:
     activations: Mapping[str, int]
     task_only: bool
     outputs: int
+    table: int = 0
+    layers: int = 0
+    parts: int = 1
 
     def resident(self, scheme: str) -> int:
-        return self.file(scheme) + self.activations[scheme] + WORKSPACE_BYTES
+        return self.file(scheme) + self._table(scheme) + self.activations[scheme] + WORKSPACE_BYTES
 
     def file(self, scheme: str) -> int:
-        return self.weights[scheme] + ENGINE_BYTES
+        """What is read when it is loaded: the table is copied from the mapped file of weights."""
+        return self.weights[scheme] - self._table(scheme) + ENGINE_BYTES * (self.parts if scheme == BY_LAYER else 1)
+
+    def build(self, scheme: str) -> int:
+        """Peak bytes of building it, without the CUDA context. Of an engine for one layer its weights are inputs:
+        assumed are two copies while tactics are timed, as given and as a tactic wants them."""
+        return build_peak(self.weights[scheme] - self._table(scheme)) + (
+            2 * self.table // self.layers if scheme == BY_LAYER else 0)
+
+    def _table(self, scheme: str) -> int:
+        return self.table if scheme == BY_LAYER else 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,8 @@ class Loading:
 @dataclass(frozen=True)
 class Chosen:
     """schemes: {engine: scheme}. peak: bytes while running or loading, at the time that `moment` names; build: bytes of
-    the largest build, that of the engine `builds`."""
+    the largest build, that of the engine `builds`. moments: (what happens, bytes then): every build, every load, and
+    running."""
 
     loading: Loading
     schemes: Mapping[str, str]
@@ -64,6 +82,7 @@ class Chosen:
     moment: str
     build: int
     builds: str
+    moments: tuple[tuple[str, int], ...] = ()
 
 
 def choose(engines: tuple[Engine, ...], budget: Budget, base: int, loading: Loading) -> Chosen | None:
@@ -99,11 +118,11 @@ def measure(engines: tuple[Engine, ...], schemes: Mapping[str, str], budget: Bud
     peaks = [(fixed + sum(part.get((i, schemes[e.name]), 0) for i, e in enumerate(engines)), moment)
              for moment, part in _moments(engines, loading)] or [(fixed, "running")]
     peak, moment = max(peaks, key=lambda p: p[0])
-    builds = [(budget.context + build_peak(e.weights[schemes[e.name]]), e.name) for e in engines
-              if loading.of(e) != "library"] or [(0, "")]
-    build, largest = max(builds)
+    builds = [(budget.context + e.build(schemes[e.name]), e.name) for e in engines if loading.of(e) != "library"]
+    build, largest = max(builds or [(0, "")])
     loss = sum(LOSS[schemes[e.name]] * e.numbers for e in engines)
-    return Chosen(loading, dict(schemes), loss, peak, moment, build, largest)
+    moments = (*((f"building {name}", size) for size, name in builds), *((m, size) for size, m in peaks))
+    return Chosen(loading, dict(schemes), loss, peak, moment, build, largest, moments)
 
 
 def smallest(engine: Engine) -> str:
@@ -117,7 +136,7 @@ def _library(engines: tuple[Engine, ...], loading: Loading) -> int:
 def _buildable(engine: Engine, scheme: str, budget: Budget, loading: Loading) -> bool:
     """Whether the engine can be built. Engines are built one at a time with nothing loaded; only builds use swap."""
     return loading.of(engine) == "library" \
-        or budget.context + build_peak(engine.weights[scheme]) <= budget.usable + budget.swap
+        or budget.context + engine.build(scheme) <= budget.usable + budget.swap
 
 
 Part = dict[tuple[int, str], int]  # (engine, scheme) -> bytes

@@ -11,18 +11,35 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from vlacompile.compiler.fit.choose import Chosen, Engine, Loading, choose, measure, smallest
-from vlacompile.compiler.fit.engine_memory import Budget, build_peak
+from vlacompile.compiler.fit.choose import BY_LAYER, Chosen, Engine, Loading, choose, measure, smallest
+from vlacompile.compiler.fit.engine_memory import Budget
 from vlacompile.compiler.fit.stage_needs import Needs, Piece, StageNeed
-from vlacompile.errors import BudgetError
+from vlart.errors import BudgetError
 
 ENDLESS = 1 << 50  # bytes of swap: no limit
+
+
+@dataclass(frozen=True)
+class DepthFit:
+    """Equal layers as one engine that is bound to the weights of each, beside one engine for all of them, in fp16.
+    Bytes: build, peaks without the context; files, of the engines; resident, while running, the layers' weights
+    included. launches: how many more."""
+
+    layers: int
+    looped_build: int
+    unrolled_build: int
+    looped_files: int
+    unrolled_files: int
+    looped_resident: int
+    unrolled_resident: int
+    launches: int
 
 
 @dataclass(frozen=True)
 class StageFit:
     """scheme: as planned; fixed: whether the recipe allows no other. engine: the stage whose engine it shares; sizes
     are attributed to that stage. residency: one of choose.RESIDENCIES. build: peak bytes of building it.
+    layers: how many equal layers are a loop of one engine; 0: all are in one. depth: what either would take.
     split: {weight: parts}; whole: {weight: bytes} of tables that cannot be split (not operands of a product), although
     they exceed the largest single allocation."""
 
@@ -37,6 +54,8 @@ class StageFit:
     build: int
     split: Mapping[str, int]
     whole: Mapping[str, int]
+    layers: int = 0
+    depth: DepthFit | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,8 @@ class Fit:
     """fits: running fits into memory, and building into memory and swap. spare: bytes, negative if it does not fit.
     build, swap: bytes of the largest build, and the part that needs swap. values: bytes of values between stages;
     library: stored results of further instructions. measures: what the plan does; advice: what would help further.
-    open: the recipe does not set the precision, so it is chosen here; rules: (layers, scheme) of that choice.
+    open: the recipe does not set the precision, so it is chosen here; rules: (layers, scheme) of that choice. moments:
+    (what happens, bytes then): every build, every load, and running.
     modelled: nothing was run on a board."""
 
     policy: str
@@ -65,6 +85,7 @@ class Fit:
     advice: tuple[str, ...]
     open: bool
     rules: tuple[tuple[str, str], ...]
+    moments: tuple[tuple[str, int], ...] = ()
     modelled: bool = True
 
     def as_dict(self) -> dict:
@@ -98,7 +119,9 @@ def plan_fit(needs: Needs, budget: Budget, *, instructions: int | None = None, o
     if found is None:
         found = _least(engines, budget, needs.values, instructions)
     residency = {e.name: found.loading.of(e) for e in engines}
-    stages = tuple(_stage_fit(s, needs.open, found, residency[s.engine or s.name], budget) for s in needs.stages)
+    by_name = {e.name: e for e in engines}
+    stages = tuple(_stage_fit(s, needs.open, found, residency[s.engine or s.name], budget,
+                              by_name[s.engine or s.name]) for s in needs.stages)
     left = sum(e.outputs for e in engines if found.loading.of(e) == "library")
     advice = _to_spare(needs, engines, found, budget, instructions) if fits else \
         _to_fit(needs, found, budget, instructions, others)
@@ -106,7 +129,7 @@ def plan_fit(needs: Needs, budget: Budget, *, instructions: int | None = None, o
     return Fit(needs.policy, budget.name, fits, budget.usable - found.peak, budget.usable, budget.context, needs.values,
                left, found.peak, found.moment, found.build, found.builds, max(0, found.build - budget.usable), stages,
                (*_measures(stages, found, fits), *_costs(stages, needs.open and fits)), tuple(advice),
-               needs.open, rules)
+               needs.open, rules, found.moments)
 
 
 def _engines(stages: tuple[StageNeed, ...], instructions: int | None) -> tuple[Engine, ...]:
@@ -116,8 +139,17 @@ def _engines(stages: tuple[StageNeed, ...], instructions: int | None) -> tuple[E
     for s in stages:
         owned.setdefault(s.engine or s.name, []).append(s)
     further = max(0, (instructions or 1) - 1)
-    return tuple(Engine(name, users[0].numbers, users[0].weights, users[0].activations, all(u.task_only for u in users),
-                        further * sum(u.outputs for u in users)) for name, users in owned.items())
+    return tuple(_engine(name, users, further) for name, users in owned.items())
+
+
+def _engine(name: str, users: list[StageNeed], further: int) -> Engine:
+    need = users[0]
+    task_only, outputs = all(u.task_only for u in users), further * sum(u.outputs for u in users)
+    by = need.by_layer
+    if by is None:
+        return Engine(name, need.numbers, need.weights, need.activations, task_only, outputs)
+    return Engine(name, need.numbers, {**need.weights, BY_LAYER: by.table + by.rest},
+                  {**need.activations, BY_LAYER: by.activations}, task_only, outputs, by.table, by.layers, by.parts)
 
 
 def _first(engines: tuple[Engine, ...], budget: Budget, base: int, instructions: int | None) -> Chosen | None:
@@ -146,9 +178,10 @@ def _least(engines: tuple[Engine, ...], budget: Budget, base: int, instructions:
     return min((measure(engines, schemes, budget, base, w) for w in ways), key=lambda c: c.peak)
 
 
-def _stage_fit(need: StageNeed, free: bool, found: Chosen, residency: str, budget: Budget) -> StageFit:
+def _stage_fit(need: StageNeed, free: bool, found: Chosen, residency: str, budget: Budget, own: Engine) -> StageFit:
     engine = need.engine or need.name
-    scheme, owner = found.schemes[engine], engine == need.name
+    chosen, owner = found.schemes[engine], engine == need.name
+    scheme = "fp16" if chosen == BY_LAYER else chosen
     leaves = residency == "library"
     large = {p: p.bytes[scheme] for p in need.pieces if owner and not leaves and p.bytes[scheme] > budget.contiguous}
     split = {_path(p): math.ceil(size / budget.contiguous) for p, size in large.items() if p.split}
@@ -156,7 +189,17 @@ def _stage_fit(need: StageNeed, free: bool, found: Chosen, residency: str, budge
     weights = need.weights[scheme] if owner else 0
     return StageFit(need.name, engine, scheme, not free and len(need.schemes) == 1, residency, weights,
                     need.activations[scheme] if owner else 0, need.outputs,
-                    budget.context + build_peak(weights) if owner and not leaves else 0, split, whole)
+                    budget.context + own.build(chosen) if owner and not leaves else 0, split, whole,
+                    own.layers if chosen == BY_LAYER else 0, _depth_fit(own) if owner and not leaves else None)
+
+
+def _depth_fit(engine: Engine) -> DepthFit | None:
+    if BY_LAYER not in engine.weights:
+        return None
+    whole = "fp16"
+    return DepthFit(engine.layers, engine.build(BY_LAYER), engine.build(whole), engine.file(BY_LAYER),
+                    engine.file(whole), engine.resident(BY_LAYER), engine.resident(whole),
+                    engine.layers + engine.parts - 2)
 
 
 def _path(piece: Piece) -> str:
@@ -180,6 +223,10 @@ def _measures(stages: tuple[StageFit, ...], found: Chosen, fits: bool) -> Iterat
         if alike:
             yield f"{', '.join(alike)}: run by the engine of {owner}, which has the same weights"
     for s in stages:
+        if s.depth is not None and s.layers and s.stage == s.engine:
+            yield (f"{s.stage}: one engine for its {s.layers} equal layers, bound to the weights of each: "
+                   f"{_mb(s.depth.looped_build)} to build instead of {_mb(s.depth.unrolled_build)}, "
+                   f"{s.depth.launches} more launches")
         for weight, parts in s.split.items():
             yield f"{s.stage}: {weight} is split over its outputs into {parts} products, each within one allocation"
         for weight, size in s.whole.items():
@@ -207,14 +254,15 @@ def _to_spare(needs: Needs, engines: tuple[Engine, ...], found: Chosen, budget: 
             yield f"mapping plan files instead of reading them saves another {_mb(found.peak - mapped.peak)}"
     better = _with_swap(engines, found, budget, needs.values, instructions)
     if better is not None:
-        changed = [f"{n} in {s}" for n, s in better.schemes.items() if s != found.schemes[n]]
+        changed = [f"all layers of {n} in one engine" if found.schemes[n] == BY_LAYER and s == "fp16" else f"{n} in {s}"
+                   for n, s in better.schemes.items() if s != found.schemes[n]]
         yield f"with {_mb(better.build - budget.usable)} of swap to build: {', '.join(changed)}"
 
 
 def _with_swap(engines: tuple[Engine, ...], found: Chosen, budget: Budget, base: int,
                instructions: int | None) -> Chosen | None:
     """The choice with a smaller loss that needs the least swap."""
-    builds = {budget.context + build_peak(w) for e in engines for w in e.weights.values()}
+    builds = {budget.context + e.build(s) for e in engines for s in e.weights}
     for most in sorted(x for x in builds if x > budget.usable + budget.swap and found.loss > 0):
         calm = _first(engines, replace(budget, swap=most - budget.usable), base, instructions)
         if calm is not None and calm.loss < found.loss:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from vlacompile.bundle.plan.arena import arena_offsets
+import torch
+
 from vlacompile.compiler.fit.liveness import live_peak, value_bytes
 from vlacompile.compiler.precision.assign.candidates import Choice, admits, choices
 from vlacompile.compiler.precision.assign.layer_costs import weight_bytes
+from vlacompile.compiler.staging.find_depth import find_depth
 from vlacompile.compiler.staging.identical_stages import identical_stages
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlart.bundle.plan.arena import arena_offsets
 
 ORDER = ("fp32", "fp16", "int8", "int4")  # by increasing loss
 
@@ -30,10 +33,23 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class LayerNeed:
+    """Of equal layers as a loop, in fp16. layers: how many. table: bytes of their weights, which are no engine's; rest:
+    of the stage's other weights. parts: engines that stand for the stage."""
+
+    layers: int
+    table: int
+    rest: int
+    activations: int
+    parts: int = 3
+
+
+@dataclass(frozen=True)
 class StageNeed:
     """weights: bytes in an engine, activations: peak bytes; both per scheme that the stage may have, by increasing
     loss. numbers: elements of its weights. task_only: depends on the task alone. outputs: bytes of its results.
-    engine: the first of the stages that share an engine. pieces: its largest weights."""
+    engine: the first of the stages that share an engine. pieces: its largest weights. by_layer: where fp16 is
+    possible and it has equal layers."""
 
     name: str
     numbers: int
@@ -43,6 +59,7 @@ class StageNeed:
     outputs: int = 0
     engine: str = ""
     pieces: tuple[Piece, ...] = field(default=())
+    by_layer: LayerNeed | None = None
 
     @property
     def schemes(self) -> tuple[str, ...]:
@@ -91,7 +108,16 @@ def _need(stage: StageGraph, staged: Staged, found: list[Choice], recipe: Precis
         stage.name, sum(t.numel() for t in stage.constants.values()),
         {s: _weights(stage, found, recipe, s) for s in schemes},
         {s: live_peak(stage.graph, fp16 or s == "fp16") for s in schemes}, updates <= {"task", "static"},
-        sum(staged.types[p.value].bytes for p in stage.outputs), engine, pieces)
+        sum(staged.types[p.value].bytes for p in stage.outputs), engine, pieces,
+        _by_layer(stage) if "fp16" in schemes else None)
+
+
+def _by_layer(stage: StageGraph) -> LayerNeed | None:
+    depth, _ = find_depth(stage)
+    if depth is None:
+        return None
+    half = {torch.float32: 2, torch.float16: 1}[next(iter(depth.found.tables))[0].meta["val"].dtype]
+    return LayerNeed(depth.layers, depth.bytes // half, depth.rest // half, live_peak(stage.graph, fp16=True))
 
 
 def _schemes(found: list[Choice], recipe: PrecisionRecipe) -> tuple[str, ...]:

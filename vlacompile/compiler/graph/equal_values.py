@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 from torch.fx import Node
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from vlacompile.compiler.graph.ops import is_random
 from vlacompile.compiler.graph.program import Program
 
+# {tensor: (its version when it was read, digest)}: every pass that looks for equal constants asks again
+_DIGESTS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
 
 def content_key(tensor: torch.Tensor) -> tuple:
     """Equal for tensors of the same dtype, shape and bytes."""
-    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(raw.data).digest()
+    return str(tensor.dtype), tuple(tensor.shape), digest_of(tensor)
+
+
+def digest_of(tensor: torch.Tensor) -> bytes:
+    """sha256 of the elements in their order; read once, as long as PyTorch alone writes into the tensor."""
+    if tensor.is_inference():
+        return hashlib.sha256(bytes_of(tensor).data).digest()
+    version, digest = _DIGESTS.get(tensor, (None, b""))
+    if version != tensor._version:
+        digest = hashlib.sha256(bytes_of(tensor).data).digest()
+        _DIGESTS[tensor] = tensor._version, digest
+    return digest
+
+
+def bytes_of(tensor: torch.Tensor) -> np.ndarray:
+    """u8[n]: the elements in their order. An axis of length one may have any stride, which reshape keeps."""
+    return tensor.detach().contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()
 
 
 def representatives(program: Program) -> dict[Node, Node]:

@@ -8,6 +8,7 @@ import torch
 from torch.fx import Graph, Node
 
 from vlacompile.compiler.graph.program import Program, execute
+from vlacompile.files.mapped import mapped
 
 
 def fold(program: Program, nodes: frozenset[Node]) -> dict[Node, torch.Tensor]:
@@ -42,4 +43,4 @@ def _compute(program: Program, nodes: frozenset[Node]) -> dict[Node, torch.Tenso
     graph.output(tuple(copied[n] for n in wanted))
     names = tuple(n.name for n in wanted)
     result, _ = execute(replace(program, graph=graph, outputs=names, inputs={}, sources={}), {})
-    return {n: result[n.name].contiguous() for n in wanted}
+    return {n: mapped(result[n.name].contiguous()) for n in wanted}

@@ -107,6 +107,20 @@ def is_move(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target.overloadpacket in _COPIES
 
 
+def is_step(node: Node) -> bool:
+    """True when the smallest change of a floating-point operand may change the result by a step: comparisons and
+    roundings, and what finds places."""
+    if node.op != "call_function" or not any(t.is_floating_point() for n in node.all_input_nodes
+                                             for t in _tensors(n.meta.get("val"))):
+        return False
+    return getattr(node.target, "overloadpacket", None) in _ROUNDINGS or any(
+        not t.is_floating_point() and not t.is_complex() for t in _tensors(node.meta.get("val")))
+
+
+def _tensors(val) -> list[torch.Tensor]:
+    return [val] if isinstance(val, torch.Tensor) else [v for v in val or () if isinstance(v, torch.Tensor)]
+
+
 def is_random(node: Node) -> bool:
     """True when the op draws random numbers as it stands (dropout in eval mode does not)."""
     target = node.target
@@ -138,6 +152,8 @@ def is_free(node: Node) -> bool:
 
 _ATEN = torch.ops.aten
 _ATTENTION = _ATEN.scaled_dot_product_attention.default
+_ROUNDINGS = frozenset({_ATEN.round, _ATEN.floor, _ATEN.ceil, _ATEN.trunc, _ATEN.fix, _ATEN.sign, _ATEN.sgn, _ATEN.frac,
+                        _ATEN.fmod, _ATEN.remainder, _ATEN.floor_divide, _ATEN.heaviside})
 _COPIES = frozenset({_ATEN.clone, _ATEN._to_copy, _ATEN.to, _ATEN.cat, _ATEN.stack, _ATEN.contiguous, _ATEN.reshape,
                      _ATEN._unsafe_view, _ATEN.repeat, _ATEN.flatten, _ATEN.constant_pad_nd, _ATEN.copy,
                      _ATEN.zeros_like, _ATEN.ones_like, _ATEN.full_like, _ATEN.new_zeros, _ATEN.new_ones,

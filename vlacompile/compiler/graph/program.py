@@ -15,9 +15,14 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from vlacompile.compiler.graph.carried import CarriedSource, carried_in
 from vlacompile.compiler.graph.delay import delay
 from vlacompile.compiler.graph.work_bound import spend
+from vlacompile.files.mapped import mapped
 from vlacompile.policy.policy import TORCH_DTYPES, Source
+
+ITERATION = "iteration"  # in the meta of an op of a loop that was traced in part: (number of the loop, iteration)
+KEPT = ("nn_module_stack", "stack_trace", ITERATION)  # of what an op's meta says, for what is emitted in its place
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,9 @@ class Program:
     node's args are the policy outputs in the order of `outputs`.
 
     parameters: constants that are weights of the model as it was given (not computed from others).
-    iterations: how often the loop runs of which only the first iterations were traced; None: all is traced.
+    iterations: {number of a loop of which only the first iterations were traced: how often it runs}.
     backbones: {name: output}, as Policy's.
+    notes: what of the function is not in the graph, for the report of a build.
     """
 
     name: str
@@ -37,8 +43,9 @@ class Program:
     inputs: Mapping[str, str]  # placeholder name -> source name
     outputs: tuple[str, ...]
     parameters: frozenset[str] = field(default=frozenset())
-    iterations: int | None = None
+    iterations: Mapping[int, int] = field(default_factory=dict)
     backbones: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -48,6 +55,11 @@ class Program:
     def action_in(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """[1,H,D] among named values; of several backbones their dimensions behind each other."""
         return torch.cat([values[n] for n in self.actions], -1) if self.backbones else values[self.outputs[0]]
+
+    @property
+    def carried(self) -> dict[str, CarriedSource]:
+        """{source: what of the step before it is}"""
+        return carried_in(self.sources)
 
     def output_nodes(self) -> tuple[Node, ...]:
         return tuple(self.graph.output_node().args[0])
@@ -60,30 +72,45 @@ class Program:
 class ProgramEditor:
     """Copies a program node by node, so that a pass never mutates its input.
 
-    Use `map` to look up the new node of an old one, `emit` for new nodes, `replace` to say what
-    stands for an old node, and `finish` for the result without dead nodes.
+    Use `keep` for nodes that stay as they are, `map` to look up the new node of an old one, `emit` for new nodes,
+    `replace` to say what stands for an old node, and `finish` for the result without dead nodes. What is kept is copied
+    when something reads it: a pass that finds nothing to do copies nothing.
     """
 
     def __init__(self, program: Program):
         self.program = program
-        self.graph = Graph()
         self.constants = dict(program.constants)
+        self._graph = Graph()
+        self._kept: list[Node] = []  # not copied yet
         self._map: dict[Node, Node] = {}
         self._const_nodes: dict[str, Node] = {}
         self._weights: set[str] = set()
+        self._types: dict[tuple, object] = {}  # by op and what is known of its operands
+
+    @property
+    def graph(self) -> Graph:
+        """The new graph, with all that is kept so far."""
+        for node in self._kept:
+            self._map[node] = self._graph.node_copy(node, self._map.__getitem__)
+        self._kept.clear()
+        return self._graph
+
+    def keep(self, node: Node) -> None:
+        spend()
+        self._kept.append(node)
 
     def map(self, old: Node) -> Node:
         spend()
+        if old not in self._map:
+            _ = self.graph
         return self._map[old]
 
     def map_args(self, args):
         return map_arg(args, self.map)
 
     def copy(self, node: Node) -> Node:
-        spend()
-        new = self.graph.node_copy(node, self.map)
-        self._map[node] = new
-        return new
+        self.keep(node)
+        return self.map(node)
 
     def replace(self, old: Node, new: Node) -> None:
         self._map[old] = new
@@ -93,14 +120,21 @@ class ProgramEditor:
         name = op_name(target).split(".")[0]
         node = self.graph.create_node("call_function", target, args, kwargs or {}, name=name)
         if like is not None:
-            node.meta = {k: v for k, v in like.meta.items() if k in ("nn_module_stack", "stack_trace")}
-        node.meta["val"] = infer_val(node) if val is None else val
+            node.meta = {k: v for k, v in like.meta.items() if k in KEPT}
+        node.meta["val"] = self._type_of(node) if val is None else val
         return node
+
+    def _type_of(self, node: Node):
+        """PyTorch is asked once for ops that are alike, as those on the parts of a concatenation are."""
+        key = (node.target, _typed(node.args), _typed(node.kwargs))
+        if key not in self._types:
+            self._types[key] = infer_val(node)
+        return self._types[key]
 
     def constant(self, name: str, tensor: torch.Tensor) -> Node:
         """A get_attr node for `tensor`; one node per name."""
         if name not in self._const_nodes:
-            self.constants[name] = tensor
+            self.constants[name] = tensor = mapped(tensor)
             node = self.graph.get_attr(name)
             node.meta["val"] = to_meta(tensor)
             self._const_nodes[name] = node
@@ -116,10 +150,11 @@ class ProgramEditor:
     def finish(self, outputs: tuple[Node, ...] | None = None) -> Program:
         """outputs: new nodes to return; None: those that stand for the old ones."""
         old = self.program
+        graph = self.graph
         outs = tuple(self._map[n] for n in old.output_nodes()) if outputs is None else outputs
-        self.graph.output(outs)
+        graph.output(outs)
         parameters = old.parameters | self._weights
-        return prune(replace(old, graph=self.graph, constants=self.constants, parameters=parameters))
+        return prune(replace(old, graph=graph, constants=self.constants, parameters=parameters))
 
 
 def prune(program: Program) -> Program:
@@ -172,6 +207,19 @@ def infer_val(node: Node):
         return to_meta(node.target(*map_arg(node.args, meta), **map_arg(kwargs, meta)))
 
 
+def _typed(arg) -> tuple:
+    """Equal for arguments that give results of the same types."""
+    if isinstance(arg, Node):
+        return "node", _typed(arg.meta["val"])
+    if isinstance(arg, torch.Tensor):
+        return arg.dtype, tuple(arg.shape)
+    if isinstance(arg, (list, tuple)):
+        return type(arg), *map(_typed, arg)
+    if isinstance(arg, dict):
+        return tuple((k, _typed(v)) for k, v in arg.items())
+    return type(arg), repr(arg)
+
+
 def to_meta(val):
     """Shape and dtype, which are all that a value has beside its numbers."""
     if isinstance(val, torch.Tensor):
@@ -183,33 +231,47 @@ def to_meta(val):
 
 def as_module(program: Program) -> GraphModule:
     """The program as a module of positional inputs (placeholder order)."""
+    return GraphModule(_holder(program), program.graph)
+
+
+def _holder(program: Program) -> torch.nn.Module:
+    """A module with the constants as buffers."""
     root = torch.nn.Module()
     for name, tensor in program.constants.items():
         root.register_buffer(name, tensor, persistent=False)
-    return GraphModule(root, program.graph)
+    return root
 
 
 def execute(program: Program, inputs: Mapping[str, torch.Tensor], keep=(),
-            past: dict[str, torch.Tensor] | None = None) -> tuple[dict, dict]:
+            past: dict[str, torch.Tensor] | None = None,
+            observe: Callable[[Node, object], object] = lambda node, result: None) -> tuple[dict, dict]:
     """Run in PyTorch. Returns ({output name: tensor}, {node name: tensor} for the names in `keep`). past: what delays
-    give, {node name: tensor}; empty before the first observation, updated to be handed to the next call."""
+    and carried inputs give, {node name or source: tensor}; empty before the first observation, updated to be handed to
+    the next call. A carried input that is among `inputs` is what it is there. observe: is told every node and its
+    result; a returned value replaces the result, None keeps it."""
     wanted, kept, present = set(keep), {}, {}
 
     class _Keeper(torch.fx.Interpreter):
         def run_node(self, n):
             result = super().run_node(n)
+            told = observe(n, result)
+            result = result if told is None else told
             if n.target is delay:
                 present[n.name], result = result, (past or {}).get(n.name, result)
             if n.name in wanted:
                 kept[n.name] = result
             return result
 
-    order = [inputs[program.inputs[n.name]] for n in program.graph.nodes if n.op == "placeholder"]
+    places = {program.inputs[n.name]: n for n in program.graph.nodes if n.op == "placeholder"}
+    given = {name: (past or {}).get(name, s.initial) for name, s in program.carried.items()
+             if name in places and name not in inputs}
+    order = [given[name] if name in given else inputs[name] for name in places]
     with torch.no_grad():
-        outs = _Keeper(as_module(program)).run(*order)
+        outs = _Keeper(_holder(program), graph=program.graph).run(*order)
+    found = dict(zip(program.outputs, outs, strict=True))
     if past is not None:
-        past |= present
-    return dict(zip(program.outputs, outs, strict=True)), kept
+        past |= present | {name: found[s.next] for name, s in program.carried.items()}
+    return found, kept
 
 
 def op_name(target) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
-from vlacompile.bundle.plan.plan import AS_WRITTEN, Sampling
+from vlacompile.compiler.graph.loop_end import LoopEnd
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
+from vlart.bundle.plan.plan import AS_WRITTEN, Sampling
 
 _ATEN = torch.ops.aten
 # Ops whose second operand may be a number or a 0-d tensor: a number that differs per iteration
@@ -38,6 +41,7 @@ class RolledLoop:
 
     body: placeholders are the carried values, one row of each table, then the invariants; outputs
         are the next carried values.
+    end: of a loop that may run fewer iterations than that.
     The result is the tuple of carried values after the last iteration.
     """
 
@@ -47,6 +51,7 @@ class RolledLoop:
     carried: int
     tables: int
     sampling: Sampling | None = None  # None: as written, one evaluation after the other
+    end: LoopEnd | None = None
 
     def how(self) -> Sampling:
         return self.sampling or Sampling("steps", self.iterations, AS_WRITTEN, self.iterations)
@@ -57,7 +62,7 @@ class RolledLoop:
 
     @property
     def flops(self) -> int:
-        """Of all iterations."""
+        """Of all iterations, as if it had no end before."""
         return self.iterations * sum(flops(n) for n in self.body.nodes)
 
     def placeholders(self) -> list[Node]:
@@ -66,11 +71,21 @@ class RolledLoop:
     def next_values(self) -> tuple[Node, ...]:
         return tuple(self.body.output_node().args[0])
 
+    @cached_property
+    def _module(self) -> GraphModule:
+        return GraphModule(torch.nn.Module(), self.body)
+
     def __call__(self, carried, tables, invariants):
-        module = GraphModule(torch.nn.Module(), self.body)
         for k in range(self.iterations):
-            carried = module(*carried, *(t[k] for t in tables), *invariants)
+            carried = self._module(*carried, *(t[k] for t in tables), *invariants)
+            if self.end is not None and self._is_over(carried[self.end.carried]):
+                break
         return tuple(carried)
+
+    @staticmethod
+    def _is_over(flag: torch.Tensor) -> bool:
+        """Where only types are computed, no flag is known and all iterations have the same types."""
+        return not flag.is_meta and not isinstance(flag, FakeTensor) and bool(flag)
 
     def __hash__(self) -> int:
         return id(self)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from vlacompile.errors import StagingError
+from vlart.errors import StagingError
 
 
 @dataclass

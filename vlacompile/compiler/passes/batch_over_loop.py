@@ -207,5 +207,5 @@ class BatchOverLoop(GraphPass):
                     notes.append(f"{node.name}: " + ("is a source's rows" if whole else
                                                      f"{batcher.batched - before} ops over {len(node.args[0])} rows"))
             elif node.op != "output":
-                editor.copy(node)
+                editor.keep(node)
         return PassResult(editor.finish(), True, tuple(notes)) if notes else PassResult(program, False)

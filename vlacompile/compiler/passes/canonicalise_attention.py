@@ -44,7 +44,7 @@ class CanonicaliseAttention(GraphPass):
                 self._rewrite(editor, node)
                 count += 1
             elif node.op != "output":
-                editor.copy(node)
+                editor.keep(node)
         if not count:
             return PassResult(program, False)
         return PassResult(editor.finish(), True, (f"{count} attentions over four dimensions",))

@@ -16,8 +16,9 @@ _ATEN = torch.ops.aten
 
 @dataclass(frozen=True)
 class CollapseLinearChains(GraphPass):
-    """linear(linear(x, a), b) becomes linear(x, b @ a) where that takes no more multiplications and nothing else reads
-    the value between. The product of the weights is taken in float64. Exact but for rounding.
+    """linear(linear(x, a), b) becomes linear(x, b @ a) where that takes no more multiplications and nothing but such
+    Linears (heads of one trunk) reads the value between. The product of the weights is taken in float64. Exact but for
+    rounding.
 
     Before:
         %x = source "x" f32[1,3]
@@ -43,7 +44,7 @@ class CollapseLinearChains(GraphPass):
                 continue
             chain = chains.of(node)
             if chain is None or chain.length == 1:
-                editor.copy(node)
+                editor.keep(node)
                 continue
             operands = [editor.map(chain.x), editor.weight(chain.name, lambda c=chain: c.weight)]
             if chain.bias is not None:
@@ -76,26 +77,33 @@ class _Chains:
             self.found[node] = self._chain(node)
         return self.found[node]
 
+    def _is_link(self, node: Node) -> bool:
+        """Whether it is a Linear over weights."""
+        return node.op == "call_function" and node.target is _ATEN.linear.default and all(
+            a is None or (a.op == "get_attr" and a.target in self.program.parameters) for a in node.args[1:])
+
     def _chain(self, node: Node) -> _Chain | None:
-        weights = self.program.parameters
-        if node.op != "call_function" or node.target is not _ATEN.linear.default or any(
-                a is not None and (a.op != "get_attr" or a.target not in weights) for a in node.args[1:]):
+        if not self._is_link(node):
             return None
         name, x = node.args[1].target, node.args[0]
         bias = node.args[2].target if len(node.args) > 2 and node.args[2] is not None else None
         outer = self.program.constants[name]
         own = None if bias is None else self.program.constants[bias]
-        before = self.of(x) if len(x.users) == 1 else None
-        if before is None or not _pays(outer, before.weight):
+        before = self.of(x) if all(map(self._is_link, x.users)) else None
+        if before is None or not _pays(sum(self._outputs(u) for u in x.users), before.weight):
             return _Chain(x, name, outer, own, 1)
         joined = f"{name}__{before.name}"
         if joined not in self.products:
             self.products[joined] = _product(outer, own, before)
         return _Chain(before.x, joined, *self.products[joined], before.length + 1)
 
+    def _outputs(self, node: Node) -> int:
+        return self.program.constants[node.args[1].target].shape[0]
 
-def _pays(outer: torch.Tensor, inner: torch.Tensor) -> bool:
-    (out, between), wide = outer.shape, inner.shape[1]
+
+def _pays(out: int, inner: torch.Tensor) -> bool:
+    """out: numbers that are computed of what the inner ones give."""
+    between, wide = inner.shape
     return out * wide <= between * (out + wide)
 
 

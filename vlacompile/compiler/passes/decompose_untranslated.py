@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.fx import Graph, Node
 
 from vlacompile.compiler.graph.invariants import REAL_NUMBERS
-from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
+from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.decompositions import WRITTEN
-from vlacompile.compiler.passes.rules.inline_graph import Parts, inline, signature, trace
+from vlacompile.compiler.passes.rules.derivative_decompositions import DERIVATIVES
+from vlacompile.compiler.passes.rules.inline_graph import inlined, trace
 from vlacompile.compiler.passes.rules.linalg_decompositions import LINALG
+from vlacompile.compiler.passes.rules.pooling_decompositions import POOLING
+from vlacompile.compiler.passes.rules.scatter_decompositions import SCATTERS
 
 _ATEN = torch.ops.aten
-_TABLE = WRITTEN | LINALG
+_TABLE = WRITTEN | LINALG | POOLING | SCATTERS | DERIVATIVES
 # Written out although there is ONNX: TensorRT has no Det, several results cannot be computed beforehand, PyTorch has no
-# shapes for quantisation that is tried out, and onnxscript 0.7.2 takes exponentials of what it has not shifted.
-_ALWAYS = frozenset({_ATEN.log_sigmoid.default, _ATEN.logaddexp.default, _ATEN.logaddexp2.default,
+# shapes for quantisation that is tried out, onnxscript 0.7.2 takes exponentials of what it has not shifted,
+# and what it makes of masked_scatter, embedding_bag and col2im TensorRT has not; its histc has no ends of the values,
+# its atan2 no zeros with a sign.
+_ALWAYS = frozenset({_ATEN.atan2.default, _ATEN.log_sigmoid.default, _ATEN.logaddexp.default, _ATEN.logaddexp2.default,
                      _ATEN.linalg_det.default, _ATEN.det.default, _ATEN.meshgrid.default, _ATEN.meshgrid.indexing,
+                     _ATEN.histc.default, _ATEN.masked_scatter.default,
+                     _ATEN.embedding_bag.padding_idx, _ATEN.embedding_bag.default, _ATEN._embedding_bag.default,
+                     _ATEN._embedding_bag_forward_only.default, _ATEN.col2im.default,
                      _ATEN.fake_quantize_per_tensor_affine.default,
                      _ATEN.fake_quantize_per_tensor_affine.tensor_qparams})
 
@@ -34,10 +42,18 @@ def _is_left(node: Node, translated: Callable) -> bool:
     return translated(node.target) and node.target not in _ALWAYS
 
 
+def _is_partial(node: Node) -> bool:
+    """Whether some of its results are not computed, as a derivative by weights that nobody asks for: they have no
+    type, which precision is chosen by."""
+    value = node.meta["val"]
+    return isinstance(value, (tuple, list)) and any(v is None for v in value)
+
+
 @dataclass(frozen=True)
 class DecomposeUntranslated(GraphPass):
     """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for
-    it, or from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that.
+    it, or from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that,
+    unless some of its results are not computed.
 
     translated: whether an op has ONNX. decompositions: gives {op: function}, those that the emitter applies by itself.
 
@@ -69,28 +85,10 @@ class DecomposeUntranslated(GraphPass):
     decompositions: Callable[[], Mapping[torch._ops.OpOverload, Callable]] = dict
 
     def run(self, program: Program) -> PassResult:
-        editor, count = ProgramEditor(program), Counter()
-        parts = Parts(editor)
-        graphs: dict[str, Graph | None] = {}  # by what an op does, whatever it reads
-        for node in program.graph.nodes:
-            if node.op == "output":
-                continue
-            if parts.is_part(node):
-                parts.take(node)
-                continue
-            if _is_left(node, self.translated):
-                editor.copy(node)
-                continue
-            key = signature(node)
-            if key not in graphs:
-                graphs[key] = self._graph(node)
-            if graphs[key] is None:
-                editor.copy(node)
-                continue
-            parts.replace(node, inline(editor, node, graphs[key]))
-            count[op_name(node.target)] += 1
-        notes = tuple(f"wrote {n} of {name} with other ops" for name, n in sorted(count.items()))
-        return PassResult(editor.finish(), True, notes) if count else PassResult(program, False)
+        made, count = inlined(
+            program, lambda n: None if _is_left(n, self.translated) else partial(self._graph, n))
+        return PassResult(made, bool(count), tuple(
+            f"wrote {n} of {name} with other ops" for name, n in sorted(count.items())))
 
     def _graph(self, node: Node) -> Graph | None:
         """What to put in the place of `node`; None: it stays."""
@@ -98,7 +96,7 @@ class DecomposeUntranslated(GraphPass):
         if node.target not in _TABLE:
             alone = trace(node, emitters.get(node.target, node.target), emitters)
             if alone is not None and self._all_known(alone):
-                return None
+                return alone if _is_partial(node) else None
         table = {**emitters, **{t: f for t, f in _TABLE.items() if t in _ALWAYS or not self.translated(t)}}
         found = trace(node, _TABLE.get(node.target) or table.get(node.target, node.target), table)
         return found if found is not None and self._all_known(found) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from torch.fx import Node
@@ -88,8 +89,8 @@ class DelayFrames(GraphPass):
     Exact for what depends on one observation (one frame of one or several histories, which advance together) and on
     constants alone. What also depends on the instruction, or on a source without history, is not delayed: the kept
     value would be of the old instruction. There the delay ends before, and the rest is computed for each frame. Where
-    the delay lies is a minimum cut over the bytes to keep; what costs less than `min_flops` is computed again for every
-    frame, since a stage that feeds a delay runs for every observation.
+    the delay lies is a minimum cut over the bytes to keep; what costs less than `min_flops` for all earlier frames
+    together is computed again, since a stage that feeds a delay is launched for every observation.
 
     Before:
         %x = source "x" f32[1,4]
@@ -119,7 +120,7 @@ class DelayFrames(GraphPass):
         shifts = _Shifts(program)
         nodes = [n for n in program.graph.nodes if n.op != "output"]
         delayed = tuple(n for n in nodes if shifts.newest(n) is not None)
-        again = recomputed_by_consumers(self._problem(program, delayed))
+        again = recomputed_by_consumers(self._problem(program, delayed, shifts))
         kept, editor = self._rebuild(program, nodes, set(delayed) - again, shifts)
         left = {n: s for n, s in program.sources.items() if not isinstance(s, EarlierFrame)}
         inputs = {p: s for p, s in program.inputs.items() if s in left}
@@ -127,11 +128,13 @@ class DelayFrames(GraphPass):
         return PassResult(result, True, tuple(f"{n.name} is {newest.name} of {shifts.age[n]} observations before, "
                                               f"{node_bytes(n)} bytes" for n, newest in kept.items()))
 
-    def _problem(self, program: Program, delayed: tuple[Node, ...]) -> CutProblem:
+    def _problem(self, program: Program, delayed: tuple[Node, ...], shifts: _Shifts) -> CutProblem:
         inside, work = set(delayed), _work_behind(delayed)
+        frames = Counter(map(shifts.newest, delayed))  # how often what is computed once would be computed again
 
         def pinned(node: Node) -> bool:
-            return node.op == "placeholder" or (not is_free(node) and work[node] >= self.min_flops)
+            return node.op == "placeholder" or (
+                not is_free(node) and work[node] * frames[shifts.newest(node)] >= self.min_flops)
 
         outputs = set(program.output_nodes())
         consumed = {n for n in delayed if n in outputs or any(u not in inside for u in n.users)}
@@ -151,7 +154,7 @@ class DelayFrames(GraphPass):
                 missing |= more
                 stack += more
             for n in sorted(missing, key=place.__getitem__):
-                editor.copy(n)
+                editor.keep(n)
             done.update(missing)
 
         def chain(node: Node, steps: int) -> Node:

@@ -45,10 +45,17 @@ def _read(node: Node) -> list[Node] | None:
     return left if 0 < len(left) < len(node.args[0]) else None
 
 
+def _is_empty(node: Node) -> bool:
+    """Whether a value that is computed has no elements: nothing that it could depend on."""
+    val = node.meta.get("val")
+    return node.op == "call_function" and isinstance(val, torch.Tensor) and not val.numel()
+
+
 @dataclass(frozen=True)
 class DropIdentities(GraphPass):
     """Replace aliases, copies of the same type, overwriting copies, and dropout in eval mode by their input.
-    Operands without elements leave a concatenation (`torch.cat([torch.tensor([]), x])`, the tokens of no camera).
+    Operands without elements leave a concatenation (`torch.cat([torch.tensor([]), x])`, the tokens of no camera, a
+    cache that is empty at first); what else is without elements is a constant.
 
     Before:
         %x = source "x" f32[1,4]
@@ -66,17 +73,25 @@ class DropIdentities(GraphPass):
     def run(self, program: Program) -> PassResult:
         found = {n: same for n in program.graph.nodes if (same := _same(n)) is not None}
         shorter = {n: left for n in program.graph.nodes if (left := _read(n)) is not None}
-        if not found and not shorter:
+        empty = {n for n in program.graph.nodes if _is_empty(n)}
+        if not found and not shorter and not empty:
             return PassResult(program, False)
         editor = ProgramEditor(program)
         for node in program.graph.nodes:
-            if node in found:
+            if node in empty:
+                editor.replace(node, _empty(editor, node.meta["val"]))
+            elif node in found:
                 editor.replace(node, editor.map(found[node]))
             elif node in shorter:
                 editor.replace(node, _joined(editor, node, shorter[node]))
             elif node.op != "output":
-                editor.copy(node)
-        return PassResult(editor.finish(), True, (f"dropped {len(found) + len(shorter)} identities",))
+                editor.keep(node)
+        return PassResult(editor.finish(), True, (f"dropped {len({*found, *shorter, *empty})} identities",))
+
+
+def _empty(editor: ProgramEditor, val: torch.Tensor) -> Node:
+    name = "_".join(["empty", str(val.dtype).removeprefix("torch."), *map(str, val.shape)])
+    return editor.constant(name, torch.empty(val.shape, dtype=val.dtype))
 
 
 def _joined(editor: ProgramEditor, node: Node, operands: list[Node]) -> Node:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vlacompile.compiler.graph.equal_values import representatives
 from vlacompile.compiler.graph.invariants import NO_COMMON_SUBEXPRESSIONS
-from vlacompile.compiler.graph.program import Program, ProgramEditor
+from vlacompile.compiler.graph.program import ITERATION, Program, ProgramEditor
 from vlacompile.compiler.passes.graph_pass import GraphPass, PassResult
 
 
@@ -36,11 +36,14 @@ class EliminateCommonSubexpressions(GraphPass):
         if not merged:
             return PassResult(program, False)
         editor = ProgramEditor(program)
+        once = {first for node, first in first_equal.items() if node.meta.get(ITERATION) != first.meta.get(ITERATION)}
         for node in program.graph.nodes:
             if node.op == "output":
                 continue
-            if first_equal[node] is node:
-                editor.copy(node)
+            if node in once:  # it is of no iteration of a loop
+                editor.copy(node).meta.pop(ITERATION, None)
+            elif first_equal[node] is node:
+                editor.keep(node)
             else:
                 editor.replace(node, editor.map(first_equal[node]))
         return PassResult(editor.finish(), True, (f"merged {merged} equal values",))

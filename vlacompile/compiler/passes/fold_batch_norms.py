@@ -52,7 +52,7 @@ class FoldBatchNorms(GraphPass):
                 continue
             conv = _convolution_of(program, node)
             if conv is None:
-                editor.copy(node)
+                editor.keep(node)
                 continue
             norm = node.args[0]
             read = (*conv.args[1:3], *norm.args[1:5], norm.args[6])

@@ -54,7 +54,7 @@ class FoldConstants(GraphPass):
                 editor.replace(node, editor.weight(name, partial(fold.value, node)) if node in fold.of_weights else
                                editor.constant(name, fold.value(node)))
             elif node.op != "output" and node not in fold.inner:
-                editor.copy(node)
+                editor.keep(node)
         return PassResult(editor.finish(), True, (f"computed {len(fold.wanted)} constants",))
 
 

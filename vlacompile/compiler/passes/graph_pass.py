@@ -28,7 +28,7 @@ A pass rewrites a traced program into one that computes the same. It is one file
                     editor.replace(node, editor.map(node.args[0].args[0]))
                     count += 1
                 elif node.op != "output":
-                    editor.copy(node)
+                    editor.keep(node)
             if not count:
                 return PassResult(program, False)
             return PassResult(editor.finish(), True, (f"dropped {count} pairs",))
@@ -68,7 +68,8 @@ class Effect(Enum):
     SOURCE_TYPES = "sources have other types"
     OUTPUT_TYPES = "outputs have other types or shapes"
     FEWER_DEPENDENCIES = "an output depends on fewer sources: what it did not use is read no more"
-    MORE_DEPENDENCIES = "an output that depends on no source depends on one"
+    MORE_DEPENDENCIES = ("an output that depends on no source depends on one, and one that the next step takes on what "
+                         "is carried")
 
 
 @dataclass(frozen=True)

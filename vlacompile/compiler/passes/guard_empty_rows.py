@@ -69,14 +69,14 @@ class _Guard:
             nan = node.args[1] if len(node.args) > 1 else node.kwargs.get("nan")
             self.editor.replace(node, self._filled(new, empty, nan or 0.0, node))
         else:
-            self.editor.copy(node)
+            self.editor.keep(node)
 
     def _attention(self, node: Node) -> None:
         names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
         given = dict(zip(names, node.args, strict=False)) | node.kwargs
         mask = given.get("attn_mask")
         if mask is None:
-            self.editor.copy(node)
+            self.editor.keep(node)
             return
         causal = given.get("is_causal", False)
         visible = self.visible.of(mask)
@@ -87,7 +87,7 @@ class _Guard:
                 _ATEN.logical_and.default, (visible, triangle), like=node)
         may_be_empty = visible is not None and (causal or self.visible.may_be_empty(mask))
         if not causal and not may_be_empty:
-            self.editor.copy(node)
+            self.editor.keep(node)
             return
         self.count += 1
         empty = self._empty_rows(visible, node)
@@ -112,7 +112,7 @@ class _Guard:
         axis, rank = node.args[1], scores.meta["val"].dim()
         visible = self.visible.of(scores) if rank and axis % rank == rank - 1 else None
         if visible is None or not self.visible.may_be_empty(scores):
-            self.editor.copy(node)
+            self.editor.keep(node)
             return
         self.count += 1
         empty = self._empty_rows(visible, node)

@@ -45,5 +45,5 @@ class InitialiseEmpty(GraphPass):
                                                  val=node.meta["val"]))
                 count += 1
             elif node.op != "output":
-                editor.copy(node)
+                editor.keep(node)
         return PassResult(editor.finish(), True, (f"filled {count} tensors",)) if count else PassResult(program, False)

@@ -11,8 +11,10 @@ from torch.fx.node import map_aggregate, map_arg
 
 from vlacompile.compiler.graph.fold import fold
 from vlacompile.compiler.graph.invariants import ENGINE_TYPE_OF, ENGINE_TYPES, REAL_NUMBERS, tensors_of
+from vlacompile.compiler.graph.loop_end import is_variable
 from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name, same_program
 from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
+from vlacompile.files.mapped import mapped_as
 from vlacompile.policy.policy import TAKEN_AS, as_taken
 
 _ATEN = torch.ops.aten
@@ -86,7 +88,7 @@ class _Widener:
         self.program, self.editor = program, ProgramEditor(program)
         self.live: set[Node] = set()
         for n in program.graph.nodes:
-            if n.op == "placeholder" or any(i in self.live for i in n.all_input_nodes):
+            if is_variable(n, self.live):
                 self.live.add(n)
         self.written: dict[Node, Node] = {}
         self.wide: dict[Node, Node] = {}
@@ -143,7 +145,7 @@ class _Widener:
 
     def _numbers(self, node: Node) -> torch.Tensor:
         if node.op == "get_attr":
-            return self.program.constants[node.target].to(ENGINE_TYPE_OF[node.meta["val"].dtype])
+            return mapped_as(self.program.constants[node.target], ENGINE_TYPE_OF[node.meta["val"].dtype])
         return fold(self.program, frozenset({node}))[node].to(ENGINE_TYPE_OF[node.meta["val"].dtype])
 
     def _call(self, node: Node) -> None:

@@ -13,8 +13,8 @@ from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name
 from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.complex_numbers import BOTH, RULES, Emitter, Pair, both
 from vlacompile.compiler.passes.rules.fourier_transforms import FOURIER
-from vlacompile.errors import StagingError
-from vlacompile.policy.source_lines import source_line
+from vlacompile.policy.source_lines import lines_of_trace
+from vlart.errors import StagingError
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class LowerComplex(GraphPass):
                 weight = node.target in program.parameters
                 pairs[node] = _constant(editor, node.target, program.constants[node.target], weight)
             elif not (is_complex(node) or node.target in FOURIER or any(n in pairs for n in node.all_input_nodes)):
-                editor.copy(node)
+                editor.keep(node)
             else:
                 result = _rewritten(editor, node, pairs)
                 count += 1
@@ -113,6 +113,6 @@ def _map(a, function):
 
 
 def _refused(node: Node, why: str, fix: str) -> StagingError:
-    line = source_line(node.meta.get("stack_trace") or "")
+    line = lines_of_trace(node.meta.get("stack_trace") or "")
     return StagingError("complex numbers cannot be written as real ones here", where=line or f'"{node.name}"',
                         why=why, fix=fix)

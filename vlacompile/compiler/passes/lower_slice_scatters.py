@@ -14,7 +14,13 @@ _ATEN = torch.ops.aten
 
 
 def _range(node: Node) -> tuple[int, int, int, int] | None:
-    """(axis, begin, end, size) of a slice_scatter with step 1 that keeps the type, or None."""
+    """(axis, begin, end, size) of a slice_scatter with step 1, or of a select_scatter, that keeps the type; or None."""
+    if node.op == "call_function" and node.target is _ATEN.select_scatter.default:
+        base, source, axis, index = node.args
+        size = base.meta["val"].shape[axis]
+        index = index + size if index < 0 else index
+        same = source.meta["val"].dtype == base.meta["val"].dtype
+        return (axis % base.meta["val"].dim(), index, index + 1, size) if same else None
     if node.op != "call_function" or node.target is not _ATEN.slice_scatter.default:
         return None
     base, source, axis, begin, end, step = (*node.args, *(None, None, 0, None, None, 1)[len(node.args):])
@@ -27,9 +33,9 @@ def _range(node: Node) -> tuple[int, int, int, int] | None:
 
 @dataclass(frozen=True)
 class LowerSliceScatters(GraphPass):
-    """slice_scatter(x, a, begin, end), which is how `x[begin:end] = a` is traced, becomes cat([x before, a, x after]).
-    Where slice after slice of an empty tensor is assigned (rotary embeddings), the empty tensor goes, as soon as
-    `fold_slices_of_concat` reads the parts.
+    """slice_scatter(x, a, begin, end), which is how `x[begin:end] = a` is traced, becomes cat([x before, a, x after]),
+    and so does select_scatter, which `x[k] = a` is traced as. Where slice after slice of an empty tensor is assigned
+    (rotary embeddings), the empty tensor goes, as soon as `fold_slices_of_concat` reads the parts.
 
     Before:
         %x = source "x" f32[1,5]
@@ -55,6 +61,8 @@ class LowerSliceScatters(GraphPass):
             if found is not None:
                 axis, begin, end, size = found
                 base, source = (editor.map(n) for n in node.args[:2])
+                if node.target is _ATEN.select_scatter.default:
+                    source = editor.emit(_ATEN.unsqueeze.default, (source, axis), like=node)
                 parts = [editor.emit(_ATEN.slice.Tensor, (base, axis, 0, begin), like=node)] if begin > 0 else []
                 parts.append(source)
                 if end < size:
@@ -63,5 +71,5 @@ class LowerSliceScatters(GraphPass):
                 editor.replace(node, whole)
                 count += 1
             elif node.op != "output":
-                editor.copy(node)
+                editor.keep(node)
         return PassResult(editor.finish(), True, (f"wrote {count} scatters",)) if count else PassResult(program, False)

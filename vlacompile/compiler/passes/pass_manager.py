@@ -19,7 +19,7 @@ from vlacompile.compiler.graph.rolled_loop import size_of
 from vlacompile.compiler.graph.verify_program import fault_of
 from vlacompile.compiler.graph.work_bound import bounded
 from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
-from vlacompile.errors import PassError, VlaError
+from vlart.errors import PassError, VlaError
 
 Verification = Literal["types", "full"]
 _VERIFICATION: ContextVar[Verification] = ContextVar("verification", default="types")
@@ -146,7 +146,8 @@ class _Check:
         old, new = output_dependencies(before), output_dependencies(after)
         for name in before.outputs:
             more, fewer = new[name] - old[name], old[name] - new[name]
-            if more and not (Effect.MORE_DEPENDENCIES in self.p.may_change and not old[name]):
+            may = Effect.MORE_DEPENDENCIES in self.p.may_change and (not old[name] or more <= before.carried.keys())
+            if more and not may:
                 return f'the output "{name}" depends on {", ".join(sorted(more))}, and did not'
             if fewer and Effect.FEWER_DEPENDENCIES not in self.p.may_change:
                 return f'the output "{name}" no longer depends on {", ".join(sorted(fewer))}'

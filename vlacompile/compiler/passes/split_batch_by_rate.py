@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,7 +13,7 @@ from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
-from vlacompile.compiler.passes.rules.row_rules import Elements, Parts, axes_of, roots_of
+from vlacompile.compiler.passes.rules.parts import Parts, axes_of, roots_of
 from vlacompile.compiler.passes.rules.split_rows import split_rows
 
 _ATEN = torch.ops.aten
@@ -102,12 +101,15 @@ class SplitBatchByRate(GraphPass):
         return found
 
     @staticmethod
-    def _measure(program: Program, tried: dict[Node, Parts | Elements], regions: dict[str, _Region]) -> None:
+    def _measure(program: Program, tried: dict[Node, Parts], regions: dict[str, _Region]) -> None:
         for node, value in tried.items():
-            for root in roots_of(value) if flops(node) and 0 in axes_of(value) else ():
-                regions[root].work += flops(node)
-                regions[root].weights |= {i.target: i.meta["val"].numel() for i in node.all_input_nodes
-                                          if i.op == "get_attr"}
+            work = flops(node) if 0 in axes_of(value) else 0
+            if not work:
+                continue
+            weights = {i.target: i.meta["val"].numel() for i in node.all_input_nodes if i.op == "get_attr"}
+            for root in roots_of(value):
+                regions[root].work += work
+                regions[root].weights |= weights
 
     @staticmethod
     def _around_work(program: Program, split: set[Node]) -> set[Node]:
@@ -117,5 +119,4 @@ class SplitBatchByRate(GraphPass):
             ahead[node] = node in split and (flops(node) > 0 or any(ahead[u] for u in node.users))
         for node in program.graph.nodes:
             behind[node] = node in split and (flops(node) > 0 or any(behind[i] for i in node.all_input_nodes))
-        around = {n for n in split if ahead[n] or behind[n]}
-        return around | {n for n in split if n.target is operator.getitem and n.args[0] in around}
+        return {n for n in split if ahead[n] or behind[n]}

@@ -46,7 +46,7 @@ class SplitLargeLinears(GraphPass):
             if node.op == "output":
                 continue
             if node not in parts:
-                editor.copy(node)
+                editor.keep(node)
                 continue
             pieces = [_part(editor, node, begin, end) for begin, end in parts[node]]
             axis = node.meta["val"].dim() - 1

@@ -74,7 +74,7 @@ class SplitLinearOverConcat(GraphPass):
                 continue
             if tokens is not None:
                 notes.append(f"{node.name}: kept, all parts depend on the same sources")
-            editor.copy(node)
+            editor.keep(node)
         return PassResult(editor.finish() if changed else program, changed, tuple(notes))
 
     def _split(self, editor: ProgramEditor, linear: Node, x: Node, deps: Mapping[Node, frozenset[str]]) -> Node:

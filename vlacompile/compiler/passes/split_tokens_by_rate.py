@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
 from torch.fx import Node
 
-from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
+from vlacompile.compiler.graph.shortened_loops import times
 from vlacompile.compiler.passes.graph_pass import Effect, GraphPass, PassResult
 from vlacompile.compiler.passes.rules.attention_pattern import attentions_of
-from vlacompile.compiler.passes.rules.row_rules import Elements, Parts, Value, roots_of
+from vlacompile.compiler.passes.rules.constant_reads import reads_rows
+from vlacompile.compiler.passes.rules.parts import Value, nodes_of, roots_of
+from vlacompile.compiler.passes.rules.regions import Regions
 from vlacompile.compiler.passes.rules.split_rows import SplitRows, split_rows
-from vlacompile.vocabulary import UPDATES
+from vlacompile.compiler.passes.rules.token_runs import CONSTANT, joined_runs, weights_of
+from vlart.vocabulary import UPDATES
 
 _ATEN = torch.ops.aten
 
@@ -30,7 +33,9 @@ class SplitTokensByRate(GraphPass):
     whether the model's code keeps a cache or not. Exact: a key of which no query of a part may see anything has the
     probability 0.
 
-    A part of its own reads the weights once more. It fires where what is saved uses every weight `least_uses` times.
+    A part of its own reads the weights once more, unless it is a constant. It fires where what is saved uses every
+    weight `least_uses` times, and of a constant `least_uses_of_constants` times, in all iterations of a loop, traced or
+    not; a part that saves less stays with its neighbour.
 
     Before:
         %task = source "task" f32[1,2,4]
@@ -61,6 +66,7 @@ class SplitTokensByRate(GraphPass):
     may_change = frozenset({Effect.FEWER_DEPENDENCIES})
 
     least_uses: float = 16.0
+    least_uses_of_constants: float = 4.0
 
     def run(self, program: Program) -> PassResult:
         attentions = attentions_of(program)
@@ -68,10 +74,18 @@ class SplitTokensByRate(GraphPass):
         if not roots:
             return PassResult(program, False)
         tried = split_rows(program, roots, attentions=attentions)
+        fewer = joined_runs(program, tried.values, roots, _rates(program, program),
+                            _rates(program, _copy(program, tried)), self.least_uses, self.least_uses_of_constants)
+        if fewer != roots:
+            roots = {n: runs for n, runs in fewer.items() if len(runs) > 1}
+            if not roots:
+                return PassResult(program, False)
+            tried = split_rows(program, roots, attentions=attentions)
         saved = self._saved(program, tried)
         inner = {n: a.inner for a in attentions.values() for n in (a.out,)}
         gained = {n for n, share in saved.items() if share}
-        chosen = self._worthwhile(program, tried.values, saved, roots)
+        constant = {n for n, rate in _rates(program, _copy(program, tried)).items() if rate == CONSTANT}
+        chosen = self._worthwhile(program, tried.values, saved, roots, constant)
         if not chosen:
             return PassResult(program, False)
         allowed = self._behind(program, {n for n in gained if roots_of(tried.values[n]) & chosen} | {
@@ -103,50 +117,56 @@ class SplitTokensByRate(GraphPass):
 
     @staticmethod
     def _saved(program: Program, tried: SplitRows) -> dict[Node, int]:
-        """{value in parts: FLOPs of those of its parts that change less often than the whole did}"""
-        before, after = _rates(program, program), _rates(program, replace(program, graph=tried.graph))
-        return {node: sum(max(flops(p), 1) for p in _nodes_of(value) if after[p] < before[node])
+        """{value in parts: FLOPs of those of its parts that change less often than the whole did, in all iterations of
+        a loop}"""
+        before, after = _rates(program, program), _rates(program, _copy(program, tried))
+        return {node: times(program, node) * sum(max(flops(p), 1) for p in nodes_of(value) if after[p] < before[node])
                 for node, value in tried.values.items()}
 
     def _worthwhile(self, program: Program, values: Mapping[Node, Value], saved: Mapping[Node, int],
-                    roots: Mapping[Node, list[int]]) -> frozenset[str]:
+                    roots: Mapping[Node, list[int]], constant: set[Node]) -> frozenset[str]:
         """Roots whose saved work uses the weights that it reads often enough, together with that of other roots over
         the same weights: the iterations of one loop."""
         work: dict[str, int] = defaultdict(int)
         read: dict[str, set[str]] = defaultdict(set)
+        again: set[str] = set()  # what is read for one part more, since the part is no constant
         for node, share in saved.items():
-            weights = [i.target for i in node.all_input_nodes if i.op == "get_attr" and i.target in program.parameters]
+            weights = weights_of(program, node)
             if not share or not flops(node) or not weights:
                 continue
             for w in weights:
                 work[w] += share
             for root in roots_of(values[node]):
                 read[root].update(weights)
+            if share > times(program, node) * sum(max(flops(n), 1) for n in nodes_of(values[node]) if n in constant):
+                again |= roots_of(values[node])
         size = {n.target: n.meta["val"].numel() for n in program.graph.nodes if n.op == "get_attr"}
         named = {n.name for n in roots}
+        least = {r: self.least_uses if r in again else self.least_uses_of_constants for r in read}
         return frozenset(r for r, ws in read.items() if r in named
-                         and sum(work[w] for w in ws) >= 2 * self.least_uses * sum(size[w] for w in ws))
+                         and sum(work[w] for w in ws) >= 2 * least[r] * sum(size[w] for w in ws))
 
     @staticmethod
     def _behind(program: Program, gained: set[Node], values: Mapping[Node, Value]) -> set[Node]:
-        """What leads to a gain: an op in parts of which nothing behind it depends on less is done whole."""
+        """What leads to a gain: an op in parts of which nothing behind it depends on less is done whole. What reads
+        some of the parts alone is behind them, and a row of tokens begins anew with an operand that is one part: so
+        the last iteration of a loop is split like those that others follow."""
+        count = {n: sum(1 for _ in nodes_of(value)) for n, value in values.items()}
         ahead: set[Node] = set()
         for node in reversed(program.graph.nodes):
-            if node in values and (node in gained or any(u in ahead for u in node.users)):
+            if node in values and (node in gained or any(
+                    u in ahead and (u.target is not _ATEN.cat.default or count[node] > 1) for u in node.users)):
                 ahead.add(node)
-        return ahead
+        return ahead | {n for n in values if reads_rows(n.target) and n.args[0] in ahead
+                        and count[n] < count[n.args[0]]}
+
+
+def _copy(program: Program, tried: SplitRows) -> Program:
+    return replace(program, graph=tried.graph)
 
 
 def _rates(program: Program, of: Program) -> dict[Node, int]:
-    """How often a value of `of` changes: the most frequent update class that it depends on; -1 for constants."""
+    """How often a value of `of` changes: the most frequent update class that it depends on."""
     rank = {n: UPDATES[s.update] for n, s in program.sources.items()}
-    return {n: max((rank.get(s, UPDATES["observation"]) for s in deps), default=-1)
-            for n, deps in dependencies(of).items()}
-
-
-def _nodes_of(value: Value | Elements) -> Iterator[Node]:
-    if isinstance(value, Node):
-        yield value
-    elif isinstance(value, Parts):
-        for part in value.parts:
-            yield from _nodes_of(part)
+    return {n: max((rank.get(s, UPDATES["observation"]) for s in deps), default=CONSTANT)
+            for n, deps in Regions(of).refined().items()}

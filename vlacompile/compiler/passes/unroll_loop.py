@@ -50,7 +50,7 @@ class UnrollLoop(GraphPass):
             elif node.op == "call_function" and node.args and node.args[0] in results:
                 editor.replace(node, results[node.args[0]][node.args[1]])
             else:
-                editor.copy(node)
+                editor.keep(node)
         return PassResult(editor.finish(), True, tuple(notes)) if notes else PassResult(program, False)
 
 

@@ -57,7 +57,7 @@ class UnrollRecurrences(GraphPass):
             if parts.is_part(node):
                 parts.take(node)
             elif not is_unrollable(node):
-                editor.copy(node)
+                editor.keep(node)
             else:
                 unrolled = _Unroller(editor, node)
                 parts.replace(node, unrolled.cell() if node.target in RECURRENT_CELLS else unrolled.layers())

@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch.fx import Interpreter, Node
 
-from vlacompile.bundle.plan.plan import Sampling
-from vlacompile.compiler.capture.history import append
 from vlacompile.compiler.graph.program import Program, ProgramEditor, as_module
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
 from vlacompile.compiler.staging.action_scale import ActionScale
-from vlacompile.compiler.staging.observations import Inputs, calibration
+from vlacompile.compiler.staging.observations import Inputs, as_stacked, calibration
 from vlacompile.compiler.staging.resample_loop import SOLVERS, EulerLoop, euler_loop, resample
 from vlacompile.policy.policy import Policy
 from vlacompile.recipe.recipe import LoopRecipe
+from vlart.bundle.plan.plan import Sampling
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,7 @@ class SolverChoice:
 
 
 def action_error(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> float:
-    """The action error (see the head of this file) between chunks [1,H,D], one per observation. Infinite if a dimension
-    that is constant in `want` varies in `got`."""
+    """The action error (see the head of this file) between chunks [1,H,D], one per observation."""
     return float(ActionScale.of(want).errors(got, want).max())
 
 
@@ -61,8 +59,7 @@ def _of_policy(program: Program, policy: Policy, observations: Sequence[Inputs],
                trace: Callable[[Policy], Program], phase: Callable[[str], None], by: str) -> SolverChoice:
     def actions(other: Policy) -> list[torch.Tensor]:
         with torch.no_grad():
-            return [other.infer(**{n: append(None, inputs[n], s.history) if s.history > 1 else inputs[n]
-                                   for n, s in other.sources.items()})[other.outputs[0]] for inputs in observations]
+            return [other.infer(**as_stacked(other, inputs))[other.outputs[0]] for inputs in observations]
 
     written = next(n.target.iterations for n in program.graph.nodes if isinstance(n.target, RolledLoop))
     want, notes = actions(policy), []
@@ -91,7 +88,7 @@ def _marked(program: Program, how: Sampling | None, budget: float) -> Program:
             loop = replace(node.target, sampling=how or replace(node.target.how(), budget=budget))
             editor.replace(node, editor.emit(loop, editor.map_args(node.args), like=node, val=node.meta["val"]))
         elif node.op != "output":
-            editor.copy(node)
+            editor.keep(node)
     return editor.finish()
 
 

@@ -12,12 +12,12 @@ import torch
 
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged
-from vlacompile.errors import ConfigError, ParityError
-from vlacompile.runtime.session import RECORDED, Session
-from vlacompile.runtime.tokenizer import RuntimeTokenizer
 from vlacompile.tokenize.compile_text import CompiledText
-from vlacompile.verify.frames import Frame
-from vlacompile.verify.metrics import compare
+from vlart.errors import ConfigError, ParityError
+from vlart.runtime.session import RECORDED, Session
+from vlart.runtime.tokenizer import RuntimeTokenizer
+from vlart.verify.frames import Frame
+from vlart.verify.metrics import examine
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def compile_instructions(spoken: tuple[SpokenText, ...], staged: Staged, frame: 
 
 
 def accept_instructions(path: Path, known: tuple[KnownInstruction, ...], frame: Frame, limit_of: Callable,
-                        stand_in: bool = False) -> None:
+                        stand_in: bool = False, native_code: bool = False) -> None:
     """Runs the engines on the token ids of each instruction: they must compute the values that were precomputed.
-    limit_of: (name, array) -> limits. stand_in: see Session. Raises ParityError."""
+    limit_of: (name, array) -> limits. stand_in, native_code: see Session. Raises ParityError."""
     if not known:
         return
-    with Session(path, threads=1, stand_in=stand_in, accept=RECORDED) as session:
+    with Session(path, threads=1, stand_in=stand_in, accept=RECORDED, native_code=native_code) as session:
         session.select(None)
         for instruction in known:
             for name, array in frame.writes.items():
@@ -99,10 +99,9 @@ def accept_instructions(path: Path, known: tuple[KnownInstruction, ...], frame: 
             session.invalidate()
             session.step()
             for name, want in instruction.values.items():
-                got, limit = compare(session.read(name), want), limit_of(name, want)
-                if not got.within(limit):
+                found = examine(session.read(name), want, limit_of(name, want))
+                if not found.passed:
                     raise ParityError(
                         "the engines do not reproduce the stored values of an instruction compiled in advance",
-                        where=f'"{instruction.text}", '
-                        f'value "{name}"', why=f"max_abs {got.max_abs:.3g} (limit {limit.max_abs:.3g})",
+                        where=f'"{instruction.text}", value "{name}"', why=found.text(),
                         fix="report it with the policy; until then, build without --instructions")

@@ -5,13 +5,13 @@ Owns which properties of ops must be equal in every iteration. `roll_loop.py` de
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from torch.fx import Node
 
-from vlacompile.compiler.graph.program import Program, op_name, type_text
+from vlacompile.compiler.graph.program import op_name, type_text
 from vlacompile.compiler.graph.rolled_loop import SCALAR_OPS
 from vlacompile.compiler.graph.work_bound import spend
 
@@ -43,11 +43,12 @@ def trace_of(nodes: list[Node]) -> Trace:
     return Trace(nodes, [list(_operands(n)) for n in nodes])
 
 
-def candidates(program: Program, trace: Trace, fewest: int) -> list[Candidate]:
-    """Repetitions in the sequence of op signatures, the one that covers most nodes first."""
+def candidates(same: Collection[str], trace: Trace, fewest: int) -> list[Candidate]:
+    """Repetitions in the sequence of op signatures, the one that covers most nodes first. same: names of the constants
+    that must be the same ones in every iteration."""
     spend(len(trace.nodes))
     ids: dict[tuple, int] = {}
-    codes = np.array([ids.setdefault(_signature(program, n), len(ids)) for n in trace.nodes], dtype=np.int64)
+    codes = np.array([ids.setdefault(_signature(same, n), len(ids)) for n in trace.nodes], dtype=np.int64)
     found = []
     for period in range(1, len(codes) // 2 + 1):
         for begin, length in _runs(codes, period, fewest):
@@ -74,13 +75,13 @@ def _runs(codes: np.ndarray, period: int, fewest: int) -> list[tuple[int, int]]:
     return list(zip(begins[long].tolist(), lengths[long].tolist(), strict=True))
 
 
-def _signature(program: Program, node: Node) -> tuple:
-    """The properties of a node that must be equal in every iteration, operands excepted. A weight is identified by its
-    name: consecutive layers of a network have the same ops, but other weights."""
+def _signature(same: Collection[str], node: Node) -> tuple:
+    """The properties of a node that must be equal in every iteration, operands excepted. A weight of a loop over steps
+    is identified by its name: consecutive layers of a network have the same ops, but other weights."""
 
     def shape(arg, top: bool):
         if isinstance(arg, Node):
-            return arg.target if arg.op == "get_attr" and arg.target in program.parameters else "node"
+            return arg.target if arg.op == "get_attr" and arg.target in same else "node"
         if isinstance(arg, (list, tuple)):
             return tuple(shape(a, False) for a in arg)
         if top and node.target in SCALAR_OPS and isinstance(arg, float):

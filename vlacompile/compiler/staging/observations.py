@@ -11,13 +11,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from vlacompile.compiler.capture.history import newest_of
+from vlacompile.compiler.capture.history import append, newest_of
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.policy.sample_inputs import vary
 from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe
 
 Inputs = Mapping[str, torch.Tensor]
 NEAR = 0.1
+EPISODE = 8  # steps
 
 
 def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe, at_least: int = 0) -> list[Inputs]:
@@ -27,11 +28,32 @@ def calibration(policy: Policy, recipe: LoopRecipe | PrecisionRecipe, at_least: 
     newest = newest_of(sources, policy.example_inputs)
     seen = [newest_of(sources, inputs) for inputs in policy.calibration] or _generated(
         sources, newest, max(recipe.observations, at_least))
-    return [inputs | _noise(sources, newest, draw) for inputs in seen]
+    return _with_carried(policy, [inputs | _noise(sources, newest, draw) for inputs in seen])
+
+
+def as_stacked(policy: Policy, inputs: Inputs) -> dict[str, torch.Tensor]:
+    """An observation as the inference function takes it, with histories that it fills."""
+    return {n: append(None, t, policy.sources[n].history)
+            if n in policy.sources and policy.sources[n].history > 1 else t for n, t in inputs.items()}
+
+
+def _with_carried(policy: Policy, observations: list[Inputs]) -> list[Inputs]:
+    """The observations, with what a step takes from the one before: as if they followed each other in episodes of
+    EPISODE steps."""
+    found: list[Inputs] = []
+    carried: dict[str, torch.Tensor] = {}
+    for i, inputs in enumerate(observations if policy.carried else ()):
+        if i % EPISODE == 0:
+            carried = {n: c.initial for n, c in policy.carried_inputs.items()}
+        found.append({**inputs, **carried})
+        with torch.no_grad():
+            given = {n: t.clone() for n, t in as_stacked(policy, found[-1]).items()}
+            carried = {n: t.detach() for n, t in policy.handed_on(policy.infer(**given)).items()}
+    return found or observations
 
 
 def _noise(sources: Mapping[str, Source], newest: Inputs, draw: torch.Generator) -> dict[str, torch.Tensor]:
-    return {n: torch.randn(newest[n].shape, generator=draw) for n, s in sources.items()
+    return {n: torch.randn(newest[n].shape, generator=draw).to(newest[n].dtype) for n, s in sources.items()
             if s.update == "step" and newest[n].is_floating_point()}
 
 
@@ -92,6 +114,6 @@ def edges(policy: Policy) -> list[tuple[str, Inputs]]:
     found = [("the lowest bytes and ids", low | every),
              ("the highest bytes and ids", high | every)] if low or every else []
     found += [("masks of the first place alone", alone)] if alone else []
-    draw = torch.Generator().manual_seed(1)
-    return [(words, first | changed | _noise(sources, first, draw)) for words, changed in found]
+    draw, begin = torch.Generator().manual_seed(1), {n: c.initial for n, c in policy.carried_inputs.items()}
+    return [(words, first | changed | _noise(sources, first, draw) | begin) for words, changed in found]
 

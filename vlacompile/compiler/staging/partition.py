@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import operator
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -124,7 +125,8 @@ def partition(program: Program, min_stage_flops: int) -> Partition:
 
 def _groups(program: Program) -> dict[Node, Group]:
     """The group of every op and constant; sources have none."""
-    deps, serves = dependencies(program), _backbones(program)
+    serves = _backbones(program)
+    deps = _of_every_step(program, dependencies(program), serves)
     after: dict[Node, frozenset[Node]] = {}
     groups: dict[Node, Group] = {}
     for node in program.graph.nodes:
@@ -146,14 +148,36 @@ def _groups(program: Program) -> dict[Node, Group]:
     return groups
 
 
+def _of_every_step(program: Program, deps: dict[Node, frozenset[str]],
+                   serves: Mapping[Node, frozenset[str]]) -> dict[Node, frozenset[str]]:
+    """What depends on a carried value runs in every step, whatever was written: it may as well depend on all that
+    anything of the kind does, so that it is one stage. Of several backbones, on all that those of it depend on that
+    serve the same ones, or more: what is read serves at least what reads it."""
+    carried = program.carried.keys()
+    mine = {n: names for n, names in deps.items() if n.op != "output" and not names.isdisjoint(carried)}
+    every: dict[frozenset[str], frozenset[str]] = {}
+    for which in {serves[n] for n in mine}:
+        read = (names for n, names in mine.items() if not serves[n] or (which and serves[n] >= which))
+        every[which] = frozenset().union(*read)
+    return deps | {n: every[serves[n]] for n in mine}
+
+
 def _backbones(program: Program) -> dict[Node, frozenset[str]]:
     """{value: backbones whose output depends on it}; empty: all of them."""
     every = frozenset(program.backbones)
     of = {name: backbone for backbone, name in program.backbones.items()}
-    own = {node: of[name] for name, node in zip(program.outputs, program.output_nodes(), strict=True) if name in of}
+    given = dict(zip(program.outputs, program.output_nodes(), strict=True))
+    own = {given[name]: frozenset({backbone}) for name, backbone in of.items()}
+    takers = [(given[s.next], program.placeholders()[name]) for name, s in program.carried.items()]
     reaches: dict[Node, frozenset[str]] = {}
-    for node in reversed(program.graph.nodes):
-        reaches[node] = frozenset().union(*(reaches[u] for u in node.users)) | ({own[node]} if node in own else set())
+    while True:
+        for node in reversed(program.graph.nodes):
+            reaches[node] = own.get(node, frozenset()).union(*(reaches[u] for u in node.users))
+        more = [(made, taken) for made, taken in takers if not reaches[taken] <= own.get(made, frozenset())]
+        if not more:
+            break
+        for made, taken in more:  # who reads a carried value needs in the step before what makes it
+            own[made] = own.get(made, frozenset()) | reaches[taken]
     return {node: frozenset() if names == every else names for node, names in reaches.items()}
 
 

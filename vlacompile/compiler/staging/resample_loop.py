@@ -1,10 +1,10 @@
 """Integrates a flow with fewer evaluations, where the loop is Euler's method.
 
-The body of such a loop adds dt times a velocity to the carried sample; that form is recognised, whatever computes the
-velocity. Evaluations are made at a subset of the loop's own times, so that the network only sees rows of its tables
-that it was trained with. Between them the flow is integrated by Euler's method, or by the second-order Adams-Bashforth
-method with unequal steps (Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, III.5), which reuses
-the velocity of the previous evaluation and needs no further evaluations.
+The body of such a loop adds dt times a velocity to the carried sample, or takes it from it; that form is recognised,
+whatever computes the velocity. Evaluations are made at a subset of the loop's own times, so that the network only sees
+rows of its tables that it was trained with. Between them the flow is integrated by Euler's method, or by the
+second-order Adams-Bashforth method with unequal steps (Hairer, Norsett and Wanner, Solving Ordinary Differential
+Equations I, III.5), which reuses the velocity of the previous evaluation and needs no further evaluations.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ SOLVERS = ("euler", "adams-bashforth-2")
 
 @dataclass(frozen=True)
 class EulerLoop:
-    """node: the loop. velocity: a node of the loop's body. steps: dt of every iteration."""
+    """node: the loop. velocity: a node of the loop's body. reader: the node that multiplies it by dt, or adds it to the
+    sample. steps: dt of every iteration."""
 
     node: Node
     velocity: Node
+    reader: Node
     steps: tuple[float, ...]
 
 
@@ -42,21 +44,28 @@ def euler_loop(program: Program) -> EulerLoop | str:
     if loop.carried != 1:
         return f"{loop.carried} values are carried"
     carry, following = loop.placeholders()[0], loop.next_values()[0]
-    added = _term_added(following, carry)
+    added, sign = _term_added(following, carry)
     if added is None:
         return "the next sample is not the sample plus something"
     varying = _reached_from(carry, loop.body)
     for velocity, dt in _factors(added):
         if velocity in varying and not (isinstance(dt, Node) and dt in varying):
             steps = _constant_per_iteration(program, loops[0], dt)
-            return EulerLoop(loops[0], velocity, steps) if steps is not None else "the step size depends on an input"
+            if steps is None:
+                return "the step size depends on an input"
+            reader = following if velocity is added else added
+            return EulerLoop(loops[0], velocity, reader, tuple(sign * s for s in steps))
     return "what is added is not a velocity times a step size"
 
 
-def _term_added(node: Node, carry: Node) -> Node | None:
-    if node.target is not _ATEN.add.Tensor or node.kwargs or carry not in node.args:
-        return None
-    return node.args[1] if node.args[0] is carry else node.args[0]
+def _term_added(node: Node, carry: Node) -> tuple[Node | None, int]:
+    """(what is added to the sample, 1), or (what is taken from it, -1); (None, 0) if the next sample is no such sum."""
+    if node.kwargs or carry not in node.args:
+        return None, 0
+    first, second = node.args
+    if node.target is _ATEN.add.Tensor:
+        return (second if first is carry else first), 1
+    return (second, -1) if node.target is _ATEN.sub.Tensor and first is carry else (None, 0)
 
 
 def _factors(node: Node) -> list[tuple[Node, object]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch.fx import Graph, Node
 
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
+from vlacompile.compiler.graph.shortened_loops import left_out, loop_of
 from vlacompile.compiler.graph.work_bound import spend
 from vlacompile.compiler.staging.extrapolate_tables import Extrapolator
 from vlacompile.compiler.staging.loop_candidates import Candidate, Trace
@@ -40,7 +41,8 @@ class Roll:
     """A loop that was found. region: its nodes, iteration after iteration.
     carried: {index in the body of the carried result: node that iteration 0 reads}. tables: {operands, one per
     iteration: number of the table}, invariants: {operand: number}.
-    plan: {(index in the body, position in its (args, kwargs)): the operand in the rolled body}."""
+    plan: {(index in the body, position in its (args, kwargs)): the operand in the rolled body}.
+    gathered: indices in the body of results that are read outside, of every iteration."""
 
     candidate: Candidate
     region: list[Node]
@@ -48,15 +50,22 @@ class Roll:
     tables: dict[tuple, int]
     invariants: dict[Node, int]
     plan: dict[tuple, tuple]
+    gathered: list[int] = field(default_factory=list)
 
 
-def total_of(program: Program, c: Candidate) -> int:
+def total_of(program: Program, found: Roll) -> int:
     """Number of iterations of the original function: the traced ones and those that were left out of the trace."""
-    return c.iterations if program.iterations is None else c.iterations + program.iterations - TRACED
+    return found.candidate.iterations + left_out(program, shortened(program, found))
 
 
-def roll(trace: Trace, c: Candidate) -> Roll:
-    """The nodes of a candidate as a loop. Raises NoLoop if they are not one."""
+def shortened(program: Program, found: Roll) -> int | None:
+    """The number of the loop, if iterations of it were left out of the trace."""
+    return loop_of(program, found.region) if found.candidate.iterations <= TRACED else None
+
+
+def roll(trace: Trace, c: Candidate, gathers: bool = False) -> Roll:
+    """The nodes of a candidate as a loop. gathers: what is read outside may be a result of every iteration. Raises
+    NoLoop if they are not one."""
     region = trace.nodes[c.start: c.start + c.nodes]
     place = {n: divmod(i, c.period) for i, n in enumerate(region)}  # node -> (iteration, index in body)
     found = Roll(c, region, {}, {}, {}, {})
@@ -64,7 +73,7 @@ def roll(trace: Trace, c: Candidate) -> Roll:
         found.plan[index, position] = _kind(found, place, region[index].name, operands)
     if not found.carried:
         raise NothingCarried("nothing is carried from one iteration to the next")
-    _check_uses(found, place)
+    _check_uses(found, place, gathers)
     return found
 
 
@@ -104,12 +113,16 @@ def _kind(found: Roll, place: dict, name: str, ops: tuple) -> tuple:
     return "table", found.tables.setdefault(ops, len(found.tables))
 
 
-def _check_uses(found: Roll, place: dict) -> None:
+def _check_uses(found: Roll, place: dict, gathers: bool) -> None:
     region, c = found.region, found.candidate
     for node in region:
         iteration, index = place[node]
         outside = [u for u in node.users if u not in place]
         if outside and (iteration != c.iterations - 1 or index not in found.carried):
+            if gathers and index not in found.carried and isinstance(node.meta["val"], torch.Tensor):
+                if index not in found.gathered:
+                    found.gathered.append(index)
+                continue
             raise NoLoop(f"{node.name} of iteration {iteration} is read outside by {outside[0].name}")
     for index, initial in found.carried.items():
         a, b = region[index].meta["val"], initial.meta["val"]
@@ -117,7 +130,9 @@ def _check_uses(found: Roll, place: dict) -> None:
             raise NoLoop(f"{region[index].name} changes the type of the carried value")
 
 
-def _body_graph(found: Roll) -> Graph:
+def body_graph(found: Roll) -> Graph:
+    """Placeholders are the carried values, a row of each table, then the invariants; outputs the next carried values,
+    then what is gathered."""
     graph, nodes = Graph(), {}
 
     def port(kind: str, i: int, val) -> Node:
@@ -147,7 +162,7 @@ def _body_graph(found: Roll) -> Graph:
         kwargs = {k: rebuild(v, ("kwargs", k)) for k, v in old.kwargs.items()}
         nodes[b] = graph.create_node("call_function", old.target, args, kwargs, name=old.name)
         nodes[b].meta = dict(old.meta)
-    graph.output(tuple(nodes[index] for index in found.carried))
+    graph.output(tuple(nodes[index] for index in (*found.carried, *found.gathered)))
     return graph
 
 
@@ -168,8 +183,9 @@ def rebuild(program: Program, rolls: list[Roll]) -> Program:
             _emit(program, editor, further, first[node], f"loop{number or ''}")
             number += 1
         else:
-            editor.copy(node)
-    return replace(editor.finish(), iterations=None)
+            editor.keep(node)
+    whole = {shortened(program, r) for r in rolls}
+    return replace(editor.finish(), iterations={n: k for n, k in program.iterations.items() if n not in whole})
 
 
 def _levels(program: Program, owner: dict[Node, Roll]) -> dict[Node | Roll, int]:
@@ -205,8 +221,8 @@ def _reads(unit: Node | Roll, owner: dict[Node, Roll]) -> list[Node | Roll]:
 
 
 def _emit(program: Program, editor: ProgramEditor, further: Extrapolator, found: Roll, name: str) -> None:
-    c, total = found.candidate, total_of(program, found.candidate)
-    loop = RolledLoop(name, _body_graph(found), total, len(found.carried), len(found.tables))
+    c, total = found.candidate, total_of(program, found)
+    loop = RolledLoop(name, body_graph(found), total, len(found.carried), len(found.tables))
 
     def table(i: int, operands: tuple) -> Node:
         rows = [editor.map(o) if isinstance(o, Node) else o for o in operands]

@@ -27,18 +27,22 @@ class StageRunner:
 
     def __init__(self, staged: Staged, callable_of: Callable[[StageGraph], Callable] | None = None):
         self.staged = staged
-        self._modules = {s.name: (callable_of or stage_module)(s) for s in staged.stages}
+        self._callable_of = callable_of or stage_module
+        self._callables: dict[str, Callable] = {}  # {stage: it}, made when it is first called without an observer
         self._before = {after: before for before, after in staged.delays}
 
     def run(self, inputs: Mapping[str, torch.Tensor], past: Values | None = None, *, known: Values | None = None,
             observe: Observer | None = None) -> Values:
         """All values of one replan by name, including sources and constants.
 
-        past: values of the previous observation, which delays read; empty before the first observation, updated for the
-        next call. known: values of an earlier call; a stage whose outputs are all among them is not run. observe:
-        called for every node of every graph that is run.
+        past: values of the previous observation, which delays read, and carried values; empty before the first
+        observation, updated for the next call. A carried value that is among `inputs` is what it is there. known:
+        values of an earlier call; a stage whose outputs are all among them is not run. observe: called for every node
+        of every graph that is run.
         """
-        values: Values = {**self.staged.constants, **(known or {}), **inputs}
+        carried = self.staged.program.carried
+        begin = {n: (past or {}).get(n, s.initial) for n, s in carried.items() if n not in inputs}
+        values: Values = {**self.staged.constants, **(known or {}), **begin, **inputs}
         with torch.no_grad():
             for stage in self.staged.stages:
                 if known is None or any(p.value not in known for p in stage.outputs):
@@ -46,6 +50,7 @@ class StageRunner:
         earlier = {after: self.read(after, values, past or {}) for _, after in self.staged.delays}
         if past is not None:
             past.update({after: self.read(before, values, past) for before, after in self.staged.delays})
+            past.update({n: values[s.next] for n, s in carried.items()})
         return values | earlier
 
     def read(self, name: str, values: Values, past: Values) -> torch.Tensor:
@@ -58,6 +63,7 @@ class StageRunner:
 
     def _run_stage(self, stage: StageGraph, values: Values, past: Values, observe: Observer | None) -> None:
         carried = {c.input: self.read(c.initial, values, past) for c in stage.carries}
+        gathers, rows = any(p.mode == "row" for p in stage.outputs), []
         for k in range(stage.iterations):
             args = []
             for i, port in enumerate(stage.inputs):
@@ -68,18 +74,23 @@ class StageRunner:
                     args.append(value[k] if port.mode == "row" else value)
             outputs = self._call(stage, args, observe)
             carried = {c.input: outputs[c.output] for c in stage.carries}
-        values.update({p.value: t for p, t in zip(stage.outputs, outputs, strict=True)})
+            rows += [outputs] if gathers else []
+            if stage.end is not None and bool(outputs[stage.end.carried]):
+                break
+        values.update({p.value: torch.stack([row[i] for row in rows]) if p.mode == "row" else outputs[i]
+                       for i, p in enumerate(stage.outputs)})
 
     def _call(self, stage: StageGraph, args: list[torch.Tensor], observe: Observer | None) -> tuple:
-        module = self._modules[stage.name]
-        if observe is None:
-            return tuple(module(*args))
-        return tuple(_Observed(module, lambda n, result: observe(stage, n, result)).run(*args))
+        if observe is not None:
+            return tuple(_Observed(stage, lambda n, result: observe(stage, n, result)).run(*args))
+        if stage.name not in self._callables:
+            self._callables[stage.name] = self._callable_of(stage)
+        return tuple(self._callables[stage.name](*args))
 
 
 class _Observed(Interpreter):
-    def __init__(self, module: GraphModule, tell: Callable[[Node, object], None]):
-        super().__init__(module)
+    def __init__(self, stage: StageGraph, tell: Callable[[Node, object], None]):
+        super().__init__(_holder(stage), graph=stage.graph)
         self.tell = tell
 
     def run_node(self, n: Node):
@@ -89,7 +100,12 @@ class _Observed(Interpreter):
 
 
 def stage_module(stage: StageGraph) -> GraphModule:
+    return GraphModule(_holder(stage), stage.graph)
+
+
+def _holder(stage: StageGraph) -> torch.nn.Module:
+    """A module with the constants as buffers."""
     root = torch.nn.Module()
     for name, tensor in stage.constants.items():
         root.register_buffer(name, tensor, persistent=False)
-    return GraphModule(root, stage.graph)
+    return root

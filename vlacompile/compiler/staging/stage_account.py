@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
@@ -17,13 +17,16 @@ from vlacompile.compiler.capture.modules import modules_of
 from vlacompile.compiler.capture.to_program import constant_name
 from vlacompile.compiler.graph.ops import flops, node_bytes
 from vlacompile.compiler.graph.program import Program, type_text
+from vlacompile.compiler.graph.shortened_loops import times
 from vlacompile.compiler.staging.stages import Staged, StageGraph
+from vlart.vocabulary import CARRIED
 
 
 @dataclass(frozen=True)
 class StageRow:
     """flops: of all iterations. parameters: number of weight elements that it reads (stages may share them);
-    constant_bytes: of values precomputed at compile time. reads: {value: "f32[1,50,7]"} that other stages provide."""
+    constant_bytes: of values precomputed at compile time. reads: {value: "f32[1,50,7]"} that other stages provide;
+    gives: of its own; inputs: sources that it reads itself. ended_by_data: fewer iterations may run."""
 
     stage: str
     sources: tuple[str, ...]
@@ -35,6 +38,13 @@ class StageRow:
     weight_share: float
     constant_bytes: int
     reads: Mapping[str, str]
+    gives: Mapping[str, str]
+    inputs: tuple[str, ...]
+    ended_by_data: bool = False
+
+    @property
+    def iterations_text(self) -> str:
+        return f"up to {self.iterations}" if self.ended_by_data else str(self.iterations)
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Folded:
 class Account:
     """parameters: elements of the policy's weights: all; not read by the function; read by stages; folded (read by no
     stage); dropped by passes. flops: traced; in stages; folded at compile time; the rest was redundant or dead code.
-    unread: {weight: elements}."""
+    unread: {weight: elements}. origin: what a person should know about how the policy was read."""
 
     policy: str
     sources: Mapping[str, str]
@@ -63,6 +73,7 @@ class Account:
     folded_without_weights: Mapping[str, int]
     unread: Mapping[str, int]
     notes: tuple[str, ...]
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -78,7 +89,7 @@ def account(functions: tuple[Callable | None, ...], traced: Program, staged: Sta
     read = everything - sum(unread.values())
     parameters = {"all": everything, "unread": sum(unread.values()), "in_stages": sum(kept.values()),
                   "folded": sum(gone.values()), "dropped": read - sum(kept.values()) - sum(gone.values())}
-    sources = {n: s.update for n, s in traced.sources.items()}
+    sources = {n: CARRIED if n in traced.carried else s.update for n, s in traced.sources.items()}
     return Account(traced.name, sources, parameters, _work(traced, staged), _rows(staged), tuple(folded), plain, unread,
                    notes)
 
@@ -121,9 +132,9 @@ def _numbers(node: Node) -> int:
 
 
 def _work(traced: Program, staged: Staged) -> dict[str, int]:
-    before = sum(flops(n) for n in traced.graph.nodes)
     after = sum(s.flops * s.iterations for s in staged.stages)
     now = sum(flops(n) for n in _constant_nodes(staged.program))
+    before = sum(flops(n) * times(traced, n) for n in traced.graph.nodes)
     return {"traced": before, "in_stages": after, "folded": now, "saved": before - after - now}
 
 
@@ -147,9 +158,23 @@ def _rows(staged: Staged) -> tuple[StageRow, ...]:
     stored = sum(size(weights(s)) for s in staged.stages) or 1
     rows = []
     for s in staged.stages:
+        reads = _reads(s, staged)
         own, tables = size(weights(s)), [staged.constants[p.value] for p in s.inputs if p.value in staged.constants]
         rows.append(StageRow(
             s.name, s.sources, s.iterations, s.flops * s.iterations, s.flops * s.iterations / work,
             sum(t.numel() for t in weights(s)), own, own / stored, size(s.constants.values()) - own + size(tables),
-            {p.value: str(staged.types[p.value]) for p in s.inputs if p.value in made}))
+            {v: str(staged.types[v]) for v in reads if v in made},
+            {p.value: str(staged.types[p.value]) for p in s.outputs},
+            tuple(v for v in reads if v in staged.program.sources), s.end is not None))
     return tuple(rows)
+
+
+def _reads(stage: StageGraph, staged: Staged) -> list[str]:
+    """Values that a stage reads: of a history, what its newest frame is; what a loop starts from too."""
+    roots = {later: earlier for earlier, later in staged.delays}
+    found = []
+    for value in [*(p.value for p in stage.inputs), *(c.initial for c in stage.carries)]:
+        while value in roots:
+            value = roots[value]
+        found.append(value)
+    return list(dict.fromkeys(found))

@@ -11,6 +11,8 @@ def staged_text(staged: Staged) -> str:
     values = [f'value "{name}" {kind}' + (" constant" if name in staged.constants else "")
               for name, kind in staged.types.items()]
     delays = [f'delay "{a}" becomes "{b}" when the histories advance' for a, b in staged.delays]
+    delays += [f'carried "{n}" is "{s.next}" of the step before, until the {s.until} ends'
+               for n, s in staged.program.carried.items()]
     return "\n".join([*(_stage_text(s, staged.program.parameters) for s in staged.stages), *values, *delays]) + "\n"
 
 

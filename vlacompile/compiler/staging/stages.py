@@ -14,14 +14,16 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch.fx import Graph, Node
 
-from vlacompile.bundle.plan.plan import Precision, Sampling, TensorType
+from vlacompile.compiler.graph.carried import CarriedSource
 from vlacompile.compiler.graph.delay import HISTORY, frame_name, is_delay
 from vlacompile.compiler.graph.fold import fold
+from vlacompile.compiler.graph.loop_end import LoopEnd
 from vlacompile.compiler.graph.ops import flops
 from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.graph.rolled_loop import FUSED
 from vlacompile.compiler.staging.partition import Group, Partition, is_loop, is_loop_result
 from vlacompile.policy.policy import TORCH_DTYPES, Source
+from vlart.bundle.plan.plan import Precision, Sampling, TensorType
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class StageGraph:
     sampling: Sampling | None = None
     precisions: tuple[Precision, ...] = field(default=())
     backbones: tuple[str, ...] = field(default=())  # those that need this stage; empty: all
+    end: LoopEnd | None = None  # of a loop: `iterations` is the largest number then
 
     @property
     def flops(self) -> int:
@@ -70,7 +73,8 @@ class Staged:
     """types: {value name: type} of everything that crosses between stages, sources first.
     constants: {value name: tensor} of values known at compile time (loop tables).
     origin: {value name: node of `program` that computes it}. folded: nodes of `program` evaluated at compile time.
-    delays: (value, the value that takes its content when the histories advance), in chain order."""
+    delays: (value, the value that takes its content when the histories advance), in chain order. What a step takes from
+    the one before is among the program's sources: `program.carried`."""
 
     program: Program
     stages: tuple[StageGraph, ...]
@@ -106,7 +110,8 @@ def stage_names(order: tuple[Group, ...], sources: dict[str, Source], ranks: dic
         if len(names) > 1 or HISTORY in group.sources:
             return "fusion"
         last = names[0].split(".")[-1]
-        return f"vision.{last}" if ranks[names[0]] >= 4 else last
+        seen = ranks[names[0]] >= 4 and not isinstance(sources[names[0]], CarriedSource)
+        return f"vision.{last}" if seen else last
 
     bases = [".".join([base(g), *sorted(g.backbones)]) for g in order]
     used, total, out = Counter(), Counter(bases), {}
@@ -278,7 +283,8 @@ class _Builder:
         outputs = tuple(Port(f"next_{i}", n, "carry") for i, n in enumerate(names))
         carries = tuple(StageCarry(self.value_of[n], names[i], i, i) for i, n in enumerate(loop.args[0]))
         return StageGraph(name, _sources(group), self.graph, self.constants, tuple(self.inputs), outputs,
-                          loop.target.iterations, carries, loop.target.how(), backbones=tuple(sorted(group.backbones)))
+                          loop.target.iterations, carries, loop.target.how(), backbones=tuple(sorted(group.backbones)),
+                          end=loop.target.end)
 
 
 def _sources(group: Group) -> tuple[str, ...]:

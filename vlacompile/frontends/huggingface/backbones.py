@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 
-from vlacompile.errors import SourceError, nearest
 from vlacompile.frontends.environments import ENVIRONMENTS
+from vlacompile.frontends.hub import directory
 from vlacompile.frontends.huggingface.images import ImageSettings, Preparation, image_settings
 from vlacompile.frontends.lerobot.files import read_json
 from vlacompile.frontends.quiet import quiet
+from vlart.errors import SourceError, nearest
 
 Tower = Callable[[Any], torch.nn.Module]
 
@@ -97,12 +98,12 @@ class TextBackbone(torch.nn.Module):
 
 def vision_backbone(path: str | Path, frame: tuple[int, int] | None = None,
                     images: ImageSettings | None = None) -> VisionBackbone:
-    """The vision part of a save_pretrained directory, ready to be traced.
+    """The vision part of a save_pretrained directory, or of the name of one on the Hub, ready to be traced.
 
     frame: (height, width) of the camera; None: the model's native size. images: instead of the
     directory's own image processor settings. Raises SourceError.
     """
-    path = Path(path)
+    path = directory(path)
     kind = check(path, VISION, "vision_backbone")
     settings = images or image_settings(path)
     model = _load(path)
@@ -114,11 +115,12 @@ def vision_backbone(path: str | Path, frame: tuple[int, int] | None = None,
 
 
 def text_backbone(path: str | Path) -> TextBackbone:
-    """The text part of a save_pretrained directory, ready to be traced: without a cache; the last layer's features.
+    """The text part of a save_pretrained directory, or of the name of one on the Hub, ready to be traced: without a
+    cache; the last layer's features.
 
     Raises SourceError.
     """
-    path = Path(path)
+    path = directory(path)
     kind = check(path, TEXT, "text_backbone")
     model = _load(path)
     text = getattr(model, TEXT[kind]) if TEXT[kind] else model
@@ -129,8 +131,9 @@ def text_backbone(path: str | Path) -> TextBackbone:
 
 def tokens_of(path: str | Path, instruction: str, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The host's part: token ids int64 [1,length] and padding mask bool [1,length], padded on the right, by the
-    tokenizer in the directory. Raises SourceError."""
+    tokenizer in the directory, or in that of a name on the Hub. Raises SourceError."""
     ENVIRONMENTS["huggingface"].require()
+    path = directory(path, weights=False)
     with quiet():
         try:
             from transformers import AutoTokenizer
@@ -141,20 +144,21 @@ def tokens_of(path: str | Path, instruction: str, length: int) -> tuple[torch.Te
             encoded = tokenizer(instruction, max_length=length, truncation=True, padding="max_length",
                                 padding_side="right", return_tensors="pt")
         except Exception as error:  # transformers raises many kinds of errors
-            raise _refused("the tokenizer cannot be used", Path(path), error) from error
+            raise _refused("the tokenizer cannot be used", path, error) from error
     return encoded["input_ids"], encoded["attention_mask"].bool()
 
 
-def check(path: Path, known, where: str) -> str:
-    """The model type, read without transformers. Raises SourceError if it is unknown or has no weights."""
+def check(path: Path, known, where: str, weights: bool = True) -> str:
+    """The model type, read without transformers. weights: whether they must exist. Raises SourceError if it is
+    unknown."""
     if not path.is_dir():
         raise SourceError(f"{path} does not exist", where=f"{where}()", why="no such directory",
-                          fix="give the directory that save_pretrained wrote; nothing is downloaded")
+                          fix="give the directory that save_pretrained wrote, or org/name on the Hugging Face Hub")
     kind = str(read_json(path / "config.json").get("model_type"))
     if kind not in known:
         raise SourceError(f'no {where} for models of type "{kind}"', where=str(path / "config.json"),
                           why=nearest(kind, known), fix="load it with transformers and put its module into the policy")
-    if not list(path.glob("*.safetensors")):
+    if weights and not list(path.glob("*.safetensors")):
         raise SourceError("the checkpoint has no weights", where=str(path), why="there is no .safetensors file",
                           fix="give the complete directory that save_pretrained wrote")
     return kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from vlacompile.frontends.hub import name_of
 from vlacompile.frontends.huggingface.backbones import vision_backbone
 from vlacompile.policy.policy import Policy, Source
 
@@ -20,5 +21,7 @@ def policy_of(path) -> Policy:
     draw = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 8, 8, generator=draw)
     smooth = torch.nn.functional.interpolate(coarse, backbone.frame, mode="bilinear").permute(0, 2, 3, 1)
-    return Policy(path.name, observe, {FRAME: Source("observation")},
+    named = name_of(path)
+    name = path.name if named is None else named.repository.partition("/")[2]
+    return Policy(name, observe, {FRAME: Source("observation")},
                   {FRAME: (smooth * 255).to(torch.uint8).contiguous()}, outputs=(TOKENS,))

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from vlacompile.errors import SourceError
 from vlacompile.frontends.lerobot.files import read_json
+from vlart.errors import SourceError
 
 FILES = ("preprocessor_config.json", "processor_config.json")
 MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}  # PIL's numbers

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from vlacompile.errors import SourceError, nearest
-from vlacompile.frontends.environments import ENVIRONMENTS
+from vlacompile.frontends.checkpoint_options import NONE, CheckpointOptions
+from vlacompile.frontends.environments import ENVIRONMENTS, Environment
 from vlacompile.frontends.huggingface import backbones
 from vlacompile.frontends.lerobot.files import read_json
 from vlacompile.frontends.quiet import quiet
 from vlacompile.policy.policy import Policy
+from vlart.errors import SourceError, nearest
 
 PROCESSOR = "processor_config.json"
 
@@ -44,13 +45,15 @@ class Family:
 FAMILIES = ("pi0",)  # modules beside this one
 
 
-def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Family] | None:
+def open_checkpoint(path: Path, weights: bool = True,
+                    options: CheckpointOptions = NONE) -> tuple[Checkpoint, Family] | None:
     """Reads and checks the files, without transformers; None for a vision backbone. weights: whether they must exist.
     Raises SourceError."""
+    options.require_none(str(path))
     config = read_json(path / "config.json")
     kind = str(config.get("model_type"))
     if kind in backbones.VISION:
-        backbones.check(path, backbones.VISION, "vision_backbone")
+        backbones.check(path, backbones.VISION, "vision_backbone", weights)
         return None
     if kind in backbones.TEXT:
         raise SourceError(f'a model of type "{kind}" alone is not a policy', where=str(path / "config.json"),
@@ -69,10 +72,21 @@ def open_checkpoint(path: Path, weights: bool = True) -> tuple[Checkpoint, Famil
     return Checkpoint(path, kind, config, read_json(path / PROCESSOR)), family
 
 
-def read_policy(path: Path, weights: bool = True) -> Policy:
+def needed_weights(path: Path, options: CheckpointOptions = NONE) -> str:
+    """Why the checkpoint cannot be read without its weights; "" if it can. Raises SourceError."""
+    return "" if open_checkpoint(path, False, options) is not None else "a backbone is read with them"
+
+
+def environments_for(path: Path, weights: bool = True, options: CheckpointOptions = NONE) -> tuple[Environment, ...]:
+    """Those that can build it. Raises SourceError for a checkpoint that none can read."""
+    open_checkpoint(path, weights, options)
+    return (ENVIRONMENTS["huggingface"],)
+
+
+def read_policy(path: Path, weights: bool = True, options: CheckpointOptions = NONE) -> Policy:
     """weights: False reads only the shapes, within `weightless`. Raises SourceError for a checkpoint that cannot be
     read, or whose parts do not fit together."""
-    found = open_checkpoint(path, weights)
+    found = open_checkpoint(path, weights, options)
     if found is None:
         from vlacompile.frontends.huggingface import encoder
 

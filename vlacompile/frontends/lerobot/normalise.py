@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from vlacompile.frontends.lerobot.statistics import Normalisation
+from vlacompile.policy.action_decoding import Affine
 
 
 def _range(n: Normalisation) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,3 +39,9 @@ def unnormalise(x: torch.Tensor, n: Normalisation | None) -> torch.Tensor:
         return x * n.statistics["std"] + n.statistics["mean"]
     low, width = _range(n)
     return (x + 1.0) / 2.0 * width + low
+
+
+def unnormalising(n: Normalisation | None, size: int) -> Affine:
+    """`unnormalise` of vectors of this size, for actions that are decoded behind the graph."""
+    at_zero, at_one = (unnormalise(torch.full((size,), x, dtype=torch.float64), n) for x in (0.0, 1.0))
+    return Affine(tuple((at_one - at_zero).tolist()), tuple(at_zero.tolist()))

@@ -1,11 +1,11 @@
-"""LeRobot's pi0 and pi0.5 on a released transformers.
+"""LeRobot's pi0 and pi0.5: its own modules since 0.5; before, on a released transformers.
 
 LeRobot 0.4.4 requires a branch of transformers 4.53 (huggingface/transformers, fix/lerobot_openpi) with openpi's
 changes
 to Gemma and PaliGemma: norms modulated by a condition, gated residuals, no sqrt(d) on embeddings and image features,
-keys and values that are read but not extended if use_cache is false. Here LeRobot builds its policy on the released
-modules; those that differ are then replaced, in that policy only, by the ones below, which keep the names of the
-released weights. transformers itself is not changed.
+keys and values that are read but not extended if use_cache is false. In its environment LeRobot builds its policy on
+the released modules; those that differ are then replaced, in that policy only, by those of gemma.py, which keep the
+names of the released weights. transformers itself is not changed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 from torch import nn
 
+from vlacompile.frontends.gemma import AdaptiveNorm, Cache, Gemma, GemmaLayer
+from vlacompile.frontends.lerobot import old_pi0
+from vlacompile.frontends.lerobot.checkpoint import Checkpoint
 from vlacompile.frontends.lerobot.read import NOISE, Batch, Predict, normal
+from vlacompile.frontends.lerobot.versions import Reading, number, untied
 
-Cache = list[tuple[torch.Tensor, torch.Tensor]]  # per layer: keys and values [1,kv_heads,tokens,head_dim]
 CHECK = "transformers.models.siglip.check"
 
 
@@ -42,71 +46,25 @@ def accepted_transformers() -> Iterator[None]:
 
 
 def make(policy_class: type, config) -> nn.Module:
-    """LeRobot's policy object, with random weights, as built with its branch of transformers."""
+    """LeRobot's policy object, with random weights; of 0.4.4 as built with its branch of transformers."""
+    if not _is_on_branch():
+        return policy_class(config)
     with accepted_transformers():
         policy = policy_class(config)
     both = policy.model.paligemma_with_expert
-    both.paligemma.model.language_model = Gemma(both.paligemma.model.language_model)
-    both.gemma_expert.model = Gemma(both.gemma_expert.model)
+    both.paligemma.model.language_model = ReleasedGemma(both.paligemma.model.language_model)
+    both.gemma_expert.model = ReleasedGemma(both.gemma_expert.model)
     both.paligemma.model.get_image_features = functools.partial(image_features, both.paligemma.model)
     return policy
+
+
+def _is_on_branch() -> bool:
+    return not untied(version("lerobot"))
 
 
 def image_features(model: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
     """[1,tokens,width], without division by sqrt(width)."""
     return model.multi_modal_projector(model.vision_tower(pixel_values).last_hidden_state)
-
-
-class AdaptiveNorm(nn.Module):
-    """RMS norm. With a condition [1,c], the scale, shift and the gate of the following residual are computed from it
-    (adaRMS of pi0.5); without one the scale is 1 + weight and there is no gate."""
-
-    def __init__(self, width: int, eps: float, condition: int | None):
-        super().__init__()
-        self.eps = eps
-        if condition is None:
-            self.weight = nn.Parameter(torch.zeros(width))
-        else:
-            self.dense = nn.Linear(condition, 3 * width)
-
-    def forward(self, x: torch.Tensor, cond: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        scaled = x * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
-        if cond is None:
-            return (scaled * (1.0 + self.weight.float())).to(x.dtype), None
-        scale, shift, gate = self.dense(cond)[:, None].chunk(3, -1)
-        return (scaled * (1.0 + scale.float()) + shift.float()).to(x.dtype), gate.to(x.dtype)
-
-
-def _add(residual: torch.Tensor, x: torch.Tensor, gate: torch.Tensor | None) -> torch.Tensor:
-    return residual + x if gate is None else residual + x * gate
-
-
-class GemmaLayer(nn.Module):
-    def __init__(self, released: nn.Module, eps: float, condition: int | None):
-        super().__init__()
-        self.self_attn, self.mlp = released.self_attn, released.mlp
-        width = released.input_layernorm.weight.shape[0]
-        self.input_layernorm = AdaptiveNorm(width, eps, condition)
-        self.post_attention_layernorm = AdaptiveNorm(width, eps, condition)
-
-    def forward(self, x, mask, rope, past, cond):
-        """past: cached keys and values of earlier tokens, or None. Returns (x, keys and values of these tokens)."""
-        residual = x
-        x, gate = self.input_layernorm(x, cond)
-        x, present = self._attend(x, mask, rope, past)
-        x = residual = _add(residual, x, gate)
-        x, gate = self.post_attention_layernorm(x, cond)
-        return _add(residual, self.mlp(x), gate), present
-
-    def _attend(self, x, mask, rope, past):
-        from transformers.models.gemma.modeling_gemma import apply_rotary_pos_emb, eager_attention_forward
-
-        attn, heads = self.self_attn, (*x.shape[:-1], -1, self.self_attn.head_dim)
-        q, k, v = (p(x).view(heads).transpose(1, 2) for p in (attn.q_proj, attn.k_proj, attn.v_proj))
-        q, k = apply_rotary_pos_emb(q, k, *rope)
-        all_k, all_v = (k, v) if past is None else (torch.cat([past[0], k], 2), torch.cat([past[1], v], 2))
-        out, _ = eager_attention_forward(attn, q, all_k, all_v, mask, scaling=attn.scaling)
-        return attn.o_proj(out.reshape(*x.shape[:-1], -1)), (k, v)
 
 
 @dataclass(frozen=True)
@@ -115,28 +73,27 @@ class GemmaOutput:
     past_key_values: Cache | None
 
 
-class Gemma(nn.Module):
+class ReleasedGemma(Gemma):
     """transformers' GemmaModel of the branch, built from the released one's parts."""
 
     def __init__(self, released: nn.Module):
-        super().__init__()
-        self.config = config = released.config
-        self.embed_tokens, self.rotary_emb = released.embed_tokens, released.rotary_emb
+        config, eps = released.config, released.config.rms_norm_eps
         condition = config.adarms_cond_dim if config.use_adarms else None
-        self.layers = nn.ModuleList([GemmaLayer(layer, config.rms_norm_eps, condition) for layer in released.layers])
-        self.norm = AdaptiveNorm(config.hidden_size, config.rms_norm_eps, condition)
+        layers = [GemmaLayer(layer.self_attn, layer.mlp, config.hidden_size, eps, condition)
+                  for layer in released.layers]
+        super().__init__(layers, AdaptiveNorm(config.hidden_size, eps, condition), released.rotary_emb)
+        self.config, self.embed_tokens = config, released.embed_tokens
 
     def forward(self, inputs_embeds, attention_mask, position_ids, past_key_values: Cache | None = None,
                 use_cache: bool = False, adarms_cond=None) -> GemmaOutput:
         """attention_mask: what is added to the scores [1,1,tokens,keys]. past_key_values: read, never extended."""
         assert not (use_cache and past_key_values), "LeRobot fills the cache only once"
-        x, rope = inputs_embeds, self.rotary_emb(inputs_embeds, position_ids)
-        cache: Cache = []
-        for i, layer in enumerate(self.layers):
-            x, present = layer(x, attention_mask, rope, past_key_values[i] if past_key_values else None, adarms_cond)
-            cache.append(present)
-        x, _ = self.norm(x, adarms_cond)
+        x, cache = self.run(inputs_embeds, attention_mask, position_ids, past_key_values, adarms_cond)
         return GemmaOutput(x, cache if use_cache else None)
+
+
+def settings(checkpoint: Checkpoint) -> dict:
+    return old_pi0.settings(checkpoint) if checkpoint.old_statistics else checkpoint.config
 
 
 def ready(config) -> None:
@@ -145,8 +102,34 @@ def ready(config) -> None:
 
 def weights(policy: nn.Module, loaded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weight names by LeRobot's rules: published checkpoints come from openpi's code and lack the prefix "model."."""
+    loaded = old_pi0.names(loaded)
     known = policy._fix_pytorch_state_dict_keys(loaded, policy.config)
+    # LeRobot copies the head into the embedding, which is right where they were one weight and the file has one name
+    known |= {name: tensor for name, tensor in loaded.items() if name.endswith("language_model.embed_tokens.weight")}
     return {name if name.startswith("model.") else f"model.{name}": tensor for name, tensor in known.items()}
+
+
+def read_as(policy: nn.Module, reading: Reading) -> None:
+    """Before 0.5 a frame that is not square was padded with -1 before [0, 1] became [-1, 1]: the model saw -3."""
+    if _is_on_branch() or reading.untied:
+        return
+    module, original = sys.modules[type(policy).__module__], policy._preprocess_images
+
+    def minus_three(images: torch.Tensor, *size: int) -> torch.Tensor:
+        pad = module_pad(torch.ones_like(images), *size) - 1.0  # 0 inside the frame, -1 around it
+        return module_pad(images, *size) + pad
+
+    module_pad = module.resize_with_pad_torch
+    padded = old_pi0.pad_at_the_left_and_top if number(reading.lerobot) < (0, 4) else minus_three
+
+    def preprocess(batch: Batch):
+        module.resize_with_pad_torch = padded
+        try:
+            return original(batch)
+        finally:
+            module.resize_with_pad_torch = module_pad
+
+    policy._preprocess_images = preprocess
 
 
 def bind(policy) -> Predict:

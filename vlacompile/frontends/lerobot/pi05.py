@@ -12,20 +12,20 @@ from __future__ import annotations
 import numpy as np
 
 from vlacompile.frontends.lerobot import openpi
+from vlacompile.frontends.lerobot.checkpoint import Checkpoint
 from vlacompile.frontends.lerobot.read import Family
+from vlacompile.frontends.openpi.prompt import with_state
 
-BINS = 256
 
-
-def prompt(instruction: str, state: np.ndarray, config: dict) -> str:
-    """state [d]: normalised. The formula is openpi's, as in lerobot/policies/pi05/processor_pi05.py (0.4.4)."""
-    padded = np.zeros(max(config["max_state_dim"], len(state)), np.float32)
-    padded[: len(state)] = state
-    bins = np.digitize(padded, np.linspace(-1, 1, BINS + 1)[:-1]) - 1
-    task = instruction.strip().replace("_", " ").replace("\n", " ")
-    return f"Task: {task}, State: {' '.join(map(str, bins))};\nAction: "
+def prompt(instruction: str, state: np.ndarray, checkpoint: Checkpoint) -> str:
+    """state [d]: normalised. openpi's formula, as in lerobot/policies/pi05/processor_pi05.py; before LeRobot 0.5 the
+    state was padded to max_state_dim numbers first."""
+    said = np.asarray(state, np.float32)
+    if not checkpoint.reading.untied:
+        said = np.pad(said, (0, max(0, checkpoint.config["max_state_dim"] - len(said))))
+    return with_state(instruction, said)
 
 
 FAMILY = Family("lerobot.policies.pi05.modeling_pi05", "PI05Policy", openpi.bind, ready=openpi.ready, make=openpi.make,
-                weights=openpi.weights, noise=openpi.noise, prompt=prompt,
+                weights=openpi.weights, read_as=openpi.read_as, noise=openpi.noise, prompt=prompt,
                 known_steps=frozenset({"pi05_prepare_state_tokenizer_processor_step"}))

@@ -11,13 +11,13 @@ import torch
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass
 
-from vlacompile.errors import ParityError, SourceError, nearest
 from vlacompile.frontends.onnx.sidecar import Sidecar, examples_of, inputs_of, read_sidecar, sources_of
 from vlacompile.frontends.onnx.translate import OnnxModule, check_ops, nodes_of, translate
 from vlacompile.policy.policy import TORCH_DTYPES, Policy, Source
 from vlacompile.policy.sample_inputs import golden_inputs
-from vlacompile.verify.metrics import compare
-from vlacompile.verify.tolerances import tolerance
+from vlart.errors import ParityError, SourceError, nearest
+from vlart.verify.metrics import examine
+from vlart.verify.tolerances import tolerance
 
 OPSETS = range(17, 22)
 CHECKED_FRAMES = 4
@@ -125,12 +125,12 @@ def _compare(path: Path, session, module: OnnxModule, sources: dict[str, Source]
             got = module(**inputs)
         want = session.run(list(outputs), {n: t.numpy() for n, t in inputs.items()})
         for name, expected in zip(outputs, want, strict=True):
-            metrics = compare(got[name].numpy(), np.asarray(expected))
             limit = tolerance(TORCH_DTYPES[got[name].dtype], "chunk").limit(np.asarray(expected))
-            if not metrics.within(limit):
+            found = examine(got[name].numpy(), np.asarray(expected), limit)
+            if not found.passed:
                 raise ParityError(f'the translation computes another "{name}" than onnxruntime',
                                   where=f'{path}, frame "{label}"',
-                                  why=f"max_abs {metrics.max_abs:.3g} (limit {limit.max_abs:.3g})",
+                                  why=found.text(),
                                   fix="report the model's ops: " + ", ".join(sorted(_op_types(path)))[:200])
 
 

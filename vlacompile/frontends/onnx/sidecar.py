@@ -27,11 +27,11 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from vlacompile.errors import ConfigError, SourceError, nearest
-from vlacompile.files.toml import from_table
 from vlacompile.frontends.onnx.elementwise import TYPES
 from vlacompile.policy.policy import Source
-from vlacompile.vocabulary import UPDATES
+from vlart.errors import ConfigError, SourceError, nearest
+from vlart.files.tables import from_table
+from vlart.vocabulary import UPDATES
 
 METADATA = "vlacompile.sources"
 

@@ -15,9 +15,9 @@ import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 
-from vlacompile.errors import SourceError, nearest
 from vlacompile.frontends.onnx import elementwise, layers, shaping  # noqa: F401, imported to fill the table
 from vlacompile.frontends.onnx.ops import TABLE, Attributes, NotCovered
+from vlart.errors import SourceError, nearest
 
 SPECIAL = frozenset({"Constant", "If", "MatMul", "Gemm"})  # see _Translator
 _FAILURES = (RuntimeError, ValueError, IndexError, TypeError, KeyError, ZeroDivisionError)  # by invalid operands

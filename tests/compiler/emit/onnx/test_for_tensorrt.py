@@ -16,7 +16,6 @@ from onnx import TensorProto, helper
 
 from tests.samples import policies
 from tests.samples.small_onnx import weight, write
-from vlacompile.bundle.plan.plan import Build
 from vlacompile.check.compile import compile_stage
 from vlacompile.check.tensorrt import judge
 from vlacompile.compiler.capture.export import capture
@@ -27,6 +26,7 @@ from vlacompile.compiler.emit.tensorrt.build_recipe import ENGINE_BYTES, code_by
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, load_recipe
+from vlart.bundle.plan.plan import Build
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,
                                     reason="tensorrt_rtx is not installed: pip install 'vlacompile[rtx]'")

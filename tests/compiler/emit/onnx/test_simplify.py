@@ -10,7 +10,7 @@ from onnxscript.rewriter.rules.common import _no_op
 from vlacompile.compiler.emit.onnx.simplify import RULES
 from vlacompile.pipeline import build
 from vlacompile.policy.policy import Policy, Source
-from vlacompile.runtime.session import Session
+from vlart.runtime.session import Session
 
 SMALL = (1e-8, 1e-9, 1e-30, 1e-42, -0.0, 0.0)
 NEAR_ONE = (1 + 1e-6, 1 - 1e-7, 1 + 2**-23, 1.0)

@@ -14,8 +14,10 @@ from tests.policy.test_text import inputs as text_inputs
 from tests.runtime_c.running import BUILD, make, run_tool
 from tests.runtime_c.tensorrt import Board, lock
 from tests.samples import policies
-from vlacompile.bundle.plan.arena import TENSORRT_ALIGN
-from vlacompile.errors import RuntimeFailure
+from tests.samples.deep import deep
+from vlacompile.compiler.fit.engine_memory import ENGINE_BYTES
+from vlart.bundle.plan.arena import TENSORRT_ALIGN
+from vlart.errors import RuntimeFailure
 
 
 @pytest.fixture(scope="module", params=["late_fusion", "flow"])
@@ -49,11 +51,12 @@ def test_a_bundle_is_built_proved_and_run(bundle, board):
 
 
 def test_values_lie_where_tensorrt_takes_them(bundle, board):
-    """No copies between stages: only rows of constants may lie off the alignment of addresses."""
+    """No copies between stages: only rows of computed values may lie off the alignment of addresses."""
     assert board.build(bundle.path).returncode == 0
     board.set()
     assert run_tool("vlart-run", bundle.path, "--tensorrt", board.library).returncode == 0
-    rows = sum(b.mode == "row" for s in bundle.plan.stages for b in (*s.inputs, *s.outputs))
+    rows = sum(b.mode == "row" and bundle.plan.values[b.value].weight is None
+               for s in bundle.plan.stages for b in (*s.inputs, *s.outputs))
     assert rows > 0 or not board.calls("copy")
     assert all(v.offset % TENSORRT_ALIGN == 0 for v in bundle.plan.values if v.weight is None)
 
@@ -87,6 +90,48 @@ def test_known_instructions_need_no_engine(tmp_path, every_stage):
             np.testing.assert_allclose(act(session, rest), act(stand_in, rest), atol=1e-6)
         with pytest.raises(RuntimeFailure, match="other instructions"):
             act(session, {TOKENS: ids_of("bowl")[0]})
+
+
+LAYERED = """name = "layers"
+description = "every stage by itself, equal layers as one engine, fp16"
+[stages]
+min_flops = 0
+depth = "{depth}"
+[precision]
+base = "fp16"
+layers = "fp16"
+"""
+
+
+def test_equal_layers_are_one_engine_bound_to_the_weights_of_each(tmp_path):
+    """Built, proved and run on the double; the same actions as of one engine for all layers, and as of a stand-in."""
+    built, acted = {}, {}
+    for depth in ("loop", "unrolled"):
+        (tmp_path / f"{depth}.toml").write_text(LAYERED.format(depth=depth), encoding="utf-8")
+        bundle = vc.build(deep(4), target="orin-nano-8gb@25w", recipe=str(tmp_path / f"{depth}.toml"),
+                          out=tmp_path / f"{depth}.vlab")
+        (tmp_path / depth).mkdir()
+        board = Board(tmp_path / depth, sizes=" ".join(
+            f"{s.name}:{(s.build.engine_bytes_min + s.build.engine_bytes_max) // 2}" for s in bundle.plan.stages))
+        assert (done := board.build(bundle.path)).returncode == 0, done.stderr
+        board.set()
+        given = {n: t.numpy() for n, t in deep(4).example_inputs.items()}
+        for whole in (False, True):
+            with vc.Session(bundle.path, tensorrt_library=board.library, whole_tick=whole) as session, \
+                    vc.Session(bundle.path, stand_in=True) as stand_in:
+                acted[depth] = act(session, given)
+                np.testing.assert_allclose(acted[depth], act(stand_in, given), atol=1e-6)
+        built[depth] = bundle.plan, len(board.calls("upload"))
+    np.testing.assert_allclose(acted["loop"], acted["unrolled"], rtol=2e-3, atol=2e-3)
+    plan, uploads = built["loop"]
+    layers, = (s for s in plan.stages if s.name.endswith(".layers"))
+    rows = [b for b in layers.inputs if b.mode == "row"]
+    assert layers.iterations == 4 and layers.build.weight_bytes < layers.weight_bytes
+    assert uploads == 2 * 4 * len(rows), "each layer's weights once per session, and no more"
+    whole, _ = built["unrolled"]
+    assert sum(s.build.engine_bytes_max for s in plan.stages) < \
+        sum(s.build.engine_bytes_max for s in whole.stages) + 2 * ENGINE_BYTES
+    assert not any(s.name.endswith(".layers") for s in whole.stages)
 
 
 def test_a_bundle_for_another_board_is_refused(bundle, board):

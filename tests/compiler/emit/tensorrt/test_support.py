@@ -12,10 +12,11 @@ from torch import nn
 
 import vlacompile as vc
 from tests.samples import rejected_policies as rejected
-from vlacompile.compiler.emit.onnx import exporter
+from tests.samples.emitted import require_equal
+from vlacompile.compiler.emit.onnx import functions
 from vlacompile.compiler.emit.tensorrt import support as tensorrt_support
 from vlacompile.compiler.emit.tensorrt.support import REWRITES, require_supported
-from vlacompile.errors import EmitError
+from vlart.errors import EmitError
 
 
 def refused(model: onnx.ModelProto, tensorrt: str = "10.3") -> EmitError:
@@ -31,8 +32,8 @@ def model(nodes: list, inputs: list[tuple], outputs: list[tuple], constants=()) 
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
-@pytest.mark.parametrize(("part", "op"), [(rejected.Bits, "BitwiseAnd"), (rejected.Folded, "Col2Im"),
-                                           (rejected.InBytes, "Cast"), (rejected.Resized, "Resize")])
+@pytest.mark.parametrize(("part", "op"), [(rejected.Powers, "Pow"), (rejected.Filtered, "Conv"),
+                                            (rejected.Products, "MatMul")])
 def test_a_build_says_the_line_and_what_to_write(part, op, tmp_path):
     said = []
     with pytest.raises(EmitError, match="TensorRT 10.3 does not support the stage") as error:
@@ -93,7 +94,40 @@ def test_groups_are_normalised_without_numbers_per_group(tmp_path, monkeypatch):
     ops = [n.op_type for path in (made.path / "stages").glob("*.onnx")
            for n in onnx.load(path, load_external_data=False).graph.node]
     assert ops.count("InstanceNormalization") == 3
-    monkeypatch.setattr(exporter, "ATEN", {})  # as torch.onnx writes it
+    monkeypatch.setattr(functions, "ATEN", {})  # as torch.onnx writes it
+    functions.table.cache_clear()
     with pytest.raises(EmitError, match="TensorRT 10.3 does not support the stage") as error:
         vc.build(policy, target="orin-nano-8gb+jetpack-6.2", out=tmp_path / "c.vlab")
+    functions.table.cache_clear()
     assert error.value.why == "it has no GroupNormalization"
+
+
+class Recommended(nn.Module):
+    """What the fix texts say to write, an output each."""
+
+    def forward(self, x):
+        i = (x * 3).long()
+        turns = torch.outer(torch.arange(16.0), torch.arange(9.0)) * (2 * torch.pi / 16)
+        rows = x.reshape(1, 4, 4)
+        groups = nn.functional.instance_norm(x.reshape(1, 2, 8)).reshape(1, 4, 4) * torch.arange(4.0)[:, None]
+        peaks = nn.functional.max_pool1d(rows, 2).repeat_interleave(2, -1)
+        return {"action": x.reshape(1, 1, 16), "NonZero": torch.where(x > 0, x, 0.0)[:, torch.tensor([0, 3])],
+                "QuickGelu": x * torch.sigmoid(1.702 * x), "Pow": torch.pow(x.abs(), x) + (i * i * i),
+                "MatMul": rows @ rows.round().mT,
+                "Conv": nn.functional.conv1d((x * 9).round()[None], torch.ones(1, 1, 3)),
+                "CumSum": x @ torch.ones(16, 16).triu(),
+                "Det": rows[:, 0, 0] * rows[:, 1, 1] - rows[:, 0, 1] * rows[:, 1, 0],
+                "DFT": torch.stack([x @ turns.cos(), x @ turns.sin()]), "GroupNormalization": groups,
+                "MaxUnpool": rows * (rows == peaks), "SplitToSequence": rows[:, 0] + rows[:, 1],
+                "BYTES": (i % 256).to(torch.uint8).float() + x}
+
+
+def test_what_the_fixes_recommend_is_itself_supported():
+    """Those that recommend an op; the others say to compute something outside, or for another target."""
+    outputs = tuple(Recommended()(torch.zeros(1, 16)))
+    elsewhere = {"Unique", "MatMulNBits", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "Cast", "Bernoulli",
+                 "RandomNormal"}
+    assert set(REWRITES) - elsewhere == set(outputs) - {"action", "BYTES"}
+    x = torch.linspace(-2, 2, 16)[None]
+    policy = vc.Policy("fixes", Recommended().eval(), {"x": vc.Source("observation")}, {"x": x}, outputs=outputs)
+    require_equal(policy, "tensorrt", [{"x": x}, {"x": x.flip(1) * 3}], 1e-5)

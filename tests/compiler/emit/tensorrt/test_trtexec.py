@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.runtime_c.nvidia_double import HEADERS
-from vlacompile.bundle.directory import read_bundle
 from vlacompile.compiler.emit.tensorrt.build_recipe import board_of
 from vlacompile.compiler.emit.tensorrt.trtexec import TRTEXEC, commands, trtexec
 from vlacompile.files.toml import shipped
 from vlacompile.hardware.target import load_target
+from vlart.bundle.directory import read_bundle
 
 KNOWN = json.loads(Path(__file__).with_name("trtexec_options.json").read_text(encoding="utf-8"))
 VERSIONS = sorted(KNOWN["options"])

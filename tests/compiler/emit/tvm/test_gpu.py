@@ -18,18 +18,18 @@ import vlacompile as vc
 from tests.compiler.emit.tvm.cuda_kernels import Double, double
 from tests.samples import policies
 from tests.samples.staging import verified
-from vlacompile.bundle.directory import read_bundle, stage_path, with_files, write_bundle
 from vlacompile.cli.main import main
 from vlacompile.compiler.assemble.assemble import Parts, assemble
 from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.emit.tvm import stage as tvm_stage
-from vlacompile.errors import ConfigError, RuntimeFailure
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.read_inputs import resolve
 from vlacompile.recipe.recipe import load_recipe
-from vlacompile.runtime.library import onnxruntime_library, tvm_libraries
-from vlacompile.runtime.session import Session
-from vlacompile.verify.frames import frames_bytes
+from vlart.bundle.directory import read_bundle, stage_path, with_files, write_bundle
+from vlart.errors import ConfigError, RuntimeFailure
+from vlart.runtime.library import onnxruntime_library, tvm_libraries
+from vlart.runtime.session import Session
+from vlart.verify.frames import frames_bytes
 
 ROOT = Path(__file__).parents[4]
 FP32 = '[precision]\nbase = "fp32"\n[[precision.rule]]\nlayers = "*"\nscheme = "fp32"\n'
@@ -90,7 +90,7 @@ def bundle(tmp_path_factory) -> Built:
 def replay(made: Built, bundle: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
     libraries = tvm_libraries()
     return subprocess.run(
-        [ROOT / "build/runtime_c/vlart-run", bundle or made.path, "--self-test", "--json", "--ort",
+        [ROOT / "build/runtime_c/vlart-run", bundle or made.path, "--self-test", "--json", "--native-code", "--ort",
          onnxruntime_library(),
          "--tvm-ffi", libraries["tvm_ffi_library"], "--tvm", libraries["tvm_library"],
          "--tvm-cuda", libraries["tvm_cuda_library"]], capture_output=True, text=True,
@@ -137,7 +137,7 @@ def test_what_cuda_refuses_is_said(bundle, function, why):
 @needs_compilers
 def test_without_a_gpu_it_says_what_is_missing(bundle):
     with pytest.raises(RuntimeFailure, match="TVM's runtime for GPUs cannot be loaded") as error:
-        Session(bundle.path)
+        Session(bundle.path, native_code=True)
     assert error.value.status == "NO_BACKEND" and "libtvm_runtime_cuda.so" in str(error.value)
     assert "CUDA 13" in error.value.fix
 
@@ -159,7 +159,8 @@ def test_a_build_for_a_board_has_the_machine_code_of_its_gpu(tmp_path, capsys):
                for n in made.manifest["provenance"]["notes"])
     assert all((again.path / p).read_bytes() == (made.path / p).read_bytes() for p in (path, "manifest.json"))
     page = tmp_path / "page.html"
-    assert main(["report", str(made.path), "-o", str(page)]) == 9 and "--no-replay" in capsys.readouterr().err
-    assert main(["report", str(made.path), "-o", str(page), "--no-replay"]) == 0
+    verb = ["report", str(made.path), "-o", str(page)]
+    assert main([*verb, "--native-code"]) == 9 and "--no-replay" in capsys.readouterr().err
+    assert main([*verb, "--no-replay"]) == 0
     text = page.read_text(encoding="utf-8")
     assert "compiled, not run" in text and all(kernel in text for kernel in report["resources"])

@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,24 +17,29 @@ import pytest
 
 import vlacompile as vc
 from benchmarks import emulator
-from tests.samples import policies
+from tests.samples import policies, ssh_keys
 from tests.samples.staging import verified
-from vlacompile.bundle.directory import GOLDEN_FILE, WEIGHTS_FILE, read_bundle, stage_path, with_files, write_bundle
 from vlacompile.cli.main import main
 from vlacompile.compiler.assemble.assemble import Parts, assemble
 from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
 from vlacompile.compiler.emit.tvm import stage as tvm_stage
-from vlacompile.errors import ConfigError, EmitError, RuntimeFailure
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.read_inputs import resolve
 from vlacompile.recipe.recipe import load_recipe
 from vlacompile.report.page import page
 from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
-from vlacompile.runtime.session import Session
-from vlacompile.verify.frames import frames_bytes
+from vlart.bundle.directory import GOLDEN_FILE, WEIGHTS_FILE, read_bundle, stage_path, with_files, write_bundle
+from vlart.bundle.signature import sign
+from vlart.errors import ConfigError, EmitError, RuntimeFailure
+from vlart.runtime.library import onnxruntime_library
+from vlart.runtime.session import Session
+from vlart.serve.policy_host import PolicyHost
+from vlart.verify.frames import frames_bytes
+from vlart.verify.trial import try_bundle
 
 needs_tvm = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="pip install 'vlacompile[tvm]'")
 HERE = platform.machine()
+VLART_RUN = Path(__file__).parents[4] / "build" / "runtime_c" / "vlart-run"
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +87,44 @@ def test_without_the_packages_a_build_says_what_to_install(recipe, tmp_path, mon
     assert not (tmp_path / "none.vlab").exists()
 
 
-def test_libvlart_says_where_the_libraries_come_from(late_fusion_bundle, tmp_path, monkeypatch):
-    """A plan for TVM where there is none, whether its stage files are TVM's or not."""
+@pytest.fixture
+def no_library(late_fusion_bundle, tmp_path) -> vc.Bundle:
+    """A plan for TVM, whose stage files are not TVM's."""
     plan = replace(late_fusion_bundle.plan, files=(), stages=tuple(
         replace(s, backend="tvm", initializers=()) for s in late_fusion_bundle.plan.stages))
     files = {stage_path(s.name, "tvm"): b"no library" for s in plan.stages}
     files |= {f: (late_fusion_bundle.path / f).read_bytes() for f in (WEIGHTS_FILE, GOLDEN_FILE)}
-    out = write_bundle(tmp_path / "b.vlab", with_files(plan, files), files, {"outputs": ["action"]}, lambda path: None)
+    return write_bundle(tmp_path / "b.vlab", with_files(plan, files), files, {"outputs": ["action"]}, lambda path: None)
+
+
+def test_libvlart_says_where_the_libraries_come_from(no_library, tmp_path, monkeypatch):
+    """A plan for TVM where there is none, whether its stage files are TVM's or not."""
     absent = tmp_path / "libtvm_ffi.so"
-    monkeypatch.setattr("vlacompile.runtime.session.tvm_libraries", lambda:
+    monkeypatch.setattr("vlart.runtime.session.tvm_libraries", lambda:
                         dict.fromkeys(("tvm_ffi_library", "tvm_library", "tvm_cuda_library"), absent))
     with pytest.raises(RuntimeFailure, match="TVM's runtime cannot be loaded") as error:
-        Session(out.path)
+        Session(no_library.path, native_code=True)
     assert error.value.status == "NO_BACKEND" and str(absent) in str(error.value) and "--tvm" in error.value.fix
+
+
+def test_machine_code_is_loaded_by_name_or_signed(no_library, tmp_path, cli):
+    """Everything that opens the bundle refuses it before TVM is looked for. Where the gate is open, what fails is what
+    comes behind it: the files are no libraries."""
+    for opened in (lambda: Session(no_library.path), lambda: vc.AsyncSession(no_library.path),
+                   lambda: try_bundle(no_library.path), lambda: PolicyHost(no_library.path)):
+        with pytest.raises(RuntimeFailure, match="machine code that nobody vouched for") as refused:
+            opened()
+        assert refused.value.status == "UNTRUSTED" and "--native-code" in refused.value.fix
+    key = ssh_keys.new_key(tmp_path)
+    signers = ssh_keys.allow(tmp_path / "signers", key)
+    sign(no_library, key)
+    for trust, status in (((), "UNTRUSTED"), (("--native-code",), "BACKEND"), (("--signers", signers), "BACKEND")):
+        code, out, _ = cli("run", no_library.path, "--json", *trust)
+        assert code == 9 and status in json.loads(out)["status"], out
+        assert cli("profile", no_library.path, "--measure", "--json")[0] == 9
+        done = subprocess.run([VLART_RUN, no_library.path, "--ort", onnxruntime_library(), *trust], check=False,
+                              capture_output=True, text=True)
+        assert done.returncode == 1 and status in done.stderr, done.stderr
 
 
 @needs_tvm
@@ -101,7 +132,7 @@ def test_libvlart_says_where_the_libraries_come_from(late_fusion_bundle, tmp_pat
 def test_every_stage_gives_the_golden_vectors(recipe, tmp_path, name):
     made = vc.build(getattr(policies, name)(), recipe=recipe, out=tmp_path / "a.vlab")
     assert {s.backend for s in made.plan.stages} == {"tvm"} and not list((made.path / "stages").glob("*.onnx"))
-    report = vc.verify(made.path)
+    report = vc.verify(made.path, native_code=True)
     assert report.passed and max(v.worst.rel_l2 for v in report.values) < 1e-6
 
 
@@ -135,7 +166,7 @@ def test_a_file_that_is_not_the_stage_is_refused_when_it_is_loaded(bundle, late_
     plan = with_files(bundle.plan, files)
     out = write_bundle(tmp_path / "b.vlab", plan, files, bundle.manifest["provenance"], lambda path: None)
     with pytest.raises(RuntimeFailure) as error:
-        Session(out.path)
+        Session(out.path, native_code=True)
     assert error.value.status == "BACKEND_FAILED" and '"state"' in error.value.where and why in str(error.value)
 
 
@@ -151,7 +182,7 @@ def test_a_wrong_weight_shows(bundle, tmp_path):
     files[state] = arrays.tobytes() + files[state][len(files[state]) // 4 * 4:]
     plan = with_files(bundle.plan, files)
     out = write_bundle(tmp_path / "b.vlab", plan, files, bundle.manifest["provenance"], lambda path: None)
-    assert not vc.verify(out.path).passed
+    assert not vc.verify(out.path, native_code=True).passed
 
 
 @needs_tvm
@@ -177,7 +208,8 @@ def test_compiled_for_aarch64_it_gives_the_golden_vectors_emulated(recipe, tmp_p
     reports = []
 
     def replay(path: Path) -> None:
-        reports.append(machine.replay(path, library, "--self-test", "--tvm-ffi", ffi, "--tvm", runtime))
+        libraries = ("--tvm-ffi", ffi, "--tvm", runtime)
+        reports.append(machine.replay(path, library, "--self-test", "--native-code", *libraries))
 
     write_bundle(tmp_path / "a.vlab", with_files(plan, files), files, {"outputs": ["action"]}, replay)
     assert reports[0]["status"] == "OK", reports[0]
@@ -198,7 +230,7 @@ def test_what_a_search_found_is_kept_and_used_again(tmp_path, recipe):
     """The search depends on the clock; a build with its file does not."""
     first = vc.build(policies.late_fusion(), recipe=searching(tmp_path, 24), out=tmp_path / "a.vlab")
     kept = (tmp_path / "found.json.gz").read_bytes()
-    assert vc.verify(first.path).passed
+    assert vc.verify(first.path, native_code=True).passed
     note = next(n for n in first.manifest["provenance"]["notes"] if n.startswith("TVM: state"))
     assert re.search(r"searched schedules for [1-9]\d* of \d+ kernels", note), note
     # other weights
@@ -253,7 +285,7 @@ def test_a_stage_is_compiled_for_the_processor_of_the_target(tmp_path, target):
     assert made.accepted.passed and not made.manifest["provenance"]["tvm"]["state"]["aarch64"]["run"]
     assert any("the same stage compiled for x86_64" in n for n in made.manifest["provenance"]["notes"])
     with pytest.raises(RuntimeFailure, match="aarch64"):
-        Session(made.path, stand_in=target != "host-aarch64")
+        Session(made.path, stand_in=target != "host-aarch64", native_code=True)
     with pytest.raises(ConfigError, match="another processor"):
         vc.build(policies.late_fusion(), target=target, recipe=searching(tmp_path, 8), out=tmp_path / "b.vlab")
 

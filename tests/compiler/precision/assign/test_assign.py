@@ -13,7 +13,6 @@ from torch import nn
 import vlacompile as vc
 from tests.compiler.precision.assign.stand_ins import NUMERICS, round_to_nearest
 from tests.samples import policies
-from vlacompile.bundle.plan.text import parse_plan, plan_text
 from vlacompile.cli.inspect import precision_rows
 from vlacompile.compiler.assemble.assemble import assemble
 from vlacompile.compiler.capture.export import capture
@@ -25,10 +24,11 @@ from vlacompile.compiler.precision.assign.sensitivity import Trial, in_fp16, rea
 from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.compiler.staging.run_stages import StageRunner
-from vlacompile.errors import BudgetError, ConfigError
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
+from vlart.bundle.plan.text import parse_plan, plan_text
+from vlart.errors import BudgetError, ConfigError
 
 HOST = load_target("host")
 AUTO = PrecisionRecipe(layers="auto", max_action_error=0.05)

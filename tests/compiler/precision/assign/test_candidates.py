@@ -13,10 +13,10 @@ from tests.samples import policies
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.precision.assign.candidates import admits, choices, protected
 from vlacompile.compiler.precision.quantise.layers import layers_of
-from vlacompile.errors import ConfigError
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
+from vlart.errors import ConfigError
 
 INT8 = PrecisionRecipe(layers="int8")
 

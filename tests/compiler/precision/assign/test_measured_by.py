@@ -13,18 +13,18 @@ from torch import nn
 import vlacompile as vc
 from tests.samples import policies
 from tests.samples.staging import verified
-from vlacompile.bundle.directory import read_bundle
-from vlacompile.bundle.precision_record import NOT_MEASURED, is_uncalibrated, require_calibrated
 from vlacompile.compiler.precision.assign import measured_by as observed_module
 from vlacompile.compiler.precision.assign.measured_by import observed
 from vlacompile.compiler.precision.assign.set_precision import set_precision
 from vlacompile.compiler.staging.observations import calibration, edges
 from vlacompile.compiler.staging.run_stages import StageRunner
-from vlacompile.errors import CalibrationError
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.read_inputs import resolve
 from vlacompile.recipe.recipe import PrecisionRecipe, load_recipe
-from vlacompile.serve.policy_host import PolicyHost
+from vlart.bundle.directory import read_bundle
+from vlart.bundle.precision_record import NOT_MEASURED, is_uncalibrated, require_calibrated
+from vlart.errors import CalibrationError
+from vlart.serve.policy_host import PolicyHost
 
 INT8 = PrecisionRecipe(layers="auto", schemes=("int8",), max_action_error=0.3, minimise="bytes")
 
@@ -213,6 +213,34 @@ def test_a_manifest_says_whether_the_error_was_measured(bundles):
         assert told != found["uncalibrated"], "the plan's errors are measurements, or none"
     other = bundles["mlp", "host", 0].manifest["provenance"]["precision"]
     assert other["simulated"]["tensorrt"] is None and other["simulated"]["onnxruntime"] > 0
+
+
+def test_errors_of_a_manifest_count_in_the_spread_that_it_states(tmp_path):
+    """Those on held-out observations, too, which move less here than those that decide."""
+    seen = states(8)
+    seen[3] = seen[7] = {"state": seen[3]["state"] / 50}
+    policy = vc.Policy("mlp", Mlp().eval(), {"state": vc.Source("observation")}, seen[0], calibration=tuple(seen))
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('name = "r"\ndescription = ""\n[precision]\nlayers = "int8"\n', encoding="utf-8")
+    bundle = vc.build(policy, recipe=str(recipe), out=tmp_path / "mlp.vlab")
+    found = bundle.manifest["provenance"]["precision"]
+    deciding = [x for i, x in enumerate(seen) if i % 4 != 3]
+    want, off = {}, {}
+    with vc.Session(bundle.path, threads=1) as session, torch.no_grad():
+        for key, inputs in (("action_error", deciding), ("held_out_error", [seen[3]])):
+            got = []
+            for x in inputs:
+                session.write("state", x["state"])
+                session.step()
+                got.append(torch.from_numpy(session.read("action")))
+            want[key] = torch.cat([policy.infer(**x)["action"] for x in inputs]).flatten(0, 1)
+            off[key] = (torch.cat(got).flatten(0, 1) - want[key]).square().mean(0).sqrt()
+    spread = torch.tensor(found["action_spread"])
+    torch.testing.assert_close(spread, want["action_error"].std(0), rtol=1e-3, atol=0)
+    for key, by_dimension in off.items():
+        assert found[key] == pytest.approx(float((by_dimension / spread).max()), rel=0.1), key
+    own = float((off["held_out_error"] / want["held_out_error"].std(0)).max())
+    assert own > 2 * found["held_out_error"], "in its own spread it would be another number"
 
 
 def test_notes_state_no_error_that_was_not_measured(bundles):

@@ -18,9 +18,9 @@ from vlacompile.compiler.precision.fp16.error_attribution import attribute_error
 from vlacompile.compiler.precision.fp16.keep_fp32 import KeepRules
 from vlacompile.compiler.precision.quantise.ops import OPS
 from vlacompile.compiler.staging.choose_solver import calibration
-from vlacompile.errors import PrecisionError
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.recipe.recipe import LoopRecipe
+from vlart.errors import PrecisionError
 
 BLIND = KeepRules(stored=math.inf, local=math.inf)
 

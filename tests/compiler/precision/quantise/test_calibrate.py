@@ -14,11 +14,11 @@ from vlacompile.compiler.precision.quantise.calibrate import check_observations,
 from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.compiler.precision.quantise.quantise import Method, quantise_stage
 from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
-from vlacompile.errors import CalibrationError, ConfigError
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.policy.sample_inputs import golden_inputs
 from vlacompile.recipe.recipe import load_recipe
+from vlart.errors import CalibrationError, ConfigError
 
 
 def test_statistics_are_exact_and_rows_are_rows(convolutions):

@@ -80,6 +80,14 @@ def test_blocks_of_every_kind_keep_their_function(attention, norm, bias, groups,
     assert any(n not in stage.constants for n in got.constants)
 
 
+def test_layers_of_a_single_vector_keep_their_function():
+    torch.manual_seed(0)
+    example = torch.randn(16)
+    stage = as_stage(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8)), x=example)
+    got, free = rescaled(stage, spread=1.0)
+    assert 32 in free.values() and difference(stage, got, (example,)) < 1e-5
+
+
 def test_grouped_queries_share_their_divisors():
     torch.manual_seed(0)
     stage = as_stage(Block(32, 4, 2), x=torch.randn(1, 6, 32))

@@ -10,74 +10,37 @@ import math
 import numpy as np
 import onnx_ir as ir
 
+from vlacompile.compiler.emit.onnx.bytes_for_tensorrt import MOVES, bytes_for_tensorrt
+from vlacompile.compiler.emit.onnx.fired_rule import FiredRule
+from vlacompile.compiler.emit.onnx.fusible_attentions import fusible_attentions
+from vlacompile.compiler.emit.onnx.integers_for_tensorrt import integers_for_tensorrt
 from vlacompile.compiler.emit.onnx.merge_attentions import join_attentions
+from vlacompile.compiler.emit.onnx.patches_as_products import patches_as_products
+from vlacompile.compiler.emit.onnx.sum_in_fp32 import sum_in_fp32
+from vlacompile.compiler.emit.onnx.vectors_for_tensorrt import vectors_for_tensorrt
+from vlacompile.recipe.tensorrt_rules import TensorRTRecipe
 
 _F16 = ir.DataType.FLOAT16
-# Ops that only move elements.
-_MOVES = frozenset({"Transpose", "Reshape", "Slice", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand",
-                    "Split", "Identity",
-                    "Flatten", "Tile"})
 
 
-def for_tensorrt(model: ir.Model) -> None:
-    """All rewrites, in their order."""
-    cast_bytes_first(model)
+def for_tensorrt(model: ir.Model, wanted: TensorRTRecipe) -> tuple[FiredRule, ...]:
+    """All rewrites, in their order. wanted: which of those that pay on a board, and are not needed. Returns what they
+    did."""
+    bytes_for_tensorrt(model)
     dequantise_to_fp16(model)
     own_dequantisations(model)
     several_blocks(model)
     flat_rows(model)
     count_in_numbers(model)
+    integers_for_tensorrt(model)
+    vectors_for_tensorrt(model)
     join_attentions(model)
+    fired = patches_as_products(model) if wanted.patch_products else ()
+    fired += fusible_attentions(model) if wanted.fusible_attentions else ()
+    fired += sum_in_fp32(model, wanted.fp32_sums)
     for value in [v for v in model.graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
         del model.graph.initializers[value.name]  # scales that are now stored in fp16
-
-
-def cast_bytes_first(model: ir.Model) -> None:
-    """Casts u8 inputs to floats before any op moves them: TensorRT (RTX 1.7.1) supports u8 only for network inputs and
-    outputs, and rejects a Transpose of it ("has type UInt8 but must have type ...")."""
-    for value in model.graph.inputs:
-        if value.dtype == ir.DataType.UINT8:
-            moved = _moved(value)
-            if moved is not None:
-                _cast(model, value, moved)
-
-
-def _moved(value: ir.Value) -> list[ir.Value] | None:
-    """Results of move-only ops on a u8 value, without the value itself; None if an op other than a Cast computes with
-    it."""
-    found, todo = [], [value]
-    while todo:
-        for node, i in todo.pop().uses():
-            if node.op_type == "Cast":
-                continue
-            if node.op_type not in _MOVES or (i > 0 and node.op_type != "Concat"):
-                return None
-            if node.outputs[0] not in found:
-                found += node.outputs
-                todo += node.outputs
-    return None if any(v.is_graph_output() for v in (value, *found)) else found
-
-
-def _cast(model: ir.Model, value: ir.Value, moved: list[ir.Value]) -> None:
-    casts = [n for v in (value, *moved) for n, _ in v.uses() if n.op_type == "Cast"]
-    kinds = {ir.DataType(n.attributes.get_int("to")) for n in casts}
-    kind = kinds.pop() if len(kinds) == 1 else ir.DataType.FLOAT16  # holds 0..255 exactly
-    uses = list(value.uses())
-    cast = _converted(value, kind, f"{value.name}_numbers")
-    for node, i in uses:
-        node.replace_input_with(i, cast.outputs[0])
-    first = next(n for n in model.graph if any(n is u for u, _ in uses))
-    model.graph.insert_before(first, cast)
-    for v in moved:
-        v.dtype = kind
-    for n in casts:
-        if n.attributes.get_int("to") == kind and not n.outputs[0].is_graph_output():
-            _drop(model, n)
-
-
-def _drop(model: ir.Model, node: ir.Node) -> None:
-    ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[0])
-    model.graph.remove(node, safe=True)
+    return fired
 
 
 def dequantise_to_fp16(model: ir.Model) -> None:
@@ -224,7 +187,7 @@ def _largest(value: ir.Value) -> int | None:
     if value.const_value is not None:
         return int(np.abs(value.const_value.numpy()).max(initial=0))
     node = value.producer()
-    if node is None or node.op_type not in _MOVES | {"Cast"}:
+    if node is None or node.op_type not in MOVES | {"Cast"}:
         return None
     read = [_largest(v) for v in (node.inputs if node.op_type == "Concat" else node.inputs[:1])]
     return None if None in read else max(read)

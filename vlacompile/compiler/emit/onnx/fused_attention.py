@@ -36,18 +36,26 @@ def attentions(model: ir.Model) -> tuple[Attention, ...]:
 def fused_attentions(model: ir.Model) -> tuple[ir.Node, ...]:
     """The second product of each attention that is fused: both products in fp16, several heads (or batches), several
     keys, and keys that are not shared if the queries are constant."""
-    return tuple(a.second for a in attentions(model) if _fuses(a.first, a.second))
+    return tuple(a.second for a in attentions(model) if is_fused(a))
 
 
-def _fuses(first: ir.Node, second: ir.Node) -> bool:
-    if first.inputs[0].const_value is not None and sum(
-            n.op_type == "MatMul" and i == 1 and n.inputs[0].const_value is not None
-            for n, i in first.inputs[1].uses()) > 1:
-        return False  # the products are merged into one
+def is_fused(found: Attention) -> bool:
+    return not obstacles(found)
+
+
+def obstacles(found: Attention) -> frozenset[str]:
+    """Why TensorRT-RTX 1.7.1 does not fuse it; empty: it does."""
+    first, second = found.first, found.second
+    shared = first.inputs[0].const_value is not None and sum(
+        n.op_type == "MatMul" and i == 1 and n.inputs[0].const_value is not None
+        for n, i in first.inputs[1].uses()) > 1  # the products are merged into one
     values = (*first.inputs, *second.inputs, *first.outputs, *second.outputs)
     *batch, keys, width = second.inputs[1].shape
-    return (all(v.dtype == _HALF for v in values) and math.prod(batch) > 1 and keys > 1
-            and all(NARROWEST <= w <= WIDEST for w in (width, first.inputs[0].shape[-1])))
+    widths = (width, first.inputs[0].shape[-1])
+    found_why = {"not in fp16": any(v.dtype != _HALF for v in values), "one head": math.prod(batch) <= 1,
+                 "one key": keys <= 1, "head too narrow": min(widths) < NARROWEST,
+                 "head too wide": max(widths) > WIDEST, "constant queries of several attentions": shared}
+    return frozenset(why for why, is_so in found_why.items() if is_so)
 
 
 def _before(value: ir.Value) -> ir.Node | None:

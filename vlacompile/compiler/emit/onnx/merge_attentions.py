@@ -17,7 +17,7 @@ Path = tuple[tuple[ir.Node, int], ...]  # nodes between the two products, each w
 def join_attentions(model: ir.Model) -> None:
     groups: dict[tuple[ir.Value, ir.Value], list[tuple[Attention, Path]]] = {}
     for found in attentions(model):
-        path = _path(found)
+        path = path_between(found)
         if (found.first.inputs[0].const_value is not None and path is not None
             and not found.second.outputs[0].is_graph_output()):
             groups.setdefault((found.first.inputs[1], found.second.inputs[1]), []).append((found, path))
@@ -27,8 +27,9 @@ def join_attentions(model: ir.Model) -> None:
             _join(model, alike)
 
 
-def _path(found: Attention) -> Path | None:
-    """None if values between the products have other readers, or if a mask differs between queries."""
+def path_between(found: Attention) -> Path | None:
+    """From the first product to the second. None if values between them have other readers, or if a mask differs
+    between queries."""
     nodes: list[tuple[ir.Node, int]] = []
     value = found.first.outputs[0]
     while True:

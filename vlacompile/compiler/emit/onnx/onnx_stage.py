@@ -3,22 +3,25 @@ external data, so that a bundle stores each of them once."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
-import torch
-from torch.fx import GraphModule
 
-from vlacompile.compiler.emit.onnx.exporter import export
+from vlacompile.compiler.emit.onnx.fired_rule import FiredRule
 from vlacompile.compiler.emit.onnx.for_tensorrt import for_tensorrt
+from vlacompile.compiler.emit.onnx.functions import quietly
+from vlacompile.compiler.emit.onnx.lower_ops import lower_ops
+from vlacompile.compiler.emit.onnx.simplify import simplify
 from vlacompile.compiler.emit.onnx.store_fp16 import store_fp16
+from vlacompile.compiler.emit.onnx.translatable import decompositions, is_translated
+from vlacompile.compiler.emit.onnx.translate import LINE, NotTranslated, translate
 from vlacompile.compiler.staging.stages import StageGraph
-from vlacompile.errors import EmitError
-from vlacompile.policy.source_lines import source_line
+from vlacompile.policy.source_lines import lines_of_trace, source_line
+from vlacompile.recipe.tensorrt_rules import TensorRTRecipe
+from vlart.errors import EmitError
 
 OPSETS = {"onnxruntime": 20, "tensorrt": 21}  # 4-bit integers and block-wise scales need 21
 IR_VERSION = 10
@@ -33,43 +36,41 @@ OUTSIDE = {"MatMul": (0, 1), "Gemm": (0, 1, 2), "Conv": (1, 2), "ConvTranspose":
            "Cast": (0,), "DynamicQuantizeMatMul": (1, 2, 4), "MatMulNBits": (1, 2, 5), "GatherBlockQuantized": (0, 2)}
 
 
-_OP = re.compile(r"torch\.ops\.(\w+\.\w+\.\w+)|op='([\w.]+)', overload='(\w+)'")
-
-
 @dataclass(frozen=True)
 class OnnxStage:
-    """model: without the large constants. initializers: {name in the model: tensor}, to be stored as external data;
-    `externalise` sets their offsets before the model is serialised. own: those that the engine itself loads."""
+    """model: without the large constants. initializers: {name in the model: tensor}, to be stored as external data in
+    C order, whatever their strides: a weight that is only transposed is no copy of it. `externalise` sets their offsets
+    before the model is serialised. own: those that the engine itself loads. fired: what rules of emission did."""
 
     name: str
     model: ir.Model
     initializers: dict[str, np.ndarray]
     own: frozenset[str] = frozenset()
+    fired: tuple[FiredRule, ...] = ()
 
 
-def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", fp16_weights: bool = False) -> OnnxStage:
-    """Translates one stage for the engine `dialect`. fp16_weights: see `store_fp16`. Raises EmitError with the stage
-    and the op that has no translation."""
-    root = torch.nn.Module()
-    for name, tensor in stage.constants.items():
-        root.register_buffer(name, tensor)
-    module = GraphModule(root, stage.graph)
-    val = {n.name: n.meta["val"] for n in stage.graph.nodes if n.op == "placeholder"}
-    args = tuple(torch.zeros(tuple(val[p.name].shape), dtype=val[p.name].dtype) for p in stage.inputs)
+def emit_onnx(stage: StageGraph, dialect: str = "onnxruntime", fp16_weights: bool = False,
+              tensorrt: TensorRTRecipe = TensorRTRecipe()) -> OnnxStage:
+    """Translates one stage for the engine `dialect`. fp16_weights: see `store_fp16`. tensorrt: of that dialect. Raises
+    EmitError with the stage and the op that has no translation."""
+    val = {n.name for n in stage.graph.nodes if n.op == "placeholder"}
     outputs = [p.name if p.name not in val else f"{p.name}_out" for p in stage.outputs]
     try:
-        model = export(module, args, OPSETS[dialect], [p.name for p in stage.inputs], outputs)
-    except Exception as error:  # torch.onnx raises its own and its translators' errors
+        graph = lower_ops(stage.graph, is_translated, decompositions())
+        model = translate(graph, stage.constants, OPSETS[dialect], [p.name for p in stage.inputs], outputs)
+    except NotTranslated as error:
         raise _explain(stage, error) from error
-    return _finish(stage, model, dialect, fp16_weights)
+    with quietly():
+        simplify(model)
+    return _finish(stage, model, dialect, fp16_weights, tensorrt)
 
 
-def _explain(stage: StageGraph, error: Exception) -> EmitError:
+def _explain(stage: StageGraph, error: NotTranslated) -> EmitError:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     line = next((x.strip() for x in str(cause).splitlines() if x.strip()), type(cause).__name__)
-    where = source_line(str(error)) or _line_of_op(stage, str(error))
+    where = lines_of_trace(error.node.meta["stack_trace"])
     return EmitError("the stage cannot be exported to ONNX",
                      where=f'stage "{stage.name}"' + (f", {where}" if where else ""),
                      why=f"{type(cause).__name__}: {line}",
@@ -77,25 +78,17 @@ def _explain(stage: StageGraph, error: Exception) -> EmitError:
                      "(https://docs.pytorch.org/docs/stable/onnx_export.html)")
 
 
-def _line_of_op(stage: StageGraph, text: str) -> str:
-    """The policy's line of the op in an error text, as torch.ops.aten.x.y or OpOverload(op='aten.x', overload='y')."""
-    named = {a or f"{b}.{c}" for a, b, c in _OP.findall(text)}
-    lines = [source_line(n.meta.get("stack_trace") or "") for n in stage.graph.nodes
-             if n.op == "call_function" and str(n.target) in named]
-    return next((x for x in lines if x), "")
-
-
-def _finish(stage: StageGraph, model: ir.Model, dialect: str, fp16_weights: bool) -> OnnxStage:
+def _finish(stage: StageGraph, model: ir.Model, dialect: str, fp16_weights: bool,
+            tensorrt: TensorRTRecipe) -> OnnxStage:
     model.ir_version = IR_VERSION
-    origins = {n: source_line(n.metadata_props.get("pkg.torch.onnx.stack_trace", "")) for n in model.graph}
+    origins = {n: source_line(n.metadata_props.get(LINE, "")) for n in model.graph}
     _strip(model)
     if dialect == "tensorrt":
         for node, line in origins.items():
             node.doc_string = line or None
     _four_bits(model)
     _pad_in_convolutions(model)
-    if dialect == "tensorrt":
-        for_tensorrt(model)
+    fired = for_tensorrt(model, tensorrt) if dialect == "tensorrt" else ()
     if fp16_weights:
         store_fp16(model)
     given = [v.name for v in model.graph.inputs]
@@ -105,11 +98,10 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str, fp16_weights: bool
         array = value.const_value.numpy()
         if array.nbytes >= EXTERNAL_BYTES and all(i in OUTSIDE.get(node.op_type, ()) for node, i in value.uses()):
             four = value.const_value.dtype == ir.DataType.INT4  # unknown to NumPy: stored as packed bytes
-            packed = np.frombuffer(value.const_value.tobytes(), np.uint8).copy() if four else array
-            initializers[name] = np.ascontiguousarray(packed)
+            initializers[name] = np.frombuffer(value.const_value.tobytes(), np.uint8).copy() if four else array
     own = _four_bit(model, initializers)
     own |= {n for n in initializers if any(_feeds_convolution(node) for node, _ in model.graph.initializers[n].uses())}
-    return OnnxStage(stage.name, model, initializers, frozenset(own))
+    return OnnxStage(stage.name, model, initializers, frozenset(own), fired)
 
 
 def _four_bit(model: ir.Model, names: Iterable[str]) -> set[str]:

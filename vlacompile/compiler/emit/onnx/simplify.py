@@ -109,12 +109,35 @@ def _may_fold(node: ir.Node) -> bool | None:
     return None
 
 
+class _FoldConstants(FoldConstantsPass):
+    """onnxscript's, which asks onnx for types and shapes again that are known, node by node."""
+
+    def _do_inference(self, node: ir.Node) -> None:
+        if not all(v.type is not None and v.shape is not None and v.shape.is_static() for v in node.outputs):
+            super()._do_inference(node)
+
+
+class _RuleOfOp:
+    """A rule that looks only at the ops that its pattern ends with: a RewriteRuleSet tries each on every node."""
+
+    def __init__(self, rule: RewriteRule):
+        self._rule, self._ends = rule, rule._target_pattern.output_nodes
+
+    def __getattr__(self, name: str):
+        return getattr(self._rule, name)
+
+    def try_rewrite(self, model: ir.Model, graph: ir.Graph, node: ir.Node, **named):
+        if not any(end.op.matches(node.op_type) for end in self._ends):
+            return None
+        return self._rule.try_rewrite(model, graph, node, **named)
+
+
 def simplify(model: ir.Model) -> None:
     """Simplifies the model in place."""
-    rounds = [FoldConstantsPass(shape_inference=True, input_size_limit=FOLDED_ELEMENTS, output_size_limit=512 * 512,
+    rounds = [_FoldConstants(shape_inference=True, input_size_limit=FOLDED_ELEMENTS, output_size_limit=512 * 512,
                                 should_fold=_may_fold),
-              RewritePass(RULES), common.RemoveUnusedNodesPass(), common.RemoveUnusedFunctionsPass(),
-              common.RemoveUnusedOpsetsPass()]
+              RewritePass([_RuleOfOp(rule) for rule in RULES]), common.RemoveUnusedNodesPass(),
+              common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass()]
     ir.passes.Sequential(
         common.InlinePass(), ir.passes.PassManager(rounds, steps=2, early_stop=True), common.RemoveUnusedNodesPass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -5,6 +5,10 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+import torch
+
+from vlacompile.files.mapped import mapped_empty
+from vlart.files.pieces import CHUNK_BYTES
 
 LEAST_BYTES = 1 << 12  # smaller weights are not worth another node
 
@@ -32,9 +36,18 @@ def store_fp16(model: ir.Model) -> None:
 
 
 def _exact(array: np.ndarray) -> np.ndarray | None:
-    for kind in (ml_dtypes.bfloat16, np.float16):
+    return next((half for kind in (ml_dtypes.bfloat16, np.float16) if (half := _stored(array, kind)) is not None), None)
+
+
+def _stored(array: np.ndarray, kind: type) -> np.ndarray | None:
+    """The array in that dtype, in a mapped file; None if a number changes. Without a whole copy in memory."""
+    half = mapped_empty(array.shape, torch.int16).numpy().view(kind)
+    count = max(1, CHUNK_BYTES // (array.nbytes // len(array)))
+    for first in range(0, len(array), count):
+        rows = np.ascontiguousarray(array[first:first + count])
         with np.errstate(over="ignore"):
-            half = array.astype(kind)
-        if np.array_equal(half.astype(np.float32).view(np.int32), array.view(np.int32)):
-            return half
-    return None
+            narrow = rows.astype(kind)
+        if not np.array_equal(narrow.astype(np.float32).view(np.int32), rows.view(np.int32)):
+            return None
+        half[first:first + count] = narrow
+    return half

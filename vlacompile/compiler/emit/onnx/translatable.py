@@ -7,18 +7,15 @@ from collections.abc import Callable
 
 import torch
 from torch.fx import Node
-from torch.onnx._internal.exporter import _decomp, _registration
 
-from vlacompile.compiler.emit.onnx.aten_ops import ATEN
-from vlacompile.compiler.emit.onnx.exporter import functions_listed_once, quietly
-from vlacompile.compiler.emit.onnx.quantised_ops import QUANTISED
+from vlacompile.compiler.emit.onnx.functions import decompositions_beside, table
 from vlacompile.compiler.graph.ops import is_random
 from vlacompile.compiler.graph.program import op_name
 from vlacompile.compiler.passes.rules.inline_graph import signature, trace
 from vlacompile.compiler.passes.rules.linalg_decompositions import ROWS
 from vlacompile.compiler.staging.stages import Staged
-from vlacompile.errors import EmitError
-from vlacompile.policy.source_lines import source_line
+from vlacompile.policy.source_lines import lines_of_trace
+from vlart.errors import EmitError
 
 # The lowest opset of any dialect: it selects the table of translations in torch 2.13.
 _OPSET = 20
@@ -26,26 +23,16 @@ _OPSET = 20
 _INEXACT = frozenset({torch.ops.aten.special_erfcx.default})
 
 
-@functools.cache
-def _registry() -> _registration.ONNXRegistry:
-    with quietly(), functions_listed_once():
-        registry = _registration.ONNXRegistry().from_torchlib(_OPSET)
-    for target, function in (ATEN | QUANTISED).items():
-        registry.register_op(target, function)
-    return registry
-
-
 def is_translated(target) -> bool:
     """Whether the op has a direct translation. Targets that are not library ops are the compiler's own, and count."""
     return not isinstance(target,
-                          torch._ops.OpOverload) or (target not in _INEXACT and _registry().is_registered(target))
+                          torch._ops.OpOverload) or (target not in _INEXACT and table(_OPSET).is_registered(target))
 
 
 @functools.cache
 def decompositions() -> dict[torch._ops.OpOverload, Callable]:
     """{op: PyTorch's decomposition into other ops}, which torch.onnx applies to ops without a translation."""
-    known = set(_decomp.get_onnx_implemented_overloads(_registry()))
-    return {target: function for target, function in _decomp.create_onnx_friendly_decomposition_table(known).items()
+    return {target: function for target, function in decompositions_beside(_OPSET).items()
             if not is_translated(target) and target not in _INEXACT}
 
 
@@ -79,7 +66,7 @@ _FIXES = {
 
 
 def _refusal(stage: str, node: Node, lost: str) -> EmitError:
-    line = source_line(node.meta.get("stack_trace") or "")
+    line = lines_of_trace(node.meta.get("stack_trace") or "")
     name = op_name(node.target)
     fix = next((f for word, f in _FIXES.items() if word in lost or word in name), "rewrite that line with other ops")
     why = f'there is no ONNX translation of "{lost}"' + ("" if lost == name else f', a part of "{name}"')

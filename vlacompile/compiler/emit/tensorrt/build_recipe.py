@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlacompile.bundle.plan.plan import Build, BuildBoard
 from vlacompile.compiler.emit.onnx.fused_attention import fused_attentions
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
 from vlacompile.compiler.fit.engine_memory import ENGINE_BYTES
@@ -16,6 +15,7 @@ from vlacompile.compiler.fit.liveness import live_peak
 from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.hardware.board import MIB
 from vlacompile.hardware.target import Target
+from vlart.bundle.plan.plan import Build, BuildBoard
 
 LEVEL = 3  # builder optimisation level, TensorRT's default
 BUILD_WORKSPACE_BYTES = 512 * MIB  # limit for tactics while building; the engine allocates only what its own need

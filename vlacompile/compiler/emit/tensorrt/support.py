@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from vlacompile.errors import EmitError
+from vlart.errors import EmitError
 
 LISTED = (10, 3)  # the newest version that the table describes; later ones support more
 _FLOATS, _INTS = ("FLOAT", "FLOAT16", "BFLOAT16"), ("INT32", "INT64")
@@ -37,7 +37,6 @@ OPS = {
 _TYPES = {op: types for types, ops in OPS.items() for op in ops.split()}
 _VALUE = {"Where": 1}  # the input that decides the element type, if not the first
 
-_BITS = "write it with logical_and, logical_or and logical_not of booleans, or with // and % of integers"
 BYTES = "cast bytes to floats before any other op, and do not cast to bytes"
 REWRITES = {  # replacements for unsupported ops
     "NonZero": "write the selection with where() or a constant index: its size depends on values",
@@ -46,17 +45,13 @@ REWRITES = {  # replacements for unsupported ops
     "MatMulNBits": "build the bundle for a board: it is an op of ONNX Runtime",
     "DynamicQuantizeLinear": "build the bundle for a board: then ranges are static",
     "DynamicQuantizeMatMul": "build the bundle for a board: then ranges are static",
-    "Resize": "resize without antialias=True, or with fixed weights as a matrix product",
-    "BitwiseAnd": _BITS,
-    "BitwiseOr": _BITS,
-    "BitwiseXor": _BITS,
-    "BitwiseNot": _BITS,
-    "BitShift": "multiply or divide by a power of two",
+    "Pow": "raise floating-point numbers to that power, or multiply integers",
+    "MatMul": "multiply matrices of floating-point numbers, which hold integers up to 2^24 exactly",
+    "Conv": "convolve floating-point numbers, which hold integers up to 2^24 exactly",
     "Cast": BYTES,
     "CumSum": "sum floating-point numbers, or multiply by a triangular matrix of ones",
     "Det": "write the determinant out (of 2x2 and 3x3 it is a sum of products), or compute it outside the policy",
     "DFT": "write the transform as two products with constant matrices of cosines and sines",
-    "Col2Im": "blocks that do not overlap: reshape and permute; others: conv_transpose with a kernel of ones",
     "GroupNormalization": "normalise instances of groups, and scale channels behind",
     "MaxUnpool": "keep a mask of the maxima and multiply by it, or upsample",
     "SplitToSequence": "index the parts instead of iterating over a tensor",
@@ -94,9 +89,18 @@ def _refusal(node: ir.Node) -> str | None:
         return f"its {node.op_type} does not support {value.dtype.name}"
     if node.op_type == "Resize" and node.attributes.get_int("antialias", 0):
         return "its Resize has no antialiasing"
-    if (node.op_type == "Cast" and node.attributes.get_int("to") == ir.DataType.UINT8
-            and not node.outputs[0].is_graph_output()):
-        return "it supports bytes only as inputs and outputs of a stage"
+    if node.op_type == "Cast" and ir.DataType.UINT8 in (value.dtype, node.attributes.get_int("to")):
+        return _refusal_of_bytes(node, value)
     if node.op_type == "DequantizeLinear" and value.dtype == ir.DataType.INT4 and value.shape[-1] % 2:
         return f"rows of 4-bit values must have an even length, not {value.shape[-1]}"
+    return None
+
+
+def _refusal_of_bytes(node: ir.Node, value: ir.Value) -> str | None:
+    made = ir.DataType(node.attributes.get_int("to"))
+    if made == ir.DataType.UINT8 and not node.outputs[0].is_graph_output():
+        return "it supports bytes only as inputs and outputs of a stage"
+    other = made if value.dtype == ir.DataType.UINT8 else value.dtype
+    if other is not None and other.name not in ("FLOAT", "FLOAT16"):
+        return f"it converts bytes to and from FLOAT and FLOAT16 alone, not {other.name}"
     return None

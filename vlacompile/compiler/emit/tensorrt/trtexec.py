@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shlex
 
-from vlacompile.bundle.plan.plan import Plan, Stage
 from vlacompile.hardware.board import MIB
+from vlart.bundle.plan.plan import Plan, Stage
 
 _FLAGS = {"strongly_typed": "--stronglyTyped", "no_tf32": "--noTF32"}
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # its path in JetPack

@@ -7,14 +7,15 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from vlacompile.bundle.directory import stage_path, with_files
-from vlacompile.bundle.plan.plan import Plan
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
 from vlacompile.compiler.emit.tvm.schedules import Schedules
 from vlacompile.compiler.emit.tvm.stage import TvmStage, compile_tvm
-from vlacompile.errors import ConfigError
 from vlacompile.hardware.target import Target
 from vlacompile.recipe.recipe import StagesRecipe
+from vlart.bundle.directory import stage_path, with_files
+from vlart.bundle.plan.plan import Plan
+from vlart.errors import ConfigError
+from vlart.files.pieces import Content
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def compile_ahead(stages: Mapping[str, OnnxStage], wanted: StagesRecipe, schedul
     return Compiled(files, local, tuple(notes), reports)
 
 
-def for_this_processor(plan: Plan, contents: Mapping[str, bytes]) -> Plan:
+def for_this_processor(plan: Plan, contents: Mapping[str, Content]) -> Plan:
     """The plan of a bundle in which this machine's processor runs the stages that TVM compiled. contents: the bundle's
     files, with `local`."""
     stages = tuple(replace(s, backend="tvm") if s.backend == "tvm_cuda" else s for s in plan.stages)

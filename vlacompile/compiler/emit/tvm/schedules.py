@@ -10,9 +10,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlacompile.errors import ConfigError
-from vlacompile.files.atomic import write_whole
 from vlacompile.files.toml import shipped
+from vlart.errors import ConfigError
+from vlart.files.atomic import write_whole
 
 
 @dataclass

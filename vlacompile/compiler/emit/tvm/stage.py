@@ -26,7 +26,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from vlacompile.compiler.emit.onnx.onnx_stage import OnnxStage
-from vlacompile.errors import ConfigError, EmitError, nearest
+from vlart.errors import ConfigError, EmitError, nearest
 
 MACHINES = ("x86_64", "aarch64", "sm_87")  # processors, and the GPU of Jetson Orin
 # tvm-ffi 0.1.15 satisfies TVM 0.27's requirements, but saving a module crashes with it.

@@ -72,11 +72,13 @@ def bucketize(x: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: 
 
 
 def histc(x: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
-    if min == max:
-        raise NotImplementedError("its ends are those of the values")
-    flat = x.reshape(-1)
-    place = ((flat - min) * bins / (max - min)).floor().clamp(max=bins - 1)  # the last bin holds its end
-    inside = (flat >= min) & (flat <= max)
+    flat, low, high = x.reshape(-1), min, max
+    if min == max:  # those of the values; of a single value, one to each side
+        low, high = flat.amin(), flat.amax()
+        single = (low == high).to(x.dtype)
+        low, high = low - single, high + single
+    place = ((flat - low) * bins / (high - low)).floor().clamp(max=bins - 1)  # the last bin holds its end
+    inside = (flat >= low) & (flat <= high)
     return ((place.unsqueeze(0) == torch.arange(bins).unsqueeze(1)) & inside).to(x.dtype).sum(1)
 
 
@@ -144,6 +146,17 @@ def copysign(x: Tensor, sign: Tensor | float) -> Tensor:
     if not isinstance(sign, Tensor):
         return -x.abs() if math.copysign(1.0, sign) < 0 else x.abs()
     return torch.where(signbit(sign), -x.abs(), x.abs())
+
+
+def atan2(y: Tensor, x: Tensor) -> Tensor:
+    """Zeros have signs, which say on which side of the cut an angle lies."""
+    dtype = torch.result_type(y, x)
+    y, x = (t.to(dtype if dtype.is_floating_point else torch.get_default_dtype()) for t in (y, x))
+    rise, run = y.abs(), x.abs()
+    angle = torch.atan(torch.where(rise == run, 1.0, rise / run))  # of two infinities too
+    angle = torch.where(rise == 0, 0.0, angle)
+    angle = torch.where(signbit(x), math.pi - angle, angle)
+    return torch.where(signbit(y), -angle, angle)
 
 
 # Lanczos' approximation with g = 7 and nine terms (Godfrey 2001): 1e-15 in exact arithmetic.
@@ -232,6 +245,24 @@ def logaddexp2(one: Tensor, other: Tensor) -> Tensor:
     return torch.maximum(one, other) + torch.log2(1 + torch.exp2(-apart))
 
 
+# M. Giles, "Approximating the erfinv function" (GPU Computing Gems, 2011), single precision: where
+# w = -log(1 - x^2) is below 5, and beyond.
+_NEAR = (2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087, -0.00125372503, -0.00417768164,
+         0.246640727, 1.50140941)
+_FAR = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773, -0.0076224613, 0.00943887047,
+        1.00167406, 2.83297682)
+
+
+def erfinv(x: Tensor) -> Tensor:
+    w = -((1.0 - x) * (1.0 + x)).log()
+    near, far = w - 2.5, w.clamp(min=5.0).sqrt() - 3.0
+    of_near, of_far = (torch.full((), c[0], dtype=x.dtype) for c in (_NEAR, _FAR))
+    for a, b in zip(_NEAR[1:], _FAR[1:], strict=True):
+        of_near, of_far = of_near * near + a, of_far * far + b
+    found = torch.where(w < 5.0, of_near, of_far) * x
+    return torch.where(w.isinf(), x * math.inf, found)
+
+
 WRITTEN = {
     _ATEN.log_sigmoid.default: log_sigmoid,
     _ATEN.logaddexp.default: logaddexp,
@@ -261,8 +292,10 @@ WRITTEN = {
     _ATEN.signbit.default: signbit,
     _ATEN.copysign.Tensor: copysign,
     _ATEN.copysign.Scalar: copysign,
+    _ATEN.atan2.default: atan2,
     _ATEN.lgamma.default: lgamma,
     _ATEN.special_gammaln.default: lgamma,
+    _ATEN.erfinv.default: erfinv,
     _ATEN.meshgrid.default: meshgrid,
     _ATEN.meshgrid.indexing: lambda tensors, *, indexing: meshgrid(tensors, indexing),
 }

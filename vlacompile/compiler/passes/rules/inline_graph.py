@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,7 +13,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-from vlacompile.compiler.graph.program import ProgramEditor, to_meta, type_text
+from vlacompile.compiler.graph.program import Program, ProgramEditor, op_name, to_meta, type_text
 
 _ATEN = torch.ops.aten
 # Values have no strides: what is a view here may be read from what is none there.
@@ -29,7 +30,8 @@ def trace(node: Node, function: Callable, table: Mapping[torch._ops.OpOverload, 
 
     def call(*values):
         value = dict(zip(operands, values, strict=True)).__getitem__
-        return function(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+        result = function(*map_arg(node.args, value), **map_arg(node.kwargs, value))
+        return tuple(result) if isinstance(result, tuple) else result  # a named one would be made by an op of its own
 
     with FakeTensorMode(), torch.no_grad():
         vals = [torch.empty(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in operands]
@@ -88,3 +90,27 @@ class Parts:
 
     def take(self, node: Node) -> None:
         self._editor.replace(node, self._results[node.args[0]][node.args[1]])
+
+
+def inlined(program: Program, choose: Callable[[Node], Callable[[], Graph | None] | None]) -> tuple[Program, Counter]:
+    """(The program with graphs in the place of ops, how many of each op). choose: what makes the graph for a node, by
+    `trace`; None: the node stays, as it does if no graph is made. What is made for one node serves all that do the same
+    to values of the same types."""
+    editor, count, graphs = ProgramEditor(program), Counter(), {}
+    parts = Parts(editor)
+    for node in program.graph.nodes:
+        if node.op == "output":
+            continue
+        if parts.is_part(node):
+            parts.take(node)
+            continue
+        make = choose(node)
+        key = signature(node) if make is not None else None
+        if make is not None and key not in graphs:
+            graphs[key] = make()
+        if key is None or graphs[key] is None:
+            editor.keep(node)
+            continue
+        parts.replace(node, inline(editor, node, graphs[key]))
+        count[op_name(node.target)] += 1
+    return (editor.finish(), count) if count else (program, count)

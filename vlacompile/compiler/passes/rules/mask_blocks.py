@@ -18,7 +18,7 @@ from vlacompile.compiler.graph.work_bound import spend
 
 _ATEN = torch.ops.aten
 _CASTS = frozenset({_ATEN._to_copy.default, _ATEN.clone.default})
-_ANDS = frozenset({_ATEN.logical_and.default, _ATEN.bitwise_and.Tensor, _ATEN.__and__.Tensor})
+_ANDS = frozenset({_ATEN.logical_and.default, _ATEN.bitwise_and.Tensor})
 _WHERES = frozenset({_ATEN.where.self, _ATEN.where.ScalarOther, _ATEN.where.ScalarSelf, _ATEN.where.Scalar})
 _DEEPEST = 100  # ops between a mask and what is known of it; nothing is certain of what lies further behind
 HIDDEN = -1e30  # a score of this or less has the probability 0 beside any other

@@ -21,7 +21,7 @@ _KEEPS = frozenset({_ATEN._to_copy.default, _ATEN.clone.default, _ATEN.mul.Scala
                     _ATEN.alias.default})
 _SCALES = frozenset({_ATEN.mul.Tensor, _ATEN.div.Tensor})
 _NOTS = frozenset({_ATEN.logical_not.default, _ATEN.bitwise_not.default})
-_ORS = frozenset({_ATEN.logical_or.default, _ATEN.bitwise_or.Tensor, _ATEN.__or__.Tensor})
+_ORS = frozenset({_ATEN.logical_or.default, _ATEN.bitwise_or.Tensor})
 _SMALL = 1 << 24  # elements of a constant that is looked at
 
 

@@ -1,160 +1,56 @@
 """Which ops act on every row of a dimension independently, and where the rows of the result are.
 
-Owns `Parts`, a value as a concatenation of parts, and one rule per kind of op: given an op on parts along an axis, the
-same op on each part. Must not know why or where ops are split.
+Owns one rule per kind of op: given an op on parts along an axis, the same op on each part. Must not know why or where
+ops are split.
 """
 
 from __future__ import annotations
 
 import math
 import operator
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch.fx import Node
 
-from vlacompile.compiler.graph.ops import is_pointwise, is_random
-from vlacompile.compiler.graph.work_bound import spend
+from vlacompile.compiler.graph.ops import is_random
+from vlacompile.compiler.passes.rules.parts import Op, Parts, parted_alike, parts_along, rank_of, shape_of
 
 _ATEN = torch.ops.aten
-_SAME = frozenset({_ATEN._to_copy, _ATEN.clone, _ATEN.contiguous})
-_VIEWS = frozenset({_ATEN.view, _ATEN.reshape, _ATEN._unsafe_view})
-# Images [N,C,...]: the rows are those of dimension 0 alone.
-_IMAGES = frozenset({_ATEN.conv1d, _ATEN.conv2d, _ATEN.conv3d, _ATEN.group_norm, _ATEN.max_pool2d, _ATEN.avg_pool2d,
-                     _ATEN._native_batch_norm_legit_no_training, _ATEN.adaptive_avg_pool2d, _ATEN.upsample_bilinear2d,
-                     _ATEN.upsample_nearest2d, _ATEN.upsample_bicubic2d, _ATEN._upsample_bilinear2d_aa,
-                     _ATEN.pixel_shuffle, _ATEN.pixel_unshuffle})
-_SOFTMAX = frozenset({_ATEN.softmax, _ATEN._softmax, _ATEN.log_softmax, _ATEN.cumsum})
-_REDUCTIONS = frozenset({_ATEN.mean, _ATEN.sum, _ATEN.amax, _ATEN.amin})
-_SPLITS = frozenset({_ATEN.split, _ATEN.split_with_sizes, _ATEN.chunk, _ATEN.unbind})
 
 
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """A value that is the concatenation of `parts` along `axis`; a part is a node or Parts again.
-    roots: names of the concatenations that it comes from. A part may be a node that gives a tuple: each element is
-    then a concatenation. Parts are shared between values, so that what is asked of one is found out once."""
-
-    axis: int
-    parts: tuple
-    roots: frozenset[str]
-
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        spend(len(self.parts))
-        shapes = [shape_of(p) for p in self.parts]
-        first = shapes[0]
-        if len(first) <= self.axis:  # one row that was picked: a number
-            return first
-        return *first[: self.axis], sum(s[self.axis] for s in shapes), *first[self.axis + 1:]
-
-    @cached_property
-    def axes(self) -> tuple[int, ...]:
-        spend(len(self.parts))
-        return tuple(dict.fromkeys([self.axis, *(a for p in self.parts for a in axes_of(p))]))
-
-    @cached_property
-    def all_roots(self) -> frozenset[str]:
-        spend(len(self.parts))
-        return self.roots.union(*map(roots_of, self.parts))
-
-    @cached_property
-    def _along(self) -> dict[int, list[Value] | None]:
-        return {self.axis: list(self.parts)}
-
-    def along(self, axis: int) -> list[Value] | None:
-        """As of `parts_along`."""
-        if axis not in self._along:
-            self._along[axis] = self._columns(axis)
-        return self._along[axis]
-
-    def _columns(self, axis: int) -> list[Value] | None:
-        spend(len(self.parts))
-        rows = [parts_along(p, axis) for p in self.parts]
-        if any(r is None for r in rows) or len({tuple(shape_of(p)[axis] for p in r) for r in rows}) != 1:
-            return None
-        return [Parts(self.axis, column, self.roots) for column in zip(*rows, strict=True)]
+def _ops(names: str) -> frozenset:
+    return frozenset(getattr(_ATEN, name) for name in names.split())
 
 
-@dataclass(frozen=True)
-class Elements:
-    """The values of an op that gives a tuple, each read from a part of its own."""
-
-    values: tuple
-    roots: frozenset[str]
-
-
-Value = Node | Parts
-
-
-def shape_of(value: Value) -> tuple[int, ...]:
-    return tuple(value.meta["val"].shape) if isinstance(value, Node) else value.shape
-
-
-def rank_of(value: Value) -> int:
-    return len(shape_of(value))
-
-
-def axes_of(value: Value) -> tuple[int, ...]:
-    """Axes along which there are parts, outermost first."""
-    return () if isinstance(value, Node) else value.axes
-
-
-def roots_of(value: Value | Elements) -> frozenset[str]:
-    if isinstance(value, Elements):
-        return value.roots
-    return frozenset() if isinstance(value, Node) else value.all_roots
-
-
-def with_roots(value: Value, roots: frozenset[str]) -> Parts:
-    """`value`, known to come from these concatenations; a node becomes the one part of itself."""
-    if isinstance(value, Node):
-        return Parts(0, (value,), roots)
-    return Parts(value.axis, value.parts, value.roots | roots)
-
-
-def joined(axis: int, parts: tuple, roots: frozenset[str]) -> Parts:
-    """A value as these parts. The one part of one part is that part itself: one more op on a value of one row does not
-    make it deeper."""
-    only = parts[0]
-    if len(parts) == 1 and isinstance(only, Parts) and len(only.parts) == 1:
-        return Parts(axis, only.parts, roots | only.roots)
-    return Parts(axis, parts, roots)
-
-
-def parts_along(value: Value, axis: int) -> list[Value] | None:
-    """The parts along `axis`, also where that is not the outermost axis; None where there are none."""
-    return None if isinstance(value, Node) else value.along(axis)
-
-
-def parted_alike(value: Value, axis: int, other: Value, other_axis: int) -> bool:
-    """Whether two values have parts of the same sizes along these axes."""
-    one, two = parts_along(value, axis), parts_along(other, other_axis)
-    return one is not None and two is not None and [shape_of(p)[axis] for p in one] == [
-        shape_of(p)[other_axis] for p in two]
-
-
-@dataclass(frozen=True)
-class Op:
-    """One op on values. args, kwargs: as of a node, with values in the place of nodes. like: the node it is a part
-    of."""
-
-    target: object
-    args: tuple
-    kwargs: dict
-    like: Node
-
-    @property
-    def packet(self):
-        return self.target.overloadpacket if isinstance(self.target, torch._ops.OpOverload) else self.target
-
-
-def values_in(args) -> list[Value]:
-    if isinstance(args, (Node, Parts)):
-        return [args]
-    return [v for a in args for v in values_in(a)] if isinstance(args, (list, tuple)) else []
+_SAME = _ops("_to_copy clone contiguous")
+_VIEWS = _ops("view reshape _unsafe_view")
+# Images [N,C,...] of this rank: the rows are those of dimension 0 alone.
+_CONVOLUTIONS = {p: rank for rank, names in {
+    3: "conv1d conv_transpose1d", 4: "conv2d conv_transpose2d", 5: "conv3d conv_transpose3d"}.items()
+    for p in _ops(names)}
+# ... of any rank: instances are normalised by weights per channel, groups are groups of channels.
+_PER_IMAGE = _ops("group_norm instance_norm batch_norm _native_batch_norm_legit_no_training channel_shuffle")
+# {op: how many of the last dimensions it acts on}: every channel, and all before it, are rows.
+_PER_CHANNEL = {p: dims for dims, names in {
+    1: "max_pool1d max_pool1d_with_indices avg_pool1d adaptive_avg_pool1d adaptive_max_pool1d upsample_linear1d "
+       "upsample_nearest1d _upsample_nearest_exact1d reflection_pad1d replication_pad1d",
+    2: "max_pool2d max_pool2d_with_indices avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d "
+       "upsample_bilinear2d upsample_nearest2d upsample_bicubic2d _upsample_nearest_exact2d _upsample_bilinear2d_aa "
+       "_upsample_bicubic2d_aa reflection_pad2d replication_pad2d pixel_unshuffle im2col tril triu",
+    3: "max_pool3d max_pool3d_with_indices avg_pool3d adaptive_avg_pool3d _adaptive_avg_pool3d adaptive_max_pool3d "
+       "upsample_nearest3d upsample_trilinear3d _upsample_nearest_exact3d reflection_pad3d replication_pad3d "
+       "pixel_shuffle"}.items() for p in _ops(names)}
+# Along the dimension that they are given, which stays.
+_ALONG = _ops("softmax _softmax log_softmax _log_softmax cumsum cumprod logcumsumexp cummax cummin sort argsort topk "
+              "glu index_select slice flip roll repeat_interleave")
+# Over the dimensions that they are given, which leave unless keepdim is set.
+_REDUCTIONS = _ops("mean sum amax amin prod std var std_mean var_mean any all argmax argmin max min median nanmedian "
+                   "nansum nanmean logsumexp kthvalue mode linalg_vector_norm norm count_nonzero")
+_GRIDS = _ops("grid_sampler grid_sampler_2d grid_sampler_3d")
+LISTED = {_ATEN.cat: 0, _ATEN.stack: 0, _ATEN.einsum: 1}  # ops whose operands are a list, and where that is
 
 
 @dataclass(frozen=True)
@@ -172,19 +68,39 @@ def rule_of(op: Op, axis: int) -> Rule | None:
     not known."""
     if op.target is operator.getitem:
         return Rule({0: axis}, axis, lambda at, size: (at[0], *op.args[1:]))
-    packet = op.packet
-    for packets, rule in _RULES:
-        if packet in packets:
-            return rule(op, axis)
-    if packet in _SAME or (is_pointwise(op.like) and not is_random(op.like)):
+    if op.packet in _SAME or (_is_pointwise(op) and not is_random(op.like)):
         return _elementwise(op, axis)
+    rule = _RULES.get(op.packet)
+    return None if rule is None else rule(op, axis)
+
+
+def _is_pointwise(op: Op) -> bool:
+    return isinstance(op.target, torch._ops.OpOverload) and torch.Tag.pointwise in op.target.tags
+
+
+def _first(op: Op, axis: int, result: int | None = None, rest=None) -> Rule | None:
+    """Only the first operand is divided. rest: size -> the arguments after it, where they change."""
+    if not isinstance(op.args[0], Parts):
+        return None
+    after = (lambda size: op.args[1:]) if rest is None else rest
+    return Rule({0: axis}, axis if result is None else result, lambda at, size: (at[0], *after(size)))
+
+
+def _given(op: Op, *names: str):
+    """The first of these arguments that the op has, as it is given or by default."""
+    for i, argument in enumerate(op.target._schema.arguments):
+        if argument.name in names:
+            given = op.args[i] if i < len(op.args) else op.kwargs.get(argument.name)
+            return argument.default_value if given is None and argument.has_default_value() else given
     return None
 
 
-def _first(op: Op, axis: int, result: int | None = None, rest=None) -> Rule:
-    """Only the first operand is divided. rest: size -> the arguments after it, where they change."""
-    after = (lambda size: op.args[1:]) if rest is None else rest
-    return Rule({0: axis}, axis if result is None else result, lambda at, size: (at[0], *after(size)))
+def _dims(op: Op) -> frozenset[int] | None:
+    """The dimensions that the op is told; None: it is told none, and takes all."""
+    given = _given(op, "dim", "dims", "dimension", "dim0")
+    if given is None or given == []:
+        return None
+    return frozenset(d % rank_of(op.args[0]) for d in (given if isinstance(given, (list, tuple)) else [given]))
 
 
 def _elementwise(op: Op, axis: int) -> Rule | None:
@@ -200,8 +116,25 @@ def _elementwise(op: Op, axis: int) -> Rule | None:
     return Rule(divided, axis, lambda at, size: tuple(at.get(i, a) for i, a in enumerate(op.args)))
 
 
-def _image(op: Op, axis: int) -> Rule | None:
-    return _first(op, axis) if axis == 0 and rank_of(op.args[0]) > 2 else None
+def _convolution(op: Op, axis: int) -> Rule | None:
+    return _first(op, axis) if axis == 0 and rank_of(op.args[0]) == _CONVOLUTIONS[op.packet] else None
+
+
+def _per_image(op: Op, axis: int) -> Rule | None:
+    """With the statistics of a batch, rows would be mixed."""
+    mixed = op.packet is _ATEN.batch_norm and _given(op, "training")
+    alone = op.packet is _ATEN.instance_norm and not any(isinstance(a, (Node, Parts)) for a in op.args[1:])
+    return _first(op, axis) if axis <= alone and not mixed else None
+
+
+def _per_channel(op: Op, axis: int) -> Rule | None:
+    return _first(op, axis) if axis < rank_of(op.args[0]) - _PER_CHANNEL[op.packet] else None
+
+
+def _grid(op: Op, axis: int) -> Rule | None:
+    if axis == 1:  # channels are sampled alike
+        return _first(op, axis)
+    return None if axis else Rule({0: 0, 1: 0}, 0, lambda at, size: (at[0], at[1], *op.args[2:]))
 
 
 def _linear(op: Op, axis: int) -> Rule | None:
@@ -212,17 +145,16 @@ def _layer_norm(op: Op, axis: int) -> Rule | None:
     return _first(op, axis) if axis < rank_of(op.args[0]) - len(op.args[1]) else None
 
 
-def _softmax(op: Op, axis: int) -> Rule | None:
-    return _first(op, axis) if op.args[1] % rank_of(op.args[0]) != axis else None
+def _along(op: Op, axis: int) -> Rule | None:
+    dims = _dims(op)
+    return _first(op, axis) if dims is not None and axis not in dims else None
 
 
 def _reduction(op: Op, axis: int) -> Rule | None:
-    rank = rank_of(op.args[0])
-    dims = op.args[1] if len(op.args) > 1 else None
-    if not isinstance(dims, (list, tuple)) or not dims or axis in (dims := {d % rank for d in dims}):
+    dims = _dims(op)
+    if dims is None or axis in dims:
         return None
-    keep = op.args[2] if len(op.args) > 2 else op.kwargs.get("keepdim", False)
-    return _first(op, axis, axis if keep else axis - sum(d < axis for d in dims))
+    return _first(op, axis, axis if _given(op, "keepdim") else axis - sum(d < axis for d in dims))
 
 
 def _matmul(op: Op, axis: int) -> Rule | None:
@@ -236,6 +168,40 @@ def _matmul(op: Op, axis: int) -> Rule | None:
         shared = shape_of(b)[axis] == 1
         return Rule({0: axis} if shared else {0: axis, 1: axis}, axis, lambda at, size: (at[0], at.get(1, b)))
     return None
+
+
+def _addmm(op: Op, axis: int) -> Rule | None:
+    bias, x, w = op.args[:3]
+    if axis or not isinstance(x, Parts) or not isinstance(w, Node) or not isinstance(bias, Node) or rank_of(bias) > 1:
+        return None
+    return Rule({1: 0}, 0, lambda at, size: (bias, at[1], *op.args[2:]))
+
+
+def _einsum(op: Op, axis: int) -> Rule | None:
+    """A letter of the result that every operand has once, or not at all; one of size 1 there is the same for all
+    rows."""
+    operands = op.args[1]
+    inputs, arrow, output = _without_ellipsis(op.args[0].replace(" ", ""), operands).partition("->")
+    terms = inputs.split(",")
+    if not arrow or any(len(set(t)) != len(t) for t in terms):
+        return None
+    first = next(i for i, v in enumerate(operands) if isinstance(v, Parts))
+    letter = terms[first][axis]
+    if output.count(letter) != 1:
+        return None
+    places = {i: t.index(letter) for i, t in enumerate(terms) if letter in t}
+    return Rule({i: d for i, d in places.items() if i == first or shape_of(operands[i])[d] > 1}, output.index(letter),
+                lambda at, size: (op.args[0], [at.get(i, v) for i, v in enumerate(operands)], *op.args[2:]))
+
+
+def _without_ellipsis(equation: str, operands: list) -> str:
+    """Dots as letters: they are aligned at the last of the dimensions that they stand for."""
+    inputs, arrow, output = equation.partition("->")
+    terms = inputs.split(",")
+    dots = [rank_of(v) - len(t) + 3 if "..." in t else 0 for t, v in zip(terms, operands, strict=True)]
+    free = [c for c in string.ascii_letters if c not in equation][:max(dots)]
+    terms = [t.replace("...", "".join(free[len(free) - n:])) for t, n in zip(terms, dots, strict=True)]
+    return ",".join(terms) + arrow + output.replace("...", "".join(free))
 
 
 def _attention(op: Op, axis: int) -> Rule | None:
@@ -292,22 +258,49 @@ def _view(op: Op, axis: int) -> Rule | None:
 
 def _expand(op: Op, axis: int) -> Rule | None:
     result = axis + len(op.args[1]) - rank_of(op.args[0])
+    if op.args[1][result] not in (-1, shape_of(op.args[0])[axis]):
+        return None
     return _first(op, axis, result, lambda size: ([*op.args[1][:result], size, *op.args[1][result + 1:]], *op.args[2:]))
 
 
-def picks_of(op: Op, axis: int, sizes: list[int]) -> list[int] | None:
-    """The parts that `op` reads when it takes rows along `axis`: select and unbind of parts of one row."""
-    if op.packet not in (_ATEN.select, _ATEN.unbind) or set(sizes) != {1}:
-        return None
-    dim = (op.args[1] if len(op.args) > 1 else 0) % rank_of(op.args[0])
-    if dim != axis:
-        return None
-    return [op.args[2] % len(sizes)] if op.packet is _ATEN.select else list(range(len(sizes)))
+def _repeat(op: Op, axis: int) -> Rule | None:
+    times = [1] * (rank_of(op.args[0]) - len(op.args[1])) + list(op.args[1])
+    result = axis + len(times) - rank_of(op.args[0])
+    return _first(op, axis, result) if times[result] == 1 else None
 
 
-def _slice(op: Op, axis: int) -> Rule | None:
-    dim = (op.args[1] if len(op.args) > 1 else 0) % rank_of(op.args[0])
-    return _first(op, axis) if dim != axis else None
+def _unfold(op: Op, axis: int) -> Rule | None:
+    return _first(op, axis) if op.args[1] % rank_of(op.args[0]) != axis else None
+
+
+def _diagonal(op: Op, axis: int) -> Rule | None:
+    dims = {_given(op, name) % rank_of(op.args[0]) for name in ("dim1", "dim2")}
+    return _first(op, axis, axis - sum(d < axis for d in dims)) if axis not in dims else None
+
+
+def _index(op: Op, axis: int) -> Rule | None:
+    """One index, of another dimension."""
+    found = [(i, index) for i, index in enumerate(op.args[1]) if index is not None]
+    if len(found) != 1 or found[0][0] == axis or not isinstance(found[0][1], Node):
+        return None
+    (dim, index), = found
+    masks = index.meta["val"].dtype in (torch.bool, torch.uint8)
+    if masks and rank_of(index) > 1:
+        return None
+    return _first(op, axis, axis + (0 if dim > axis else rank_of(index) - 1))
+
+
+def _gather(op: Op, axis: int) -> Rule | None:
+    """Of each row its own indices."""
+    x, dim, index = op.args[:3]
+    if not isinstance(index, (Node, Parts)) or dim % rank_of(x) == axis or shape_of(x)[axis] != shape_of(index)[axis]:
+        return None
+    return Rule({0: axis, 2: axis}, axis, lambda at, size: (at[0], dim, at[2], *op.args[3:]))
+
+
+def _cross(op: Op, axis: int) -> Rule | None:
+    dims = _dims(op)
+    return _elementwise(op, axis) if dims is not None and axis not in dims else None
 
 
 def _select(op: Op, axis: int) -> Rule | None:
@@ -317,13 +310,6 @@ def _select(op: Op, axis: int) -> Rule | None:
 
 def _pad(op: Op, axis: int) -> Rule | None:
     return _first(op, axis) if axis < rank_of(op.args[0]) - len(op.args[1]) // 2 else None
-
-
-def _several(op: Op, axis: int) -> Rule | None:
-    """Ops that give a tuple: the parts of each element."""
-    at = 1 if op.packet is _ATEN.unbind else 2
-    dim = (op.args[at] if len(op.args) > at else op.kwargs.get("dim", 0)) % rank_of(op.args[0])
-    return _first(op, axis, axis - (at == 1 and dim < axis)) if dim != axis else None
 
 
 def _join(op: Op, axis: int) -> Rule | None:
@@ -341,14 +327,13 @@ def _embedding(op: Op, axis: int) -> Rule | None:
     return Rule({1: axis}, axis, lambda at, size: (op.args[0], at[1], *op.args[2:]))
 
 
-_RULES: tuple[tuple[frozenset, Callable[[Op, int], Rule | None]], ...] = (
-    (_IMAGES, _image), (_VIEWS, _view), (_SOFTMAX, _softmax), (_REDUCTIONS, _reduction), (_SPLITS, _several),
-    (frozenset({_ATEN.linear}), _linear), (frozenset({_ATEN.layer_norm, _ATEN.rms_norm}), _layer_norm),
-    (frozenset({_ATEN.matmul, _ATEN.mm, _ATEN.bmm}), _matmul),
-    (frozenset({_ATEN.scaled_dot_product_attention}), _attention),
-    (frozenset({_ATEN.permute}), _permute), (frozenset({_ATEN.transpose}), _transpose),
-    (frozenset({_ATEN.unsqueeze}), _unsqueeze), (frozenset({_ATEN.squeeze}), _squeeze),
-    (frozenset({_ATEN.expand}), _expand), (frozenset({_ATEN.slice}), _slice), (frozenset({_ATEN.select}), _select),
-    (frozenset({_ATEN.constant_pad_nd, _ATEN.pad}), _pad), (frozenset({_ATEN.cat, _ATEN.stack}), _join),
-    (frozenset({_ATEN.embedding}), _embedding),
-)
+_RULES: dict[object, Callable[[Op, int], Rule | None]] = {packet: rule for packets, rule in (
+    (_CONVOLUTIONS, _convolution), (_PER_IMAGE, _per_image), (_PER_CHANNEL, _per_channel), (_GRIDS, _grid),
+    (_VIEWS, _view), (_ALONG, _along), (_REDUCTIONS, _reduction), (LISTED, _join), (_ops("linear"), _linear),
+    (_ops("layer_norm rms_norm"), _layer_norm), (_ops("matmul mm bmm"), _matmul), (_ops("addmm"), _addmm),
+    (_ops("einsum"), _einsum), (_ops("scaled_dot_product_attention"), _attention), (_ops("permute"), _permute),
+    (_ops("transpose"), _transpose), (_ops("unsqueeze"), _unsqueeze), (_ops("squeeze"), _squeeze),
+    (_ops("expand"), _expand), (_ops("repeat tile"), _repeat), (_ops("select"), _select), (_ops("unfold"), _unfold),
+    (_ops("diagonal"), _diagonal), (_ops("constant_pad_nd pad"), _pad), (_ops("embedding"), _embedding),
+    (_ops("index"), _index), (_ops("gather"), _gather), (_ops("cross linalg_cross"), _cross),
+) for packet in packets}

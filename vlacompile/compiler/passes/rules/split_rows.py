@@ -18,23 +18,31 @@ from vlacompile.compiler.graph.dependency import dependencies
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.work_bound import spend
 from vlacompile.compiler.passes.rules.attention_pattern import Attention
+from vlacompile.compiler.passes.rules.constant_reads import (
+    KnownIndices,
+    Piece,
+    Read,
+    pieces_of,
+    read_of,
+    reads_rows,
+    row_index,
+)
+from vlacompile.compiler.passes.rules.equal_rows import EqualRows
 from vlacompile.compiler.passes.rules.mask_blocks import KnownBlocks
-from vlacompile.compiler.passes.rules.row_rules import (
-    Elements,
+from vlacompile.compiler.passes.rules.parts import (
     Op,
     Parts,
     Value,
     axes_of,
     joined,
     parts_along,
-    picks_of,
     rank_of,
     roots_of,
-    rule_of,
     shape_of,
     values_in,
     with_roots,
 )
+from vlacompile.compiler.passes.rules.row_rules import LISTED, rule_of
 
 _ATEN = torch.ops.aten
 
@@ -45,7 +53,7 @@ class SplitRows:
 
     values: {node of the program before: its value}, of what is in parts. graph: without outputs."""
 
-    values: Mapping[Node, Parts | Elements]
+    values: Mapping[Node, Parts]
     editor: ProgramEditor
 
     @property
@@ -64,7 +72,7 @@ def split_rows(program: Program, roots: Mapping[Node, list[int]], allowed: set[N
     splitter = _RowSplitter(program, roots, attentions)
     for node in program.graph.nodes:
         if node.op != "output":
-            splitter.take(node, allowed is None or node in allowed)
+            splitter.take(node, allowed is None or node in allowed or node.target is operator.getitem)
     for node in program.output_nodes():
         splitter.map_whole(node)
     return SplitRows(splitter.values, splitter.editor)
@@ -76,11 +84,12 @@ class _RowSplitter:
         self.attentions = {} if attentions is None else attentions
         self.cuts = attentions is not None
         self.inner = {n: a for a in self.attentions.values() for n in a.inner}
-        self.values: dict[Node, Parts | Elements] = {}
+        self.values: dict[Node, Parts] = {}
         self._whole: dict[Parts, Node] = {}
-        self._fixed: set[Node] = set()  # new nodes that depend on no source
+        self._fixed: dict[Node, Node] = {}  # new nodes that depend on no source: what they stand for
         self._deps = dependencies(program)
-        self._known = KnownBlocks(program, self._deps)
+        self._known, self._equal = KnownBlocks(program, self._deps), EqualRows(program, self._deps)
+        self._indices, self._own = KnownIndices(program), set()  # names of new constants with which rows are read
 
     def take(self, node: Node, permitted: bool) -> None:
         """The next node of the program; permitted: whether it may act on parts."""
@@ -98,7 +107,7 @@ class _RowSplitter:
             self.map_whole(i)
         new = self._copy(node)
         if not self._deps[node]:
-            self._fixed.add(new)
+            self._fixed[new] = node
 
     def _copy(self, node: Node) -> Node:
         """Joined rows lie otherwise in memory than what an attention gave: its heads are then no view."""
@@ -121,7 +130,7 @@ class _RowSplitter:
             self._whole[value] = whole
         return self._whole[value]
 
-    def _in_parts(self, node: Node) -> Parts | Elements | None:
+    def _in_parts(self, node: Node) -> Parts | None:
         if node.op != "call_function":
             return None
 
@@ -134,8 +143,6 @@ class _RowSplitter:
         op = Op(node.target, tuple(map(value, node.args)), kwargs, node)
         if node in self.roots:
             return self._root(op, self.roots[node])
-        if node.target is operator.getitem and isinstance(op.args[0], Elements):
-            return with_roots(op.args[0].values[op.args[1]], op.args[0].roots)
         if not any(isinstance(v, Parts) for v in values_in(op.args)):
             return None
         return self._divided(op)
@@ -174,7 +181,7 @@ class _RowSplitter:
         target = _ATEN.reshape.default if op.packet in (_ATEN.view, _ATEN._unsafe_view) else op.target
         return self.editor.emit(target, tuple(map(whole, op.args)), dict(op.kwargs), like=op.like)
 
-    def _divided(self, op: Op) -> Parts | Elements | None:
+    def _divided(self, op: Op) -> Parts | None:
         """The op on each part, along the outermost axis where that is possible."""
         if op.target is _ATEN.cat.default and self.cuts:
             longer = self._longer(op)
@@ -193,40 +200,67 @@ class _RowSplitter:
             rule = None if rows is None else rule_of(op, axis)
             if rule is None:
                 continue
-            single = op.target is not operator.getitem and op.packet not in (_ATEN.cat, _ATEN.stack)
-            operands = op.args if single or op.target is operator.getitem else op.args[0]
+            operands = op.args[LISTED[op.packet]] if op.packet in LISTED else op.args
             sizes = None if op.target is operator.getitem else [shape_of(r)[axis] for r in rows]
             columns = {i: rows if operands[i] is first else self._like(operands[i], a, sizes)
                        for i, a in rule.operands.items()}
             if any(c is None for c in columns.values()):
                 continue
-            roots = first.roots if first.axis == axis else roots_of(first)
+            divided = [(operands[i], a) for i, a in rule.operands.items() if isinstance(operands[i], Parts)]
+            roots = frozenset().union(*(v.roots if v.axis == a else roots_of(v) for v, a in divided))
             done = [self._compute(Op(op.target, rule.args({i: c[k] for i, c in columns.items()}, sizes and sizes[k]),
                                      op.kwargs, op.like)) for k in range(len(rows))]
             return joined(rule.result, tuple(done), roots)
         return None
 
-    def _picked(self, op: Op, axis: int, rows: list[Value]) -> Parts | Elements | None:
-        """Rows that are whole parts are these parts."""
-        if op.target is operator.getitem or not isinstance(op.args[0], Parts):
+    def _picked(self, op: Op, axis: int, rows: list[Value]) -> Parts | None:
+        """Rows along the axis of the parts are rows of some of them."""
+        if not reads_rows(op.target) or op.kwargs or not isinstance(op.args[0], Parts):
             return None
-        picks = picks_of(op, axis, [shape_of(r)[axis] for r in rows])
-        if picks is None:
+        read = read_of(op.target, op.args, shape_of(op.args[0]), self._index)
+        if read is None or read.axis != axis or not read.indices:
             return None
-        taken = tuple(self._compute(Op(_ATEN.select.int, (rows[k], axis, 0), {}, op.like)) for k in picks)
-        roots = roots_of(op.args[0])
-        return Elements(taken, roots) if op.packet is _ATEN.unbind else with_roots(taken[0], roots)
+        pieces = pieces_of(read.indices, [shape_of(r)[axis] for r in rows])
+        if len(pieces) > 2 * len(rows):
+            return None
+        roots, taken = roots_of(op.args[0]), tuple(self._rows(op, read, p, rows[p.number]) for p in pieces)
+        return with_roots(taken[0], roots) if len(taken) == 1 else Parts(axis, taken, roots)
+
+    def _index(self, index: Value) -> torch.Tensor | None:
+        if isinstance(index, Node) and index.target in self._own:
+            return self.editor.constants[index.target]
+        return self._indices(self._fixed[index]) if index in self._fixed else None
+
+    def _rows(self, op: Op, read: Read, piece: Piece, part: Value) -> Value:
+        if read.picked:
+            return self._compute(Op(_ATEN.select.int, (part, read.axis, piece.local[0]), {}, op.like))
+        if piece.whole:
+            return part
+        span = piece.span()
+        if span is None:
+            index = row_index(self.editor, piece.local)
+            self._own.add(index.target)
+            return self._compute(Op(_ATEN.index_select.default, (part, read.axis, index), {}, op.like))
+        begin, end, step = span
+        return self._compute(Op(_ATEN.slice.Tensor, (
+            part, read.axis, begin, end, *([step] if step > 1 else [])), {}, op.like))
 
     def _like(self, value: Value, axis: int, sizes: list[int]) -> list[Value] | None:
         """The parts of another operand, of these sizes; constants are cut."""
         if isinstance(value, Node):
-            if value not in self._fixed and not self.cuts:
+            if (value not in self._fixed and not self.cuts) or shape_of(value)[axis] != sum(sizes):
                 return None
-            ends = list(accumulate(sizes))
-            return [self.editor.emit(_ATEN.slice.Tensor, (value, axis, e - s, e))
-                    for s, e in zip(sizes, ends, strict=True)]
+            return self._cut(value, axis, sizes)
         rows = parts_along(value, axis)
         return rows if rows is not None and [shape_of(r)[axis] for r in rows] == sizes else None
+
+    def _cut(self, value: Node, axis: int, sizes: list[int]) -> list[Node]:
+        """Parts with equal rows are one value: a frame of a history is then what the one before was."""
+        if value in self._fixed and self._equal.along(self._fixed[value], axis, sizes):
+            one = {size: self.editor.emit(_ATEN.slice.Tensor, (value, axis, 0, size)) for size in dict.fromkeys(sizes)}
+            return [one[size] for size in sizes]
+        return [self.editor.emit(_ATEN.slice.Tensor, (value, axis, end - size, end))
+                for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     def _longer(self, op: Op) -> Parts | None:
         """A concatenation along the axis of its operands' parts has these parts and the other operands."""

@@ -7,12 +7,14 @@ recipe's budget and uses almost all of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from vlacompile.compiler.precision.assign.candidates import LIFTED, Choice, admits, choices
+from vlacompile.compiler.precision.assign.chunk_jerk import Measured, require_steps
 from vlacompile.compiler.precision.assign.decision import Assignment, Decision, Totals
 from vlacompile.compiler.precision.assign.knapsack import Limits, Option, Solution, solve, stored_once
 from vlacompile.compiler.precision.assign.layer_costs import Cost, cost, runs_per_replan
@@ -20,9 +22,9 @@ from vlacompile.compiler.precision.assign.outcome import missing
 from vlacompile.compiler.precision.assign.sensitivity import Inputs, Rewrite, Schemes, Trial
 from vlacompile.compiler.precision.quantise.layers import Layer
 from vlacompile.compiler.staging.stages import Staged
-from vlacompile.errors import BudgetError, ConfigError
 from vlacompile.hardware.target import Target
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlart.errors import BudgetError, ConfigError
 
 ROUNDS = 8  # of solving and measuring
 ENOUGH = 0.9  # share of the budget from which on searching further gains little
@@ -100,6 +102,8 @@ class _Assigner:
 
     def run(self) -> Assignment:
         start = Solution(tuple(next(iter(u.schemes)) for u in self.units), 0.0)  # base where there is a choice
+        if self.recipe.max_jerk is not None:
+            require_steps(self.staged.program.name, self.trial.want)
         fixed = self._measure(start)
         options = self._options()
         if all(len(o) == 1 for o in options):
@@ -189,43 +193,40 @@ class _Assigner:
 
     # the search
 
-    def _limits(self, budget: float, fixed: torch.Tensor) -> Limits:
+    def _limits(self, budget: float, fixed: Measured) -> Limits:
         r = self.recipe
-        return Limits(tuple((budget**2 - fixed**2).clamp(min=0.0).tolist()),
+        return Limits(tuple((budget**2 - fixed.error**2).clamp(min=0.0).tolist()),
                       None if r.max_weight_mb is None else r.max_weight_mb * 1e6,
                       None if r.max_latency_ms is None else r.max_latency_ms * 1e3)
 
-    def _search(self, options, start: Solution, fixed: torch.Tensor) -> tuple[Solution, torch.Tensor]:
+    def _search(self, options, start: Solution, fixed: Measured) -> tuple[Solution, Measured]:
         """Solves, runs, and moves the internal budget between the largest one accepted and the smallest one
         exceeded."""
-        budget = self.recipe.max_action_error
-        if float(fixed.max()) > budget:
-            self._fail(options, fixed, f"layers fixed by rules and defaults cause an error of {float(fixed.max()):.4g}")
-        best, low, high, aim = None, 0.0, None, budget
-        seen: dict[tuple[str, ...], torch.Tensor] = {start.options: fixed}
+        if self._share(fixed) > 1:
+            self._fail(options, fixed, "layers fixed by rules and defaults cause " + (
+                f"an error of {fixed.worst:.4g}" if fixed.worst > self.recipe.max_action_error
+                else f"chunks {fixed.jerkiest:.4g} times as jerky as in fp32"))
+        best, low, high, aim = None, 0.0, None, self.recipe.max_action_error
+        seen: dict[tuple[str, ...], Measured] = {start.options: fixed}
         for _ in range(ROUNDS):
             found = solve(options, self._limits(aim, fixed), self.recipe.minimise)
             if found is None:
                 self._note(f"internal budget {aim:.4g}: no mix is within the limits")
-                low, error = aim, None
+                low, share = aim, None
             else:
-                known = found.options in seen
-                error = seen[found.options] if known else self._measure(found)
-                seen[found.options] = error
-                worst = float(error.max())
-                good = worst <= budget
+                got = seen[found.options] = seen.get(found.options) or self._measure(found)
+                share = self._share(got)
                 self._note(f"internal budget {aim:.4g}: {self.recipe.minimise} {self._amount(found)}, "
-                           f"{self._error(worst)} "
-                           f"of {budget:g}{'' if good else ', too much'}")
-                if good and (best is None or found.value < best[0].value):
-                    best = found, error
-                if good:
+                           f"{self._told_of(got)}")
+                if share <= 1 and (best is None or found.value < best[0].value):
+                    best = found, got
+                if share <= 1:
                     low = aim
-                    if worst >= ENOUGH * budget or self._cannot_improve(options, found):
+                    if share >= ENOUGH or self._cannot_improve(options, found):
                         break
                 else:
                     high = aim
-            aim = _next(low, high, aim, None if error is None else budget / max(float(error.max()), 1e-9))
+            aim = _next(low, high, aim, None if share is None else 1 / max(share, 1e-9))
             if high is not None and high - low < 0.02 * high:
                 break
         if best is None:
@@ -234,22 +235,38 @@ class _Assigner:
             self._fail(options, fixed, "no mix of precisions that was tried stays within all budgets")
         return best
 
-    def _calmest(self, options, fixed: torch.Tensor) -> tuple[Solution, torch.Tensor] | None:
-        """The mix with the least error within the other budgets, if that is within the error budget too."""
-        found = solve(options, replace(self._limits(1.0, fixed), squared=(1.0,) * len(fixed)), "error")
+    def _share(self, got: Measured) -> float:
+        """How much is used of what actions may lose: of the error, or of the jerk beyond fp32's, which adds to it in
+        squares as errors do. Above 1: too much."""
+        r = self.recipe
+        shares = [0.0 if r.max_action_error is None else got.worst / r.max_action_error]
+        if r.max_jerk is not None:
+            shares.append(math.sqrt(max(0.0, got.jerkiest**2 - 1) / (r.max_jerk**2 - 1)))
+        return max(shares)
+
+    def _calmest(self, options, fixed: Measured) -> tuple[Solution, Measured] | None:
+        """The mix with the least error within the other budgets, if that is within the budget of actions too."""
+        found = solve(options, replace(self._limits(1.0, fixed), squared=(1.0,) * len(fixed.error)), "error")
         if found is None:
             return None
-        error = self._measure(found)
-        self._note(f"the least error within the other budgets: {self._error(float(error.max()))}")
-        return (found, error) if float(error.max()) <= self.recipe.max_action_error else None
+        got = self._measure(found)
+        self._note(f"the least error within the other budgets: {self._told_of(got)}")
+        return (found, got) if self._share(got) <= 1 else None
 
     def _cannot_improve(self, options, found: Solution) -> bool:
         """Whether an unlimited error would not save anything either."""
-        free = solve(options, self._limits(1e6, torch.zeros_like(self.trial.scale.spread)), self.recipe.minimise)
+        nothing = Measured(torch.zeros_like(self.trial.scale.spread), None)
+        free = solve(options, self._limits(1e6, nothing), self.recipe.minimise)
         return free is not None and found.value <= free.value * (1 + 1e-9)
 
-    def _error(self, error: float) -> str:
-        return f"measured error {error:.4g}" if self.measured else "error not measured"
+    def _told_of(self, got: Measured) -> str:
+        r = self.recipe
+        words = f"measured error {got.worst:.4g}" if self.measured else "error not measured"
+        words += f" of {r.max_action_error:g}" + (", too much" if got.worst > r.max_action_error else "")
+        if r.max_jerk is not None:
+            words += f", {got.jerkiest:.4g} times as jerky as fp32, {r.max_jerk:g} allowed"
+            words += ", too jerky" if got.jerkiest > r.max_jerk else ""
+        return words
 
     def _amount(self, found: Solution) -> str:
         return f"{found.value / 1e3:.3f} ms" if self.recipe.minimise == "latency" else f"{found.value / 1e6:.3f} MB"
@@ -261,8 +278,8 @@ class _Assigner:
                 schemes.setdefault(stage, {}).update(of)
         return schemes
 
-    def _measure(self, found: Solution) -> torch.Tensor:
-        return self.trial.errors(self._schemes_of(found))
+    def _measure(self, found: Solution) -> Measured:
+        return self.trial.measure(self._schemes_of(found))
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -270,27 +287,31 @@ class _Assigner:
 
     # budgets that cannot be met
 
-    def _check_fixed(self, start: Solution, fixed: torch.Tensor, options) -> None:
+    def _check_fixed(self, start: Solution, fixed: Measured, options) -> None:
         chosen = [o[0] for o in options]
         size, time = sum(stored_once(chosen).values()), sum(o.time_us for o in chosen)
         r = self.recipe
-        over = [r.max_action_error is not None and float(fixed.max()) > r.max_action_error,
+        over = [r.max_action_error is not None and fixed.worst > r.max_action_error,
+                r.max_jerk is not None and fixed.jerkiest > r.max_jerk,
                 r.max_weight_mb is not None and size > r.max_weight_mb * 1e6,
                 r.max_latency_ms is not None and time > r.max_latency_ms * 1e3]
         if any(over):
             self._fail(options, fixed, "every precision is fixed by the recipe, and together they exceed a budget")
 
-    def _fail(self, options, fixed: torch.Tensor, why: str) -> None:
+    def _fail(self, options, fixed: Measured, why: str) -> None:
         """Reports for each budget the value that would be reachable if the others hold."""
         r = self.recipe
         budget = float("inf") if r.max_action_error is None else r.max_action_error
         limits = self._limits(min(budget, 1e6), fixed)
         needs: dict[str, float | None] = {}
+        one = Limits((1.0,) * len(fixed.error), limits.bytes, limits.time_us)
+        calm = solve(options, one, "error")
+        least = None if calm is None else self._measure(calm)
         if r.max_action_error is not None:
-            one = Limits((1.0,) * len(fixed), limits.bytes, limits.time_us)
-            calm = solve(options, one, "error")
-            needs["max_action_error"] = None if calm is None else float(self._measure(calm).max())
-        impossible = float(fixed.max()) > budget
+            needs["max_action_error"] = None if least is None else least.worst
+        if r.max_jerk is not None:
+            needs["max_jerk"] = None if least is None else least.jerkiest
+        impossible = fixed.worst > budget
         if r.max_weight_mb is not None:
             small = None if impossible else solve(options, Limits(limits.squared, None, limits.time_us), "bytes")
             needs["max_weight_mb"] = None if small is None else small.value / 1e6
@@ -306,7 +327,7 @@ class _Assigner:
 
     # the result
 
-    def _result(self, found: Solution, error: torch.Tensor, options) -> Assignment:
+    def _result(self, found: Solution, got: Measured, options) -> Assignment:
         chosen = [next(o for o in unit if o.name == n) for unit, n in zip(options, found.options, strict=True)]
         plain: dict[str, int] = {}
         plain_time: list[float | None] = []
@@ -338,9 +359,10 @@ class _Assigner:
             self.progress("measure on held-out observations")
             held = tuple(Trial(self.staged, self.held_out, self.rewrite, self.trial.scale)
                          .errors(self._schemes_of(found)).tolist())
-        return Assignment(tuple(decisions), tuple(error.tolist()), held, self.recipe.max_action_error,
+        return Assignment(tuple(decisions), tuple(got.error.tolist()), held, self.recipe.max_action_error,
                           Totals(_sum(times), sum(d.bytes for d in decisions)),
-                          Totals(_sum(plain_time), sum(plain.values())), tuple(self.notes), self._tried())
+                          Totals(_sum(plain_time), sum(plain.values())), tuple(self.notes), self._tried(),
+                          None if got.jerk is None else got.jerkiest, self.recipe.max_jerk)
 
     def _tried(self) -> tuple[tuple[str, str, float], ...]:
         return tuple((self._words(self.units[i]), name, float(error.max())) for (i, name), error in self.own.items())
@@ -372,7 +394,8 @@ def _sum(times: Iterable[float | None]) -> float | None:
 
 
 def _told(key: str, need: float | None, limit: float) -> str:
-    name = {"max_action_error": "error", "max_weight_mb": "MB", "max_latency_ms": "ms"}[key]
+    name = {"max_action_error": "error", "max_jerk": "times as jerky", "max_weight_mb": "MB",
+            "max_latency_ms": "ms"}[key]
     if need is None:
         return f"{name} {limit:g}: nothing is within the other budgets"
     return f"{name} {limit:g} asked, {need:.4g} reachable" + (f" ({need - limit:+.2g})" if need > limit else "")

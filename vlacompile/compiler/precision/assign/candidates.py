@@ -16,9 +16,9 @@ from torch.fx import Node
 
 from vlacompile.compiler.precision.quantise.layers import KINDS, Layer, layers_of
 from vlacompile.compiler.staging.stages import Staged, StageGraph
-from vlacompile.errors import ConfigError, nearest
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
-from vlacompile.vocabulary import SCHEMES
+from vlart.errors import ConfigError, nearest
+from vlart.vocabulary import SCHEMES
 
 # Quantising a layer with fewer weights and less work than this gains nothing: 4096 weights are 16 KB, 1 MFLOP is 5 us.
 SMALL_WEIGHTS, SMALL_FLOPS = 4096, 1_000_000

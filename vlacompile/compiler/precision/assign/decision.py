@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from vlacompile.bundle.plan.plan import Precision, as_f32
 from vlacompile.compiler.precision.assign.sensitivity import Schemes
 from vlacompile.compiler.staging.stages import Staged
+from vlart.bundle.plan.plan import Precision, as_f32
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Assignment:
     """error: measured with all decisions together, per action dimension, in units of its spread over the calibration
     observations; held_out: the same on observations that did not influence the choice, or empty. budget: the recipe's,
     or None. chosen, fp32: totals of all layers. notes: the log of the search. tried: (block, scheme, its error alone)
-    of everything that the search could choose."""
+    of everything that the search could choose. jerk: how many times as jerky as fp32's the chunks are, of the worst
+    dimension; None: they have no jerk. max_jerk: the recipe's limit of it, or None."""
 
     decisions: tuple[Decision, ...]
     error: tuple[float, ...]
@@ -54,6 +55,8 @@ class Assignment:
     fp32: Totals
     notes: tuple[str, ...] = field(default=())
     tried: tuple[tuple[str, str, float], ...] = field(default=())
+    jerk: float | None = None
+    max_jerk: float | None = None
 
     @property
     def worst(self) -> float:
@@ -97,6 +100,9 @@ def table(assignment: Assignment) -> str:
     budget = "no budget" if assignment.budget is None else f"budget {assignment.budget:g}"
     held = f", held out: {max(assignment.held_out):.4g}" if assignment.held_out else ""
     lines.append(f"action error in units of the spread: {assignment.worst:.4g} ({budget}){held}")
+    if assignment.jerk is not None:
+        limit = "no limit" if assignment.max_jerk is None else f"limit {assignment.max_jerk:g}"
+        lines.append(f"jerk within a chunk, times that of fp32: {assignment.jerk:.4g} ({limit})")
     return "\n".join(lines) + "\n"
 
 

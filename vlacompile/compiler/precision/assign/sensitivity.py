@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.fx import Graph, Node
 
+from vlacompile.compiler.precision.assign.chunk_jerk import Measured, times_as_jerky
 from vlacompile.compiler.precision.quantise.layers import KINDS, QuantisedLayer
 from vlacompile.compiler.staging.action_scale import ActionScale
 from vlacompile.compiler.staging.run_stages import StageRunner, Values
@@ -74,16 +75,23 @@ class Trial:
 
     def errors(self, schemes: Schemes) -> torch.Tensor:
         """f64[D], action error per dimension with all these layers together; see ActionScale.errors."""
+        return self.measure(schemes).error
+
+    def measure(self, schemes: Schemes) -> Measured:
+        """Of all these layers together."""
         changed = {s.name: self.rewrite(s, schemes[s.name]) for s in self.staged.stages
                    if any(x != "fp32" for x in schemes.get(s.name, {}).values())}
         again = reached(self.staged, frozenset(changed))
         if not any(p.value in self.staged.program.actions for s in self.staged.stages if s.name in again
                    for p in s.outputs):
-            return torch.zeros_like(self.scale.spread)
+            return self._measured(self.want)
         mixed = replace(self.staged, stages=tuple(changed.get(s.name, s) for s in self.staged.stages))
         fresh = {p.value for s in self.staged.stages if s.name in again for p in s.outputs}
         known = [{n: t for n, t in values.items() if n not in fresh} for values in self.values]
-        return self.scale.errors([self.action(v) for v in self._run(mixed, again, known)], self.want)
+        return self._measured([self.action(v) for v in self._run(mixed, again, known)])
+
+    def _measured(self, got: Sequence[torch.Tensor]) -> Measured:
+        return Measured(self.scale.errors(got, self.want), times_as_jerky(got, self.want, self.scale.spread))
 
     def _run(self, staged: Staged, again: frozenset[str], known: Sequence[Values]) -> list[Values]:
         """Runs the stages `again` on every observation, each once for observations with equal inputs of the stage."""

@@ -22,7 +22,7 @@ from vlacompile.compiler.precision.fp16.rewrite import Conversion, conversion, t
 from vlacompile.compiler.staging.choose_solver import action_error
 from vlacompile.compiler.staging.run_stages import StageRunner, Values
 from vlacompile.compiler.staging.stages import Staged, StageGraph
-from vlacompile.errors import PrecisionError
+from vlart.errors import PrecisionError
 
 Inputs = Mapping[str, torch.Tensor]
 AIM = 0.9  # share of a limit that repairs aim at: lower keeps more in FP32 than needed, higher takes more rounds

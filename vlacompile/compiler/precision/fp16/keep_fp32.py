@@ -20,7 +20,9 @@ from vlacompile.compiler.precision.fp16.op_kinds import (
     LARGEST,
     ROUNDOFF,
     SMALLEST_NORMAL,
+    adds_at_indices,
     behind,
+    chooses,
     counts_from_integers,
     decides,
     is_attention,
@@ -63,7 +65,8 @@ class KeepRules:
     """margin: factor by which values of other observations may be larger or smaller than those of the scan.
     stored, local: largest relative L2 error of storing a value, and of computing one node alone, in fp16; rounding
     alone causes 2e-4 to 6e-4. accumulation: largest relative error of sequential summation in fp16, terms * 2^-11.
-    logit: largest relative error of a softmax due to rounding of its logits.
+    logit: largest relative error of a softmax due to rounding of its logits. close: largest share of the rows of
+    scores in which the chosen one leads by less than fp16 may be off.
     cheap: the last products before an action or a carried value stay FP32 if they are at most this share of the stage's
     work."""
 
@@ -72,6 +75,7 @@ class KeepRules:
     local: float = 5e-3
     accumulation: float = 0.1
     logit: float = 0.1
+    close: float = 0.1
     cheap: float = 0.05
 
 
@@ -126,6 +130,9 @@ class _Pinner:
         row, rules = self.rows[node.name], self.rules
         if not known(node) or not row.kernel:
             self.keep(node, "unknown", "no fp16 kernel of this op is known")
+            return
+        if adds_at_indices(node):
+            self.keep(node, "accumulation", "adds where indices say: ONNX Runtime has no fp16 kernel for that")
             return
         if is_norm(node):
             self.keep(node, "norm", f"sums squares up to {row.partial:.3g}")
@@ -205,8 +212,21 @@ class _Pinner:
             self.keep(node, "position", "integers, which fp16 represents exactly only up to 2048")
         elif decides(node):
             self.keep(node, "decision", "rounds to a whole number")
-            for n in behind(node.all_input_nodes, is_glue):
+            before = behind(node.all_input_nodes, is_glue)
+            for n in before:
                 self.keep(n, "decision", f"decides {node.name}")
+            if chooses(node):
+                self._scores(node, before)
+
+    def _scores(self, node: Node, glue: list[Node]) -> None:
+        """Keeps the products from which the largest or smallest is found, where fp16 would often find another."""
+        scores = node.args[0]
+        row = self.rows[scores.name]
+        if row.close > self.rules.close * row.chosen:
+            for n in {scores, *(i for g in glue for i in g.all_input_nodes)}:
+                if multiplies(n):
+                    self.keep(n, "decision", f"decides {node.name}: in {row.close} of {row.chosen} rows the score that "
+                              "it chooses leads by less than fp16 may be off")
 
     def _accumulators(self) -> None:
         """Keeps the ops between a carried value and its next value: errors there accumulate over the iterations."""

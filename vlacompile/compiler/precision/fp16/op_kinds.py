@@ -33,9 +33,11 @@ _NORMS = frozenset({
 _REDUCTIONS = frozenset({
     _ATEN.sum, _ATEN.mean, _ATEN.cumsum, _ATEN.avg_pool1d, _ATEN.avg_pool2d, _ATEN.adaptive_avg_pool1d,
     _ATEN.adaptive_avg_pool2d, _ATEN._adaptive_avg_pool2d, _ATEN.prod, _ATEN.cumprod, _ATEN.logsumexp})
+_ADDS_AT_INDICES = frozenset({_ATEN.index_add, _ATEN.scatter_add, _ATEN.scatter_reduce})
 _ROUNDING = frozenset({
     _ATEN.floor, _ATEN.ceil, _ATEN.round, _ATEN.trunc, _ATEN.frac, _ATEN.remainder, _ATEN.fmod, _ATEN.sign,
     _ATEN.floor_divide, _ATEN.bucketize, _ATEN.searchsorted})
+_CHOOSES = {_ATEN.argmax: 1.0, _ATEN.max: 1.0, _ATEN.topk: 1.0, _ATEN.argmin: -1.0, _ATEN.min: -1.0}
 _PERIODIC = frozenset({_ATEN.sin, _ATEN.cos, _ATEN.tan})
 _SOFTMAX = frozenset({_ATEN.softmax, _ATEN._softmax, _ATEN.log_softmax, _ATEN._log_softmax})
 _SQUARES = frozenset({_ATEN.square, _ATEN.pow, _ATEN.mul})
@@ -98,6 +100,13 @@ def is_reduction(node: Node) -> bool:
     return packet(node) in _REDUCTIONS
 
 
+def adds_at_indices(node: Node) -> bool:
+    """Results of several indices may be added to one place."""
+    accumulates = packet(node) is _ATEN.index_put and (node.args[3] if len(node.args) > 3 else
+                                                       node.kwargs.get("accumulate", False))
+    return packet(node) in _ADDS_AT_INDICES or bool(accumulates)
+
+
 def is_periodic(node: Node) -> bool:
     return packet(node) in _PERIODIC
 
@@ -120,6 +129,24 @@ def decides(node: Node) -> bool:
         return False
     reads = any(v.dtype == torch.float32 for n in node.all_input_nodes for v in tensors(n.meta["val"]))
     return reads and (packet(node) in _ROUNDING or not is_f32(node))
+
+
+def chooses(node: Node) -> bool:
+    """Whether the op finds where the largest or smallest elements of its operand are."""
+    return packet(node) in _CHOOSES and not is_f32(node) and is_f32(node.args[0])
+
+
+def lead(node: Node, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """By how much the elements that this node chooses of `x` lead the next one, and the larger magnitude of those two,
+    both per row."""
+    args = dict(zip((a.name for a in node.target._schema.arguments), node.args, strict=False)) | node.kwargs
+    dim, taken = args.get("dim", -1), args.get("k", 1)
+    smallest = args.get("largest") is False or _CHOOSES[packet(node)] < 0
+    rows = x.flatten() if dim is None else x.movedim(dim, -1)
+    if rows.shape[-1] <= taken:
+        return rows.new_zeros(0), rows.new_zeros(0)
+    pair = (-rows if smallest else rows).topk(taken + 1, -1).values[..., -2:]
+    return pair[..., 0] - pair[..., 1], pair.abs().amax(-1)
 
 
 def squares(node: Node) -> bool:

@@ -20,13 +20,16 @@ from vlacompile.compiler.precision.fp16.fp16_kernels import NoKernel, called_in_
 from vlacompile.compiler.precision.fp16.op_kinds import (
     LARGEST,
     MASKED,
+    ROUNDOFF,
     SMALLEST_NORMAL,
+    chooses,
     is_attention,
     is_f32,
     is_norm,
     is_reduction,
     is_softmax,
     known,
+    lead,
     moves,
     multiplies,
     packet,
@@ -36,6 +39,7 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 _ATEN = torch.ops.aten
+OFF = 4 * ROUNDOFF  # by which two sums of products in fp16 may be off together, relative to their size
 SIGNIFICANT = 16.0  # a logit this far below the largest of its row has no effect (exp(-16) = 1e-7)
 
 
@@ -51,6 +55,8 @@ class NodeRange:
     partial: upper bound of partial sums in any order of accumulation: sum|a b| (+|bias|), sum|x| or sum x^2.
     terms: number of terms of a sum.
     logit: the largest magnitude of a logit with an effect in a softmax.
+    chosen, close: rows of which a later node finds the largest or smallest elements, and those of them in which the
+    elements found lead the next one by less than fp16 may be off.
     kernel: False if PyTorch has no fp16 kernel for the node.
     """
 
@@ -65,6 +71,8 @@ class NodeRange:
     partial: float = 0.0
     terms: int = 0
     logit: float = 0.0
+    chosen: int = 0
+    close: int = 0
     kernel: bool = True
 
     @property
@@ -135,6 +143,8 @@ class _Scanner:
                 row.see(value, masked, self.margin)
             if node.op == "call_function" and known(node):
                 self._compute(stage, node, result, row)
+        if node.op == "call_function" and chooses(node):
+            self._choose(node, rows[node.args[0].name])
         for n in node.all_input_nodes:
             self.left[n] -= 1
             if not self.left[n]:
@@ -154,6 +164,11 @@ class _Scanner:
             row.logit = max(row.logit, largest_logit(_logits(node, args, kwargs), -1))
         if not moves(node):
             self._try(node, self.masked[stage.name], result, row)
+
+    def _choose(self, node: Node, row: NodeRange) -> None:
+        by, size = lead(node, self.live[node.args[0]].detach().float())
+        row.chosen += by.numel()
+        row.close += int((by < OFF * size).sum())
 
     def _try(self, node: Node, inside: frozenset[str], result: object, row: NodeRange) -> None:
         try:

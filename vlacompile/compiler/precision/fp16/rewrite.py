@@ -27,6 +27,7 @@ from vlacompile.compiler.precision.fp16.op_kinds import (
     tensors,
 )
 from vlacompile.compiler.staging.stages import StageGraph
+from vlacompile.files.mapped import mapped
 
 _ATEN = torch.ops.aten
 F16, F32 = torch.float16, torch.float32
@@ -159,7 +160,7 @@ class _Fp16Rewriter:
             if dtype == F16:
                 tensor = (saturated(tensor) if node.name in self.masked else tensor).to(F16)
                 name = f"{name}__f16" if node.target in self.wide else name
-            self.constants[name] = tensor
+            self.constants[name] = mapped(tensor)
             suffix = "" if name == node.target else "_f16"
             new = self.graph.create_node("get_attr", name, name=f"{node.name}{suffix}")
             new.meta["val"] = torch.empty_like(tensor, device="meta")

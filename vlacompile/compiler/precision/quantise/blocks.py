@@ -14,10 +14,12 @@ _SMALLEST = torch.finfo(torch.float32).tiny * 16  # division by it stays finite 
 
 
 def block_scales(weight: torch.Tensor, block: int) -> torch.Tensor:
-    """The smallest scale without clipping: f32[N,K] -> f32[N,ceil(K/block)]; the last block may be shorter."""
+    """The smallest scale without clipping: f32[N,K] -> f32[N,ceil(K/block)]; the last block may be shorter. A block of
+    zeros has the smallest there is: an engine that takes the offset of the digits off a sum of products afterwards is
+    off by 1e-7 of the scale times that sum."""
     blocks = _blocks(weight, block)
     scale = torch.maximum(blocks.amax(-1) / HIGHEST, blocks.amin(-1) / LOWEST)
-    return torch.where(scale > 0, scale.clamp(min=_SMALLEST), 1.0)
+    return scale.clamp(min=_SMALLEST)
 
 
 def round_blocks(weight: torch.Tensor, scale: torch.Tensor, block: int) -> torch.Tensor:

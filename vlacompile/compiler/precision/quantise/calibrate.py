@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Interpreter, Node
 
+from vlacompile.compiler.graph.equal_values import bytes_of
 from vlacompile.compiler.precision.quantise.histogram import Histogram
 from vlacompile.compiler.precision.quantise.layers import KINDS, layers_of
 from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
 from vlacompile.compiler.staging.stages import Staged, StageGraph
-from vlacompile.errors import CalibrationError, nearest
+from vlacompile.files.mapped import mapped_empty
 from vlacompile.policy.policy import TORCH_DTYPES
+from vlart.errors import CalibrationError, nearest
 
 Call = tuple[torch.Tensor, ...]  # arguments of one run of a stage's graph, in the order of its inputs
 ROWS = 2048  # rows kept per layer input
@@ -125,7 +127,7 @@ def _check_input(name: str, tensor: torch.Tensor | None, val: torch.Tensor, wher
 
 
 def _content(inputs: Mapping[str, torch.Tensor]) -> tuple:
-    return tuple((n, inputs[n].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()) for n in sorted(inputs))
+    return tuple((n, bytes_of(inputs[n]).tobytes()) for n in sorted(inputs))
 
 
 def collect(stage: StageGraph, calls: Iterable[Call], *, layers: Iterable[str] | None = None, rows: int = ROWS,
@@ -164,7 +166,7 @@ def collect(stage: StageGraph, calls: Iterable[Call], *, layers: Iterable[str] |
 def _digest(call: Call) -> bytes:
     digest = hashlib.blake2b()
     for tensor in call:
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(bytes_of(tensor))
     return digest.digest()
 
 
@@ -237,14 +239,14 @@ class _OfLinear(_Collector):
         total = calls * math.prod(shape[:-1])
         draw = torch.Generator().manual_seed(seed)
         self.picks = torch.randperm(total, generator=draw)[:rows].sort().values
-        self.rows: list[torch.Tensor] = []
+        self.rows = mapped_empty((len(self.picks), shape[-1]), torch.float32)
 
     def keep(self, x: torch.Tensor, flat: torch.Tensor) -> None:
         first, last = torch.searchsorted(self.picks, torch.tensor([self.count, self.count + len(flat)]))
-        self.rows.append(flat[self.picks[first:last] - self.count].clone())
+        self.rows[first:last] = flat[self.picks[first:last] - self.count]
 
     def kept(self) -> tuple[torch.Tensor, None]:
-        return torch.cat(self.rows), None
+        return self.rows, None
 
 
 class _OfConvolution(_Collector):

@@ -19,6 +19,7 @@ from vlacompile.compiler.graph.program import infer_val
 from vlacompile.compiler.precision.quantise.layers import KINDS, LIMITS, QuantisedLayer
 from vlacompile.compiler.precision.quantise.ops import OPS, pack_int4
 from vlacompile.compiler.staging.stages import StageGraph
+from vlacompile.files.mapped import mapped
 
 _ATEN = torch.ops.aten
 # Activations that an engine fuses into the convolution before them, if the result is quantised.
@@ -233,7 +234,7 @@ class _Lowering:
     def _constant(self, weight: str, what: str, tensor: torch.Tensor | None) -> Node | None:
         if tensor is None:
             return None
-        name, tensor = f"{weight}__{what}", tensor.contiguous()
+        name, tensor = f"{weight}__{what}", mapped(tensor.contiguous())
         while name in self.constants and not same(self.constants[name], tensor):
             name += "_"
         if name not in self.attributes:

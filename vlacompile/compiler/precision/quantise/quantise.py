@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import Node
@@ -18,8 +18,9 @@ from vlacompile.compiler.precision.quantise.gptq import gptq, spread_of
 from vlacompile.compiler.precision.quantise.histogram import Histogram
 from vlacompile.compiler.precision.quantise.layers import KINDS, LIMITS, Layer, QuantisedLayer, layers_of
 from vlacompile.compiler.staging.stages import StageGraph
-from vlacompile.errors import ConfigError, nearest
+from vlacompile.files.mapped import mapped
 from vlacompile.recipe.quantisation_methods import BLOCKS, CALIBRATORS, ROUNDINGS, is_alpha, is_percentile
+from vlart.errors import ConfigError, nearest
 
 # Edge cases widen a range at most by this factor: beyond it they saturate, so typical values lose at most two bits.
 REACH = 4.0
@@ -125,6 +126,7 @@ def quantise_layer(layer: Layer, weight: torch.Tensor, bias: torch.Tensor | Node
         found = QuantisedLayer("int8", round_rows(weight, scale), scale)
     else:
         found = _int4(weight, samples, method, spread)
+    found = replace(found, q=mapped(found.q))
     if samples is None:
         return found
     corrected = None

@@ -8,6 +8,7 @@ know how divisors are chosen.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -204,7 +205,8 @@ def _item(found: Division, node: Node, labels: torch.Tensor, depth: int) -> bool
 def _along(found: Division, labels: torch.Tensor, *dims: int) -> torch.Tensor:
     """Labels along these dimensions; over all other dimensions they are tied together."""
     dims = tuple(d % labels.dim() for d in dims)
-    flat = labels.permute(*dims, *(d for d in range(labels.dim()) if d not in dims)).flatten(len(dims))
+    moved = labels.permute(*dims, *(d for d in range(labels.dim()) if d not in dims))
+    flat = moved.reshape(*moved.shape[:len(dims)], math.prod(moved.shape[len(dims):]))  # [...,1] if there are no others
     found.ties.tie(flat, flat[..., :1])
     return flat[..., 0]
 

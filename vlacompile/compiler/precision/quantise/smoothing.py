@@ -19,6 +19,7 @@ from vlacompile.compiler.precision.quantise.layers import dequantise, layers_of
 from vlacompile.compiler.precision.quantise.quantise import Method, round_rows, row_scales
 from vlacompile.compiler.precision.quantise.scale_propagation import divide
 from vlacompile.compiler.staging.stages import StageGraph
+from vlacompile.files.mapped import mapped
 
 ROWS = 512  # sample rows on which a candidate is evaluated
 SMOOTH_ALPHAS = tuple(i / 10 for i in range(1, 10))
@@ -174,7 +175,7 @@ def rescaled(stage: StageGraph, factors: Factors) -> StageGraph:
         old = node.args[position] if position < len(node.args) else None
         tensor = torch.ones_like(factor, dtype=torch.float32) if old is None else stage.constants[old.target]
         name = _unused(f"{node.name}_weight" if old is None else old.target, constants)
-        constants[name] = (tensor.double() * factor).float()
+        constants[name] = mapped((tensor.double() * factor).float())
         new = graph.get_attr(name)
         new.meta["val"] = torch.empty_like(constants[name], device="meta")
         return new

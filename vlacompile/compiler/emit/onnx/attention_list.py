@@ -1,0 +1,51 @@
+"""Which attentions of a stage TensorRT fuses into one kernel, which it does not and why, and by whom that is known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vlacompile.compiler.emit.onnx.fused_attention import Attention, attentions, obstacles
+
+WELL_FUSED = 256  # width of a head with which others gained nothing from a kernel of their own
+SHORT = 128  # queries or keys
+COPIED = "fed by a transpose"
+# TensorRT 10.16.2 on Orin Nano, in a public log (eetmie/jetson-orin-nano-vla): a flash attention that reads the
+# projection's layout took 0.48 ms where TensorRT's own took 0.71 (1024 tokens, heads of 64), and 0.10 where it took
+# 0.16 (a short decoder); none was faster for heads of 256, or for 1025 tokens of 64.
+
+
+@dataclass(frozen=True)
+class AttentionFact:
+    """obstacles: why TensorRT-RTX 1.7.1 does not fuse it, found by trial; empty: it does. doubts: of one that it fuses,
+    for what others saw TensorRT 10.16 be slow. logits_bytes: what an unfused one writes and reads twice."""
+
+    node: str
+    heads: int
+    queries: int
+    keys: int
+    width: int
+    obstacles: tuple[str, ...]
+    doubts: tuple[str, ...]
+    logits_bytes: int
+
+
+def attention_list(model: ir.Model) -> tuple[AttentionFact, ...]:
+    return tuple(_fact(a) for a in attentions(model))
+
+
+def _fact(found: Attention) -> AttentionFact:
+    logits, q = found.first.outputs[0], found.first.inputs[0]
+    *batch, queries, keys = (int(n) for n in logits.shape)
+    width, why = int(q.shape[-1]), tuple(sorted(obstacles(found)))
+    doubts = () if why or width >= WELL_FUSED else tuple(_doubts(found, queries, keys))
+    size = math.prod((*batch, queries, keys)) * (2 if logits.dtype == ir.DataType.FLOAT16 else 4)
+    return AttentionFact(found.second.name, math.prod(batch), queries, keys, width, why, doubts, size)
+
+
+def _doubts(found: Attention, queries: int, keys: int) -> list[str]:
+    operands = (*found.first.inputs, found.second.inputs[1])
+    copied = any((n := v.producer()) is not None and n.op_type == "Transpose" for v in operands)
+    return [COPIED] * copied + ["short"] * (min(queries, keys) < SHORT)

@@ -1,0 +1,117 @@
+"""Runs stages on golden frames, also with rounding errors drawn anew: how far two correct engines may be apart.
+
+Owns the model of rounding. Must not know limits.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.fx import Node
+
+from vlacompile.compiler.graph.carried import end_lifetimes
+from vlacompile.compiler.graph.ops import is_move
+from vlacompile.compiler.staging.run_stages import Observer, StageRunner, Values
+from vlacompile.compiler.staging.stages import StageGraph
+from vlart.verify.frames import Frame
+
+PERTURBED_RUNS = 5
+LAST_BITS = 1e-6  # relative error of f32 sums in another order, and of approximated functions
+F32_ROUNDING = 2.0 ** -24  # largest relative error of one rounding
+HALF_ROUNDINGS = {torch.float16: 2.0 ** -11, torch.bfloat16: 2.0 ** -8}
+FACTORS = 1_048_583  # a prime: rows of a matrix, whose width never divides it, are rounded differently
+_ATEN = torch.ops.aten
+# Every engine rounds these correctly: they differ by as much as their operands do, and by one rounding.
+_ROUNDED_ONCE = frozenset({_ATEN.add, _ATEN.sub, _ATEN.rsub, _ATEN.mul, _ATEN.div, _ATEN.neg, _ATEN.abs, _ATEN.relu,
+                           _ATEN.clamp, _ATEN.clamp_min, _ATEN.clamp_max, _ATEN.minimum, _ATEN.maximum, _ATEN.where,
+                           _ATEN.masked_fill, _ATEN.sqrt})
+
+
+def frame_values(runner: StageRunner, frames: Sequence[Frame], seed: int | Observer | None) -> list[Values]:
+    """All values of the stages, frame by frame. seed: every result is rounded anew, or as an observer does; None: is
+    not."""
+    observe = perturbed(seed) if isinstance(seed, int) else seed
+    return _run(runner, frames, observe, keep=not runner.staged.delays)
+
+
+def overflows(runner: StageRunner, frames: Sequence[Frame]) -> tuple[list[Values], list[str]]:
+    """All values, and per frame where a finite operand first led to an infinity in fp16: "stage, node"; "" nowhere."""
+    found: list[str] = []
+
+    def look(stage: StageGraph, node: Node, result):
+        if node.op == "call_function" and isinstance(result, torch.Tensor) and result.dtype == torch.float16 \
+                and not found[-1] and bool(result.isinf().any()):
+            found[-1] = f'stage "{stage.name}", node "{node.name}"'
+
+    return _run(runner, frames, look, lambda: found.append("")), found
+
+
+def _run(runner: StageRunner, frames: Sequence[Frame], observe: Observer | None,
+         begin: Callable[[], None] = lambda: None, keep: bool = False) -> list[Values]:
+    """keep: stages none of whose sources change from a frame to the next are not run again, as libvlart does."""
+    past: Values = {}
+    found: list[Values] = []
+    inputs: Values = {}
+    needed = {n for s in runner.staged.stages for n in s.sources}
+    for frame in frames:
+        begin()
+        if frame.begins:
+            past.clear()
+        before, inputs = inputs, {n: torch.from_numpy(a) for n, a in frame.writes.items()}
+        end_lifetimes(runner.staged.program.sources, past, before, inputs, needed)
+        same = {n for n, t in inputs.items() if keep and n in before and torch.equal(t, before[n])}
+        known = {p.value: found[-1][p.value] for s in runner.staged.stages if found and same.issuperset(s.sources)
+                 for p in s.outputs}
+        found.append(runner.run(inputs, past, known=known, observe=observe))
+    return found
+
+
+def perturbed(seed: int, sign: float = 1.0) -> Observer:
+    """Adds rounding errors to every computed result in f32 or 16 bits. Values that are only moved, and integers, keep
+    theirs; roundings to 8 bits follow from the errors before them. sign: -1.0 for the opposite errors of a seed: of the
+    two runs one crosses a threshold that a single error decides."""
+    perturb = perturbed_results(seed, sign)
+    return lambda stage, node, result: perturb(node, result)
+
+
+def perturbed_results(seed: int, sign: float = 1.0) -> Callable[[Node, object], torch.Tensor | None]:
+    """The same for the nodes of a program that is not cut into stages."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def perturb(node: Node, result):
+        if not isinstance(result, torch.Tensor) or node.op != "call_function" or is_move(node):
+            return None
+        if result.dtype == torch.float32:
+            size = F32_ROUNDING if getattr(node.target, "overloadpacket", None) in _ROUNDED_ONCE else LAST_BITS
+            return _scaled(result, _factors(sign * size, torch.randn), draw)
+        if result.dtype in HALF_ROUNDINGS:
+            factors = _factors(sign * HALF_ROUNDINGS[result.dtype], _uniform)
+            return _scaled(result.float(), factors, draw).to(result.dtype)
+        return None
+
+    return perturb
+
+
+def _uniform(count: int, generator: torch.Generator) -> torch.Tensor:
+    """f32[count] in -1..1."""
+    return 2 * torch.rand(count, generator=generator) - 1
+
+
+@functools.cache
+def _factors(size: float, drawn: Callable[..., torch.Tensor]) -> torch.Tensor:
+    """f32[FACTORS], 1 + size * a random number each: drawing a number for every element would take as long as the
+    policy itself."""
+    return 1 + size * drawn(FACTORS, generator=torch.Generator().manual_seed(0))
+
+
+def _scaled(result: torch.Tensor, factors: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """Every element times one of the factors: as they follow each other from a random place on."""
+    flat, found = result.reshape(-1), torch.empty(result.shape, dtype=result.dtype)
+    into, place, begin = found.view(-1), int(torch.randint(FACTORS, (), generator=draw)), 0
+    while begin < len(flat):
+        end = min(len(flat), begin + FACTORS - place)
+        torch.mul(flat[begin:end], factors[place:place + end - begin], out=into[begin:end])
+        begin, place = end, 0
+    return found

@@ -1,0 +1,180 @@
+"""What a recording says now: stages, queue, the chunk beside what was executed, cameras, the router. Read while the
+robot's program writes it; nothing is asked of that program."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlart.bundle.directory import PLAN_FILE, Bundle
+from vlart.errors import BundleError
+from vlart.recording.log import Event, Log
+from vlart.recording.replay import ACTED, status_name
+from vlart.recording.timeline import cameras, picture
+
+MOST_ACTIONS = 400
+MOST_STEPS = 200
+SHARE = 0.2  # of one processor, that reading may take
+
+
+@dataclass
+class _Session:
+    """Of one track that steps, and of the control thread beside it."""
+
+    stages: list[dict] = field(default_factory=list)
+    steps: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_STEPS))  # ms
+    status: str = ""
+    text: str = ""
+    chunk: np.ndarray | None = None
+    chunk_ns: int = 0
+    chunks: int = 0
+    remaining: int = 0
+    replans: int = 0
+    failures: int = 0
+    misses: int = 0
+
+
+class Live:
+    """path: of the recording, which may not exist yet. bundle: whose recording it must be."""
+
+    def __init__(self, path: Path, bundle: Bundle):
+        self.path, self.bundle = path, bundle
+        self._plan = (bundle.path / PLAN_FILE).read_bytes()
+        self._next_s, self._changed = 0.0, 0
+        self._begin(0)
+
+    def _begin(self, recording: int) -> None:
+        self._recording = recording
+        self._seen: dict[int, int] = {}
+        self._session = _Session()
+        self._actions: deque[tuple[int, np.ndarray, bool]] = deque(maxlen=MOST_ACTIONS)
+        self._pictures: dict[str, tuple[int, np.ndarray]] = {}
+        self._decision: dict | None = None
+        self._last_ns, self._wall_ns, self._events, self._lost = 0, 0, 0, 0
+        self._problem = f"waiting for {self.path}"
+
+    def picture(self, name: str) -> np.ndarray | None:
+        """The newest of a camera: u8[H, W, 3]."""
+        found = self._pictures.get(name)
+        return None if found is None else found[1]
+
+    def read(self) -> dict[str, Any]:
+        """The state as a JSON document. The file is read at most so often that reading it takes SHARE of the time."""
+        if time.monotonic() >= self._next_s:
+            began = time.monotonic()
+            self._refresh()
+            self._next_s = time.monotonic() + (time.monotonic() - began) / SHARE
+        return self._document()
+
+    def _refresh(self) -> None:
+        try:
+            changed = self.path.stat().st_mtime_ns
+            if changed == self._changed:
+                return
+            log = Log(self.path)
+        except (OSError, BundleError) as error:
+            self._problem = f"waiting for {self.path}" if isinstance(error, OSError) else f"{error.what}: {error.why}"
+            return
+        self._changed = changed
+        if log.plan_bytes != self._plan:
+            self._problem = f'{self.path} is a recording of another bundle, "{log.plan.name}" ({log.bundle_hash[:12]})'
+            return
+        if log.info.recording != self._recording:
+            self._begin(log.info.recording)
+        self._problem, names = "", [log.plan.values[s.value].name for s in log.plan.sources]
+        shown = cameras(log)
+        for event in log.since(self._seen):
+            self._seen[event.track] = event.sequence
+            self._events += 1
+            self._take(event, log, names, shown)
+            self._last_ns = max(self._last_ns, event.time_ns)
+        self._wall_ns = log.wall_ns(self._last_ns)
+
+    def _take(self, event: Event, log: Log, names: list[str], shown: Mapping[str, tuple[int, int]]) -> None:
+        match event.kind:
+            case "source" if event.has("full") and names[int(event.number("source"))] in shown:
+                name = names[int(event.number("source"))]
+                version = self._pictures.get(name, (0, None))[0]
+                self._pictures[name] = version + 1, picture(log.content(event))
+            case "text":
+                self._session.text = event.text
+            case "step":
+                self._step(event, log)
+            case "pop":
+                status = status_name(event.fields["status"])
+                for action in event.actions if status in ACTED else ():
+                    self._actions.append((event.time_ns, action, status == "SAFE_ACTION"))
+            case "decision":
+                self._decision = self._decided(event, log)
+            case "loss":
+                self._lost += int(event.number("events"))
+
+    def _step(self, event: Event, log: Log) -> None:
+        session, action = self._session, log.plan.action
+        session.status = status_name(event.fields["status"])
+        session.replans += 1
+        session.failures += session.status != "OK"
+        session.misses = int(event.number("deadline_misses"))
+        session.steps.append(float(event.number("ns")) / 1e6)
+        session.remaining, session.chunks = int(event.number("remaining")), int(event.number("chunk"))
+        if not session.stages:
+            session.stages = [{"stage": s.name, "ms": None, "runs": 0, "iterations": 0, "ran": False}
+                              for s in log.plan.stages]
+        for row, found in zip(session.stages, event.stages, strict=True):
+            row |= {"runs": int(found["runs"]), "iterations": int(found["iterations"]), "ran": bool(found["ran"])}
+            if found["ns"]:
+                row["ms"] = float(found["ns"]) / 1e6
+        if event.chunk is not None and action is not None:
+            session.chunk = event.chunk.reshape(action.chunk_steps, action.action_dim)
+            session.chunk_ns = event.time_ns
+
+    def _decided(self, event: Event, log: Log) -> dict:
+        count = int(event.number("backbone_count"))
+        names = [b.name for b in log.plan.backbones] or [str(i) for i in range(count)]
+        alpha, beta, at_least = (event.fields[f] for f in ("alpha", "beta", "probability"))
+        assert isinstance(alpha, tuple) and isinstance(beta, tuple) and isinstance(at_least, tuple)
+        return {"text": event.text, "taken": names[int(event.number("backbone"))] if names else "", "backbones": [
+            {"name": names[i], "mean": alpha[i] / (alpha[i] + beta[i]), "evidence": alpha[i] + beta[i],
+             "probability": at_least[i]} for i in range(min(count, len(names)))]}
+
+    def _document(self) -> dict[str, Any]:
+        session, action = self._session, self.bundle.plan.action
+        times = sorted(session.steps)
+        first_ns = self._actions[0][0] if self._actions else session.chunk_ns
+        return {
+            "problem": self._problem,
+            "age_s": max(0.0, (time.time_ns() - self._wall_ns) / 1e9) if self._wall_ns else None,
+            "events": self._events, "lost": self._lost, "status": session.status, "text": session.text,
+            "replans": session.replans, "failures": session.failures, "misses": session.misses,
+            "replan_ms": {"last": session.steps[-1], "median": times[len(times) // 2], "most": times[-1]}
+            if times else None,
+            "queue": {"remaining": session.remaining, "chunks": session.chunks,
+                      "steps": action.chunk_steps if action else 0, "execute": action.execute_steps if action else 0},
+            "stages": session.stages,
+            "executed": {"s": [(t - first_ns) / 1e9 for t, _, _ in self._actions],
+                         "values": [_finite(a) for _, a, _ in self._actions],
+                         "safe": [i for i, (_, _, safe) in enumerate(self._actions) if safe]},
+            "chunk": None if session.chunk is None else {"s": (session.chunk_ns - first_ns) / 1e9,
+                                                         "values": [_finite(row) for row in session.chunk]},
+            "tick_s": self._tick_s(), "cameras": {name: version for name, (version, _) in self._pictures.items()},
+            "decision": self._decision,
+        }
+
+    def _tick_s(self) -> float | None:
+        """Between executed actions: the median."""
+        times = [t for t, _, _ in self._actions]
+        gaps = sorted(b - a for a, b in pairwise(times) if b > a)
+        return gaps[len(gaps) // 2] / 1e9 if gaps else None
+
+
+def _finite(row: np.ndarray) -> list[float | None]:
+    """JSON has no NaN."""
+    return [float(v) if math.isfinite(v) else None for v in row]

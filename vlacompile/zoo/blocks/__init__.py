@@ -1,0 +1,1 @@
+"""Building blocks that several systems share: backbones and heads in plain PyTorch."""

@@ -1,0 +1,81 @@
+"""`RoutedSession`: a bundle of several backbones behind a router that chooses one per task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlart.errors import ConfigError, RuntimeFailure, nearest
+from vlart.runtime.router import Routed, Router
+from vlart.runtime.session import Session
+
+if TYPE_CHECKING:
+    from typing import Self  # Python 3.11
+
+
+class RoutedSession:
+    """bundle: one with several backbones (vlacompile.join). table, state, log_capacity: as Router's; options: as
+    Session's.
+
+    A task begins with its instruction, from which the router chooses the backbone; `session` is then used as usual.
+    Raises ConfigError if the table names a backbone that the bundle does not have, or the bundle takes no text.
+    """
+
+    def __init__(self, bundle: str | Path, table: str | Path, state: str | Path | None = None, *,
+                 log_capacity: int = 64,
+                 **options: Any):
+        self.router = Router(table, state, log_capacity=log_capacity)
+        self.session = Session(bundle, **options)
+        if self.session.recorder is not None:
+            self.router.record(self.session.recorder)
+        self._begun = False
+        plan = self.session.plan
+        names = [b.name for b in plan.backbones]
+        for backbone in self.router.backbones:
+            if backbone not in names:
+                raise ConfigError(f'the table routes to "{backbone}", which is not a backbone of the bundle',
+                                  where=str(table),
+                                  why=nearest(backbone, names) if names else "the bundle is a single policy",
+                                  fix="join the policies under the names that the table was fitted with")
+        needs = {n: {v for s in plan.stages if n in plan.served_by(s) for v in s.depends} for n in names}
+        known = {t.tokens for t in plan.texts} | {i.source for i in plan.instructions}
+        self._texts = {n: [plan.values[v].name for v in sorted(known & needs[n])] for n in names}
+        for name, texts in self._texts.items():
+            if not texts:
+                raise ConfigError(f'the backbone "{name}" takes no text', where=str(bundle),
+                                  why="the bundle has no tokenizer and no precomputed instructions",
+                                  fix="use Router.decide and Session.select instead")
+
+    def begin(self, instruction: str, embedding: Sequence[float] | None = None) -> Routed:
+        """Begin a new task: decide, write the instruction for that backbone, select it, and begin an episode.
+        embedding: of the instruction, if the table has embeddings; as Router.decide. Raises RuntimeFailure; an
+        instruction that is refused changes neither backbone nor episode, and has no outcome."""
+        self._begun = False
+        decision = self.router.decide(instruction, embedding)
+        for source in self._texts[decision.backbone]:
+            self.session.write_text(source, instruction)
+        self.session.select(decision.backbone)
+        self.session.reset()
+        self._begun = True
+        return decision
+
+    def end(self, success: bool) -> None:
+        """Report the outcome of the task: updates the posterior, which is on disk when this returns. Raises
+        RuntimeFailure if none was begun since."""
+        if not self._begun:
+            raise RuntimeFailure("there is no task whose outcome this is", where="RoutedSession.end",
+                                 why="begin() was not called since the last end(), or refused its instruction",
+                                 fix="call it once for every task that began", status="BAD_ARGUMENT")
+        self._begun = False
+        self.router.report_outcome(success)
+
+    def close(self) -> None:
+        self.router.close()
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
