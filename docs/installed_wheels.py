@@ -7,16 +7,23 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 from docs.figures import ROOT
 
 
-def wheels(clone: Path) -> Path:
-    """A folder in place of the clone: build/wheels and what its pages name. Compiles libvlart."""
+def distributions_script() -> ModuleType:
+    """runtime_c/package/distributions.py, which lies beside what it packs."""
     spec = importlib.util.spec_from_file_location("distributions", ROOT / "runtime_c/package/distributions.py")
     assert spec is not None and spec.loader is not None
-    distributions = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(distributions)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def wheels(clone: Path) -> Path:
+    """A folder in place of the clone: build/wheels and what its pages name. Compiles libvlart."""
+    distributions = distributions_script()
     out, processor = clone / "build" / "wheels", os.uname().machine
     native = distributions.compile_native(clone / "native", processor)
     for project, given in (("vlart", (processor, native)), (".", ()), ("integrations/lerobot", ())):

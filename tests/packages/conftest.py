@@ -10,16 +10,13 @@ from types import ModuleType
 
 import pytest
 
-from tests.house.layers import ROOT
+from docs.installed_wheels import distributions_script
 
 
 @pytest.fixture(scope="session")
 def distributions() -> ModuleType:
-    """runtime_c/package/distributions.py, a script beside what it packs."""
-    spec = importlib.util.spec_from_file_location("distributions", ROOT / "runtime_c/package/distributions.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """runtime_c/package/distributions.py."""
+    return distributions_script()
 
 
 @pytest.fixture(scope="session")
