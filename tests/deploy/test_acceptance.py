@@ -160,6 +160,24 @@ def test_a_board_that_measures_by_itself(first, second, tmp_path, capsys):
             read_measured(tmp_path / "cut")
 
 
+def test_make_board_acceptance_on_doubles(nano, tmp_path, capsys):
+    """As it is typed on a board, which has make, sh and gcc."""
+    bundle = shutil.copytree(nano.path, tmp_path / "nano.vlab")
+    libraries = rehearsal.lay_out(tmp_path / "tensorrt", nano)
+    command = ["make", "board-acceptance", f"BUNDLE={bundle}", f"TENSORRT_LIBS={libraries.root}"]
+    done = subprocess.run(command, cwd=boards.ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0 and "--measured nano-measured.txt" in done.stdout, done.stdout + done.stderr
+    assert "vlacompile profile_part" not in done.stdout, "a person sees lines for a person"
+    out = tmp_path / "r.json"
+    assert main(["flash", str(nano.path), "--acceptance", str(out), "--measured",
+                 str(tmp_path / "nano-measured.txt")]) == 0
+    record = read_record(out)
+    assert record.kind == "double" and record.replans == 50 * 10 and record.built.golden == "passed"
+    assert capsys.readouterr().out.count(KINDS["double"]) == 1
+    done = subprocess.run(command[:2], cwd=boards.ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2 and "which bundle?" in done.stderr
+
+
 def test_a_bundle_that_fails_is_not_measured(first, tmp_path):
     done = answers_of(boards.lying(first, tmp_path / "lying.vlab").path, tmp_path / "answers")
     assert done.returncode == 70 and "vlacompile failed self_test" in done.stdout and "profile" not in done.stdout

@@ -60,7 +60,8 @@ def compose(bundle: Bundle, measured: Measured) -> BoardRecord:
         FORMAT, VERSION, "", "", measured.facts["date"], importlib.metadata.version("vlacompile"), device,
         BundleOf(bundle.plan.name, bundle.hash, bundle.plan.target), measured.self_test, profile.replans,
         profile.warm_up, profile.threads, tuple(_stages(bundle, work, profile, modelled, lock)), _sensors(profile),
-        _times(profile.series.get("same")), _times(profile.series.get("new")), _built(lock), _modelled(modelled, target))
+        _times(profile.series.get("same")), _times(profile.series.get("new")), _built(lock),
+        _modelled(modelled, target))
     kind, _ = kind_of(record)
     return BoardRecord(**{**vars(record), "kind": kind, "label": KINDS[kind]})
 
