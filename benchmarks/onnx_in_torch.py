@@ -40,12 +40,22 @@ def opened(path: Path, device: str) -> Iterator[Run]:
     yield run
 
 
+def _symmetric_int8(node: onnx.NodeProto, attributes: Mapping[str, object], zeros: set[str]) -> bool:
+    point = node.input[2] if len(node.input) > 2 else ""
+    if node.op_type == "DequantizeLinear":
+        return not point or point in zeros
+    return point in zeros or (not point and attributes.get("output_dtype") == TensorProto.INT8)
+
+
 def without_quantisation(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """The same graph without QuantizeLinear and DequantizeLinear."""
     graph, nodes, made = model.graph, [], []
     types = {i.name: (i.data_type, len(i.dims)) for i in graph.initializer}
     types |= {v.name: (v.type.tensor_type.elem_type, len(v.type.tensor_type.shape.dim))
               for v in (*graph.input, *graph.output, *graph.value_info)}
+
+    zeros = {i.name for i in graph.initializer
+             if i.data_type == TensorProto.INT8 and not onnx.numpy_helper.to_array(i).any()}
 
     def op(kind: str, *inputs: str, out: str | None = None, **attributes) -> str:
         name = out or f"written_out_{len(nodes)}"
@@ -67,6 +77,9 @@ def without_quantisation(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         if attributes.get("block_size") or types[scale][0] not in FLOATS or types[scale][1] > 1:
             raise SourceError(f"{node.op_type} in blocks is not run by PyTorch here", where=f"{where}, {node.name}",
                               why="its scale has several dimensions", fix="quantise to int8")
+        if not _symmetric_int8(node, attributes, zeros):
+            raise SourceError(f"{node.op_type} is not to symmetric int8", where=f"{where}, {node.name}",
+                              why="its zero point is not zero, or its type another", fix="quantise to int8")
         wide = op("Cast", scale, to=TensorProto.FLOAT)
         if types[scale][1] == 1:
             shape = np.array([-1 if d == axis else 1 for d in range(rank)], np.int64)

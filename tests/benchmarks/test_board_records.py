@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import board_records
+from docs import board_model
 from tests.samples.board_records import synthetic
 from vlacompile.hardware import board_cost_model
 from vlacompile.hardware.board_cost_model import BOARD_FACTORS, modelled_launch, modelled_rates
@@ -115,6 +116,15 @@ def test_a_factor_is_of_all_times(monkeypatch):
     other = load_target("orin-nx-16gb")
     assert other.rates == modelled_rates(other.board, other.power), "of that board alone"
     assert before.launch == modelled_launch(before.board, before.power)
+
+
+def test_the_page_shows_what_counts(tmp_path, monkeypatch):
+    assert board_model.measured().startswith("No record of a board so far") == (not board_records.counted())
+    found = {"measured": board_records.document(folder_of(tmp_path), MADE_UP)}
+    monkeypatch.setattr(board_model, "figures_of", lambda path: found)
+    text = board_model.measured()
+    assert text.count("| made-up | orin-nano-8gb@maxn-super |") == 3 and "| 1.30 |" in text
+    assert "orin-nano-8gb: 3 bundles, factor 1.35" in text and text.rstrip().endswith(": used")
 
 
 def test_the_program_says_what_counts(tmp_path, capsys, monkeypatch):

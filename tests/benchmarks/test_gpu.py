@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -13,9 +14,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+import vlacompile as vc
 from benchmarks import gpu, gpu_steps
 from benchmarks.onnx_in_torch import opened
 from tests.deploy.stand_ins import executable
+from tests.samples import policies
+from vlacompile.check.tensorrt_python import verify_stages
 from vlart.errors import ConfigError, SourceError
 
 
@@ -87,18 +91,19 @@ def test_a_gpus_record(tmp_path):
     assert document["label"] == gpu.LABELS["cuda"]
 
 
-def graph(per_channel: bool = True, block: int = 0) -> onnx.ModelProto:
+def graph(per_channel: bool = True, block: int = 0, zero: str = "zero") -> onnx.ModelProto:
     """x -> quantised -> product with an int8 weight, in fp16."""
     rng = np.random.default_rng(0)
     weight = rng.integers(-127, 128, (32, 16)).astype(np.int8)
     scale = (rng.random((2, 16)) if block else rng.random(16)).astype(np.float16) / 64 + np.float16(1e-3)
     scale = scale if per_channel else scale[0]
     how = {"block_size": block, "axis": 0} if block else {"axis": 1}
-    nodes = [helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", zero], ["q"]),
              helper.make_node("DequantizeLinear", ["q", "s"], ["d"]),
              helper.make_node("DequantizeLinear", ["w", "ws"], ["wd"], **how),
              helper.make_node("MatMul", ["d", "wd"], ["y"])]
-    arrays = {"w": weight, "ws": scale, "s": np.array(0.03, np.float16)}
+    arrays = {"w": weight, "ws": scale, "s": np.array(0.03, np.float16), "zero": np.array(0, np.int8),
+              "one": np.array(1, np.int8)}
     info = [helper.make_tensor_value_info(n, TensorProto.FLOAT16, dims) for n, dims in
             (("x", [8, 32]), ("y", [8, 16]), ("d", [8, 32]), ("wd", [32, 16]))]
     info.append(helper.make_tensor_value_info("q", TensorProto.INT8, [8, 32]))
@@ -123,7 +128,24 @@ def test_quantisation_in_pytorch_is_that_of_onnx(tmp_path, per_channel):
     assert x.max() > 127 * 0.03, "some of it is clipped"
 
 
-def test_quantisation_in_blocks_is_refused(tmp_path):
-    onnx.save(graph(block=16), tmp_path / "g.onnx")
-    with pytest.raises(SourceError, match="in blocks"), opened(tmp_path / "g.onnx", "cpu"):
+@pytest.mark.parametrize(("how", "why"), [({"block": 16}, "in blocks"), ({"zero": "one"}, "not to symmetric int8"),
+                                          ({"zero": ""}, "not to symmetric int8")])
+def test_other_quantisation_is_refused(tmp_path, how, why):
+    onnx.save(graph(**how), tmp_path / "g.onnx")
+    with pytest.raises(SourceError, match=why), opened(tmp_path / "g.onnx", "cpu"):
         pass
+
+
+def test_emitted_graphs_in_pytorch_are_within_what_was_predicted(tmp_path):
+    """The step's own comparison, on a board's bundle in fp16; the control: another weight is outside."""
+    bundle = vc.build(policies.late_fusion(), target="orin-nano-8gb", out=tmp_path / "nano.vlab")
+    (stage,) = bundle.plan.stages
+    path = bundle.path / bundle.plan.files[stage.artefact].path
+    report = verify_stages(bundle, [stage], lambda s: opened(path, "cpu"))
+    assert report.passed and report.runs == {stage.name: report.frames} and report.frames > 5
+
+    @contextlib.contextmanager
+    def other(_stage):
+        with opened(path, "cpu") as run:
+            yield lambda feed: {n: a * 1.05 for n, a in run(feed).items()}
+    assert not verify_stages(bundle, [stage], other).passed
