@@ -136,6 +136,12 @@ def test_only_what_a_board_shows_is_a_board():
         assert kind_of(lacking)[0] == kind and kind_of(lacking)[1], lacking
 
 
+@pytest.mark.parametrize(("said", "mode"), [("MAXN_SUPER", "maxn-super"), ("15W", "15w"), ("MODE_30W", "30w"),
+                                            ("MAXN", "maxn"), (None, None)])
+def test_modes_are_spelt_as_targets_do(said, mode):
+    assert as_board(power_mode=said).device.mode == mode
+
+
 def test_a_double_that_says_it_is_a_board_is_refused(tmp_path):
     lying = replace(as_board(), built=replace(RECORD.built, gpu="Orin, a double"))
     (tmp_path / "r.json").write_text(json.dumps(document(lying)))
