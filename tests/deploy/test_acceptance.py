@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +105,36 @@ exec {broken}/run "$@"
     err = capsys.readouterr().err
     assert "was not measured" in err and "the clock broke" in err and not out.exists()
     assert fresh.runs() == first.hash
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_workstation_that_goes_leaves_nothing_behind(fresh, first, tmp_path, how):
+    """The measurement ends with it, its folder goes, and the new slot stays."""
+    slow = tmp_path / "programs"
+    slow.mkdir()
+    shutil.copy(boards.RUNTIME / "vlart-run", slow / "run")
+    executable(slow / "vlart-run", f"""\
+#!/bin/sh
+case " $* " in *" --profile "*) printf '%s %s\\n' $$ "$3" >"$HOME/at_work"; exec sleep 60 ;; esac
+exec {slow}/run "$@"
+""")
+    process = fresh.flash_apart(first, "--runtime", str(slow), "--acceptance", str(tmp_path / "r.json"))
+    at_work = fresh.sshd.home / "at_work"
+    while not at_work.exists() or not at_work.read_text().endswith("\n"):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    pid, profile = at_work.read_text().split()
+    at_work.unlink()
+    process.send_signal(how)
+    said = process.communicate(timeout=60)[0]
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and "is current, and was not measured" in said, said
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists() and not Path(profile).parent.exists():
+            break
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists() and not Path(profile).parent.exists()
+    assert not (tmp_path / "r.json").exists() and fresh.runs() == first.hash
 
 
 @pytest.mark.parametrize("part", ["profile_part", "lock_part"])

@@ -47,7 +47,11 @@ def measure_there(bundle, done, connection, args, phases):
     """The record of the board that `done` was flashed to."""
     from vlacompile.deploy.acceptance import PASSES, measure
 
-    measured = measure(connection, done.policy, done.slot, done.said, args.passes or PASSES, phases)
+    try:
+        measured = measure(connection, done.policy, done.slot, done.said, args.passes or PASSES, phases)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"slot {done.slot} is current, and was not measured; the same command measures it"
+                                ) from None
     return _record(bundle, measured, args, phases)
 
 

@@ -92,8 +92,8 @@ def run(args, terminal: Terminal) -> None:
             _roll_back(args, terminal)
         else:
             _flash(args, terminal)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(NOTHING_LOST) from None
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(str(interrupt) or NOTHING_LOST) from None
 
 
 def _options(args, terminal: Terminal):
