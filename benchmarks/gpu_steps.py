@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator
@@ -203,7 +204,7 @@ def tvm(place: Place) -> dict:
     from tests.samples.staging import verified
     from vlacompile.compiler.assemble.assemble import Parts, assemble
     from vlacompile.compiler.emit.onnx.onnx_stage import emit_onnx
-    from vlacompile.compiler.emit.tvm.stage import compile_tvm
+    from vlacompile.compiler.emit.tvm.stage import CUDA, compile_tvm
     from vlacompile.hardware.target import load_target
     from vlacompile.phases.read_inputs import resolve
     from vlacompile.recipe.recipe import load_recipe
@@ -232,7 +233,9 @@ def tvm(place: Place) -> dict:
     command = [ROOT / "build/runtime_c/vlart-run", bundle.path, "--self-test", "--json", "--native-code", "--ort",
                onnxruntime_library(), "--tvm-ffi", libraries["tvm_ffi_library"], "--tvm", libraries["tvm_library"]]
     command += ["--tvm-cuda", libraries["tvm_cuda_library"]] if kind == "tvm_cuda" else []
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    found = ":".join([str(CUDA / "lib64"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])  # CUDA's own libraries
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False,
+                          env=os.environ | {"LD_LIBRARY_PATH": found})
     report = json.loads(done.stdout)
     if report["status"] != "OK":
         raise ConfigError(report["what"], where=report["where"], why=report["why"], fix=report["fix"])
