@@ -123,6 +123,7 @@ def main() -> int:
                         help=f"of {', '.join(BUDGETS)} (default: all); machine always runs")
     args = parser.parse_args()
     steps = [s for s in BUDGETS if s == "machine" or s in args.steps]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step at work ends with this
     try:
         document, path = rehearse_or_record(args.device, steps, progress=lambda words: print(words, flush=True))
     except ConfigError as error:
