@@ -4,6 +4,8 @@
 #   MEMBER=heavy        the other policy of the shipped pair, for `make demo` and `make bench`
 #   SECONDS=3600        how long `make fuzz` runs
 #   HOURS=8             how long `make fuzz-long` runs
+#   BUNDLE=NAME.vlab    what `make board-acceptance` measures, on a board
+#   DEVICE=cpu          a rehearsal of `make gpu` without a GPU
 #   FOLDER=path         checkouts of public policies, for `make gauntlet`
 
 PYTHON ?= python3
@@ -11,9 +13,13 @@ PIP_FLAGS ?=
 MEMBER ?= light
 SECONDS := 600
 HOURS := 1
+DEVICE ?= cuda
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD := build/runtime_c
+TENSORRT_LIBS ?= $(BUILD)
+ACCEPTANCE := vlacompile/deploy/signed.sh vlacompile/deploy/acceptance.sh vlacompile/deploy/device.sh
+MEASURED = $(patsubst %.vlab,%,$(BUNDLE))-measured.txt
 STAMP := $(VENV)/.stamp
 SITE := $(VENV)/environments/site
 SHELL := /bin/bash
@@ -35,7 +41,7 @@ CHECKED := vlacompile vlart tests benchmarks examples docs integrations runtime_
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup runtime tensorrt demo oracles lint test test-core test-build test-runtime test-docs test-zoo test-frontends test-lerobot test-lerobot061 test-huggingface test-full test-tvm fuzz fuzz-long nvidia-headers wheels aarch64 eval bench bench-lerobot checkpoint-matrix gauntlet newcomer first-hours docs site clean check-tools check-simulator
+.PHONY: help setup runtime tensorrt board-acceptance gpu demo oracles lint test test-core test-build test-runtime test-docs test-zoo test-frontends test-lerobot test-lerobot061 test-huggingface test-full test-tvm fuzz fuzz-long nvidia-headers wheels aarch64 eval bench bench-lerobot checkpoint-matrix gauntlet newcomer first-hours docs site clean check-tools check-simulator
 
 help: ## this list
 	@grep -hE '^[a-z0-9 -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+)[a-z0-9 -]*:.*## /\1\t/' | \
@@ -48,6 +54,19 @@ runtime: check-tools ## libvlart, vlart-run, vlart-dump and vlart-build in build
 
 tensorrt: runtime ## on a Jetson, with JetPack's headers: the two libraries that vlart-build and vlart-run call
 	@$(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) tensorrt
+
+board-acceptance: ## on a Jetson, without Python: engines, self-test, every stage and replan timed (BUNDLE=NAME.vlab)
+	@test -n "$(BUNDLE)" -a -f "$(BUNDLE)/plan.bin" || \
+	  { echo 'which bundle? make board-acceptance BUNDLE=nano.vlab' >&2; exit 2; }
+	@if [ "$(TENSORRT_LIBS)" = "$(BUILD)" ]; then \
+	  $(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) && \
+	  $(MAKE) --no-print-directory -C runtime_c BUILD=../$(BUILD) tensorrt; fi
+	@$(BUILD)/vlart-build $(BUNDLE) --tensorrt $(TENSORRT_LIBS)/libvlart_tensorrt.so \
+	  --tensorrt-builder $(TENSORRT_LIBS)/libvlart_tensorrt_builder.so
+	@sh -c "$$(cat $(ACCEPTANCE))" vlacompile on_board / none $(BUILD) $(BUNDLE) 50 \
+	  --tensorrt $(TENSORRT_LIBS)/libvlart_tensorrt.so | tee $(MEASURED) | sed '/^vlacompile /d'
+	@echo "written: $(MEASURED); where vlacompile and the bundle are:"
+	@echo "  vlacompile flash $(notdir $(BUNDLE)) --acceptance profiles/boards/ --measured $(notdir $(MEASURED))"
 
 demo: setup runtime ## build, verify and replay the light policy (MEMBER=heavy: the other)
 	@$(BIN)/python -m examples.demo --member $(MEMBER)
@@ -131,6 +150,9 @@ checkpoint-matrix: $(addprefix $(STAMP)-,lerobot lerobot061 huggingface) runtime
 
 gauntlet: $(STAMP)-gauntlet runtime ## public policies as written, compiled and compared (FOLDER=checkouts; without it: how to get them)
 	@$(BIN)/python -m benchmarks.gauntlet $(if $(FOLDER),$(FOLDER),--clone)
+
+gpu: setup runtime ## what a discrete GPU can show, in ten minutes, recorded in profiles/gpu (DEVICE=cpu: a rehearsal)
+	@$(PYTEST_ENV) $(BIN)/python -W ignore -m benchmarks.gpu --device $(DEVICE)
 
 newcomer: setup $(STAMP)-lerobot061 runtime ## LeRobot installed beside, a training, its bundle served and run: docs/lerobot.md (6 GB)
 	@$(BIN)/python -W ignore -m docs.newcomer

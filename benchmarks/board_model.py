@@ -9,6 +9,7 @@ The rule, written before any of it was computed: no factor of the latency model 
 fitted to them (the power that a load adds, the idle power of the board, the memory beside engines) is predicted for
 each with that policy left out. The voltage of the GPU is fitted to one stress test in four modes of another board, the
 least idle power to one row; all other rows of power are held out. Rows are chosen by their source, never by result.
+What boards measured with this compiler (profiles/boards) has a rule of its own: benchmarks/board_records.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from benchmarks import board_records
 from benchmarks.board_policies import FOLDER as PLANS
 from benchmarks.published_rows import Policies, PolicyRow, PowerRow, Scales, machines, policies, powers, scales
 from vlacompile.hardware.target import Target, load_target
@@ -210,7 +212,7 @@ def document() -> dict:
     return {
         "source": {k: v for k, v in asdict(table).items() if k != "row"}, "fit": asdict(fit),
         "rows": [asdict(r) for r in rows], "powers": elsewhere, "boards": board_ratios(scales()),
-        "machines": other_machines(),
+        "machines": other_machines(), "measured": board_records.document(),
         "beside_mb": beside_mb(table.row),
         "clocks": [{k: getattr(r, k) for k in ("kind", "gpu_mhz", "cpu_mhz", "gpu_percent", "over_current_events")}
                    for r in table.row],
@@ -241,6 +243,12 @@ def main() -> None:
         most = f"nine of ten within {s['nine_of_ten']:.2f}, " if s["rows"] >= 10 else ""
         print(f"{what}: {s['rows']} rows, median error {s['median_percent']:.1f} %, {most}all within "
               f"{s['largest']:.2f}")
+    for r in found["measured"]["rows"]:
+        print(f"{r['board']}@{r['mode']:12}{r['name']:20}{r['measured_ms']:8.1f} ms, modelled {r['modelled_ms']:8.1f}")
+    for f in found["measured"]["factors"].values():
+        print(f"{f['board']}: {f['bundles']} bundles, factor {f['used']:.4f}")
+    if not found["measured"]["rows"]:
+        print("profiles/boards: no record of a board so far, nothing is fitted to one")
     print(f"not run on a board here; {RECORD.name} written")
 
 

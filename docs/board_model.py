@@ -118,6 +118,25 @@ def boards() -> str:
                  "the GPUs' FP16 rates, which a policy that reads weights or launches small kernels does not reach.")
 
 
+def measured() -> str:
+    """Records of profiles/boards that count, and the factors that follow from them."""
+    found = figures_of(RECORD).get("measured", {"rows": [], "factors": {}})
+    if not found["rows"]:
+        return "No record of a board so far: nothing was run on one, and no factor is fitted.\n"
+    rows = [[r["name"], f"{r['board']}@{r['mode']}", f"{r['measured_ms']:.1f}", f"{r['modelled_ms']:.1f}",
+             f"{r['measured_ms'] / r['modelled_ms']:.2f}", r["file"]] for r in found["rows"]]
+    lines = [f"- {f['board']}: {f['bundles']} bundles, {_factor(f)}" for f in found["factors"].values()]
+    return table(["bundle", "board and mode", "replan, ms", "modelled, ms", "ratio", "record"], rows,
+                 "Measured by their contributors.", "", *lines)
+
+
+def _factor(f: dict) -> str:
+    if f["fitted"] is None:
+        return "too few for a factor"
+    return (f"factor {f['fitted']:.2f}; each predicted by the others within a factor of {f['others']:.2f} at the "
+            f"median, without it {f['without']:.2f}: {'used' if f['used'] != 1 else 'not used'}")
+
+
 def other_machines() -> str:
     """Machines that are no Orin, beside other engines' figures."""
     found = figures_of(RECORD)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from docs import (
     atlas,
+    board_hour,
     board_model,
     boards,
     distributions,
@@ -74,6 +75,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "board-modes": board_model.modes,
     "board-clocks": board_model.clocks,
     "board-ratios": board_model.boards,
+    "board-measured": board_model.measured,
     "other-machines": board_model.other_machines,
     "precision-modes": precision.precision_modes,
     "precision-sized": precision.precision_sized,
@@ -91,6 +93,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tvm": runtimes.tvm,
     "runtimes": runtimes.runtimes,
     **first_hours.blocks(),
+    **board_hour.blocks(),
     **{f"newcomer-{step.name}": partial(newcomer.block, step) for step in (newcomer.INSTALL, *newcomer.STEPS)},
 }
 

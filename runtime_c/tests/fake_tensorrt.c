@@ -78,7 +78,7 @@ static void device_facts(const vlart_trt_device_t *d, vlart_trt_facts_t *facts) 
   *facts = (vlart_trt_facts_t){.multiprocessors = 8, .memory_bytes = (uint64_t)8 << 30};
   snprintf(facts->tensorrt, sizeof facts->tensorrt, "%s", d->conf.tensorrt);
   snprintf(facts->cuda, sizeof facts->cuda, "%s", d->conf.cuda);
-  snprintf(facts->gpu, sizeof facts->gpu, "%s", d->conf.gpu);
+  snprintf(facts->gpu, sizeof facts->gpu, "%.100s, a double", d->conf.gpu);
   snprintf(facts->system_root, sizeof facts->system_root, "%s", d->conf.system_root);
   facts->compute_capability = (uint32_t)strtoul(d->conf.compute_capability, NULL, 10);
 }

@@ -1,16 +1,13 @@
-"""Records of built engines, as vlart-build writes them: a sample, and what tests read and write of them."""
+"""Records of built engines, as vlart-build writes them: a sample, and the file of what is read of one."""
 
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 from vlart import vocabulary
+from vlart.bundle.engine_lock import TEXTS
 from vlart.bundle.format import layout
-from vlart.bundle.format.sections import SectionReader, SectionWriter
-
-TEXTS = {"model", "jetpack", "l4t", "tensorrt", "cuda", "gpu", "stage", "file"}
-PROOF_NAMES = {number: name for name, number in vocabulary.PROOFS.items()}
+from vlart.bundle.format.sections import SectionWriter
 
 BOARD = {"memory_bytes": 8000000000, "plan_crc32": 0x0011AAFF, "golden": "passed", "whole_tick": "passed",
          "compute_capability": 87, "multiprocessors": 8, "model": 'a "board"', "jetpack": "6.2", "l4t": "36.4.3",
@@ -43,15 +40,3 @@ def lock_bytes(lock: dict) -> bytes:
     for engine in lock["engines"]:
         add("engines", engine)
     return out.to_bytes()
-
-
-def read_lock(path: Path) -> dict:
-    """The fields of the record with texts, names of proofs and digests; "engines": one such row each."""
-    file = SectionReader(path, layout.LOCK_MAGIC)
-
-    def plain(row: dict) -> dict:
-        row |= {name: file.string(row[name]) for name in TEXTS & set(row)}
-        row |= {name: PROOF_NAMES[row[name]] for name in ("golden", "whole_tick") if name in row}
-        return row | ({"sha256": struct.pack("<8I", *row["sha256"])} if "sha256" in row else {})
-
-    return plain(file.rows("lock")[0]) | {"engines": [plain(row) for row in file.rows("engines")]}

@@ -37,6 +37,7 @@ typedef struct {
   bool native_code;
   bool keep_engines; /* of a signed bundle: they were built here */
   bool cold;
+  bool fresh; /* every frame is a new observation, whatever is in it */
   bool json;
 } run_options_t;
 

@@ -70,6 +70,8 @@ static const char usage[] =
     "                 host's (default: /)\n"
     "  --cold         forget all results before every frame, so that every stage\n"
     "                 runs; without it a stage runs only if its inputs changed\n"
+    "  --fresh        count what is observed as new in every frame, as on a robot: all\n"
+    "                 runs but what depends on the instruction alone; no deadline\n"
     "  --seconds N    end the run if nothing was done for N seconds: opening, or one frame\n"
     "                 (default 300; 0: never)\n"
     "  --memory MIB   memory that the run may take besides the mapped files (default: 4096\n"
@@ -140,6 +142,8 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
         options->native_code = true;
       } else if (strcmp(argument, "--cold") == 0) {
         options->cold = true;
+      } else if (strcmp(argument, "--fresh") == 0) {
+        options->fresh = true;
       } else if (strcmp(argument, "--json") == 0) {
         options->json = true;
       } else if (argument[0] == '-' || options->bundle != NULL) {

@@ -76,6 +76,8 @@ GOOD = {"probe": [("arch", "x86_64"), ("root", "/home/me"), ("free_kib", " 1234"
         "other": [("policy", "late_fusion"), ("slot", "a")], "permit": [("permitted", "7")],
         "enroll": [("covered", "pick"), ("uncovered", "new"), ("enrolled", "")],
         "unit": [("unit", "vlacompile-pick.service")],
+        "measure": [("arch", "aarch64"), ("kernel", "5.15.148-tegra"), ("date", "2026-01-01"), ("mode_id", "2"),
+                    ("mode", "MAXN_SUPER"), ("profile", SHA), ("profile_part", "e30K"), ("measured", "")],
         "status": [("policy", "pick a"), ("policy", "new "), ("slot", f"pick a {SHA} 2026-01-01T00:00:00Z"),
                    ("slot", "pick b  "), ("history", f"pick 2026-01-01T00:00:00Z flashed a {SHA}"),
                    ("unit", "pick active"), ("release", "pick 7"), ("flashing", "me@here:1:ff")]}
@@ -84,6 +86,7 @@ BAD = [("probe", "free_kib", "many"), ("probe", "free_kib", "-1"), ("probe", "ro
        ("put", "bad", "x"), ("link", "slot", "../b"), ("activate", "active", "b; reboot"), ("other", "slot", "c"),
        ("status", "history", "pick torn"), ("status", "slot", "pick a x"), ("self_test", "passed", "yes"),
        ("permit", "permitted", "-1"), ("enroll", "covered", "a/b"), ("status", "release", "pick x"),
+       ("measure", "profile_part", "e30K; reboot"), ("measure", "date", "today"), ("measure", "mode", "a b"),
        ("build", "nonsense", ""), ("unit", "unit", "a.service")]
 
 

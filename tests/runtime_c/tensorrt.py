@@ -7,13 +7,12 @@ from pathlib import Path
 
 import onnx
 from sample_bundles import Bundle
-from sample_lock import read_lock
 from vlart_ctypes import Policy
 
 from tests.runtime_c.running import BUILD, ort_path, run_tool
 from vlart import vocabulary
-
-LOCK = "engines/lock.bin"
+from vlart.bundle.engine_lock import LOCK_FILE as LOCK
+from vlart.bundle.engine_lock import read_lock
 
 
 def for_tensorrt(bundle: Bundle, stages: set[str] | None = None, **build) -> Bundle:

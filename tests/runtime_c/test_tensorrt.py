@@ -269,7 +269,7 @@ def test_what_a_machine_does_not_say_is_not_compared(lib, board, tmp_path):
 
 @pytest.mark.parametrize("change, words", [
     ({"tensorrt": "10.3.1.1"}, "TensorRT 10.3.0.30, here is 10.3.1.1"),
-    ({"gpu": "Orin (nvgpu)"}, r"the GPU Orin, here is Orin \(nvgpu\)"),
+    ({"gpu": "Orin (nvgpu)"}, r"the GPU Orin, a double, here is Orin \(nvgpu\), a double"),
     ("36 (release), REVISION: 4.4", "JetPack 6.2, here is 6.2.1"),
     ("17 (release), REVISION: 1.0", "JetPack 6.2, here is unknown"),
     ("model", "the board NVIDIA Jetson Orin Nano Developer Kit, here is NVIDIA Jetson Orin NX"),

@@ -118,7 +118,7 @@ def test_engines_are_built_proved_and_run(board, tmp_path):
         done = board.build(path)
         assert done.returncode == 0, done.stderr
         assert lock(path)["golden"] == "passed" and lock(path)["tensorrt"] == "10.3.0.30"
-        assert lock(path)["compute_capability"] == 87 and lock(path)["gpu"] == "Orin"
+        assert lock(path)["compute_capability"] == 87 and lock(path)["gpu"] == "Orin, a double"
         assert (path / f"engines/{lock(path)['engines'][0]['stage']}.plan.layers.json").exists()
         for arguments in ([], ["--whole-tick"]):
             done = run_tool("vlart-run", path, "--tensorrt", board.library, "--self-test", *arguments)

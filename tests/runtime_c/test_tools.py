@@ -91,6 +91,19 @@ def test_run_prints_actions_and_four_line_errors(lib, ort, tmp_path):
     assert "--self-test" in run_tool("vlart-run", "--help").stdout
 
 
+def test_every_frame_may_count_as_a_new_observation(lib, ort, tmp_path):
+    """--fresh: the same frame over and over runs all but what the instruction alone decides; without it, nothing."""
+    reactive = Reactive()
+    reactive.bundle.frame("the same", reactive.inputs(), {"action": reactive.reference(reactive.inputs())["action"]})
+    root, runs = reactive.bundle.write(tmp_path / "b"), {}
+    for option in ((), ("--fresh",)):
+        done = run_tool("vlart-run", root, "--ort", ort, "--json", "--repeat", 3, "--self-test", *option)
+        assert done.returncode == 0, done.stdout
+        runs[option] = {s["name"]: s["runs"] for s in json.loads(done.stdout)["stages"]}
+    assert set(runs[()].values()) == {1}
+    assert runs["--fresh",] == {"language": 1, "vision": 3, "fusion": 3, "head": 3}
+
+
 @pytest.mark.parametrize("rule", FRAMES)
 def test_frames_are_checked(lib, ort, tmp_path, rule):
     apply, why = FRAMES[rule]

@@ -11,7 +11,8 @@ Not run on a GPU: the tests hold doubles of both APIs (TensorRT 10, cuda-binding
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,17 @@ def verify_through_tensorrt(bundle: Bundle, progress: Callable[[str], None] = la
         raise ConfigError(f'stage "{ended}" cannot be run by itself', where=str(bundle.path),
                           why="its data says after each iteration whether another one runs, and libvlart asks it",
                           fix="`vlacompile verify` without --through")
+    return verify_stages(bundle, stages, lambda stage: open_engine(trt, cuda, bundle, stage), progress)
+
+
+def verify_stages(bundle: Bundle, stages: Sequence[Stage], opened: Callable[[Stage], AbstractContextManager[Run]],
+                  progress: Callable[[str], None] = lambda words: None) -> ParityReport:
+    """Compares what each stage gives by itself with the golden frames, by their limits. opened: what runs a stage."""
     frames, tally, runs = golden_frames(bundle.path), Tally(), {}
     outputs = bundle.manifest["provenance"]["outputs"]
     for stage in stages:
         progress(f"build the engine of {stage.name}")
-        with open_engine(trt, cuda, bundle, stage) as run:
+        with opened(stage) as run:
             progress(f"run {stage.name}")
             rows: dict[str, list[np.ndarray]] = {}
             for case, found, _ in run_cases(bundle, stage, frames, run):

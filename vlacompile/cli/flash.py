@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from vlacompile.cli import acceptance
 from vlacompile.cli.terminal import Terminal
 from vlacompile.deploy import ROOT
 from vlart.arguments import UNCALIBRATED, add_native_code, positive
@@ -30,6 +31,7 @@ EPILOG = """examples:
   vlacompile flash light.vlab --fleet arms.toml
   vlacompile flash --status robot@arm-left
   vlacompile flash --rollback robot@arm-left
+  vlacompile flash nano.vlab robot@nano --acceptance profiles/boards/
 
 a fleet file has one [[host]] table per device: name = "robot@arm-left" and,
 where they differ from the command's options, root, ort, tensorrt, tvm and board
@@ -68,11 +70,16 @@ def add_arguments(parser) -> None:
     parser.add_argument("--uncalibrated", action="store_true", help=UNCALIBRATED)
     add_native_code(parser)
     parser.add_argument("--ssh-config", metavar="FILE", help="ssh configuration to use instead of ~/.ssh/config")
+    acceptance.add_arguments(parser)
 
 
 def run(args, terminal: Terminal) -> None:
     from vlart.errors import UsageError
 
+    acceptance.require_sense(args)
+    if args.measured is not None:
+        acceptance.of_answers(args, terminal)
+        return
     asked = [args.bundle is not None, args.status is not None, args.rollback is not None]
     if sum(asked) != 1 or (args.bundle and (args.host is None) == (args.fleet is None)) or len(args.rollback or ()) > 2:
         raise UsageError("no bundle and host are given" if not any(asked) else "give one bundle, and one host or fleet",
@@ -85,8 +92,8 @@ def run(args, terminal: Terminal) -> None:
             _roll_back(args, terminal)
         else:
             _flash(args, terminal)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(NOTHING_LOST) from None
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(str(interrupt) or NOTHING_LOST) from None
 
 
 def _options(args, terminal: Terminal):
@@ -114,7 +121,9 @@ def _flash(args, terminal: Terminal) -> None:
             phases(f"connect to {args.host}")
             with connect(args.host, options) as connection:
                 done = flash(bundle, connection, options, phases)
-        terminal.show(asdict(done), lambda console: _print_one(console, done))
+                found = acceptance.measure_there(bundle, done, connection, args, phases) if args.acceptance else None
+        told = {} if found is None else {"record": str(found[1]), "acceptance": asdict(found[0])}
+        terminal.show(asdict(done) | told, lambda console: _print_one(console, done, found))
         return
     fleet, words = read_fleet(Path(args.fleet)), threading.Lock()
     check_files(bundle)
@@ -132,7 +141,7 @@ def _document(found) -> dict:
     return found.as_dict() if isinstance(found, Exception) else asdict(found)
 
 
-def _print_one(console: Console, done) -> None:
+def _print_one(console: Console, done, found) -> None:
     console.print(f"\n{done.policy} on {done.host} ({done.device})", style="bold", soft_wrap=True)
     if done.current:
         console.print(f"slot {done.slot} was current already; its self-test passed again")
@@ -149,6 +158,8 @@ def _print_one(console: Console, done) -> None:
             console.print("it starts at the first log-in; there, `sudo loginctl enable-linger $USER` lets it start "
                           "with the "
                           "device", soft_wrap=True)
+    if found is not None:
+        acceptance.print_record(console, *found)
 
 
 def _print_fleet(console: Console, found: dict) -> None:

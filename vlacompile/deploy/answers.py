@@ -19,10 +19,14 @@ MOST_LINE = 16_384  # bytes; the rest of a longer line is dropped
 MOST_SAID = 2_000  # lines kept of what programs say, the last ones
 MOST_BYTES = 256 << 20  # of all output of a step
 _SHA, _SLOT, _COUNT, _TEXT = "[0-9a-f]{64}", "[ab]", r"[0-9]{1,15}", ".{0,4096}"
+_BASE64 = "[A-Za-z0-9+/=]{1,4000}"
+_IDENTITY = {"arch": r"[\w.-]{1,32}", "model": _TEXT, "compatible": _TEXT, "l4t": _TEXT}  # `identify` of acceptance.sh
 # {step: {key: form of its value}}. Keys that device_of and flash.py need are in NEEDED.
 FORMS = {
-    "probe": {"arch": r"[\w.-]{1,32}", "root": "/.{0,1023}", "model": _TEXT, "compatible": _TEXT, "l4t": _TEXT,
-              "free_kib": rf" *{_COUNT}", "ort": "/.{1,1023}", "signers": _SHA},
+    "probe": {**_IDENTITY, "root": "/.{0,1023}", "free_kib": rf" *{_COUNT}", "ort": "/.{1,1023}", "signers": _SHA},
+    "measure": {**_IDENTITY, "kernel": r"[\w.+~-]{1,128}", "date": r"\d{4}-\d\d-\d\d", "mode_id": r"\d{1,3}",
+                "mode": r"[\w.+-]{1,64}", "profile": _SHA, "profile_part": _BASE64, "lock": _SHA, "lock_part": _BASE64,
+                "tested": _TEXT, "measured": ""},
     "missing": {"current": rf"{_SLOT} ({_SHA}|damaged)", "need": f"{_SHA} {_COUNT}"},
     "permit": {"permitted": _COUNT},
     "put": {"stored": "", "part": _COUNT, "bad": _SHA},
@@ -39,6 +43,7 @@ FORMS = {
 }
 NEEDED = {"probe": ("arch", "root", "free_kib"), "build": ("built",), "self_test": ("passed",),
           "activate": ("active",), "other": ("policy", "slot"), "unit": ("unit",), "permit": ("permitted",),
+          "measure": ("arch", "kernel", "date", "profile", "measured"),
           "enroll": ("enrolled",)}
 
 

@@ -106,16 +106,8 @@ step_attend() {
 
 # ORT: path of ONNX Runtime as given by the caller, or nothing.
 step_probe() {
-  say arch "$(uname -m)"
+  identify
   say root "$root"
-  for tree in /proc/device-tree /sys/firmware/devicetree/base; do
-    if [ -r "$tree/model" ]; then
-      say model "$(tr '\0' ' ' <"$tree/model")"
-      say compatible "$(tr '\0' ' ' <"$tree/compatible")"
-      break
-    fi
-  done
-  say l4t "$(first_line /etc/nv_tegra_release)"
   near=$root
   while [ ! -d "$near" ]; do near=$(dirname "$near"); done
   if [ -f "$signers" ]; then say signers "$(hash_of "$signers")"; fi
@@ -261,6 +253,29 @@ step_self_test() {
   on_disk "$slot/passed.new"
   mv -T "$slot/passed.new" "$slot/passed"
   say passed
+}
+
+# POLICY SLOT PASSES: times its bundle, as acceptance.sh does.
+step_measure() {
+  begin
+  of_policy "$1"
+  slot=$policy/slots/$2
+  passes=$3
+  [ -f "$slot/passed" ] || fail empty "$2"
+  set --
+  while read -r argument; do set -- "$@" "$(in_slot "$argument")"; done <"$slot/arguments"
+  attend=attended
+  measure_bundle "$slot/bin/vlart-run" "$slot/bundle.vlab" "$passes" "$@"
+}
+
+# PROGRAMS BUNDLE PASSES and arguments of vlart-run: the same on the board itself, without a workstation.
+step_on_board() {
+  program=$1/vlart-run bundle=$2 passes=$3
+  shift 3
+  tested=$("$program" "$bundle" --self-test "$@") || fail self_test "$?"
+  say tested "$(printf '%s\n' "$tested" | tail -n 1)"
+  attend=''
+  measure_bundle "$program" "$bundle" "$passes" "$@"
 }
 
 # POLICY SLOT WORD KEEP: WORD for the history; the files of the last KEEP bundles stay in the store. All that takes space

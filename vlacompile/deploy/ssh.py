@@ -25,7 +25,7 @@ from typing import Self
 from vlacompile.deploy.answers import Unbelievable, check, listen
 from vlart.errors import ConfigError, DeployError, printable
 
-SCRIPTS = tuple(Path(__file__).with_name(name) for name in ("signed.sh", "device.sh"))  # one after the other
+SCRIPTS = tuple(Path(__file__).with_name(n) for n in ("signed.sh", "acceptance.sh", "device.sh"))  # in this order
 SILENT_S = 180.0  # that a step may take without a word, besides what it does with bytes
 SLOW_BYTES_S = 4e6  # that any device hashes and copies
 MOST_ERRORS = 16 << 20  # bytes that ssh may write on its standard error
@@ -85,6 +85,8 @@ REFUSALS = {
               "install what is missing there, or build the runtime for that system"),
     "build": ("the engines were not built on {host}", "see vlart-build's message; engines already built are kept"),
     "self_test": ("the self-test failed on {host}", "build the bundle for this device again; see vlart-run's message"),
+    "measure": ("{host} runs the bundle, but it was not measured: vlart-run ended with {rest}",
+                "see vlart-run's message; the same command again repeats the self-test and the measurement alone"),
     "empty": ("slot {rest} on {host} has not passed its self-test", "flash the bundle again"),
     "which": ("{host} has several policies", "name one of: {rest}"),
     "policy": ("{host} has no such policy: {rest}", "see `vlacompile flash --status {host}`"),

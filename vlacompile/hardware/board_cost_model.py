@@ -31,27 +31,31 @@ CALL_US = 10.0
 # Latency floor of a chain of small kernels (FlashRT on AGX Orin: GEMV and GEMM of ten rows take 46-60 us however
 # small).
 LAUNCH_US = 50.0
+# {board: measured over modelled latency}, fitted by `python -m benchmarks.board_model` to profiles/boards by the rule
+# of benchmarks/board_records.py. Empty: no board was measured so far.
+BOARD_FACTORS: dict[str, float] = {}
 SOURCE = ("modelled: clocks x SMs x the published efficiencies of vlacompile/hardware/board_cost_model.py; not "
           "measured on this board")
 
 
-def modelled_rates(board: Board, mode: Mode) -> Rates:
-    """Rates by scheme; int4 stores fewer bytes and computes in fp16. A depthwise convolution runs on CUDA cores."""
-    gbps = BANDWIDTH * mode.dram_gbps(board.memory)
+def modelled_rates(board: Board, mode: Mode, factor: float = 1.0) -> Rates:
+    """Rates by scheme; int4 stores fewer bytes and computes in fp16. A depthwise convolution runs on CUDA cores.
+    factor: of all times (BOARD_FACTORS)."""
+    gbps = BANDWIDTH * mode.dram_gbps(board.memory) / factor
     gpu = board.gpu
-    depthwise = 1e3 * LINEAR_FP32 * mode.tops("fp32", gpu)
+    depthwise = 1e3 * LINEAR_FP32 * mode.tops("fp32", gpu) / factor
     reached = 1.0 if gpu.fp16_share is None else gpu.fp16_share / LINEAR_FP16  # of what an Orin reaches of its peak
 
     def of(scheme: str, linear: float, conv: float | None) -> SchemeRates:
-        peak = 1e3 * mode.tops(scheme, gpu) * (1.0 if scheme == "fp32" else reached)
+        peak = 1e3 * mode.tops(scheme, gpu) * (1.0 if scheme == "fp32" else reached) / factor
         # activations around an int8 convolution: two bytes read, one written
-        return SchemeRates(CALL_US, gbps, linear * peak, None if conv is None else conv * peak,
+        return SchemeRates(CALL_US * factor, gbps, linear * peak, None if conv is None else conv * peak,
                            None if conv is None else depthwise, gbps / 3 if scheme == "int8" else None)
 
     return Rates(SOURCE, of("fp32", LINEAR_FP32, LINEAR_FP32), of("fp16", LINEAR_FP16, CONV_FP16),
                  of("int8", LINEAR_INT8, CONV_INT8), of("int4", LINEAR_FP16, None))
 
 
-def modelled_launch(board: Board, mode: Mode) -> Launch:
+def modelled_launch(board: Board, mode: Mode, factor: float = 1.0) -> Launch:
     """A small stage has few rows: two operations per fp16 weight of two bytes, hence as many GFLOPS as GB/s."""
-    return Launch(LAUNCH_US, BANDWIDTH * mode.dram_gbps(board.memory), SOURCE)
+    return Launch(LAUNCH_US * factor, BANDWIDTH * mode.dram_gbps(board.memory) / factor, SOURCE)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 
 from vlacompile.files.toml import load_toml, shipped
 from vlacompile.hardware.board import Board, Mode, Software, check_board
-from vlacompile.hardware.board_cost_model import modelled_launch, modelled_rates
+from vlacompile.hardware.board_cost_model import BOARD_FACTORS, modelled_launch, modelled_rates
 from vlacompile.hardware.cost_model import Launch, Rates, SchemeRates
 from vlart.errors import ConfigError, nearest
 from vlart.vocabulary import BACKENDS, SCHEMES
@@ -109,14 +109,14 @@ def _on_board(file: _File, board: Board, mode: str | None, software: str | None,
         raise ConfigError(f'no mode is called "{name}"', where=where, why=nearest(name, modes),
                           fix=f"choose one of: {', '.join(modes)}")
     power = modes[name]
-    found = _software(package, where)
+    found, factor = _software(package, where), BOARD_FACTORS.get(file.name, 1.0)
     if board.gpu.compute_capability not in found.compute_capabilities:
         raise ConfigError(f"{found.name} is not for {board.module}", where=where,
                           why=f"the GPU is sm_{board.gpu.compute_capability}; it is for "
                               + ", ".join(f"sm_{c}" for c in found.compute_capabilities),
                           fix=f'choose "{file.name}+{file.default_software}"')
     return Target(f"{file.name}@{power.name}+{found.name}", file.description, file.backend,
-                  modelled_launch(board, power), modelled_rates(board, power), board, power, found,
+                  modelled_launch(board, power, factor), modelled_rates(board, power, factor), board, power, found,
                   file.processor or "aarch64")
 
 

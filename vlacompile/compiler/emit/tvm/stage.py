@@ -73,12 +73,14 @@ def require_tvm() -> None:
 
 def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aarch64", trials: int = 0, seed: int = 0,
                 known: dict | None = None) -> TvmStage:
-    """machine: one of MACHINES; None: this one. host: the processor that launches GPU kernels. known: schedules found
-    before (tuning.scheduled). trials: candidates that are built and timed for kernels without a schedule; 0: they keep
-    TVM's default. Raises EmitError if a tool is missing or TVM rejects a node."""
+    """machine: one of MACHINES, or another GPU's architecture ("sm_90"); None: this one. host: the processor that
+    launches GPU kernels. known: schedules found before (tuning.scheduled). trials: candidates that are built and timed
+    for kernels without a schedule; 0: they keep TVM's default. Raises EmitError if a tool is missing or TVM rejects a
+    node."""
     machine = machine or platform.machine()
-    assert machine in MACHINES, machine
-    processor = host if machine == "sm_87" else machine
+    on_gpu = machine.startswith("sm_")
+    assert machine in MACHINES or on_gpu, machine
+    processor = host if on_gpu else machine
     require_tvm()
     compiler = None if processor == platform.machine() else _tool(CROSS_COMPILER,
                                                                   "apt-get install g++-aarch64-linux-gnu")
@@ -90,12 +92,12 @@ def compile_tvm(stage: OnnxStage, machine: str | None = None, *, host: str = "aa
                                        "schedules": known or {"workloads": [], "records": []}}), encoding="utf-8")
         command = [sys.executable, "-m", "vlacompile.compiler.emit.tvm.worker", str(request)]
         done = subprocess.run(command, capture_output=True, text=True,
-                              env=environment(Path(folder)) if machine == "sm_87" else None, check=False)
+                              env=environment(Path(folder)) if on_gpu else None, check=False)
         if done.returncode or not out.is_file():
             raise _refused(stage, done)
         report = json.loads(Path(f"{out}.json").read_text(encoding="utf-8"))
-        if machine == "sm_87":
-            report["resources"] = gpu_resources(out)
+        if on_gpu:
+            report["resources"] = gpu_resources(out, machine)
         return TvmStage(stage.name, machine, out.read_bytes(), report)
 
 
@@ -132,18 +134,19 @@ def environment(folder: Path) -> dict[str, str]:
                          "PATH": f"{Path(nvcc).parent}:{os.environ['PATH']}"}
 
 
-def gpu_resources(library: Path) -> dict[str, dict[str, int]]:
-    """{kernel: {"REG": registers per thread, "STACK", "SHARED", ...: bytes}} of the sm_87 machine code in a library.
+def gpu_resources(library: Path, machine: str = "sm_87") -> dict[str, dict[str, int]]:
+    """{kernel: {"REG": registers per thread, "STACK", "SHARED", ...: bytes}} of a GPU's machine code in a library.
     Raises EmitError if there is none: then TVM has embedded source code, which would need a compiler on the board."""
     tool, found, code = _cuobjdump(), {}, library.with_suffix(".fatbin")
     for container in machine_code(library.read_bytes()):
         code.write_bytes(container)
-        done = subprocess.run([tool, "-arch", "sm_87", "-res-usage", code], capture_output=True, text=True, check=False)
+        done = subprocess.run([tool, "-arch", machine, "-res-usage", code], capture_output=True, text=True, check=False)
         for kernel, usage in re.findall(r"Function (\S+?):\s*\n\s*(REG:.*)", done.stdout + done.stderr):
             found[kernel] = {k: int(v) for k, v in re.findall(r"([A-Z]+(?:\[\d+\])?):(\d+)", usage)}
     if not found:
         raise EmitError("there is no machine code for the GPU in a compiled stage", where=library.name,
-                        why="cuobjdump finds no kernel for sm_87 in it", fix="check that nvcc runs and knows sm_87")
+                        why=f"cuobjdump finds no kernel for {machine} in it",
+                        fix=f"check that nvcc runs and knows {machine}")
     return found
 
 

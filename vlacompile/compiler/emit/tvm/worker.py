@@ -26,6 +26,11 @@ TARGETS = {
 }
 
 
+def target_of(machine: str) -> dict:
+    """Of another GPU than Orin's: the same, of its architecture ("sm_90")."""
+    return TARGETS.get(machine) or TARGETS["sm_87"] | {"arch": machine}
+
+
 def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     import tvm
@@ -34,7 +39,7 @@ def main() -> None:
     built, searched = compiled(request)
     how = {"fcompile": cc.cross_compiler(request["compiler"])} if request["compiler"] else {}
     built.export_library(request["out"], **how)
-    report = {"tvm": tvm.__version__, "target": TARGETS[request["machine"]], "schedules": searched}
+    report = {"tvm": tvm.__version__, "target": target_of(request["machine"]), "schedules": searched}
     Path(request["out"] + ".json").write_text(json.dumps(report), encoding="utf-8")
 
 
@@ -44,7 +49,7 @@ def compiled(request: dict):
     import tvm
     from tvm.relax.frontend.onnx import from_onnx
 
-    machine, host = TARGETS[request["machine"]], TARGETS[request["host"]]
+    machine, host = target_of(request["machine"]), TARGETS[request["host"]]
     module = from_onnx(onnx.load(request["model"]), keep_params_in_input=False)
     target = tvm.target.Target(machine, host=None if host == machine else host)
     known, searched = request["schedules"], None
