@@ -43,7 +43,11 @@ if [ -f FOLDER/fault ]; then
     if [ "$(wc -l <FOLDER/calls)" -eq "$nth" ]; then
       [ "$moment" = before ] || /usr/bin/$tool "$@"
       echo >FOLDER/struck
-      if [ -f FOLDER/act ]; then . FOLDER/act; else kill -9 $PPID; fi
+      if [ ! -f FOLDER/act ]; then
+        kill -9 $PPID
+        exit
+      fi
+      . FOLDER/act
       [ "$moment" = before ] || exit 0
     fi
   fi

@@ -1,8 +1,8 @@
-"""What can go wrong with `vlacompile flash`, and what must hold after it: rows of faults, each played on a device with two
-good slots, by the tests (thinned) and by `python -m benchmarks.flash_faults`.
+"""What can go wrong with `vlacompile flash`, and what must hold after it: rows of faults, each played on a device with
+two good slots, by the tests (thinned) and by `python -m benchmarks.flash_faults`.
 
-After every fault the device runs one whole bundle, the one before or the new one; `--status` says which; the same command
-again ends well; the other slot is gone back to, or refused; nothing is left behind on either side.
+After every fault the device runs one whole bundle, the one before or the new one; `--status` says which; the same
+command again ends well; the other slot is gone back to, or refused; nothing is left behind on either side.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests.deploy.board import Board
 from tests.deploy.sshd import AS_IT_IS
 from vlacompile.cli.main import main
-from vlacompile.deploy.ssh import SOCKETS
+from vlacompile.deploy import ssh
 from vlart.bundle.directory import Bundle
 
 LONGEST_S = 240.0  # of one command, on a machine that does other things too
@@ -41,14 +42,13 @@ class Wrong(AssertionError):
 
 @dataclass
 class Stage:
-    """A device that runs `old` in slot b, with `older` in slot a; `new` is what it gets. base: its folder, as it was."""
+    """A device that runs `old` in slot b, with `older` in slot a; `new` is what it gets. base: its folder, before."""
 
     board: Board
     old: Bundle
     new: Bundle
     other: str  # hash of what is in slot a
     base: Path
-    mount: bool = False
 
     def restore(self) -> None:
         self.board.calm()
@@ -80,8 +80,9 @@ class Stage:
 @dataclass(frozen=True)
 class Fault:
     """around: a context manager in which the first command runs; before it nothing is wrong, after it nothing is any
-    more, but for what it did to the device. again: the first command is to flash what is current, and repairs it. codes:
-    exit codes of the first command. runs: which bundles may be current after it. told: a part of what it says."""
+    more, but for what it did to the device. again: the first command is to flash what is current, and repairs it.
+    codes: exit codes of the first command. runs: which bundles may be current after it. told: a part of what it says.
+    damaged: --status --check says so before it is repaired."""
 
     kind: str
     name: str
@@ -90,7 +91,7 @@ class Fault:
     codes: tuple[int, ...] = (12,)
     runs: tuple[str, ...] = ("old",)
     told: str = ""
-    damaged: bool = False  # --status --check says so before it is repaired
+    damaged: bool = False
 
 
 @dataclass
@@ -112,9 +113,10 @@ def play(fault: Fault, stage: Stage) -> Row:
     stage.restore()
     names = {stage.old.hash: "old", stage.new.hash: "new", stage.other: "older"}
     row = Row(fault.kind, fault.name, -1, "", "", "", -1, "", 0.0)
-    folders = set(SOCKETS.glob("vlac-*"))
+    sockets = stage.base.with_name("sockets")
+    sockets.mkdir(exist_ok=True)
     try:
-        with fault.around(stage):
+        with mock.patch.object(ssh, "SOCKETS", sockets), fault.around(stage):
             if fault.damaged:
                 row.status = ", ".join(_damages(stage.status("--check")))
                 _hold(row, bool(row.status), "--status --check does not see the damage")
@@ -139,7 +141,7 @@ def play(fault: Fault, stage: Stage) -> Row:
         left = [p.name for p in stage.board.root.rglob("*") if p.name in ("used", "week", "current.old", "files.new")
                 or p.name.endswith(".new")]
         _hold(row, not left, f"left on the device: {left}")
-        _hold(row, set(SOCKETS.glob("vlac-*")) <= folders, "a folder is left on this machine")
+        _hold(row, not list(sockets.iterdir()), "a folder is left on this machine")
         _hold(row, row.seconds < LONGEST_S, f"it took {row.seconds:.0f} s")
     except (Wrong, AssertionError, OSError, KeyError) as error:
         row.wrong.append(f"{type(error).__name__}: {error}"[:2000])
@@ -159,7 +161,7 @@ def _truth(stage: Stage, row: Row) -> None:
     """The slot that it calls current is the one that runs, has passed and is whole, by its word and by its files."""
     policy = stage.status("--check")
     current = [s for s in policy["slots"] if s["current"]]
-    slot = os.readlink(stage.board.policy / "current").removeprefix("slots/")
+    slot = (stage.board.policy / "current").readlink().name
     _hold(row, [s["name"] for s in current] == [slot], f"--status says {current}, slot {slot} is current")
     _hold(row, all(s["passed"] and not s["damaged"] for s in current), f"--status says {current}")
     row.status = row.status or f"slot {slot}"

@@ -23,7 +23,7 @@ def _name(point: tuple) -> str:
 
 
 def cuts() -> Iterator[Fault]:
-    for point in (("missing", "readlink", 1, "after"), ("put", "mv", 1, "after"), ("link", "rm", 2, "after"),
+    for point in (("missing", "rm", 1, "before"), ("put", "mv", 1, "after"), ("link", "rm", 2, "after"),
                   ("link", "cp", 5, "after"), ("self_test", "mv", 1, "before"), ("activate", "ln", 1, "after"),
                   ("activate", "mv", 1, "before"), ("activate", "mv", 1, "after"), ("activate", "cp", 1, "before")):
         new = point in (("activate", "mv", 1, "after"), ("activate", "cp", 1, "before"))
@@ -159,7 +159,7 @@ def damages() -> Iterator[Fault]:
     yield row("release counter torn", lambda s: (s.board.policy / "release").write_text("many"))
     yield row("store empty", lambda s: [p.unlink() for p in (s.board.root / "store").iterdir()] and None, seen=False)
     yield row("leftovers of other versions", _left_over, seen=False)
-    denied = "echo \"rm: cannot remove: Permission denied\" >&2; exit 1"
+    denied = 'echo "rm: cannot remove: Permission denied" >&2; exit 1'
     yield Fault("slot damaged", "the idle slot is another's", struck("link", "rm", 1, "before", denied),
                 told="sudo chown -R")
 
@@ -183,7 +183,7 @@ def liars() -> Iterator[Fault]:
     yield row("endless answers", "probe", "exec yes 'vlacompile ort /x'")
     yield row("an endless line", "probe", "exec tr '\\0' x </dev/zero")
     yield row("escapes", "probe", "printf 'vlacompile arch \\033[31m\\nvlacompile root /\\nvlacompile free_kib 1\\n'")
-    yield row("a number that is none", "probe", "printf 'vlacompile arch x\\nvlacompile root /\\nvlacompile free_kib 1e9\\n'")
+    yield row("a number that is none", "probe", "printf 'vlacompile %s\\n' 'arch x' 'root /' 'free_kib 1e9'")
     yield row("an answer of another step", "missing", "echo vlacompile passed")
     yield row("a slot that is none", "link", "cat >/dev/null; echo vlacompile slot c")
     yield row("no answer at the switch", "activate", "echo done")

@@ -55,6 +55,11 @@ begin() {
   [ "$(first_line "$root/lock")" = "$token" ] || fail lost
 }
 
+# Refuses a folder that other users of the device may change.
+require_own() {
+  case $(stat -L -c %A "$1") in ????????w?) fail open "$1" ;; esac
+}
+
 # Resolve an argument that names a file of the slot to a path.
 in_slot() {
   case $1 in
@@ -74,6 +79,7 @@ step_hold() {
   done
   mkdir -p "$root/store" "$root/policies" || fail root "$root"
   (: >>"$root/busy") && [ -w "$root/store" ] && [ -w "$root/policies" ] || fail root "$root"
+  for place in "$root" "$root/store" "$root/policies"; do require_own "$place"; done
   exec 9>>"$root/lock"
   flock -w 2 9 || fail taken "$(first_line "$root/lock")"
   printf '%s\n' "$token" >"$root/lock" || fail full "$root"

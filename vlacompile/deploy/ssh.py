@@ -53,6 +53,7 @@ REFUSALS = {
     "tools": ("{host} has no {rest}", "install coreutils, util-linux, findutils, grep and sed on the device"),
     "root": ("{rest} cannot be written on {host}",
              "create it once on the device: sudo install -d -o $USER {rest}; or choose another with --root"),
+    "open": ("every user of {host} may change {rest}", "chmod o-w that folder there, or choose another with --root"),
     "taken": ("{host} is being flashed already", "wait for it: {rest}"),
     "busy": ("an interrupted step is still running on {host}",
              "it ends by itself; run the same command again in a minute"),
