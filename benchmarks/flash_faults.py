@@ -1,7 +1,7 @@
 """Every fault of `vlacompile flash` that tests/deploy/matrix_faults.py has, each on a device with two good slots:
 what is said, what runs then, and whether the same command again ends well.
 
-    python -m benchmarks.flash_faults [--only TEXT] [--record]
+    python -m benchmarks.flash_faults [--only TEXT ...] [--record]
 
 The device is an sshd on the loopback, in memory. Needs openssh-server; a full disk and a read-only one need root, for a
 mount. --record writes profiles/host/flash-faults.json; with --only it replaces the rows that are played.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import fcntl
 import json
 import os
 import shutil
@@ -57,16 +58,19 @@ def table(rows: list[Row]) -> str:
 
 def record(rows: list[Row]) -> None:
     """Those that were not played stay as they were, if there still are such faults."""
-    before = json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if RECORD.is_file() else []
-    found = {(r["kind"], r["fault"]): r for r in [*before, *map(asdict, rows)]}
-    ordered = [found[f.kind, f.name] for f in [*every_fault(), *signed_faults()] if (f.kind, f.name) in found]
-    RECORD.write_text(json.dumps({"day": dt.datetime.now(dt.UTC).date().isoformat(), "rows": ordered,
-                                  "machine": machine.describe()}, indent=1) + "\n", encoding="utf-8")
+    with RECORD.open("a+", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several may run, each with faults of its own
+        before = json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if RECORD.stat().st_size else []
+        found = {(r["kind"], r["fault"]): r for r in [*before, *map(asdict, rows)]}
+        ordered = [found[f.kind, f.name] for f in [*every_fault(), *signed_faults()] if (f.kind, f.name) in found]
+        RECORD.write_text(json.dumps({"day": dt.datetime.now(dt.UTC).date().isoformat(), "rows": ordered,
+                                      "machine": machine.describe()}, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="TEXT", help="faults with this in their kind or name")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="TEXT",
+                        help="faults with one of these in their kind or name")
     parser.add_argument("--record", action="store_true", help="save the rows to profiles/host")
     arguments = parser.parse_args()
     shared = Path("/dev/shm")
@@ -77,20 +81,20 @@ def main() -> None:
         stage, built = stage_in(folder)
         for faults, on in ((every_fault(), lambda: stage),
                            (signed_faults(), lambda: signed_stage(stage.board, built, folder))):
-            chosen = [f for f in faults if arguments.only in f"{f.kind}: {f.name}"
+            chosen = [f for f in faults if any(text in f"{f.kind}: {f.name}" for text in arguments.only)
                       and (f.kind not in MOUNTED or os.geteuid() == 0)]
             playing = on() if chosen else None
             for fault in chosen:
                 rows.append(play(fault, playing))
                 print(table(rows[-1:]), flush=True)
+                if arguments.record:
+                    record(rows)
     finally:
         if stage is not None:
             stage.board.sshd.end()
         shutil.rmtree(folder)
     wrong = sum(bool(r.wrong) for r in rows)
     print(f"{len(rows)} faults, {len(rows) - wrong} held, {wrong} did not")
-    if arguments.record:
-        record(rows)
     if wrong:
         raise SystemExit(1)
 

@@ -282,23 +282,18 @@ def test_all_values_of_a_message_are_counted(values, content):
         return 1 + sum(map(count, value)) if isinstance(value, list) else 1
 
     message = {"a": values, "b": content, "c": msgpack.ExtType(5, content[:300]), "d": "x" * len(content)}
-    data = msgpack.packb(message, default=str) if all(_small(v) for v in values) else b""
+    try:
+        data = msgpack.packb(message)
+    except OverflowError:
+        return  # MessagePack has no such number
     with mock.patch("vlart.serve.messages.MAX_VALUES", count(message)):
         try:
             unpack(data)
         except Refusal as refusal:
             assert "more than" not in refusal.why
-    with mock.patch("vlart.serve.messages.MAX_VALUES", count(message) - 1):
-        if data:
-            with pytest.raises(Refusal, match="more than"):
-                unpack(data)
-
-
-def _small(value) -> bool:
-    """Whether MessagePack has such a number."""
-    if isinstance(value, dict):
-        return all(_small(k) and _small(v) for k, v in value.items())
-    return all(map(_small, value)) if isinstance(value, list) else not isinstance(value, int) or value < 2**63
+    with (mock.patch("vlart.serve.messages.MAX_VALUES", count(message) - 1),
+          pytest.raises(Refusal, match="more than")):
+        unpack(data)
 
 
 @pytest.fixture(scope="module")
