@@ -121,7 +121,8 @@ def play(fault: Fault, stage: Stage) -> Row:
                 row.status = ", ".join(_damages(stage.status("--check")))
                 _hold(row, bool(row.status), "--status --check does not see the damage")
             row.code, _, err, seconds = stage.flash(stage.old if fault.again else stage.new)
-        row.said = next((line[7:] for line in err.splitlines() if line.startswith("error: ")), "")
+        said = next((line[7:] for line in err.splitlines() if line.startswith("error: ")), "")
+        row.said = said.replace(str(stage.board.root), "ROOT")
         row.seconds = seconds
         _hold(row, row.code in fault.codes, f"exit code {row.code}: {err}")
         _hold(row, "Traceback" not in err and fault.told in err, f"it says: {err}")

@@ -178,8 +178,8 @@ class Connection:
             silent_s: float | None = None) -> list[tuple[str, str]]:
         """Run one step of device.sh. send: its input; None keeps the input open until the step ends, so that the step
         ends with this process. heard: receives every line that is not an answer. work_bytes: that the device reads or
-        writes without a word; silent_s: how long it may be silent besides; None: SILENT_S. Returns the answers (key, value), which are
-        of the forms in answers.py. Raises DeployError."""
+        writes without a word; silent_s: how long it may be silent besides; None: SILENT_S. Returns the answers
+        (key, value), which are of the forms in answers.py. Raises DeployError."""
         silent_s = (SILENT_S if silent_s is None else silent_s) + work_bytes / SLOW_BYTES_S
         command = [*self._ssh, "-o", "ControlMaster=no", "-o", "ProxyCommand=false",  # only through the master
                    "--", self.host, self._remote(step, *arguments)]
