@@ -49,6 +49,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "builds": policies.builds,
     "ticks": robot.ticks,
     "fuzz": robot.fuzz,
+    "flash-faults": robot.flash_faults,
     "size": robot.size,
     "sensors": robot.sensors,
     "cameras": robot.cameras,

@@ -124,6 +124,27 @@ def fuzz() -> str:
                  "also has the code that calls engines and writes files, which no reader calls.")
 
 
+def flash_faults() -> str:
+    """What went wrong with a flash, by kind, and what the device ran then."""
+    figures = figures_of("profiles/host/flash-faults.json")
+    if not figures:
+        return MISSING
+    rows = []
+    for kind in dict.fromkeys(r["kind"] for r in figures["rows"]):
+        of = [r for r in figures["rows"] if r["kind"] == kind]
+        ran = ", ".join(f"{name}: {sum(r['runs'] == name for r in of)}" for name in ("old", "new")
+                        if any(r["runs"] == name for r in of))
+        held = sum(not r["wrong"] for r in of)
+        rows.append([kind, len(of), sum(r["code"] != 0 for r in of), ran, sum(r["again"] == 0 for r in of),
+                     f"{held} of {len(of)}", f"{max(r['seconds'] for r in of):.0f}"])
+    return table(["what goes wrong", "faults", "told as an error", "what runs then, whole", "the same again ends well",
+                  "all held", "longest command, s"], rows,
+                 f"{figures['day']}, {figures['machine']['cpu']}, the device an sshd on its loopback, the machine busy "
+                 "with other work. Held: one whole bundle runs, `--status --check` says which, flashing again ends "
+                 "well, `--rollback` goes back or is refused, nothing is left behind on either side. "
+                 "`python -m benchmarks.flash_faults`")
+
+
 def size() -> str:
     """Bytes of the library."""
     figures = figures_of("profiles/host/size.json")

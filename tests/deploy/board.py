@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "build" / "runtime_c"
 TRAVELS = "(the library travels along)"  # for Board.argv: no --ort
 BALLAST = 3 << 20  # bytes of a file that no two bundles share
-# A tool of the device that kills the shell which calls it, at the N-th call in one step, before or after it has worked.
+# A tool of the device that kills the shell which calls it, or does what FOLDER/act says, at the N-th call in one step,
+# before or after it has worked.
 DEADLY = """\
 #!/bin/sh
 tool=${0##*/}
@@ -42,8 +43,12 @@ if [ -f FOLDER/fault ]; then
     if [ "$(wc -l <FOLDER/calls)" -eq "$nth" ]; then
       [ "$moment" = before ] || /usr/bin/$tool "$@"
       echo >FOLDER/struck
-      kill -9 $PPID
-      exit
+      if [ ! -f FOLDER/act ]; then
+        kill -9 $PPID
+        exit
+      fi
+      . FOLDER/act
+      [ "$moment" = before ] || exit 0
     fi
   fi
 fi
@@ -111,9 +116,11 @@ class Board:
             time.sleep(0.1)
         return 0
 
-    def strike(self, step: str, tool: str, nth: int = 1, moment: str = "before") -> None:
-        """From now on, until calm()."""
+    def strike(self, step: str, tool: str, nth: int = 1, moment: str = "before", act: str = "") -> None:
+        """From now on, until calm(). act: what happens then, in sh; nothing: the shell that calls it is killed."""
         self.calm()
+        if act:
+            (self.sshd.folder / "act").write_text(act + "\n")
         for name in TOOLS:
             shim = self.sshd.path / name
             if not shim.exists():
@@ -126,7 +133,7 @@ class Board:
         return (self.sshd.folder / "struck").exists()
 
     def calm(self) -> None:
-        for name in ("fault", "calls", "struck"):
+        for name in ("fault", "calls", "struck", "act"):
             (self.sshd.folder / name).unlink(missing_ok=True)
 
     def forget(self) -> None:

@@ -52,6 +52,30 @@ def test_silence_ends():
     assert time.monotonic() - began < 10
 
 
+def test_words_now_and_then_end_too(monkeypatch):
+    """Each is in time; together they would last for ever. What is sent meanwhile counts."""
+    monkeypatch.setattr("vlacompile.deploy.answers.MOST_SILENCES", 2)
+    read, write = os.pipe()
+    ended = threading.Event()
+
+    def say():
+        while not ended.wait(0.3):
+            os.write(write, b"still\n")
+        os.close(write)
+
+    speaker = threading.Thread(target=say)
+    speaker.start()
+    try:
+        with pytest.raises(Unbelievable, match="did not end within 2 s"):
+            listen(read, lambda line: None, 1.0)
+        threading.Timer(3.0, ended.set).start()
+        assert set(listen(read, lambda line: None, 1.0, moved=time.monotonic).said) == {"still"}
+    finally:
+        ended.set()
+        speaker.join()
+        os.close(read)
+
+
 def test_floods_are_bounded(monkeypatch):
     found, lines = heard(b"x" * 5_000_000 + b"\n", *[b"line\n" * 10_000] * 5)
     assert len(lines[0]) <= 16_384 and len(found.said) == MOST_SAID and len(lines) == 50_001
@@ -80,14 +104,15 @@ GOOD = {"probe": [("arch", "x86_64"), ("root", "/home/me"), ("free_kib", " 1234"
                     ("mode", "MAXN_SUPER"), ("profile", SHA), ("profile_part", "e30K"), ("measured", "")],
         "status": [("policy", "pick a"), ("policy", "new "), ("slot", f"pick a {SHA} 2026-01-01T00:00:00Z"),
                    ("slot", "pick b  "), ("history", f"pick 2026-01-01T00:00:00Z flashed a {SHA}"),
-                   ("unit", "pick active"), ("release", "pick 7"), ("flashing", "me@here:1:ff")]}
+                   ("unit", "pick active"), ("release", "pick 7"), ("flashing", "me@here:1:ff"),
+                   ("damaged", "pick b bin/vlart-run"), ("damaged", "pick current")]}
 BAD = [("probe", "free_kib", "many"), ("probe", "free_kib", "-1"), ("probe", "root", "home"), ("probe", "arch", "x;y"),
        ("missing", "need", f"{SHA} 9999999999999999999"), ("missing", "need", "../x 1"), ("missing", "current", "c d"),
        ("put", "bad", "x"), ("link", "slot", "../b"), ("activate", "active", "b; reboot"), ("other", "slot", "c"),
        ("status", "history", "pick torn"), ("status", "slot", "pick a x"), ("self_test", "passed", "yes"),
        ("permit", "permitted", "-1"), ("enroll", "covered", "a/b"), ("status", "release", "pick x"),
        ("measure", "profile_part", "e30K; reboot"), ("measure", "date", "today"), ("measure", "mode", "a b"),
-       ("build", "nonsense", ""), ("unit", "unit", "a.service")]
+       ("status", "damaged", "pick c x"), ("build", "nonsense", ""), ("unit", "unit", "a.service")]
 
 
 def test_every_form_is_taken():

@@ -99,7 +99,8 @@ def test_the_shell_on_the_device_is_killed(victim, other_than, capsys, step, too
     code = victim.flash(new)
     text = capsys.readouterr().err
     assert victim.struck, "the fault was never reached"
-    assert code == 12 and "fix:" in text, text
+    tidying = step == "activate" and tool in ("cp", "comm")  # after the switch, which nothing makes a failure
+    assert code == 0 if tidying else code == 12 and "fix:" in text, text
     assert victim.runs() == (new.hash if (step, tool, nth, moment) in SWITCHED else before)
     victim.calm()
     assert victim.flash(new) == 0

@@ -3,6 +3,7 @@ older than it had."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -159,6 +160,12 @@ def test_a_file_that_the_signature_does_not_have(enrolled, keys, signed, tmp_pat
     assert enrolled.runs() == signed[0].hash
 
 
+def identity_of(slot: Path) -> str:
+    """As of its list of files."""
+    lines = [*sorted((slot / "files").read_text().splitlines()), *(slot / "arguments").read_text().splitlines()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def test_steps_refuse_for_themselves(enrolled, signed, second):
     """A workstation that leaves the question out gets no further: each step of the device asks."""
     assert enrolled.flash(signed[0]) == 0
@@ -183,6 +190,7 @@ def test_steps_refuse_for_themselves(enrolled, signed, second):
         text = next(p for p in pieces_of(signed[0]) if p.path.endswith("plan.txt"))
         with (slot / "files").open("a") as file:
             file.write(f"{text.sha256} 444 bundle.vlab/more\n")
+        (slot / "identity").write_text(f"{identity_of(slot)}\n")
         for step in (("self_test", "late_fusion", "b"), ("activate", "late_fusion", "b", "flashed", "2"),
                      ("activate", "late_fusion", "b", "rolled-back", "2")):
             with pytest.raises(DeployError, match="more is not as it was signed"):

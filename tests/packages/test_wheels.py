@@ -67,7 +67,7 @@ def test_the_compiler_has_its_modules_and_tables(compiler_wheel):
     tables = {n.removeprefix("vlacompile/") for n in names if n.endswith(".toml")}
     assert tables == tracked("recipes", ".toml") | tracked("targets", ".toml")
     data = {"report/page.html", "report/figures.css", "view/live.html", "deploy/device.sh", "deploy/acceptance.sh",
-            "zoo/recorded.json"}
+            "deploy/slots.sh", "zoo/recorded.json"}
     assert {f"vlacompile/{name}" for name in data} <= names
 
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import threading
 import time
+import tracemalloc
 import urllib.error
 import urllib.request
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -30,6 +33,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from vlart.serve.messages import pack, unpack
+from vlart.serve.websocket import OPENING
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,20 @@ def test_a_hundred_half_open_connections_do_not_keep_a_robot_out(bundle, observa
             assert settles(lambda: descriptors() <= before + 105)  # the server's ends are closed, ours are still open
         assert settles(lambda: descriptors() <= before + 2)
         assert running.host.healthy() and running.host.metrics.value("clients") == 0
+
+
+def test_half_open_connections_are_as_many_as_may(bundle, observation):
+    """More than may be open at a time, for as long as one likes: the oldest end, and a robot always finds room."""
+    with websocket_server(bundle, limits={"handshake_s": 60.0}) as running, contextlib.ExitStack() as stack:
+        before = descriptors()
+        for _ in range(2 * OPENING):
+            stack.enter_context(socket.create_connection(running.place))
+        answered(running.place, observation)
+        assert settles(lambda: descriptors() <= before + 3 * OPENING + 5), "ours, and the server's half of them"
+        assert running.host.healthy()
+        for _ in range(3 * OPENING):  # those that open and are refused, or are done, are none of them
+            urllib.request.urlopen(url(running.place, "/healthz")).close()
+        assert np.array_equal(answered(running.place, observation), in_process(bundle, [observation])[0])
 
 
 def test_what_a_server_holds_after_a_flood_of_nonsense(bundle, observation):
@@ -236,6 +254,47 @@ def test_any_bytes_are_a_message_or_refused(data):
         unpack(data)
     except Refusal as refusal:
         assert refusal.kind == "malformed"
+
+
+@pytest.mark.parametrize("container", [b"\x90", b"\x80", b"\xdc\0\0", b"\xdf\0\0\0\0"])
+def test_a_message_does_not_grow_in_memory(container):
+    """Four million empty containers in as many bytes: 60 and more bytes each in memory, were they all made."""
+    some = b"\xdd" + struct.pack(">I", 40_000) + container * 40_000
+    assert len(unpack(some)) == 40_000
+    message = b"\xdd" + struct.pack(">I", 100) + some * 100
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refusal, match="250000 lists and dictionaries"):
+            unpack(message)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(plain, max_size=4), st.binary(max_size=70_000))
+def test_all_values_of_a_message_are_counted(values, content):
+    """One more than may be is refused, wherever it is; as many as may be are not."""
+    import msgpack
+
+    def count(value) -> int:
+        if isinstance(value, dict):
+            return 1 + sum(count(k) + count(v) for k, v in value.items())
+        return 1 + sum(map(count, value)) if isinstance(value, list) else 1
+
+    message = {"a": values, "b": content, "c": msgpack.ExtType(5, content[:300]), "d": "x" * len(content)}
+    try:
+        data = msgpack.packb(message)
+    except OverflowError:
+        return  # MessagePack has no such number
+    with mock.patch("vlart.serve.messages.MAX_VALUES", count(message)):
+        try:
+            unpack(data)
+        except Refusal as refusal:
+            assert "more than" not in refusal.why
+    with (mock.patch("vlart.serve.messages.MAX_VALUES", count(message) - 1),
+          pytest.raises(Refusal, match="more than")):
+        unpack(data)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ tests/environments/lerobot/test_serve_client.py."""
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ from vlart.serve.access import decide_access
 grpc = pytest.importorskip("grpc", reason="the server needs it: pip install 'vlacompile[serve]'")
 
 from tests.serve.grpc_running import grpc_server
-from vlart.serve.grpc_service import GrpcLimits
-from vlart.serve.transport_messages import Empty, Observation
+from vlart.serve.grpc_service import SERVICE, GrpcLimits
+from vlart.serve.transport_messages import Empty, Observation, PolicySetup
 
 JOINTS = [f"joint_{i}.pos" for i in range(9)]
 FEATURES = {"observation.state": {"dtype": "float32", "shape": (9,), "names": JOINTS},
@@ -191,6 +192,55 @@ def test_one_robot_cannot_hold_what_others_need(bundle):
         for call in waiting:
             call.cancel()
         held.set()
+
+
+def test_calls_without_their_message_are_let_go(bundle):
+    """Each would be one of the calls that the server takes at a time; none of them says Ready."""
+    with contextlib.ExitStack() as stack, grpc_server(bundle, limits=GrpcLimits(send_s=1, clients=1)) as running:
+        held = threading.Event()
+
+        def silent():
+            held.wait(60)
+            yield from ()
+
+        waiting = []
+        for number in range(18):  # of four calls each: more than the 64 of one client
+            channel = stack.enter_context(grpc.insecure_channel(
+                f"127.0.0.1:{running.place[1]}", [("grpc.use_local_subchannel_pool", 1), ("number", number)]))
+            waiting += [channel.stream_unary(f"/{SERVICE}/{name}").future(silent(), timeout=60)
+                        for name in ("Ready", "GetActions", "SendPolicyInstructions", "SendObservations")]
+        codes = {call.code() for call in waiting}
+        assert grpc.StatusCode.INVALID_ARGUMENT in codes and codes <= {INVALID, FULL}, codes
+        with robot(running) as other:
+            other.ready()
+            other.send(as_robot(episode(1)[0]))
+            assert len(other.get()) == 10
+        held.set()
+
+
+@pytest.mark.parametrize("name", ["Ready", "SendPolicyInstructions", "SendObservations", "GetActions"])
+def test_what_is_no_protocol_buffer_is_refused_as_that(bundle, name):
+    with grpc_server(bundle) as running, robot(running) as client:
+        client.ready()
+        with grpc.insecure_channel(f"127.0.0.1:{running.place[1]}") as channel:
+            channel.unary_unary(f"/{SERVICE}/Ready")(b"")
+            channel.unary_unary(f"/{SERVICE}/SendPolicyInstructions")(PolicySetup(
+                data=pickled(INSTRUCTIONS)).SerializeToString())
+            refused(lambda: channel.stream_unary(f"/{SERVICE}/{name}")(iter([b"\xff" * 30])), INVALID,
+                    "are no protocol buffer")
+            if name != "SendObservations":
+                refused(lambda: channel.stream_unary(f"/{SERVICE}/{name}")(iter([])), INVALID, "has no message")
+        assert running.host.healthy()
+
+
+def test_half_open_connections_end(bundle):
+    with grpc_server(bundle, limits=GrpcLimits(send_s=1)) as running:
+        for beginning in (b"", b"PRI * HTTP/2.0\r\n"):
+            with socket.create_connection(("127.0.0.1", running.place[1])) as silent:
+                silent.sendall(beginning)
+                silent.settimeout(30)
+                while silent.recv(1000):
+                    pass
 
 
 ODD = st.recursive(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -127,7 +129,28 @@ EXHAUSTING = {
     "many opcodes": b"\x80\x04" + b"N0" * 60_000 + b"N.",
     "an array without its bytes": array_of((200,), bytes(8)),
     "a huge number": b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b".",
+    "keys of one hash": b"\x80\x02}(" + b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N"
+                                                for k in range(1, 20_000)) + b"u.",
 }
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage:UserWarning")
+def test_a_tensor_that_would_be_inflated_is_refused():
+    """torch reads archives too, deflated ones among them; what it pickles is none."""
+
+    def stored(data: bytes) -> bytes:
+        return (b"\x80\x02ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(data)) + data + b"\x85R"
+                b"\x8c\x00" + b"\x86.")
+
+    whole, deflated = io.BytesIO(), io.BytesIO()
+    torch.save(torch.zeros(1_000_000).untyped_storage(), whole)
+    with zipfile.ZipFile(whole) as plain, zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert torch.load(io.BytesIO(deflated.getvalue()), weights_only=True).nbytes() == 4_000_000, "the control"
+    for data in (deflated.getvalue(), whole.getvalue(), b"x" + deflated.getvalue()):
+        with pytest.raises(Refusal, match="archive"):
+            read_pickle(stored(data))
 
 
 @pytest.mark.parametrize("case", EXHAUSTING)

@@ -24,8 +24,9 @@ are replayed, and only then is `current` switched, atomically. If anything
 interrupts this, the old slot stays current; run the same command to continue.
 
 ssh is OpenSSH with your configuration, keys and known hosts. The device needs
-sh, coreutils and util-linux, but no Python. ONNX Runtime's library is sent
-along if the bundle's stages need it."""
+a POSIX shell and the tools of its system (coreutils, util-linux, findutils,
+grep, sed), but no Python. ONNX Runtime's library is sent along if the bundle's
+stages need it."""
 EPILOG = """examples:
   vlacompile flash light.vlab robot@arm-left
   vlacompile flash light.vlab --fleet arms.toml
@@ -38,6 +39,8 @@ where they differ from the command's options, root, ort, tensorrt, tvm and board
 
 next: the robot's program opens ROOT/policies/NAME/current/bundle.vlab
 (resolve `current` once, when it starts), with current/bin/libonnxruntime.so.*"""
+DAMAGED = {"current": "`current` is no link to a slot; flash a bundle again",
+           "release": "its release counter is damaged; see the security page, On a device"}
 PADDING = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
 NOTHING_LOST = "the current slot is unchanged and the files received are kept; run the same command to continue"
 
@@ -48,6 +51,8 @@ def add_arguments(parser) -> None:
                         help="the device, as given to ssh: user@name, or an alias from its configuration")
     parser.add_argument("--fleet", metavar="FILE", help="a TOML file that lists devices, instead of HOST")
     parser.add_argument("--status", metavar="HOST", help="print what is installed on a device")
+    parser.add_argument("--check", action="store_true",
+                        help="with --status: read every file of the slots again, which takes a while")
     parser.add_argument("--rollback", nargs="+", metavar=("HOST", "POLICY"),
                         help="switch back to the other slot (of POLICY, if there are several)")
     parser.add_argument("--root", default=ROOT, metavar="DIR",
@@ -81,7 +86,8 @@ def run(args, terminal: Terminal) -> None:
         acceptance.of_answers(args, terminal)
         return
     asked = [args.bundle is not None, args.status is not None, args.rollback is not None]
-    if sum(asked) != 1 or (args.bundle and (args.host is None) == (args.fleet is None)) or len(args.rollback or ()) > 2:
+    wrong = (args.bundle and (args.host is None) == (args.fleet is None)) or (args.check and args.status is None)
+    if sum(asked) != 1 or wrong or len(args.rollback or ()) > 2:
         raise UsageError("no bundle and host are given" if not any(asked) else "give one bundle, and one host or fleet",
                          where="vlacompile flash", why="it installs a bundle, or takes --status or --rollback alone",
                          fix="see `vlacompile flash --help`")
@@ -194,7 +200,7 @@ def _status(args, terminal: Terminal) -> None:
     from vlacompile.deploy.status import read_status
 
     with connect(args.status, _options(args, terminal), lock=False) as connection:
-        status = read_status(connection, args.board)
+        status = read_status(connection, args.board, args.check)
     terminal.show(asdict(status), lambda console: _print_status(console, status))
 
 
@@ -214,9 +220,11 @@ def _print_status(console: Console, status) -> None:
     for p in status.policies:
         for slot in p.slots:
             table.add_row(p.name, slot.name, slot.identity[:12], slot.passed or "not yet",
-                          "current" if slot.current else "")
+                          ", ".join(["current"] * slot.current + [f"DAMAGED: {slot.damaged}"] * bool(slot.damaged)))
     console.print(table)
     for p in status.policies:
+        for what in p.damaged:
+            console.print(f"{p.name}: {DAMAGED[what]}", style="bold red", soft_wrap=True)
         release = "" if p.release is None else f", release {p.release}"
         console.print(f"\n{p.name}{release}" + (f", unit {p.unit}" if p.unit else ""), style="bold", soft_wrap=True)
         for line in p.history:

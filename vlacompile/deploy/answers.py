@@ -18,6 +18,7 @@ MOST_ANSWERS = 100_000
 MOST_LINE = 16_384  # bytes; the rest of a longer line is dropped
 MOST_SAID = 2_000  # lines kept of what programs say, the last ones
 MOST_BYTES = 256 << 20  # of all output of a step
+MOST_SILENCES = 10  # that a step may take in all, whatever it says, times what it may be silent
 _SHA, _SLOT, _COUNT, _TEXT = "[0-9a-f]{64}", "[ab]", r"[0-9]{1,15}", ".{0,4096}"
 _BASE64 = "[A-Za-z0-9+/=]{1,4000}"
 _IDENTITY = {"arch": r"[\w.-]{1,32}", "model": _TEXT, "compatible": _TEXT, "l4t": _TEXT}  # `identify` of acceptance.sh
@@ -39,7 +40,8 @@ FORMS = {
     "unit": {"unit": r"vlacompile-[\w.+-]{1,255}\.service", "lingers": "yes"},
     "status": {"policy": r"[\w.+-]{1,255} ([ab])?", "slot": rf"[\w.+-]{{1,255}} {_SLOT} ({_SHA})? ?[0-9TZ:-]*",
                "history": r"[\w.+-]{1,255} [0-9TZ:-]+ [a-z-]+ [ab] [0-9a-f]+", "unit": r"[\w.+-]{1,255} [a-z-]*",
-               "release": rf"[\w.+-]{{1,255}} {_COUNT}", "flashing": _TEXT},
+               "release": rf"[\w.+-]{{1,255}} {_COUNT}", "flashing": _TEXT,
+               "damaged": rf"[\w.+-]{{1,255}} (current|release|{_SLOT} .{{1,4096}})"},
 }
 NEEDED = {"probe": ("arch", "root", "free_kib"), "build": ("built",), "self_test": ("passed",),
           "activate": ("active",), "other": ("policy", "slot"), "unit": ("unit",), "permit": ("permitted",),
@@ -66,14 +68,17 @@ class Heard:
 def listen(fd: int, heard: Callable[[str], None], silent_s: float, until: tuple[str, ...] = (),
            moved: Callable[[], float] = lambda: 0.0, watch: Callable[[], None] = lambda: None) -> Heard:
     """Everything until the output ends, or an answer named in `until`. heard: receives every line that is no answer.
-    silent_s: without output, and since moved(), the time at which input was last taken. watch: called once a second.
-    Raises Unbelievable."""
+    silent_s: without output, and since moved(), the time at which input was last taken; MOST_SILENCES times that in
+    all. watch: called once a second. Raises Unbelievable."""
     found, rest, total, since = Heard(), b"", 0, time.monotonic()
+    began = since
     while True:
         while not select.select([fd], [], [], 1.0)[0]:
             watch()
             if time.monotonic() - max(since, moved()) > silent_s:
                 raise Unbelievable(f"it said nothing for {silent_s:.0f} s")
+        if time.monotonic() - max(began, moved()) > MOST_SILENCES * silent_s:
+            raise Unbelievable(f"it did not end within {MOST_SILENCES * silent_s:.0f} s")
         piece, since = os.read(fd, 65536), time.monotonic()
         total += len(piece)
         watch()
@@ -113,4 +118,4 @@ def check(step: str, answers: list[tuple[str, str]]) -> None:
         raise Unbelievable(f'it does not answer "{missing[0]}"')
 
 
-_FREE = ("root", "ort", "model", "compatible", "l4t", "flashing")  # texts of any language
+_FREE = ("root", "ort", "model", "compatible", "l4t", "flashing", "damaged")  # texts of any language

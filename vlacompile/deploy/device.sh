@@ -1,11 +1,12 @@
-# Runs on the device, as `sh -c THIS vlacompile STEP ROOT TOKEN ...`, after signed.sh: POSIX sh, coreutils and flock.
+# Runs on the device, as `sh -c THIS vlacompile STEP ROOT TOKEN ...`, after slots.sh and signed.sh: POSIX sh, coreutils,
+# find, grep, sed and flock.
 # Answers are lines "vlacompile KEY VALUE"; every other line is the output of a program. Layout of ROOT:
 #   lock busy                          the flash that holds the device; a step is running
 #   signers                            whose bundles this device takes (ssh-keygen's allowed signers); anybody's without
 #   store/SHA256, store/SHA256.part    files by content hash, and partial transfers
 #   policies/NAME/slots/{a,b}/         bundle.vlab/ bin/ identity files arguments signed passed
 #   policies/NAME/{current,release,history,kept/}
-# Files of slots are copies of those in the store (or share their blocks, where the file system can do that): what damages
+# Files of slots are copies of those in the store (or share their blocks, where the file system can): what damages
 # one leaves the others whole. `passed` is written after a self-test and removed before anything else
 # in a slot is changed, and `current` points to a slot that has it, or nowhere. `signed` has the time at which the
 # present signers' signature was found on a slot; `release` the highest release number that was active.
@@ -31,16 +32,6 @@ copy() { cp -a --reflink=auto "$1" "$2"; }
 first_of() { printf '%s\n' "$1" | head -n 1; }
 signers=$root/signers
 
-# Says the first file of a slot that is not what it was filled with.
-altered() {
-  while read -r sha mode path; do
-    if [ ! -f "$1/$path" ] || [ -L "$1/$path" ] || [ "$(hash_of "$1/$path")" != "$sha" ]; then
-      printf '%s\n' "$path"
-      return
-    fi
-  done <"$1/files"
-}
-
 # Watchdog: the workstation sends a byte every few seconds; end of input or a minute of silence ends this.
 while_it_lives() { while [ -n "$(timeout 60 head -c 1)" ]; do :; done; }
 
@@ -64,6 +55,11 @@ begin() {
   [ "$(first_line "$root/lock")" = "$token" ] || fail lost
 }
 
+# Refuses a folder that other users of the device may change.
+require_own() {
+  case $(stat -L -c %A "$1") in ????????w?) fail open "$1" ;; esac
+}
+
 # Resolve an argument that names a file of the slot to a path.
 in_slot() {
   case $1 in
@@ -76,25 +72,17 @@ in_slot() {
 word() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/&&/g')"; }
 argument() { word "$1" | sed 's/[$]/&&/g'; }
 
-of_policy() { policy=$root/policies/$1; }
-
-idle_slot() {
-  case $(readlink "$policy/current" || :) in
-    slots/a) echo b ;;
-    *) echo a ;;
-  esac
-}
-
 # The lock is released when this process ends, in whatever way.
 step_hold() {
-  for tool in flock sha256sum timeout stat readlink sync; do
+  for tool in flock sha256sum timeout stat readlink sync find grep sed; do
     command -v "$tool" >/dev/null || fail tools "$tool"
   done
   mkdir -p "$root/store" "$root/policies" || fail root "$root"
-  [ -w "$root/store" ] && [ -w "$root/policies" ] || fail root "$root"
+  (: >>"$root/busy") && [ -w "$root/store" ] && [ -w "$root/policies" ] || fail root "$root"
+  for place in "$root" "$root/store" "$root/policies"; do require_own "$place"; done
   exec 9>>"$root/lock"
   flock -w 2 9 || fail taken "$(first_line "$root/lock")"
-  printf '%s\n' "$token" >"$root/lock"
+  printf '%s\n' "$token" >"$root/lock" || fail full "$root"
   say held
   while_it_lives
 }
@@ -124,11 +112,12 @@ step_probe() {
 step_missing() {
   begin
   of_policy "$1"
-  slot=$(readlink "$policy/current" || :)
-  if [ -n "$slot" ] && [ -f "$policy/current/passed" ]; then
-    identity=$(first_line "$policy/current/identity")
-    [ -z "$(altered "$policy/current")" ] || identity=damaged
-    say current "${slot#slots/} $identity"
+  name=$(current_slot)
+  slot=$policy/slots/$name
+  if [ -n "$name" ] && [ -d "$slot" ]; then
+    identity=damaged
+    if [ -f "$slot/passed" ] && [ -z "$(altered "$slot")" ]; then identity=$(first_line "$slot/identity"); fi
+    say current "$name $identity"
   fi
   while read -r sha bytes; do
     if [ -f "$root/store/$sha" ] && [ "$(size "$root/store/$sha")" -eq "$bytes" ]; then continue; fi
@@ -163,9 +152,9 @@ step_put() {
     return
   fi
   chmod 444 "$part"
-  on_disk "$part"
+  on_disk "$part" || fail write "$have"
   mv -T "$part" "$root/store/$1"
-  on_disk "$root/store"
+  on_disk "$root/store" || fail write "$have"
   say stored
 }
 
@@ -175,7 +164,7 @@ step_link() {
   begin
   of_policy "$1"
   identity=$2
-  mkdir -p "$policy/slots"
+  mkdir -p "$policy/slots" || fail copy "$policy"
   cat >"$policy/files.new" || fail copy "$policy/files.new"
   require_signed_store "$policy/files.new" "$1" || return 0
   shift 2
@@ -184,20 +173,20 @@ step_link() {
   # Keep the engines of an interrupted build; vlart-build checks each one before reusing it. Where signers are enrolled,
   # only those that were made of what they signed.
   if [ -f "$signers" ] && [ ! -f "$slot/signed" ]; then rm -rf "$policy/engines" "$slot/bundle.vlab/engines"; fi
-  if [ -d "$slot/bundle.vlab/engines" ] && [ ! -f "$slot/passed" ]; then
+  if [ -d "$slot/bundle.vlab/engines" ] && [ ! -L "$slot/bundle.vlab/engines" ] && [ ! -f "$slot/passed" ]; then
     rm -rf "$policy/engines"
     mv -T "$slot/bundle.vlab/engines" "$policy/engines"
   fi
   if [ -f "$slot/passed" ]; then
-    rm "$slot/passed"
+    rm "$slot/passed" || fail copy "$slot"
     on_disk "$slot"
   fi
-  rm -rf "$slot"
-  mkdir "$slot"
+  rm -rf "$slot" || fail copy "$slot"
+  mkdir "$slot" || fail copy "$slot"
   bad=0
   mv -T "$policy/files.new" "$slot/files"
   while read -r sha mode path; do
-    mkdir -p "$(dirname "$slot/$path")"
+    mkdir -p "$(dirname "$slot/$path")" || fail copy "$slot/$path"
     copy "$root/store/$sha" "$slot/$path" || fail copy "$slot/$path"
     if [ "$(hash_of "$slot/$path")" != "$sha" ]; then
       rm -f "$root/store/$sha"
@@ -208,13 +197,13 @@ step_link() {
     chmod "$mode" "$slot/$path"
   done <"$slot/files"
   [ "$bad" -eq 0 ] || return 0
-  if [ -f "$signers" ]; then date +%Y%m%d%H%M%S >"$slot/signed"; fi
-  printf '%s\n' "$identity" >"$slot/identity"
-  : >"$slot/arguments"
-  for argument in "$@"; do printf '%s\n' "$argument" >>"$slot/arguments"; done
+  if [ -f "$signers" ]; then date +%Y%m%d%H%M%S >"$slot/signed" || fail copy "$slot/signed"; fi
+  printf '%s\n' "$identity" >"$slot/identity" || fail copy "$slot/identity"
+  for argument in "$@"; do printf '%s\n' "$argument"; done >"$slot/arguments" || fail copy "$slot/arguments"
   if [ -d "$policy/engines" ]; then
     mv -T "$policy/engines" "$slot/bundle.vlab/engines"
-  elif [ -d "$policy/current/bundle.vlab/engines" ] && { [ ! -f "$signers" ] || [ -f "$policy/current/signed" ]; }; then
+  elif [ -d "$policy/current/bundle.vlab/engines" ] && [ ! -L "$policy/current/bundle.vlab/engines" ] &&
+    { [ ! -f "$signers" ] || [ -f "$policy/current/signed" ]; }; then
     copy "$policy/current/bundle.vlab/engines" "$slot/bundle.vlab/engines" || fail copy "$slot/bundle.vlab/engines"
   fi
   say slot "$name"
@@ -244,12 +233,13 @@ step_self_test() {
   changed=$(altered "$slot")
   [ -z "$changed" ] || fail altered "$changed"
   require_signed "$slot" "$1"
-  if said=$("$slot/bin/vlart-run" --help 2>&1 >/dev/null </dev/null); then :; else fail start "$said"; fi
+  if said=$(timeout 60 "$slot/bin/vlart-run" --help 2>&1 >/dev/null </dev/null); then :; else fail start "$said"; fi
   set --
   while read -r argument; do set -- "$@" "$(in_slot "$argument")"; done <"$slot/arguments"
   attended "$slot/bin/vlart-run" "$slot/bundle.vlab" --self-test "$@" 2>&1 || fail self_test "$?"
-  on_disk "$policy/slots" "$slot" "$slot"/* "$slot"/*/* "$slot"/*/*/*
-  date -u +%Y-%m-%dT%H:%M:%SZ >"$slot/passed.new"
+  find "$slot" -exec sync {} + || fail copy "$slot"
+  on_disk "$policy/slots" "$policy" "$root/policies"
+  date -u +%Y-%m-%dT%H:%M:%SZ >"$slot/passed.new" || fail copy "$slot/passed"
   on_disk "$slot/passed.new"
   mv -T "$slot/passed.new" "$slot/passed"
   say passed
@@ -278,8 +268,8 @@ step_on_board() {
   measure_bundle "$program" "$bundle" "$passes" "$@"
 }
 
-# POLICY SLOT WORD KEEP: WORD for the history; the files of the last KEEP bundles stay in the store. All that takes space
-# is done before the switch; after it, nothing is reported as a failure.
+# POLICY SLOT WORD KEEP: WORD for the history; the files of the last KEEP bundles stay in the store. All that takes
+# space is done before the switch; after it, nothing is reported as a failure.
 step_activate() {
   begin
   of_policy "$1"
@@ -290,40 +280,26 @@ step_activate() {
     printf '%s\n' "$release" >"$policy/release.new" || fail full "$policy"
     on_disk "$policy/release.new"
     mv -T "$policy/release.new" "$policy/release"
+    on_disk "$policy"
   fi
   on_disk "$policy/slots/$2"
-  rm -f "$policy/current.new" "$policy/history.new"
+  rm -rf "$policy/current.new" "$policy/history.new"
   {
     if [ -f "$policy/history" ]; then tail -n 1000 "$policy/history" | lines; fi
     printf '%s %s %s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$3" "$2" "$(first_line "$policy/slots/$2/identity")"
   } >"$policy/history.new" || fail full "$policy"
   on_disk "$policy/history.new"
   ln -s "slots/$2" "$policy/current.new" || fail full "$policy"
+  # A folder can be no link's place: a copy of the device that followed links, say. It makes room for one.
+  if [ -d "$policy/current" ] && [ ! -L "$policy/current" ]; then
+    rm -rf "$policy/current.old"
+    mv -T "$policy/current" "$policy/current.old" || fail full "$policy"
+  fi
   mv -T "$policy/current.new" "$policy/current"
   on_disk "$policy"
-  if mv -T "$policy/history.new" "$policy/history"; then :; fi
+  if mv -T "$policy/history.new" "$policy/history" && on_disk "$policy"; then :; fi
   say active "$2"
   if (tidy "$2" "$4") >/dev/null 2>&1; then :; else say untidy "$2"; fi
-}
-
-# Whole lines of a history alone: a cut of power may have left part of one, or bytes that are no text.
-lines() { tr -d '\000' | grep -aE '^[0-9TZ:-]+ [a-z-]+ [ab] [0-9a-f]+$' || :; }
-
-# Deletes from the store files that no slot and none of the last bundles names, and partial transfers that were not resumed
-# for a week.
-tidy() {
-  mkdir -p "$policy/kept"
-  cp "$policy/slots/$1/files" "$policy/kept/$(first_line "$policy/slots/$1/identity")"
-  ls -t "$policy/kept" | tail -n "+$(($2 + 1))" | while read -r old; do rm -f "$policy/kept/$old"; done
-  cat "$root"/policies/*/kept/* "$root"/policies/*/slots/*/files 2>/dev/null | cut -d ' ' -f 1 | sort -u >"$root/used"
-  touch -d '7 days ago' "$root/week"
-  for file in "$root"/store/*.part; do
-    if [ "$file" -ot "$root/week" ]; then rm -f "$file"; fi
-  done
-  ls "$root/store" | sort | comm -23 - "$root/used" | while read -r sha; do
-    if [ "${sha%.part}" = "$sha" ]; then rm -f "$root/store/$sha"; fi
-  done
-  rm -f "$root/used" "$root/week"
 }
 
 # POLICY, or nothing if there is only one. Answers with the slot to roll back to.
@@ -351,7 +327,9 @@ step_enroll() {
   [ "$(hash_of "$signers.new")" = "$1" ] || fail cut "$signers.new"
   if [ ! -f "$signers" ] || [ "$(hash_of "$signers")" != "$1" ]; then
     if [ -f "$signers" ] && [ "$2" != replace ]; then fail enrolled "$(hash_of "$signers")"; fi
-    rm -f "$root"/policies/*/slots/*/signed
+    for slot in "$root"/policies/*/slots/*; do
+      if [ -f "$slot/signed" ]; then rm "$slot/signed" && on_disk "$slot"; fi
+    done
     chmod 444 "$signers.new"
     on_disk "$signers.new"
     mv -T "$signers.new" "$signers"
@@ -402,25 +380,12 @@ UNIT
   if loginctl --no-ask-password enable-linger </dev/null >/dev/null 2>&1; then say lingers yes; fi
 }
 
-# Takes no lock and changes nothing.
+# Nothing, or "whole": read every file of the slots again. Takes no lock and changes nothing.
 step_status() {
-  for policy in "$root"/policies/*; do
-    [ -d "$policy" ] || continue
-    name=${policy##*/}
-    current=$(readlink "$policy/current" || :)
-    say policy "$name ${current#slots/}"
-    for slot in a b; do
-      if [ -d "$policy/slots/$slot" ]; then
-        say slot "$name $slot $(first_line "$policy/slots/$slot/identity") $(first_line "$policy/slots/$slot/passed")"
-      fi
-    done
-    if [ -f "$policy/release" ]; then say release "$name $(first_line "$policy/release")"; fi
-    if [ -f "$policy/history" ]; then
-      tail -n 20 "$policy/history" | lines | tail -n 5 | while read -r line; do say history "$name $line"; done
-    fi
-    if command -v systemctl >/dev/null; then
-      say unit "$name $(systemctl --user is-active "vlacompile-$name.service" 2>/dev/null || :)"
-    fi
+  for place in "$root"/policies/*; do
+    [ -d "$place" ] || continue
+    case ${place##*/} in *[!A-Za-z0-9_.+-]*) continue ;; esac # not ours
+    status_of "${place##*/}" "$1"
   done
   if [ -f "$root/lock" ] && ! flock -n -s "$root/lock" true; then say flashing "$(first_line "$root/lock")"; fi
 }

@@ -25,11 +25,13 @@ from typing import Self
 from vlacompile.deploy.answers import Unbelievable, check, listen
 from vlart.errors import ConfigError, DeployError, printable
 
-SCRIPTS = tuple(Path(__file__).with_name(n) for n in ("signed.sh", "acceptance.sh", "device.sh"))  # in this order
+SCRIPTS = tuple(Path(__file__).with_name(f"{name}.sh") for name in ("slots", "signed", "acceptance", "device"))  # in order
 SILENT_S = 180.0  # that a step may take without a word, besides what it does with bytes
 SLOW_BYTES_S = 4e6  # that any device hashes and copies
 MOST_ERRORS = 16 << 20  # bytes that ssh may write on its standard error
 BEAT_S = 5.0  # heartbeat: device.sh releases the lock after a minute without one
+STALE_S = 3600.0  # age of an empty folder that a killed process left
+SOCKETS = Path("/tmp")  # the path of a Unix socket has at most 107 bytes; each has a folder of its own
 SSH_FAILED = 255
 # (part of ssh's message, error, fix). {host} is as the user wrote it.
 TROUBLE = (
@@ -48,9 +50,10 @@ TROUBLE = (
 )
 # Failures reported by device.sh: (error, fix). {rest} is the detail that it adds.
 REFUSALS = {
-    "tools": ("{host} has no {rest}", "install coreutils and util-linux on the device"),
+    "tools": ("{host} has no {rest}", "install coreutils, util-linux, findutils, grep and sed on the device"),
     "root": ("{rest} cannot be written on {host}",
              "create it once on the device: sudo install -d -o $USER {rest}; or choose another with --root"),
+    "open": ("every user of {host} may change {rest}", "chmod o-w that folder there, or choose another with --root"),
     "taken": ("{host} is being flashed already", "wait for it: {rest}"),
     "busy": ("an interrupted step is still running on {host}",
              "it ends by itself; run the same command again in a minute"),
@@ -95,15 +98,34 @@ REFUSALS = {
     "unit": ("systemd on {host} refuses the unit {rest}",
              "see `systemctl --user status {rest}` there; the new slot is current"),
 }
+# {what its system says: fix} of a step that could not write, and refusals that may be of that kind.
+CAUSES = {
+    "No space left on device": "free space there (df -h, df -i), then run the same command again; it resumes",
+    "Disk quota exceeded": "free space there (quota), then run the same command again; it resumes",
+    "Read-only file system": "find out why it is read-only there (dmesg, mount), then run the same command again",
+    "Permission denied": "give what is below {root} there to the user that logs in (sudo chown -R), then run the same "
+                         "command again",
+    "Operation not permitted": "give what is below {root} there to the user that logs in (sudo chown -R; lsattr), then "
+                               "run the same command again",
+    "Input/output error": "its disk fails: look at dmesg there",
+}
+WRITES = ("root", "write", "copy", "full")
+
+
+def _fix_of(said: list[str], root: str, otherwise: str) -> str:
+    """By the last line that names a cause."""
+    found = next((fix for line in reversed(said) for sign, fix in CAUSES.items() if sign in line), otherwise)
+    return found.replace("{root}", root)
 
 
 class Refused(DeployError):
-    """A step that device.sh refused; key: a key of REFUSALS."""
+    """A step that device.sh refused; key: a key of REFUSALS. said: what its programs said."""
 
-    def __init__(self, key: str, rest: str, said: str, *, host: str, step: str):
-        rest = rest[:300]
+    def __init__(self, key: str, rest: str, said: list[str], *, host: str, root: str, step: str):
+        rest, last = rest[:300], _last(said)
         what, fix = (text.format(host=host, rest=rest) for text in REFUSALS[key])
-        super().__init__(what, where=f"{host}, step {step}", why=said or rest or key, fix=fix, step=step)
+        fix = _fix_of(said, root, fix) if key in WRITES else fix
+        super().__init__(what, where=f"{host}, step {step}", why=last or rest or key, fix=fix, step=step)
         self.key = key
 
 
@@ -117,14 +139,16 @@ class Connection:
         self.host, self.root, self.lock = host, root, lock
         self.token = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
         self._script = "".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
-        self.folder = tempfile.mkdtemp(prefix="vlac-", dir="/tmp")  # the path of a Unix socket has at most 107 bytes
-        self._ssh = ["ssh", *(["-F", str(config)] if config else []), "-S", f"{self.folder}/s"]
+        self.folder: str | None = None
+        self._ssh = ["ssh", *(["-F", str(config)] if config else [])]
         self._batch, self._done = batch, threading.Event()
         self._master: subprocess.Popen | None = None
         self._at_work: subprocess.Popen | None = None  # the running step
 
     def __enter__(self) -> Self:
         try:
+            self.folder = _new_folder()
+            self._ssh += ["-S", f"{self.folder}/s"]
             self._open()
         except BaseException:
             self.close()
@@ -148,16 +172,17 @@ class Connection:
                 self._master.kill()
                 self._master.wait()
             self._master.stdout.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, step: str, *arguments: str, send: Iterable[bytes] | None = None,
             heard: Callable[[str], None] = lambda line: None, work_bytes: int = 0,
-            silent_s: float = SILENT_S) -> list[tuple[str, str]]:
+            silent_s: float | None = None) -> list[tuple[str, str]]:
         """Run one step of device.sh. send: its input; None keeps the input open until the step ends, so that the step
         ends with this process. heard: receives every line that is not an answer. work_bytes: that the device reads or
-        writes without a word; silent_s: how long it may be silent besides. Returns the answers (key, value), which are
-        of the forms in answers.py. Raises DeployError."""
-        silent_s += work_bytes / SLOW_BYTES_S
+        writes without a word; silent_s: how long it may be silent besides; None: SILENT_S. Returns the answers
+        (key, value), which are of the forms in answers.py. Raises DeployError."""
+        silent_s = (SILENT_S if silent_s is None else silent_s) + work_bytes / SLOW_BYTES_S
         command = [*self._ssh, "-o", "ControlMaster=no", "-o", "ProxyCommand=false",  # only through the master
                    "--", self.host, self._remote(step, *arguments)]
         with tempfile.TemporaryFile() as errors, self._start(command, errors, step) as process:
@@ -230,9 +255,13 @@ class Connection:
         """ssh's effective configuration for this host."""
         with tempfile.TemporaryFile() as errors, self._start([*self._ssh, "-G", "--", self.host], errors,
                                                              "connect") as p:
-            p.stdin.close()
-            text = p.stdout.read().decode(errors="replace")  # ssh's own, of this machine
-            p.wait()
+            try:
+                text = p.communicate(timeout=SILENT_S)[0].decode(errors="replace")  # ssh's own, of this machine
+            except subprocess.TimeoutExpired as error:
+                p.kill()
+                raise DeployError("ssh's configuration cannot be read", where="this machine", step="connect",
+                                  why=f"`ssh -G` did not end within {SILENT_S:.0f} s",
+                                  fix="look at the programs that it runs (Match exec)") from error
             self._judged("connect", p.returncode, [], _text(errors))
         return dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
 
@@ -244,14 +273,15 @@ class Connection:
                               fix="install OpenSSH's client", step=step) from error
 
     def _remote(self, step: str, *arguments: str) -> str:
-        return shlex.join(["sh", "-c", self._script, "vlacompile", step, self.root, self.token, *arguments])
+        return " ".join(map(_quoted, ("sh", "-c", self._script, "vlacompile", step, self.root, self.token,
+                                      *arguments)))
 
     def _judged(self, step: str, code: int, answers: list[tuple[str, str]], said: list[str]) -> list[tuple[str, str]]:
         for key, value in answers:
             if key == "failed":
                 key, _, rest = value.partition(" ")
                 if key in REFUSALS:
-                    raise Refused(key, rest, _last(said), host=self.host, step=step)
+                    raise Refused(key, rest, said, host=self.host, root=self.root, step=step)
         if code == 0:
             return answers
         where = f"{self.host}, step {step}"
@@ -263,8 +293,8 @@ class Connection:
             raise DeployError(f"the connection to {self.host} was lost", where=where, why=_last(said) or "ssh ended",
                               fix="run the same command again: the files received are kept", step=step)
         raise DeployError(f"a step was interrupted or failed on {self.host}", where=where,
-                          why=_last(said) or f"its shell ended with {code}",
-                          fix="run the same command again: the files received are kept", step=step)
+                          why=_last(said) or f"its shell ended with {code}", step=step,
+                          fix=_fix_of(said, self.root, "run the same command again: the files received are kept"))
 
 
 class _Feeder:
@@ -305,6 +335,20 @@ class _Feeder:
             self._stream.close()
         if self._error is not None:
             raise self._error
+
+
+def _quoted(word: str) -> str:
+    """A word for sh, and for fish, in which a backslash between single quotes is none of its own."""
+    return shlex.quote(word).replace("\\", "'\"\\\\\"'") if shlex.quote(word) != word else word
+
+
+def _new_folder() -> str:
+    """For the socket of a connection. Those that killed processes left are empty by now, and are removed."""
+    for old in SOCKETS.glob("vlac-*"):
+        with contextlib.suppress(OSError):
+            if old.lstat().st_uid == os.getuid() and time.time() - old.lstat().st_mtime > STALE_S:
+                old.rmdir()
+    return tempfile.mkdtemp(prefix="vlac-", dir=SOCKETS)
 
 
 def _watcher(errors) -> Callable[[], None]:

@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from vlart.errors import ConfigError, RuntimeFailure
 from vlart.serve.access import Access
@@ -92,14 +93,17 @@ class GrpcServer:
             ("grpc.max_receive_message_length", limits.part_bytes + 1024), ("grpc.so_reuseport", 0),
             ("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.max_connection_idle_ms", int(limits.idle_s * 1e3)), ("grpc.max_concurrent_streams", limits.calls),
+            ("grpc.server_handshake_timeout_ms", int(limits.send_s * 1e3)),
         ], maximum_concurrent_rpcs=64 * limits.clients)
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
-        reply = {"response_serializer": lambda m: m.SerializeToString()}
+        # All are streams here, which are the same on the wire: a call whose message never comes is otherwise held by
+        # gRPC itself, for ever, before anything of this file is asked.
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {
-            "Ready": unary(self._guarded(self._ready), Empty.FromString, **reply),
-            "SendPolicyInstructions": unary(self._guarded(self._instruct), PolicySetup.FromString, **reply),
-            "SendObservations": stream(self._guarded(self._observe), Observation.FromString, **reply),
-            "GetActions": unary(self._guarded(self._act), Empty.FromString, **reply)}),))
+            name: grpc.stream_unary_rpc_method_handler(self._guarded(method),
+                                                       response_serializer=lambda m: m.SerializeToString())
+            for name, method in (("Ready", self._of_one(self._ready, Empty)),
+                                 ("SendPolicyInstructions", self._of_one(self._instruct, PolicySetup)),
+                                 ("SendObservations", self._observe),
+                                 ("GetActions", self._of_one(self._act, Empty)))}),))
         place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         try:
             if self.access.certificate is None:
@@ -158,6 +162,21 @@ class GrpcServer:
             if not self._calls[name]:
                 del self._calls[name]
 
+    def _of_one(self, method: Callable, kind: Any) -> Callable:
+        """A method of one message, which has to come in time."""
+
+        async def call(parts: AsyncIterator[bytes], name: str):
+            try:
+                async with asyncio.timeout(self.limits.send_s):
+                    request = await _first(parts)
+            except TimeoutError as error:
+                self.host.metrics.count("connections", "slow")
+                raise Refusal("the call's message did not arrive in time", where=SERVICE,
+                              why=f"none after {self.limits.send_s:g} s", fix="send it with the call") from error
+            return await method(_parsed(kind, request), name)
+
+        return call
+
     # ---- the four methods
 
     async def _ready(self, _request: Any, name: str):
@@ -192,7 +211,7 @@ class GrpcServer:
         peer.features, peer.renamed, peer.actions = features, renamed, actions
         return Empty()
 
-    async def _observe(self, parts: AsyncIterator[Any], name: str):
+    async def _observe(self, parts: AsyncIterator[bytes], name: str):
         peer = self._peer(name)
         if peer.features is None:
             raise _out_of_order("SendPolicyInstructions")
@@ -254,11 +273,12 @@ class GrpcServer:
     def _takes_text(self) -> bool:
         return any(i.update == "task" for i in self.host.inputs.values())
 
-    async def _joined(self, parts: AsyncIterator[Any]) -> bytes:
+    async def _joined(self, parts: AsyncIterator[bytes]) -> bytes:
         data = bytearray()
         try:
             async with asyncio.timeout(self.limits.send_s):
-                async for part in parts:
+                async for content in parts:
+                    part = _parsed(Observation, content)
                     if part.transfer_state not in (BEGIN, MIDDLE, END):
                         raise Refusal("a part of unknown kind", where="SendObservations", kind="malformed",
                                       why=f"transfer_state is {part.transfer_state}", fix="send begin, middle, end")
@@ -329,6 +349,21 @@ def _fields(value: Any, kind: str) -> dict[str, Any]:
                       why=f"it is a {value.kind if isinstance(value, Record) else type(value).__name__}",
                       fix="send what LeRobot 0.4.4's robot_client.py sends")
     return value.fields
+
+
+async def _first(parts: AsyncIterator[bytes]) -> bytes:
+    async for content in parts:
+        return content
+    raise Refusal("the call has no message", where=SERVICE, why="it ended without one",
+                  fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed")
+
+
+def _parsed(kind: Any, content: bytes) -> Any:
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise Refusal("the message cannot be read", where=SERVICE, why=f"{len(content)} bytes are no protocol buffer",
+                      fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed") from error
 
 
 def _out_of_order(first: str) -> Refusal:

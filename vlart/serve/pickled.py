@@ -7,10 +7,12 @@ and the few calls that construct an array or a tensor are done by functions of t
 
 from __future__ import annotations
 
+import io
 import math
 import pickletools
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +23,7 @@ from vlart.serve.refusal import Refusal
 
 HELPERS = "lerobot.async_inference.helpers"  # LeRobot 0.4.4
 RECORDS = {(HELPERS, "TimedObservation"), (HELPERS, "RemotePolicyConfig")}
-MAX_OPCODES, MAX_DEPTH, MAX_RANK = 50_000, 32, 8
+MAX_OPCODES, MAX_DEPTH, MAX_RANK, MAX_KEY = 50_000, 32, 8, 2**31
 _MARK = object()
 
 
@@ -130,6 +132,8 @@ class _Machine:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, (str, int)):
                 raise _Wrong(f"a key that is a {type(key).__name__}")
+            if isinstance(key, int) and abs(key) > MAX_KEY:  # whose hashes can be chosen to be all the same
+                raise _Wrong("a key that is a large number")
             found[key] = value
 
     def name(self, module: Any, name: Any) -> None:
@@ -242,12 +246,12 @@ def _scalar(dtype: Any, data: Any) -> np.generic:
 
 def _storage(data: Any) -> np.ndarray:
     """The bytes of a tensor's storage, parsed by torch.load with weights_only, which executes no code."""
-    import io
-
     import torch
 
     if not isinstance(data, bytes):
         raise _Wrong("a tensor without bytes")
+    if zipfile.is_zipfile(io.BytesIO(data)):  # torch inflates it, a thousandfold
+        raise _Wrong("a tensor in an archive, which torch does not pickle")
     try:
         found = torch.load(io.BytesIO(data), weights_only=True)
     except Exception as error:  # torch raises many kinds of errors

@@ -44,6 +44,7 @@ GOING_AWAY, UNSUPPORTED, INVALID, TOO_BIG, TRY_AGAIN = 1001, 1003, 1007, 1009, 1
 
 CAMERA_BYTES = 1920 * 1080 * 4  # of a frame as cameras of robots give them
 UNANSWERED = 64  # observations of one client; further ones are not read before
+OPENING = 128  # connections whose handshake is not complete; of more, the oldest is closed
 UNREAD_BYTES = 1 << 20  # of answers to pings that may wait for a client to read them
 _QUIET = logging.getLogger("vlart.serve.websocket")  # failed handshakes are counted, not printed
 _QUIET.addHandler(logging.NullHandler())
@@ -72,6 +73,19 @@ class _Connection(ServerConnection):
     unread = False  # disconnected for this
     unanswered = 0  # observations
     ended = False  # no more answers are sent
+    opening: dict[_Connection, None]  # of this server, oldest first
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.opening[self] = None
+        if len(self.opening) > OPENING:
+            oldest = next(iter(self.opening))
+            del self.opening[oldest]
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.opening.pop(self, None)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -106,6 +120,7 @@ class WebsocketServer:
     def __init__(self, host: PolicyHost, intake: Intake, access: Access, limits: Limits, talks: bool = True):
         self.host, self.intake, self.access, self.limits, self.talks = host, intake, access, limits, talks
         self._reading: set[_Connection] = set()
+        self._opening: dict[_Connection, None] = {}
         self._open = 0
         self._stopping = False
         self._server: Server | None = None
@@ -114,12 +129,17 @@ class WebsocketServer:
         """Returns the address and the port (port 0: a free one). Raises OSError."""
         limits = self.limits
         self._server = await serve(
-            self._talk, address, port, ssl=tls, create_connection=_Connection,
+            self._talk, address, port, ssl=tls, create_connection=self._connection,
             origins=[None],  # only web pages send an Origin header
             process_request=self._admit, compression=None, server_header=None, logger=_QUIET,
             open_timeout=limits.handshake_s, close_timeout=limits.send_s, ping_interval=limits.ping_s,
             ping_timeout=limits.ping_s, max_size=limits.message_bytes, max_queue=1, write_limit=65536)
         return self._server.sockets[0].getsockname()[:2]
+
+    def _connection(self, *given: Any, **named: Any) -> _Connection:
+        made = _Connection(*given, **named)
+        made.opening = self._opening
+        return made
 
     async def close(self) -> None:
         assert self._server is not None
@@ -155,6 +175,7 @@ class WebsocketServer:
         return None
 
     async def _talk(self, connection: _Connection) -> None:
+        self._opening.pop(connection, None)
         if self._open >= self.limits.clients:  # several handshakes in parallel
             await connection.close(TRY_AGAIN, "too many clients")
             return
