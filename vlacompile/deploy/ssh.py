@@ -25,7 +25,8 @@ from typing import Self
 from vlacompile.deploy.answers import Unbelievable, check, listen
 from vlart.errors import ConfigError, DeployError, printable
 
-SCRIPTS = tuple(Path(__file__).with_name(f"{name}.sh") for name in ("slots", "signed", "acceptance", "device"))  # in order
+IN_ORDER = ("slots", "signed", "acceptance", "device")
+SCRIPTS = tuple(Path(__file__).with_name(f"{name}.sh") for name in IN_ORDER)
 SILENT_S = 180.0  # that a step may take without a word, besides what it does with bytes
 SLOW_BYTES_S = 4e6  # that any device hashes and copies
 MOST_ERRORS = 16 << 20  # bytes that ssh may write on its standard error
