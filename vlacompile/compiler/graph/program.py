@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 
 from vlacompile.compiler.graph.carried import CarriedSource, carried_in
 from vlacompile.compiler.graph.delay import delay
+from vlacompile.compiler.graph.node_by_node import NodeByNode
 from vlacompile.compiler.graph.work_bound import spend
 from vlacompile.files.mapped import mapped
 from vlacompile.policy.policy import TORCH_DTYPES, Source
@@ -231,15 +232,10 @@ def to_meta(val):
 
 def as_module(program: Program) -> GraphModule:
     """The program as a module of positional inputs (placeholder order)."""
-    return GraphModule(_holder(program), program.graph)
-
-
-def _holder(program: Program) -> torch.nn.Module:
-    """A module with the constants as buffers."""
     root = torch.nn.Module()
     for name, tensor in program.constants.items():
         root.register_buffer(name, tensor, persistent=False)
-    return root
+    return GraphModule(root, program.graph)
 
 
 def execute(program: Program, inputs: Mapping[str, torch.Tensor], keep=(),
@@ -251,23 +247,21 @@ def execute(program: Program, inputs: Mapping[str, torch.Tensor], keep=(),
     result; a returned value replaces the result, None keeps it."""
     wanted, kept, present = set(keep), {}, {}
 
-    class _Keeper(torch.fx.Interpreter):
-        def run_node(self, n):
-            result = super().run_node(n)
-            told = observe(n, result)
-            result = result if told is None else told
-            if n.target is delay:
-                present[n.name], result = result, (past or {}).get(n.name, result)
-            if n.name in wanted:
-                kept[n.name] = result
-            return result
+    def tell(node: Node, result: object) -> object:
+        told = observe(node, result)
+        result = result if told is None else told
+        if node.target is delay:
+            present[node.name], result = result, (past or {}).get(node.name, result)
+        if node.name in wanted:
+            kept[node.name] = result
+        return result
 
-    places = {program.inputs[n.name]: n for n in program.graph.nodes if n.op == "placeholder"}
+    places = [program.inputs[n.name] for n in program.graph.nodes if n.op == "placeholder"]
     given = {name: (past or {}).get(name, s.initial) for name, s in program.carried.items()
              if name in places and name not in inputs}
     order = [given[name] if name in given else inputs[name] for name in places]
     with torch.no_grad():
-        outs = _Keeper(_holder(program), graph=program.graph).run(*order)
+        outs = NodeByNode(program.graph, program.constants).run(order, tell)
     found = dict(zip(program.outputs, outs, strict=True))
     if past is not None:
         past |= present | {name: found[s.next] for name, s in program.carried.items()}

@@ -6,7 +6,7 @@ Owns the model of rounding. Must not know limits.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.fx import Node
@@ -22,6 +22,7 @@ LAST_BITS = 1e-6  # relative error of f32 sums in another order, and of approxim
 F32_ROUNDING = 2.0 ** -24  # largest relative error of one rounding
 HALF_ROUNDINGS = {torch.float16: 2.0 ** -11, torch.bfloat16: 2.0 ** -8}
 FACTORS = 1_048_583  # a prime: rows of a matrix, whose width never divides it, are rounded differently
+DRAWN = 1024  # random places at a time
 _ATEN = torch.ops.aten
 # Every engine rounds these correctly: they differ by as much as their operands do, and by one rounding.
 _ROUNDED_ONCE = frozenset({_ATEN.add, _ATEN.sub, _ATEN.rsub, _ATEN.mul, _ATEN.div, _ATEN.neg, _ATEN.abs, _ATEN.relu,
@@ -78,20 +79,37 @@ def perturbed(seed: int, sign: float = 1.0) -> Observer:
 
 def perturbed_results(seed: int, sign: float = 1.0) -> Callable[[Node, object], torch.Tensor | None]:
     """The same for the nodes of a program that is not cut into stages."""
-    draw = torch.Generator().manual_seed(seed)
+    places = _places(seed)
+    sizes: dict[Node, float] = {}  # of errors of f32 results; 0: they keep theirs. A loop asks once per iteration
 
     def perturb(node: Node, result):
-        if not isinstance(result, torch.Tensor) or node.op != "call_function" or is_move(node):
+        if not isinstance(result, torch.Tensor):
+            return None
+        if node not in sizes:
+            sizes[node] = _size(node)
+        if not sizes[node]:
             return None
         if result.dtype == torch.float32:
-            size = F32_ROUNDING if getattr(node.target, "overloadpacket", None) in _ROUNDED_ONCE else LAST_BITS
-            return _scaled(result, _factors(sign * size, torch.randn), draw)
+            return _scaled(result, _factors(sign * sizes[node], torch.randn), places)
         if result.dtype in HALF_ROUNDINGS:
             factors = _factors(sign * HALF_ROUNDINGS[result.dtype], _uniform)
-            return _scaled(result.float(), factors, draw).to(result.dtype)
+            return _scaled(result.float(), factors, places).to(result.dtype)
         return None
 
     return perturb
+
+
+def _size(node: Node) -> float:
+    if node.op != "call_function" or is_move(node):
+        return 0.0
+    return F32_ROUNDING if getattr(node.target, "overloadpacket", None) in _ROUNDED_ONCE else LAST_BITS
+
+
+def _places(seed: int) -> Iterator[int]:
+    """Random ones among FACTORS, without end."""
+    draw = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randint(FACTORS, (DRAWN,), generator=draw).tolist()
 
 
 def _uniform(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -106,12 +124,15 @@ def _factors(size: float, drawn: Callable[..., torch.Tensor]) -> torch.Tensor:
     return 1 + size * drawn(FACTORS, generator=torch.Generator().manual_seed(0))
 
 
-def _scaled(result: torch.Tensor, factors: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+def _scaled(result: torch.Tensor, factors: torch.Tensor, places: Iterator[int]) -> torch.Tensor:
     """Every element times one of the factors: as they follow each other from a random place on."""
+    place, begin, count = next(places), 0, result.numel()
+    if place + count <= FACTORS and result.is_contiguous():
+        return result * factors[place:place + count].view(result.shape)
     flat, found = result.reshape(-1), torch.empty(result.shape, dtype=result.dtype)
-    into, place, begin = found.view(-1), int(torch.randint(FACTORS, (), generator=draw)), 0
-    while begin < len(flat):
-        end = min(len(flat), begin + FACTORS - place)
+    into = found.view(-1)
+    while begin < count:
+        end = min(count, begin + FACTORS - place)
         torch.mul(flat[begin:end], factors[place:place + end - begin], out=into[begin:end])
         begin, place = end, 0
     return found

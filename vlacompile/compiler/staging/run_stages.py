@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
+from vlacompile.compiler.graph.node_by_node import NodeByNode
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 
 Values = dict[str, torch.Tensor]
@@ -29,6 +30,7 @@ class StageRunner:
         self.staged = staged
         self._callable_of = callable_of or stage_module
         self._callables: dict[str, Callable] = {}  # {stage: it}, made when it is first called without an observer
+        self._observed: dict[str, NodeByNode] = {}  # likewise, with one
         self._before = {after: before for before, after in staged.delays}
 
     def run(self, inputs: Mapping[str, torch.Tensor], past: Values | None = None, *, known: Values | None = None,
@@ -82,30 +84,17 @@ class StageRunner:
 
     def _call(self, stage: StageGraph, args: list[torch.Tensor], observe: Observer | None) -> tuple:
         if observe is not None:
-            return tuple(_Observed(stage, lambda n, result: observe(stage, n, result)).run(*args))
+            if stage.name not in self._observed:
+                self._observed[stage.name] = NodeByNode(stage.graph, stage.constants)
+            return tuple(self._observed[stage.name].run(args, lambda node, result: observe(stage, node, result)))
         if stage.name not in self._callables:
             self._callables[stage.name] = self._callable_of(stage)
         return tuple(self._callables[stage.name](*args))
 
 
-class _Observed(Interpreter):
-    def __init__(self, stage: StageGraph, tell: Callable[[Node, object], None]):
-        super().__init__(_holder(stage), graph=stage.graph)
-        self.tell = tell
-
-    def run_node(self, n: Node):
-        result = super().run_node(n)
-        told = None if n.op == "output" else self.tell(n, result)
-        return result if told is None else told
-
-
 def stage_module(stage: StageGraph) -> GraphModule:
-    return GraphModule(_holder(stage), stage.graph)
-
-
-def _holder(stage: StageGraph) -> torch.nn.Module:
-    """A module with the constants as buffers."""
+    """With the constants as buffers."""
     root = torch.nn.Module()
     for name, tensor in stage.constants.items():
         root.register_buffer(name, tensor, persistent=False)
-    return root
+    return GraphModule(root, stage.graph)

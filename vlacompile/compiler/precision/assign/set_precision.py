@@ -13,8 +13,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.fx import Interpreter
 
+from vlacompile.compiler.graph.node_by_node import NodeByNode
 from vlacompile.compiler.precision.assign.assign import assign
 from vlacompile.compiler.precision.assign.choices_made import Changed, Choices, changed, makes_choices
 from vlacompile.compiler.precision.assign.chunk_jerk import times_as_jerky
@@ -289,10 +289,10 @@ class _Quantiser:
 
     def _watched(self, stage: StageGraph, nodes: frozenset[str], calls: Sequence[Call]) -> dict[str, Histogram]:
         found = {n: Histogram() for n in nodes} if calls else {}
-        watch = _Watch(stage_module(stage), found)
+        runner = NodeByNode(stage.graph, stage.constants)
         with torch.no_grad():
             for args in calls:
-                watch.run(*args)
+                runner.run(args, lambda node, result: found[node.name].add(result) if node.name in found else None)
         return found
 
 
@@ -312,15 +312,3 @@ def _rewriter(quantise: _Quantiser, dialect: str) -> Rewrite:
         return in_fp16(stage, fp16) if fp16 else stage
 
     return rewrite
-
-
-class _Watch(Interpreter):
-    def __init__(self, module, seen: Mapping[str, Histogram]):
-        super().__init__(module)
-        self.seen = seen
-
-    def run_node(self, n):
-        result = super().run_node(n)
-        if n.name in self.seen:
-            self.seen[n.name].add(result)
-        return result

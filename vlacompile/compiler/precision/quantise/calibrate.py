@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 
 from vlacompile.compiler.graph.equal_values import bytes_of
+from vlacompile.compiler.graph.node_by_node import NodeByNode
 from vlacompile.compiler.precision.quantise.histogram import Histogram
 from vlacompile.compiler.precision.quantise.layers import KINDS, layers_of
-from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
+from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.files.mapped import mapped_empty
 from vlacompile.policy.policy import TORCH_DTYPES
@@ -153,13 +154,13 @@ def collect(stage: StageGraph, calls: Iterable[Call], *, layers: Iterable[str] |
         if key not in sharing:
             sharing[key] = _OfLinear(node, len(calls), kept, seed) if _is_linear(node) else _OfConvolution(node)
         of[node.name] = sharing[key]
-    watch = _Watch(stage_module(stage), readers, stage.name)
+    runner, watch = NodeByNode(stage.graph, stage.constants), _Watch(readers, stage.name)
     with torch.no_grad():
         for args in calls:
-            watch.run(*args)
+            runner.run(args, watch)
         watch.at_edge = True
         for args in {_digest(args): args for args in edges}.values():
-            watch.run(*args)
+            runner.run(args, watch)
     return StageSamples(stage.name, {name: c.result() for name, c in of.items()})
 
 
@@ -174,24 +175,23 @@ def _is_linear(node: Node) -> bool:
     return KINDS[node.target][0] == "linear"
 
 
-class _Watch(Interpreter):
-    def __init__(self, module, readers: Mapping[Node, Mapping[object, _Collector]], stage: str):
-        super().__init__(module)
-        self.readers, self.stage = {n.name: tuple(c.values()) for n, c in readers.items()}, stage
+class _Watch:
+    """What is told every value of a stage."""
+
+    def __init__(self, readers: Mapping[Node, Mapping[object, _Collector]], stage: str):
+        self.readers, self.stage = {n: tuple(c.values()) for n, c in readers.items()}, stage
         self.at_edge = False
 
-    def run_node(self, n: Node):
-        result = super().run_node(n)
-        for collector in self.readers.get(n.name, ()):
+    def __call__(self, node: Node, result: torch.Tensor) -> None:
+        for collector in self.readers.get(node, ()):
             if not bool(torch.isfinite(result).all()):
-                raise CalibrationError("a layer reads NaN or infinity", where=f'stage "{self.stage}", %{n.name}',
+                raise CalibrationError("a layer reads NaN or infinity", where=f'stage "{self.stage}", %{node.name}',
                                        why="the policy computes it from one of the calibration observations",
                                        fix="leave out observations that the policy cannot handle")
             if self.at_edge:
                 collector.reach(result)
             else:
                 collector.add(result)
-        return result
 
 
 class _Collector:
