@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.zoo.built import FP32, build, follow, worst
 from tests.zoo.precision import check_precision
+from vlacompile.zoo.blocks.resnet import ResNet
+from vlacompile.zoo.systems import nanovla
 
 CAMERAS = {"image.base", "image.wrist"}
 TEXT = {"tokens", "mask"}
@@ -35,3 +38,13 @@ def test_language_is_cached_per_task_and_the_first_self_attention_is_constant(bu
 
 def test_a_smaller_precision_costs_what_it_states(built):
     check_precision(built)
+
+
+@pytest.mark.parametrize(("variant", "millions"), [("s", 161), ("l", 546)])
+def test_sizes_add_up_to_what_the_paper_gives_or_to_what_is_stated(variant, millions):
+    """It gives 161 and 520 M."""
+    sizes = nanovla.Sizes()
+    with torch.device("meta"):
+        model = nanovla.NanoVla(sizes, variant == "l", ResNet(18, sizes.vision))
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.5)
+    assert variant == "s" or millions == pytest.approx(1.05 * 520, abs=0.5)

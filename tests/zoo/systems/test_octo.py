@@ -15,7 +15,7 @@ from vlacompile.zoo import catalogue
 from vlacompile.zoo.systems import octo
 
 CAMERAS, TEXT = set(octo.CAMERAS), {"tokens", "mask"}
-SEEN = CAMERAS | TEXT | {octo.SEEN}
+SEEN = CAMERAS | TEXT | {octo.PRESENT}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_missing_frame_counts_no_more_than_its_words():
     changed = inputs | {c: torch.cat([inputs[c][:, :1].flip(2), inputs[c][:, 1:]], 1) for c in octo.CAMERAS}
     with torch.no_grad():
         for there, moves in ((True, True), (False, False)):
-            seen = {octo.SEEN: torch.tensor([[there, True]])}
+            seen = {octo.PRESENT: torch.tensor([[there, True]])}
             one, two = (policy.observe(**(x | seen))["action"] for x in (inputs, changed))
             assert bool((one - two).abs().max() > 1e-4) == moves
 
@@ -81,7 +81,7 @@ def original(shapes: dict[str, list[int]], change=lambda name, weight: weight) -
 
 
 def answer(model: octo.Octo, seen: list[bool]) -> np.ndarray:
-    given = {"tokens": oracle.TOKENS, "mask": oracle.MASK, octo.SEEN: torch.tensor([seen]), "noise": oracle.NOISE,
+    given = {"tokens": oracle.TOKENS, "mask": oracle.MASK, octo.PRESENT: torch.tensor([seen]), "noise": oracle.NOISE,
              octo.ADDED: oracle.ADDED}
     with torch.no_grad():
         return model(**given, **{f"image.{n}": x for n, x in oracle.FRAMES.items()})["action"][0].numpy()

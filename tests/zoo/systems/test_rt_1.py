@@ -21,6 +21,8 @@ from tests.zoo.precision import (
     within,
 )
 from vlacompile.recipe.recipe import PrecisionRecipe
+from vlacompile.zoo import catalogue
+from vlacompile.zoo.blocks.inputs import PRESENT
 from vlacompile.zoo.systems import rt_1
 
 IMAGE, TEXT = "image.base", "embedding"
@@ -78,6 +80,28 @@ def test_an_action_token_sees_no_action_token_and_no_later_frame():
     assert seen[~acts].sum() == sum(i + 1 for i in range(len(seen)) if not acts[i])
 
 
+@pytest.mark.parametrize("seen", range(1, rt_1.WINDOW + 1))
+def test_an_episode_begins_as_the_authors_begin_it(seen):
+    """They fill a window of zeros from its beginning, and read the action behind the newest frame."""
+    policy = catalogue.load("zoo:rt-1@tiny")
+    model, inputs = policy.observe, dict(policy.example_inputs)
+    inputs[IMAGE] = torch.cat([inputs[IMAGE][:, :1].expand(-1, rt_1.WINDOW - seen + 1, -1, -1, -1),
+                               inputs[IMAGE][:, 1:seen].flip(2)], 1)  # as a session fills a history
+    with torch.no_grad():
+        tokens = model.images(inputs[IMAGE], inputs[TEXT])[0, -seen:]
+        sequence = torch.zeros(rt_1.WINDOW, rt_1.STEP, tokens.shape[-1])
+        sequence[:seen, :rt_1.SEEN] = tokens
+        every = torch.arange(rt_1.WINDOW * rt_1.STEP)
+        logits = model.transformer(sequence.view(1, len(every), -1), every, rt_1.visible())
+        first = (seen - 1) * rt_1.STEP + rt_1.SEEN - 1
+        want = logits[:, first:first + rt_1.ACTIONS].argmax(-1)
+        present = torch.arange(rt_1.WINDOW)[None] >= rt_1.WINDOW - seen
+        images = model.images(inputs[IMAGE], inputs[TEXT])
+        assert torch.equal(model.tokens(images, present), want)
+        filled = model.tokens(images, torch.ones_like(present))
+        assert torch.equal(filled, want) == (seen == rt_1.WINDOW), "copies of the first frame are others"
+
+
 @pytest.fixture(scope="module")
 def recorded():
     return json.loads(oracle.RECORDED.read_text(encoding="utf-8"))
@@ -95,7 +119,8 @@ def answers(shapes: dict[str, list[int]], change=lambda name, weight: weight) ->
     for begin in range(oracle.STEPS - rt_1.WINDOW + 1):
         window = slice(begin, begin + rt_1.WINDOW)
         with torch.no_grad():
-            action = model(**{IMAGE: oracle.FRAMES[None, window], TEXT: oracle.TEXTS[None, window]})["action"]
+            action = model(**{IMAGE: oracle.FRAMES[None, window], TEXT: oracle.TEXTS[None, window],
+                              PRESENT: torch.ones(1, rt_1.WINDOW, dtype=torch.bool)})["action"]
         found.append((passes[-1][first:first + rt_1.ACTIONS].numpy(), action[0].numpy()))
     return found
 

@@ -10,6 +10,7 @@ from vlacompile.policy.policy import Source
 
 TOKENS, MASK, STATE = "tokens", "mask", "state"
 NOISE = "noise"
+PRESENT = "timestep_pad_mask"  # bool [1,window], oldest first: which of the frames of a window there are
 TASK, FRAME, STEP = Source("task"), Source("observation"), Source("step")
 
 
@@ -25,6 +26,12 @@ def words(length: int, vocabulary: int, used: int) -> tuple[torch.Tensor, torch.
     """Token ids i64 [1,length] and their padding mask bool [1,length], of which the first `used` are tokens."""
     mask = torch.arange(length)[None] < used
     return torch.where(mask, torch.randint(1, vocabulary, (1, length)), 0), mask
+
+
+def places(present: torch.Tensor) -> torch.Tensor:
+    """PRESENT, bool [1,window] -> i64 [window]: the first frame there is has place 0. So a window whose newest frame is
+    the last has the places of one that is filled from its beginning."""
+    return (present[0].cumsum(0) - 1).clamp(min=0)
 
 
 def unit(image: torch.Tensor, mean: Sequence[float] | float = 0.0, std: Sequence[float] | float = 1.0) -> torch.Tensor:

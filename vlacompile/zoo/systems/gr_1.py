@@ -15,7 +15,7 @@ from vlacompile.policy.policy import Policy, Source
 from vlacompile.zoo.blocks import mae
 from vlacompile.zoo.blocks.clip import ClipText, TextSizes
 from vlacompile.zoo.blocks.gpt2 import Gpt2
-from vlacompile.zoo.blocks.inputs import IMAGENET, STATE, TASK, TOKENS, frame
+from vlacompile.zoo.blocks.inputs import FRAME, IMAGENET, PRESENT, STATE, TASK, TOKENS, frame, places
 from vlacompile.zoo.blocks.perceiver import Perceiver
 from vlacompile.zoo.checkpoint import Checkpoint
 from vlacompile.zoo.system import TINY, Published, System
@@ -46,8 +46,9 @@ SMALL = Sizes({BASE: 28, HAND: 12}, 48, 2, 4, TextSizes(32, 2, 2, 77, 100, 24),
 
 
 class Gr1(nn.Module):
-    """Ten frames u8 [1,10,H,W,3] of each of two cameras, ten states f32 [1,10,7] (pose of the arm, gripper -1 or 1)
-    and token ids i64 [1,77] -> {"action": f32 [1,1,7]}: change of the pose, gripper -1 or 1."""
+    """Ten frames u8 [1,10,H,W,3] of each of two cameras, ten states f32 [1,10,7] (pose of the arm, gripper -1 or 1),
+    which of these steps there are since the episode began, bool [1,10], and token ids i64 [1,77] -> {"action": f32
+    [1,1,7]}: change of the pose, gripper -1 or 1."""
 
     def __init__(self, sizes: Sizes):
         super().__init__()
@@ -87,7 +88,7 @@ class Gr1(nn.Module):
                   self.embed_state(torch.cat([arm, gripper], 2))[:, :, None],
                   self._camera(inputs[BASE], self.embed_img, self.embed_patch),
                   self._camera(inputs[HAND], self.embed_hand_img, self.embed_hand_patch)]
-        return torch.cat(tokens, 2) + self.embed_timestep.weight[None, :, None]
+        return torch.cat(tokens, 2) + self.embed_timestep(places(inputs[PRESENT]))[None, :, None]
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         queries = [q.weight.view(1, 1, -1, self.sizes.width).expand(-1, WINDOW, -1, -1)
@@ -95,7 +96,9 @@ class Gr1(nn.Module):
         x = torch.cat([self._content(inputs), *queries], 2).view(1, WINDOW * STEP, -1)
         seen = (torch.arange(STEP) < CONTENT).repeat(WINDOW)  # queries are seen by nobody
         earlier = torch.ones(WINDOW * STEP, WINDOW * STEP, dtype=torch.bool).tril()
-        x = self.transformer(self.embed_ln(x), earlier & seen).view(1, WINDOW, STEP, -1)[:, :, CONTENT]
+        there = inputs[PRESENT][0, :, None].expand(-1, STEP).flatten()
+        keep = earlier & seen & (there | ~there[:, None])  # what is not there sees others, and nobody sees it
+        x = self.transformer(self.embed_ln(x), keep).view(1, WINDOW, STEP, -1)[:, :, CONTENT]
         for layer in self.pred_act_mlps:
             x = layer(x)
         arm, gripper = self.pred_arm_act(x), torch.sigmoid(self.pred_gripper_act(x)) > 0.5
@@ -107,10 +110,12 @@ def make(variant: str, size: str) -> Policy:
     words = torch.randint(1, sizes.text.vocabulary - 1, (1, 77)) * (torch.arange(77) < 9)
     words[:, 9] = sizes.text.vocabulary - 1  # the end
     gripper = torch.where(torch.arange(WINDOW) < 4, 1.0, -1.0)[None, :, None]
-    example = {TOKENS: words, STATE: torch.cat([torch.randn(1, WINDOW, ARM), gripper], 2), **{
+    example = {TOKENS: words, STATE: torch.cat([torch.randn(1, WINDOW, ARM), gripper], 2),
+               PRESENT: torch.ones(1, WINDOW, dtype=torch.bool), **{
         camera: torch.stack([frame(side) for _ in range(WINDOW)], 1) for camera, side in sizes.frames.items()}}
     window = Source("observation", history=WINDOW)
-    return Policy("gr_1", Gr1(sizes).eval(), {TOKENS: TASK, STATE: window, BASE: window, HAND: window}, example)
+    sources = {TOKENS: TASK, STATE: window, PRESENT: FRAME, BASE: window, HAND: window}
+    return Policy("gr_1", Gr1(sizes).eval(), sources, example)
 
 
 _PAPER = "arXiv 2312.13139"

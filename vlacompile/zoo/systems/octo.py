@@ -19,7 +19,7 @@ from vlacompile.frontends.flax_files import flax_file, orbax_file
 from vlacompile.frontends.tensor_files import TensorFiles
 from vlacompile.policy.iterations import iterations
 from vlacompile.policy.policy import Policy, Source
-from vlacompile.zoo.blocks.inputs import MASK, NOISE, STEP, TASK, TOKENS, frame, words
+from vlacompile.zoo.blocks.inputs import MASK, NOISE, PRESENT, STEP, TASK, TOKENS, frame, words
 from vlacompile.zoo.blocks.kernel_names import renamed
 from vlacompile.zoo.blocks.noise_schedule import bars, cosine_betas
 from vlacompile.zoo.blocks.t5 import T5Encoder, T5Sizes
@@ -27,7 +27,7 @@ from vlacompile.zoo.checkpoint import Checkpoint, Places, is_torch, tensor_files
 from vlacompile.zoo.system import TINY, Published, System
 
 CAMERAS = {"image.primary": "primary", "image.wrist": "wrist"}
-ADDED, SEEN = "added_noise", "timestep_pad_mask"
+ADDED = "added_noise"
 WINDOW, LONGEST, LENGTH, HORIZON, ACTION = 2, 10, 16, 4, 7
 STEPS, BOUND, EPS, TIMES, WIDTH = 20, 5.0, 1e-6, 32, 256
 
@@ -212,7 +212,7 @@ class Octo(nn.Module):
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
         frames = {name: inputs[source] for source, name in CAMERAS.items()}
-        readout = self.octo_transformer(frames, inputs[TOKENS], inputs[MASK], inputs[SEEN])
+        readout = self.octo_transformer(frames, inputs[TOKENS], inputs[MASK], inputs[PRESENT])
         predict, x = self.heads["action"]["diffusion_model"], inputs[NOISE]
         betas = cosine_betas(STEPS)
         known, last = bars(betas), STEPS - 1
@@ -232,9 +232,9 @@ def make(variant: str, size: str) -> Policy:
     tokens, mask = words(LENGTH, sizes.text.vocabulary, 9)
     window = Source("observation", history=WINDOW)
     frames = {c: frame(side)[:, None].repeat(1, WINDOW, 1, 1, 1) for c, side in zip(CAMERAS, sizes.sides, strict=True)}
-    example = {TOKENS: tokens, MASK: mask, **frames, SEEN: torch.ones(1, WINDOW, dtype=torch.bool),
+    example = {TOKENS: tokens, MASK: mask, **frames, PRESENT: torch.ones(1, WINDOW, dtype=torch.bool),
                NOISE: torch.randn(1, HORIZON * ACTION), ADDED: torch.randn(STEPS, HORIZON * ACTION)}
-    sources = {TOKENS: TASK, MASK: TASK, **dict.fromkeys(CAMERAS, window), SEEN: Source("observation"), NOISE: STEP,
+    sources = {TOKENS: TASK, MASK: TASK, **dict.fromkeys(CAMERAS, window), PRESENT: Source("observation"), NOISE: STEP,
                ADDED: STEP}
     return Policy(f"octo_{variant}", Octo(sizes).eval(), sources, example)
 

@@ -17,7 +17,7 @@ from vlacompile.frontends.tensor_files import TensorFiles
 from vlacompile.frontends.tensorflow_files import tensorflow_files, tensorflow_index
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.zoo.blocks.efficientnet import EfficientNet, EfficientNetSizes, Film
-from vlacompile.zoo.blocks.inputs import IMAGENET, frame
+from vlacompile.zoo.blocks.inputs import IMAGENET, PRESENT, frame, places
 from vlacompile.zoo.blocks.kernel_names import renamed
 from vlacompile.zoo.checkpoint import Checkpoint, is_torch, tensor_files
 from vlacompile.zoo.system import TINY, Published, System
@@ -116,8 +116,9 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes.depth))
         self.output_tokens = nn.Linear(sizes.width, BINS)
 
-    def forward(self, x: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-        x = self.token_emb(x) + self.position_emb(torch.eye(x.shape[1]))
+    def forward(self, x: torch.Tensor, rows: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """x [1,n,width]; rows: i64 [n], of the positions; keep: bool [n,n]"""
+        x = self.token_emb(x) + self.position_emb(torch.eye(x.shape[1]))[rows]
         for layer in self.layers:
             x = layer(x, keep)
         return self.output_tokens(x)
@@ -130,7 +131,8 @@ def visible() -> torch.Tensor:
 
 
 class Rt1(nn.Module):
-    """Six frames u8 [1,6,H,W,3] and the embedding f32 [1,6,512] of the instruction that each was seen under ->
+    """Six frames u8 [1,6,H,W,3], which of them there are since the episode began, bool [1,6], and the embedding f32
+    [1,6,512] of the instruction that each was seen under ->
     {"action": f32 [1,1,13]}: the mode as one of three, then arm, gripper and base in their bounds."""
 
     def __init__(self, sizes: Sizes):
@@ -152,21 +154,25 @@ class Rt1(nn.Module):
         scale, shift = self.film(text[0])
         return self.token_learner((x * (1 + scale) + shift).flatten(2).transpose(1, 2))[None]
 
-    def tokens(self, seen: torch.Tensor) -> torch.Tensor:
+    def tokens(self, seen: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Action tokens i64 [1,ACTIONS], one after the other, as the authors compute them: they embed those so far, and
-        feed zeros."""
-        given, keep = torch.zeros(1, WINDOW, ACTIONS, dtype=torch.long), visible()
+        feed zeros. They fill the window from its beginning and read the action behind the newest frame, which here is
+        the last."""
+        given = torch.zeros(1, WINDOW, ACTIONS, dtype=torch.long)
+        rows = (places(present)[:, None] * STEP + torch.arange(STEP)).flatten()
+        there = present[0, :, None].expand(-1, STEP).flatten()
+        keep = visible() & (there | ~there[:, None])  # what is not there sees others, and nobody sees it
         first = (WINDOW - 1) * STEP + SEEN - 1  # the token before an action predicts it
         for k in range(ACTIONS):
             fed = torch.zeros_like(self.action_token_emb(F.one_hot(given, BINS).float()))
-            logits = self.transformer(torch.cat([seen, fed], 2).flatten(1, 2), keep)
+            logits = self.transformer(torch.cat([seen, fed], 2).flatten(1, 2), rows, keep)
             token = logits[:, first + k].argmax(-1)
             last = torch.cat([given[:, -1, :k], token[:, None], given[:, -1, k + 1:]], 1)
             given = torch.cat([given[:, :-1], last[:, None]], 1)
         return given[:, -1]
 
     def forward(self, **inputs: torch.Tensor) -> dict[str, torch.Tensor]:
-        tokens = self.tokens(self.images(inputs[IMAGE], inputs[TEXT]))
+        tokens = self.tokens(self.images(inputs[IMAGE], inputs[TEXT]), inputs[PRESENT])
         mode = torch.where(tokens[:, :1] < ENDS, tokens[:, :1], 0) == torch.arange(ENDS)
         moves = tokens[:, 1:] / (BINS - 1) * (self.high - self.low) + self.low
         return {"action": torch.cat([mode.float(), moves], 1)[:, None]}
@@ -175,9 +181,11 @@ class Rt1(nn.Module):
 def make(variant: str, size: str) -> Policy:
     sizes = SMALL if size == TINY else Sizes()
     window = torch.stack([frame(sizes.height, sizes.breadth) for _ in range(WINDOW)], 1)
-    sources = {IMAGE: Source("observation", history=WINDOW), TEXT: Source("task", history=WINDOW)}
-    return Policy("rt_1", Rt1(sizes).eval(), sources,
-                  {IMAGE: window, TEXT: torch.randn(1, 1, sizes.film).expand(1, WINDOW, -1).clone()})
+    sources = {IMAGE: Source("observation", history=WINDOW), PRESENT: Source("observation"),
+               TEXT: Source("task", history=WINDOW)}
+    return Policy("rt_1", Rt1(sizes).eval(), sources, {
+        IMAGE: window, PRESENT: torch.ones(1, WINDOW, dtype=torch.bool),
+        TEXT: torch.randn(1, 1, sizes.film).expand(1, WINDOW, -1).clone()})
 
 
 _ACTOR = "agent._actor_network."
