@@ -219,12 +219,13 @@ def test_a_jpeg_that_lacks_a_part_is_refused(share):
 
 
 def test_a_jpeg_of_another_size_is_refused_before_it_is_unpacked(monkeypatch):
+    whole = jpeg()
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("unpacked"))
     monkeypatch.setattr("vlart.ros.images.Camera", lambda *_: pytest.fail("unpacked"))
     for size in ((5000, 5000), (65500, 1), (65500, 65500), (64, 63)):
-        refusal(stamped(S, format="jpeg", data=of_size(jpeg(), *size)), LARGE, COMPRESSED)
+        refusal(stamped(S, format="jpeg", data=of_size(whole, *size)), LARGE, COMPRESSED)
     for size in ((65500, 65500), (8000, 8000)):
-        refusal(stamped(S, format="jpeg", data=of_size(jpeg(), *size)), LARGE, COMPRESSED, resize="bilinear")
+        refusal(stamped(S, format="jpeg", data=of_size(whole, *size)), LARGE, COMPRESSED, resize="bilinear")
 
 
 def cmyk() -> bytes:

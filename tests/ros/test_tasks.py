@@ -65,8 +65,9 @@ def test_a_running_chunk_of_another_backbone_goes_on_where_that_was_declared(rob
 def test_an_old_chunk_that_goes_on_is_no_action_of_the_new_task(robot, routes):
     it = robot(changed_in(routed(routes), "plate}", "plate, running: keep}"))
     it.run(5)
+    it.controller.synchroniser.forget()  # of what was seen nothing waits
     it.controller.instruct(CUP)
-    command = it.controller.tick(it.now, it.steady)  # nothing was seen since
+    command = it.controller.tick(it.now, it.steady)
     assert command.status == "OK" and round(float(command.action[3])) == BOWL_SUM
     assert "no action of task 2" in refused(it, 2, True).what
 

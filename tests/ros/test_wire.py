@@ -183,10 +183,10 @@ def test_the_services_are_those_of_their_files(of):
     store = typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
     halves = (SRV / f"{of.__name__}.srv").read_text().split("---\n")
     for kind, half, mine in zip(("Request", "Response"), halves, (of.Request, of.Response), strict=True):
-        name = f"vlacompile_msgs/srv/{of.__name__}_{kind}"
+        name = f"vlacompile_msgs/msg/{of.__name__}_{kind}"  # rosbags knows messages alone
         store.register(typesys.get_types_from_msg(half, name))
         message = filled(mine)
         members = {f.name: getattr(message, f.name) for f in fields(message) if f.name not in ON_THE_WIRE}
         expected = bytes(store.serialize_cdr(store.types[name](**members), name))
         assert message.serialize()[:4] == expected[:4] and message.serialize()[20:] == expected[4:]
-        assert mine.__idl_typename__ == f"vlacompile_msgs.srv.dds_.{of.__name__}_{kind}_"
+        assert mine.__idl_typename__.replace(".", "::") == f"vlacompile_msgs::srv::dds_::{of.__name__}_{kind}_"

@@ -38,7 +38,8 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int, page: str, live: Live | None):
+    def __init__(self, port: int, page: str, live: Live | None, patience_s: float):
+        self.patience_s = patience_s
         self.page, self.live, self.turn = page.encode(), live, threading.Lock()
         scripts = (b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in SCRIPT.findall(page))
         self.policy = ("default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; script-src "
@@ -74,7 +75,10 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version, sys_version = "vlacompile", ""
-    timeout = PATIENCE_S
+
+    def setup(self) -> None:
+        self.timeout = self.server.patience_s
+        super().setup()
 
     def do_GET(self) -> None:
         hosts = self.headers.get_all("Host", [])
@@ -109,9 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(page: str, live: Live | None, port: int = 0) -> Iterator[_Server]:
-    """A server that answers in threads of its own; port 0: any free one. Raises OSError where the port is taken."""
-    server = _Server(port, page, live)
+def serving(page: str, live: Live | None, port: int = 0, patience_s: float = PATIENCE_S) -> Iterator[_Server]:
+    """A server that answers in threads of its own; port 0: any free one. patience_s: that a client may keep one for.
+    Raises OSError where the port is taken."""
+    server = _Server(port, page, live, patience_s)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -233,10 +233,10 @@ def _require_name(topic: str, key: str, where: Where) -> None:
 def _require_apart(topics: TopicMap, where: Where) -> None:
     """One name, one type and one direction."""
     for name, topic in topics.observation.items():
-        for other, before in topics.observation.items():
-            if before.topic == topic.topic and before.type != topic.type:
-                raise ConfigError(f"{topic.topic} has two types", where=where(f"observation.{name}.type"),
-                                  why=f'it is {before.type} of "{other}"', fix="correct one of them")
+        for other, later in topics.observation.items():
+            if later.topic == topic.topic and later.type != topic.type:
+                raise ConfigError(f"{topic.topic} has two types", where=where(f"observation.{other}.type"),
+                                  why=f'it is {topic.type} of "{name}"', fix="correct one of them")
     heard = {t.topic: f'the input "{n}"' for n, t in topics.observation.items()}
     said = topics.instruction.topic if topics.instruction is not None else None
     if said in heard:
