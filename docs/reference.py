@@ -43,7 +43,7 @@ def topic_map() -> str:
 
     sections = {"observation.INPUT": mapping.Topic, "synchronise": mapping.Synchronise,
                 "instruction": mapping.Instruction, "actions": mapping.Actions, "control": mapping.Control,
-                "on_failure": mapping.OnFailure}
+                "router": mapping.Routes, "on_failure": mapping.OnFailure}
     rows = [f"| `{section}.{field.name}` | {_default(field)} |" for section, cls in sections.items()
             for field in dataclasses.fields(cls)]
     return "\n".join(["| key | without it |", "|---|---|", *rows, "| `constants.INPUT` | |", ""])

@@ -34,9 +34,15 @@ def parsed(text: str = PICK) -> TopicMap:
 
 
 def changed(old: str, new: str) -> str:
-    assert old in PICK
-    return PICK.replace(old, new, 1)
+    return changed_in(PICK, old, new)
 
+
+def changed_in(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+PLATE, CUP = "put the bowl on the plate", "put the cup on"
 
 # of tests/samples/robot_policy.py
 MAP = """\
@@ -47,3 +53,8 @@ synchronise: {reference: image, within_ms: 30}
 instruction: {topic: /instruction, text: put the bowl on the plate}
 actions: {topic: /arm, type: std_msgs/msg/Float64MultiArray, rate_hz: 20}
 """
+
+
+def routed(table: Path, state: Path | None = None) -> str:
+    """MAP, behind a router."""
+    return MAP + f"router: {{table: {table}" + (f", state: {state}" if state else "") + "}\n"

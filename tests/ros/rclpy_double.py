@@ -136,6 +136,7 @@ class Transport:
         self.published: dict[str, list] = defaultdict(list)
         self.subscriptions: list[Entity] = []
         self.publishers: list[Entity] = []  # the robot's, and the node's
+        self.services: list[Entity] = []
 
     def publish(self, publisher: Entity, message: Any) -> None:
         self.published[publisher.name].append(message)
@@ -152,10 +153,13 @@ class Transport:
         return len(heard)
 
     def add(self, entity: Entity) -> None:
-        {"publisher": self.publishers, "subscription": self.subscriptions}[entity.kind].append(entity)
+        self._of(entity.kind).append(entity)
 
     def remove(self, entity: Entity) -> None:
-        {"publisher": self.publishers, "subscription": self.subscriptions}[entity.kind].remove(entity)
+        self._of(entity.kind).remove(entity)
+
+    def _of(self, kind: str) -> list[Entity]:
+        return {"publisher": self.publishers, "subscription": self.subscriptions, "service": self.services}[kind]
 
     def types_on(self, name: str) -> set[str]:
         return {NAMES[p.of] for p in self.publishers if p.name == name}
@@ -192,10 +196,20 @@ def require_typed(message: Any, of: type) -> None:
                 else:
                     wanted = str if inside is str else float if "float64" in str(inside) else int
                     assert type(item) is wanted, f"{of.__name__}.{name} holds {item!r}"
+        elif hint is bool:
+            assert type(value) is bool, f"{of.__name__}.{name} is {value!r}"
         elif hint is byte:
             assert type(value) is bytes and len(value) == 1, f"{of.__name__}.{name} is {value!r}"
         else:
             assert type(value) is int, f"{of.__name__}.{name} is {value!r}"
+
+
+def answered(service: Entity, request: Any, response: Any) -> Any:
+    """What the callback makes of the response, whose members rclpy checks."""
+    require_typed(request, service.of.Request)
+    found = service.callback(request, response)
+    require_typed(found, service.of.Response)
+    return found
 
 
 class Logger:
@@ -224,7 +238,7 @@ class Node:
 
     def _entity(self, entity: Entity) -> Entity:
         self._entities.append(entity)
-        if entity.kind in ("publisher", "subscription"):
+        if entity.kind != "timer":
             World.current.transport.add(entity)
         return entity
 
@@ -246,7 +260,7 @@ class Node:
 
     def _remove_entity(self, entity: Entity) -> bool:
         self._entities.remove(entity)
-        if entity.kind in ("publisher", "subscription"):
+        if entity.kind != "timer":
             World.current.transport.remove(entity)
         return True
 
@@ -264,9 +278,14 @@ class Node:
     def entities(self, kind: str) -> list[Entity]:
         return [e for e in self._entities if e.kind == kind]
 
+    def set(self, name: str, value: Any) -> None:
+        """A parameter, as `ros2 param set` does."""
+        assert name in self._given
+        self._given[name] = value
+
     def call(self, name: str, **request: Any) -> Any:
         service, = [e for e in self.entities("service") if e.name == name]
-        return service.callback(service.of.Request(**request), service.of.Response())
+        return answered(service, service.of.Request(**request), service.of.Response())
 
     def tick(self, clock: ClockType) -> None:
         """Once, the timers of this clock; None: of the node's own."""
@@ -328,15 +347,6 @@ class LifecycleNode(Node):
         return found
 
 
-def _service(name: str, request: dict[str, Any], response: dict[str, Any]) -> type:
-    make = lambda defaults: type("Members", (), {
-        "__init__": lambda self, **given: self.__dict__.update({**defaults, **given})})
-    return type(name, (), {"Request": make(request), "Response": make(response)})
-
-
-SERVICES = {"std_srvs.srv": (_service("Trigger", {}, {"success": False, "message": ""}),
-                             _service("SetBool", {"data": False}, {"success": False, "message": ""})),
-            "vlacompile_msgs.srv": (_service("SetInstruction", {"text": ""}, {"success": False, "message": ""}),)}
 RCLPY: dict[str, dict[str, Any]] = {
     "rclpy": {}, "rclpy.callback_groups": {"MutuallyExclusiveCallbackGroup": MutuallyExclusiveCallbackGroup},
     "rclpy.clock": {"Clock": Clock, "ClockType": ClockType}, "rclpy.duration": {"Duration": Duration},
@@ -353,7 +363,7 @@ EVENTS = {"SubscriptionEventCallbacks": SubscriptionEventCallbacks,
 def modules(distribution: str = "jazzy") -> Iterator[tuple[str, types.ModuleType]]:
     """rclpy's and the messages' modules, as of a ROS distribution: "humble" or "jazzy"."""
     contents = {**RCLPY, "rclpy.event_handler" if distribution == "jazzy" else "rclpy.qos_event": EVENTS,
-                **{name: {s.__name__: s for s in of} for name, of in SERVICES.items()},
+                **{f"{name}.srv": {s.__name__: s for s in of} for name, of in ros_types.SERVICES.items()},
                 **{f"{name}.msg": {t.__name__: t for t in of} for name, of in ros_types.PACKAGES.items()}}
     for name in [*contents, *{n.partition(".")[0] for n in contents}]:
         module = types.ModuleType(name)

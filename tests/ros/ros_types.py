@@ -1,12 +1,12 @@
-"""ROS 2's message types that the node speaks, as Cyclone DDS's binding writes types: names, members and order of the
-.msg files. `test_wire.py` compares their bytes with rosbags'. Without `from __future__ import annotations`, which the
+"""ROS 2's types that the node speaks, as Cyclone DDS's binding writes types: names, members and order of the .msg and
+.srv files. `test_wire.py` compares their bytes with rosbags'. Without `from __future__ import annotations`, which the
 binding cannot read."""
 
 from dataclasses import dataclass, field
 
 from cyclonedds.idl import IdlStruct
 from cyclonedds.idl.annotations import final
-from cyclonedds.idl.types import byte, float64, int32, sequence, uint8, uint32
+from cyclonedds.idl.types import byte, float64, int32, int64, sequence, uint8, uint32, uint64
 
 
 def _struct(cls: type) -> type:
@@ -122,6 +122,77 @@ class DiagnosticArray(IdlStruct, typename="diagnostic_msgs::msg::dds_::Diagnosti
     status: sequence[DiagnosticStatus] = field(default_factory=list)
 
 
+# Requests and responses as rmw_cyclonedds_cpp puts them on the wire: who asks and its number first, then the members of
+# the .srv file, of which the IDL wants at least one.
+
+
+@_struct
+class TriggerRequest(IdlStruct, typename="std_srvs::srv::dds_::Trigger_Request_"):
+    guid: uint64 = 0
+    seq: int64 = 0
+    structure_needs_at_least_one_member: uint8 = 0
+
+
+@_struct
+class TriggerResponse(IdlStruct, typename="std_srvs::srv::dds_::Trigger_Response_"):
+    guid: uint64 = 0
+    seq: int64 = 0
+    success: bool = False
+    message: str = ""
+
+
+@_struct
+class SetInstructionRequest(IdlStruct, typename="vlacompile_msgs::srv::dds_::SetInstruction_Request_"):
+    guid: uint64 = 0
+    seq: int64 = 0
+    text: str = ""
+
+
+@_struct
+class SetInstructionResponse(IdlStruct, typename="vlacompile_msgs::srv::dds_::SetInstruction_Response_"):
+    guid: uint64 = 0
+    seq: int64 = 0
+    success: bool = False
+    message: str = ""
+    task: uint64 = 0
+    backbone: str = ""
+
+
+@_struct
+class ReportOutcomeRequest(IdlStruct, typename="vlacompile_msgs::srv::dds_::ReportOutcome_Request_"):
+    guid: uint64 = 0
+    seq: int64 = 0
+    task: uint64 = 0
+    success: bool = False
+    instruction: str = ""
+
+
+@_struct
+class ReportOutcomeResponse(IdlStruct, typename="vlacompile_msgs::srv::dds_::ReportOutcome_Response_"):
+    guid: uint64 = 0
+    seq: int64 = 0
+    success: bool = False
+    message: str = ""
+    task: uint64 = 0
+    backbone: str = ""
+
+
+ON_THE_WIRE = ("guid", "seq")  # of a request and a response: no members of the .srv file
+
+
+class Trigger:
+    Request, Response = TriggerRequest, TriggerResponse
+
+
+class SetInstruction:
+    Request, Response = SetInstructionRequest, SetInstructionResponse
+
+
+class ReportOutcome:
+    Request, Response = ReportOutcomeRequest, ReportOutcomeResponse
+
+
+SERVICES = {"std_srvs": (Trigger,), "vlacompile_msgs": (SetInstruction, ReportOutcome)}
 PACKAGES = {
     "builtin_interfaces": (Time, Duration), "std_msgs": (Header, String, MultiArrayDimension, MultiArrayLayout,
                                                          Float64MultiArray),

@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.ros.faulty_robot import CAMERA, JOINTS, MS, TICK, FaultyRobot
 from tests.ros.maps import MAP
 from tests.ros.rclpy_double import ClockType, Reliability, TransitionCallbackReturn, running
-from tests.ros.ros_types import Float64MultiArray, Image, JointState
+from tests.ros.ros_types import Float64MultiArray, Image, JointState, ReportOutcome, SetInstruction, Trigger
 from tests.ros.wire import DdsTransport, Side
+from tests.samples.robot_policy import ROW
 
 INPUTS = {"image": CAMERA, "state": JOINTS}
 WITHIN = 30 * MS
@@ -21,12 +23,13 @@ WITHIN = 30 * MS
 class Stream:
     """In a DDS domain of its process, so that tests may run at the same time."""
 
-    def __init__(self, bundle, folder: Path, seed: int = 0, text: str = MAP):
+    def __init__(self, bundle, folder: Path, seed: int = 0, text: str = MAP, **parameters: Any):
         (folder / "robot.yaml").write_text(text)
-        self._parameters = {"bundle": str(bundle.path), "topics": str(folder / "robot.yaml")}
+        self._parameters = {"bundle": str(bundle.path), "topics": str(folder / "robot.yaml"), **parameters}
         self._domain, self._seed = os.getpid() % 200, seed
         self.messages = self.actions = 0
         self.of_frames: list[int] = []  # of each action, the frame it was made of
+        self.said: list[int] = []  # of each, the sum of the instruction's ids, negative of the backbone heavy
 
     @contextmanager
     def running(self) -> Iterator[Stream]:
@@ -39,6 +42,8 @@ class Stream:
             self._heard = self.side.reader("/arm", Float64MultiArray, Reliability.RELIABLE, 1000)
             for topic, of in ((CAMERA, Image), (JOINTS, JointState)):
                 self.side.writer(topic, of)
+            self._clients = {of: self.side.client(f"/vlacompile/{name}", of) for name, of in (
+                ("reset", Trigger), ("instruction", SetInstruction), ("outcome", ReportOutcome))}
             self.side.require_matched()
             try:
                 yield self
@@ -66,6 +71,10 @@ class Stream:
         self.actions += len(heard)
         return heard
 
+    def call(self, service: Any, **request: Any) -> Any:
+        """Over the wire. service: of ros_types."""
+        return self._clients[service].call(self.transport.serve, **request)
+
     def ticks(self, count: int) -> None:
         for _ in range(count):
             self.tick()
@@ -79,6 +88,7 @@ class Stream:
         assert min(abs(self.robot.times[JOINTS][k] - begun) for k in candidates) <= WITHIN
         assert not self.of_frames or frame >= self.of_frames[-1]
         self.of_frames.append(frame)
+        self.said.append(round(action[3] - row * ROW))
 
     def diagnosed(self) -> dict[str, tuple[str, dict[str, str]]]:
         """{status: (message, values)} of the newest diagnostics."""

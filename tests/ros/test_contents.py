@@ -155,7 +155,7 @@ def test_an_image_that_does_not_fit_is_refused(wrong):
 @pytest.mark.parametrize("data, fix", [
     (encoded("PNG")[:-40], "whole JPEG or PNG"), (b"", "whole JPEG or PNG"),
     (b"\xff\xd8\xff" + b"\0" * 50, "whole JPEG"),
-    (encoded("GIF"), "JPEG or PNG"), (encoded("PNG", np.zeros((4, 4), np.uint16)), "8 bits"),
+    (encoded("GIF"), "JPEG or PNG"), (encoded("PNG", np.zeros((HEIGHT, WIDTH), np.uint16)), "8 bits"),
     (encoded("PNG", PIXELS[:3]), "resize")])
 def test_a_compressed_image_that_does_not_fit_is_refused(data, fix):
     assert fix in refusal(stamped(S, format="png", data=data), of=COMPRESSED).fix
@@ -163,7 +163,9 @@ def test_a_compressed_image_that_does_not_fit_is_refused(data, fix):
 
 def test_an_image_that_unpacks_to_too_much_is_refused_before():
     huge = encoded("PNG", np.zeros((8200, 8200), np.uint8))
-    assert len(huge) < 200_000 and "8200 x 8200" in refusal(stamped(S, format="png", data=huge), of=COMPRESSED).why
+    message = stamped(S, format="png", data=huge)
+    assert len(huge) < 200_000 and "8200 x 8200" in refusal(message, of=COMPRESSED).what
+    assert "8200 x 8200" in refusal(message, of=COMPRESSED, resize="bilinear").why
     assert "raw topic" in refusal(stamped(S, format="16UC1; compressedDepth", data=b"0"), of=COMPRESSED).fix
 
 
@@ -182,7 +184,104 @@ def test_joints_are_found_by_their_names():
         [5, 6, 7, 1, 2, 3]]
 
 
+SMOOTH = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
+LARGE = Input("image", "observation", "u8", (1, 64, 64, 3))
+
+
+def jpeg(pixels: np.ndarray = SMOOTH, **options) -> bytes:
+    return encoded("JPEG", pixels, **({"quality": 95} | options))
+
+
+def of_size(file: bytes, height: int, width: int) -> bytes:
+    """The same with another size in its header."""
+    at = file.index(b"\xff\xc0") + 5
+    return file[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + file[at + 4:]
+
+
+def test_jpegs_are_what_pillow_reads():
+    for file in (jpeg(), jpeg(progressive=True), jpeg(subsampling=0)):
+        found = read(stamped(S, format="jpeg", data=file), LARGE, COMPRESSED)[0]
+        assert np.array_equal(found, np.asarray(Image.open(io.BytesIO(file))))
+    grey = jpeg(SMOOTH[..., 0])
+    found = read(stamped(S, format="jpeg", data=grey), LARGE, COMPRESSED)[0]
+    assert np.array_equal(found[..., 1], np.asarray(Image.open(io.BytesIO(grey))))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+def test_a_jpeg_that_lacks_a_part_is_refused(share):
+    """Pillow fills it with something and says nothing, where the file has an end: the control."""
+    whole = jpeg()
+    cut = whole[:300 + round(share * (len(whole) - 300))] + b"\xff\xd9"
+    assert refusal(stamped(S, format="jpeg", data=cut), LARGE, COMPRESSED).where.startswith('input "image", format')
+    if share > 0.3:  # of less it says something
+        filled, expected = (np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in (cut, whole))
+        assert filled.shape == expected.shape and not np.array_equal(filled, expected)
+
+
+def test_a_jpeg_of_another_size_is_refused_before_it_is_unpacked(monkeypatch):
+    whole = jpeg()
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("unpacked"))
+    monkeypatch.setattr("vlart.ros.images.Camera", lambda *_: pytest.fail("unpacked"))
+    for size in ((5000, 5000), (65500, 1), (65500, 65500), (64, 63)):
+        refusal(stamped(S, format="jpeg", data=of_size(whole, *size)), LARGE, COMPRESSED)
+    for size in ((65500, 65500), (8000, 8000)):
+        refusal(stamped(S, format="jpeg", data=of_size(whole, *size)), LARGE, COMPRESSED, resize="bilinear")
+
+
+def cmyk() -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(SMOOTH).convert("CMYK").save(out, "JPEG")
+    return out.getvalue()
+
+
+def scans(count: int) -> bytes:
+    file = jpeg(progressive=True)
+    last = file.rindex(b"\xff\xda")
+    return file[:last] + file[last:-2] * count + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("data", [cmyk(), scans(2000), jpeg()[:200], b"\xff\xd8\xff\xd9", b"\xff\xd8\xff"])
+def test_an_odd_jpeg_is_refused(data):
+    refusal(stamped(S, format="jpeg", data=data), LARGE, COMPRESSED)
+
+
+def test_whatever_the_bytes_are_they_are_read_or_refused():
+    random = np.random.default_rng(0)
+    for file in (jpeg(), encoded("PNG", SMOOTH)):
+        for _ in range(150):
+            data = bytearray(file)
+            for at in random.integers(0, len(data), random.integers(1, 9)):
+                data[at] = random.integers(256)
+            try:
+                assert read(stamped(S, format="", data=bytes(data)), LARGE, COMPRESSED).shape == (1, 64, 64, 3)
+            except Refusal as refused:
+                assert "object at 0x" not in str(refused)
+
+
+ODD_FIELDS = {
+    "a height that is text": image(S, PIXELS, height="six"), "no number": image(S, PIXELS, height=float("nan")),
+    "an infinite height": image(S, PIXELS, height=float("inf")), "a negative width": image(S, PIXELS, width=-WIDTH),
+    "a negative step": image(S, PIXELS, step=-3 * WIDTH), "no data": image(S, PIXELS, data=None),
+    "an encoding that is a list": image(S, PIXELS, ["rgb8"]),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_FIELDS)
+def test_odd_fields_are_refused(odd):
+    refusal(ODD_FIELDS[odd])
+
+
+@pytest.mark.parametrize("size", [(1, 16385), (20_000, 1)])
+@pytest.mark.parametrize("method", ["bilinear", "nearest-pad"])
+def test_a_frame_that_cannot_be_resized_is_refused(size, method):
+    """Of a side that no camera has."""
+    assert "can be resized" in refusal(image(S, np.zeros((*size, 3), np.uint8)), resize=method).fix
+
+
 WRONG_JOINTS = {
+    "dates": (stamped(S, name=["a", "b", "c"], position=np.array(["2020-01-01"] * 3, "M8[D]")), "numbers are none"),
+    "digits": (stamped(S, name=["a", "b", "c"], position=["1", "2", "3"]), "numbers are none"),
+    "complex": (stamped(S, name=["a", "b", "c"], position=[1j, 2.0, 3.0]), "numbers are none"),
     "a joint is missing": (joints(S, a=1.0, b=2.0), '"c"'),
     "none has a name": (joints(S), '"a"'),
     "a joint twice": (stamped(S, name=["a", "b", "c", "c"], position=[1.0] * 4), "twice"),
@@ -207,7 +306,8 @@ def test_numbers_have_their_count():
 
 def test_times_and_texts():
     assert stamp_ns(stamped(5 * S + 7)) == 5 * S + 7
-    for wrong in (stamped(0), stamped(-S), Fields(), Fields(header=Fields(stamp=Fields(sec=1, nanosec=2 * S)))):
+    for wrong in (stamped(0), stamped(-S), Fields(), Fields(header=Fields(stamp=Fields(sec=1, nanosec=2 * S))),
+                  Fields(header=Fields(stamp=Fields(sec=float("inf"), nanosec=0))), Fields(header=None)):
         with pytest.raises(Refusal) as refused:
             stamp_ns(wrong)
         assert "stamp: arrival" in refused.value.fix

@@ -9,56 +9,25 @@ from types import SimpleNamespace as Fields
 import numpy as np
 import pytest
 from vlacompile_ros.controller import FAILING, RUNNING, STOPPED, WAITING, Controller
+from vlacompile_ros.diagnostics import Reporter
 
-from tests.ros.maps import MAP
-from tests.ros.messages import MS, S, image, joints
-from tests.samples.robot_policy import HEIGHT, ROW, WIDTH
+from tests.ros.maps import CUP, MAP, PLATE
+from tests.ros.messages import MS, S, image
+from tests.ros.stepped_robot import BOWL_SUM, CUP_SUM, PERIOD, STEADY0, T0, SteppedRobot
+from tests.samples.robot_policy import ROW
 from vlart.errors import ConfigError, VlaError
 from vlart.files.yaml_lines import parse_yaml
 from vlart.ros.mapping import topic_map
+from vlart.ros.synchronise import MOST_KEPT
 from vlart.serve.refusal import Refusal
-
-T0, STEADY0, PERIOD = 1_700_000_000 * S, 50 * S, 50 * MS
-BOWL, CUP = 23, 17  # the sums of the token ids of two instructions
-
-
-class Robot:
-    """A camera and joints before a controller, whose chunks are computed before the next tick."""
-
-    def __init__(self, bundle, text: str, **options):
-        located = parse_yaml(text, Path("robot.yaml"))
-        self.controller = Controller(bundle.path, topic_map(located), located.where, tried=False, **options)
-        self.now, self.steady = T0, STEADY0
-
-    def see(self, level: int = 100, joint: float = 0.5, at: int | None = None) -> None:
-        at = self.now if at is None else at
-        self.controller.message("state", joints(at, c=joint + 0.2, a=joint, x=9.0, b=joint + 0.1), self.now)
-        self.controller.message("image", image(at, np.full((HEIGHT, WIDTH, 3), level, np.uint8)), self.now)
-
-    def tick(self):
-        command = self.controller.tick(self.now, self.steady)
-        until = time.monotonic() + 10
-        while self.controller.info().busy:
-            assert time.monotonic() < until
-            time.sleep(1e-4)
-        self.now, self.steady = self.now + PERIOD, self.steady + PERIOD
-        return command
-
-    def run(self, count: int, seeing: bool = True) -> list:
-        found = []
-        for _ in range(count):
-            if seeing:
-                self.see()
-            found.append(self.tick())
-        return found
 
 
 @pytest.fixture
 def robot(telling_bundle):
     made = []
 
-    def make(text: str = MAP, **options) -> Robot:
-        made.append(Robot(telling_bundle, text, **options))
+    def make(text: str = MAP, **options) -> SteppedRobot:
+        made.append(SteppedRobot(telling_bundle, text, **options))
         return made[-1]
 
     yield make
@@ -81,7 +50,7 @@ def test_an_action_says_which_observation_it_was_made_of(robot):
     commands += it.run(7, seeing=False)
     for row, command in enumerate(commands):
         assert command.status == "OK" and (command.observation_ns, command.row) == (seen, row)
-        assert np.allclose(command.action, np.array([.25, .25, .25, BOWL, .25, .35, .45]) + row * ROW, atol=1e-5)
+        assert np.allclose(command.action, np.array([.25, .25, .25, BOWL_SUM, .25, .35, .45]) + row * ROW, atol=1e-5)
     assert it.controller.state == RUNNING
 
 
@@ -124,7 +93,7 @@ def test_another_instruction_ends_what_is_executed(robot):
     assert it.controller.instruct("put the cup on") is True
     following = [c for c in it.run(5) if c.status == "OK"]  # the safe action before
     assert len(following) >= 4 and following[0].row == 0
-    assert [round(float(c.action[3])) for c in following] == [CUP] * len(following)
+    assert [round(float(c.action[3])) for c in following] == [CUP_SUM] * len(following)
 
 
 def test_a_running_chunk_goes_on_where_that_was_declared(robot):
@@ -133,7 +102,7 @@ def test_a_running_chunk_goes_on_where_that_was_declared(robot):
     it.controller.instruct("put the cup on")
     found = it.run(4)
     assert [c.status for c in found] == ["OK"] * 4
-    assert [round(float(c.action[3])) for c in found][1:] == [CUP] * 3
+    assert [round(float(c.action[3])) for c in found][1:] == [CUP_SUM] * 3
 
 
 def test_an_instruction_that_is_refused_changes_nothing(robot):
@@ -151,14 +120,76 @@ def test_an_instruction_that_is_refused_changes_nothing(robot):
     assert round(float(it.run(4)[-1].action[3])) == 2 + 3 + 7
 
 
-def test_an_outcome_ends_the_episode(robot):
+def test_a_frame_that_no_camera_has_is_refused_and_the_loop_goes_on(robot):
+    it = robot(MAP.replace("msg/Image}", "msg/Image, resize: bilinear}"))
+    it.run(5)
+    assert it.controller.message("image", image(it.now, np.zeros((1, 16385, 3), np.uint8)), it.now) == "unfit"
+    assert "16385 x 1" in it.controller.accounts()["image"].last_refusal
+    assert [c.status for c in it.run(5)] == ["OK"] * 5
+
+
+@pytest.mark.parametrize("stamp", [1, 2 ** 31 * S - 1, T0 + 10 * S, T0 - 10 * S, -S, 0])
+def test_a_stamp_of_any_kind_is_refused_and_the_loop_goes_on(robot, stamp):
     it = robot()
     it.run(5)
-    it.controller.outcome(True)
-    assert it.controller.succeeded == 1 and it.tick() is None  # nothing of the last episode is held
+    before = it.controller.accounts()
+    it.see(at=stamp)
+    after = it.controller.accounts()
+    assert [after[n].refused.total() - before[n].refused.total() for n in ("image", "state")] == [1, 1]
+    assert [c.status for c in it.run(5)] == ["OK"] * 5
+
+
+def test_an_instruction_ends_the_chunk_that_is_being_computed(robot):
+    """It is of the other instruction: what is executed next is of the new one, whoever ends first."""
+    it = robot()
     it.run(5)
-    it.controller.outcome(False)
-    assert it.controller.failed == 1
+    for k in range(30):
+        it.see()
+        it.controller.tick(it.now, it.steady)  # which asks for a chunk
+        it.controller.instruct((CUP, PLATE)[k % 2])
+        it.now, it.steady = it.now + PERIOD, it.steady + PERIOD
+        said = [round(float(c.action[3])) for c in it.run(4) if c.status == "OK"]
+        assert set(said) == {(CUP_SUM, BOWL_SUM)[k % 2]}
+
+
+@pytest.mark.parametrize("text", ["поставь чашку", "把碗放在盘子上", "ضع الوعاء", "put \0 the cup", "\n\t", "🤖"])
+def test_an_instruction_of_any_script_is_taken_or_refused_whole(robot, text):
+    it = robot()
+    it.run(5)
+    try:
+        assert it.controller.instruct(text) and it.controller.instruction == text
+    except Refusal:
+        assert it.controller.instruction == PLATE
+    assert it.run(6)[-1].status == "OK"
+    assert all(v.isprintable() for s in Reporter(it.controller).report(it.now, {}) for k, v in s.values.items()
+               if k == "instruction")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "put the \udcff cup"])
+def test_an_instruction_that_is_no_text_is_refused(robot, text):
+    it = robot()
+    with pytest.raises(Refusal):
+        it.controller.instruct(text)
+    it.controller.instruct_message(Fields(data=text))
+    assert it.controller.instruction == PLATE and it.controller.accounts()["instruction"].refused == {"unfit": 1}
+
+
+def test_a_storm_of_messages_leaves_the_loop_its_time(robot):
+    """Of frames that are all right, twice as many as there may be; the bound is on what is kept."""
+    it = robot()
+    for k in range(2 * MOST_KEPT):
+        it.see(at=it.now - 400 * MS + k * MS // 8)
+    accounts = it.controller.accounts()
+    assert all(accounts[n].waiting <= MOST_KEPT for n in ("image", "state"))
+    assert it.run(4)[-1].status == "OK"
+
+
+def test_a_policy_that_fails_for_good_is_told_and_nothing_is_published(robot):
+    it = robot(failing("stop_after_ms: 200"))
+    it.run(5)
+    it.controller.close()
+    found = [it.controller.tick(it.now + k * PERIOD, it.steady + k * PERIOD) for k in range(6)]
+    assert found == [None] * 6 and it.controller.state == STOPPED and "closed" in it.controller.trouble
 
 
 FLOW = """\

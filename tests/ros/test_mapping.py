@@ -29,6 +29,17 @@ def test_names_with_dots_keep_their_lines():
     assert refused.value.where == "robot.yaml, line 7" and "JointState" in refused.value.why
 
 
+def test_two_inputs_may_have_one_topic():
+    text = changed("  state:", "  grip:\n    topic: /joint_states\n    type: sensor_msgs/msg/JointState\n"
+                   "    joints: [grip]\n  state:")
+    assert {t.topic for n, t in parsed(text).observation.items() if n != "image"} == {"/joint_states"}
+
+
+@pytest.mark.parametrize("name", ["a", "/a", "~/a", "/a_1/b__c/d2", "/" + "a" * 246])
+def test_names_that_ros_takes(name):
+    assert parsed(changed("/camera/image_raw", name)).observation["image"].topic == name
+
+
 FAULTS = {
     "an unknown key": (changed("joints:", "joint:"), 8, "correct or remove"),
     "a key twice": (changed("  rate_hz: 20", "  rate_hz: 20\n  rate_hz: 30"), 19, "keep one"),
@@ -43,13 +54,30 @@ FAULTS = {
     "an unknown resize": (changed("msg/Image", "msg/Image\n    resize: linear"), 5, "choose one of"),
     "a reference that is no input": (changed("reference: image", "reference: imag"), 10, "name one"),
     "a topic that is none": (changed("/camera/image_raw", "/camera image"), 3, "ros2 topic list"),
-    "a rate of nothing": (changed("rate_hz: 20", "rate_hz: 0"), 18, "above 0"),
-    "a rate that is no number": (changed("rate_hz: 20", "rate_hz: .nan"), 18, "above 0"),
+    "a rate of nothing": (changed("rate_hz: 20", "rate_hz: 0"), 18, "from 0.01"),
+    "a rate that is no number": (changed("rate_hz: 20", "rate_hz: .nan"), 18, "from 0.01"),
     "a negative time": (changed("reference: image", "reference: image\n  wait_ms: -1"), 11, "at least 0"),
     "a trajectory without joints": (changed("  joints: [j1, j2, j3, j4, j5, j6, grip]\n  rate", "  rate"), 14,
                                     "add joints"),
     "numbers without a time": (PICK.replace("sensor_msgs/msg/JointState\n    joints: [j1, j2, j3, j4, j5, j6, grip]",
                                             "std_msgs/msg/Float64MultiArray"), 5, "stamp: arrival"),
+    "a rate that is too low": (changed("rate_hz: 20", "rate_hz: 1.0e-30"), 18, "0.01"),
+    "a number beyond floats": (changed("rate_hz: 20", "rate_hz: 1" + "0" * 400), 18, "308 digits"),
+    "a topic with a digit first": (changed("/camera/image_raw", "/camera/2nd"), 3, "ros2 topic list"),
+    "a tilde within": (changed("/camera/image_raw", "/camera/~/image"), 3, "ros2 topic list"),
+    "a long topic": (changed("/camera/image_raw", "/" + "a" * 247), 3, "ros2 topic list"),
+    "an input without a topic": (changed("    topic: /camera/image_raw\n", ""), 2, "add topic"),
+    "an input twice": (changed("  state:", "  image:"), 5, "keep one"),
+    "a topic of two types": (changed("/joint_states", "/camera/image_raw"), 7, "correct one"),
+    "an input that is the instruction": (changed("/instruction", "/joint_states"), 12, "topic of the instruction"),
+    "the node hears itself": (changed("/arm/joint_trajectory", "/joint_states"), 15, "controller listens"),
+    "the node instructs itself": (changed("/arm/joint_trajectory", "/instruction"), 15, "controller listens"),
+    "a safe action that is none": (PICK + "on_failure: {action: [.nan, 1]}\n", 19, "give the numbers"),
+    "a negative seed": (PICK + "control: {seed: -1}\n", 19, "give such a number"),
+    "a negative lead": (PICK + "control: {lead_ticks: -1}\n", 19, "give such a number"),
+    "a thread per atom": (PICK + "control: {threads: 100000}\n", 19, "give such a number"),
+    "a merge key": (changed("rate_hz: 20", "<<: {rate_hz: 20}"), 18, "correct that line"),
+    "two documents": (PICK + "---\na: 1\n", 19, "correct that line"),
     "an alias": (changed("joints: [", "joints: &j [").replace("  joints: [j1, j2, j3, j4, j5, j6, grip]\n  rate",
                                                               "  joints: *j\n  rate"), 17, "the value itself"),
     "a tag": (changed("rate_hz: 20", "rate_hz: !!python/name:os.system x"), 18, "the value itself"),

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("cyclonedds", reason="pip install 'vlacompile[oracles]'")
 
-from tests.ros.maps import MAP
+from tests.ros.maps import MAP, routed
 from tests.ros.messages import MS, S
 from tests.ros.rclpy_double import (
     TAKEN,
@@ -24,6 +24,7 @@ from tests.ros.rclpy_double import (
 )
 from tests.ros.ros_types import Float64MultiArray, Header, Image, JointState, JointTrajectory, String, Time
 from tests.samples.robot_policy import HEIGHT, WIDTH
+from vlart.recording.log import Log
 
 TRAJECTORY = MAP.replace("type: std_msgs/msg/Float64MultiArray", "type: trajectory_msgs/msg/JointTrajectory, "
                          "joints: [a, b, c, d, e, f, g], frame: base, reach_ms: 70")
@@ -146,8 +147,6 @@ def test_services(telling_bundle, tmp_path):
         assert [round(m.data[3]) for m in it.tick()] == [23]  # the safe action: nothing was seen since
         refused = it.node.call("/vlacompile/instruction", text="put " * 50)
         assert not refused.success and "fix:" in refused.message
-        answer = it.node.call("/vlacompile/outcome", data=False)
-        assert answer.success and answer.message == "0 succeeded, 1 failed"
         assert it.node.call("/vlacompile/reset").success and it.tick() == []
         it.see()
         assert round(it.first()[0].data[3]) == 2 + 3 + 7
@@ -207,6 +206,50 @@ def test_an_error_in_a_transition_is_told_and_releases_everything(telling_bundle
         assert "ZeroDivisionError" in it.world.logged[-1][1] and not it.transport.subscriptions
         monkeypatch.undo()
         it.to("configure")
+
+
+def test_a_node_that_is_configured_anew_knows_nothing_of_before(telling_bundle, pair_bundle, routes, tmp_path):
+    """With another map and another bundle; and a recording is not written over."""
+    log = tmp_path / "run.vlog"
+    with node_of(telling_bundle, tmp_path, record=str(log)) as it:
+        it.to("configure", "activate")
+        it.see()
+        it.first()
+        it.to("deactivate", "cleanup")
+        assert len(list(Log(log))) > 5
+        before = log.read_bytes()
+        it.node.set("topics", str(tmp_path / "other.yaml"))
+        it.node.set("bundle", str(pair_bundle.path))
+        (tmp_path / "other.yaml").write_text(routed(routes, tmp_path / "state").replace("/joint_states", "/joints"))
+        assert it.node.trigger("configure") is TransitionCallbackReturn.FAILURE
+        assert "it exists" in it.world.logged[-1][1] and log.read_bytes() == before
+        it.node.set("record", "")
+        it.to("configure", "activate")
+        assert {s.name for s in it.transport.subscriptions} == {"/camera/image_raw", "/joints", "/instruction"}
+        status = it.statuses()["vlacompile: task"]
+        values = {v.key: v.value for v in status.values}
+        assert status.message == "task 1, by light" and values["outcomes received"] == "0" and "recording" not in values
+        image = {v.key: v.value for v in it.statuses()["vlacompile: input image"].values}
+        assert image["received"] == "0"
+
+
+def test_an_instruction_and_an_outcome_that_are_refused_are_in_the_diagnostics(telling_bundle, tmp_path):
+    with node_of(telling_bundle, tmp_path) as it:
+        it.to("configure", "activate")
+        it.transport.send("/instruction", String(data="put " * 50))
+        refused = it.node.call("/vlacompile/outcome", task=1, success=True)
+        lines = refused.message.splitlines()
+        assert not refused.success and [x.strip().partition(":")[0] for x in lines[1:]] == ["where", "why", "fix"]
+        status = it.statuses()["vlacompile: task"]
+        values = {v.key: v.value for v in status.values}
+        assert status.level == b"\1" and values["instructions refused"] == values["outcomes refused"] == "1"
+        assert "cannot be tokenized" in values["last instruction refused"] and "no action" in values[
+            "last outcome refused"]
+        it.see()
+        it.first()
+        told = it.node.call("/vlacompile/outcome", task=1, success=False)
+        assert told.success and told.message == "task 1: failure; 0 succeeded, 1 failed" and told.task == 2
+        assert told.backbone == ""  # there is one policy
 
 
 def test_a_middleware_without_events_of_losses(telling_bundle, tmp_path, monkeypatch):

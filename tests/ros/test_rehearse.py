@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,11 +14,13 @@ pytest.importorskip("rosbags", reason="pip install 'vlacompile[oracles]'")
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_typestore
-from vlacompile_ros.rehearse import main
+from vlacompile_ros.rehearse import main, recorded
 
-from tests.ros.maps import MAP
+from tests.ros.maps import MAP, PLATE, routed
 from tests.ros.messages import S
 from tests.samples.robot_policy import HEIGHT, WIDTH
+from vlart.files.yaml_lines import parse_yaml
+from vlart.ros.mapping import topic_map
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 BEGIN = 1_700_000_000 * S
@@ -39,13 +45,14 @@ def joints(at: int, names=("c", "b", "a")):
 
 @pytest.fixture
 def bag(tmp_path):
-    """make(name, camera=..., joints=...): two seconds of a robot; other names of topics leave the right ones out."""
+    """make(name, camera=..., joints=...): two seconds of a robot; other names of topics leave the right ones out.
+    pause_s: in its middle."""
 
-    def make(name: str = "robot", camera: str = "/camera/image_raw", states: str = "/joint_states"):
+    def make(name: str = "robot", camera: str = "/camera/image_raw", states: str = "/joint_states", pause_s: int = 0):
         with Writer(tmp_path / name, version=8) as writer:
             connections = {}
             for k in range(200):
-                at = BEGIN + k * S // 100
+                at = BEGIN + k * S // 100 + (pause_s * S if k >= 100 else 0)
                 sent = [(states, joints(at, ("a", "b") if k == 50 else ("c", "b", "a")))]
                 if k % 5 == 0:
                     sent.append((camera, frame(at, k)))
@@ -81,9 +88,36 @@ def test_a_bag_is_played_to_the_controller(rehearsed, bag, tmp_path):
     assert 'without the joint "c"' in said and max(map(len, said.splitlines())) <= 110
     with AnyReader([tmp_path / "acted"]) as reader:
         acted = [(at, reader.deserialize(data, c.msgtype).data) for c, at, data in reader.messages()]
-    assert len(acted) > 30 and f"actions  {len(acted)} OK" in said
+    by_status = dict(part.split()[::-1] for part in re.search("actions  (.*)", said)[1].split(", "))
+    assert sum(map(int, by_status.values())) == len(acted) > 30  # a chunk that comes a tick late: the safe action
+    assert set(by_status) <= {"OK", "SAFE_ACTION"} and int(by_status["OK"]) > 30
     assert np.allclose(acted[0][1][3:], [23, 0.5, 0.6, 0.7], atol=1e-5)
     assert np.unique(np.diff([at for at, _ in acted])).tolist() == [S // 20]
+
+
+def test_a_topic_may_be_of_two_inputs(rehearsed, bag):
+    """None of its messages is lost for either: the map names one input first, then the other."""
+    again = "  state.again: {topic: /joint_states, type: sensor_msgs/msg/JointState, joints: [a]}\n"
+    two = MAP.replace("  state:", again + "  state:")
+    code, _, err = rehearsed(bag(), text=two)
+    assert code == 3 and 'no input "state.again"' in err  # the policy has none, and the map was read
+    topics = topic_map(parse_yaml(two, Path("two.yaml")))
+    names = Counter(names for _, names, _ in recorded(bag("again"), topics))
+    assert names == {("state.again", "state"): 200, ("image",): 40}
+
+
+def test_ten_years_without_messages_take_no_ten_years(rehearsed, bag):
+    """A clock that was set while the bag was recorded."""
+    code, said, err = rehearsed(bag(pause_s=86_400 * 365 * 10))
+    assert code == 0, err
+    assert "s without messages were skipped" in said and "actions" in said
+
+
+def test_what_the_router_chose_is_said(pair_bundle, routes, bag, tmp_path, capsys):
+    (tmp_path / "topics.yaml").write_text(routed(routes, tmp_path / "state"))
+    assert main([str(pair_bundle.path), str(tmp_path / "topics.yaml"), str(bag())]) == 0
+    assert f'router   task 1, "{PLATE}": light' in capsys.readouterr().out
+    assert not list(tmp_path.glob("state*"))  # a rehearsal has no outcomes
 
 
 WRONG = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.ros.messages import MS
 from vlart.ros.mapping import IMAGE, Synchronise, Topic
-from vlart.ros.synchronise import BACK_NS, Synchroniser
+from vlart.ros.synchronise import BACK_NS, MOST_KEPT, Synchroniser
 
 TOPICS = {"a": Topic("/a", IMAGE), "b": Topic("/b", IMAGE), "c": Topic("/c", IMAGE, within_ms=5)}
 HOW = Synchronise("a", within_ms=20, wait_ms=15, max_age_ms=200, ahead_ms=10)
@@ -94,6 +94,29 @@ def test_a_topic_that_nobody_takes_does_not_grow():
     for k in range(10_000):
         it.add("b", T + k * MS, bytes(8), T + k * MS)
     assert it.accounts["b"].waiting <= 201 and it.accounts["b"].superseded >= 9_799
+
+
+def test_a_storm_does_not_grow_whatever_the_map_allows():
+    """Not of the reference, nor of another; the newest ones stay, and every message is accounted for."""
+    it = made(Synchronise("a", within_ms=1e6, wait_ms=1e6, max_age_ms=1e8, ahead_ms=1e8))
+    for k in range(MOST_KEPT + 500):
+        for name in "ab":
+            it.add(name, T + k * MS, bytes(8), T + k * MS)
+    for name in "ab":
+        assert it.accounts[name].waiting == MOST_KEPT and it.accounts[name].superseded == 500
+    newest = T + (MOST_KEPT + 499) * MS
+    it.add("c", newest, b"", newest)
+    assert it.take(newest).time_ns == newest
+    assert all(total(it, n) == it.accounts[n].received for n in "abc")
+
+
+def test_a_clock_that_shows_nonsense_once_costs_what_waits_and_no_more():
+    it = made()
+    for shown in (T, T + 10**18, T + 20 * MS, 1, T + 40 * MS):
+        for name in TOPICS:
+            it.add(name, T + (shown - T if abs(shown - T) < 10**9 else 0), shown, shown)
+    assert it.take(T + 40 * MS).time_ns == T + 40 * MS
+    assert all(total(it, n) == it.accounts[n].received == 5 for n in TOPICS)
 
 
 # ---- beside a reference

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
@@ -12,7 +13,7 @@ from cyclonedds.pub import DataWriter
 from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 
-from tests.ros.rclpy_double import Entity, Reliability, Transport
+from tests.ros.rclpy_double import Entity, Reliability, Transport, answered
 
 HERE = """<CycloneDDS><Domain><General><Interfaces><NetworkInterface name="lo" multicast="false"/></Interfaces>
 <AllowMulticast>false</AllowMulticast></General><Discovery><ParticipantIndex>auto</ParticipantIndex>
@@ -42,7 +43,9 @@ class Side:
         self.sent: dict[str, int] = {}
 
     def topic(self, name: str, of: type) -> Topic:
-        return Topic(self.participant, f"rt{name}", of)
+        """rt: a topic; rq, rr: the requests and the replies of a service."""
+        kind = "rq" if name.endswith("Request") else "rr" if name.endswith("Reply") else "rt"
+        return Topic(self.participant, f"{kind}{name}", of)
 
     def writer(self, name: str, of: type, reliability: Reliability = Reliability.RELIABLE) -> DataWriter:
         if (name, of) not in self._writers:
@@ -57,6 +60,9 @@ class Side:
         self.writer(name, type(message)).write(message)
         self.sent[name] = self.sent.get(name, 0) + 1
 
+    def client(self, name: str, of: Any) -> Client:
+        return Client(self, name, of)
+
     def close(self, name: str, of: type) -> None:
         """Its writer."""
         del self._writers[name, of]
@@ -69,13 +75,36 @@ class Side:
             time.sleep(1e-3)
 
 
+class Client:
+    """Of a service, as rmw_cyclonedds_cpp's: a reply has the number of its request."""
+
+    def __init__(self, side: Side, name: str, of: Any):
+        self._of, self._asked = of, 0
+        self._requests = side.writer(f"{name}Request", of.Request)
+        self._replies = side.reader(f"{name}Reply", of.Response, Reliability.RELIABLE, 10)
+
+    def call(self, serve: Callable[[], None], timeout_s: float = 10.0, **request: Any) -> Any:
+        """serve: runs the service's side once. Returns the reply."""
+        self._asked += 1
+        self._requests.write(self._of.Request(guid=id(self), seq=self._asked, **request))
+        until = time.monotonic() + timeout_s
+        while True:
+            serve()
+            for reply in self._replies.take(N=10):
+                if (reply.guid, reply.seq) == (id(self), self._asked):
+                    return reply
+            assert time.monotonic() < until, "no reply came"
+            time.sleep(1e-4)
+
+
 class DdsTransport(Transport):
-    """The node's side. `spin` runs the callbacks of what came."""
+    """The node's side. `spin` runs the callbacks of what came, `serve` those of services."""
 
     def __init__(self, domain: int):
         super().__init__()
         self.side = Side(domain)
         self._readers: dict[Entity, DataReader] = {}
+        self._asked: dict[Entity, DataReader] = {}
         self._found = BuiltinDataReader(self.side.participant, BuiltinTopicDcpsPublication)
         self.received: dict[str, int] = {}
 
@@ -84,17 +113,28 @@ class DdsTransport(Transport):
         if entity.kind == "subscription":
             self._readers[entity] = self.side.reader(entity.name, entity.of, entity.quality.reliability,
                                                      entity.quality.depth)
+        elif entity.kind == "service":
+            self._asked[entity] = self.side.reader(f"{entity.name}Request", entity.of.Request, Reliability.RELIABLE, 10)
+            self.side.writer(f"{entity.name}Reply", entity.of.Response)
         else:
             self.side.writer(entity.name, entity.of)
 
     def remove(self, entity: Entity) -> None:
         super().remove(entity)
         self._readers.pop(entity, None)
+        self._asked.pop(entity, None)
 
     def publish(self, publisher: Entity, message: Any) -> None:
         super().publish(publisher, message)
         if publisher.name != "/diagnostics":  # whose bytes of one byte the binding writes as numbers
             self.side.write(publisher.name, message)
+
+    def serve(self) -> None:
+        """Answers the requests that are there."""
+        for entity, reader in list(self._asked.items()):
+            for request in reader.take(N=10):
+                response = entity.of.Response(guid=request.guid, seq=request.seq)
+                self.side.writer(f"{entity.name}Reply", entity.of.Response).write(answered(entity, request, response))
 
     def spin(self, sent: dict[str, int], timeout_s: float = 10.0) -> None:
         """Until as many messages came as were sent on the topics that are subscribed to."""

@@ -225,5 +225,89 @@ def test_an_array_of_something_else(bad):
         Camera("rgb8", (8, 8), (8, 8)).convert(bad)
 
 
+PICTURE = np.zeros((6, 8, 3), np.uint8)
+OTHERS = {  # that have enough bytes, and would be another picture
+    "four channels as three": ("rgb8", np.zeros((6, 8, 4), np.uint8)), "three as four": ("rgba8", PICTURE),
+    "a picture as luma and chroma": ("nv12", PICTURE), "a picture as packed": ("yuyv", PICTURE),
+    "a picture as planes": ("i420", PICTURE), "colours as grey": ("gray8", PICTURE),
+    "columns first": ("nv12", np.zeros((12, 6), np.uint8)), "a wider one": ("rgb8", np.zeros((6, 30), np.uint8)),
+    "chroma of another width": ("nv12", (np.zeros((6, 8), np.uint8), np.zeros((3, 16), np.uint8))),
+    "numbers in an array of one": ("rgb8", np.array(7, np.uint8)), "signed": ("rgb8", PICTURE.astype(np.int8)),
+    "nothing": ("rgb8", None), "text": ("rgb8", "abc"), "a list": ("rgb8", [1, 2, 3]),
+    "too many planes": ("rgb8", (bytes(144), b"", b"", b"")),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_frame_of_another_kind_is_refused(other):
+    pixels, data = OTHERS[other]
+    with pytest.raises(ConfigError, match="not what the camera gives"):
+        Camera(pixels, (6, 8), (6, 8)).convert(data)
+
+
+@pytest.mark.parametrize("pixels", ["rgb8", "yuyv", "nv12", "i420"])
+@pytest.mark.parametrize("strides", [(-32, 0, 0), (2**64, 0, 0), (2**64 + 32, 0, 0), (32.0, 0, 0), 32, "32", None,
+                                     (32, 16, 16, 16)])
+def test_strides_that_are_none(pixels, strides):
+    """ctypes would cut the bits off that are too many."""
+    with pytest.raises(ConfigError, match="strides"):
+        Camera(pixels, (6, 8), (6, 8)).convert(bytes(1000), strides)
+
+
+@pytest.mark.parametrize("pixels", ["rgb8", "yuyv", "nv12", "i420"])
+@pytest.mark.parametrize("strides", [(7, 0, 0), (2**63, 2**63, 2**63), (2**64 - 8, 0, 0), (0, 3, 3)])
+def test_strides_that_are_too_short_or_beyond_the_frame(pixels, strides):
+    if pixels in ("rgb8", "yuyv") and strides[0] == 0:
+        pytest.skip("of a second plane")
+    with pytest.raises(RuntimeFailure):
+        Camera(pixels, (6, 8), (6, 8)).convert(bytes(200), strides)
+
+
+@pytest.mark.parametrize("options", [{"size": (8,)}, {"size": 8}, {"size": "88"}, {"size": (8.0, 8)}, {"size": (-8, 8)},
+                                     {"out": (8, 8, 3)}, {"out": (2**33, 8)}, {"crop": (0, 0, 8)}, {"crop": 8},
+                                     {"crop": (-1, 0, 8, 8)}])
+def test_sizes_that_are_none(options):
+    with pytest.raises(ConfigError):
+        Camera(**({"pixels": "rgb8", "size": (8, 8), "out": (8, 8)} | options))
+
+
+@pytest.mark.parametrize("pixels", ["nv12", "nv21", "i420", "yuyv", "uyvy"])
+@pytest.mark.parametrize("size", [(5, 7), (6, 7), (5, 8), (1, 1)])
+def test_odd_sizes_share_the_last_colours(pixels, size):
+    """Chroma of ceil(w/2) x ceil(h/2): what is bytes together is what is planes apart, and a byte less is refused."""
+    (height, width), half, low = size, (size[1] + 1) // 2, (size[0] + 1) // 2
+    dense = {"nv12": (height * width, 2 * half * low), "nv21": (height * width, 2 * half * low),
+             "i420": (height * width, half * low, half * low)}.get(pixels, (4 * half * height,))
+    planes = tuple(frame(n, seed=i) for i, n in enumerate(dense))
+    camera, together = Camera(pixels, size, size), np.concatenate(planes)
+    np.testing.assert_array_equal(camera.convert(planes), camera.convert(together))
+    with pytest.raises(RuntimeFailure, match="shorter"):
+        camera.convert(together[:-1])
+
+
+def test_a_camera_that_is_closed_says_so():
+    camera = Camera("rgb8", (8, 8), (8, 8))
+    camera.close()
+    camera.close()
+    with pytest.raises(ConfigError, match="is closed"):
+        camera.convert(bytes(192))
+
+
+@needs_jpeg
+def test_odd_jpegs_are_refused():
+    """Cut within its data, but with an end; of four inks; of more scans than any camera sends."""
+    image = pytest.importorskip("PIL.Image", reason="pip install 'vlacompile[dataset]'")
+    whole, camera = written(smooth(HEIGHT, WIDTH), quality=90), Camera("jpeg", (HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    inks, progressive = io.BytesIO(), written(smooth(HEIGHT, WIDTH), progressive=True)
+    image.fromarray(smooth(HEIGHT, WIDTH)).convert("CMYK").save(inks, "JPEG")
+    last = progressive.rindex(b"\xff\xda")
+    for odd in (whole[:len(whole) * 2 // 3] + b"\xff\xd9", inks.getvalue(),
+                progressive[:last] + progressive[last:-2] * 600 + b"\xff\xd9"):
+        with pytest.raises(RuntimeFailure) as caught:
+            camera.convert(odd)
+        assert caught.value.status == "CORRUPT"
+    assert camera.convert(whole).any() and camera.convert(progressive).any()
+
+
 def test_it_is_public():
     assert vlart.Camera is Camera

@@ -18,6 +18,7 @@ from vlacompile.routing.logs import Episode
 from vlacompile.routing.table import Rule
 from vlacompile.routing.table_binary import table_bytes
 from vlart.errors import ConfigError, RuntimeFailure
+from vlart.runtime.router import Router
 
 PUT, ODD = "put the bowl on the plate", "put the plate on the bowl"
 
@@ -104,6 +105,27 @@ def test_a_table_of_other_backbones_or_a_bundle_without_text_is_refused(recipe, 
     with pytest.raises(ConfigError, match="not a backbone") as error:
         vc.RoutedSession(late_fusion_bundle.path, table)
     assert "a single policy" in error.value.why
+
+
+def test_a_recording_wants_the_tables_order(spoken, tmp_path):
+    """A recorded decision has numbers, whose names are the bundle's."""
+    episodes = [Episode(b, PUT, s, True, 4, "log") for b in ("heavy", "light") for s in range(9)]
+    path, costs = tmp_path / "t.bin", {"heavy": Cost(9.0, 2.0, "test"), "light": Cost(1.0, 1.0, "test")}
+    path.write_bytes(table_bytes(fit_table(episodes, costs, None, Rule(0.05, 0.25))))
+    with vc.RoutedSession(spoken.path, path) as routed:
+        order = routed.router.backbones
+    assert order == ("heavy", "light")
+    with pytest.raises(ConfigError, match="another order"):
+        vc.RoutedSession(spoken.path, path, record=tmp_path / "run.vlog")
+
+
+@pytest.mark.parametrize("text", ["put the bowl\0 on the plate", "put \ud800", "", "?!", "a" * 513])
+def test_a_text_that_cannot_be_routed_whole_is_refused(table, text):
+    router = Router(table)
+    with pytest.raises((ConfigError, RuntimeFailure)):
+        router.decide(text)
+    assert not router.drain()
+    assert router.decide("поставь чашку").by in ("words", "nothing")
 
 
 def test_a_forked_process_counts_no_outcomes_of_its_parent(spoken, table, tmp_path):

@@ -6,6 +6,9 @@ import http.client
 import io
 import json
 import re
+import socket
+import struct
+import threading
 import time
 
 import numpy as np
@@ -15,7 +18,7 @@ import vlacompile as vc
 from tests.samples import recorded_robot as robot
 from vlacompile.view.live import Live
 from vlacompile.view.png import png
-from vlacompile.view.server import ADDRESS, panel, serving
+from vlacompile.view.server import ADDRESS, MOST_CLIENTS, panel, serving
 from vlart.bundle.directory import read_bundle
 from vlart.runtime.recorder import Recorder
 
@@ -134,7 +137,8 @@ def test_page_state_and_cameras_are_served(served):
     assert status == 200 and headers["content-type"] == "image/png" and body.startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("path", ["/camera/none", "/camera/../../etc/passwd", "/etc/passwd", "/state", "/%2e%2e/x"])
+@pytest.mark.parametrize("path", ["/camera/none", "/camera/../../etc/passwd", "/etc/passwd", "/state", "/%2e%2e/x",
+                                  "/camera/%ff%00", "/%zz", "*"])
 def test_nothing_else_is_there(served, path):
     assert _get(served, path)[0] == 404
 
@@ -144,14 +148,97 @@ def test_it_only_reads(served, method):
     assert _get(served, "/", method)[0] == 501
 
 
-@pytest.mark.parametrize("host", ["example.com", "example.com:80", "127.0.0.1.example.com", ""])
+@pytest.mark.parametrize("host", ["example.com", "example.com:80", "127.0.0.1.example.com", "", "localhost:evil.com",
+                                  "evil@localhost", "localhost.", "localhost:1:2", "0.0.0.0", "[::1", " "])
 def test_a_page_of_elsewhere_is_refused(served, host):
     assert _get(served, "/state.json", Host=host)[0] == 403
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1234", "[::1]:80"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1234", "[::1]:80", "[::1]", "LOCALHOST:8799"])
 def test_this_machines_names_are_taken(served, host):
     assert _get(served, "/state.json", Host=host)[0] == 200
+
+
+def _raw(port: int, request: bytes) -> bytes:
+    with socket.create_connection((ADDRESS, port), timeout=20) as client:
+        client.sendall(request)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.mark.parametrize("path", [b"http://[/", b"http://example.com/state.json", b"http://localhost/state.json"])
+def test_an_address_with_a_host_is_not_there(served, path):
+    """A proxy's way to ask; the host's name in it is looked at by nobody."""
+    assert b" 404 " in _raw(served, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+def test_two_hosts_are_none(served):
+    assert b" 403 " in _raw(served, b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: example.com\r\n\r\n")
+
+
+def test_many_clients_are_bounded():
+    """One too many is told so, and the page is there again when they have gone."""
+    ask = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving("<html></html>", None, patience_s=60) as server:
+        port, threads = server.server_address[1], threading.active_count()
+        waiting = [socket.create_connection((ADDRESS, port)) for _ in range(MOST_CLIENTS)]
+        assert b" 503 " in _raw(port, ask) and threading.active_count() <= threads + MOST_CLIENTS
+        for client in waiting:
+            client.close()
+        until = time.monotonic() + 60
+        while b" 200 " not in (answer := _raw(port, ask)):
+            assert b" 503 " in answer and time.monotonic() < until
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: local"])
+def test_a_client_that_says_nothing_more_is_dropped(said):
+    with serving("<html></html>", None, patience_s=0.2) as server:
+        assert _raw(server.server_address[1], said) == b""
+
+
+def test_clients_that_leave_cost_no_traceback(served, capfd):
+    reset = struct.pack("ii", 1, 0)  # no goodbye
+    for request in (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET / HT", b"\x16\x03\x01" * 9, b""):
+        for _ in range(5):
+            client = socket.create_connection((ADDRESS, served))
+            client.sendall(request)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            client.close()
+    assert _get(served, "/state.json")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_a_recording_that_vanishes_is_said_and_what_was_read_stays(bundle, log):
+    recorded(bundle, log, 3)
+    live = Live(log, bundle)
+    assert live.read()["problem"] == ""
+    log.rename(log.with_suffix(".gone"))
+    state = _when(live, lambda s: s["problem"] != "")
+    assert state["problem"] == f"waiting for {log}" and state["replans"] == 3
+    log.mkdir()
+    assert _when(live, lambda s: "recording" in s["problem"] or "read" in s["problem"])["replans"] == 3
+    log.rmdir()
+    whole = log.with_suffix(".gone").read_bytes()
+    log.write_bytes(whole[: len(whole) // 3])  # cut off
+    _when(live, lambda s: not s["problem"].startswith("waiting"))
+
+
+def _when(live: Live, true) -> dict:
+    until = time.monotonic() + 20
+    while not true(state := live.read()):
+        assert time.monotonic() < until, state
+        time.sleep(0.02)
+    return state
+
+
+def test_whatever_a_recording_holds_the_page_says_something(bundle, log):
+    recorded(bundle, log, 3)
+    whole, rng = log.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[rng.integers(0, damaged.size, 20)] = rng.integers(0, 256, 20)
+        log.write_bytes(damaged.tobytes())
+        json.dumps(Live(log, bundle).read(), allow_nan=False)
 
 
 def test_without_a_recording_there_is_a_page_alone():

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vlart.bundle.directory import PLAN_FILE, Bundle
-from vlart.errors import BundleError
+from vlart.errors import VlaError
 from vlart.recording.log import Event, Log
 from vlart.recording.replay import ACTED, status_name
 from vlart.recording.timeline import cameras, picture
@@ -80,8 +80,11 @@ class Live:
             if changed == self._changed:
                 return
             log = Log(self.path)
-        except (OSError, BundleError) as error:
-            self._problem = f"waiting for {self.path}" if isinstance(error, OSError) else f"{error.what}: {error.why}"
+        except OSError:
+            self._problem = f"waiting for {self.path}"
+            return
+        except VlaError as error:
+            self._problem = f"{error.what}: {error.why}"
             return
         self._changed = changed
         if log.plan_bytes != self._plan:
@@ -141,9 +144,10 @@ class Live:
         names = [b.name for b in log.plan.backbones] or [str(i) for i in range(count)]
         alpha, beta, at_least = (event.fields[f] for f in ("alpha", "beta", "probability"))
         assert isinstance(alpha, tuple) and isinstance(beta, tuple) and isinstance(at_least, tuple)
-        return {"text": event.text, "taken": names[int(event.number("backbone"))] if names else "", "backbones": [
-            {"name": names[i], "mean": alpha[i] / (alpha[i] + beta[i]), "evidence": alpha[i] + beta[i],
-             "probability": at_least[i]} for i in range(min(count, len(names)))]}
+        taken = int(event.number("backbone"))
+        return {"text": event.text, "taken": names[taken] if taken < len(names) else "", "backbones": [
+            {"name": name, "mean": _number(a / (a + b)) if a + b else None, "evidence": _number(a + b),
+             "probability": _number(p)} for name, a, b, p in zip(names, alpha[:count], beta, at_least, strict=False)]}
 
     def _document(self) -> dict[str, Any]:
         session, action = self._session, self.bundle.plan.action
@@ -177,4 +181,8 @@ class Live:
 
 def _finite(row: np.ndarray) -> list[float | None]:
     """JSON has no NaN."""
-    return [float(v) if math.isfinite(v) else None for v in row]
+    return [_number(v) for v in row]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -55,7 +55,11 @@ def _convert(hint: Any, value: Any, where: Where, key: str) -> Any:
                               fix=f"choose one of {', '.join(args)}")
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f'"{key}" is too large', where=_place(where, key), why=str(error),
+                              fix="give a number of at most 308 digits") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         _refuse(key, where, value, {"str": "a string", "int": "a whole number", "float": "a number",
                                     "bool": "true or false"}[hint.__name__])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlart.errors import ConfigError, nearest
+from vlart.errors import ConfigError, RuntimeFailure, nearest
 from vlart.ros import images
 from vlart.ros.mapping import COMPRESSED, IMAGE, JOINTS, Topic, TopicMap
 from vlart.serve.observations import MAX_TEXT, Input, fit
@@ -32,7 +32,7 @@ class Reader:
         """The content, of the input's dtype and shape. Raises Refusal: nothing of a refused message is used."""
         try:
             found = self._content()(message)
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
             raise Refusal(f"a message on {self.topic.topic} is no {self.topic.type}", where=f'input "{self.name}"',
                           why=str(error).partition("\n")[0], fix=f"publish {self.topic.type} there") from error
         except Refusal as refusal:
@@ -46,22 +46,22 @@ class Reader:
         return self._joints if self.topic.type == JOINTS else self._numbers
 
     def _frame(self, message: Any) -> np.ndarray:
+        wanted, channels, size = self.wanted, self.wanted.dims[-1], self.wanted.dims[1:3]
         found = (images.image(message, self.topic.channels) if self.topic.type == IMAGE
-                 else images.compressed(message))
-        wanted, channels = self.wanted, self.wanted.dims[-1]
+                 else images.compressed(message, None if self._resize is not None else size))
         if wanted.dtype == "u8" and found.dtype == np.uint16:  # as cv_bridge does, the full range
             found = ((found.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         if channels == 3 and found.shape[2] == 1 and found.dtype == np.uint8:
             found = np.repeat(found, 3, axis=2)
-        if found.shape[:2] == wanted.dims[1:3]:
+        if found.shape[:2] == size:
             return found
-        if self._resize is not None and found.dtype == np.uint8:
-            return self._resize(found, wanted.dims[1:3])
-        height, width = wanted.dims[1:3]
-        raise Refusal(f"a frame of {found.shape[1]} x {found.shape[0]}", where="width, height",
-                      why=f"the policy takes {width} x {height}",
-                      fix=f"publish frames of {width} x {height}, or, if the policy was trained on resized ones, say "
-                      "`resize: METHOD` of the topic")
+        if self._resize is None or found.dtype != np.uint8:
+            raise images.other_size(found.shape[:2], size)
+        try:
+            return self._resize(found, size)
+        except (ConfigError, RuntimeFailure) as error:
+            raise Refusal(f"a frame of {found.shape[1]} x {found.shape[0]}", where="width, height", why=error.why,
+                          fix="publish frames of a size that can be resized") from error
 
     def _joints(self, message: Any) -> np.ndarray:
         names = list(message.name)
@@ -95,8 +95,11 @@ class Reader:
 def _float64(numbers: Any, field: str) -> np.ndarray:
     """[n]. Raises Refusal."""
     try:
-        return np.asarray(numbers, np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
+        found = np.asarray(numbers)
+        if found.dtype.kind not in "fiub":
+            raise TypeError(f"they are {found.dtype}")
+        return found.astype(np.float64).reshape(-1)
+    except (TypeError, ValueError, OverflowError) as error:
         raise Refusal("a message whose numbers are none", where=field, why=str(error).partition("\n")[0],
                       fix="send ROS's own message") from error
 
@@ -117,7 +120,7 @@ def stamp_ns(message: Any) -> int:
     try:
         stamp = message.header.stamp
         seconds, nanoseconds = int(stamp.sec), int(stamp.nanosec)
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise Refusal("a message has no header", where="header.stamp", why=str(error).partition("\n")[0],
                       fix="publish a message with one, or say `stamp: arrival` of the topic") from error
     if seconds < 0 or not 0 <= nanoseconds < 1_000_000_000 or not seconds + nanoseconds:

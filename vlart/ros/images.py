@@ -7,6 +7,8 @@ blue. What would have to be guessed (Bayer patterns, depth in a compressed image
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,11 @@ from vlart.errors import ConfigError, RuntimeFailure, nearest
 from vlart.runtime.camera import Camera
 from vlart.serve.refusal import Refusal
 
-MOST_PIXELS = 1 << 26  # of a compressed image, before it is unpacked
+Size = tuple[int, int]  # height, width
+MOST_PIXELS = 1 << 25  # of a compressed image, before it is unpacked: 8K
+# What Pillow raises of bytes that are no image, or a damaged one.
+UNPACKING = (OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError, struct.error,
+             zlib.error)
 # {encoding: (NumPy type without byte order, channels, those of them that are red, green and blue; none: as they are)}
 PIXELS: dict[str, tuple[str, int, tuple[int, ...]]] = {
     "rgb8": ("u1", 3, ()), "bgr8": ("u1", 3, (2, 1, 0)), "rgba8": ("u1", 4, (0, 1, 2)), "bgra8": ("u1", 4, (2, 1, 0)),
@@ -66,10 +72,7 @@ def _coloured(pixels: str, height: int, width: int, data: np.ndarray, step: int)
     if width % 2 or (pixels == "nv21" and height % 2):
         raise Refusal(f"an image of {pixels} of {width} x {height}", where="width, height",
                       why="neighbouring pixels share their colours", fix="publish frames of an even size")
-    try:
-        return Camera(pixels, (height, width), (height, width)).convert(data, (step, step))
-    except (ConfigError, RuntimeFailure) as error:
-        raise Refusal(f"an image of {pixels}", where=error.where, why=error.why, fix=error.fix) from error
+    return _of_camera(pixels, (height, width), data, "encoding", step)
 
 
 def pixel_bytes(data: Any) -> np.ndarray:
@@ -89,29 +92,63 @@ def pixel_bytes(data: Any) -> np.ndarray:
                   fix="send sensor_msgs' own message")
 
 
-def compressed(message: Any) -> np.ndarray:
-    """A sensor_msgs CompressedImage as u8 [H,W,3], or [H,W,1] of grey. Raises Refusal."""
-    kind = str(message.format)
+def compressed(message: Any, size: Size | None = None) -> np.ndarray:
+    """A sensor_msgs CompressedImage as u8 [H,W,3], or [H,W,1] of grey. size: (height, width) that alone is taken, which
+    is known before anything is unpacked; None: any, of at most MOST_PIXELS. Raises Refusal."""
+    kind, data = str(message.format), pixel_bytes(message.data)
     if "compressedDepth" in kind:
         raise Refusal("a compressed image of depth", where=f'format "{kind}"',
                       why="its bytes are not those of an image", fix="subscribe to the raw topic")
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise Refusal("the package pillow is missing", where="CompressedImage", why="it unpacks compressed images",
                       fix="pip install 'vlacompile-runtime[ros]'; of a ROS 2 system, apt-get install python3-pil",
                       ) from error
+    where = f'format "{kind[:40]}"'
     try:
-        with Image.open(io.BytesIO(pixel_bytes(message.data).tobytes()), formats=("JPEG", "PNG")) as packed:
+        with Image.open(io.BytesIO(data.tobytes()), formats=("JPEG", "PNG")) as packed:
+            found = packed.height, packed.width
+            if size is not None and found != size:
+                raise other_size(found, size)
             if packed.width * packed.height > MOST_PIXELS:
                 raise ValueError(f"it has {packed.width} x {packed.height} pixels")
             if packed.mode not in ("L", "RGB", "RGBA", "P", "1", "LA"):
                 raise ValueError(f"its pixels are {packed.mode}")
-            unpacked = np.asarray(packed.convert("L" if packed.mode in ("L", "1", "LA") else "RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise Refusal("a compressed image that cannot be unpacked", where=f'format "{kind[:40]}"',
-                      why=str(error).partition("\n")[0], fix="send whole JPEG or PNG images of 8 bits") from error
-    return np.array(unpacked.reshape(*unpacked.shape[:2], -1))
+            grey = packed.mode in ("L", "1", "LA")
+            if packed.format == "JPEG":  # Pillow says nothing of damaged data, which it fills with grey
+                return _of_camera("jpeg", found, data, where)[..., :1 if grey else 3]
+            return _pixels(packed.convert("L" if grey else "RGB"))
+    except UNPACKING as error:
+        why = "it is neither a JPEG nor a PNG" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise Refusal("a compressed image that cannot be unpacked", where=where,
+                      why=why.partition("\n")[0] or type(error).__name__,
+                      fix="send whole JPEG or PNG images of 8 bits") from error
+    except Image.DecompressionBombError as error:
+        raise Refusal("a compressed image that cannot be unpacked", where=where, why=str(error),
+                      fix="send images of the camera's size") from error
+
+
+def other_size(found: Size, wanted: Size) -> Refusal:
+    """Of a frame that is not resized. Sizes: (height, width)."""
+    return Refusal(f"a frame of {found[1]} x {found[0]}", where="width, height",
+                   why=f"the policy takes {wanted[1]} x {wanted[0]}",
+                   fix=f"publish frames of {wanted[1]} x {wanted[0]}, or, if the policy was trained on resized ones, "
+                   "say `resize: METHOD` of the topic")
+
+
+def _pixels(unpacked: Any) -> np.ndarray:
+    """Of an image of Pillow's."""
+    return np.array(unpacked).reshape(unpacked.height, unpacked.width, -1)
+
+
+def _of_camera(pixels: str, size: Size, data: np.ndarray, where: str, step: int = 0) -> np.ndarray:
+    """u8 [H,W,3], as libvlart reads it. step: bytes a row, 0: dense. Raises Refusal."""
+    try:
+        return Camera(pixels, size, size).convert(data, (step, step))
+    except (ConfigError, RuntimeFailure) as error:
+        raise Refusal(f"an image of {pixels} that cannot be read", where=where, why=error.why,
+                      fix=error.fix) from error
 
 
 def _unknown(encoding: Any) -> Refusal:

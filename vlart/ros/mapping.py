@@ -7,8 +7,10 @@ not import anything of ROS.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +27,9 @@ Observed = Literal["sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "
 Published = Literal["std_msgs/msg/Float64MultiArray", "trajectory_msgs/msg/JointTrajectory"]
 Field = Literal["position", "velocity", "effort"]
 Where = Callable[[str], str]  # the file and line of a key
+NAME = re.compile(r"(~/|/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+LONGEST_NAME = 247  # RMW_TOPIC_MAX_NAME_LENGTH
+MOST_TICKS, MOST_THREADS = 1_000_000, 1024
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,16 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Routes:
+    """Of a bundle with several backbones, one of which is chosen per task. table: the .bin file that `vlacompile route
+    fit` wrote. state: path without ending, where outcomes are kept (vlart.Router); None: they are forgotten with the
+    node. Both are relative to the map."""
+
+    table: str
+    state: str | None = None
+
+
+@dataclass(frozen=True)
 class OnFailure:
     """What is published where no chunk of a fresh observation covers a tick, because one is late, or an input failed.
     safe: "hold" (the last action), "zero", "silent" (nothing). action: numbers instead. stop_after_ms: so long after
@@ -124,6 +139,7 @@ class TopicMap:
     constants: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     actions: Actions | None = None
     control: Control = field(default_factory=Control)
+    router: Routes | None = None
     on_failure: OnFailure = field(default_factory=OnFailure)
 
 
@@ -147,9 +163,24 @@ def topic_map(located: LocatedTable) -> TopicMap:
     for key, least in (("within_ms", 0), ("wait_ms", 0), ("max_age_ms", 1), ("ahead_ms", 0)):
         _require_time(getattr(found.synchronise, key), f"synchronise.{key}", located.where, least)
     _require_time(found.on_failure.stop_after_ms, "on_failure.stop_after_ms", located.where)
+    if not all(map(math.isfinite, found.on_failure.action)):
+        raise ConfigError('"on_failure.action" is no action', where=located.where("on_failure.action"),
+                          why="it has NaN or infinity", fix="give the numbers that are published")
     if found.actions is not None:
         _require_actions(found.actions, located.where)
-    return found
+    _require_control(found.control, located.where)
+    _require_apart(found, located.where)
+    if found.router is None:
+        return found
+    if found.control.backbone is not None:
+        raise ConfigError('"control.backbone" and "router" are both there', where=located.where("control.backbone"),
+                          why="the router chooses the backbone", fix="remove one of them")
+    return replace(found, router=_beside(located.path.parent, found.router))
+
+
+def _beside(folder: Path, routes: Routes) -> Routes:
+    state = None if routes.state is None else str(folder / routes.state)
+    return Routes(str(folder / routes.table), state)
 
 
 def _require_topic(topic: Topic, key: str, where: Where) -> None:
@@ -177,9 +208,9 @@ def _require_topic(topic: Topic, key: str, where: Where) -> None:
 
 def _require_actions(actions: Actions, where: Where) -> None:
     _require_name(actions.topic, "actions.topic", where)
-    if not 0 < actions.rate_hz <= 10_000:
+    if not 0.01 <= actions.rate_hz <= 10_000:
         raise ConfigError(f'"actions.rate_hz" is {actions.rate_hz:g}', where=where("actions.rate_hz"),
-                          why="it is the rate of the control loop", fix="give a number above 0, of at most 10000")
+                          why="it is the rate of the control loop", fix="give a number from 0.01 to 10000")
     if actions.type == TRAJECTORY and not actions.joints:
         raise ConfigError('"actions" has no joints', where=where("actions"), why=f"a {TRAJECTORY} names them",
                           fix="add joints: [NAME, ...], one per number of an action")
@@ -192,11 +223,40 @@ def _require_actions(actions: Actions, where: Where) -> None:
 
 
 def _require_name(topic: str, key: str, where: Where) -> None:
-    bare = topic.replace("/", "").replace("_", "").replace("~", "")
-    if not bare.isalnum() or not bare.isascii() or topic.endswith("/") or "//" in topic:
+    """By the rules of rcl_validate_topic_name and rmw_validate_full_topic_name, without substitutions."""
+    if not NAME.fullmatch(topic) or len(topic) > LONGEST_NAME:
         raise ConfigError(f'"{topic}" is no name of a topic', where=where(key),
-                          why="such a name has letters, digits and _ between its /",
-                          fix="write it as `ros2 topic list` shows it")
+                          why="such a name has letters, digits and _ between its /, no digit behind one, and at most "
+                          f"{LONGEST_NAME} characters", fix="write it as `ros2 topic list` shows it")
+
+
+def _require_apart(topics: TopicMap, where: Where) -> None:
+    """One name, one type and one direction."""
+    for name, topic in topics.observation.items():
+        for other, later in topics.observation.items():
+            if later.topic == topic.topic and later.type != topic.type:
+                raise ConfigError(f"{topic.topic} has two types", where=where(f"observation.{other}.type"),
+                                  why=f'it is {topic.type} of "{name}"', fix="correct one of them")
+    heard = {t.topic: f'the input "{n}"' for n, t in topics.observation.items()}
+    said = topics.instruction.topic if topics.instruction is not None else None
+    if said in heard:
+        raise ConfigError(f"{said} has two types", where=where("instruction.topic"), why=f"it is of {heard[said]}",
+                          fix="give the topic of the instruction")
+    if topics.actions is not None and topics.actions.topic in {*heard, said}:
+        raise ConfigError(f"{topics.actions.topic} is heard and published", where=where("actions.topic"),
+                          why=f"it is of {heard.get(topics.actions.topic, 'the instruction')}: the node would hear "
+                              "itself",
+                          fix="give the topic that the controller listens to")
+
+
+def _require_control(control: Control, where: Where) -> None:
+    for name, most in (("lead_ticks", MOST_TICKS), ("stale_ticks", MOST_TICKS), ("deadline_ticks", MOST_TICKS),
+                       ("threads", MOST_THREADS), ("seed", None)):
+        value = getattr(control, name)
+        if value is not None and not 0 <= value <= (value if most is None else most):
+            raise ConfigError(f'"control.{name}" is {value}', where=where(f"control.{name}"),
+                              why="it is a number from 0" + ("" if most is None else f" to {most}"),
+                              fix="give such a number")
 
 
 def _require_once(names: tuple[str, ...], key: str, where: Where) -> None:

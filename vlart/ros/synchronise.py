@@ -4,7 +4,7 @@ The rule. Each message of the reference begins an observation of its time t. Eve
 message whose time is nearest to t, the earlier of two, at most `within_ms` away. The observation is complete once no
 message that comes in order could be nearer: when every other input has one of time t or later, or `wait_ms` after the
 reference's message came. What then lacks an input is refused. Of complete ones the newest counts, and never one that is
-older than the last that was taken.
+older than the last that was taken. Of each input at most MOST_KEPT messages are kept, the newest ones.
 
 Times are in nanoseconds of the clock that stamps the messages; the caller says what it shows. Must not know what the
 contents are.
@@ -22,6 +22,7 @@ from vlart.ros.mapping import Synchronise, Topic
 
 MS = 1_000_000
 BACK_NS = 20 * MS  # a clock that goes further back has jumped
+MOST_KEPT = 1024  # messages of an input, of however long a time
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Synchroniser:
             account.refuse(why, _said(why, time_ns, now_ns))
         else:
             kept.insert(_place(kept, time_ns), _Kept(time_ns, now_ns, content))
+            self._drop(name, max(0, len(kept) - MOST_KEPT))
             self._newest(now_ns)
         return why
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlart.bundle.plan.plan import Plan
 from vlart.errors import ConfigError, RuntimeFailure, nearest
 from vlart.runtime.router import Routed, Router
 from vlart.runtime.session import Session
@@ -27,17 +28,12 @@ class RoutedSession:
                  **options: Any):
         self.router = Router(table, state, log_capacity=log_capacity)
         self.session = Session(bundle, **options)
-        if self.session.recorder is not None:
-            self.router.record(self.session.recorder)
         self._begun = False
-        plan = self.session.plan
+        plan, recorder = self.session.plan, self.session.recorder
+        require_backbones(self.router, plan, table, recorder is not None)
+        if recorder is not None:
+            self.router.record(recorder)
         names = [b.name for b in plan.backbones]
-        for backbone in self.router.backbones:
-            if backbone not in names:
-                raise ConfigError(f'the table routes to "{backbone}", which is not a backbone of the bundle',
-                                  where=str(table),
-                                  why=nearest(backbone, names) if names else "the bundle is a single policy",
-                                  fix="join the policies under the names that the table was fitted with")
         needs = {n: {v for s in plan.stages if n in plan.served_by(s) for v in s.depends} for n in names}
         known = {t.tokens for t in plan.texts} | {i.source for i in plan.instructions}
         self._texts = {n: [plan.values[v].name for v in sorted(known & needs[n])] for n in names}
@@ -79,3 +75,20 @@ class RoutedSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def require_backbones(router: Router, plan: Plan, table: str | Path, recorded: bool = False) -> None:
+    """Raises ConfigError where the table, which is at this path, routes to a backbone that a bundle does not have; and,
+    recorded, where it has them in another order: a recording has a decision's numbers, and of names the plan's."""
+    names = [b.name for b in plan.backbones]
+    for backbone in router.backbones:
+        if backbone not in names:
+            raise ConfigError(f'the table routes to "{backbone}", which is not a backbone of the bundle',
+                              where=str(table),
+                              why=nearest(backbone, names) if names else "the bundle is a single policy",
+                              fix="join the policies under the names that the table was fitted with")
+    if recorded and list(router.backbones) != names[: len(router.backbones)]:
+        raise ConfigError("the table has the backbones in another order than the bundle", where=str(table),
+                          why=f"{', '.join(router.backbones)}; the bundle: {', '.join(names)}; a recording would name "
+                              "one where it was the other",
+                          fix="build the bundle with the policies in the table's order, or do not record")

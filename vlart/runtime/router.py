@@ -81,6 +81,10 @@ class Router:
         if not isinstance(text, str):
             raise ConfigError(f"an instruction is a {type(text).__name__}", where="Router.decide",
                               why="the table routes texts", fix="give a str")
+        if "\0" in text:
+            raise ConfigError("an instruction has a zero character", where="Router.decide",
+                              why="C ends a text at the first, and what is behind it would not count",
+                              fix="give the text without")
         out, dim = RouterDecision(), 0 if embedding is None else len(embedding)
         try:
             numbers = None if embedding is None else (c.c_float * dim)(*embedding)

@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/diag.h"
 #include "base/struct_size.h"
+#include "base/utf8.h"
 
 #define DEFAULT_LOG 64u
 #define MOST_LOG 65536u
@@ -176,8 +177,12 @@ static vlart_status_t locate(vlart_router_t *router, const char *text, const flo
   const char *call = "vlart_router_decide";
   const vlart_router_record_t *rule = router->rule;
   char normalised[VLART_MAX_INSTRUCTION + 1];
-  if (strnlen(text, VLART_MAX_INSTRUCTION + 1) > VLART_MAX_INSTRUCTION) {
+  size_t length = strnlen(text, VLART_MAX_INSTRUCTION + 1);
+  if (length > VLART_MAX_INSTRUCTION) {
     return vlart_bad_argument(diag, call, "the instruction is longer than 512 bytes");
+  }
+  if (vlart_text_fault((const uint8_t *)text, length) != length) {
+    return vlart_bad_argument(diag, call, "the instruction is not UTF-8");
   }
   if (vlart_router_normalise(text, normalised) == 0) {
     return vlart_bad_argument(diag, call, "the instruction has no letter or digit");

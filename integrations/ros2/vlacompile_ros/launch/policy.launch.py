@@ -22,7 +22,7 @@ def generate_launch_description() -> LaunchDescription:
         package="vlacompile_ros", executable="policy", name="vlacompile", namespace="", output="screen",
         parameters=[{"bundle": text("bundle"), "topics": text("topics"), "signers": text("signers"),
                      "native_code": flag("native_code"), "uncalibrated": flag("uncalibrated"),
-                     "use_sim_time": flag("use_sim_time")}])
+                     "record": text("record"), "use_sim_time": flag("use_sim_time")}])
     to = lambda transition: EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node),
                                                         transition_id=transition))
     return LaunchDescription([
@@ -31,6 +31,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument("signers", default_value="", description="take only a bundle that one of these signed"),
         DeclareLaunchArgument("native_code", default_value="false"),
         DeclareLaunchArgument("uncalibrated", default_value="false"),
+        DeclareLaunchArgument("record", default_value="", description="a file, which must not exist: what is recorded"),
         DeclareLaunchArgument("use_sim_time", default_value="false"),
         DeclareLaunchArgument("activate", default_value="true"),
         RegisterEventHandler(OnStateTransition(target_lifecycle_node=node, start_state="configuring",

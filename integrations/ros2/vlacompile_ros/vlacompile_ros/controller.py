@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from vlacompile_ros.opened import Opened, open_policy
+from vlacompile_ros.tasks import Task
 from vlart.errors import RuntimeFailure, VlaError
 from vlart.ros.account import Account
 from vlart.ros.contents import stamp_ns, text_of
 from vlart.ros.mapping import TopicMap
 from vlart.ros.synchronise import MS, Synchroniser
+from vlart.runtime.recorder import Recorder
 from vlart.serve.refusal import Refusal
 
 RUNNING, WAITING, FAILING, STOPPED = "running", "waiting", "failing", "stopped"
@@ -49,19 +51,21 @@ class Observations:
 class Controller:
     """bundle: its directory. where: says the line of a key of the map. options: as open_policy's. Raises VlaError.
 
-    `message`, `instruct` and `instruct_message` are for any thread; the others for one, the control loop's."""
+    `message`, `lost`, `instruct` and `instruct_message` are for any thread; the others for one, the control loop's."""
 
     def __init__(self, bundle: str | Path, topics: TopicMap, where: Callable[[str], str] = str, **options: Any):
         self.topics = topics
         self._opened: Opened = open_policy(bundle, topics, where, **options)
         self._policy, self._readers = self._opened.session, self._opened.readers
-        self._lock = threading.Lock()  # of the synchroniser, the accounts and the instruction
+        self.tasks = self._opened.tasks
+        self._lock = threading.Lock()  # of the synchroniser, the accounts and what the next tick changes to
         self.synchroniser = Synchroniser(topics.observation, topics.synchronise)
         self.instructions = Account()
         self.observations = Observations()
-        self.instruction: str | None = None
-        self._said: dict[str, np.ndarray] = {}
-        self._changed: str | None = None  # how the running chunk ends: an instruction came
+        self.instruction: str | None = None if self._opened.needs_text else ""
+        self._task: Task | None = None  # of the control loop
+        self._changed: str | None = None  # how the running chunk ends: another task began
+        self._chunks_before = 0  # those of the tasks before
         self.state, self.trouble = WAITING, ""
         self._failing_since_ns: int | None = None
         self._first_awaited = True  # the first chunk of an instruction or episode
@@ -69,10 +73,13 @@ class Controller:
         self.last_observation_ns: int | None = None
         self._last = 0, 0
         self._executed = 0  # the observation of the chunk that is executed
-        self.succeeded, self.failed = 0, 0
         text = None if topics.instruction is None else topics.instruction.text
-        if text is not None:
-            self.instruct(text)
+        try:
+            if text is not None or not self._opened.needs_text:
+                self.instruct(text or "")
+        except VlaError:
+            self._opened.close()
+            raise
 
     # ---- any thread
 
@@ -110,12 +117,13 @@ class Controller:
 
     def instruct(self, text: str) -> bool:
         """From the next tick on. False: it is the instruction already. Raises Refusal, which changes nothing."""
-        said = self._opened.tokens(text)
-        with self._lock:
-            if text == self.instruction:
+        with self.tasks.turn:
+            if self.tasks.current is not None and text == self.instruction:
                 return False
-            self.instruction, self._said = text, said
-            self._changed = self.topics.instruction.running if self.topics.instruction else "drop"
+            self.tasks.begin(text, f'another instruction came: "{text}"')
+            with self._lock:
+                self.instruction = text
+                self._changed = self.topics.instruction.running if self.topics.instruction else "drop"
             return True
 
     # ---- the control loop
@@ -123,6 +131,14 @@ class Controller:
     def tick(self, now_ns: int, steady_ns: int) -> Command | None:
         """Once per period. now_ns: of the clock that stamps messages. steady_ns: of one that never jumps. None: nothing
         is to be published."""
+        try:
+            return self._ticked(now_ns, steady_ns)
+        except RuntimeFailure as failure:  # there is not even a safe action
+            self.trouble = str(failure)
+            self._fail(steady_ns)
+            return None
+
+    def _ticked(self, now_ns: int, steady_ns: int) -> Command | None:
         self._policy.time(steady_ns // 1000)
         with self._lock:
             if (now_ns - self._last[0]) - (steady_ns - self._last[1]) > JUMP_NS and self._last[1]:
@@ -131,25 +147,35 @@ class Controller:
             self._last = now_ns, steady_ns
             changed, self._changed = self._changed, None
         if changed is not None:
-            self._policy.cancel(changed)
-            self._first_awaited = self._unasked = True
+            self._begin_task(changed)
         if self.state == STOPPED and self.topics.on_failure.resume == "reset":
             return None
         if self._unasked or self._policy.info().due:
             self._observe(now_ns, steady_ns)
         return self._command(steady_ns)
 
-    def reset(self) -> None:
-        """Begin an episode: nothing of the last one is executed, and what was observed is forgotten."""
-        with self._lock:
-            self.synchroniser.forget()
-        self._policy.cancel("episode")
-        self.state, self.trouble, self._failing_since_ns, self._first_awaited = WAITING, "", None, True
+    def reset(self, why: str = "an episode began by the service reset") -> None:
+        """Begin an episode: nothing of the last one is executed, and what was observed is forgotten. A task of which
+        something was asked for is over, and another one begins with the same instruction. why: it is over, in words."""
+        with self.tasks.turn:
+            task = self.tasks.current
+            if self.instruction is not None and (task is None or task.asked):
+                self.tasks.begin(self.instruction, why)
+            self._end_episode()
 
-    def outcome(self, success: bool) -> None:
-        """Of the episode that ends with it."""
-        self.succeeded, self.failed = self.succeeded + bool(success), self.failed + (not success)
-        self.reset()
+    def end(self, why: str = "the node was deactivated") -> None:
+        """The episode and its task, without another one."""
+        with self.tasks.turn:
+            self.tasks.end(why)
+            self._end_episode()
+
+    def outcome(self, task: int, success: bool, instruction: str = "") -> str:
+        """Of the task of that number, which ends with it and its episode; another one begins. instruction: as of
+        Tasks.outcome. Returns what became of it, in words. Raises Refusal, which changes nothing."""
+        with self.tasks.turn:
+            said = self.tasks.outcome(task, success, instruction)
+            self.reset()
+            return said
 
     def info(self) -> Any:
         """AsyncSession.info."""
@@ -162,26 +188,45 @@ class Controller:
                                                    ("instruction", self.instructions))}
 
     def close(self) -> None:
-        self._policy.close()
+        self._opened.close()
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records the policy and the router."""
+        return self._opened.recorder
+
+    def _end_episode(self) -> None:
+        with self._lock:
+            self.synchroniser.forget()
+            self._changed = None
+        self._begin_task("episode")
+        self.state, self.trouble, self._failing_since_ns = WAITING, "", None
+
+    def _begin_task(self, chunk: str) -> None:
+        """In the control loop. chunk: what becomes of the one that is executed."""
+        self._policy.cancel(chunk)
+        self._first_awaited = self._unasked = True
+        self._chunks_before, self._task = self._policy.info().chunks, self.tasks.current
+        if self._task is not None and self._task.backbone is not None:
+            self._policy.select(self._task.backbone)
 
     def _observe(self, now_ns: int, steady_ns: int) -> None:
         with self._lock:
-            found = None if self.lacks_instruction() else self.synchroniser.take(now_ns)
-            said = self._said
-        if found is None:
+            found = None if self._task is None else self.synchroniser.take(now_ns)
+        if found is None or self._task is None:
             return
         self.observations.taken += 1
         age_us = max(0, now_ns - found.time_ns) // 1000
         try:
-            self._policy.write_all({**found.contents, **said, **self._opened.without_topic()}, found.time_ns,
-                                   max(1, steady_ns // 1000 - age_us))
+            written = {**found.contents, **self._task.said, **self._opened.without_topic()}
+            self._policy.write_all(written, found.time_ns, max(1, steady_ns // 1000 - age_us))
             asked = self._policy.request()
         except VlaError as error:
             asked, self.trouble = False, str(error)
         self.observations.requested += asked
         self.observations.refused += not asked
         if asked:
-            self._unasked = False
+            self._unasked, self._task.asked = False, True
             self.last_observation_ns = found.time_ns
 
     def _command(self, steady_ns: int) -> Command | None:
@@ -196,17 +241,21 @@ class Controller:
             self.state, self._failing_since_ns, self._first_awaited = RUNNING, None, False
             if popped.observation != self._executed:
                 self._executed, self.trouble = popped.observation, ""  # a chunk came since
+            if self._task is not None and not self._task.acted:  # the chunk may be of the one before, which goes on
+                self._task.acted = self._policy.info().chunks > self._chunks_before
             return Command(popped.action, popped.status, popped.observation, popped.row)
         self._note_trouble()
         if self._first_awaited and self._policy.info().busy:
             self.state, self._failing_since_ns = WAITING, None
         else:
-            since = self._failing_since_ns = steady_ns if self._failing_since_ns is None else self._failing_since_ns
-            stopped = steady_ns - since >= MS * self.topics.on_failure.stop_after_ms
-            self.state = STOPPED if stopped else FAILING
+            self._fail(steady_ns)
         if self.state == STOPPED or self._opened.silent:
             return None
         return Command(popped.action, popped.status, popped.observation, popped.row)
+
+    def _fail(self, steady_ns: int) -> None:
+        since = self._failing_since_ns = steady_ns if self._failing_since_ns is None else self._failing_since_ns
+        self.state = STOPPED if steady_ns - since >= MS * self.topics.on_failure.stop_after_ms else FAILING
 
     def _note_trouble(self) -> None:
         failure = self._policy.trouble()
@@ -214,4 +263,4 @@ class Controller:
             self.trouble = str(failure)
 
     def lacks_instruction(self) -> bool:
-        return self.instruction is None and self._opened.needs_text
+        return self.instruction is None

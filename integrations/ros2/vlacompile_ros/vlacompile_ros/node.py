@@ -22,15 +22,16 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import Float64MultiArray, String
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
-from vlacompile_msgs.srv import SetInstruction
+from vlacompile_msgs.srv import ReportOutcome, SetInstruction
 
 from vlacompile_ros.controller import Command, Controller
 from vlacompile_ros.diagnostics import Reporter
 from vlart.errors import VlaError
 from vlart.files.yaml_lines import read_yaml
 from vlart.ros.mapping import COMPRESSED, IMAGE, TRAJECTORY, Topic, topic_map
+from vlart.runtime.recorder import Recorder
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -64,7 +65,8 @@ def _told(transition: Transition) -> Transition:
 
 
 class PolicyNode(LifecycleNode):
-    """Parameters: bundle, topics (the YAML file); signers, native_code, uncalibrated as of `vlacompile serve`."""
+    """Parameters: bundle, topics (the YAML file); signers, native_code, uncalibrated, record, record_mib and
+    record_digests as of `vlacompile serve`."""
 
     def __init__(self, **options: Any):
         super().__init__("vlacompile", **options)
@@ -73,6 +75,9 @@ class PolicyNode(LifecycleNode):
         self.declare_parameter("signers", "")
         self.declare_parameter("native_code", False)
         self.declare_parameter("uncalibrated", False)
+        self.declare_parameter("record", "")
+        self.declare_parameter("record_mib", 64)
+        self.declare_parameter("record_digests", False)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # the control rate does not jump with the time
         self._controller: Controller | None = None
         self._made: list[tuple[Any, Any]] = []  # (what destroys it, what it made)
@@ -86,10 +91,12 @@ class PolicyNode(LifecycleNode):
         value = lambda name: self.get_parameter(name).value
         located = read_yaml(value("topics"))
         topics = topic_map(located)
+        record = Recorder(value("record"), content=not value("record_digests"), mib=value("record_mib")) if value(
+            "record") else None
         self._controller = Controller(
             value("bundle"), topics, located.where, signers=value("signers") or None,
-            native_code=value("native_code"), uncalibrated=value("uncalibrated"))
-        self._reporter = Reporter(self._controller)
+            native_code=value("native_code"), uncalibrated=value("uncalibrated"), record=record)
+        self._reporter, self._said = Reporter(self._controller), ""
         for name, topic in topics.observation.items():
             self._subscribe(name, topic)
         if topics.instruction is not None and topics.instruction.topic is not None:
@@ -102,7 +109,7 @@ class PolicyNode(LifecycleNode):
         self._keep(self.destroy_lifecycle_publisher, self._publisher)
         self._reports = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         self._keep(self.destroy_publisher, self._reports)
-        for kind, name, call in ((Trigger, "~/reset", self._on_reset), (SetBool, "~/outcome", self._on_outcome),
+        for kind, name, call in ((Trigger, "~/reset", self._on_reset), (ReportOutcome, "~/outcome", self._on_outcome),
                                  (SetInstruction, "~/instruction", self._on_instruction)):
             self._keep(self.destroy_service, self.create_service(kind, name, call))
         self._keep(self.destroy_timer, self.create_timer(REPORT_S, self._on_report))
@@ -140,7 +147,7 @@ class PolicyNode(LifecycleNode):
             self.destroy_timer(self._timer)
             self._timer = None
         if self._controller is not None:
-            self._controller.reset()
+            self._controller.end()
 
     def _release(self) -> None:
         self._stop()
@@ -204,10 +211,12 @@ class PolicyNode(LifecycleNode):
         return response
 
     def _on_outcome(self, request: Any, response: Any) -> Any:
-        self._controller.outcome(request.data)
-        response.success = True
-        response.message = f"{self._controller.succeeded} succeeded, {self._controller.failed} failed"
-        return response
+        try:
+            response.message = self._controller.outcome(request.task, request.success, request.instruction)
+            response.success = True
+        except VlaError as error:
+            response.success, response.message = False, str(error)
+        return self._with_task(response)
 
     def _on_instruction(self, request: Any, response: Any) -> Any:
         try:
@@ -215,6 +224,11 @@ class PolicyNode(LifecycleNode):
             response.success, response.message = True, "accepted" if changed else "it is the instruction already"
         except VlaError as error:
             response.success, response.message = False, str(error)
+        return self._with_task(response)
+
+    def _with_task(self, response: Any) -> Any:
+        task = self._controller.tasks.current
+        response.task, response.backbone = (0, "") if task is None else (task.number, task.backbone or "")
         return response
 
     def _on_report(self) -> None:

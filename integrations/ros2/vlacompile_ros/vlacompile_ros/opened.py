@@ -1,4 +1,4 @@
-"""A bundle as the node needs it: the session, a reader per topic, and what comes by no topic (instruction, noise).
+"""A bundle as the node needs it: the session, a reader per topic, the tasks, and what comes by no topic (noise).
 
 Owns what is refused before a message comes. Must not know rclpy.
 """
@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from vlart.bundle.directory import one_backbone, read_bundle
+from vlacompile_ros.tasks import Tasks, Tokens
+from vlart.bundle.directory import Bundle, one_backbone, read_bundle
 from vlart.bundle.plan.plan import Plan
 from vlart.bundle.precision_record import require_calibrated
 from vlart.bundle.signature import require_signed
-from vlart.errors import ConfigError, nearest
+from vlart.errors import ConfigError, VlaError, nearest
 from vlart.ros.contents import Reader, readers_of
 from vlart.ros.mapping import TopicMap
 from vlart.runtime.async_session import AsyncSession
+from vlart.runtime.recorder import Recorder
+from vlart.runtime.routed import require_backbones
+from vlart.runtime.router import Router
 from vlart.serve.observations import Input, inputs_of
 from vlart.serve.tokenized_texts import Instructions, own_instructions
 from vlart.verify.trial import try_bundle
@@ -27,73 +31,100 @@ from vlart.vocabulary import NUMPY_DTYPES
 
 @dataclass(frozen=True)
 class Opened:
-    """silent: nothing is published for a safe action. noise: the inputs of class step, drawn as `control.noise` says.
-    constants: {input: content} of those that never change."""
+    """silent: nothing is published for a safe action. needs_text: nothing is done without an instruction. noise: the
+    inputs of class step, drawn as `control.noise` says. constants: {input: content} of those that never change."""
 
-    plan: Plan
     session: AsyncSession
+    tasks: Tasks
     readers: Mapping[str, Reader]
-    instructions: Instructions | None
+    needs_text: bool
     noise: Mapping[str, Input]
     constants: Mapping[str, np.ndarray]
     kind: str | None
     random: np.random.Generator
     silent: bool
-
-    @property
-    def needs_text(self) -> bool:
-        return self.instructions is not None
-
-    def tokens(self, text: str) -> dict[str, np.ndarray]:
-        """{input: content} of an instruction. Raises Refusal."""
-        return {} if self.instructions is None else self.instructions(text)
+    recorder: Recorder | None
 
     def without_topic(self) -> dict[str, np.ndarray]:
         """{input: content} of the constants, and of newly drawn noise."""
         draw = self.random.standard_normal if self.kind == "normal" else self.random.random
         return {**self.constants, **{n: draw(i.dims).astype(NUMPY_DTYPES[i.dtype]) for n, i in self.noise.items()}}
 
+    def close(self) -> None:
+        """What the router learnt is on disk already; the recording ends."""
+        self.tasks.close()
+        self.session.close()
+        if self.recorder is not None:
+            self.recorder.close()
+
 
 def open_policy(bundle: str | Path, topics: TopicMap, where: Callable[[str], str] = str, *,
                 signers: str | Path | None = None, native_code: bool = False, uncalibrated: bool = False,
-                tried: bool = True) -> Opened:
+                tried: bool = True, record: Recorder | None = None) -> Opened:
     """signers: take only a bundle that one of them signed, who then vouches for its native code. native_code,
-    uncalibrated: as PolicyHost's. tried: replay the bundle's own frames in a child process first. Raises VlaError."""
+    uncalibrated: as PolicyHost's. tried: replay the bundle's own frames in a child process first. record: what the
+    policy and the router do, and close it with them. Raises VlaError."""
     if signers is not None:
         require_signed(bundle, Path(signers))
         native_code = True
     control, failure = topics.control, topics.on_failure
-    read = one_backbone(read_bundle(bundle), control.backbone)
-    plan = read.plan
-    require_calibrated(read, uncalibrated)
+    whole = read_bundle(bundle)
+    require_calibrated(whole, uncalibrated)
     if topics.actions is None:
         raise ConfigError("the map has no actions", where=where(""), why="the node publishes them",
                           fix="write actions: with topic, type and rate_hz")
-    inputs, instructions = inputs_of(plan), own_instructions(read)
+    router, policies = _policies(whole, topics, record is not None)
+    plan = next(iter(policies.values())).plan
+    inputs: dict[str, Input] = {}
+    for policy in policies.values():
+        inputs |= inputs_of(policy.plan)
+    instructions = {name: own_instructions(policy) for name, policy in policies.items()}
+    needs_text = _require_instruction(topics, instructions, where)
     constants = _constants(topics, inputs, where)
-    spoken = {plan.values[v].name for t in plan.texts for v in (t.tokens, t.mask) if v is not None}
-    _require_instruction(topics, instructions, where)
+    spoken = {policy.plan.values[v].name for policy in policies.values() for t in policy.plan.texts
+              for v in (t.tokens, t.mask) if v is not None}
     noise = {n: i for n, i in inputs.items() if i.update == "step" and n not in {*topics.observation, *constants}}
     if noise and control.noise is None:
         raise ConfigError(f'nothing draws the policy\'s "{min(noise)}"', where=where("control"),
                           why="it is the noise that a chunk begins with",
                           fix="write noise: normal (or uniform) under control")
     inputs = {n: i for n, i in inputs.items() if n not in {*noise, *constants}
-              and (instructions is None or n not in spoken)}
+              and not (needs_text and n in spoken)}
     readers = readers_of(topics, inputs, where)
     _require_actions(plan, topics, where)
     if tried:
         try_bundle(bundle, threads=control.threads, native_code=native_code)
-    session = AsyncSession(
-        bundle, lead_ticks=control.lead_ticks, stale_ticks=control.stale_ticks, deadline_ticks=control.deadline_ticks,
-        expire=control.expire, threads=control.threads, native_code=native_code,
-        safe=np.asarray(failure.action, np.float32) if failure.action else
-        "zero" if failure.safe == "zero" else "hold")
-    if plan.backbones:
-        session.select(plan.backbones[0].name)
-    session.start()
-    return Opened(plan, session, readers, instructions, noise, constants, control.noise,
-                  np.random.default_rng(control.seed), failure.safe == "silent" and not failure.action)
+    session = None
+    try:
+        session = AsyncSession(
+            bundle, lead_ticks=control.lead_ticks, stale_ticks=control.stale_ticks,
+            deadline_ticks=control.deadline_ticks, expire=control.expire, threads=control.threads,
+            native_code=native_code, record=record,
+            safe=np.asarray(failure.action, np.float32) if failure.action else
+            "zero" if failure.safe == "zero" else "hold")
+        if plan.backbones:
+            session.select(plan.backbones[0].name)
+        if router is not None and record is not None:
+            router.record(record)
+        session.start()
+    except VlaError:
+        for made in (router, session, record):
+            if made is not None:
+                made.close()
+        raise
+    tokens: Tokens = lambda text: {name: {} if read is None else read(text) for name, read in instructions.items()}
+    return Opened(session, Tasks(tokens, router), readers, needs_text, noise, constants, control.noise,
+                  np.random.default_rng(control.seed), failure.safe == "silent" and not failure.action, record)
+
+
+def _policies(whole: Bundle, topics: TopicMap, recorded: bool) -> tuple[Router | None, dict[str | None, Bundle]]:
+    """The router, and {backbone: the bundle as it is with that one selected} of those that it chooses among; without a
+    router the one that is always run, under None. Raises VlaError."""
+    if topics.router is None:
+        return None, {None: one_backbone(whole, topics.control.backbone)}
+    router = Router(topics.router.table, topics.router.state)
+    require_backbones(router, whole.plan, topics.router.table, recorded)
+    return router, {name: one_backbone(whole, name) for name in router.backbones}
 
 
 def _constants(topics: TopicMap, inputs: Mapping[str, Input], where: Callable[[str], str]) -> dict[str, np.ndarray]:
@@ -116,14 +147,22 @@ def _constants(topics: TopicMap, inputs: Mapping[str, Input], where: Callable[[s
     return found
 
 
-def _require_instruction(topics: TopicMap, instructions: Instructions | None, where: Callable[[str], str]) -> None:
-    if instructions is not None and topics.instruction is None:
+def _require_instruction(topics: TopicMap, instructions: Mapping[str | None, Instructions | None],
+                         where: Callable[[str], str]) -> bool:
+    """Whether one is needed. Raises ConfigError."""
+    without = [name for name, found in instructions.items() if found is None]
+    if topics.router is not None and without:
+        raise ConfigError(f'the backbone "{without[0]}" takes no instruction as text', where=where("router"),
+                          why="the router chooses by the instruction, and the bundle has no tokenizer for it",
+                          fix="build it with texts, or remove router and name one backbone under control")
+    if not without and topics.instruction is None:
         raise ConfigError("the map has no instruction", where=where(""), why="the policy takes one",
                           fix="write instruction: with a text, or the topic that it comes by")
-    if instructions is None and topics.instruction is not None:
+    if without and topics.instruction is not None:
         raise ConfigError("the policy takes no instruction as text", where=where("instruction"),
                           why="the bundle has no tokenizer", fix="remove instruction; if the policy takes token ids, "
                           "write them under constants")
+    return not without
 
 
 def _require_actions(plan: Plan, topics: TopicMap, where: Callable[[str], str]) -> None:

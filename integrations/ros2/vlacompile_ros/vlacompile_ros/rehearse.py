@@ -12,29 +12,33 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlacompile_ros.controller import Command, Controller
-from vlart.errors import ConfigError, VlaError
+from vlart.errors import ConfigError, VlaError, printable
 from vlart.files.yaml_lines import read_yaml
 from vlart.ros.mapping import TEXT, TopicMap, topic_map
 
 SECOND = 1_000_000_000
+LONGEST_GAP_S = 60  # that is played tick by tick
 
 
-def recorded(bag: Path, topics: TopicMap) -> Iterator[tuple[int, str | None, Any]]:
-    """(time at which it was recorded, the input or None for the instruction, message), in that order. Raises
-    ConfigError for what is no bag, and for a topic that is missing or of another type."""
+def recorded(bag: Path, topics: TopicMap) -> Iterator[tuple[int, tuple[str, ...], Any]]:
+    """(time at which it was recorded, the inputs that it is of, none of them: the instruction, message), in that order.
+    Raises ConfigError for what is no bag, and for a topic that is missing or of another type."""
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
         raise ConfigError("the package rosbags is missing", where=str(bag), why="it reads bags",
                           fix="pip install rosbags") from error
-    wanted = {t.topic: (name, t.type) for name, t in topics.observation.items()}
+    wanted: dict[str, tuple[tuple[str, ...], str]] = {}
+    for name, t in topics.observation.items():
+        wanted[t.topic] = (*wanted.get(t.topic, ((), ""))[0], name), t.type
     if topics.instruction is not None and topics.instruction.topic is not None:
-        wanted[topics.instruction.topic] = (None, TEXT)
+        wanted[topics.instruction.topic] = (), TEXT
     try:
         reader = AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
         reader.open()
@@ -43,8 +47,8 @@ def recorded(bag: Path, topics: TopicMap) -> Iterator[tuple[int, str | None, Any
                           fix="give the directory that `ros2 bag record` wrote") from error
     with_types = {c.topic: c.msgtype for c in reader.connections}
     try:
-        for topic, (name, kind) in wanted.items():
-            if name is not None and with_types.get(topic) != kind:
+        for topic, (names, kind) in wanted.items():
+            if names and with_types.get(topic) != kind:
                 found = f"it has it as {with_types[topic]}" if topic in with_types else (
                     "it has " + ", ".join(sorted(with_types)))
                 raise ConfigError(f"the bag has no {topic} of {kind}", where=str(bag), why=found,
@@ -56,28 +60,40 @@ def recorded(bag: Path, topics: TopicMap) -> Iterator[tuple[int, str | None, Any
         reader.close()
 
 
-def rehearse(controller: Controller, messages: Iterator[tuple[int, str | None, Any]]) -> list[tuple[int, Command]]:
-    """[(time, what was published)]."""
+@dataclass
+class Played:
+    """published: [(time, what was)]. skipped_s: gaps of the bag's times beyond LONGEST_GAP_S, in which nothing was."""
+
+    published: list[tuple[int, Command]] = field(default_factory=list)
+    skipped_s: float = 0.0
+
+
+def rehearse(controller: Controller, messages: Iterator[tuple[int, tuple[str, ...], Any]]) -> Played:
     assert controller.topics.actions is not None
-    period, published, due = round(SECOND / controller.topics.actions.rate_hz), [], None
-    for at, name, message in messages:
+    period, played, due = round(SECOND / controller.topics.actions.rate_hz), Played(), None
+    for at, names, message in messages:
         due = at if due is None else due
-        while due <= at:
+        until = due + LONGEST_GAP_S * SECOND
+        while due <= min(at, until):
             command = controller.tick(due, due)
             if command is not None:
-                published.append((due, command))
+                played.published.append((due, command))
             while controller.info().busy:
                 time.sleep(1e-4)
             due += period
-        if name is None:
+        if due <= at:
+            played.skipped_s += (at - due) / SECOND
+            due = at
+        if not names:
             controller.instruct_message(message)
-        else:
+        for name in names:
             controller.message(name, message, at)
-    return published
+    return played
 
 
-def lines(controller: Controller, published: list[tuple[int, Command]]) -> Iterator[str]:
+def lines(controller: Controller, played: Played) -> Iterator[str]:
     """What is printed, in 80 columns."""
+    published = played.published
     rows = [("input", "received", "used", "superseded", "refused", "waiting")]
     for name, account in controller.accounts().items():
         rows.append((name, *map(str, (account.received, account.used, account.superseded, account.refused.total(),
@@ -96,6 +112,11 @@ def lines(controller: Controller, published: list[tuple[int, Command]]) -> Itera
         ages = sorted(at - c.observation_ns for at, c in published if c.status == "OK")
         yield (f"         over {seconds:.1f} s; made of observations {ages[0] / 1e6:.0f} to {ages[-1] / 1e6:.0f} ms old"
                if ages else f"         over {seconds:.1f} s")
+    if played.skipped_s:
+        yield f"gaps     {played.skipped_s:.0f} s without messages were skipped, but for {LONGEST_GAP_S} s of each"
+    task = controller.tasks.current
+    if task is not None and task.backbone is not None:
+        yield f'router   task {task.number}, "{printable(task.instruction)}": {task.backbone}'
     if controller.trouble:
         yield controller.trouble
 
@@ -137,10 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
         topics = topic_map(located)
         controller = Controller(args.bundle, topics, located.where, native_code=args.native_code,
                                 uncalibrated=args.uncalibrated)
-        published = rehearse(controller, recorded(args.bag, topics))
+        played = rehearse(controller, recorded(args.bag, topics))
         if args.actions is not None:
-            write_actions(args.actions, topics, published)
-        print("\n".join(lines(controller, published)))
+            write_actions(args.actions, topics, played.published)
+        print("\n".join(lines(controller, played)))
     except VlaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
