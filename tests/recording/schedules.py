@@ -56,7 +56,8 @@ def interleaved(session: vc.AsyncSession, rng: random.Random, ticks: int) -> Non
         command(session, rng, seen)
         if not computed and rng.random() < 0.4:
             if rng.random() < 0.15:  # as a deadline or a cancellation ends it
-                session.session.stop_before(rng.randrange(len(session.plan.stages)), rng.choice([DEADLINE_MISSED, CANCELLED]))
+                stage, status = rng.randrange(len(session.plan.stages)), rng.choice([DEADLINE_MISSED, CANCELLED])
+                session.session.stop_before(stage, status)
             session.compute()
             computed = True
         if computed and rng.random() < 0.4:
