@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -14,10 +15,11 @@ import pytest
 
 from tests.samples import recorded_robot as robot
 from vlacompile.export.to_lerobot import export_lerobot
-from vlacompile.export.to_mcap import export_mcap
+from vlacompile.export.to_mcap import export_mcap, messages
 from vlacompile.export.to_rerun import export_rerun
+from vlacompile.export.told import missing, too_large
 from vlacompile.frontends.dataset import open_dataset, read_frames
-from vlart.errors import ConfigError, UsageError
+from vlart.errors import ConfigError, RuntimeFailure, UsageError
 from vlart.recording.log import Log
 from vlart.recording.timeline import episodes
 
@@ -113,3 +115,39 @@ def test_what_cannot_be_exported(bundle, tmp_path):
         pass
     with pytest.raises(ConfigError, match="nothing that a dataset holds"):
         export_lerobot(Log(tmp_path / "none.vlog"), tmp_path / "set")
+
+
+def test_what_is_not_finite(bundle, tmp_path):
+    """Accepted input of a robot: MCAP says null, a dataset refuses it by its row."""
+    import vlacompile as vc
+
+    with vc.Session(bundle, record=tmp_path / "a.vlog", accept=["not finite"]) as session:
+        robot.drive(session, episodes=1, replans=2, execute=2)
+        session.write(robot.STATE, np.array([[1.0, np.nan, np.inf]], np.float32))
+        with contextlib.suppress(RuntimeFailure):  # what is made of it is refused; the last chunk goes on
+            session.step()
+        session.pop()
+    log = Log(tmp_path / "a.vlog")
+    found = [m.fields["values"] for m in messages(log) if m.topic == "/observation/observation/state"]
+    assert found[-1] == [1.0, None, None] and all(None not in values for values in found[:-1])
+    for m in messages(log):
+        json.dumps(m.fields, allow_nan=False)
+    pytest.importorskip("pyarrow", reason=INSTALL)
+    pytest.importorskip("PIL", reason=INSTALL)
+    with pytest.raises(ConfigError, match=f'"{robot.STATE}" holds a number that is not finite') as refused:
+        export_lerobot(log, tmp_path / "set", fps=30)
+    assert "row 4" in refused.value.where and not (tmp_path / "set").exists()
+
+
+def test_what_an_export_leaves_out_is_said(log):
+    assert too_large(log) == [] and missing(log) == {}
+
+
+def test_nothing_is_not_handed_on(bundle, tmp_path):
+    import vlacompile as vc
+
+    with vc.Session(bundle, record=tmp_path / "none.vlog"):
+        pass
+    with pytest.raises(ConfigError, match="nothing to hand on") as refused:
+        list(messages(Log(tmp_path / "none.vlog")))
+    assert "none of its 1 events" in refused.value.why

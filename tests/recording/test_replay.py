@@ -40,7 +40,7 @@ def test_asynchronous_control_to_the_bit(bundles, tmp_path, consume):
         robot.drive_async(session)
     log = Log(tmp_path / "a.vlog")
     found = replay(log, bundles[consume])
-    assert found.parted is None and found.chunks > 3 and found.actions > 60, found
+    assert found.parted is None and not found.skipped and found.chunks > 3 and found.actions > 60, found
     assert {e.role for e in log} == {"session", "control"}
 
 
@@ -128,26 +128,17 @@ def test_what_was_overwritten_is_skipped(bundles, tmp_path):
     assert found.equal and found.skipped and found.chunks >= 20
 
 
-@pytest.mark.parametrize("consume", ["queue", "realtime"])
+@pytest.mark.parametrize("consume", CONSUME)
 def test_an_overwritten_beginning_of_asynchronous_control(bundles, tmp_path, consume):
-    """Of one recording in a few: where requests overlapped, as on a busy machine, a replay may not follow (a gap that
-    docs/runtime/recordings.md states)."""
-    found: object = None
-    for attempt in range(5):
-        path = tmp_path / f"{attempt}.vlog"
-        with vc.Recorder(path, mib=1 / 16) as recorder, vc.AsyncSession(bundles[consume], record=recorder) as session:
-            for _ in range(8):
-                robot.drive_async(session, 60, period=2e-3)
-                session.cancel("episode")
-        assert recorder.info().laps >= 1
-        try:
-            found = replay(Log(path), bundles[consume])
-        except RuntimeFailure as failure:
-            found = failure
-            continue
-        if found.parted is None and found.skipped and found.chunks and found.actions:
-            return
-    pytest.fail(f"none of five recordings is followed: {found}")
+    """With a worker's thread: as on a busy machine, requests overlap or do not."""
+    with vc.Recorder(tmp_path / "a.vlog", mib=1 / 16) as recorder, vc.AsyncSession(bundles[consume],
+                                                                                  record=recorder) as session:
+        for _ in range(8):
+            robot.drive_async(session, 60, period=2e-3)
+            session.cancel("episode")
+    assert recorder.info().laps >= 1
+    found = replay(Log(tmp_path / "a.vlog"), bundles[consume])
+    assert found.parted is None and found.skipped and found.chunks and found.actions, found
 
 
 def test_every_cut_replays_equal(bundles, tmp_path):

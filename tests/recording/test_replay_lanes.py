@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from vlart.errors import RuntimeFailure
 from vlart.recording.log import Log
 from vlart.recording.replayed import replay
 
+DEADLINE_MISSED = 17  # of vlart_status_t
 READS = {"slow": SLOW, "touch": ("touch",)}
 
 
@@ -60,6 +63,38 @@ def test_threads_to_the_bit(bundle, tmp_path):
     found = replay(log, bundle)
     assert found.parted is None and not found.skipped, found
     assert found.chunks == statuses.count("OK") == found.actions
+
+
+def test_random_schedules_to_the_bit(bundle, tmp_path):
+    """Whoever steps next is drawn: sets that nobody reads, cut and refused steps, episodes that a lane sees late."""
+    compared, statuses = 0, Counter()
+    for seed in range(6):
+        rng, path = random.Random(seed), tmp_path / f"{seed}.vlog"
+        with vc.Lanes(bundle, threads=1, record=path) as lanes:
+            fast = [n for n in FAST if n not in (READS["touch"] if "touch" in lanes.lanes else ())]
+            movers = [(lane, READS[name]) for name, lane in lanes.lanes.items()] + [(lanes.control, fast)] * 2
+            for number in range(80):
+                if rng.random() < 0.06:
+                    lanes.reset()
+                mover, sources = rng.choice(movers)
+                given = drawn(seed * 1000 + number)
+                for name in sources:
+                    if rng.random() < 0.9:
+                        mover.write(name, given[name])
+                if rng.random() < 0.1:
+                    session = lanes.control if mover is lanes.control else mover.session
+                    session.stop_before(rng.randrange(len(lanes.plan.stages)), DEADLINE_MISSED)
+                try:
+                    mover.step()
+                    statuses["OK"] += 1
+                except RuntimeFailure as failure:
+                    statuses[failure.status] += 1
+                if mover is lanes.control and lanes.control.queue().remaining:
+                    lanes.control.pop()
+        found = replay(Log(path), bundle)
+        assert found.parted is None and not found.skipped, (seed, found)
+        compared += found.chunks
+    assert compared > 30 and {"OK", "CANCELLED", "SOURCE_UNSET", "DEADLINE_MISSED"} <= set(statuses)
 
 
 def test_another_input_is_found(bundle, tmp_path):

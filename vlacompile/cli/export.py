@@ -43,6 +43,7 @@ def run(args, terminal: Terminal) -> None:
     if not (args.mcap or args.rerun or args.lerobot):
         raise UsageError("no format is named", where="vlacompile export", why="a recording is handed on in three",
                          fix="give --mcap FILE, --rerun FILE or --lerobot DIR")
+    from vlacompile.export.told import missing
     from vlart.recording.log import Log
 
     written = {}
@@ -64,8 +65,8 @@ def run(args, terminal: Terminal) -> None:
 
             phases("write the LeRobot dataset")
             written["lerobot"] = export_lerobot(log, Path(args.lerobot), args.fps)
-    document = {"recording": args.log, "events": log.info.events, "lost_events": log.losses[0],
-                "lost_blocks": log.losses[1], "written": written}
+    document = {"recording": args.log, "events": log.info.events, "content": log.full, "missing": missing(log),
+                "written": written}
     terminal.show(document, lambda console: _print(console, document))
 
 
@@ -74,6 +75,10 @@ def _print(console: Console, document: dict) -> None:
         more = f", {found['total_episodes']} episodes, {found['total_frames']} rows at {found['fps']} Hz" \
             if "fps" in found else ""
         console.print(f"{found['path']}: {found['bytes'] / 1e6:.2f} MB{more}", soft_wrap=True)
-    if document["lost_events"] or document["lost_blocks"]:
-        console.print(f"missing in the recording: {document['lost_events']} events, {document['lost_blocks']} blocks",
-                      soft_wrap=True)
+        for name in found["left_out"]:
+            console.print(f"  not in it: {name}", soft_wrap=True)
+    if not document["content"]:
+        console.print("recorded without content: what was observed is not in it", soft_wrap=True)
+    if document["missing"]:
+        console.print("missing in the recording: " + ", ".join(
+            f"{count} {what.replace('_', ' ')}" for what, count in document["missing"].items()), soft_wrap=True)

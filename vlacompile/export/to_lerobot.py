@@ -94,8 +94,9 @@ def _fps(lines: list[EpisodeLine], fps: int | None) -> int:
     return fps or max(1, round(1e9 / tick))
 
 
-def dataset_files(log: Log, fps: int | None = None) -> dict[str, bytes]:
-    """{path in the dataset: content}. Raises ConfigError for a recording without actions or observations."""
+def dataset_files(log: Log, fps: int | None = None) -> tuple[dict[str, bytes], list[str]]:
+    """({path in the dataset: content}, what of the recording it does not hold). Raises ConfigError for a recording
+    without actions or observations, or with numbers that are not finite."""
     pa: Any = require("pyarrow", "recordings", "--lerobot")
     lines = [line for line in episodes(log) if _rows(line)]
     named = columns(log)
@@ -118,9 +119,11 @@ def dataset_files(log: Log, fps: int | None = None) -> dict[str, bytes]:
                                    strict=True):
                 table[name].append(value)
         rows_of.append((begin, len(table["index"])))
-    lacking = [n for n in named if any(x is None for x in table[n])]
-    for name in lacking:  # never written before some step
+    left_out = []
+    for name in [n for n in named if any(x is None for x in table[n])]:
+        left_out.append(f"{name} (not written before the first action)")
         del table[name], named[name]
+    _require_finite(log, table)
     features = {name: c.feature for name, c in named.items()} | {
         ACTION: {"dtype": "float32", "shape": [log.plan.action.action_dim], "names": None},
         FRESH: {"dtype": "bool", "shape": [1], "names": None},
@@ -131,10 +134,20 @@ def dataset_files(log: Log, fps: int | None = None) -> dict[str, bytes]:
             "data_files_size_in_mb": 100, "video_files_size_in_mb": 200, "fps": rate,
             "splits": {"train": f"0:{len(lines)}"}, "data_path": DATA, "video_path": None, "features": features}
     whole = _stats(table, named, features, 0, len(table["index"]))
-    return {"meta/info.json": _json(info), "meta/stats.json": _json(whole),
+    files = {"meta/info.json": _json(info), "meta/stats.json": _json(whole),
             "meta/tasks.parquet": _parquet(_tasks(pa, tasks)),
             "meta/episodes/chunk-000/file-000.parquet": _parquet(_episodes(pa, lines, rows_of, stats)),
             DATA.format(chunk_index=0, file_index=0): _parquet(_data(pa, table, named, features))}
+    return files, left_out
+
+
+def _require_finite(log: Log, table: Mapping[str, list]) -> None:
+    for name, values in table.items():
+        for row, value in enumerate(values):
+            if not np.isfinite(value).all():
+                raise ConfigError(f'"{name}" holds a number that is not finite', where=f"{log.path}, row {row}",
+                                  why="the means of the dataset would be NaN, and so would a training on it",
+                                  fix="--mcap and --rerun show where it came from; record without accepting such input")
 
 
 def _data(pa: Any, table: dict[str, list], named: Mapping[str, Column], features: dict[str, dict]) -> Any:
@@ -208,7 +221,7 @@ def export_lerobot(log: Log, out: Path, fps: int | None = None) -> dict:
     if out.exists():
         raise ConfigError(f"{out.name} exists", where=str(out), why="a dataset is written whole, into a new directory",
                           fix="choose another path, or move what is there")
-    contents = dataset_files(log, fps)
+    contents, left_out = dataset_files(log, fps)
     new = out.with_name(f"{out.name}.tmp{os.getpid()}")
     try:
         write_tree(new, contents)
@@ -219,5 +232,5 @@ def export_lerobot(log: Log, out: Path, fps: int | None = None) -> dict:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     info = json.loads(contents["meta/info.json"])
-    return {"path": str(out), "bytes": sum(map(len, contents.values())),
+    return {"path": str(out), "bytes": sum(map(len, contents.values())), "left_out": left_out,
             **{n: info[n] for n in ("total_episodes", "total_frames", "fps")}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,14 @@ import numpy as np
 
 from vlacompile.export.packages import require
 from vlacompile.export.predictions import predictions
+from vlacompile.export.told import MOST_NUMBERS, handed_on, too_large
 from vlart.files.atomic import write_whole
 from vlart.recording.log import Log
-from vlart.recording.timeline import Observed, cameras, episodes, picture, tick_ns
+from vlart.recording.timeline import Observed, cameras, picture, tick_ns
 
-MOST_NUMBERS = 4096  # of a source that is written as numbers
 _TIME = {"type": "object", "title": "time", "properties": {"sec": {"type": "integer", "minimum": 0},
                                                            "nsec": {"type": "integer", "minimum": 0}}}
-_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_NUMBERS = {"type": "array", "items": {"type": ["number", "null"]}}  # null: not finite, for which JSON has no word
 _COUNT = {"type": "integer"}
 
 
@@ -64,13 +65,18 @@ def png(array: np.ndarray) -> bytes:
     return out.getvalue()
 
 
+def numbers(array: np.ndarray) -> list[float | None]:
+    """In their order; None: not finite."""
+    return [float(v) if math.isfinite(v) else None for v in array.ravel()]
+
+
 def topic_name(source: str) -> str:
     return source.replace(".", "/")
 
 
 def messages(log: Log) -> Iterator[Message]:
     """Episode by episode; within one by kind."""
-    lines = episodes(log)
+    lines = handed_on(log)
     images, tick = cameras(log), tick_ns(lines)
     for index, line in enumerate(lines):
         yield Message(line.begin_ns, "/episode", "vlart.Episode",
@@ -79,11 +85,11 @@ def messages(log: Log) -> Iterator[Message]:
             yield from _observed(observed, images)
         for e in line.executed:
             yield Message(e.time_ns, "/action/executed", "vlart.Executed", {
-                "values": e.action.tolist(), "status": e.status, "observation": e.observation, "chunk": e.chunk,
+                "values": numbers(e.action), "status": e.status, "observation": e.observation, "chunk": e.chunk,
                 "row": e.row})
         for p in predictions(line, tick):
             yield Message(p.time_ns, "/action/predicted", "vlart.Predicted",
-                          {"values": p.action.tolist(), "chunk": p.chunk, "row": p.row})
+                          {"values": numbers(p.action), "chunk": p.chunk, "row": p.row})
 
 
 def _observed(o: Observed, images: dict[str, tuple[int, int]]) -> Iterator[Message]:
@@ -94,11 +100,12 @@ def _observed(o: Observed, images: dict[str, tuple[int, int]]) -> Iterator[Messa
                     "frame_id": name, "format": "png", "data": base64.b64encode(png(picture(array))).decode()})
         elif array.size <= MOST_NUMBERS:
             yield Message(o.time_ns, f"/observation/{topic_name(name)}", "vlart.Numbers",
-                          {"values": array.astype(np.float64).ravel().tolist(), "fresh": name in o.fresh})
+                          {"values": numbers(array), "fresh": name in o.fresh})
     yield Message(o.end_ns, "/step", "vlart.Step", {"status": o.status, "ms": (o.end_ns - o.time_ns) / 1e6,
                                                     "observation": o.name, "stages": dict(o.stages)})
     if o.chunk is not None:
-        yield Message(o.end_ns, "/chunk", "vlart.Chunk", {"actions": o.chunk.tolist(), "observation": o.name})
+        yield Message(o.end_ns, "/chunk", "vlart.Chunk", {"actions": [numbers(row) for row in o.chunk],
+                                                          "observation": o.name})
 
 
 def mcap_bytes(log: Log) -> bytes:
@@ -114,7 +121,7 @@ def mcap_bytes(log: Log) -> bytes:
             channels[m.topic] = writer.register_channel(m.topic, "json", schemas[m.schema])
         at = log.wall_ns(m.time_ns)
         stamp = {"timestamp": {"sec": at // 10**9, "nsec": at % 10**9}}
-        writer.add_message(channels[m.topic], at, json.dumps(stamp | m.fields).encode(), at, count)
+        writer.add_message(channels[m.topic], at, json.dumps(stamp | m.fields, allow_nan=False).encode(), at, count)
     writer.add_metadata("bundle", {"name": log.plan.name, "plan_sha256": log.bundle_hash})
     writer.finish()
     return out.getvalue()
@@ -124,6 +131,6 @@ def export_mcap(log: Log, out: Path) -> dict:
     """Writes the file. Returns what is in it."""
     data = mcap_bytes(log)
     write_whole(out, data)
-    return {"path": str(out), "bytes": len(data)}
+    return {"path": str(out), "bytes": len(data), "left_out": too_large(log)}
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from vlacompile.export.packages import require
 from vlacompile.export.predictions import predictions
-from vlacompile.export.to_mcap import MOST_NUMBERS, png, topic_name
+from vlacompile.export.to_mcap import png, topic_name
+from vlacompile.export.told import MOST_NUMBERS, handed_on, too_large
 from vlart.files.atomic import write_whole
 from vlart.recording.log import Log
-from vlart.recording.timeline import EpisodeLine, cameras, episodes, picture, tick_ns
+from vlart.recording.timeline import EpisodeLine, cameras, picture, tick_ns
 
 TIMELINE = "time"
 EXECUTED, PREDICTED = "action/executed", "action/predicted"
@@ -23,7 +24,7 @@ def rerun_bytes(log: Log) -> bytes:
     rr: Any = require("rerun", "rerun", "--rerun")
     stream = rr.RecordingStream("vlacompile", recording_id=f"{log.info.recording:016x}")
     memory = stream.memory_recording()
-    lines = episodes(log)
+    lines = handed_on(log)
     stream.send_blueprint(_blueprint(rr, log))
     for line in lines:
         _episode(rr, stream, log, line, tick_ns(lines))
@@ -77,4 +78,4 @@ def export_rerun(log: Log, out: Path) -> dict:
     """Writes the file. Returns what is in it."""
     data = rerun_bytes(log)
     write_whole(out, data)
-    return {"path": str(out), "bytes": len(data)}
+    return {"path": str(out), "bytes": len(data), "left_out": too_large(log)}

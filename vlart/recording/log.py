@@ -132,6 +132,11 @@ class Log:
         """Whether the content of sources was recorded."""
         return bool(self.info.full)
 
+    @property
+    def judges_lateness(self) -> bool:
+        """Of version 1.0: a chunk was late by the clock of another thread, which says nothing of what was computed."""
+        return self.info.version_minor == 0
+
     def wall_ns(self, time_ns: int) -> int:
         """An event's time as nanoseconds since 1970."""
         return self.info.wall_ns + time_ns - self.info.clock_ns

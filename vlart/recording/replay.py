@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from typing import Self  # Python 3.11
 
 AGAIN, EPISODE, FRESH = 0, 1, 2  # why a keyframe was recorded: to go on from, or at a beginning
-# Statuses of a step that say when it was cut rather than what it computed.
-CUT = ("DEADLINE_MISSED", "CANCELLED", "BACKEND_FAILED", "STALE_INPUT")
-REFUSED = ("SOURCE_UNSET", "LANE_STALE")  # of a step before anything ran
+# Statuses of a step that say when it was cut rather than what it computed; and of one before anything ran.
+CUT = ("DEADLINE_MISSED", "CANCELLED", "BACKEND_FAILED")
+REFUSED = ("SOURCE_UNSET", "STALE_INPUT", "LANE_STALE")
 ACTED = ("OK", "DEADLINE_MISSED", "SAFE_ACTION")
 
 
@@ -66,8 +66,7 @@ class Player:
 
     session: Session
     beside: Session | None
-    plan: Plan
-    content: Callable[[Event], np.ndarray]
+    log: Log
     tally: Tally = field(default_factory=Tally)
     steps: int = 0
     _known: dict[int, np.ndarray] = field(default_factory=dict)  # of each source, the content that it has
@@ -102,11 +101,11 @@ class Player:
         """The content that a source event stands for; None: it was lost."""
         source = int(event.number("source"))
         if event.has("full"):
-            self._known[source] = self.content(event)
+            self._known[source] = self.log.content(event)
         return self._known.get(source)
 
     def name(self, source: int) -> str:
-        return self.plan.values[self.plan.sources[source].value].name
+        return self.log.plan.values[self.log.plan.sources[source].value].name
 
     def _source(self, event: Event) -> None:
         array, source = self.written(event), int(event.number("source"))
@@ -123,23 +122,28 @@ class Player:
         self._choose(int(event.number("index")))
 
     def _choose(self, backbone: int) -> None:
-        if self.plan.backbones:
+        if self.log.plan.backbones:
             for session in self.both():
-                session.select(None if backbone == NONE else self.plan.backbones[backbone].name)
+                session.select(self.backbone(backbone))
+
+    def backbone(self, index: int) -> str | None:
+        return None if index == NONE else self.log.plan.backbones[index].name
 
     def prepare(self, event: Event) -> str:
-        """Makes the next step or observe end where the recorded one did; its status."""
-        status = status_name(event.fields["status"])
+        """Makes the next step or observe end where the recorded one did, and nowhere else for want of time; its
+        status."""
+        status, number = status_name(event.fields["status"]), int(event.number("status"))
         stop = int(event.number("stop_stage" if event.kind == "step" else "index"))
-        if status in CUT and stop != NONE:
-            for session in self.both():
-                session.stop_before(stop, int(event.number("status")))
+        for session in self.both():
+            at = NONE if stop == NONE else _stage_of(session.plan, self.log.plan.stages[stop].name)
+            if status in CUT and at != NONE:
+                session.stop_before(at, number)
+            else:
+                session.stop_before(NONE, number if status in REFUSED else 0)
         return status
 
     def step(self, event: Event) -> None:
         status = self.prepare(event)
-        if status in REFUSED or (status == "STALE_INPUT" and event.number("stop_stage") == NONE):
-            return  # nothing ran
         got = [outcome(lambda s=s: s.step(0)) for s in self.both()]
         self.stepped(event, status, got)
 
@@ -175,8 +179,7 @@ class Player:
 
     def compare_pop(self, event: Event, status: str, actions: np.ndarray) -> None:
         want = status_name(event.fields["status"])
-        # a chunk that came later than the control thread could know is late by its clock, not by its content
-        if want != status and {want, status} != {"OK", "DEADLINE_MISSED"}:
+        if want != status and not (self.log.judges_lateness and {want, status} == {"OK", "DEADLINE_MISSED"}):
             self.part(event, "status of a pop", None, want, status)
         elif len(actions):
             self.tally.actions += len(actions)
@@ -190,7 +193,7 @@ class Player:
     def _compare_values(self, event: Event) -> None:
         assert self.beside is not None
         if self.tally.parted is None or not self.tally.parted.of_values:
-            found = Values(self.plan).part(self.session, self.beside)
+            found = Values(self.session.plan).part(self.session, self.beside)
             if found is not None:
                 self.part(event, *found, of_values=True)
 
@@ -200,6 +203,11 @@ class Player:
         if self.tally.parted is None or (of_values and not self.tally.parted.of_values):
             self.tally.parted = Difference(what, at, want, got, max(0, self.steps - 1), event.track, event.time_ns,
                                            of_values)
+
+
+def _stage_of(plan: Plan, name: str) -> int:
+    """Its index; NONE: another bundle has no such stage."""
+    return next((i for i, s in enumerate(plan.stages) if s.name == name), NONE)
 
 
 def outcome(call: Callable[[], None]) -> str:
@@ -326,7 +334,7 @@ def replay_session(log: Log, events: list[Event], opened: Opened) -> Tally:
     parts, tally.skipped = stretches(events, is_memoryless(log.plan))
     for part in parts:
         first, beside = opened.sessions()
-        player = Player(first, beside, first.plan, log.content)
+        player = Player(first, beside, log)
         player.begin(part.why, part.backbone, part.sources)
         for event in part.events:
             player.play(event)

@@ -1,61 +1,33 @@
-"""Replays asynchronous control: the control thread's calls in their order, and each chunk when it came then.
+"""Replays asynchronous control.
 
-The worker's part is computed in the calling thread. A request is computed when its chunk was taken, or before the next
-request takes its place, or before it is cancelled.
+The control thread's actions follow from its calls, their order, and which result each call found; the worker's chunks
+from the observations that it took, their order, and where a step was cut. The two tracks say exactly that, so that a
+replay needs no clock: it makes the control thread's calls in their order, and computes a request when its result was
+taken, or before another request takes its place. A result that was computed and not taken by then is handed over first:
+the worker had given it before it took the next observation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from vlart.errors import RuntimeFailure
+from vlart.recording.async_stretches import AsyncStretch, async_stretches, is_handed_over
 from vlart.recording.log import Event, Log
-from vlart.recording.replay import FRESH, Opened, Player, Tally, status_name
-from vlart.runtime.async_session import ANSWERED, AsyncSession
+from vlart.recording.replay import Opened, Player, Tally, status_name
+from vlart.runtime.async_session import AsyncSession
 from vlart.runtime.option_checks import ACCEPT
 
 SAFE = ("hold", "zero")
+T = TypeVar("T")
 EXPIRE = ("time", "execution")
 CANCEL = ("keep", "drop", "episode")
-CANCEL_EPISODE = 2
-
-
-@dataclass
-class Answer:
-    """What the worker did for a request: events from taking its observation to the next. step: None where it did not
-    get that far."""
-
-    events: list[Event] = field(default_factory=list)
-    step: Event | None = None
-
-
-@dataclass(frozen=True)
-class Worked:
-    """before: events of the session before the first request. answers: {request: what was made of it}."""
-
-    before: list[Event]
-    answers: dict[int, Answer]
-
-
-def worked(events: Iterable[Event]) -> Worked:
-    found, now = Worked([], {}), None
-    for event in events:
-        if event.kind == "take":
-            now = found.answers[int(event.number("number"))] = Answer()
-        elif now is None:
-            found.before.append(event)
-        else:
-            now.events.append(event)
-            now.step = event if event.kind == "step" else now.step
-    return found
-
-
-def is_whole(events: list[Event]) -> bool:
-    """Whether a track is there from its first event on, without a loss."""
-    return all(e.sequence == i + 1 and not (e.kind == "loss" and e.fields["events"]) for i, e in enumerate(events))
 
 
 def options_of(event: Event) -> dict:
@@ -66,152 +38,175 @@ def options_of(event: Event) -> dict:
             "safe": SAFE[safe] if safe < len(SAFE) else np.frombuffer(event.rest, "<f4")}
 
 
+@dataclass
 class _Robot:
-    """One asynchronous session and what it has computed."""
+    """controls: the asynchronous session, and one that gets the same calls. waiting: the newest request, if the worker
+    took it and it is not computed. held: computed, not handed over."""
 
-    def __init__(self, control: AsyncSession, player: Player, answers: dict[int, Answer]):
-        self.control, self.player, self.answers = control, player, answers
-        self.waiting: int | None = None  # the newest request, if the worker took it and it is not computed
-        self.held: int | None = None  # computed, not delivered
+    controls: tuple[AsyncSession, ...]
+    player: Player
+    stretch: AsyncStretch
+    waiting: int | None = None
+    held: int | None = None
+    discarded: int = 0  # results, before the newest one was handed over
+    chunks_before: int = 0  # good ones before the stretch
+    taken: set[int] = field(init=False)  # requests whose results the control thread took
+
+    def __post_init__(self) -> None:
+        self.taken = {int(e.number("number")) for e in self.stretch.control if e.kind == "result"}
 
     def play(self, event: Event) -> None:
-        play = {"request": self._request, "result": self._result, "pop": self._pop,
-                "select": lambda e: self.control.select(self._backbone(e)),
+        play = {"request": self._request, "result": self._result, "pop": self._pop, "select": self._select,
                 "cancel": self._cancel}.get(event.kind)
         if play is not None:
             play(event)
 
-    def _backbone(self, event: Event) -> str | None:
-        backbones, index = self.player.plan.backbones, int(event.number("index"))
-        return backbones[index].name if index < len(backbones) else None
+    def end(self) -> None:
+        """What was asked and computed, and came too late for any call."""
+        self._compute()
+
+    def _select(self, event: Event) -> None:
+        for control in self.controls:
+            control.select(self.player.backbone(int(event.number("index"))))
 
     def _request(self, event: Event) -> None:
-        if status_name(event.fields["status"]) != "OK":
-            return  # nothing was handed over
+        if not is_handed_over(event):
+            return
         self._compute()
-        request = int(event.number("number"))
-        if request in self.answers:
-            for e in self.answers[request].events:
+        answer = self.stretch.worked.answers.get(int(event.number("number")))
+        if answer is not None:
+            for e in answer.events:
                 if e.kind == "source" and not e.has("keyframe"):
                     self._write(e)
-            self.waiting = request
-        self.control.request()
+            self.waiting = int(event.number("number"))
+        for control in self.controls:
+            control.request()
 
     def _cancel(self, event: Event) -> None:
-        self._compute()  # a step that the cancellation did not reach ended as it does without it
-        self.control.cancel(CANCEL[int(event.number("index"))])
+        for control in self.controls:
+            control.cancel(CANCEL[int(event.number("index"))])
 
     def _write(self, event: Event) -> None:
         array = self.player.written(event)
         if array is not None:
-            self.control.write(self.player.name(int(event.number("source"))), array)
+            for control in self.controls:
+                control.write(self.player.name(int(event.number("source"))), array)
 
     def _compute(self) -> None:
         if self.waiting is None:
             return
-        answer, step = self.answers[self.waiting], None
-        if answer.step is not None:
-            step = answer.step
-            status = self.player.prepare(step)
-        self.control.compute()
+        if self.held in self.taken:
+            self._deliver()
+        answer = self.stretch.worked.answers[self.waiting]
+        assert answer.step is not None, "an answer without a step is left out"
+        status = self.player.prepare(answer.step)
+        before = self.player.session.queue().chunks
+        for control in self.controls:
+            control.compute()
         self.held, self.waiting = self.waiting, None
-        if step is not None and status != "CANCELLED":
-            self.player.stepped(step, status, [status])
+        made, wanted = self.player.session.queue().chunks > before, answer.step.chunk is not None
+        self.player.stepped(answer.step, status, [status if made == wanted else "OK" if made else "no chunk"])
+
+    def _deliver(self) -> None:
+        self.discarded = self.controls[0].info().discarded
+        for control in self.controls:
+            control.deliver()
+        self.held = None
 
     def _result(self, event: Event) -> None:
         request = int(event.number("number"))
         if self.waiting == request:
             self._compute()
         if self.held == request:
-            self.control.deliver()
-            self.held = None
-            self.control.info()
+            self._deliver()
+        found = first_of(control.info() for control in self.controls)
+        if request in self.stretch.requests and found.discarded == self.discarded and \
+                found.status != event.number("status"):
+            self.player.part(event, "status of a result", None, status_name(event.fields["status"]),
+                             status_name(found.status))
 
     def _pop(self, event: Event) -> None:
-        try:
-            popped = self.control.pop()
-            status, action = popped.status, popped.action[None]
-        except RuntimeFailure as failure:
-            status, action = failure.status, np.empty((0, 0), np.float32)
-        assert status in ANSWERED.values() or status == "QUEUE_EMPTY", status
+        status, action, row = first_of(_popped(control) for control in self.controls)
         self.player.compare_pop(event, status, action)
+        if status not in ("OK", "DEADLINE_MISSED") or status_name(event.fields["status"]) != status:
+            return
+        want, got = (int(event.number("chunk")), int(event.number("row"))), (self.controls[0].info().chunks, row)
+        if not self.stretch.whole and not self.chunks_before:
+            self.chunks_before = want[0] - got[0]
+        if want != (got[0] + self.chunks_before, got[1]):
+            self.player.part(event, "the chunk and row of the action", None, want, got)
+
+
+def first_of(results: Iterable[T]) -> T:
+    """All are made; the first is compared."""
+    first, *_ = results
+    return first
+
+
+def _popped(control: AsyncSession) -> tuple[str, np.ndarray, int]:
+    """(status, actions [rows, dim], row in its chunk)"""
+    try:
+        popped = control.pop()
+    except RuntimeFailure as failure:
+        return failure.status, np.empty((0, 0), np.float32), 0
+    return popped.status, popped.action[None], popped.row
 
 
 def replay_async(log: Log, control: list[Event], session: list[Event], opened: Opened) -> Tally:
     """control: of the control thread's track; session: of the session that its worker steps. What is replayed begins
-    with the first event, or, where that was overwritten, with the first episode that is whole."""
-    begins = _begin(control, session)
-    if begins is None:
-        return Tally(skipped=len(control) + len(session))
-    tally = Tally(skipped=begins)
-    play = control[begins:]
-    options = next((options_of(e) for e in play if e.kind == "control"), {})
-    told = worked(session)
-    robot = AsyncSession(opened.bundle, threads=opened.threads, accept=tuple(ACCEPT), native_code=opened.native_code,
-                         **options)
-    beside = None
-    try:
-        player = Player(robot.session, beside, robot.plan, log.content, tally)
-        if begins == 0:
-            for event in told.before:
-                player.play(event)
-        else:
-            _fill(player, session, play, told)
-        playing = _Robot(robot, player, told.answers)
-        for event in play:
-            playing.play(event)
-    finally:
-        robot.close()
+    with the first event, or with an episode that is whole, also behind a gap."""
+    tally = Tally(skipped=len(control) + len(session))
+    for stretch in async_stretches(control, session):
+        tally.skipped -= stretch.count
+        _replay(log, stretch, opened, tally)
     return tally
 
 
-def _begin(control: list[Event], session: list[Event]) -> int | None:
-    """Index of the first event of the control thread from which on nothing is missing."""
-    if is_whole(control) and is_whole(session) and session[0].kind == "keyframe" \
-            and session[0].number("index") == FRESH:
-        return 0
-    gap = max((i for i in range(1, len(control)) if control[i].sequence != control[i - 1].sequence + 1
-               or control[i].kind == "loss"), default=0)
-    resets = _whole_episodes(session)
-    for i in range(gap, len(control)):
-        event = control[i]
-        if event.kind == "cancel" and event.number("index") == CANCEL_EPISODE:
-            requests = (int(e.number("number")) for e in control[i:] if e.kind == "request" and e.fields["number"])
-            if next((r for r in requests if r in resets), None) is not None:
-                return i - 1 if i > gap and control[i - 1].kind == "control" else i
-    return None
+def _replay(log: Log, stretch: AsyncStretch, opened: Opened, tally: Tally) -> None:
+    options = next((options_of(e) for e in stretch.control if e.kind == "control"), {})
+    with ExitStack() as open_:
+        controls = tuple(_opened(path, open_, opened, options) for path in (opened.bundle, opened.beside) if path)
+        first, *more = (control.session for control in controls)
+        player = Player(first, more[0] if more else None, log, tally)
+        robot = _Robot(controls, player, stretch)
+        if stretch.whole:
+            for event in stretch.worked.before:
+                player.play(event)
+        else:
+            _fill(robot)
+        for event in stretch.control:
+            robot.play(event)
+        robot.end()
 
 
-def _whole_episodes(session: list[Event]) -> set[int]:
-    """Requests with which an episode began, behind the last loss."""
-    found: set[int] = set()
-    request = 0
-    for i, event in enumerate(session):
-        if (i and event.sequence != session[i - 1].sequence + 1) or event.kind == "loss":
-            found.clear()
-        if event.kind == "take":
-            request = int(event.number("number"))
-        if event.kind == "reset" and request:
-            found.add(request)
-    return found
+def _opened(path: Path, open_: ExitStack, opened: Opened, options: dict) -> AsyncSession:
+    control = AsyncSession(path, threads=opened.threads, accept=tuple(ACCEPT), native_code=opened.native_code,
+                           **options)
+    open_.callback(control.close)
+    return control
 
 
-def _fill(player: Player, session: list[Event], play: list[Event], told: Worked) -> None:
-    """The content of all sources as the keyframe of the first episode has it."""
-    first = next(int(e.number("number")) for e in play if e.kind == "request" and int(e.number("number"))
-                 in told.answers)
-    for event in told.answers[first].events:
+def _fill(robot: _Robot) -> None:
+    """The content of all sources as the keyframe of the first episode has it, and the backbone of its first step."""
+    answers, player = robot.stretch.worked.answers, robot.player
+    first = next(answers[r] for r in robot.stretch.requests if r in answers)
+    for event in first.events:
         if event.kind == "source" and event.has("keyframe"):
             player.play(event)
+    if player.log.plan.backbones and first.step is not None:
+        for control in robot.controls:
+            control.select(player.backbone(int(first.step.number("backbone"))))
 
 
 def sessions_of(tracks: dict[int, list[Event]]) -> dict[int, int]:
-    """{track of a control thread: track of its session}: the one before it that answers requests."""
+    """{track of a control thread: track of its session}: the one that it names, or, in a recording of version 1.0,
+    the one before it that answers requests."""
     answering = [t for t, events in tracks.items() if any(e.kind == "take" for e in events)]
     found: dict[int, int] = {}
     for track, events in tracks.items():
         if events[0].role == "control":
+            named = events[0].lane - 1
             of = [t for t in answering if t < track and t not in found.values()]
-            if of:
-                found[track] = of[-1]
+            if named in tracks or (named < 0 and of):
+                found[track] = named if named >= 0 else of[-1]
     return found

@@ -102,6 +102,8 @@ def _replayed(log: Log, path: Path, same: bool, opened: Opened) -> Replayed:
             tally.add(replay_lanes(log, rows, [tracks[t] for t in laned[track]], opened))
         elif track in controls:
             tally.add(replay_async(log, rows, tracks[controls[track]], opened))
+        elif rows[0].role == "control":
+            tally.skipped += len(rows)
         elif rows[0].role == "session" and not rows[0].lane and track not in controls.values():
             tally.add(replay_session(log, rows, opened))
     return Replayed(str(log.path), str(path), same, events, tally.skipped, tally.steps, tally.chunks, tally.actions,

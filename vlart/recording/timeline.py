@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vlart.recording.async_stretches import CANCEL_EPISODE
 from vlart.recording.log import Event, Log
 from vlart.recording.replay import ACTED, by_track, status_name
-from vlart.recording.replay_async import CANCEL_EPISODE, sessions_of
+from vlart.recording.replay_async import sessions_of
 from vlart.runtime.session import CONTROL_OPTION
 
 

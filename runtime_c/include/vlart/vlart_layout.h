@@ -11,7 +11,7 @@
 #define VLART_FORMAT_MAJOR 1u
 #define VLART_FORMAT_MINOR 12u
 #define VLART_RECORDING_MAJOR 1u
-#define VLART_RECORDING_MINOR 0u
+#define VLART_RECORDING_MINOR 1u
 #define VLART_PLAN_MAGIC "VLABPLAN"
 #define VLART_FRAMES_MAGIC "VLABFRAM"
 #define VLART_ROUTING_MAGIC "VLABROUT"
@@ -633,7 +633,7 @@ typedef struct {
   uint32_t kind; /* event_kind */
   uint32_t track; /* who recorded it: one thread at a time */
   uint32_t role; /* event_role; what that is */
-  uint32_t lane; /* of a session: option `lane` */
+  uint32_t lane; /* of a session: option `lane`; of asynchronous control: its session's track, plus 1 (since 1.1) */
   uint32_t reserved; /* zero */
   uint64_t sequence; /* 1, 2, ... in its track; a number that is missing was lost */
   uint64_t time_ns; /* CLOCK_MONOTONIC */
@@ -699,7 +699,7 @@ typedef struct {
   uint32_t status; /* how the call ended */
   uint32_t index; /* text, refused: the source; select: the backbone; cancel: how; observe: as stop_stage; keyframe: 1 at the beginning of an episode, 2 of a session that had no content, else 0 */
   uint64_t number; /* request, take, result: the request; handover: the lane's step; keyframe: the backbone; outcome: the decision */
-  uint64_t tick; /* request, take: the tick of the observation; result: nanoseconds from taking it */
+  uint64_t tick; /* request, take: the tick of the observation; result: nanoseconds from taking it; handover: the lane's episode, counted (since 1.1) */
   uint64_t observation; /* its name, where there is one */
 } vlart_note_event_record_t;
 static_assert(sizeof(vlart_note_event_record_t) == 32, "layout of note_event");

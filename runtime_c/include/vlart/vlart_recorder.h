@@ -109,7 +109,7 @@ typedef struct {
   uint64_t torn_events;    /* whose rest is in a missing block, or was not written */
   uint64_t events;         /* whole ones */
   uint32_t full;
-  uint32_t reserved;
+  uint32_t version_minor; /* of its format */
 } vlart_log_info_t;
 
 /* One event. `record`: its record of vlart_layout.h, and the arrays behind it; 8-byte aligned, valid until the next
@@ -149,14 +149,16 @@ VLART_API vlart_status_t vlart_log_next(vlart_log_t *log, vlart_log_event_t *out
 VLART_API vlart_status_t vlart_session_chunk(const vlart_session_t *session, float *chunk,
                                              size_t count, vlart_diag_t *diag);
 
-/* [tick] The next step or observe ends before this stage, with `status`, as the recorded one did whose deadline passed
-   there; VLART_NONE: it does not. The session's thread. */
+/* [tick] The next step or observe is a recorded one, which no time limit, age of a lane or cancellation ends: it ends
+   before this stage, with `status`, as the recorded one did whose deadline passed there. VLART_NONE: before none; with
+   SOURCE_UNSET, STALE_INPUT or LANE_STALE it is refused as the recorded one was, before a stage runs. The session's
+   thread. */
 VLART_API vlart_status_t vlart_session_stop_before(vlart_session_t *session, uint32_t stage,
                                                    vlart_status_t status);
 
 /* [tick] vlart_async_answer in two parts, for simulations in which a chunk comes later than it is computed: its chunk is
-   seen by the control thread after vlart_async_deliver only. One is computed at a time: a second compute before
-   deliver replaces the first. */
+   seen by the control thread after vlart_async_deliver only, and info.busy says so until then. One is computed at a
+   time: a second compute before deliver replaces the first; without one, deliver does nothing. */
 VLART_API vlart_status_t vlart_async_compute(vlart_async_t *async);
 VLART_API vlart_status_t vlart_async_deliver(vlart_async_t *async);
 

@@ -294,6 +294,7 @@ vlart_status_t vlart_log_open(const void *data, size_t bytes, const char *name, 
   log->info.clock_ns = log->head.clock_ns;
   log->info.block_count = log->head.block_count;
   log->info.full = log->head.full;
+  log->info.version_minor = log->head.version_minor;
   *out_log = log;
   return VLART_STATUS_OK;
 }

@@ -176,6 +176,7 @@ static void take_result(vlart_async_t *async) {
     return;
   }
   const vlart_result_t *r = &async->results[async->resulting.front];
+  async->asking.answered = r->request;
   vlart_async_recorded_result(async, r);
   if (r->epoch != atomic_load_explicit(&async->epoch, memory_order_relaxed)) {
     async->counts.discarded++;
@@ -196,8 +197,10 @@ static uint32_t left(const vlart_async_t *async) {
   return async->chunk.running && over < limit ? (uint32_t)(limit - over) : 0;
 }
 
+/* By what this thread has taken: what it does is then a function of its calls and of the results that they took, and a
+   recording of both can be replayed. */
 static bool is_busy(const vlart_async_t *async) {
-  return atomic_load_explicit(&async->answered, memory_order_acquire) < async->asking.requested;
+  return async->asking.answered < async->asking.requested;
 }
 
 /* What is being computed for a cancelled instruction is not waited for. */

@@ -40,6 +40,7 @@ typedef struct {
   uint64_t changes;
   unsigned latest;         /* slot of the last observation that was handed over */
   uint64_t requested;      /* observations handed over */
+  uint64_t answered;       /* the newest of them whose result was taken */
   uint64_t tick;           /* of the last one */
   unsigned epoch;          /* and its instruction */
   unsigned episode;        /* of the next observation */
@@ -73,6 +74,7 @@ typedef struct {
   uint64_t *seen; /* [source_count] versions */
   unsigned epoch;
   unsigned episode;
+  bool computed; /* a result waits to be delivered: vlart_async_compute */
 } vlart_async_worker_t;
 
 struct vlart_async {
@@ -99,7 +101,6 @@ struct vlart_async {
   vlart_observation_t observations[VLART_SLOTS];
   vlart_handover_t resulting;
   vlart_result_t results[VLART_SLOTS];
-  atomic_ullong answered; /* observations that the worker is done with or has skipped */
   atomic_uint epoch;
   atomic_bool stopped;
   sem_t wake;

@@ -133,7 +133,6 @@ vlart_status_t vlart_async_init(vlart_session_t *session, const vlart_async_opti
   memcpy(async, &draft, sizeof draft);
   vlart_handover_init(&async->observing);
   vlart_handover_init(&async->resulting);
-  atomic_init(&async->answered, 0);
   atomic_init(&async->epoch, 0);
   atomic_init(&async->stopped, false);
   if (sem_init(&async->wake, 0, 0) != 0) {

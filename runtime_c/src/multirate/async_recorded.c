@@ -99,7 +99,9 @@ vlart_status_t vlart_async_record(vlart_async_t *async, vlart_recorder_t *record
     status = vlart_session_record(async->session, recorder, diag);
   }
   if (status == VLART_STATUS_OK) {
-    status = vlart_recorder_track(recorder, VLART_EVENT_ROLE_CONTROL, 0, call, diag, &async->track);
+    status =
+        vlart_recorder_track(recorder, VLART_EVENT_ROLE_CONTROL,
+                             async->session->recorded.track->index + 1, call, diag, &async->track);
   }
   if (status == VLART_STATUS_OK) {
     put_options(async);

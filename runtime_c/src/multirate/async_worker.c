@@ -72,26 +72,25 @@ static void compute_result(vlart_async_t *async, const vlart_observation_t *o) {
   }
 }
 
-/* `posts`: observations that were handed over since the last one was taken; the newest answers for all. */
-static void answer_newest(vlart_async_t *async, unsigned posts, bool deliver) {
+/* The newest observation answers for those that it replaced. */
+static void answer_newest(vlart_async_t *async, bool deliver) {
   if (vlart_handover_take(&async->observing)) {
     compute_result(async, &async->observations[async->observing.front]);
+    async->worker.computed = !deliver;
     if (deliver) {
       vlart_handover_give(&async->resulting);
     }
   }
-  atomic_fetch_add_explicit(&async->answered, posts, memory_order_release);
 }
 
 static vlart_status_t answer_all(vlart_async_t *async, bool deliver) {
   if (async == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
-  unsigned posts = 0;
   while (sem_trywait(&async->wake) == 0) {
-    posts++;
+    /* all of them are answered at once */
   }
-  answer_newest(async, posts, deliver);
+  answer_newest(async, deliver);
   return VLART_STATUS_OK;
 }
 
@@ -103,7 +102,10 @@ vlart_status_t vlart_async_deliver(vlart_async_t *async) {
   if (async == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
-  vlart_handover_give(&async->resulting);
+  if (async->worker.computed) {
+    vlart_handover_give(&async->resulting);
+    async->worker.computed = false;
+  }
   return VLART_STATUS_OK;
 }
 
@@ -114,7 +116,7 @@ vlart_status_t vlart_async_serve(vlart_async_t *async) {
   while (!atomic_load_explicit(&async->stopped, memory_order_acquire)) {
     if (sem_wait(&async->wake) == 0 &&
         !atomic_load_explicit(&async->stopped, memory_order_acquire)) {
-      answer_newest(async, 1, true);
+      answer_newest(async, true);
     }
   }
   return VLART_STATUS_OK;

@@ -236,8 +236,10 @@ vlart_status_t vlart_lane_step(vlart_lane_t *lane, vlart_diag_t *diag) {
   }
   vlart_status_t status = step_lane(lane, diag);
   if (lane->session->recorded.track != NULL) {
-    vlart_track_note(lane->session->recorded.track, VLART_EVENT_KIND_HANDOVER,
-                     (vlart_note_event_record_t){.status = status, .number = lane->sequence});
+    vlart_track_note(
+        lane->session->recorded.track, VLART_EVENT_KIND_HANDOVER,
+        (vlart_note_event_record_t){
+            .status = status, .number = lane->sequence, .tick = lane->session->lanes.episode});
   }
   return status;
 }

@@ -171,7 +171,8 @@ vlart_status_t vlart_lanes_take(vlart_session_t *session, vlart_diag_t *diag) {
   for (uint32_t i = 0; i < plan->lane_count; i++) {
     const vlart_follower_t *follower = session->lanes.follows[i];
     uint64_t allowed = (uint64_t)vlart_plan_lane(plan, i)->max_age_ms * 1000000u;
-    if (follower != NULL && follower->step.sequence > 0 && allowed > 0) {
+    if (follower != NULL && follower->step.sequence > 0 && allowed > 0 &&
+        !session->recorded.replays) {
       uint64_t age = vlart_now_ns() - follower->step.ns;
       if (age > allowed) {
         return too_old(session, i, age, diag);

@@ -249,19 +249,35 @@ vlart_status_t vlart_session_chunk(const vlart_session_t *session, float *chunk,
 vlart_status_t vlart_session_stop_before(vlart_session_t *session, uint32_t stage,
                                          vlart_status_t status) {
   if (session == NULL || (stage != VLART_NONE && stage >= session->bundle->plan.stage_count) ||
-      status == VLART_STATUS_OK) {
+      (status == VLART_STATUS_OK && stage != VLART_NONE)) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
+  session->recorded.replays = true;
   session->recorded.stop_stage = stage;
   session->recorded.stop_status = status;
   return VLART_STATUS_OK;
 }
 
-vlart_status_t vlart_recorded_stop(const vlart_session_t *session, uint32_t stage,
-                                   vlart_diag_t *diag) {
-  vlart_status_t status = session->recorded.stop_status;
+/* With `where`, whatever the recorded step ended with. */
+static vlart_status_t end_again(vlart_status_t status, const char *before, vlart_diag_t *diag) {
   vlart_fail(diag, status, "the step ended where the recorded one did", NULL);
-  vlart_where(diag, "before stage \"%s\"", vlart_plan_stage_name(&session->bundle->plan, stage));
+  vlart_where(diag, "before stage \"%s\"", before);
   vlart_why(diag, "it was told to: vlart_session_stop_before");
   return status;
+}
+
+vlart_status_t vlart_recorded_refusal_of(const vlart_session_t *session, vlart_diag_t *diag) {
+  const vlart_recorded_t *recorded = &session->recorded;
+  vlart_status_t status = recorded->stop_status;
+  bool refused = recorded->replays && recorded->stop_stage == VLART_NONE &&
+                 (status == VLART_STATUS_SOURCE_UNSET || status == VLART_STATUS_STALE_INPUT ||
+                  status == VLART_STATUS_LANE_STALE);
+  return refused ? end_again(status, vlart_plan_stage_name(&session->bundle->plan, 0), diag)
+                 : VLART_STATUS_OK;
+}
+
+vlart_status_t vlart_recorded_stop(const vlart_session_t *session, uint32_t stage,
+                                   vlart_diag_t *diag) {
+  return end_again(session->recorded.stop_status,
+                   vlart_plan_stage_name(&session->bundle->plan, stage), diag);
 }

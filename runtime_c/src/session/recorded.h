@@ -19,7 +19,8 @@ typedef struct {
   char text[VLART_KEPT_TEXT]; /* the last instruction */
   uint32_t text_bytes;        /* 0: none, or it is longer */
   uint32_t text_source;
-  uint32_t stop_stage; /* a replay's: the step ends before it; VLART_NONE: it does not */
+  bool replays;        /* the next step is a recorded one: no clock and no other thread ends it */
+  uint32_t stop_stage; /* it ends before this stage; VLART_NONE: before none */
   vlart_status_t stop_status;
 } vlart_recorded_t;
 
@@ -52,6 +53,15 @@ void vlart_recorded_reset(vlart_session_t *session);
 /* [tick] Whether a replayed step ends before this stage. */
 static inline bool vlart_recorded_stops(const vlart_recorded_t *recorded, uint32_t stage) {
   return recorded->stop_stage == stage;
+}
+
+/* [tick] How a recorded step was refused before a stage ran: SOURCE_UNSET, STALE_INPUT, LANE_STALE; OK: it was not. */
+vlart_status_t vlart_recorded_refusal_of(const vlart_session_t *session, vlart_diag_t *diag);
+
+/* [tick] The recorded step is over. */
+static inline void vlart_recorded_replayed(vlart_recorded_t *recorded) {
+  recorded->replays = false;
+  recorded->stop_stage = VLART_NONE;
 }
 
 /* [tick] Says so. */

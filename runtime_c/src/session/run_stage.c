@@ -16,7 +16,7 @@ bool vlart_clock_is_late(const vlart_clock_limit_t *clock) {
 }
 
 static bool is_cancelled(const vlart_session_t *session) {
-  return session->cancel.epoch != NULL &&
+  return session->cancel.epoch != NULL && !session->recorded.replays &&
          atomic_load_explicit(session->cancel.epoch, memory_order_acquire) !=
              session->cancel.allowed;
 }

@@ -21,6 +21,10 @@ static bool is_graph_due(const vlart_session_t *session, uint32_t index) {
 
 static vlart_status_t launch_graph(vlart_session_t *session, const vlart_clock_limit_t *clock,
                                    vlart_diag_t *diag) {
+  if (session->recorded.stop_stage >= session->graph.begin &&
+      session->recorded.stop_stage < session->graph.end) {
+    return vlart_recorded_stop(session, session->recorded.stop_stage, diag);
+  }
   if (vlart_clock_is_late(clock)) {
     return vlart_clock_missed(session, session->graph.begin, 0, clock, diag);
   }
@@ -179,23 +183,33 @@ vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *dia
   vlart_written_take(session);
   const vlart_plan_t *plan = &session->bundle->plan;
   uint64_t needed = plan->histories & session->sources.needed;
-  vlart_status_t status = check_sources(session, needed, diag);
+  vlart_status_t status = vlart_recorded_refusal_of(session, diag);
+  if (status == VLART_STATUS_OK) {
+    status = check_sources(session, needed, diag);
+  }
   if (status == VLART_STATUS_OK) {
     status = vlart_sensors_fresh(&session->sensors, needed, diag);
   }
   if (status == VLART_STATUS_OK) {
-    vlart_clock_limit_t clock = vlart_clock_start(plan->policy->deadline_us);
+    vlart_clock_limit_t clock =
+        vlart_clock_start(session->recorded.replays ? 0 : plan->policy->deadline_us);
     status = observe_stages(session, &clock, diag);
     session->totals.deadline_misses += status == VLART_STATUS_DEADLINE_MISSED;
   }
   vlart_written_end(&session->written.writer);
   vlart_recorded_observe(session, status);
-  session->recorded.stop_stage = VLART_NONE;
+  vlart_recorded_replayed(&session->recorded);
   return status;
 }
 
 static vlart_status_t step(vlart_session_t *session, uint64_t deadline_us, vlart_diag_t *diag) {
   vlart_status_t status = vlart_lanes_take(session, diag);
+  if (status == VLART_STATUS_OK) {
+    status = vlart_recorded_refusal_of(session, diag);
+  }
+  if (status == VLART_STATUS_SOURCE_UNSET) {
+    return status;
+  }
   if (status != VLART_STATUS_OK) {
     vlart_queue_keep(session); /* what is left of the chunk is old, and may be handed out */
     return status;
@@ -210,7 +224,7 @@ static vlart_status_t step(vlart_session_t *session, uint64_t deadline_us, vlart
     vlart_queue_keep(session);
     return status;
   }
-  vlart_clock_limit_t clock = vlart_clock_start(deadline_us);
+  vlart_clock_limit_t clock = vlart_clock_start(session->recorded.replays ? 0 : deadline_us);
   session->totals.steps++;
   status = run_stages(session, &clock, diag);
   if (status == VLART_STATUS_OK) {
@@ -238,7 +252,7 @@ vlart_status_t vlart_session_step_deadline(vlart_session_t *session, uint64_t de
   vlart_status_t status = step(session, deadline_us, diag);
   vlart_written_end(&session->written.writer);
   vlart_recorded_step(session, deadline_us, status);
-  session->recorded.stop_stage = VLART_NONE;
+  vlart_recorded_replayed(&session->recorded);
   return status;
 }
 

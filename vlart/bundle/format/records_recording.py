@@ -46,7 +46,8 @@ EVENT = record(
     enum("kind", "event_kind"),
     number("track", "u32", "who recorded it: one thread at a time"),
     enum("role", "event_role", "what that is"),
-    number("lane", "u32", "of a session: option `lane`"),
+    number("lane", "u32", "of a session: option `lane`; of asynchronous control: its session's track, plus 1 "
+           "(since 1.1)"),
     reserved(),
     number("sequence", "u64", "1, 2, ... in its track; a number that is missing was lost"),
     number("time_ns", "u64", "CLOCK_MONOTONIC"),
@@ -115,7 +116,8 @@ NOTE_EVENT = record(
            "keyframe: 1 at the beginning of an episode, 2 of a session that had no content, else 0"),
     number("number", "u64", "request, take, result: the request; handover: the lane's step; keyframe: the backbone; "
            "outcome: the decision"),
-    number("tick", "u64", "request, take: the tick of the observation; result: nanoseconds from taking it"),
+    number("tick", "u64", "request, take: the tick of the observation; result: nanoseconds from taking it; handover: "
+           "the lane's episode, counted (since 1.1)"),
     number("observation", "u64", "its name, where there is one"),
 )
 
