@@ -1,7 +1,8 @@
 """The groups of a stage's values that can be rotated, as they can be chosen from: named, described, applied in turn.
 
-Owns where the search begins: at what layers write (residual streams), at the values of attentions (between the heads and
-the output projection), at what other linears read (turned at run time, in blocks). Must not know errors or prices.
+Owns where the search begins: at what layers write (residual streams), at the values of attentions (between the heads
+and the output projection), at what other linears read (turned at run time, in blocks). Must not know errors or
+prices.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class _Finder:
         try:
             places = places_of(self.stage, node, size, users)
         except Conflict as conflict:
-            for user in users:
+            if users:
                 self.why.setdefault(node.name, str(conflict))
             return
         reads = tuple(n.name for n in places.reads if n.name in self.among)

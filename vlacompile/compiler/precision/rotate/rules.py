@@ -1,8 +1,8 @@
 """What each operation does with rotated operands: a rule per operation and direction.
 
-A writer's rule says whether the operation can give its result rotated (`ask`), or arranges that it does. A reader's rule
-arranges that the operation reads an operand that is rotated, or answers False and reads the original. Must not know how
-the search goes (find_places.py), nor matrices.
+A writer's rule says whether the operation can give its result rotated (`ask`), or arranges that it does. A reader's
+rule arranges that the operation reads an operand that is rotated, or answers False and reads the original. Must not know
+how the search goes (find_places.py), nor matrices.
 """
 
 from __future__ import annotations
@@ -261,9 +261,9 @@ def _squared(search: _Search, user: Node, node: Node, channels: Channels) -> boo
     """Sums of squares over whole vectors stay as they are."""
     if user.target.overloadpacket is _ATEN.pow and user.args[1] != 2:
         return False
-    return channels.pure and _complete(channels) and all(
-        getattr(u.target, "overloadpacket", None) in (_ATEN.mean, _ATEN.sum) and _reduces(u) and _over(u, user, channels)
-        for u in user.users)
+    sums = [u for u in user.users if getattr(u.target, "overloadpacket", None) in (_ATEN.mean, _ATEN.sum)]
+    return (channels.pure and _complete(channels) and len(sums) == len(user.users)
+            and all(_reduces(u) and _over(u, user, channels) for u in sums))
 
 
 def _complete(channels: Channels) -> bool:
