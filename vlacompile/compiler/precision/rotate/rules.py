@@ -286,12 +286,14 @@ def _over(node: Node, value: Node, channels: Channels) -> bool:
 
 
 def _averaged(search: _Search, user: Node, node: Node, channels: Channels) -> bool:
-    if not channels.pure or not _reduces(user):
+    if not _reduces(user):
         return False
     if _over(user, node, channels):
         search.found.keeps_mean = True
-        return _complete(channels)
+        return channels.pure and _complete(channels)
     if not channels.last or not _picks_rows(user, channels):
+        return False
+    if channels.shift is not None and user.target.overloadpacket is _ATEN.sum:
         return False
     search.set(user, over_rows(channels, len(shape_of(user))))
     return True
@@ -350,7 +352,9 @@ def _chosen(search: _Search, user: Node, node: Node, channels: Channels) -> bool
 
 
 def _picked(search: _Search, user: Node, node: Node, channels: Channels) -> bool:
-    if user.args[0] is not node or not _picks_rows(user, channels) or not channels.pure:
+    if user.args[0] is not node or not _picks_rows(user, channels):
+        return False
+    if not channels.pure and user.target is _ATEN.constant_pad_nd.default:  # zeros have neither gain nor shift
         return False
     search.set(user, over_rows(channels, len(shape_of(user))))
     return True
