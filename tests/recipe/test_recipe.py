@@ -69,6 +69,9 @@ def test_a_rule_may_leave_layers_to_the_optimiser_which_then_needs_a_budget(reci
     ('calibrator = "mean"', 'precision.calibrator = "mean"', "percentile"),
     ("percentile = 101.0", "precision.percentile = 101.0", "at most 100"),
     ("smooth = 1.5", "precision.smooth = 1.5", "between 0"),
+    ('rotate = "always"', 'precision.rotate = "always"', "auto"),
+    ('rotate = "auto"', 'precision.rotate = "auto"', "no layer may have these"),
+    ("rotate_seed = -1", "precision.rotate_seed = -1", "0 or more"),
     ('int4_method = "gpqt"', 'precision.int4_method = "gpqt"', 'did you mean "gptq"?'),
     ("block = 48", "precision.block = 48", "32, 64, 128"),
     ('[[precision.rule]]\nlayers = "*"\nscheme = "int2"', 'precision.rule.scheme = "int2"', "int"),
@@ -124,6 +127,7 @@ class Layers(torch.nn.Module):
 @pytest.mark.parametrize("scheme,text", [
     *(("int8", f'calibrator = "{c}"\npercentile = {p}\nsmooth = {s}') for c in methods.CALIBRATORS
       for p, s in ((99.99, 0.0), (100.0, 1.0))),
+    ("int8", 'rotate = "auto"\nrotate_seed = 7\nsmooth = 0.5'), ("int4", 'rotate = "auto"'),
     *(("int4", f'int4_method = "{m}"\nblock = {b}') for m in methods.ROUNDINGS for b in methods.BLOCKS)])
 def test_every_value_that_a_recipe_accepts_builds(tmp_path, scheme, text):
     path = tmp_path / "r.toml"

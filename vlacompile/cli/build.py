@@ -184,12 +184,19 @@ def _print(console: Console, bundle, signature) -> None:
 
 def _print_precision(console: Console, bundle) -> None:
     """The precision that the recipe asked for, the one that was applied, and the error that it causes."""
-    from vlart.bundle.precision_record import carried_lines, error_lines, is_uncalibrated, precision_of
+    from vlart.bundle.precision_record import (
+        carried_lines,
+        error_lines,
+        is_uncalibrated,
+        precision_of,
+        rotation_lines,
+    )
 
     found = precision_of(bundle.manifest["provenance"])
     if found is None:
         return
-    lines = [f"{bundle.plan.recipe} was asked", *carried_lines(found), error_lines(found)[0]]
+    lines = [f"{bundle.plan.recipe} was asked", *carried_lines(found), *rotation_lines(found),
+             error_lines(found)[0]]
     lines += ["flash and serve refuse it without --uncalibrated"] * is_uncalibrated(bundle)
     for i, line in enumerate(lines):
         console.print(f"{'' if i else 'precision':9} {line}", soft_wrap=True)

@@ -22,7 +22,7 @@ from vlart.bundle.plan.stage_rows import (
     set_rows,
     stage_rows,
 )
-from vlart.bundle.precision_record import carried_lines, error_lines, precision_of
+from vlart.bundle.precision_record import carried_lines, error_lines, precision_of, rotation_lines
 from vlart.errors import BundleError
 from vlart.vocabulary import SCHEMES
 
@@ -243,7 +243,7 @@ def _print_precision(console: Console, plan, document: dict) -> None:
     if document["precisions"]:
         console.print(_columns(("stage", "layers", "MB", "ms", "largest error of one group"), precision_rows(plan)))
     if found is not None:
-        for line in (f"{plan.recipe} was asked", *carried_lines(found), *error_lines(found)):
+        for line in (f"{plan.recipe} was asked", *carried_lines(found), *rotation_lines(found), *error_lines(found)):
             console.print(line, soft_wrap=True)
 
 

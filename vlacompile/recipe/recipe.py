@@ -125,6 +125,8 @@ class PrecisionRecipe:
     calibrator ("minmax", "percentile", "entropy", "mse"), percentile: how the range of activations is calibrated.
     smooth: alpha of SmoothQuant (arXiv:2211.10438, eq. 4), 0: off. correct_bias: subtract the mean shift of int8 layers
         from their bias.
+    rotate: "off"; "auto": values that int8 and int4 layers read are rotated where that lowers the action error.
+        rotate_seed: of the signs of the Hadamard matrices.
     int4_method ("rtn", "awq", "gptq"): rounding of 4-bit weights; block (32, 64, 128): weights that share a scale.
     fp16_values: values between stages are in fp16 where that changes no number."""
 
@@ -142,11 +144,24 @@ class PrecisionRecipe:
     calibrator: str = "percentile"
     percentile: float = 99.99
     smooth: float = 0.0
+    rotate: str = "off"
+    rotate_seed: int = 0
     correct_bias: bool = True
     int4_method: str = "rtn"
     block: int = 32
     fp16_values: bool = True
     rule: tuple[PrecisionRule, ...] = field(default=())
+
+    @property
+    def rotates(self) -> bool:
+        """Whether values may be rotated."""
+        return self.rotate == AUTO
+
+    @property
+    def integers(self) -> tuple[str, ...]:
+        """The integer schemes that a layer may get."""
+        named = {self.layers, *(r.scheme for r in self.rule), *(self.schemes if self.automatic else ())}
+        return tuple(s for s in ("int8", "int4") if s in named)
 
     @property
     def automatic(self) -> bool:
@@ -406,6 +421,7 @@ def _safety_checks(s: SafetyRecipe) -> list[tuple[bool, str, str]]:
 BASES = ("fp32", "fp16")
 MINIMISE = ("latency", "bytes")
 DECIDE = ("block", "stage")
+ROTATES = ("off", AUTO)
 
 
 def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
@@ -421,7 +437,7 @@ def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
     checks = [one_of("base", p.base, BASES), one_of("layers", p.layers, schemes),
               one_of("minimise", p.minimise, MINIMISE), one_of("decide", p.decide, DECIDE),
               one_of("calibrator", p.calibrator, CALIBRATORS),
-              one_of("int4_method", p.int4_method, ROUNDINGS)]
+              one_of("int4_method", p.int4_method, ROUNDINGS), one_of("rotate", p.rotate, ROTATES)]
     checks += [positive(key) for key in ("max_action_error", "max_weight_mb", "max_latency_ms")]
     checks += [(s in SCHEMES, f'precision.schemes has "{s}"', nearest(s, SCHEMES)) for s in p.schemes]
     for rule in p.rule:
@@ -435,6 +451,9 @@ def _precision_checks(p: PrecisionRecipe) -> list[tuple[bool, str, str]]:
         (p.observations >= 2, f"precision.observations = {p.observations}",
          "a spread needs at least two observations"),
         (is_percentile(p.percentile), f"precision.percentile = {p.percentile}", "it must be above 50 and at most 100"),
+        (not p.rotates or bool(p.integers), f'precision.rotate = "{p.rotate}"',
+         "it is for layers in int8 or int4, and no layer may have these"),
+        (p.rotate_seed >= 0, f"precision.rotate_seed = {p.rotate_seed}", "a seed is a whole number, 0 or more"),
         (is_alpha(p.smooth), f"precision.smooth = {p.smooth}", "it must be between 0 (off) and 1"),
         (p.block in BLOCKS, f"precision.block = {p.block}", f"known: {', '.join(map(str, BLOCKS))}"),
     ]

@@ -21,7 +21,7 @@ from vlacompile.routing.table import RoutingTable
 from vlart.bundle.directory import Bundle
 from vlart.bundle.plan.plan import Plan
 from vlart.bundle.plan.stage_rows import change_rows, depends_text, kept_rows, short_names, stage_rows
-from vlart.bundle.precision_record import carried_lines, error_lines, precision_of
+from vlart.bundle.precision_record import carried_lines, error_lines, precision_of, rotation_lines
 from vlart.files.atomic import write_file
 from vlart.verify.replay import ParityReport
 
@@ -107,7 +107,8 @@ def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:
 def _precision_lines(bundle: Bundle) -> list[str]:
     """The precision requested, applied and measured, in the compiler's wording."""
     found = precision_of(bundle.manifest["provenance"])
-    return [] if found is None else [f"{bundle.plan.recipe} was asked", *carried_lines(found), *error_lines(found)]
+    return [] if found is None else [f"{bundle.plan.recipe} was asked", *carried_lines(found), *rotation_lines(found),
+                                     *error_lines(found)]
 
 
 def _engine(machine: Mapping) -> str:

@@ -45,6 +45,29 @@ def carried_lines(found: Mapping) -> list[str]:
     return [r["line"] for r in found["carried_out"]]
 
 
+def rotation_lines(found: Mapping) -> list[str]:
+    """Per stage of which something could be rotated: what was, and what it was weighed against."""
+    lines = []
+    for r in found.get("rotations", ()):  # bundles of before this was recorded have none
+        if not r["groups"]:
+            lines.append(f"{r['stage']}: nothing is rotated{_ways(r)}")
+            continue
+        linears, products = (sum(g[k] for g in r["groups"]) for k in ("linears", "products"))
+        by = ", ".join(dict.fromkeys(g["matrix"] for g in r["groups"]))
+        lines.append(f"{r['stage']}: what {linears} linears read is rotated ({by}"
+                     + (f", {products} products at run time" if products else "")
+                     + (", channels rescaled besides)" if r["smoothed"] else ")") + _ways(r))
+    return lines
+
+
+def _ways(r: Mapping) -> str:
+    """What the stage in that precision costs, each way."""
+    if not r["errors"]:
+        return ""
+    return f"; action error with the stage in {r['scheme']}: " + ", ".join(
+        f"{r['errors'][way]:.3g} {way}" for way in ("plain", "smoothed", "rotated", "both") if way in r["errors"])
+
+
 def error_lines(found: Mapping) -> list[str]:
     """What it costs in actions, on this target and on others."""
     seen = "calibration observations" if found["recorded_observations"] else "generated observations"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from vlacompile.compiler.precision.assign.choices_made import Changed
+from vlacompile.compiler.precision.assign.choose_rotations import Rotations
 from vlacompile.compiler.precision.assign.decision import Assignment
 from vlacompile.compiler.precision.quantise.insert_quantised_ops import is_static
 from vlacompile.compiler.precision.quantise.layers import Layer
@@ -118,12 +119,12 @@ def static_layers(assignment: Assignment, layers: Sequence[Layer], dialect: str)
 def facts(rows: Sequence[Carried], *, recorded: int, generated: int, static: Mapping[str, int], dialect: str,
           errors: tuple[float, float | None], spread: Sequence[float], simulated: Mapping[str, float],
           budget: float | None, jerks: tuple[float | None, float | None], max_jerk: float | None,
-          choices: tuple[Changed | None, Changed | None] = (None, None)) -> dict:
+          choices: tuple[Changed | None, Changed | None] = (None, None), rotations: Sequence[Rotations] = ()) -> dict:
     """The facts for the manifest. static: {dialect: number of static_layers}. An error in which static ranges play a
     part is a number only if recorded observations were used, otherwise null. spread: what errors of each
     action dimension count in. simulated: {dialect: error of the quantised layers}. jerks: of chunks, times that of
     fp32, where errors says the errors; None: they have none. choices: on the same observations, how many fall on
-    another score; None: nothing is chosen."""
+    another score; None: nothing is chosen. rotations: one per stage of which something could be rotated."""
     real = {d: bool(recorded) or not n for d, n in static.items()}
     return {
         "carried_out": [asdict(r) | {"line": r.line} for r in rows],
@@ -133,6 +134,7 @@ def facts(rows: Sequence[Carried], *, recorded: int, generated: int, static: Map
         "action_spread": list(spread) if real[dialect] else None,
         "simulated": {d: e if real[d] else None for d, e in simulated.items()}, "max_jerk": max_jerk,
         "jerk": jerks[0] if real[dialect] else None, "held_out_jerk": jerks[1] if real[dialect] else None,
+        "rotations": [r.facts(real[dialect]) for r in rotations],
         "choices": None if choices[0] is None or not real[dialect] else asdict(choices[0]),
         "held_out_choices": None if choices[1] is None or not real[dialect] else asdict(choices[1]),
     }

@@ -1,8 +1,9 @@
 """Stages in fp32 -> stages in the precision that the recipe asks for, as the target's engine computes them, and the
 action error that this causes.
 
-Owns the order: calibration (calibrate.py), rescaling (smoothing.py), quantisation (quantise.py), insertion of quantised
-ops (insert_quantised_ops.py), choice (assign.py). Must not know how any of them works.
+Owns the order: calibration (calibrate.py), rotation and smoothing (choose_rotations.py, quantiser.py), quantisation
+(quantise.py), insertion of quantised ops (insert_quantised_ops.py), choice (assign.py). Must not know how any of them
+works.
 """
 
 from __future__ import annotations
@@ -14,39 +15,34 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from vlacompile.compiler.graph.node_by_node import NodeByNode
 from vlacompile.compiler.precision.assign.assign import assign
 from vlacompile.compiler.precision.assign.choices_made import Changed, Choices, changed, makes_choices
+from vlacompile.compiler.precision.assign.choose_rotations import choose_rotations
 from vlacompile.compiler.precision.assign.chunk_jerk import times_as_jerky
 from vlacompile.compiler.precision.assign.decision import Assignment, marked
 from vlacompile.compiler.precision.assign.measured_by import observed
 from vlacompile.compiler.precision.assign.outcome import Carried, carried_out, facts, require_carried_out, static_layers
-from vlacompile.compiler.precision.assign.sensitivity import Inputs, Rewrite, Schemes, Trial, in_fp16
+from vlacompile.compiler.precision.assign.quantiser import Quantiser, integer, rewriter
+from vlacompile.compiler.precision.assign.sensitivity import Inputs, Schemes, Trial
 from vlacompile.compiler.precision.fp16.convert import Fp16Limits, Fp16Policy, convert_to_fp16
 from vlacompile.compiler.precision.fp16.keep_fp32 import KeptFp32
 from vlacompile.compiler.precision.fp16.rewrite import to_fp16
-from vlacompile.compiler.precision.quantise.calibrate import Call, StageSamples, collect, pooled, record_calls
-from vlacompile.compiler.precision.quantise.histogram import Histogram
+from vlacompile.compiler.precision.quantise.calibrate import pooled, record_calls
 from vlacompile.compiler.precision.quantise.insert_quantised_ops import (
     DIALECTS,
-    Ranges,
-    insert_quantised_ops,
     is_static,
-    values_to_range,
 )
-from vlacompile.compiler.precision.quantise.layers import KINDS, LIMITS, QuantisedLayer, layers_of
-from vlacompile.compiler.precision.quantise.quantise import Method, held_range, quantise_stage
-from vlacompile.compiler.precision.quantise.smoothing import smooth_activations
+from vlacompile.compiler.precision.quantise.layers import layers_of
+from vlacompile.compiler.precision.quantise.quantise import Method
 from vlacompile.compiler.staging.action_scale import ActionScale
-from vlacompile.compiler.staging.identical_stages import with_graph_of, with_one_graph
-from vlacompile.compiler.staging.run_stages import StageRunner, stage_module
+from vlacompile.compiler.staging.identical_stages import with_one_graph
+from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.hardware.target import Target
 from vlacompile.policy.policy import Policy
 from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
-from vlart.bundle.precision_record import carried_lines, error_lines
+from vlart.bundle.precision_record import carried_lines, error_lines, rotation_lines
 from vlart.errors import BudgetError, PrecisionError
-from vlart.verify.metrics import compare
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,8 @@ class Precise:
 
     @property
     def report(self) -> tuple[str, ...]:
-        lines = [*carried_lines(self.facts), *error_lines(self.facts), *self.assignment.notes, *self.notes]
+        lines = [*carried_lines(self.facts), *rotation_lines(self.facts), *error_lines(self.facts),
+                 *self.assignment.notes, *self.notes]
         return tuple(f"precision: {line}" for line in lines)
 
 
@@ -80,8 +77,9 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
     at_edges = pooled(record_calls(staged, seen.edges, at_least=0), owners)
     method = Method(recipe.calibrator, recipe.percentile, recipe.correct_bias, recipe.int4_method, recipe.block,
                     recipe.smooth, seen.margin)
-    quantise = _Quantiser(firsts, owners, calls, at_edges, method, progress)
-    rewriters = {d: _rewriter(quantise, d) for d in DIALECTS}
+    quantise = Quantiser(firsts, owners, calls, at_edges, method, progress, recipe.rotate_seed)
+    turned = choose_rotations(staged, quantise, recipe, target, seen.deciding, progress) if recipe.rotates else ()
+    rewriters = {d: rewriter(quantise, d) for d in DIALECTS}
     mine = rewriters[target.backend]
     measured = bool(seen.recorded) or not _may_be_static(recipe, staged, target.backend)
     assignment = assign(staged, target, recipe, seen.deciding, seen.held, mine, progress, owners=owners,
@@ -91,8 +89,8 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
     require_carried_out(carried, assignment, recipe, policy.name, bool(seen.recorded))
     plain, schemes = _Actions(staged), assignment.schemes
     scale = ActionScale.of(plain(seen.deciding))
-    integer = {s.name: mine(s, _integer(schemes.get(s.name, {}))) for s in staged.stages}
-    precise, said, in_fp16_too, kept = _with_fp16(staged, integer, schemes, recipe, seen.deciding, plain, scale,
+    whole = {s.name: mine(s, integer(schemes.get(s.name, {}))) for s in staged.stages}
+    precise, said, in_fp16_too, kept = _with_fp16(staged, whole, schemes, recipe, seen.deciding, plain, scale,
                                                   progress)
     progress("simulate other engines")
     done = {s: {n: "fp32" if scheme == "fp16" and n in kept.get(s, ()) else scheme for n, scheme in of.items()}
@@ -121,10 +119,11 @@ def set_precision(staged: Staged, policy: Policy, recipe: PrecisionRecipe, targe
                  static={d: static_layers(assignment, layers, d) for d in DIALECTS}, dialect=target.backend,
                  errors=tuple(errors), spread=scale.spread.tolist(), simulated=simulated,
                  budget=recipe.max_action_error, jerks=tuple(jerks), max_jerk=recipe.max_jerk,
-                 choices=tuple(others))
+                 choices=tuple(others), rotations=turned)
     return Precise(marked(precise, assignment, not told["uncalibrated"]), assignment, errors[0],
-                   errors[1] or 0.0, simulated,
-                   told, (*seen.notes, *said, *quantise.said(schemes), *apart))
+                   errors[1] or 0.0, simulated, told,
+                   (*seen.notes, *said, *(line for t in turned for line in t.rejected), *quantise.said(schemes),
+                    *apart))
 
 
 def _require_finite(policy: Policy, errors: Mapping[str, float]) -> None:
@@ -143,14 +142,14 @@ def _may_be_static(recipe: PrecisionRecipe, staged: Staged, dialect: str) -> boo
     return any(is_static(x.kind, scheme, dialect) for s in staged.stages for x in layers_of(s))
 
 
-def _with_fp16(staged: Staged, integer: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
+def _with_fp16(staged: Staged, quantised: Mapping[str, StageGraph], schemes: Schemes, recipe: PrecisionRecipe,
                observations: Sequence[Inputs], plain: _Actions, scale: ActionScale, progress: Callable[[str], None]) \
         -> tuple[Staged, tuple[str, ...], tuple[Carried, ...], Mapping[str, Container[str]]]:
     """(stages with integer layers inserted and all other layers that should be fp16 converted; what stays FP32 and why;
     how much was converted; {stage: nodes that stay FP32 though fp16 was asked}). If the recipe sets no budget, fp16 may
     cause as much action error as the integer layers: an fp16 rounding moves many numbers to the next quantisation step,
     which only FP32 everywhere would avoid (as `Fp16Limits.quantised` for stages)."""
-    lowered = replace(staged, stages=tuple(integer[s.name] for s in staged.stages))
+    lowered = replace(staged, stages=tuple(quantised[s.name] for s in staged.stages))
     if recipe.base == "fp16":
         ruled = KeptFp32("recipe", "a rule says fp32")
         keep = {s: {n: ruled for n, scheme in of.items() if scheme == "fp32"} for s, of in schemes.items()}
@@ -209,106 +208,3 @@ def _jerk(plain: _Actions, precise: _Actions, observations: Sequence[Inputs], sc
     """How many times as jerky as in fp32 the chunks are, of the worst dimension; None: they have no jerk."""
     found = times_as_jerky(precise(observations), plain(observations), scale.spread)
     return None if found is None else float(found.max())
-
-
-Quantised = tuple[StageGraph, dict[str, QuantisedLayer], Ranges]
-
-
-def run_calls(stage: StageGraph, calls: Sequence[Call]) -> list[torch.Tensor]:
-    """Per output, its values over all calls, concatenated."""
-    module = stage_module(stage)
-    with torch.no_grad():
-        results = [module(*args) for args in calls]
-    return [torch.stack(values).flatten() for values in zip(*results, strict=True)]
-
-
-class _Quantiser:
-    """(stage, {node: "int8" | "int4"}) -> the stage, rescaled; its quantised layers; ranges of values between
-    convolutions. Results are cached, also across identical stages."""
-
-    def __init__(self, firsts: Mapping[str, StageGraph], owners: Mapping[str, str], calls: Mapping[str, Sequence[Call]],
-                 edges: Mapping[str, Sequence[Call]], method: Method, progress: Callable[[str], None]):
-        self.firsts, self.owners, self.calls, self.method, self.progress = firsts, owners, calls, method, progress
-        self.edges = edges
-        self.samples: dict[str, StageSamples] = {}
-        self.smoothing: dict[str, Method | None] = {}
-        self.done: dict[tuple, Quantised] = {}
-        self.notes: dict[tuple, tuple[str, ...]] = {}
-
-    def __call__(self, stage: StageGraph, schemes: Mapping[str, str]) -> Quantised:
-        first = self.firsts[self.owners[stage.name]]
-        key = first.name, tuple(sorted(schemes.items()))
-        if key not in self.done:
-            if first.name not in self.samples:
-                self.samples[first.name] = collect(first, self.calls[first.name], edges=self.edges[first.name])
-                self.smoothing[first.name] = self._best_smoothing(first)
-            self.done[key], self.notes[key] = self._quantised(first, schemes, self.smoothing[first.name])
-        written, layers, ranges = self.done[key]
-        return with_graph_of(written, stage), layers, ranges
-
-    def _quantised(self, stage: StageGraph, schemes: Mapping[str, str], smoothing: Method | None) \
-            -> tuple[Quantised, tuple[str, ...]]:
-        samples, notes = self.samples[stage.name], ()
-        if smoothing is not None:
-            smoothed = smooth_activations(stage, samples, schemes, smoothing, self.progress)
-            notes = tuple(f"{stage.name}: {line}" for line in smoothed.notes)
-            if smoothed.stage is not stage:
-                stage, samples = smoothed.stage, collect(smoothed.stage, self.calls[stage.name], layers=schemes,
-                                                         edges=self.edges[stage.name])
-        layers = quantise_stage(stage, samples, schemes, self.method, self.progress)
-        return (stage, layers, self._ranges(stage, layers)), notes
-
-    def _best_smoothing(self, stage: StageGraph) -> Method | None:
-        """None (no smoothing), the recipe's alpha, or the best alpha per value: whichever causes the least error in the
-        stage's outputs if all its layers are int8. Smoothing trades rounding errors of activations for those of
-        weights, and single layers do not show which of the two matters."""
-        schemes = {x.node: "int8" for x in layers_of(stage) if x.kind == "linear"}
-        if not self.method.alpha or not schemes:
-            return None
-        want = run_calls(stage, self.calls[stage.name])
-        errors = {}
-        for smoothing in (None, self.method, replace(self.method, alpha=None)):
-            written, layers, ranges = self._quantised(stage, schemes, smoothing)[0]
-            got = run_calls(insert_quantised_ops(written, layers, "onnxruntime", ranges), self.calls[stage.name])
-            errors[smoothing] = max(compare(a.numpy(), b.numpy()).rel_l2 for a, b in zip(got, want, strict=True))
-        return min(errors, key=errors.__getitem__)
-
-    def said(self, schemes: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
-        """Notes on these stages only."""
-        keys = dict.fromkeys((self.owners[s], tuple(sorted(_integer(of).items()))) for s, of in schemes.items())
-        return tuple(line for key in keys for line in self.notes.get(key, ()))
-
-    def _ranges(self, stage: StageGraph, layers: Mapping[str, QuantisedLayer]) -> Ranges:
-        """Ranges of the results of quantised convolutions, and of sums between them, over all calls."""
-        kinds = {n.name: KINDS[n.target][0] for n in stage.graph.nodes if n.target in KINDS}
-        between = values_to_range(stage, frozenset(n for n in layers if kinds[n] == "conv"))
-        if not between:
-            return {}
-        seen, edges = (self._watched(stage, between, calls[stage.name]) for calls in (self.calls, self.edges))
-        return {n: held_range(seen[n], edges.get(n), self.method) for n in between}
-
-    def _watched(self, stage: StageGraph, nodes: frozenset[str], calls: Sequence[Call]) -> dict[str, Histogram]:
-        found = {n: Histogram() for n in nodes} if calls else {}
-        runner = NodeByNode(stage.graph, stage.constants)
-        with torch.no_grad():
-            for args in calls:
-                runner.run(args, lambda node, result: found[node.name].add(result) if node.name in found else None)
-        return found
-
-
-def _integer(schemes: Mapping[str, str]) -> dict[str, str]:
-    return {n: s for n, s in schemes.items() if s in LIMITS}
-
-
-def _rewriter(quantise: _Quantiser, dialect: str) -> Rewrite:
-    """(stage, {node: scheme}) -> the stage as that engine computes it."""
-
-    def rewrite(stage: StageGraph, schemes: Mapping[str, str]) -> StageGraph:
-        fp16 = frozenset(n for n, s in schemes.items() if s == "fp16")
-        integer = _integer(schemes)
-        if integer:
-            written, layers, ranges = quantise(stage, integer)
-            stage = insert_quantised_ops(written, layers, dialect, ranges)
-        return in_fp16(stage, fp16) if fp16 else stage
-
-    return rewrite
