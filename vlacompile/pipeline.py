@@ -117,7 +117,7 @@ def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: st
     BoardPlan.fit.require().
     """
     found, boards = plan_on_boards(source, [target], recipe, weights=weights, instructions=instructions,
-                                   swap_mb=swap_mb, options=options, progress=progress)
+                                   swap_mb=swap_mb, options=options, text_length=text_length, progress=progress)
     return found, boards[0]
 
 
@@ -144,7 +144,7 @@ def plan_on_boards(source: Policy | str | Path | Several, targets: Sequence[str]
                   and (b := budget_of(t)).usable > where.board.memory.usable_bytes]
         fit = plan_fit(needs, budget_of(where, int(swap_mb * 1e6)), instructions=instructions,
                        others=sorted(larger, key=lambda b: b.usable))
-        found.append(on_board(inputs.policy, staging.staged, fit, where))
+        found.append(on_board(inputs.policy, staging.staged, fit, where, inputs.recipe.tensorrt))
     return _account(inputs, staging), tuple(found)
 
 

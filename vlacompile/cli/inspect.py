@@ -7,9 +7,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.emission_tables import attention_rows, boundary_rows, rule_rows
 from vlacompile.cli.stage_tables import change_table, stage_table
 from vlacompile.cli.terminal import Terminal
+from vlacompile.report.emission_rows import attention_rows, boundary_rows, known_by, rule_rows
 from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
 from vlart.bundle.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
 from vlart.bundle.plan.plan import AS_WRITTEN, LoopEnd, Sampling
@@ -257,19 +257,18 @@ def _print_layers(console: Console, plan, provenance: dict) -> None:
 
 
 def _print_emission(console: Console, plan, provenance: dict) -> None:
-    rules, edges = rule_rows(provenance), boundary_rows(provenance)
-    attentions = attention_rows(provenance, {s.name: s.iterations for s in plan.stages})
+    iterations, edges = {s.name: s.iterations for s in plan.stages}, boundary_rows(provenance)
+    rules, attentions = rule_rows(provenance, iterations), attention_rows(provenance, iterations)
     if rules:
         console.print("\nRules of emission, by the key of the recipe that turns each off", style="bold")
         for rule, where, worth in rules:
             console.print(f"{rule}: {where}", soft_wrap=True)
             console.print(f"  {worth}", soft_wrap=True)
     if attentions:
-        console.print("\nAttentions: fused by TensorRT-RTX 1.7.1 or not; ms modelled, not run on a board", style="bold")
+        console.print("\nAttentions, fused or not; ms of a replan modelled, not run on a board", style="bold")
         console.print(_columns(("stage", "", "heads x queries x keys x width", "fused", "ms"), attentions))
-        if any(row[3].startswith("yes;") for row in attentions):
-            console.print("yes; ...: a public log of TensorRT 10.16 on Orin Nano has its own attention slower than "
-                          "another there (0.71 for 0.48 ms)", soft_wrap=True)
+        for line in known_by(attentions):
+            console.print(line, soft_wrap=True)
     if edges:
         console.print("\nValues between stages", style="bold")
         console.print(_columns(("value", "from", "to", "type", "bytes", "casts less"), edges))

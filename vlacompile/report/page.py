@@ -15,6 +15,7 @@ from vlacompile.profile.power import EXTRAPOLATED_FACTOR, FITTED_FACTOR
 from vlacompile.profile.published import bands, held_out
 from vlacompile.profile.roofline import Modelled
 from vlacompile.report import facts as gather
+from vlacompile.report.emission_rows import known_by, rule_rows, unfused_rows
 from vlacompile.report.posteriors import routing_facts
 from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
 from vlacompile.routing.table import RoutingTable
@@ -40,6 +41,8 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
     times = [gather.times_of(p) for p in profiles] + [gather.times_modelled(m) for m in modelled[:1]]
     short = short_names(plan.source_names())
     names, factors = _names(profiles), bands()
+    iterations = {s.name: s.iterations for s in plan.stages}
+    unfused = unfused_rows(origin, iterations)
     content = {
         "name": plan.name, "target": plan.target, "recipe": plan.recipe, "graph": gather.stage_graph(plan),
         "cards": _cards(bundle, modelled, profiles, parity, factors.time),
@@ -65,6 +68,7 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
         "stand_in": any(s.backend == "tensorrt" for s in plan.stages),
         "staged": sorted(origin["staged_parity"].items()), "facts": gather.bundle_facts(bundle),
         "live": live, "compiled": compiled_rows(origin), "kernels": kernel_rows(origin),
+        "rules": rule_rows(origin, iterations), "attentions": unfused, "known_by": known_by(unfused),
         "recipe_rows": list(_flat(origin["recipe"])),
     }
     environment = Environment(loader=PackageLoader("vlacompile.report", "."), autoescape=True,
