@@ -93,7 +93,7 @@ def finish(inputs: Inputs, verified: Verified, progress: Progress = silent) -> I
 
 
 def plan(source: Policy | str | Path | Several, target: str = "host", recipe: str | None = None, *,
-         weights: bool = True, options: CheckpointOptions = NONE, text_length: int | None = None,
+         weights: bool = True, options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None,
          progress: Progress = silent) -> Account:
     """Compile as far as the stages, emit nothing, and report where the policy's weights and FLOPs went.
 
@@ -107,7 +107,7 @@ def plan(source: Policy | str | Path | Several, target: str = "host", recipe: st
 
 def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: str | None = None, *,
                   weights: bool = True, instructions: int | None = None, swap_mb: float = 0.0,
-                  options: CheckpointOptions = NONE, text_length: int | None = None,
+                  options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None,
                   progress: Progress = silent) -> tuple[Account, BoardPlan]:
     """plan(), and whether and how the policy fits a board's memory, and its latency there: modelled, nothing is run on
     a board.
@@ -123,7 +123,7 @@ def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: st
 
 def plan_on_boards(source: Policy | str | Path | Several, targets: Sequence[str], recipe: str | None = None, *,
                    weights: bool = True, instructions: int | None = None, swap_mb: float = 0.0,
-                   options: CheckpointOptions = NONE, text_length: int | None = None, progress: Progress = silent) \
+                   options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None, progress: Progress = silent) \
         -> tuple[Account, tuple[BoardPlan, ...]]:
     """plan_on_board() for several boards; the policy is traced and divided into stages once."""
     inputs = read_inputs(source, targets[0], recipe, weights=weights, options=options, text_length=text_length,

@@ -209,10 +209,18 @@ class TextRecipe:
     """tokenize: "bundle": the tokenizers that the policy declares are compiled into the bundle, and the runtime accepts
     texts; "host": it accepts token ids only.
     length: tokens of text that the policy is compiled for, in the place of all that it pads to; a longer text is
-        refused. None: as the policy declares them."""
+        refused. None: as the policy declares them.
+    lengths: several such lengths in one bundle, ascending, instead of `length`: a text runs in the shortest that holds
+        it."""
 
     tokenize: str = "bundle"
     length: int | None = None
+    lengths: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """All lengths, whichever of the two names them."""
+        return self.lengths or (() if self.length is None else (self.length,))
 
 
 @dataclass(frozen=True)
