@@ -126,8 +126,12 @@ def _print_latency(console: Console, board) -> None:
     latency = board.as_dict()["latency"]
     if latency is None:
         return
-    rows = [(f"{latency['same_instruction_ms']:.1f}", "ms per replan"),
-            (f"{latency['new_instruction_ms']:.1f}", "ms for the first with a new instruction")]
+    longest = " of the longest text" if board.text_tokens else ""
+    rows = [(f"{latency['same_instruction_ms']:.1f}", f"ms per replan{longest}"),
+            (f"{latency['new_instruction_ms']:.1f}", f"ms for the first with a new instruction{longest}")]
+    rows += [(f"{board.backbones[n].same / 1e3:.1f}", f"ms per replan of up to {tokens} tokens of text, "
+                                                      f"{board.backbones[n].new / 1e3:.1f} with a new one")
+             for n, tokens in board.text_tokens.items()]
     if latency["actions_per_s"]:
         rows.append((f"{latency['actions_per_s']:.1f}", f"actions/s, {latency['executed']} executed per replan"))
     if latency["joules"] is not None:

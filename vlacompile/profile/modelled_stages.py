@@ -33,7 +33,7 @@ class BoardPlan:
     does not fit, or engines are loaded in every replan (reading files is not modelled). Of several backbones, the
     slowest one's; backbones: {name: latency of each}. layers_ms: {stage: its latency with all equal layers in one
     engine, as a loop, and that if every run lays the weights out anew}. attentions: (stage, each attention of an iteration), fused or not; iterations: {stage: how
-    often it runs}. What attentions that are not fused take is not in the latency."""
+    often it runs}. text_tokens: {backbone: tokens of text that it reads} of a policy at several lengths. What attentions that are not fused take is not in the latency."""
 
     fit: Fit
     modelled: Modelled | None
@@ -42,6 +42,7 @@ class BoardPlan:
     layers_ms: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     attentions: tuple[tuple[str, AttentionFact], ...] = ()
     iterations: Mapping[str, int] = field(default_factory=dict)
+    text_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def attention_facts(self) -> dict:
         """As the provenance of a bundle has them."""
@@ -56,6 +57,7 @@ class BoardPlan:
             "same_instruction_ms": m.same / 1e3, "new_instruction_ms": m.new / 1e3,
             **energy_of(self.target, m.same / 1e3), "executed": m.execute, "actions_per_s": m.actions_per_s,
             "layers_ms": {n: list(t) for n, t in self.layers_ms.items()},
+            "text_tokens": dict(self.text_tokens),
             "backbones_ms": {n: b.same / 1e3 for n, b in self.backbones.items()},
             "stages_ms": {s.stage: s.total / 1e3 for b in self.backbones.values() or [m] for s in b.stages}}}
 
@@ -90,7 +92,8 @@ def on_board(policy: Policy, staged: Staged, fit: Fit, target: Target, rules: Te
         gbps = target.rates.fp16.gbps if target.rates is not None and target.rates.fp16 is not None else math.inf
         layers[s.name] = one, many, many + s.iterations * 2 * planned[s.name].depth.table / gbps / 1e6
     return BoardPlan(fit, max(of.values(), key=lambda m: m.same), target, of if policy.backbones else {}, layers,
-                     attentions, iterations)
+                     attentions, iterations,
+                     dict(zip(policy.backbones, policy.buckets.lengths, strict=True)) if policy.buckets else {})
 
 
 def _executed(policy: Policy, staged: Staged) -> int:

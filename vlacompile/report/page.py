@@ -33,10 +33,12 @@ SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", 
 
 def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled], targets: Sequence[Target],
          profiles: Sequence[Profile], parity: ParityReport | None, check: Mapping | None = None,
-         routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None, live: str = "") -> str:
+         routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None, live: str = "",
+         lengths: Sequence[Mapping] = ()) -> str:
     """The whole page as HTML. modelled, targets: boards, in parallel; profiles: measurements of this bundle;
     check: the record of `vlacompile check --record`; routing: a table, in which this policy may be one of the
-    backbones; otherwise: {description: what if} on the first target; live: HTML that stands above all of it."""
+    backbones; otherwise: {description: what if} on the first target; live: HTML that stands above all of it;
+    lengths: of the text, as modelled_lengths() gives them of the whole bundle."""
     plan, origin = bundle.plan, bundle.manifest["provenance"]
     times = [gather.times_of(p) for p in profiles] + [gather.times_modelled(m) for m in modelled[:1]]
     short = short_names(plan.source_names())
@@ -68,6 +70,7 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
         "stand_in": any(s.backend == "tensorrt" for s in plan.stages),
         "staged": sorted(origin["staged_parity"].items()), "facts": gather.bundle_facts(bundle),
         "live": live, "compiled": compiled_rows(origin), "kernels": kernel_rows(origin),
+        "lengths": lengths,
         "rules": rule_rows(origin, iterations), "attentions": unfused, "known_by": known_by(unfused),
         "recipe_rows": list(_flat(origin["recipe"])),
     }

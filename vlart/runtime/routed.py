@@ -32,6 +32,10 @@ class RoutedSession:
         self._begun = False
         plan = self.session.plan
         names = [b.name for b in plan.backbones]
+        if plan.buckets:
+            raise ConfigError("the text decides which backbone of the bundle is run", where=str(bundle),
+                              why="they are lengths of a text, not policies to choose from",
+                              fix="use a Session, or join policies of one text length")
         for backbone in self.router.backbones:
             if backbone not in names:
                 raise ConfigError(f'the table routes to "{backbone}", which is not a backbone of the bundle',

@@ -370,10 +370,11 @@ class Plan:
         their numbers. To describe, not to write: a bundle has one backbone or several."""
         assert self.action is not None, "a policy of backbones gives actions"
         chosen = next(b for b in self.backbones if b.name == name)
+        buckets = tuple(b for x, b in zip(self.backbones, self.buckets, strict=False) if x is chosen)
         stages = tuple(s for s in self.stages if name in self.served_by(s))
         made = {b.value for s in stages for b in s.outputs}
         needed = {v for s in stages for v in s.depends} | {d.value for d in self.action.decode if isinstance(d, Delta)}
-        return replace(self, stages=stages, backbones=(chosen,), buckets=(), action=replace(self.action, value=chosen.value),
+        return replace(self, stages=stages, backbones=(chosen,), buckets=buckets, action=replace(self.action, value=chosen.value),
                        sources=tuple(s for s in self.sources if s.value in needed),
                        histories=tuple(h for h in self.histories if h.source in needed),
                        texts=tuple(t for t in self.texts if t.tokens in needed),
