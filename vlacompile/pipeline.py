@@ -123,8 +123,8 @@ def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: st
 
 def plan_on_boards(source: Policy | str | Path | Several, targets: Sequence[str], recipe: str | None = None, *,
                    weights: bool = True, instructions: int | None = None, swap_mb: float = 0.0,
-                   options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None, progress: Progress = silent) \
-        -> tuple[Account, tuple[BoardPlan, ...]]:
+                   options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None,
+                   progress: Progress = silent) -> tuple[Account, tuple[BoardPlan, ...]]:
     """plan_on_board() for several boards; the policy is traced and divided into stages once."""
     inputs = read_inputs(source, targets[0], recipe, weights=weights, options=options, text_length=text_length,
                          progress=progress)

@@ -287,6 +287,8 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
          nearest(recipe.tensorrt.fp32_sums, FP32_SUMS)),
         (recipe.text.tokenize in TOKENIZE, f'text.tokenize = "{recipe.text.tokenize}"',
          nearest(recipe.text.tokenize, TOKENIZE)),
+        (recipe.text.length is None or not recipe.text.lengths, "text.length and text.lengths are both set",
+         "one is the only length, the other several"),
         *((x.clock_hz >= 0 and x.max_age_ms >= 0, f'lane "{x.name}" has a negative number',
            "rates and ages must not be negative")
           for x in recipe.lane),
