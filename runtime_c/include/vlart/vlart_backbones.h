@@ -33,7 +33,7 @@ VLART_API vlart_status_t vlart_bundle_find_backbone(const vlart_bundle_t *bundle
    index. Any thread. */
 VLART_API uint32_t vlart_bundle_text_length(const vlart_bundle_t *bundle, uint32_t backbone);
 
-/* The backbone that the last step ran: of buckets, the one that its text asked for. VLART_BACKBONE_ALL
+/* The backbone that the last step ran (or observe, or `select` since): of buckets, the one that its text asked for. VLART_BACKBONE_ALL
    where all are selected; 0 where the bundle is one policy. The session's thread. */
 VLART_API vlart_status_t vlart_session_backbone(const vlart_session_t *session,
                                                 uint32_t *out_backbone);
