@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.policy.test_text_length import LENGTH, WIDTH, Reader, policy
+from tests.policy.test_text_length import LENGTH, Reader, policy
 from vlacompile.policy.carried import Carried
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.policy.text import Fit, Text, TextBuckets
@@ -111,7 +111,3 @@ def test_no_text_is_cut():
     given = replace(policy(), texts={"tokens": Text("{}", "mask", Fit(0, "right", "right"))})
     for lengths in (LENGTHS, (4, 8)):
         assert with_text_lengths(given, lengths).texts["tokens"].fit == Fit(0, "right", None)
-
-
-def test_widths_are_those_of_the_reader():
-    assert Leaking().words.weight.shape == (40, WIDTH)

@@ -42,9 +42,9 @@ class Text:
 
 @dataclass(frozen=True)
 class TextBuckets:
-    """Of a policy that was compiled for several lengths of its text, one backbone each, in their order. mask: the source
-    of the padding mask [1,L]. side: where padding is. lengths: tokens that each backbone reads, ascending; the last is
-    L."""
+    """Of a policy that was compiled for several lengths of its text, one backbone each, in their order. mask: the
+    source of the padding mask [1,L]. side: where padding is. lengths: tokens that each backbone reads, ascending; the
+    last is L."""
 
     mask: str
     side: str

@@ -16,9 +16,9 @@ from vlart.errors import ConfigError, SourceError
 
 def with_text_lengths(policy: Policy, lengths: tuple[int, ...], run: bool = True) -> Policy:
     """The policy with up to `lengths` tokens of text: of one length with_text_length(), of several one backbone each,
-    `tokens_<length>`, that reads the text without the padding beyond its length. All read the same sources, those of the
-    longest. Which one is run follows from the mask: the shortest that holds all tokens. A text beyond the longest is
-    refused. run: False compares nothing.
+    `tokens_<length>`, that reads the text without the padding beyond its length. All read the same sources, those of
+    the longest. Which one is run follows from the mask: the shortest that holds all tokens. A text beyond the longest
+    is refused. run: False compares nothing.
 
     Raises ConfigError and SourceError as with_text_length, and for a policy that cannot be several."""
     if len(lengths) == 1:

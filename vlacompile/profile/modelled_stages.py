@@ -32,8 +32,9 @@ class BoardPlan:
     """fit: whether and how the policy fits. modelled: its latency, of the precisions that the fit chose; None if it
     does not fit, or engines are loaded in every replan (reading files is not modelled). Of several backbones, the
     slowest one's; backbones: {name: latency of each}. layers_ms: {stage: its latency with all equal layers in one
-    engine, as a loop, and that if every run lays the weights out anew}. attentions: (stage, each attention of an iteration), fused or not; iterations: {stage: how
-    often it runs}. text_tokens: {backbone: tokens of text that it reads} of a policy at several lengths. What attentions that are not fused take is not in the latency."""
+    engine, as a loop, and that if every run lays the weights out anew}. attentions: (stage, each attention of an
+    iteration), fused or not; iterations: {stage: how often it runs}. What attentions that are not fused take is not in
+    the latency. text_tokens: {backbone: tokens of text that it reads} of a policy at several lengths."""
 
     fit: Fit
     modelled: Modelled | None

@@ -64,8 +64,8 @@ class Bundle:
 
 
 def one_backbone(bundle: Bundle, name: str | None) -> Bundle:
-    """The bundle as a session with this backbone selected sees it; None: the first, or the longest of lengths of a text.
-    Of a bundle that is one policy, as it is. Raises ConfigError."""
+    """The bundle as a session with this backbone selected sees it; None: the first, or the longest of lengths of a
+    text. Of a bundle that is one policy, as it is. Raises ConfigError."""
     names = [b.name for b in bundle.plan.backbones]
     if name is None and not names:
         return bundle

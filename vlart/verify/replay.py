@@ -24,8 +24,8 @@ class ValueParity:
     (`worst`) and its limit there (`limit`)."""
 
     value: str
-    # "stage", "chunk"; "action": a popped action; "policy": a chunk against the policy in full precision; "length": of a
-    # text that is padded less, against the longest padding
+    # "stage", "chunk"; "action": a popped action; "policy": a chunk against the policy in full precision; "length": a
+    # chunk of a text that is padded less, against the longest padding
     level: str
     frames: int
     worst: Metrics

@@ -24,8 +24,8 @@ from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.hardware.target import Target
 from vlacompile.policy.action_decoding import Decoder, Guidance
 from vlacompile.policy.policy import TORCH_DTYPES
-from vlacompile.recipe.recipe import LaneRecipe, Recipe
 from vlacompile.policy.text import TextBuckets
+from vlacompile.recipe.recipe import LaneRecipe, Recipe
 from vlacompile.tokenize.compile_text import CompiledText
 from vlart.bundle.directory import GOLDEN_FILE, WEIGHTS_FILE, file_table, stage_path, tokenizer_path
 from vlart.bundle.format.layout import align_up

@@ -374,7 +374,8 @@ class Plan:
         stages = tuple(s for s in self.stages if name in self.served_by(s))
         made = {b.value for s in stages for b in s.outputs}
         needed = {v for s in stages for v in s.depends} | {d.value for d in self.action.decode if isinstance(d, Delta)}
-        return replace(self, stages=stages, backbones=(chosen,), buckets=buckets, action=replace(self.action, value=chosen.value),
+        return replace(self, stages=stages, backbones=(chosen,), buckets=buckets,
+                       action=replace(self.action, value=chosen.value),
                        sources=tuple(s for s in self.sources if s.value in needed),
                        histories=tuple(h for h in self.histories if h.source in needed),
                        texts=tuple(t for t in self.texts if t.tokens in needed),
