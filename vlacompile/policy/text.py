@@ -51,9 +51,10 @@ class TextBuckets:
     lengths: tuple[int, ...]
 
     def fitting(self, mask: torch.Tensor) -> int:
-        """Index of the first that reads all tokens of a mask [1,L]."""
+        """Index of the first that reads all tokens of a mask [1,L]; where it has none, the last: what attends to no
+        token may attend to the padding."""
         seen = (mask[0].flip(0) if self.side == "left" else mask[0]).nonzero()
-        used = int(seen[-1]) + 1 if len(seen) else 0
+        used = int(seen[-1]) + 1 if len(seen) else self.lengths[-1]
         return next(i for i, n in enumerate(self.lengths) if used <= n)
 
 

@@ -111,10 +111,12 @@ def _compare_lengths(session: Session, frame: Frame, tally: Tally) -> None:
     if not plan.buckets:
         return
     names = [plan.values[b.value].name for b in plan.backbones]
-    want = frame.references.get(names[-1]) or frame.expects[names[-1]]
+    want = frame.references.get(names[-1]) or frame.expects.get(names[-1])
+    if want is None:
+        return
     mask = session.read(plan.values[plan.buckets[0].mask].name)[0]
     seen = np.flatnonzero(mask[::-1] if plan.buckets[0].side == "left" else mask)
-    used = int(seen[-1]) + 1 if len(seen) else 0
+    used = int(seen[-1]) + 1 if len(seen) else plan.buckets[-1].length
     for name, bucket in list(zip(names, plan.buckets, strict=True))[:-1]:
         if used <= bucket.length:
             tally.add(name, "length", session.read(name), want.array, want.limit, frame.label)

@@ -43,12 +43,10 @@ static void run_backbone(vlart_session_t *session, uint32_t backbone) {
   session->sources.needed = vlart_sources_of(session, session->selection.backbones);
 }
 
-/* Tokens that the text takes, with padding between them; 0 where none is written. */
+/* Tokens that the text takes, with padding between them. Where there is none, all: what attends to no token may attend
+   to the padding, and is answered as the policy was made, with all of it. */
 static uint32_t text_length(const vlart_session_t *session, const vlart_bucket_record_t *bucket) {
   const vlart_plan_t *plan = &session->bundle->plan;
-  if ((session->sources.written >> bucket->mask & 1) == 0) {
-    return 0;
-  }
   const uint8_t *mask = session->values.at[vlart_plan_source(plan, bucket->mask)->value];
   uint32_t length = (uint32_t)vlart_plan_source_value(plan, bucket->mask)->dims[1];
   bool left = bucket->side == VLART_TEXT_SIDE_LEFT;
@@ -56,13 +54,14 @@ static uint32_t text_length(const vlart_session_t *session, const vlart_bucket_r
   while (padding < length && mask[left ? padding : length - 1 - padding] == 0) {
     padding++;
   }
-  return length - padding;
+  return padding == length ? length : length - padding;
 }
 
 void vlart_follow_text(vlart_session_t *session) {
   const vlart_plan_t *plan = &session->bundle->plan;
   uint32_t count = vlart_plan_count(plan, VLART_SECTION_BUCKETS);
-  if (count == 0 || session->selection.backbone == VLART_BACKBONE_ALL) {
+  if (count == 0 || session->selection.backbone == VLART_BACKBONE_ALL ||
+      (session->sources.written >> vlart_plan_bucket(plan, 0)->mask & 1) == 0) {
     return;
   }
   uint32_t tokens = text_length(session, vlart_plan_bucket(plan, 0));
