@@ -42,7 +42,16 @@ def _fact(found: Attention) -> AttentionFact:
     operands = (*found.first.inputs, found.second.inputs[1])
     copied = any((n := v.producer()) is not None and n.op_type == "Transpose" for v in operands)
     shape = math.prod(batch), queries, keys, int(q.shape[-1])
-    return fact_of(found.second.name, shape, obstacles(found), copied, logits.dtype == ir.DataType.FLOAT16)
+    why, half = obstacles(found), logits.dtype == ir.DataType.FLOAT16
+    if all(map(_only_sums_in_fp32, (found.first, found.second))) and len(why) > 1:
+        why, half = why - {"not in fp16"}, True  # it is summed so because of the others
+    return fact_of(found.second.name, shape, why, copied, half)
+
+
+def _only_sums_in_fp32(product: ir.Node) -> bool:
+    """Whether its operands are fp16 numbers that are cast for it: an engine reads and writes fp16 there."""
+    casts = [v.producer() for v in product.inputs if v is not None]
+    return all(n is not None and n.op_type == "Cast" and n.inputs[0].dtype == ir.DataType.FLOAT16 for n in casts)
 
 
 def fact_of(node: str, shape: tuple[int, int, int, int], why: frozenset[str], copied: bool, half: bool) \
