@@ -93,7 +93,7 @@ def finish(inputs: Inputs, verified: Verified, progress: Progress = silent) -> I
 
 
 def plan(source: Policy | str | Path | Several, target: str = "host", recipe: str | None = None, *,
-         weights: bool = True, options: CheckpointOptions = NONE, text_length: int | None = None,
+         weights: bool = True, options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None,
          progress: Progress = silent) -> Account:
     """Compile as far as the stages, emit nothing, and report where the policy's weights and FLOPs went.
 
@@ -107,7 +107,7 @@ def plan(source: Policy | str | Path | Several, target: str = "host", recipe: st
 
 def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: str | None = None, *,
                   weights: bool = True, instructions: int | None = None, swap_mb: float = 0.0,
-                  options: CheckpointOptions = NONE, text_length: int | None = None,
+                  options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None,
                   progress: Progress = silent) -> tuple[Account, BoardPlan]:
     """plan(), and whether and how the policy fits a board's memory, and its latency there: modelled, nothing is run on
     a board.
@@ -117,14 +117,14 @@ def plan_on_board(source: Policy | str | Path | Several, target: str, recipe: st
     BoardPlan.fit.require().
     """
     found, boards = plan_on_boards(source, [target], recipe, weights=weights, instructions=instructions,
-                                   swap_mb=swap_mb, options=options, progress=progress)
+                                   swap_mb=swap_mb, options=options, text_length=text_length, progress=progress)
     return found, boards[0]
 
 
 def plan_on_boards(source: Policy | str | Path | Several, targets: Sequence[str], recipe: str | None = None, *,
                    weights: bool = True, instructions: int | None = None, swap_mb: float = 0.0,
-                   options: CheckpointOptions = NONE, text_length: int | None = None, progress: Progress = silent) \
-        -> tuple[Account, tuple[BoardPlan, ...]]:
+                   options: CheckpointOptions = NONE, text_length: int | tuple[int, ...] | None = None,
+                   progress: Progress = silent) -> tuple[Account, tuple[BoardPlan, ...]]:
     """plan_on_board() for several boards; the policy is traced and divided into stages once."""
     inputs = read_inputs(source, targets[0], recipe, weights=weights, options=options, text_length=text_length,
                          progress=progress)
@@ -144,7 +144,7 @@ def plan_on_boards(source: Policy | str | Path | Several, targets: Sequence[str]
                   and (b := budget_of(t)).usable > where.board.memory.usable_bytes]
         fit = plan_fit(needs, budget_of(where, int(swap_mb * 1e6)), instructions=instructions,
                        others=sorted(larger, key=lambda b: b.usable))
-        found.append(on_board(inputs.policy, staging.staged, fit, where))
+        found.append(on_board(inputs.policy, staging.staged, fit, where, inputs.recipe.tensorrt))
     return _account(inputs, staging), tuple(found)
 
 

@@ -244,6 +244,15 @@ def rows_behind_an_end(plan: Container) -> None:
 
 
 # sample_actions.samples()["limited_clip"]: an i32 source of 4 rows, and a step of two floats, 0 and 1.
+BUCKETS = {  # of the plan of bucketed()
+    "one length is missing": (lambda plan: plan.records["buckets"].pop(), "not one per backbone"),
+    "lengths do not ascend": (change("buckets", 0, length=4), r"buckets\[1\].*do not ascend"),
+    "a length is nothing": (change("buckets", 0, length=0), r"buckets\[0\].*do not ascend"),
+    "the longest is not the mask's": (change("buckets", 1, length=3), r"buckets\[1\].*that of the mask"),
+    "lengths have two masks": (change("buckets", 1, mask=0), "not that of the first"),
+    "lengths are padded on two sides": (change("buckets", 1, side=1), "not that of the first"),
+    "the mask is no mask": (lambda plan: [row.update(mask=2) for row in plan.records["buckets"]], "not bool"),
+}
 LIMITS = {
     "there are two limits": (lambda plan: plan.records["rate_limits"].append(plan.records["rate_limits"][0]
                                                                              | {"step_count": 0}),

@@ -26,3 +26,23 @@ def paired() -> Bundle:
     for name in ("light", "heavy"):
         b.plan.add("chunks", backbone=b.plan.string(name), value=b.values[name])
     return b
+
+
+def bucketed() -> Bundle:
+    """One policy for two lengths of its text: what reads two tokens of it, and what reads all four."""
+    b = Bundle("bucketed")
+    b.source("tokens", "i64", (1, 4), "task")
+    b.source("mask", "bool", (1, 4), "task")
+    b.source("image", "u8", (1, 3), "observation", 20.0)
+    names = ("tokens", "mask", "image")
+    node = helper.make_node
+    for name in ("short", "whole"):
+        b.value(name, "f32", (1, 1, 3))
+        b.stage(name, [node("Cast", ["image"], ["a"], to=TensorProto.FLOAT),
+                       node("Constant", [], ["shape"], value_ints=[1, 1, 3]), node("Reshape", ["a", "shape"], [name])],
+                [0, 1, 2], [(n, n, "whole") for n in names], [(name, name, "whole")])
+    b.action("short", 1)
+    for name, length in (("short", 2), ("whole", 4)):
+        b.plan.add("chunks", backbone=b.plan.string(name), value=b.values[name])
+        b.plan.add("buckets", mask=1, side=0, length=length)
+    return b

@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from sample_actions import samples
-from sample_backbones import paired
+from sample_backbones import bucketed, paired
 from sample_branches import Branches
 from sample_bundles import Flow, Reactive, Recall
 from sample_carried import Adding
@@ -36,6 +36,7 @@ def write_samples(root: Path) -> None:
     laned().write(root / "laned")
     Branches().bundle.write(root / "branches")
     paired().write(root / "paired")
+    bucketed().write(root / "bucketed")
     for name, (table, _) in TABLES.items():
         (root / f"{name}.bin").write_bytes(table().to_bytes())
     for name, must_end in (("ending", False), ("ends", True)):

@@ -53,7 +53,7 @@ def test_pythons_structs_are_the_headers(name):
 
 
 COUNTED = ("test_session", "test_actions", "test_observations", "test_text", "test_router", "test_async",
-           "test_sensors", "test_lanes", "test_pool", "test_backbones", "test_week", "test_tensorrt",
+           "test_sensors", "test_lanes", "test_pool", "test_backbones", "test_buckets", "test_week", "test_tensorrt",
            "test_camera", "test_recorder")
 
 

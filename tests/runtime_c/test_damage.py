@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from plan_damage import ACTIONS, BOARD, GUARDS, LIMITS, LOOPS, STRUCTURE, rows_behind_an_end
+from plan_damage import ACTIONS, BOARD, BUCKETS, GUARDS, LIMITS, LOOPS, STRUCTURE, rows_behind_an_end
 from sample_actions import Relay, samples
+from sample_backbones import bucketed
 from sample_bundles import Bundle, Flow, Reactive, sealed
 from sample_loops import Ending
 from vlart_ctypes import BundleInfo, Failure, Policy
@@ -132,6 +133,21 @@ def test_ends_of_loops_are_checked(lib, tmp_path, rule):
     with Policy(lib, root):
         pass
     plan = bundle.plan_container()
+    apply(plan)
+    (root / "plan.bin").write_bytes(plan.to_bytes())
+    with pytest.raises(Failure) as failure, Policy(lib, root):
+        pass
+    assert failure.value.status == "CORRUPT"
+    assert re.search(why, f"{failure.value.where} {failure.value.why}"), failure.value
+
+
+@pytest.mark.parametrize("rule", BUCKETS)
+def test_lengths_of_a_text_are_checked(lib, tmp_path, rule):
+    apply, why = BUCKETS[rule]
+    root = bucketed().write(tmp_path)
+    with Policy(lib, root):
+        pass
+    plan = bucketed().plan_container()
     apply(plan)
     (root / "plan.bin").write_bytes(plan.to_bytes())
     with pytest.raises(Failure) as failure, Policy(lib, root):

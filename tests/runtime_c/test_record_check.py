@@ -6,7 +6,7 @@ import functools
 
 import pytest
 from sample_actions import samples
-from sample_backbones import paired
+from sample_backbones import bucketed, paired
 from sample_bundles import Bundle, Flow, Recall
 from sample_carried import Adding
 from sample_lanes import laned
@@ -33,7 +33,7 @@ FIELDS = [(section, f) for section in layout.PLAN_SECTIONS if (record := layout.
 @functools.cache
 def bundles() -> tuple[Bundle, ...]:
     relays = samples()
-    return (Flow(3).on_board().bundle, Ending(4).bundle, Recall().bundle, spoken(), laned(), paired(),
+    return (Flow(3).on_board().bundle, Ending(4).bundle, Recall().bundle, spoken(), laned(), paired(), bucketed(),
             Adding().bundle,
             *(relays[name].bundle for name in ("lookup", "guarded", "realtime", "limited_clip")))
 

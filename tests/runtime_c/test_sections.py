@@ -21,7 +21,8 @@ from vlart.verify.frames import read_frames
 KINDS = {
     "plan": (layout.PLAN_SECTIONS, ("flow/plan.bin", "recall/plan.bin", "lookup/plan.bin", "realtime/plan.bin",
                                     "spoken/plan.bin", "board/plan.bin", "guarded/plan.bin", "laned/plan.bin",
-                                    "paired/plan.bin", "reactive/plan.bin", "limited_clip/plan.bin",
+                                    "paired/plan.bin", "bucketed/plan.bin", "reactive/plan.bin",
+                                    "limited_clip/plan.bin",
                                     "ending/plan.bin", "branches/plan.bin", "adding/plan.bin")),
     "frames": (layout.FRAMES_SECTIONS, ("reactive/golden/golden.bin", "flow/golden/golden.bin")),
     "routing": (layout.ROUTING_SECTIONS, ("routing/table.bin",)),

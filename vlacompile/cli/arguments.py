@@ -17,9 +17,15 @@ def add_stand_in(parser) -> None:
 
 
 def add_text_length(parser) -> None:
-    parser.add_argument("--text-length", type=positive, metavar="N",
+    parser.add_argument("--text-length", type=_lengths, metavar="N[,N...]",
                         help="compile for instructions of up to N tokens instead of all that the policy pads to; a "
-                             "longer one is refused (default: the recipe's text.length)")
+                             "longer one is refused. Of several lengths in one bundle, such as 48,96,200, an "
+                             "instruction runs in the shortest that holds it (default: the recipe's text.length or "
+                             "text.lengths)")
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    return tuple(positive(part) for part in text.split(","))
 
 
 def add_checkpoint_options(parser) -> None:

@@ -74,12 +74,30 @@ def print_moments(console: Console, fit, layers_ms) -> None:
     for title in ("layers", "build MB", "engines MB", "running MB", "ms"):
         table.add_column(title, justify="right", no_wrap=True)
     for s in deep:
-        d = s.depth
+        d, (*ms, _) = s.depth, layers_ms.get(s.stage, ("",))
         table.add_row(s.stage, str(d.layers), f"{mb(d.unrolled_build)} / {mb(d.looped_build)}",
                       f"{mb(d.unrolled_files)} / {mb(d.looped_files)}",
                       f"{mb(d.unrolled_resident)} / {mb(d.looped_resident)}",
-                      " / ".join(f"{t:.1f}" for t in layers_ms.get(s.stage, ())) or "-")
+                      " / ".join(f"{t:.1f}" for t in ms) or "-")
     console.print(table)
+    _print_refit(console, deep, layers_ms)
+
+
+def _print_refit(console: Console, deep, layers_ms) -> None:
+    """The two ways to a loop: the layers' weights are inputs of one engine, or refitted into one engine per layer."""
+    console.print("\nThat loop with the weights as inputs, as built / refitted into an engine per layer,\n"
+                  "which is not built", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    for title in ("build MB", "running MB", "ms"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for s in deep:
+        d, ms = s.depth, layers_ms.get(s.stage)
+        table.add_row(s.stage, f"{mb(d.looped_build)} / {mb(d.refit_build)}",
+                      f"{mb(d.looped_resident)} / {mb(d.refit_resident)}",
+                      f"{ms[1]:.1f} to {ms[2]:.1f} / {ms[1]:.1f}" if ms else "-")
+    console.print(table)
+    console.print("to: if TensorRT lays the inputs out anew in every run, as it does when it is refitted")
 
 
 def mb(size: int) -> str:

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from vlacompile.cli.emission_tables import attention_rows, boundary_rows, rule_rows
 from vlacompile.cli.stage_tables import change_table, stage_table
 from vlacompile.cli.terminal import Terminal
+from vlacompile.report.emission_rows import attention_rows, boundary_rows, known_by, rule_rows
 from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
 from vlart.bundle.plan.action import Affine, Basis, Delta, Ensemble, Lookup, Pieces, Realtime
 from vlart.bundle.plan.plan import AS_WRITTEN, LoopEnd, Sampling
@@ -51,7 +51,7 @@ def run(args, terminal: Terminal) -> None:
     from vlart.bundle.plan.text import plan_text
 
     bundle = read_bundle(args.bundle)
-    plan = bundle.plan
+    plan, lengths = bundle.plan, []
     if args.plan:
         text = plan_text(plan)
         terminal.show({"plan": text}, lambda console: console.print(text, end="", soft_wrap=True))
@@ -60,6 +60,10 @@ def run(args, terminal: Terminal) -> None:
         lines = ["mkdir -p engines", *_commands(bundle)]
         terminal.show({"commands": lines}, lambda console: console.print("\n".join(lines), soft_wrap=True))
         return
+    if plan.buckets:
+        from vlacompile.profile.modelled_lengths import modelled_lengths
+
+        lengths = modelled_lengths(bundle)
     frames = {h.source: h.frames for h in plan.histories}
     document = {
         "bundle": str(bundle.path), "bytes": bundle.bytes, "hash": bundle.hash, "name": plan.name,
@@ -75,7 +79,7 @@ def run(args, terminal: Terminal) -> None:
         "texts": _texts(plan), "lanes": [
             {"name": x.name, "clock_hz": x.clock_hz or None, "max_age_ms": x.max_age_ms,
              "stages": [s.name for s in plan.stages if plan.lane_of(s) == i]} for i, x in enumerate(plan.lanes)],
-        "backbones": backbone_rows(plan),
+        "backbones": backbone_rows(plan), "text_lengths": lengths,
         "action": _action(plan), "provenance": bundle.manifest["provenance"],
         "compiled": compiled_rows(bundle.manifest["provenance"]), "kernels": kernel_rows(bundle.manifest["provenance"]),
     }
@@ -222,7 +226,9 @@ def _print(console: Console, plan, document: dict) -> None:
             clock = f"{lane.clock_hz:g} Hz, at most {lane.max_age_ms} ms old"
             console.print(f"{lane.name} ({clock}): {_stages_of(plan, i)}")
         console.print(f"control loop: {_stages_of(plan, len(plan.lanes))}")
-    if plan.backbones:
+    if plan.buckets:
+        _print_lengths(console, plan, document["text_lengths"])
+    elif plan.backbones:
         console.print("\nBackbones, of which a session runs one; the first unless another is selected", style="bold")
         console.print(_columns(("name", "stages", "of its own", "GFLOP", "of its own", "weights MB", "of its own"), [
             (r["backbone"], str(len(r["stages"])), str(len(r["own"])), gflop(r["flops"]), gflop(r["own_flops"]),
@@ -233,6 +239,15 @@ def _print(console: Console, plan, document: dict) -> None:
     console.print("\nAction queue", style="bold")
     console.print(_queue(document["action"]))
     _print_provenance(console, document)
+
+
+def _print_lengths(console: Console, plan, rows: list[dict]) -> None:
+    console.print("\nLengths of the text, of which a step runs the shortest that holds it", style="bold")
+    console.print(_columns(("tokens", "backbone", "stages of its own", "GFLOP", "replan ms", "new text ms"), [
+        (str(r["tokens"]), r["backbone"], str(len(r["own"])), gflop(r["flops"]),
+         *("-" if r[k] is None else f"{r[k]:.3g}" for k in ("same_ms", "new_ms"))) for r in rows]))
+    if any(r["same_ms"] is not None for r in rows):
+        console.print(f"ms: modelled for {plan.target}, not measured", soft_wrap=True)
 
 
 def _print_precision(console: Console, plan, document: dict) -> None:
@@ -257,19 +272,18 @@ def _print_layers(console: Console, plan, provenance: dict) -> None:
 
 
 def _print_emission(console: Console, plan, provenance: dict) -> None:
-    rules, edges = rule_rows(provenance), boundary_rows(provenance)
-    attentions = attention_rows(provenance, {s.name: s.iterations for s in plan.stages})
+    iterations, edges = {s.name: s.iterations for s in plan.stages}, boundary_rows(provenance)
+    rules, attentions = rule_rows(provenance, iterations), attention_rows(provenance, iterations)
     if rules:
         console.print("\nRules of emission, by the key of the recipe that turns each off", style="bold")
         for rule, where, worth in rules:
             console.print(f"{rule}: {where}", soft_wrap=True)
             console.print(f"  {worth}", soft_wrap=True)
     if attentions:
-        console.print("\nAttentions: fused by TensorRT-RTX 1.7.1 or not; ms modelled, not run on a board", style="bold")
+        console.print("\nAttentions, fused or not; ms of a replan modelled, not run on a board", style="bold")
         console.print(_columns(("stage", "", "heads x queries x keys x width", "fused", "ms"), attentions))
-        if any(row[3].startswith("yes;") for row in attentions):
-            console.print("yes; ...: a public log of TensorRT 10.16 on Orin Nano has its own attention slower than "
-                          "another there (0.71 for 0.48 ms)", soft_wrap=True)
+        for line in known_by(attentions):
+            console.print(line, soft_wrap=True)
     if edges:
         console.print("\nValues between stages", style="bold")
         console.print(_columns(("value", "from", "to", "type", "bytes", "casts less"), edges))

@@ -9,6 +9,7 @@ from vlacompile.cli.arguments import add_checkpoint_options, add_text_length, ch
 from vlacompile.cli.fit_table import print_fit, print_moments
 from vlacompile.cli.sources import HUB, fetched, run_in, without_weights
 from vlacompile.cli.terminal import Terminal
+from vlacompile.report.emission_rows import known_by, unfused_rows
 from vlart.arguments import positive
 from vlart.bundle.plan.stage_rows import depends_words, gflop, megabytes, percent
 from vlart.vocabulary import CARRIED
@@ -116,6 +117,7 @@ def _print(console: Console, found, board=None) -> None:
         print_fit(console, board.fit)
         print_moments(console, board.fit, board.layers_ms)
         _print_latency(console, board)
+        _print_attentions(console, board)
     if found.origin:
         _facts(console, "How it was read", tuple(found.origin.items()), justify="left")
 
@@ -124,8 +126,12 @@ def _print_latency(console: Console, board) -> None:
     latency = board.as_dict()["latency"]
     if latency is None:
         return
-    rows = [(f"{latency['same_instruction_ms']:.1f}", "ms per replan"),
-            (f"{latency['new_instruction_ms']:.1f}", "ms for the first with a new instruction")]
+    longest = " of the longest text" if board.text_tokens else ""
+    rows = [(f"{latency['same_instruction_ms']:.1f}", f"ms per replan{longest}"),
+            (f"{latency['new_instruction_ms']:.1f}", f"ms for the first with a new instruction{longest}")]
+    rows += [(f"{board.backbones[n].same / 1e3:.1f}", f"ms per replan of up to {tokens} tokens of text, "
+                                                      f"{board.backbones[n].new / 1e3:.1f} with a new one")
+             for n, tokens in board.text_tokens.items()]
     if latency["actions_per_s"]:
         rows.append((f"{latency['actions_per_s']:.1f}", f"actions/s, {latency['executed']} executed per replan"))
     if latency["joules"] is not None:
@@ -133,6 +139,22 @@ def _print_latency(console: Console, board) -> None:
         rows.append((f"{latency['joules']:.2g}", f"joules per replan, at {latency['watts']:.0f} W; within a factor "
                                                  f"{latency['joules_factor']:.2g}{how}"))
     _facts(console, f"Latency, modelled within a factor {latency['error_factor']:.2g}, not measured", tuple(rows))
+
+
+def _print_attentions(console: Console, board) -> None:
+    """Those that are not fused, or may be slow although they are."""
+    rows = unfused_rows(board.attention_facts(), board.iterations)
+    if not rows:
+        return
+    console.print("\nAttentions; ms of a replan, modelled, and not in the latency", style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in ("stage", "", "heads x queries x keys x width", "fused", "ms"):
+        table.add_column(title, justify="right" if title in ("", "ms") else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in known_by(rows):
+        console.print(line, soft_wrap=True)
 
 
 def _facts(console: Console, title: str, rows: tuple[tuple[str, str], ...], justify: str = "right") -> None:

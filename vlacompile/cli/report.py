@@ -49,7 +49,8 @@ def run(args, terminal: Terminal) -> None:
     from vlart.errors import ConfigError, RuntimeFailure
 
     args.target = args.target or list(BOARDS)
-    bundle = one_backbone(read_bundle(args.bundle), args.backbone)
+    whole = read_bundle(args.bundle)
+    bundle = one_backbone(whole, args.backbone)
     profiles = [read_of(Path(p), bundle) for p in args.profile]
     for path, profile in zip(args.profile, profiles, strict=True):
         if profile.hash != bundle.hash:
@@ -64,6 +65,7 @@ def run(args, terminal: Terminal) -> None:
         phases("model the latency on boards")
         from vlacompile.profile.kernel_work import work_of
         from vlacompile.profile.modelled_bundle import modelled_for
+        from vlacompile.profile.modelled_lengths import modelled_lengths
         from vlacompile.report.page import page, write_page
 
         found, parity = modelled_for(bundle, args.target, what_if(args)), None
@@ -82,7 +84,7 @@ def run(args, terminal: Terminal) -> None:
                                      fix=f"write the report with --no-replay, or: {error.fix}") from error
         phases("write the page")
         text = page(bundle, work_of(bundle), found["boards"], found["targets"], profiles, parity, check,
-                    routing, found["else"])
+                    routing, found["else"], lengths=modelled_lengths(whole))
         write_page(text, Path(args.out))
     size = len(text.encode())
     terminal.show({"report": args.out, "bytes": size, "passed": None if parity is None else parity.passed},

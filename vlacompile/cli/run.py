@@ -61,11 +61,7 @@ def run(args, terminal: Terminal) -> None:
             phases(f"replay {len(frames) * args.repeat} frames")
             steps_ms, stages = _replay(session, frames, args.repeat)
             plan = session.plan
-            values = {b.name: b.value for b in plan.backbones}
-            if plan.action:
-                output = plan.values[values.get(args.backbone, plan.action.value)].name
-            else:
-                output = bundle.manifest["provenance"]["outputs"][0]
+            output = session.action_output if plan.action else bundle.manifest["provenance"]["outputs"][0]
             chunk = session.read(output)
     recorded = None if recording is None else recorded_words(recording)
     document = {

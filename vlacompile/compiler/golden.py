@@ -31,7 +31,7 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged
 from vlacompile.policy.action_decoding import Lookup, Pieces
 from vlacompile.policy.policy import Policy, as_taken
-from vlacompile.policy.sample_inputs import edge_inputs, golden_inputs, spoken_in_turn
+from vlacompile.policy.sample_inputs import edge_inputs, golden_inputs, of_all_lengths, spoken_in_turn
 from vlacompile.recipe.recipe import VerifyRecipe
 from vlart.errors import CaptureError, ParityError, RuntimeFailure
 from vlart.verify.frames import Expected, Frame
@@ -111,7 +111,12 @@ class _Recorder:
         newest = newest_of(sources, self.policy.example_inputs)
         longest = max((s.history for s in sources.values()), default=1)
         count = max(count, longest + 2, STEPS + 2 if self.policy.carried else 0)
+        buckets = self.policy.buckets
+        if buckets is not None:  # a text of every length, whatever else changes
+            count = max(count, len(sources) + 3 + len(buckets.lengths))
         drawn = golden_inputs(sources, newest, count, seed, self.recorded)
+        if buckets is not None and not self.recorded:
+            drawn = of_all_lengths(drawn, buckets)
         texts, begins = [s.writes for s in spoken], False
         for i, (label, inputs) in enumerate(spoken_in_turn(drawn, texts)):
             inputs = {n: self._exactly(n, t) for n, t in inputs.items()}

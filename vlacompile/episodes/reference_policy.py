@@ -18,7 +18,7 @@ class ReferencePolicy:
     """Raises SourceError if the policy has other inputs or outputs than the bundle."""
 
     def __init__(self, policy: Policy, plan: Plan, where: str):
-        self.policy = policy
+        self.policy, self._lengths = policy, bool(plan.buckets)
         added = _guidance(plan) - set(policy.sources)  # by the compiler: PyTorch runs without it
         self._inputs = [n for n in plan.source_names() if n not in added]
         self._past: dict[str, torch.Tensor] = {}
@@ -32,10 +32,14 @@ class ReferencePolicy:
                 raise _another(f'input "{value.name}"', where, nearest(value.name, newest) if shape is None else
                                f"it is {list(shape)} there, {list(value.type.dims)} in the bundle")
         assert plan.action is not None
-        output = plan.values[plan.action.value].name
+        output = self._own_name(plan.values[plan.action.value].name)
         if output not in policy.outputs:
             raise _another(f'output "{output}"', where, nearest(output, policy.outputs))
         self.reset()
+
+    def _own_name(self, output: str) -> str:
+        """The policy's, of an output of the bundle: <backbone>.<output> where it is at several lengths of its text."""
+        return output.partition(".")[2] if self._lengths else output
 
     def reset(self) -> None:
         """Begin an episode."""
@@ -58,7 +62,7 @@ class ReferencePolicy:
         given = {n: torch.from_numpy(read(n)) for n in self._inputs} | self._past
         with torch.no_grad():
             values = self.policy.infer(**{**self.policy.example_inputs, **given, **self._carried})
-        self._carried, found = self.policy.handed_on(values), values[output]
+        self._carried, found = self.policy.handed_on(values), values[self._own_name(output)]
         return (found.float() if found.is_floating_point() else found).numpy()
 
 

@@ -133,7 +133,7 @@ class _Run:
 
     @property
     def _value(self) -> str:
-        return self.bundle.plan.values[self.action.value].name
+        return self.session.action_output
 
     def _begin(self, stride: int) -> None:
         self.session.reset()

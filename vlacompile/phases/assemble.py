@@ -60,7 +60,7 @@ def assemble(inputs: Inputs, verified: Verified, precise: Precise, emitted: Emit
     known = compile_instructions(inputs.spoken, precise.staged, frames[0])
     texts = () if inputs.only_spoken else inputs.texts
     parts = Parts(precise.engines, emitted.compiled.files, policy.decoder, policy.guidance, policy.calibration, texts,
-                  known, frames_bytes(list(frames)))
+                  known, golden=frames_bytes(list(frames)), buckets=policy.buckets)
     made = put_together(precise.staged, emitted.onnx, inputs.target, precise.recipe, parts)
     chosen = EngineChoice()
     if precise.recipe.stages.engine == AUTO:

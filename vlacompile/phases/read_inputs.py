@@ -19,7 +19,7 @@ from vlacompile.phases.load_policy import Several, fetch_sources, hub_revisions,
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.policy.policy import Policy
 from vlacompile.policy.text import check_instructions
-from vlacompile.policy.text_length import with_text_length
+from vlacompile.policy.text_buckets import with_text_lengths
 from vlacompile.recipe.recipe import Recipe, load_recipe
 from vlacompile.tokenize.compile_text import CompiledText, compile_text
 from vlart.bundle.directory import check_destination
@@ -81,16 +81,18 @@ def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str 
                 out: str | Path | None = None, *, instructions: tuple[str, ...] = (),
                 only_instructions: bool = False, calibrate: str | Path | None = None,
                 topics: str | Path | None = None, weights: bool = True, options: CheckpointOptions = NONE,
-                text_length: int | None = None, progress: Progress) -> Inputs:
+                text_length: int | tuple[int, ...] | None = None, progress: Progress) -> Inputs:
     """source: a Policy, a checkpoint directory, "org/name" or "org/name@revision" on the Hugging Face Hub, or
     "package.module:factory". target, recipe: names or .toml paths. out: default: the policy's name + .vlab.
     calibrate: a LeRobot dataset directory, or a bag that `topics` maps to the inputs, whose observations take the place
-    of the policy's calibration set. weights: False reads no weights. options: of a checkpoint. text_length: None: the
-    recipe's. Raises a VlaError subclass."""
+    of the policy's calibration set. weights: False reads no weights. options: of a checkpoint. text_length: one, or
+    several in one bundle; None: the recipe's. Raises a VlaError subclass."""
     where = load_target(target)
     wanted = load_recipe(recipe, where)
     if text_length is not None:
-        wanted = replace(wanted, text=replace(wanted.text, length=text_length))
+        several = text_length if isinstance(text_length, tuple) else (text_length,)
+        wanted = replace(wanted, text=replace(wanted.text, length=several[0] if len(several) == 1 else None,
+                                              lengths=several if len(several) > 1 else ()))
     require_engine(wanted.stages.engine, recipe)
     if out is not None:
         check_destination(Path(out))
@@ -98,9 +100,9 @@ def read_inputs(source: Policy | str | Path | Several, target: str, recipe: str 
     source = fetch_sources(source, weights, progress, options)
     progress("load the policy")
     policy = load_policy(source, weights, options)
-    if wanted.text.length is not None:
-        progress(f"compare {wanted.text.length} tokens of text with all that it pads to")
-        policy = with_text_length(policy, wanted.text.length, run=weights)
+    if wanted.text.wanted:
+        progress(f"compare {', '.join(map(str, wanted.text.wanted))} tokens of text with all that it pads to")
+        policy = with_text_lengths(policy, wanted.text.wanted, run=weights)
     to = Path(f"{policy.name}.vlab" if out is None else out)
     check_destination(to)
     texts = tuple(compile_text(name, text, progress) for name, text in policy.texts.items()

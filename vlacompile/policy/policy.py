@@ -19,7 +19,7 @@ from vlacompile.policy.carried import BEGUN, Carried, CarriedInput, first_conten
 from vlacompile.policy.function_call import check_call, named, tensors
 from vlacompile.policy.host_encoding import HostEncoding
 from vlacompile.policy.iterations import iterations
-from vlacompile.policy.text import Text
+from vlacompile.policy.text import Text, TextBuckets
 from vlart.errors import CaptureError, SourceError, nearest
 from vlart.vocabulary import DTYPES, UPDATES
 
@@ -146,6 +146,8 @@ class Policy:
     guidance: sources that the runtime fills from the previous chunk (real-time chunking inside the function).
     backbones: {name: output} of policies that were joined (see join_backbones.py), of which a session runs one at a
         time; the first is the default. Empty: a single policy.
+    buckets: where the backbones are this policy for several lengths of its text (see text_buckets.py), which is run
+        follows from the text.
     origin: {title: text} of what a person should know about how the policy was read, shown and stored in the manifest.
     carried: {input name: Carried}; inputs that no one writes, as a step takes them from the one before.
     Raises SourceError when names, shapes or types do not fit together.
@@ -167,6 +169,7 @@ class Policy:
     texts: Mapping[str, Text] = field(default_factory=dict)
     encoding: HostEncoding | None = None
     backbones: Mapping[str, str] = field(default_factory=dict)
+    buckets: TextBuckets | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
     carried: Mapping[str, Carried] = field(default_factory=dict)
 

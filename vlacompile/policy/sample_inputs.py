@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vlacompile.policy.policy import Source
+from vlacompile.policy.text import TextBuckets
 
 
 def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], count: int, seed: int,
@@ -31,6 +32,19 @@ def golden_inputs(sources: dict[str, Source], example: dict[str, torch.Tensor], 
         inputs |= {n: other[n] if n in other else vary(example[n], rng) for n in changed}
         frames.append((label, inputs))
     return frames
+
+
+def of_all_lengths(drawn: list[tuple[str, dict[str, torch.Tensor]]], buckets: TextBuckets) \
+        -> list[tuple[str, dict[str, torch.Tensor]]]:
+    """The same inputs, whose texts take all tokens of one length after the other: a frame has another text where all
+    that changes within a task did, or nothing of it."""
+    found, turn = [], 0
+    for label, inputs in drawn:
+        turn += label in ("task changed", "all changed")
+        used = buckets.lengths[turn % len(buckets.lengths)]
+        mask = torch.arange(buckets.lengths[-1])[None] < used
+        found.append((label, inputs | {buckets.mask: mask.flip(1) if buckets.side == "left" else mask}))
+    return found
 
 
 def _other(recorded: Sequence[Mapping[str, torch.Tensor]], last: Mapping[str, torch.Tensor],

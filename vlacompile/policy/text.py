@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from vlart.errors import ConfigError
 
 
@@ -36,6 +38,24 @@ class Text:
     ending: str = ""
     max_bytes: int = 2048
     examples: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class TextBuckets:
+    """Of a policy that was compiled for several lengths of its text, one backbone each, in their order. mask: the
+    source of the padding mask [1,L]. side: where padding is. lengths: tokens that each backbone reads, ascending; the
+    last is L."""
+
+    mask: str
+    side: str
+    lengths: tuple[int, ...]
+
+    def fitting(self, mask: torch.Tensor) -> int:
+        """Index of the first that reads all tokens of a mask [1,L]; where it has none, the last: what attends to no
+        token may attend to the padding."""
+        seen = (mask[0].flip(0) if self.side == "left" else mask[0]).nonzero()
+        used = int(seen[-1]) + 1 if len(seen) else self.lengths[-1]
+        return next(i for i, n in enumerate(self.lengths) if used <= n)
 
 
 LONGEST = 1023  # bytes, the limit of a string in a plan

@@ -23,6 +23,7 @@ from vlacompile.profile import machine
 from vlacompile.profile.jetson_sensors import Reading, course
 from vlacompile.profile.jetson_stats import SYSFS, Sensors, open_sensors
 from vlart.bundle.directory import GOLDEN_FILE, Bundle
+from vlart.bundle.plan.plan import Plan
 from vlart.errors import BundleError, RuntimeFailure
 from vlart.files.atomic import write_file
 from vlart.runtime.session import RECORDED, Session
@@ -174,13 +175,21 @@ def _contents(bundle: Bundle, frames: Sequence[Frame]) -> tuple[dict[str, list[n
     found: dict[str, list[np.ndarray]] = {}
     own = set(bundle.plan.source_names())  # with several backbones, those of the one that is run
     for frame in frames:
-        for name, array in ((n, a) for n, a in frame.writes.items() if n in own):
+        for name, array in ((n, _fitting(bundle.plan, n, a)) for n, a in frame.writes.items() if n in own):
             if not any(np.array_equal(array, seen) for seen in found.setdefault(name, [])):
                 found[name].append(array)
     for arrays in found.values():
         if len(arrays) == 1 and np.issubdtype(arrays[0].dtype, np.floating):
             arrays.append(arrays[0] + arrays[0].dtype.type(1e-3))
     return found, tuple(n for n, arrays in found.items() if len(arrays) == 1)
+
+
+def _fitting(plan: Plan, name: str, array: np.ndarray) -> np.ndarray:
+    """Of the mask of a policy at several lengths of its text, what this length reads: longer texts run in another."""
+    if not plan.buckets or name != plan.values[plan.buckets[0].mask].name:
+        return array
+    bucket, place = plan.buckets[0], np.arange(array.shape[1])
+    return array & ((place if bucket.side == "right" else place[::-1]) < bucket.length)
 
 
 def _replan(session: Session, contents: Mapping[str, list[np.ndarray]], tasks: set[str],

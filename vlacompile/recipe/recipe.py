@@ -224,10 +224,18 @@ class TextRecipe:
     """tokenize: "bundle": the tokenizers that the policy declares are compiled into the bundle, and the runtime accepts
     texts; "host": it accepts token ids only.
     length: tokens of text that the policy is compiled for, in the place of all that it pads to; a longer text is
-        refused. None: as the policy declares them."""
+        refused. None: as the policy declares them.
+    lengths: several such lengths in one bundle, ascending, instead of `length`: a text runs in the shortest that holds
+        it."""
 
     tokenize: str = "bundle"
     length: int | None = None
+    lengths: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """All lengths, whichever of the two names them."""
+        return self.lengths or (() if self.length is None else (self.length,))
 
 
 @dataclass(frozen=True)
@@ -294,6 +302,8 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
          nearest(recipe.tensorrt.fp32_sums, FP32_SUMS)),
         (recipe.text.tokenize in TOKENIZE, f'text.tokenize = "{recipe.text.tokenize}"',
          nearest(recipe.text.tokenize, TOKENIZE)),
+        (recipe.text.length is None or not recipe.text.lengths, "text.length and text.lengths are both set",
+         "one is the only length, the other several"),
         *((x.clock_hz >= 0 and x.max_age_ms >= 0, f'lane "{x.name}" has a negative number',
            "rates and ages must not be negative")
           for x in recipe.lane),

@@ -15,6 +15,7 @@ from vlacompile.profile.power import EXTRAPOLATED_FACTOR, FITTED_FACTOR
 from vlacompile.profile.published import bands, held_out
 from vlacompile.profile.roofline import Modelled
 from vlacompile.report import facts as gather
+from vlacompile.report.emission_rows import known_by, rule_rows, unfused_rows
 from vlacompile.report.posteriors import routing_facts
 from vlacompile.report.tvm_stages import compiled_rows, kernel_rows
 from vlacompile.routing.table import RoutingTable
@@ -32,14 +33,18 @@ SERIES = {"same": "replan, same instruction", "new": "replan, new instruction", 
 
 def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled], targets: Sequence[Target],
          profiles: Sequence[Profile], parity: ParityReport | None, check: Mapping | None = None,
-         routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None, live: str = "") -> str:
+         routing: RoutingTable | None = None, otherwise: Mapping[str, Modelled] | None = None, live: str = "",
+         lengths: Sequence[Mapping] = ()) -> str:
     """The whole page as HTML. modelled, targets: boards, in parallel; profiles: measurements of this bundle;
     check: the record of `vlacompile check --record`; routing: a table, in which this policy may be one of the
-    backbones; otherwise: {description: what if} on the first target; live: HTML that stands above all of it."""
+    backbones; otherwise: {description: what if} on the first target; live: HTML that stands above all of it;
+    lengths: of the text, as modelled_lengths() gives them of the whole bundle."""
     plan, origin = bundle.plan, bundle.manifest["provenance"]
     times = [gather.times_of(p) for p in profiles] + [gather.times_modelled(m) for m in modelled[:1]]
     short = short_names(plan.source_names())
     names, factors = _names(profiles), bands()
+    iterations = {s.name: s.iterations for s in plan.stages}
+    unfused = unfused_rows(origin, iterations)
     content = {
         "name": plan.name, "target": plan.target, "recipe": plan.recipe, "graph": gather.stage_graph(plan),
         "cards": _cards(bundle, modelled, profiles, parity, factors.time),
@@ -65,6 +70,8 @@ def page(bundle: Bundle, work: Sequence[StageWork], modelled: Sequence[Modelled]
         "stand_in": any(s.backend == "tensorrt" for s in plan.stages),
         "staged": sorted(origin["staged_parity"].items()), "facts": gather.bundle_facts(bundle),
         "live": live, "compiled": compiled_rows(origin), "kernels": kernel_rows(origin),
+        "lengths": lengths,
+        "rules": rule_rows(origin, iterations), "attentions": unfused, "known_by": known_by(unfused),
         "recipe_rows": list(_flat(origin["recipe"])),
     }
     environment = Environment(loader=PackageLoader("vlacompile.report", "."), autoescape=True,

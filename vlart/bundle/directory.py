@@ -64,8 +64,8 @@ class Bundle:
 
 
 def one_backbone(bundle: Bundle, name: str | None) -> Bundle:
-    """The bundle as a session with this backbone selected sees it; None: the first. Of a bundle that is one policy, as
-    it is. Raises ConfigError."""
+    """The bundle as a session with this backbone selected sees it; None: the first, or the longest of lengths of a
+    text. Of a bundle that is one policy, as it is. Raises ConfigError."""
     names = [b.name for b in bundle.plan.backbones]
     if name is None and not names:
         return bundle
@@ -73,7 +73,7 @@ def one_backbone(bundle: Bundle, name: str | None) -> Bundle:
         raise ConfigError(f'the bundle has no backbone "{name}"', where=str(bundle.path),
                           why=nearest(name, names) if names else "it is one policy",
                           fix="`vlacompile inspect` lists them")
-    return replace(bundle, plan=bundle.plan.of_backbone(name or names[0]))
+    return replace(bundle, plan=bundle.plan.of_backbone(name or names[-1 if bundle.plan.buckets else 0]))
 
 
 def file_table(contents: Mapping[str, Content], texts: int = 0) -> tuple[File, ...]:

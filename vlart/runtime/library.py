@@ -267,6 +267,7 @@ _FUNCTIONS = {
     "vlart_session_stop_before": (c.c_int, [_P, _U32, c.c_int]),
     "vlart_async_compute": (c.c_int, [_P]),
     "vlart_async_deliver": (c.c_int, [_P]),
+    "vlart_session_backbone": (c.c_int, [_P, c.POINTER(c.c_uint32)]),
     "vlart_session_write_text": (c.c_int, [_P, _U32, c.c_char_p, _SIZE, _P]),
     "vlart_tokenizer_required_bytes": (c.c_int, [_P, _SIZE, _SIZE, _P, c.POINTER(c.c_size_t)]),
     "vlart_tokenizer_open": (c.c_int, [_P, _SIZE, _SIZE, _P, _SIZE, _P, c.POINTER(_P)]),

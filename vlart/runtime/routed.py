@@ -81,6 +81,10 @@ def require_backbones(router: Router, plan: Plan, table: str | Path, recorded: b
     """Raises ConfigError where the table, which is at this path, routes to a backbone that a bundle does not have; and,
     recorded, where it has them in another order: a recording has a decision's numbers, and of names the plan's."""
     names = [b.name for b in plan.backbones]
+    if plan.buckets:
+        raise ConfigError("the text decides which backbone of the bundle is run", where=str(table),
+                          why="they are lengths of a text, not policies to choose from",
+                          fix="use a Session, or join policies of one text length")
     for backbone in router.backbones:
         if backbone not in names:
             raise ConfigError(f'the table routes to "{backbone}", which is not a backbone of the bundle',

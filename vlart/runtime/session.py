@@ -242,9 +242,22 @@ class Session:
     def select(self, backbone: str | None) -> None:
         """Run this backbone of the bundle from the next step (or observe) on; the default is the first. None: all of
         them, with the first one's chunk in the queue. Values computed for another backbone stay valid while their
-        sources do not change."""
+        sources do not change. Where the backbones are lengths of a text, the text decides, and none below this one is
+        run."""
         self._call(self._library.vlart_session_select, self._session, self.backbone_index(backbone),
                    c.byref(self._diag))
+
+    @property
+    def action_output(self) -> str:
+        """Name of the value that the last step's chunk is in: of several backbones, the output of the one that it ran.
+        Raises RuntimeFailure for a policy without actions."""
+        if self.plan.action is None:
+            raise RuntimeFailure("the policy gives no actions", where=str(self._path), status="NOT_FOUND",
+                                 why="none of its outputs feeds the action queue", fix="read an output by its name")
+        ran = c.c_uint32()
+        self._call(self._library.vlart_session_backbone, self._session, c.byref(ran))
+        chosen = self.plan.backbones[ran.value:ran.value + 1]
+        return self.plan.values[chosen[0].value if chosen else self.plan.action.value].name
 
     def backbone_index(self, backbone: str | None) -> int:
         """Raises RuntimeFailure if the bundle has no such backbone."""

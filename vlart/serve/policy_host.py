@@ -93,7 +93,8 @@ class PolicyHost:
     time as there are cores for their threads, so that observations are read meanwhile.
     noise: source of the initial noise of a sampling policy (sources of class step): "client", or this host, from
     N(0, 1) ("normal") or [0, 1) ("uniform"). seed: random seed; every client then gets the same sequence; None: the
-    system's. backbone: which one to serve if the bundle has several; None: the first. uncalibrated: accept a bundle
+    system's. backbone: which one to serve if the bundle has several; None: the first, or of lengths of a text the one
+    that the text asks for. uncalibrated: accept a bundle
     whose quantisation error nobody has measured (bundle/precision_record.py). native_code: as Session's.
     record: with a track for each session; closed with them.
     Raises the errors of reading and opening a bundle, and ConfigError for a bundle that cannot be served."""
@@ -125,7 +126,7 @@ class PolicyHost:
         self.metrics.gauge("sessions", sessions)
         self.metrics.gauge("queue", 0)
         self._recorder = record
-        self._seats = self._open_sessions(sessions, threads, native_code)
+        self._seats = self._open_sessions(sessions, threads, native_code, backbone)
         at_a_time = min(sessions, max(1, len(os.sched_getaffinity(0)) // threads if threads else 1))
         self._threads = [threading.Thread(target=self._work, name=f"vlart-session-{i}", daemon=True)
                          for i in range(at_a_time)]
@@ -134,7 +135,7 @@ class PolicyHost:
         for thread in self._threads:
             thread.start()
 
-    def _open_sessions(self, count: int, threads: int, native_code: bool) -> list[_Seat]:
+    def _open_sessions(self, count: int, threads: int, native_code: bool, backbone: str | None) -> list[_Seat]:
         opened: list[_Seat] = []
         try:
             for number in range(count):
@@ -142,8 +143,8 @@ class PolicyHost:
                 session = Session(self.bundle.path, threads=threads, native_code=native_code, beside=beside,
                                   record=self._recorder)
                 opened.append(_Seat(number, session))
-                if self.plan.backbones:
-                    opened[-1].session.select(self.plan.backbones[0].name)
+                if backbone is not None:
+                    opened[-1].session.select(backbone)
         except VlaError:
             for seat in opened:
                 seat.session.close()
@@ -326,7 +327,7 @@ class PolicyHost:
             return {"actions": session.pop()[None]}
         if self._pops(action):
             return {"actions": session.pop_rows(action.execute_steps)}
-        chunk = session.read(self.plan.values[action.value].name)
+        chunk = session.read(session.action_output)
         return {"actions": chunk.reshape(action.chunk_steps, action.action_dim)}
 
     @staticmethod
@@ -339,7 +340,9 @@ class PolicyHost:
         about = {"policy": self.plan.name, "bundle": self.bundle.hash, "outputs": ["actions"],
                  "inputs": {n: {"dtype": i.dtype, "shape": list(i.dims), "update": i.update}
                             for n, i in self.inputs.items()}}
-        if self.plan.backbones:
+        if self.plan.buckets:
+            about["text_tokens"] = self.plan.buckets[0].length
+        elif self.plan.backbones:
             about["backbone"] = self.plan.backbones[0].name
         if action is None:
             return about | {"outputs": list(self.bundle.manifest["provenance"]["outputs"])}

@@ -24,7 +24,9 @@ class ValueParity:
     (`worst`) and its limit there (`limit`)."""
 
     value: str
-    level: str  # "stage", "chunk"; "action": a popped action; "policy": a chunk against the policy in full precision
+    # "stage", "chunk"; "action": a popped action; "policy": a chunk against the policy in full precision; "length": a
+    # chunk of a text that is padded less, against the longest padding
+    level: str
     frames: int
     worst: Metrics
     limit: Metrics
@@ -58,7 +60,7 @@ class ParityReport:
                               why=f"{self.frames} frames expect no value", fix="replay frames that expect values")
         for v in self.values:
             if not v.passed:
-                of = {"action": "its NumPy reference",
+                of = {"action": "its NumPy reference", "length": "PyTorch with the longest padding",
                       "policy": "the policy in full precision, by more than when it was "
                       "built,"}.get(v.level, "PyTorch")
                 assert v.failed is not None
@@ -96,10 +98,28 @@ def replay(path: str | Path, frames: list[Frame], outputs: tuple[str, ...], *, t
                           expected.limit, frame.label)
             for name, expected in frame.references.items():
                 tally.add(name, "policy", session.read(name), expected.array, expected.limit, frame.label)
+            _compare_lengths(session, frame, tally)
             if reference is not None and reference.applies:
                 _pop_and_compare(session, reference, refused, kept, tally, frame.label)
         runs, carries = session.stats().runs(), bool(session.plan.carried)
     return ParityReport(str(path), len(frames), tally.rows(), runs, stand_in, _in_a_row(frames) if carries else 1)
+
+
+def _compare_lengths(session: Session, frame: Frame, tally: Tally) -> None:
+    """Of a policy at several lengths of its text: every one that holds the text, against the longest in PyTorch."""
+    plan = session.plan
+    if not plan.buckets:
+        return
+    names = [plan.values[b.value].name for b in plan.backbones]
+    want = frame.references.get(names[-1]) or frame.expects.get(names[-1])
+    if want is None:
+        return
+    mask = session.read(plan.values[plan.buckets[0].mask].name)[0]
+    seen = np.flatnonzero(mask[::-1] if plan.buckets[0].side == "left" else mask)
+    used = int(seen[-1]) + 1 if len(seen) else plan.buckets[-1].length
+    for name, bucket in list(zip(names, plan.buckets, strict=True))[:-1]:
+        if used <= bucket.length:
+            tally.add(name, "length", session.read(name), want.array, want.limit, frame.label)
 
 
 def _in_a_row(frames: list[Frame]) -> int:

@@ -38,7 +38,7 @@ extern "C" {
 #endif
 
 #define VLART_ABI_MAJOR 1u
-#define VLART_ABI_MINOR 9u
+#define VLART_ABI_MINOR 10u
 
 /* Limits of this reader; a plan beyond them is refused as UNSUPPORTED. */
 #define VLART_MAX_SOURCES 64u           /* a dependency set is one 64-bit word */

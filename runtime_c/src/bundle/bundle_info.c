@@ -150,6 +150,12 @@ const char *vlart_bundle_backbone(const vlart_bundle_t *bundle, uint32_t backbon
                                  vlart_plan_chunk(&bundle->plan, backbone)->backbone);
 }
 
+uint32_t vlart_bundle_text_length(const vlart_bundle_t *bundle, uint32_t backbone) {
+  return bundle == NULL || backbone >= vlart_plan_count(&bundle->plan, VLART_SECTION_BUCKETS)
+             ? 0
+             : vlart_plan_bucket(&bundle->plan, backbone)->length;
+}
+
 vlart_status_t vlart_bundle_find_backbone(const vlart_bundle_t *bundle, const char *name,
                                           uint32_t *out_backbone) {
   if (bundle == NULL || name == NULL || out_backbone == NULL) {

@@ -507,6 +507,13 @@ static const vlart_field_t carried_fields[] = {
   {.name = "until", .kind = VLART_KIND_ENUM, .type = VLART_TYPE_U32, .offset = offsetof(vlart_carried_record_t, until), .of = &lifetime_enum},
 };
 
+static const vlart_field_t buckets_fields[] = {
+  {.name = "mask", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_bucket_record_t, mask), .section = VLART_SECTION_SOURCES},
+  {.name = "side", .kind = VLART_KIND_ENUM, .type = VLART_TYPE_U32, .offset = offsetof(vlart_bucket_record_t, side), .of = &text_side_enum},
+  {.name = "length", .kind = VLART_KIND_NUMBER, .type = VLART_TYPE_U32, .offset = offsetof(vlart_bucket_record_t, length)},
+  {.name = "reserved", .kind = VLART_KIND_RESERVED, .type = VLART_TYPE_U32, .offset = offsetof(vlart_bucket_record_t, reserved)},
+};
+
 static const vlart_field_t guards_fields[] = {
   {.name = "source", .kind = VLART_KIND_INDEX, .type = VLART_TYPE_U32, .offset = offsetof(vlart_guard_record_t, source), .section = VLART_SECTION_SOURCES},
   {.name = "outside", .kind = VLART_KIND_ENUM, .type = VLART_TYPE_U32, .offset = offsetof(vlart_guard_record_t, outside), .of = &guard_rule_enum},
@@ -601,6 +608,7 @@ const vlart_fields_t vlart_record_fields[VLART_SECTION_ID_LIMIT] = {
   [VLART_SECTION_LOOP_ENDS] = {"loop_ends", loop_ends_fields, sizeof loop_ends_fields / sizeof loop_ends_fields[0]},
   [VLART_SECTION_CONCURRENCY] = {"concurrency", concurrency_fields, sizeof concurrency_fields / sizeof concurrency_fields[0]},
   [VLART_SECTION_CARRIED] = {"carried", carried_fields, sizeof carried_fields / sizeof carried_fields[0]},
+  [VLART_SECTION_BUCKETS] = {"buckets", buckets_fields, sizeof buckets_fields / sizeof buckets_fields[0]},
   [VLART_SECTION_GUARDS] = {"guards", guards_fields, sizeof guards_fields / sizeof guards_fields[0]},
   [VLART_SECTION_CHUNKS] = {"chunks", chunks_fields, sizeof chunks_fields / sizeof chunks_fields[0]},
   [VLART_SECTION_LOCK] = {"lock", lock_fields, sizeof lock_fields / sizeof lock_fields[0]},

@@ -18,6 +18,7 @@ vlart_status_t vlart_plan_check(vlart_plan_t *plan, vlart_diag_t *diag) {
   if (status == VLART_STATUS_OK) status = vlart_plan_check_guards(plan, diag);
   if (status == VLART_STATUS_OK) status = vlart_plan_check_token_ranges(plan, diag);
   if (status == VLART_STATUS_OK) status = vlart_plan_check_backbones(plan, diag);
+  if (status == VLART_STATUS_OK) status = vlart_plan_check_buckets(plan, diag);
   if (status == VLART_STATUS_OK) status = vlart_plan_check_lanes(plan, diag);
   return status != VLART_STATUS_OK ? status : vlart_plan_check_carried_lanes(plan, diag);
 }

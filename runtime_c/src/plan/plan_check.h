@@ -46,6 +46,9 @@ vlart_status_t vlart_plan_check_guards(const vlart_plan_t *plan, vlart_diag_t *d
 /* plan_backbones.c: backbones, and which stage serves which. */
 vlart_status_t vlart_plan_check_backbones(vlart_plan_t *plan, vlart_diag_t *diag);
 
+/* plan_buckets.c: backbones that a text decides between. */
+vlart_status_t vlart_plan_check_buckets(const vlart_plan_t *plan, vlart_diag_t *diag);
+
 /* plan_lanes.c: lanes, and the lane of every stage. */
 vlart_status_t vlart_plan_check_lanes(vlart_plan_t *plan, vlart_diag_t *diag);
 

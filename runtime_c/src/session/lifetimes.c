@@ -1,5 +1,6 @@
 #include "session/lifetimes.h"
 
+#include "session/select_backbone.h"
 #include "session/session.h"
 #include "session/tensor_io.h"
 
@@ -23,7 +24,7 @@ void vlart_task_init(vlart_session_t *session) {
 bool vlart_task_is_another(const vlart_session_t *session) {
   return session->task.number == 0 || session->task.ended ||
          session->task.versions != vlart_task_versions(session) ||
-         session->task.value != session->selection.action_value;
+         session->task.value != vlart_policy_value(session);
 }
 
 void vlart_task_before_stages(vlart_session_t *session) {
@@ -36,7 +37,7 @@ void vlart_task_published(vlart_session_t *session) {
   if (vlart_task_is_another(session)) {
     vlart_ensemble_reset(&session->ensemble);
     session->task.versions = vlart_task_versions(session);
-    session->task.value = session->selection.action_value;
+    session->task.value = vlart_policy_value(session);
     session->task.number++;
     session->task.ended = false;
   }

@@ -131,7 +131,7 @@ void vlart_recorded_step(vlart_session_t *session, uint64_t deadline_us, vlart_s
       .stop_stage = status == VLART_STATUS_OK ? VLART_NONE : first_not_current(session),
       .stage_count = stages,
       .chunk_count = numbers,
-      .backbone = session->selection.backbone,
+      .backbone = session->selection.runs,
       .remaining = session->queue.remaining,
       .chunk = session->queue.chunks,
       .observation = session->written.observation,

@@ -14,4 +14,11 @@ uint32_t vlart_backbone_bits(uint32_t backbone);
 /* [tick] Bit i: what serves one of `backbones` depends on source i. */
 uint64_t vlart_sources_of(const vlart_session_t *session, uint32_t backbones);
 
+/* [tick] Of buckets: runs the first that reads all tokens of the text, and none below the one that
+   the caller selected. */
+void vlart_follow_text(vlart_session_t *session);
+
+/* The value that stands for the policy whose actions are handed out: buckets are one policy. */
+uint32_t vlart_policy_value(const vlart_session_t *session);
+
 #endif

@@ -59,8 +59,9 @@ typedef struct {
 
 /* Which backbones run, and which value their actions come from. */
 typedef struct {
-  uint32_t backbone;     /* as the caller said */
-  uint32_t backbones;    /* bit i: backbone i is run */
+  uint32_t backbone;  /* as the caller said */
+  uint32_t runs;      /* the one that is run: of buckets, as the text asks; or VLART_BACKBONE_ALL */
+  uint32_t backbones; /* bit i: backbone i is run */
   uint32_t action_value; /* of the first that is run, or VLART_NONE */
   uint32_t action_stage; /* that writes it, or VLART_NONE */
 } vlart_session_selection_t;

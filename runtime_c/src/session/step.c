@@ -6,6 +6,7 @@
 #include "session/frame_history.h"
 #include "session/graph_capture.h"
 #include "session/run_stage.h"
+#include "session/select_backbone.h"
 #include "session/session.h"
 #include "session/tensor_io.h"
 
@@ -181,6 +182,7 @@ vlart_status_t vlart_session_observe(vlart_session_t *session, vlart_diag_t *dia
     return vlart_bad_argument(diag, "vlart_session_observe", "the session is NULL");
   }
   vlart_written_take(session);
+  vlart_follow_text(session);
   const vlart_plan_t *plan = &session->bundle->plan;
   uint64_t needed = plan->histories & session->sources.needed;
   vlart_status_t status = vlart_recorded_refusal_of(session, diag);
@@ -214,6 +216,7 @@ static vlart_status_t step(vlart_session_t *session, uint64_t deadline_us, vlart
     vlart_queue_keep(session); /* what is left of the chunk is old, and may be handed out */
     return status;
   }
+  vlart_follow_text(session);
   status = check_sources(session, session->sources.needed, diag);
   if (status != VLART_STATUS_OK) {
     return status;

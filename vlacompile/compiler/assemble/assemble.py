@@ -24,6 +24,7 @@ from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.hardware.target import Target
 from vlacompile.policy.action_decoding import Decoder, Guidance
 from vlacompile.policy.policy import TORCH_DTYPES
+from vlacompile.policy.text import TextBuckets
 from vlacompile.recipe.recipe import LaneRecipe, Recipe
 from vlacompile.tokenize.compile_text import CompiledText
 from vlart.bundle.directory import GOLDEN_FILE, WEIGHTS_FILE, file_table, stage_path, tokenizer_path
@@ -32,6 +33,7 @@ from vlart.bundle.plan.arena import arena_offsets
 from vlart.bundle.plan.plan import (
     Backbone,
     Binding,
+    Bucket,
     Build,
     Carried,
     Carry,
@@ -87,7 +89,9 @@ class _WeightStore:
 class Parts:
     """Contents of a bundle besides the staged policy. engines: {stage: backend}; default: the target's. compiled: files
     of TVM, which contain the weights of their stages. decoder, guidance, calibration: the policy's. texts: tokenizer
-    tables. known: instructions compiled in advance. golden: content of the golden frames' file."""
+    tables. known: instructions compiled in advance. buckets: the policy's. golden: content of the golden frames'
+    file."""
+
     engines: Mapping[str, str] = field(default_factory=dict)
     compiled: Mapping[str, bytes] = field(default_factory=dict)
     decoder: Decoder | None = None
@@ -95,6 +99,7 @@ class Parts:
     calibration: tuple[Mapping, ...] = ()
     texts: tuple[CompiledText, ...] = ()
     known: tuple[KnownInstruction, ...] = ()
+    buckets: TextBuckets | None = None
     golden: bytes | None = None
 
 
@@ -147,7 +152,9 @@ def assemble(staged: Staged, emitted: Mapping[str, OnnxStage], target: Target, r
         board=None if target.board is None else board_of(target),
         guards=guards_of(sources, values, action, recipe.safety, parts.calibration),
         token_ranges=token_ranges_of(staged.program, index),
-        backbones=tuple(Backbone(n, index[v]) for n, v in staged.program.backbones.items()))
+        backbones=tuple(Backbone(n, index[v]) for n, v in staged.program.backbones.items()),
+        buckets=() if parts.buckets is None else tuple(
+            Bucket(index[parts.buckets.mask], parts.buckets.side, n) for n in parts.buckets.lengths))
     plan.check()
     return Assembly(plan, contents)
 

@@ -50,6 +50,14 @@ class Engine:
         return build_peak(self.weights[scheme] - self._table(scheme)) + (
             2 * self.table // self.layers if scheme == BY_LAYER else 0)
 
+    def refit_build(self) -> int:
+        """Of BY_LAYER with refittable engines instead: the largest of them, built with its weights in it."""
+        return build_peak(max(self.weights[BY_LAYER] - self.table, self.table // self.layers))
+
+    def refit_resident(self) -> int:
+        """While running: an engine per layer, filled from the mapped file when it is loaded."""
+        return self.resident(BY_LAYER) + (self.layers - 1) * ENGINE_BYTES
+
     def _table(self, scheme: str) -> int:
         return self.table if scheme == BY_LAYER else 0
 

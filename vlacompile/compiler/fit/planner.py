@@ -23,7 +23,9 @@ ENDLESS = 1 << 50  # bytes of swap: no limit
 class DepthFit:
     """Equal layers as one engine that is bound to the weights of each, beside one engine for all of them, in fp16.
     Bytes: build, peaks without the context; files, of the engines; resident, while running, the layers' weights
-    included. launches: how many more."""
+    included. launches: how many more. refit: what the other way to a loop would take, an engine per layer that is
+    stripped of its weights and refitted when it is loaded, which is priced and not built. table: bytes of the layers'
+    weights: as inputs they may be laid out anew in every run, refitted once when they are loaded."""
 
     layers: int
     looped_build: int
@@ -33,6 +35,9 @@ class DepthFit:
     looped_resident: int
     unrolled_resident: int
     launches: int
+    refit_build: int = 0
+    refit_resident: int = 0
+    table: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ def _depth_fit(engine: Engine) -> DepthFit | None:
     whole = "fp16"
     return DepthFit(engine.layers, engine.build(BY_LAYER), engine.build(whole), engine.file(BY_LAYER),
                     engine.file(whole), engine.resident(BY_LAYER), engine.resident(whole),
-                    engine.layers + engine.parts - 2)
+                    engine.layers + engine.parts - 2, engine.refit_build(), engine.refit_resident(), engine.table)
 
 
 def _path(piece: Piece) -> str:

@@ -35,6 +35,7 @@ from vlart.bundle.format.records_engines import ENGINE, LOCK
 from vlart.bundle.format.records_frames import FRAME, LIMIT, REFERENCE, TENSOR
 from vlart.bundle.format.records_plan import (
     BOARD,
+    BUCKET,
     CARRIED,
     CHUNK,
     CONCURRENCY,
@@ -67,7 +68,7 @@ from vlart.bundle.format.records_stage import (
 from vlart.bundle.format.records_tokenizer import ADDED, COMPOSITION, SPAN, STEP, TOKENIZER
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 12
+FORMAT_MINOR = 13
 RECORDING_MAJOR, RECORDING_MINOR = 1, 1  # of recordings, which evolve by themselves
 
 PLAN_MAGIC = b"VLABPLAN"
@@ -156,6 +157,7 @@ SECTIONS: dict[int, tuple[str, Record | None, int]] = {
     56: ("loop_ends", LOOP_END, 0),
     57: ("concurrency", CONCURRENCY, 0),
     58: ("carried", CARRIED, 0),
+    59: ("buckets", BUCKET, 0),
     60: ("guards", GUARD, 0),
     61: ("chunks", CHUNK, 0),
     62: ("lock", LOCK, 0),
@@ -167,7 +169,7 @@ PLAN_SECTIONS = ("strings", "indices", "floats", "policy", "files", "values", "s
                  "stages", "bindings", "initializers", "carries", "delays", "histories", "samplings",
                  "precisions", "builds", "board", "decodes", "consumption", "texts", "instructions",
                  "stored", "lanes", "guards", "chunks", "rate_limits", "token_ranges",
-                 "loop_ends", "concurrency", "carried")
+                 "loop_ends", "concurrency", "carried", "buckets")
 TOKENIZER_SECTIONS = ("indices", "blob", "tokenizer", "steps", "spans", "added", "compositions", "entry_begins",
                       "entry_ids", "merge_rows", "merge_rights", "merge_ranks", "merge_ids")
 FRAMES_SECTIONS = ("strings", "floats", "frames", "tensors", "references", "limits", "blob")
@@ -210,7 +212,7 @@ ENUMS = {
 RECORDS = (HEADER, SECTION, POLICY, FILE, VALUE, SOURCE, WEIGHT, STAGE, BINDING, INITIALIZER, CARRY, DELAY, HISTORY,
            SAMPLING, PRECISION, BUILD, BOARD, FRAME, TENSOR, REFERENCE, LIMIT, DECODE, CONSUMPTION, ROUTER, BACKBONE,
            ROUTE, EVIDENCE, TOKENIZER, STEP, SPAN, ADDED, COMPOSITION, TEXT, INSTRUCTION, STORED, LANE, GUARD, CHUNK,
-           LOCK, ENGINE, RATE_LIMIT, TOKEN_RANGE, LOOP_END, CONCURRENCY, CARRIED, *RECORDING_RECORDS)
+           LOCK, ENGINE, RATE_LIMIT, TOKEN_RANGE, LOOP_END, CONCURRENCY, CARRIED, BUCKET, *RECORDING_RECORDS)
 
 assert HEADER.size == 64 and all(r.size % 8 == 0 for r in RECORDS)
 assert {k.of for r in RECORDS for f in r.fields if isinstance(k := f.kind, (Index, Span))} <= set(SECTION_ID)

@@ -39,6 +39,7 @@ PLAN_LINES = (
     Lines("guards"),
     Lines("token_ranges"),
     Lines("chunks"),
+    Lines("buckets"),
     Lines("stages", lines=(
         Lines("stages", text="  depends{*dep}", of="self"),
         Lines("bindings", "  in ", of="input"),

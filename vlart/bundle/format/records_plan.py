@@ -158,6 +158,17 @@ CHUNK = record(
     text="backbone {backbone} {value}",
 )
 
+BUCKET = record(
+    "bucket",
+    "How many tokens of text a backbone is compiled for. None, or one for each backbone, in their order: then they are "
+    "one policy, whose text decides which is run: the first that reads all of its tokens.",
+    index("mask", "sources", "bool [1,L]: 1 where there is a token; the same for all"),
+    enum("side", "text_side", "where padding is; the same for all"),
+    number("length", "u32", "of the text, without the padding that it does not read; ascending, the last is L"),
+    reserved(),
+    text="bucket {mask} {side} length={length}",
+)
+
 TEXT = record(
     "text",
     "A source that holds the token ids of a text, and the tokenizer that gives them.",

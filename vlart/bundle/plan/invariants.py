@@ -48,6 +48,7 @@ def check(plan: Plan) -> None:
     assert not plan.backbones or (len(plan.backbones) > 1 and len(types) == 1 and not plan.lanes
                                   and plan.action is not None
                                   and plan.backbones[0].value == plan.action.value), "backbones"
+    _check_buckets(plan, sources)
     running = {plan.lane_of(s) for s in plan.stages}
     assert not plan.lanes or running == set(range(len(plan.lanes) + 1)), "every lane runs a stage"
 
@@ -79,3 +80,12 @@ def _check_carried(plan: Plan, names: list[str], taken: set[int]) -> None:
         assert c.next in maker and maker[c.next].name in continuing, f"{names[c.next]} is not made by every step"
     own = {s.name for s in plan.stages if plan.lane_of(s) == len(plan.lanes)}
     assert not plan.lanes or continuing <= own, "lanes carry nothing from step to step"
+
+
+def _check_buckets(plan: Plan, sources: set[int]) -> None:
+    if not plan.buckets:
+        return
+    lengths = [b.length for b in plan.buckets]
+    assert len(lengths) == len(plan.backbones) and lengths == sorted(set(lengths)), "buckets"
+    assert len({(b.mask, b.side) for b in plan.buckets}) == 1 and plan.buckets[0].mask in sources, "mask of buckets"
+    assert plan.values[plan.buckets[0].mask].type.dims == (1, lengths[-1]), "the longest bucket"

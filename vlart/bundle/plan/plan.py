@@ -247,6 +247,16 @@ class Backbone:
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """Tokens of text that a backbone is compiled for: it reads `length` of them, the padding on `side` cut off. mask:
+    the source (its value) that says where there is a token."""
+
+    mask: int
+    side: str
+    length: int
+
+
+@dataclass(frozen=True)
 class Stage:
     name: str
     backend: str
@@ -317,6 +327,7 @@ class Plan:
     token_ranges: tuple[TokenRange, ...] = field(default=())  # the same
     backbones: tuple[Backbone, ...] = field(default=())  # none, or two and more; the default first
     carried: tuple[Carried, ...] = field(default=())
+    buckets: tuple[Bucket, ...] = field(default=())  # none, or one for each backbone: then a text decides which is run
 
     def lane_of(self, stage: Stage) -> int:
         """Index of the lane that runs it; len(lanes): the control loop."""
@@ -359,10 +370,12 @@ class Plan:
         their numbers. To describe, not to write: a bundle has one backbone or several."""
         assert self.action is not None, "a policy of backbones gives actions"
         chosen = next(b for b in self.backbones if b.name == name)
+        buckets = tuple(b for x, b in zip(self.backbones, self.buckets, strict=False) if x is chosen)
         stages = tuple(s for s in self.stages if name in self.served_by(s))
         made = {b.value for s in stages for b in s.outputs}
         needed = {v for s in stages for v in s.depends} | {d.value for d in self.action.decode if isinstance(d, Delta)}
-        return replace(self, stages=stages, backbones=(chosen,), action=replace(self.action, value=chosen.value),
+        return replace(self, stages=stages, backbones=(chosen,), buckets=buckets,
+                       action=replace(self.action, value=chosen.value),
                        sources=tuple(s for s in self.sources if s.value in needed),
                        histories=tuple(h for h in self.histories if h.source in needed),
                        texts=tuple(t for t in self.texts if t.tokens in needed),

@@ -17,6 +17,7 @@ from vlart.bundle.plan import action, guard
 from vlart.bundle.plan.plan import (
     Backbone,
     Binding,
+    Bucket,
     Build,
     BuildBoard,
     Carried,
@@ -47,6 +48,7 @@ CLASSES: dict[str, type | Mapping[str, type]] = {
     "loop_ends": LoopEnd,
     "builds": Build, "board": BuildBoard, "concurrency": Concurrency,
     "delays": Delay, "histories": History, "lanes": Lane, "chunks": Backbone, "carried": Carried,
+    "buckets": Bucket,
     "texts": TextInput, "stored": Stored, "instructions": Instruction, "guards": guard.Guard,
     "token_ranges": guard.TokenRange,
     "decodes": {"lookup": action.Lookup, "pieces": action.Pieces, "basis": action.Basis, "affine": action.Affine,
@@ -59,7 +61,7 @@ TABLES = {"files": "files", "values": "values", "sources": "sources", "weights":
           "board": "board", "decodes": "action.decode", "consumption": "action.consume", "delays": "delays",
           "histories": "histories", "texts": "texts", "lanes": "lanes", "instructions": "instructions",
           "guards": "guards", "chunks": "backbones", "rate_limits": "action.rate_limit",
-          "token_ranges": "token_ranges", "concurrency": "concurrency", "carried": "carried"}
+          "token_ranges": "token_ranges", "concurrency": "concurrency", "carried": "carried", "buckets": "buckets"}
 ONE = ("board", "concurrency", "consumption", "rate_limits")  # tables of at most one record
 
 

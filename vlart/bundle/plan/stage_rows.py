@@ -59,6 +59,14 @@ def backbone_rows(plan: Plan) -> list[dict]:
     return rows
 
 
+def text_rows(plan: Plan) -> list[dict]:
+    """One row per length of the text that the policy is compiled for: the backbone that reads so many tokens, its
+    stages that no other length has."""
+    return [{"tokens": bucket.length, "backbone": row["backbone"], "own": row["own"],
+             "own_flops": row["own_flops"], "flops": row["flops"]}
+            for bucket, row in zip(plan.buckets, backbone_rows(plan), strict=True)]
+
+
 def set_rows(plan: Plan) -> list[dict]:
     """One row per dependency set: its stages and their shares together."""
     rows: dict[tuple, dict] = {}

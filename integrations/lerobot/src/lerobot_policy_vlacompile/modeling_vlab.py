@@ -132,7 +132,7 @@ class VlabPolicy(PreTrainedPolicy):
         action = self.plan.action
         if action.decode or action.rate_limit is not None:
             return self.session.pop_rows(action.execute_steps)
-        chunk = self.session.read(self.plan.values[action.value].name)
+        chunk = self.session.read(self.session.action_output)
         return chunk.reshape(action.chunk_steps, action.action_dim)
 
     def _observation(self, batch: dict[str, Any], noise: torch.Tensor | None) -> dict[str, np.ndarray]:

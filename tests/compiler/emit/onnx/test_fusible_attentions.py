@@ -59,7 +59,7 @@ def test_the_numbers_stay_and_it_is_fused(tmp_path, case):
     assert not fused_attentions(model)
     want = answer(model)
     fired, = fusible_attentions(model)
-    assert (fired.rule, fired.count) == ("tensorrt.fusible_attentions", 1)
+    assert (fired.rule, fired.count) == ("tensorrt.fusible_attentions", 1) and fired.bytes > 0
     assert len(fused_attentions(model)) == 1 and [v.name for v in model.graph.outputs] == ["y"]
     np.testing.assert_allclose(answer(model), want, rtol=2e-3, atol=2e-3)
     assert not fusible_attentions(model)

@@ -39,13 +39,25 @@ def attention_list(model: ir.Model) -> tuple[AttentionFact, ...]:
 def _fact(found: Attention) -> AttentionFact:
     logits, q = found.first.outputs[0], found.first.inputs[0]
     *batch, queries, keys = (int(n) for n in logits.shape)
-    width, why = int(q.shape[-1]), tuple(sorted(obstacles(found)))
-    doubts = () if why or width >= WELL_FUSED else tuple(_doubts(found, queries, keys))
-    size = math.prod((*batch, queries, keys)) * (2 if logits.dtype == ir.DataType.FLOAT16 else 4)
-    return AttentionFact(found.second.name, math.prod(batch), queries, keys, width, why, doubts, size)
-
-
-def _doubts(found: Attention, queries: int, keys: int) -> list[str]:
     operands = (*found.first.inputs, found.second.inputs[1])
     copied = any((n := v.producer()) is not None and n.op_type == "Transpose" for v in operands)
-    return [COPIED] * copied + ["short"] * (min(queries, keys) < SHORT)
+    shape = math.prod(batch), queries, keys, int(q.shape[-1])
+    why, half = obstacles(found), logits.dtype == ir.DataType.FLOAT16
+    if all(map(_only_sums_in_fp32, (found.first, found.second))) and len(why) > 1:
+        why, half = why - {"not in fp16"}, True  # it is summed so because of the others
+    return fact_of(found.second.name, shape, why, copied, half)
+
+
+def _only_sums_in_fp32(product: ir.Node) -> bool:
+    """Whether its operands are fp16 numbers that are cast for it: an engine reads and writes fp16 there."""
+    casts = [v.producer() for v in product.inputs if v is not None]
+    return all(n is not None and n.op_type == "Cast" and n.inputs[0].dtype == ir.DataType.FLOAT16 for n in casts)
+
+
+def fact_of(node: str, shape: tuple[int, int, int, int], why: frozenset[str], copied: bool, half: bool) \
+        -> AttentionFact:
+    """shape: heads, queries, keys, width. copied: a transpose feeds it. half: its logits are in fp16."""
+    heads, queries, keys, width = shape
+    doubts = () if why or width >= WELL_FUSED else (*[COPIED] * copied, *["short"] * (min(queries, keys) < SHORT))
+    return AttentionFact(node, heads, queries, keys, width, tuple(sorted(why)), doubts,
+                         heads * queries * keys * (2 if half else 4))

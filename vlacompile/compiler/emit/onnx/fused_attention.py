@@ -51,10 +51,15 @@ def obstacles(found: Attention) -> frozenset[str]:
         for n, i in first.inputs[1].uses()) > 1  # the products are merged into one
     values = (*first.inputs, *second.inputs, *first.outputs, *second.outputs)
     *batch, keys, width = second.inputs[1].shape
-    widths = (width, first.inputs[0].shape[-1])
-    found_why = {"not in fp16": any(v.dtype != _HALF for v in values), "one head": math.prod(batch) <= 1,
-                 "one key": keys <= 1, "head too narrow": min(widths) < NARROWEST,
-                 "head too wide": max(widths) > WIDEST, "constant queries of several attentions": shared}
+    found_why = obstacles_of_shape(math.prod(batch), keys, (width, first.inputs[0].shape[-1]),
+                                   half=all(v.dtype == _HALF for v in values))
+    return found_why | ({"constant queries of several attentions"} if shared else frozenset())
+
+
+def obstacles_of_shape(heads: int, keys: int, widths: tuple[int, int], half: bool) -> frozenset[str]:
+    """Those that follow from sizes and types. widths: of a head's values and queries. half: all of it is in fp16."""
+    found_why = {"not in fp16": not half, "one head": heads <= 1, "one key": keys <= 1,
+                 "head too narrow": min(widths) < NARROWEST, "head too wide": max(widths) > WIDEST}
     return frozenset(why for why, is_so in found_why.items() if is_so)
 
 

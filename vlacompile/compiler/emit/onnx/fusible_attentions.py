@@ -13,7 +13,7 @@ from vlacompile.compiler.emit.onnx.merge_attentions import Path, path_between
 from vlacompile.compiler.emit.onnx.node_writer import NodeWriter
 
 WIDTH = 16  # of a head that is too narrow: the next for which tensor cores have tiles
-_WORTH = "the model: logits that stay on the chip; fused by TensorRT-RTX 1.7.1, not run on a board"
+_WORTH = "fused by TensorRT-RTX 1.7.1"
 
 
 def fusible_attentions(model: ir.Model) -> tuple[FiredRule, ...]:
@@ -26,9 +26,10 @@ def fusible_attentions(model: ir.Model) -> tuple[FiredRule, ...]:
     After:
         %s = MatMul(Pad(%q) [1,4,64,16], Pad(%k) [1,4,16,64]); %p = Softmax(%s); %y = Slice(MatMul(%p, Pad(%v)))
     """
-    count = 0
+    count = saved = 0
     for found in attentions(model):
-        if is_fused(found) or not _is_worth(found):
+        less = 0 if is_fused(found) else 2 * _saved(found)
+        if less <= 0:
             continue
         why = obstacles(found)
         path = path_between(found)
@@ -38,17 +39,22 @@ def fusible_attentions(model: ir.Model) -> tuple[FiredRule, ...]:
             _divide(model, found, path)
         else:
             continue
-        count += 1
-    return (FiredRule("tensorrt.fusible_attentions", count, _WORTH),) if count else ()
+        count, saved = count + 1, saved + less
+    return (FiredRule("tensorrt.fusible_attentions", count, _WORTH, saved),) if count else ()
 
 
-def _is_worth(found: Attention) -> bool:
-    """Unfused, the logits are written and read twice; rewritten, the operands are written and read once more."""
+def _saved(found: Attention) -> int:
     size = lambda v: math.prod(v.shape)
     q, (*_, depth, _) = found.first.inputs[0], found.first.inputs[1].shape
     operands = [q, found.first.inputs[1], found.second.inputs[1], found.second.outputs[0]]
+    return numbers_saved(size(found.first.outputs[0]), sum(map(size, operands)), depth)
+
+
+def numbers_saved(logits: int, operands: int, depth: int) -> int:
+    """Numbers that are written and read less: unfused, the logits are written and read twice; rewritten, the operands
+    are written and read once more. depth: of a head's queries."""
     larger = WIDTH / depth if depth < NARROWEST else 2.0
-    return 4 * size(found.first.outputs[0]) > 2 * larger * sum(map(size, operands))
+    return int(4 * logits - 2 * larger * operands)
 
 
 def _halves(found: Attention) -> bool:

@@ -30,10 +30,15 @@ def patches_as_products(model: ir.Model) -> tuple[FiredRule, ...]:
         %z = Add(%product, %b) [B,N,O]
     """
     found = [n for n in model.graph if n.op_type == "Conv" and _cuts_patches(n)]
+    operations = sum(_operations(n) for n in found if n.inputs[0].dtype == ir.DataType.FLOAT16)
     for node in found:
         _write(model, node)
-    worth = "published: 0.8 ms of a replan; the model: an image's product at the rate of a Linear"
-    return (FiredRule("tensorrt.patch_products", len(found), worth),) if found else ()
+    worth = "published: 0.8 ms of a replan"
+    return (FiredRule("tensorrt.patch_products", len(found), worth, conv_operations=operations),) if found else ()
+
+
+def _operations(node: ir.Node) -> int:
+    return 2 * math.prod(node.outputs[0].shape) * math.prod(node.inputs[1].shape[1:])
 
 
 def _cuts_patches(node: ir.Node) -> bool:
