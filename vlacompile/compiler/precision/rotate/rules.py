@@ -1,8 +1,8 @@
 """What each operation does with rotated operands: a rule per operation and direction.
 
 A writer's rule says whether the operation can give its result rotated (`ask`), or arranges that it does. A reader's
-rule arranges that the operation reads an operand that is rotated, or answers False and reads the original. Must not know
-how the search goes (find_places.py), nor matrices.
+rule arranges that the operation reads an operand that is rotated, or answers False and reads the original. Must not
+know how the search goes (find_places.py), nor matrices.
 """
 
 from __future__ import annotations
