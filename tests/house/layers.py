@@ -38,7 +38,7 @@ LAYERS = (
     "tokenize",
     "deploy",
     "compiler/graph", "compiler/capture", "compiler/passes/rules", "compiler/passes", "compiler/staging",
-    "compiler/precision/quantise", "compiler/precision/fp16", "compiler/precision/assign",
+    "compiler/precision/quantise", "compiler/precision/rotate", "compiler/precision/fp16", "compiler/precision/assign",
     "compiler/fit",
     "compiler/emit/onnx", "compiler/emit/tensorrt", "compiler/emit/tvm",
     "compiler/assemble",

@@ -14,7 +14,8 @@ from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.profile.published import PUBLISHED, SCALES, band, check, held_out
-from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import load_recipe
 
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda r: r.name)

@@ -13,7 +13,8 @@ from vlacompile.compiler.precision.quantise import histogram, quantise
 from vlacompile.compiler.precision.quantise.quantise import Method
 from vlacompile.files.toml import shipped
 from vlacompile.recipe import quantisation_methods as methods
-from vlacompile.recipe.recipe import PrecisionRule, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRule
+from vlacompile.recipe.recipe import load_recipe
 from vlart.errors import ConfigError
 
 

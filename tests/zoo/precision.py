@@ -13,7 +13,7 @@ import numpy as np
 from tests.zoo.built import Built, follow
 from vlacompile.phases.phase import Phase
 from vlacompile.pipeline import finish
-from vlacompile.recipe.recipe import PrecisionRecipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
 
 ALLOWED = 0.05  # error of actions that a build may cause on the observations that decide
 MOST = 3 * ALLOWED  # that it may state, those included that did not decide

@@ -21,7 +21,7 @@ from vlacompile.phases.emit import Emitted
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.phases.read_inputs import Inputs
 from vlacompile.phases.verify_staging import Verified
-from vlacompile.recipe.recipe import AUTO
+from vlacompile.recipe.precision_recipe import AUTO
 from vlart.bundle.directory import ENCODED
 from vlart.bundle.plan.plan import Plan
 from vlart.bundle.plan.text import plan_text

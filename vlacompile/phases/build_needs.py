@@ -20,7 +20,7 @@ from vlacompile.hardware.target import Target
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.phases.read_inputs import Inputs
 from vlacompile.policy.policy import Policy
-from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe
 from vlart.errors import ConfigError
 
 _BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}

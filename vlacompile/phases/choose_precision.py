@@ -24,7 +24,8 @@ from vlacompile.hardware.target import Target
 from vlacompile.phases.phase import Phase, Progress, phase
 from vlacompile.phases.read_inputs import Inputs
 from vlacompile.phases.verify_staging import Verified
-from vlacompile.recipe.recipe import AUTO, PrecisionRecipe, PrecisionRule, Recipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import Recipe
 from vlart.verify.frames import Frame
 from vlart.vocabulary import COMPILED
 

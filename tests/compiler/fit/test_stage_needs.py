@@ -18,7 +18,8 @@ from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
 from vlacompile.pipeline import plan_on_board
 from vlacompile.policy.policy import Policy, Source
-from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import load_recipe
 
 NANO = load_target("orin-nano-8gb")
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import load_recipe
 from vlart.errors import BudgetError, PrecisionError
 
 

@@ -20,7 +20,8 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.read_inputs import resolve
 from vlacompile.policy.policy import Policy, Source
-from vlacompile.recipe.recipe import PrecisionRecipe, PrecisionRule, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import load_recipe
 from vlart.bundle.directory import GOLDEN_FILE
 from vlart.errors import BudgetError, CalibrationError, ConfigError, ParityError
 from vlart.verify.frames import read_frames

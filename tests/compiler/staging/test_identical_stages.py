@@ -17,7 +17,8 @@ from vlacompile.compiler.staging.identical_stages import with_one_graph
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
-from vlacompile.recipe.recipe import PrecisionRecipe, StagesRecipe, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
+from vlacompile.recipe.recipe import StagesRecipe, load_recipe
 
 HOST = load_target("host")
 

@@ -9,7 +9,7 @@ import torch
 from tests.zoo.built import FP32, build, follow, operators, worst
 from tests.zoo.oracles.recorded import fill, grey_levels, numbers, read
 from tests.zoo.precision import bound, check_precision, errors, in_precision, stated
-from vlacompile.recipe.recipe import PrecisionRecipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
 from vlacompile.zoo.systems import act
 
 CAMERAS = [f"image.cam_{name}" for name in ("high", "low", "left_wrist", "right_wrist")]

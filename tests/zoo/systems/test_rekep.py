@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 from tests.zoo.built import FP32, build, follow, worst
 from tests.zoo.precision import check_precision
-from vlacompile.recipe.recipe import PrecisionRecipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
 from vlacompile.zoo import catalogue
 
 FIRST = {"image.first", "marked"}

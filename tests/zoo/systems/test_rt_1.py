@@ -20,7 +20,7 @@ from tests.zoo.precision import (
     stated,
     within,
 )
-from vlacompile.recipe.recipe import PrecisionRecipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
 from vlacompile.zoo import catalogue
 from vlacompile.zoo.blocks.inputs import PRESENT
 from vlacompile.zoo.systems import rt_1

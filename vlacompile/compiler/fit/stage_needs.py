@@ -16,7 +16,7 @@ from vlacompile.compiler.precision.assign.layer_costs import weight_bytes
 from vlacompile.compiler.staging.find_depth import find_depth
 from vlacompile.compiler.staging.identical_stages import identical_stages
 from vlacompile.compiler.staging.stages import Staged, StageGraph
-from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe
 from vlart.bundle.plan.arena import arena_offsets
 
 ORDER = ("fp32", "fp16", "int8", "int4")  # by increasing loss

@@ -14,7 +14,8 @@ from vlacompile.compiler.graph.ops import flops, tensor_bytes
 from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
 from vlacompile.hardware.target import Target
-from vlacompile.recipe.recipe import AUTO, LoopRecipe, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe
+from vlacompile.recipe.recipe import LoopRecipe
 from vlart.errors import ConfigError
 
 WORTHWHILE = 0.25  # launch overhead as a share of an iteration's time

@@ -14,7 +14,8 @@ import torch
 from vlacompile.compiler.capture.history import append, newest_of
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.policy.sample_inputs import vary
-from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
+from vlacompile.recipe.recipe import LoopRecipe
 
 Inputs = Mapping[str, torch.Tensor]
 NEAR = 0.1

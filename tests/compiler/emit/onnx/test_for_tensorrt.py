@@ -25,7 +25,8 @@ from vlacompile.compiler.emit.onnx.merge_attentions import join_attentions
 from vlacompile.compiler.emit.tensorrt.build_recipe import ENGINE_BYTES, code_bytes, int4_products
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
-from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import LoopRecipe, load_recipe
 from vlart.bundle.plan.plan import Build
 
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None,

@@ -26,7 +26,8 @@ from vlacompile.compiler.staging.choose_solver import calibration
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
-from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import LoopRecipe, StagesRecipe, load_recipe
 from vlart.bundle.plan.text import parse_plan, plan_text
 from vlart.errors import BudgetError, ConfigError
 

@@ -15,7 +15,8 @@ from vlacompile.compiler.precision.assign.candidates import admits, choices, pro
 from vlacompile.compiler.precision.quantise.layers import layers_of
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
-from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import LoopRecipe, StagesRecipe, load_recipe
 from vlart.errors import ConfigError
 
 INT8 = PrecisionRecipe(layers="int8")

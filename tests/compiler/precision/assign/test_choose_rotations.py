@@ -10,7 +10,8 @@ from tests.samples.staging import verified
 from vlacompile.compiler.precision.assign.set_precision import Precise, set_precision
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.read_inputs import resolve
-from vlacompile.recipe.recipe import PrecisionRecipe, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
+from vlacompile.recipe.recipe import load_recipe
 from vlart.bundle.precision_record import rotation_lines
 
 

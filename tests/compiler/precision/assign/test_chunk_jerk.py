@@ -17,7 +17,8 @@ from vlacompile.compiler.precision.assign.sensitivity import Trial
 from vlacompile.compiler.staging.action_scale import ActionScale
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.find_stages import stage
-from vlacompile.recipe.recipe import LoopRecipe, PrecisionRecipe, PrecisionRule, StagesRecipe, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe, PrecisionRule
+from vlacompile.recipe.recipe import LoopRecipe, StagesRecipe, load_recipe
 from vlart.errors import BudgetError, ConfigError
 
 HOST, H, D = load_target("host"), 16, 2

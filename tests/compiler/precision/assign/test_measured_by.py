@@ -20,7 +20,8 @@ from vlacompile.compiler.staging.observations import calibration, edges
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.hardware.target import load_target
 from vlacompile.phases.read_inputs import resolve
-from vlacompile.recipe.recipe import PrecisionRecipe, load_recipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
+from vlacompile.recipe.recipe import load_recipe
 from vlart.bundle.directory import read_bundle
 from vlart.bundle.precision_record import NOT_MEASURED, is_uncalibrated, require_calibrated
 from vlart.errors import CalibrationError

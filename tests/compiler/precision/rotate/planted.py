@@ -30,7 +30,7 @@ class Layer(nn.Module):
 
 
 class Outliers(nn.Module):
-    """Channel 11 of every token is `size` larger than the others."""
+    """Channel 11 of every token is `size` larger than the others; no layer makes anything of it."""
 
     def __init__(self, size: float, norm: str, layers: int = 1):
         super().__init__()
@@ -40,6 +40,8 @@ class Outliers(nn.Module):
         self.place = nn.Parameter(place)
         self.layers = nn.Sequential(*[Layer(WIDTH, 4, norm) for _ in range(layers)])
         self.end, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, STEPS * DIM)
+        for reader in (self.head, *(linear for layer in self.layers for linear in (layer.qkv, layer.up))):
+            reader.weight.data[:, 11] = 0.0
 
     def forward(self, observation) -> torch.Tensor:
         x = self.layers(self.embed(observation.view(1, TOKENS, 6)) + self.place)
@@ -51,5 +53,5 @@ def outliers(size: float = 40.0, norm: str = "rms", seed: int = 0) -> Policy:
     net = Outliers(size, norm).eval()
     draw = torch.Generator().manual_seed(seed)
     seen = tuple({"observation.state": torch.randn(1, TOKENS * 6, generator=draw)} for _ in range(12))
-    return Policy("outliers", lambda **x: {"action": net(*x.values())}, {"observation.state": Source("observation")}, seen[0],
-                  calibration=seen)
+    return Policy("outliers", lambda **x: {"action": net(*x.values())}, {"observation.state": Source("observation")},
+                  seen[0], calibration=seen)

@@ -148,8 +148,8 @@ def test_modulated_and_gated_values_are_left_alone():
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.lists(st.sampled_from(
-    ["linear", "gate", "norm", "rms", "tanh", "heads", "cat", "add", "branch", "times", "slice", "attend", "row", "mean",
-     "plus"]), min_size=2, max_size=8))
+    ["linear", "gate", "norm", "rms", "tanh", "heads", "cat", "add", "branch", "times", "slice", "attend", "row",
+     "mean", "plus"]), min_size=2, max_size=8))
 def test_random_networks_keep_their_function(seed, ops):
     torch.manual_seed(seed)
 

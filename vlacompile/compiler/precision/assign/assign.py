@@ -23,7 +23,7 @@ from vlacompile.compiler.precision.assign.sensitivity import Inputs, Rewrite, Sc
 from vlacompile.compiler.precision.quantise.layers import Layer
 from vlacompile.compiler.staging.stages import Staged
 from vlacompile.hardware.target import Target
-from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe
 from vlart.errors import BudgetError, ConfigError
 
 ROUNDS = 8  # of solving and measuring

@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from vlacompile.compiler.precision.quantise.layers import KINDS, Layer, layers_of
 from vlacompile.compiler.staging.stages import Staged, StageGraph
-from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe
 from vlart.errors import ConfigError, nearest
 from vlart.vocabulary import SCHEMES
 

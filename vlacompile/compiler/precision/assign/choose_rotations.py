@@ -19,7 +19,7 @@ from vlacompile.compiler.precision.quantise.layers import LIMITS, Layer, layers_
 from vlacompile.compiler.precision.rotate.groups import Group, groups_of
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.hardware.target import Target
-from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe
 
 LESS = 0.98  # share of the error that a change must leave at most, to be worth another layout of the weights
 CALM = 1.02  # how many times as jerky as without it a change may be, where no budget is given

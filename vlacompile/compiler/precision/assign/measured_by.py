@@ -20,7 +20,7 @@ from vlacompile.compiler.staging.observations import calibration, edges
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.policy.policy import Policy
-from vlacompile.recipe.recipe import PrecisionRecipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
 
 # Ranges are widened by MARGIN / n for n observations: 8 generated ones double it, 64 recorded ones widen it by a
 # sixteenth. A range that is twice too wide costs one bit; one that is too narrow saturates, with an unbounded error.

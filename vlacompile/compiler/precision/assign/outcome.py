@@ -14,7 +14,7 @@ from vlacompile.compiler.precision.assign.choose_rotations import Rotations
 from vlacompile.compiler.precision.assign.decision import Assignment
 from vlacompile.compiler.precision.quantise.insert_quantised_ops import is_static
 from vlacompile.compiler.precision.quantise.layers import Layer
-from vlacompile.recipe.recipe import PrecisionRecipe
+from vlacompile.recipe.precision_recipe import PrecisionRecipe
 from vlart.errors import BudgetError, PrecisionError, VlaError
 
 MOST = 3  # reasons, or blocks, that are listed

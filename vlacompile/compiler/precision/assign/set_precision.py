@@ -40,7 +40,7 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged, StageGraph
 from vlacompile.hardware.target import Target
 from vlacompile.policy.policy import Policy
-from vlacompile.recipe.recipe import AUTO, PrecisionRecipe
+from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe
 from vlart.bundle.precision_record import carried_lines, error_lines, rotation_lines
 from vlart.errors import BudgetError, PrecisionError
 
