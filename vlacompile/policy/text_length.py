@@ -116,12 +116,12 @@ def require_equal(policy: Policy, shorter: Callable[..., Mapping[str, torch.Tens
             raise SourceError(f"the policy does not run with {length} tokens of text", where=WHERE,
                               why=f"{type(error).__name__}: {error}", fix="leave the length out") from error
         for name, value in want.items():
-            found = examine(got[name], value, tolerance("bf16", "chunk").limit(value)) \
+            kept = examine(got[name], value, tolerance("bf16", "chunk").limit(value)) \
                 if got[name].shape == value.shape else None
-            if found is None or not found.passed:
+            if kept is None or not kept.passed:
                 raise SourceError(f"the policy reads the padding of its text, so that {length} tokens are another "
                                   "policy", where=f'{WHERE}, output "{name}"',
-                                  why="its shape follows the length" if found is None else found.text(),
+                                  why="its shape follows the length" if kept is None else kept.text(),
                                   fix="leave the length out")
 
 

@@ -43,7 +43,8 @@ class Camera:
                  jpeg_library: str | Path | None = None):
         top, left, height, width = (0, 0, 0, 0) if crop is None else _numbers("crop", crop, 4)
         self._library, self._diag, camera, room = libvlart(), Diag(), c.c_void_p(), c.c_size_t()
-        size, out = _numbers("size", size, 2), _numbers("out", out, 2)
+        (rows, columns), (high, wide) = _numbers("size", size, 2), _numbers("out", out, 2)
+        size, out = (rows, columns), (high, wide)
         self.pixels, self.size = pixels, size
         self.out = (*out, channels or 3)
         options = CameraOptions(
