@@ -1,0 +1,76 @@
+#include "base/private_folder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { OWNER_ONLY = 0700 };
+
+int vlart_private_open(int at, const char *path, int *out_fd) {
+  *out_fd = openat(at, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (*out_fd < 0) {
+    return errno;
+  }
+  struct stat info;
+  int error = fstat(*out_fd, &info) != 0 ? errno : 0;
+  if (error == 0 && (info.st_uid != geteuid() || (info.st_mode & (S_IRWXG | S_IRWXO)) != 0)) {
+    error = EPERM;
+  }
+  if (error != 0) {
+    close(*out_fd);
+    *out_fd = -1;
+  }
+  return error;
+}
+
+int vlart_private_make(const char *path, int *out_fd) {
+  int error = vlart_private_open(AT_FDCWD, path, out_fd);
+  if (error == ENOENT) { /* another process may make it meanwhile */
+    error = mkdir(path, OWNER_ONLY) != 0 && errno != EEXIST ? errno : 0;
+    if (error == 0) {
+      error = vlart_private_open(AT_FDCWD, path, out_fd);
+    }
+  }
+  return error;
+}
+
+bool vlart_private_cache(char *out, size_t bytes) {
+  const char *caches = getenv("XDG_CACHE_HOME");
+  const char *home = getenv("HOME");
+  bool own = caches != NULL && caches[0] == '/';
+  if (!own && (home == NULL || home[0] != '/')) {
+    return false;
+  }
+  int length = snprintf(out, bytes, "%s%s", own ? caches : home, own ? "" : "/.cache");
+  if (length < 0 || (size_t)length + sizeof "/vlart" > bytes) {
+    return false;
+  }
+  (void)mkdir(out, OWNER_ONLY); /* where that fails, so does what is made below it */
+  memcpy(out + length, "/vlart", sizeof "/vlart");
+  return true;
+}
+
+void vlart_private_remove(int at, const char *name) {
+  int fd;
+  if (vlart_private_open(at, name, &fd) != 0) {
+    (void)unlinkat(at, name, 0); /* a file or a link of that name */
+    return;
+  }
+  DIR *folder = fdopendir(fd);
+  if (folder == NULL) {
+    close(fd);
+    return;
+  }
+  for (const struct dirent *file; (file = readdir(folder)) != NULL;) {
+    if (strcmp(file->d_name, ".") != 0 && strcmp(file->d_name, "..") != 0) {
+      (void)unlinkat(fd, file->d_name, 0);
+    }
+  }
+  closedir(folder);
+  (void)unlinkat(at, name, AT_REMOVEDIR);
+}
