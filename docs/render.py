@@ -48,6 +48,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ticks": robot.ticks,
     "fuzz": robot.fuzz,
     "size": robot.size,
+    "start": robot.start,
     "sensors": robot.sensors,
     "cameras": robot.cameras,
     "recorder": recorded.recorder,

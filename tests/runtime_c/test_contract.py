@@ -44,7 +44,8 @@ MIRRORS = {"diag": library.Diag, "open_options": library.OpenOptions, "session_o
            "router_info": library.RouterInfo, "tensor": library.Tensor, "action_info": library.ActionInfo,
            "thread_options": library.ThreadOptions, "camera_options": library.CameraOptions,
            "frame": library.CameraFrame, "recorder_options": library.RecorderOptions,
-           "recorder_info": library.RecorderInfo, "log_info": library.LogInfo, "log_event": library.LogEvent}
+           "recorder_info": library.RecorderInfo, "log_info": library.LogInfo, "log_event": library.LogEvent,
+           "weight_cache": library.WeightCache}
 
 
 @pytest.mark.parametrize("name", MIRRORS)

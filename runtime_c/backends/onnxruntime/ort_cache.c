@@ -335,7 +335,7 @@ vlart_status_t ort_cached_session(ort_engine_t *engine, vlart_diag_t *diag) {
   for (uint32_t i = 0; told != NULL && i < engine->constant_count; i++) {
     bytes += vlart_stage_constant(engine->bundle, engine->stage, i).bytes;
   }
-  if (bytes < WORTH_BYTES || !ort_has_own_weights(engine)) {
+  if (bytes < WORTH_BYTES || !ort_has_own_weights(engine) || !ort_weights_are_named(engine)) {
     return ort_make_session(engine, NULL, diag);
   }
   cache_t cache = {.engine = engine, .told = told, .folder = -1};

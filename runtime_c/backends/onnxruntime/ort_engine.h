@@ -46,7 +46,7 @@ int ort_level(const ort_engine_t *engine);
 /* [init] Whether the artefact says where each weight lies, and that is where it lies by the plan. */
 bool ort_weights_are_named(const ort_engine_t *engine);
 
-/* [init] The same, and no large weight is another stage's too. */
+/* [init] Whether hardly any of its weights are another stage's too. */
 bool ort_has_own_weights(const ort_engine_t *engine);
 
 /* The name of the file that ort_make_session writes beside `saved`. */

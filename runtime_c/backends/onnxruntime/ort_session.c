@@ -11,7 +11,10 @@
 #include "base/diag.h"
 #include "ort_engine.h"
 
-enum { SHARED_LEAST_BYTES = 64 << 10 }; /* smaller weights are packed by each stage for itself */
+enum {
+  SHARED_LEAST_BYTES = 64 << 10, /* smaller weights are packed by each stage for itself */
+  SHARED_FEW = 8                 /* and so is what is less than this part of a stage's */
+};
 
 vlart_status_t ort_wrap(const ort_engine_t *engine, const vlart_port_t *port, void *data,
                         vlart_diag_t *diag, OrtValue **out_value) {
@@ -83,19 +86,21 @@ static bool is_shared(const ort_engine_t *engine, uint32_t index) {
 }
 
 bool ort_has_own_weights(const ort_engine_t *engine) {
+  uint64_t shared = 0, all = 0;
   for (uint32_t i = 0; i < engine->constant_count; i++) {
-    if (is_shared(engine, i)) {
-      return false;
-    }
+    uint64_t bytes = vlart_stage_constant(engine->bundle, engine->stage, i).bytes;
+    all += bytes;
+    shared += is_shared(engine, i) ? bytes : 0;
   }
-  return ort_weights_are_named(engine);
+  return shared <= all / SHARED_FEW;
 }
 
-/* named: only those that stages share. */
+/* named: only those that stages share, and only where that is more than a little of the stage's. */
 static vlart_status_t add_constants(const ort_engine_t *engine, bool named,
                                     OrtSessionOptions *options, vlart_diag_t *diag) {
   ort_api_t api = engine->context->api;
-  for (uint32_t i = 0; i < engine->constant_count; i++) {
+  bool none = named && ort_has_own_weights(engine);
+  for (uint32_t i = 0; !none && i < engine->constant_count; i++) {
     if (named && !is_shared(engine, i)) {
       continue;
     }
