@@ -147,11 +147,11 @@ def start() -> str:
              f"{r['peak_mb'] / r['resident_mb']:.2f}", f"{r['stored_mb']:.0f}" if r["stored_mb"] else "-"]
             for kind, r in figures["starts"].items()]
     where = figures["machine"]
-    return table(["start", "processor, s", "peak, MB", "resident, MB", "of that anonymous, MB", "peak / resident",
+    return table(["start", "processor, s", "peak, MB", "resident, MB", "anonymous, with Python, MB", "peak / resident",
                   "on the disk, MB"], rows,
                  f"The {figures['bundle']} policy of the demo, {figures['weights_mb']:.0f} MB of weights, one thread; "
-                 f"medians of {figures['rounds']} processes in turns, while other work shared the machine: processor "
-                 f"time, not the clock's, and files in the page cache. {where['cpu']}, onnxruntime "
+                 f"{figures['rounds']} process(es) of each in turns, medians, while other work shared the machine: "
+                 f"processor time, not the clock's, and files in the page cache. {where['cpu']}, onnxruntime "
                  f"{where['versions']['onnxruntime']}.")
 
 
