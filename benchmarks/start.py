@@ -85,7 +85,8 @@ def main() -> None:
     starts = measured(given.bundle.resolve(), given.rounds)
     for kind, row in starts.items():
         print(f"{kind:20s} {row['cpu_s']:6.2f} cpu s {row['peak_mb']:7.0f} MB peak "
-              f"{row['resident_mb']:7.0f} MB resident {row['anonymous_mb']:7.0f} MB anonymous {row['stored_mb']:7.0f} MB on the disk")
+              f"{row['resident_mb']:7.0f} MB resident {row['anonymous_mb']:7.0f} MB anonymous "
+              f"{row['stored_mb']:7.0f} MB on the disk")
     out = ROOT / ("profiles/host" if given.record else "build/bench") / "start.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     weights = sum(p.stat().st_size for p in (given.bundle / "stages").glob("*.bin"))
