@@ -5,17 +5,19 @@ from __future__ import annotations
 import ctypes as c
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sample_large import Large
-from vlart_ctypes import STRUCTS, Policy
+from vlart_ctypes import STRUCTS, Failure, Policy
 
-from tests.runtime_c.running import BUILD, run_tool
+from tests.runtime_c.running import BUILD, make, run_tool
 
 Cache = STRUCTS["vlart_weight_cache_t"]
 
@@ -166,6 +168,107 @@ def test_what_takes_the_place_of_weights_is_not_packed_and_not_kept(lib, ort, la
         policy.run(large.inputs())
         np.testing.assert_allclose(policy.read("z"), large.reference(large.inputs())["z"], rtol=1e-4, atol=1e-4)
     assert (cache.mapped, cache.written) == (0, 0) and not [p for p in folder.iterdir() if p.name[0] != "."]
+
+
+class Calls(c.Structure):
+    _fields_ = [("calls", c.c_uint64), ("at", c.c_uint64), ("lasting", c.c_bool), ("live", c.c_int64),
+                ("instead", c.CFUNCTYPE(None))]
+
+
+@pytest.fixture(scope="module")
+def counting(lib, ort) -> tuple[str, Calls]:
+    """ONNX Runtime behind a library that counts its calls, and can fail."""
+    path = BUILD / "libfailing_ort.so"
+    make(f"BUILD={BUILD}", str(path))
+    library = c.CDLL(str(path))
+    library.failing_engine_state.restype = c.POINTER(Calls)
+    library.failing_engine_load.restype = c.c_bool
+    assert library.failing_engine_load(os.fsencode(ort))
+    return str(path), library.failing_engine_state().contents
+
+
+def told(state: Calls, at: int = 0, lasting: bool = False, instead=None) -> None:
+    state.calls, state.at, state.lasting, state.live = 0, at, lasting, 0
+    state.instead = instead or c.CFUNCTYPE(None)()
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "and all after it"])
+@pytest.mark.parametrize("mapped", [False, True], ids=["packed", "mapped"])
+def test_an_engine_that_fails_at_any_call(lib, counting, large, bundle, folder, mapped, lasting):
+    """Nothing of the engine's stays and nothing half made, and a start fails only where one without a cache would."""
+    path, state = counting
+    told(state)
+    started(lib, path, bundle, folder, large)
+    if mapped:
+        told(state)
+        started(lib, path, bundle, folder, large)
+    calls, outcomes = state.calls, set()
+    for at in range(1, calls + 1):
+        if not mapped:
+            shutil.rmtree(folder, ignore_errors=True)
+        told(state, at, lasting)
+        try:
+            _, counts, why = started(lib, path, bundle, folder, large)
+            assert sum(counts) == 1 and (mapped == (counts[0] == 1) or why), (at, counts, why)
+            outcomes.add("started")
+        except Failure as failure:
+            assert failure.why == "told to fail", at
+            outcomes.add("failed")
+        assert state.live == 0, at
+        assert not folder.exists() or not [p for p in folder.iterdir() if p.name[0] == "."], at
+        told(state)
+        assert started(lib, path, bundle, folder, large)[1] in ((1, 0, 0), (0, 1, 0))
+    assert calls > 40 and outcomes == ({"failed"} if lasting else {"started", "failed"})
+
+
+def test_weights_that_are_replaced_while_they_are_packed(lib, counting, large, bundle, folder):
+    """At whatever call: the numbers are those that were checked, and no others are kept for the next start."""
+    path, state = counting
+    told(state)
+    started(lib, path, bundle, folder, large)
+    good, calls, kept = (entry_of(folder) / "weights.bin").read_bytes(), state.calls, 0
+    weights = bundle / "stages/weights.bin"
+    checked = weights.read_bytes()
+    for at in range(1, calls + 1):
+        shutil.rmtree(folder)
+        (bundle / "other").write_bytes(bytes(len(checked)))
+        told(state, at, instead=c.CFUNCTYPE(None)(lambda: (bundle / "other").replace(weights) and None))
+        started(lib, path, bundle, folder, large)
+        entries = [p for p in folder.iterdir() if (p / "made-from").exists()]
+        assert all((p / "weights.bin").read_bytes() == good for p in entries), at
+        kept += len(entries)
+        weights.write_bytes(checked)
+    assert 0 < kept < calls
+
+
+def test_what_is_old_goes_and_what_is_not_the_caches_stays(lib, ort, large, bundle, folder):
+    folder.mkdir(mode=0o700)
+    names = {"0123abcd-0123abcd-7": False, ".new-12-345-678": False, "photos": True, ".ssh": True, ".new-photos": True,
+             "0123abcd-0123abcd-": True, "0123abcd-0123abcd-7x": True}
+    for name in names:
+        (folder / name).mkdir(mode=0o700)
+        (folder / name / "file").write_bytes(b"1")
+        os.utime(folder / name, (time.time() - 31 * 24 * 3600,) * 2)
+    (folder / "0123abcd-0123abcd-8").mkdir(mode=0o700)
+    assert started(lib, ort, bundle, folder, large)[1] == (0, 1, 0)
+    assert {name: (folder / name / "file").exists() for name in names} == names
+    assert (folder / "0123abcd-0123abcd-8").exists()
+
+
+def test_another_build_of_the_engine_packs_for_itself(lib, ort, large, bundle, folder, tmp_path):
+    other = tmp_path / "libonnxruntime.so"
+    shutil.copy(ort, other)
+    started(lib, ort, bundle, folder, large)
+    code = ("import sys; sys.path[:0] = sys.argv[5:]\nfrom vlart_ctypes import STRUCTS, Library, Policy\n"
+            "from pathlib import Path\nimport ctypes as c\n"
+            "cache = STRUCTS['vlart_weight_cache_t'](folder=sys.argv[4].encode())\n"
+            "with Policy(Library(Path(sys.argv[1])), Path(sys.argv[2])).start(\n"
+            "        sys.argv[3], weight_cache=c.addressof(cache)):\n"
+            "    print(cache.mapped, cache.written, cache.refused)\n")
+    for wanted in ("0 1 0", "1 0 0"):
+        done = subprocess.run([sys.executable, "-c", code, BUILD / "libvlart.so", bundle, other, folder, *sys.path],
+                              capture_output=True, text=True, check=False)
+        assert done.stdout.strip() == wanted, done.stderr
 
 
 def vlart_run(bundle: Path, ort: str, *more, env=None, build: Path = BUILD) -> subprocess.Popen:

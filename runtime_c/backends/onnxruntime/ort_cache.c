@@ -8,6 +8,7 @@
    Whose files these are says the mode of the folders (base/private_folder.h). The files of the bundle are told apart by
    device, number and time of change besides their checksums: another bundle cannot be made that takes this one's place. */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
@@ -28,8 +29,7 @@ enum {
   MAX_FILES = 4,           /* the stage's own and those of weights */
   KEPT_S = 30 * 24 * 3600, /* an entry that was not used for so long is removed */
   LEFT_S = 3600,           /* what a process that ended left half written */
-  COPIES =
-      3, /* of the weights, for which there must be room: as stored, as packed, and one to spare */
+  COPIES = 3,      /* of the weights: room for them as stored, as packed, and one to spare */
   LEAST_MINOR = 32 /* of version 1: saves what it packs, and maps it again */
 };
 #define CACHED_MODEL "model.onnx"
@@ -47,8 +47,9 @@ typedef struct {
   char magic[8];
   char version[32]; /* of the library */
   uint32_t processor[VLART_PROCESSOR_WORDS];
+  source_t library; /* two builds of one version may pack in two ways */
   source_t sources[MAX_FILES];
-  uint32_t level, stage;
+  uint32_t config, level, stage, zero;
 } made_from_t;
 
 typedef struct {
@@ -59,7 +60,8 @@ typedef struct {
   uint32_t zero;
 } record_t;
 
-static_assert(sizeof(source_t) == 40 && sizeof(made_from_t) == 8 + 32 + 64 + 160 + 8, "no padding");
+static_assert(sizeof(source_t) == 40 && sizeof(made_from_t) == 8 + 32 + 64 + 200 + 16,
+              "no padding");
 static_assert(sizeof(record_t) == sizeof(made_from_t) + 32, "no padding");
 
 typedef struct {
@@ -107,6 +109,22 @@ static bool add_source(cache_t *cache, uint32_t *count, uint32_t file) {
   return true;
 }
 
+/* Which file the library came from. */
+static bool add_library(cache_t *cache) {
+  Dl_info where;
+  struct stat info;
+  if (dladdr((const void *)cache->engine->context->api, &where) == 0 || where.dli_fname == NULL ||
+      stat(where.dli_fname, &info) != 0) {
+    return refuse(cache, "the file of ONNX Runtime is no longer where it was", 0);
+  }
+  cache->key.library =
+      (source_t){.device = info.st_dev,
+                 .number = info.st_ino,
+                 .bytes = (uint64_t)info.st_size,
+                 .changed_ns = (int64_t)info.st_ctim.tv_sec * 1000000000 + info.st_ctim.tv_nsec};
+  return true;
+}
+
 /* What the entry must have been made from, and its name: two bundles have two, and so have two engines or processors. A
    bundle that was copied has the same, and takes the place of the other. */
 static bool make_key(cache_t *cache) {
@@ -116,6 +134,7 @@ static bool make_key(cache_t *cache) {
   memcpy(cache->key.magic, "VLARTPW1", sizeof cache->key.magic);
   snprintf(cache->key.version, sizeof cache->key.version, "%s", engine->context->version);
   vlart_processor_describe(cache->key.processor);
+  cache->key.config = ort_config_crc32(&cache->table);
   cache->key.level = (uint32_t)ort_level(engine);
   cache->key.stage = engine->stage;
   bool good = add_source(cache, &count, vlart_plan_stage(plan, engine->stage)->artefact);
@@ -128,7 +147,10 @@ static bool make_key(cache_t *cache) {
                                  sizeof cache->key.version + sizeof cache->key.processor);
   snprintf(cache->name, sizeof cache->name, "%08x-%08x-%u",
            vlart_crc32(&cache->table, 0, whole->data, whole->bytes), made_by, engine->stage);
-  return good || refuse(cache, "the bundle has more than three files of weights", 0);
+  if (!good) {
+    return refuse(cache, "the bundle has more than three files of weights", 0);
+  }
+  return add_library(cache);
 }
 
 static bool open_cache(cache_t *cache) {
@@ -230,11 +252,16 @@ static bool map_cached(cache_t *cache, ort_engine_t *engine) {
   return good;
 }
 
-static bool write_record(int folder, const record_t *record) {
+/* 0 or an errno. */
+static int write_record(int folder, const record_t *record) {
   int fd =
       openat(folder, CACHED_RECORD, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-  bool good = fd >= 0 && write(fd, record, sizeof *record) == (ssize_t)sizeof *record;
-  return fd >= 0 && close(fd) == 0 && good;
+  if (fd < 0) {
+    return errno;
+  }
+  ssize_t bytes = write(fd, record, sizeof *record);
+  int error = bytes == (ssize_t)sizeof *record ? 0 : bytes < 0 ? errno : ENOSPC;
+  return close(fd) != 0 && error == 0 ? errno : error;
 }
 
 /* Records what the library wrote into the folder `made`, and gives it the entry's name. */
@@ -254,7 +281,7 @@ static bool publish(cache_t *cache, const char *made) {
     record.model_crc32 = vlart_file_crc32(&entry.model, &cache->table);
     record.data_crc32 = vlart_file_crc32(&entry.data, &cache->table);
     record.crc32 = crc_of(cache, &record);
-    error = write_record(folder, &record) ? 0 : errno;
+    error = write_record(folder, &record);
   }
   close_entry(&entry);
   close(folder);
@@ -264,6 +291,23 @@ static bool publish(cache_t *cache, const char *made) {
     error = renameat(cache->folder, made, cache->folder, cache->name) != 0 ? errno : 0;
   }
   return error == 0 || refuse(cache, "an entry cannot be written", error);
+}
+
+static size_t digits(const char *text) { return strspn(text, "0123456789abcdef"); }
+
+/* As make_key and pack name theirs: somebody may have named a folder that holds other things too. */
+static bool is_ours(const char *name, bool half) {
+  if (half) {
+    name += sizeof HALF_WRITTEN - 1;
+    return name[strspn(name, "0123456789-")] == '\0';
+  }
+  for (int i = 0; i < 2; i++) {
+    if (digits(name) != 8 || name[8] != '-') {
+      return false;
+    }
+    name += 9;
+  }
+  return name[0] != '\0' && name[strspn(name, "0123456789")] == '\0';
 }
 
 /* What was not used for long goes. */
@@ -278,7 +322,7 @@ static void tidy(const cache_t *cache) {
   for (const struct dirent *file; (file = readdir(folder)) != NULL;) {
     bool half = strncmp(file->d_name, HALF_WRITTEN, sizeof HALF_WRITTEN - 1) == 0;
     struct stat info;
-    if ((file->d_name[0] != '.' || half) &&
+    if (is_ours(file->d_name, half) &&
         fstatat(cache->folder, file->d_name, &info, AT_SYMLINK_NOFOLLOW) == 0 &&
         S_ISDIR(info.st_mode) && now - info.st_mtim.tv_sec > (half ? LEFT_S : KEPT_S)) {
       vlart_private_remove(cache->folder, file->d_name);

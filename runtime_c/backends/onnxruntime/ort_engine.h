@@ -43,6 +43,9 @@ vlart_status_t ort_wrap(const ort_engine_t *engine, const vlart_port_t *port, vo
 /* [init] How far the library rewrites the stage's graph. */
 int ort_level(const ort_engine_t *engine);
 
+/* [init] Of the library's settings that every session has. */
+uint32_t ort_config_crc32(const vlart_crc32_table_t *table);
+
 /* [init] Whether the artefact says where each weight lies, and that is where it lies by the plan. */
 bool ort_weights_are_named(const ort_engine_t *engine);
 
@@ -52,8 +55,8 @@ bool ort_has_own_weights(const ort_engine_t *engine);
 /* The name of the file that ort_make_session writes beside `saved`. */
 #define ORT_CACHED_DATA "weights.bin"
 
-/* [init] Makes the session from the bundle. saved: also writes what was optimised and packed to this path; NULL: does
-   not. The engine has neither a session nor constants before. */
+/* [init] Makes the session from the bundle. saved: also writes what was optimised and packed to this path, unless the
+   weights were not, or are no longer, at their paths: then no such file is there; NULL: does not. The engine has neither a session nor constants before. */
 vlart_status_t ort_make_session(ort_engine_t *engine, const char *saved, vlart_diag_t *diag);
 
 /* [init] Makes the session from what ort_make_session saved: `model`, and the file that it names in `folder`. */

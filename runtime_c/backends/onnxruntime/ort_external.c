@@ -151,7 +151,7 @@ bool ort_weights_are_named(const ort_engine_t *engine) {
         next = (next + 1) % count;
         tried++;
       }
-      if (tried == count || !agrees(engine, next, &tensor)) {
+      if (tried == count || found == count || !agrees(engine, next, &tensor)) {
         return false;
       }
       next = (next + 1) % count;

@@ -7,6 +7,7 @@
    word: a name that the artefact does not have is ignored and a shape is not compared. That plan and artefacts belong
    together is what the self-test proves. */
 #include <string.h>
+#include <unistd.h>
 
 #include "base/diag.h"
 #include "ort_engine.h"
@@ -41,6 +42,15 @@ static const char *const ORT_CONFIG[][2] = {
     {"optimization.disable_specified_optimizers", "WeightBiasQuantization"},
     {"mlas.disable_kleidiai", "1"},
 };
+
+uint32_t ort_config_crc32(const vlart_crc32_table_t *table) {
+  uint32_t crc = 0;
+  for (size_t i = 0; i < sizeof ORT_CONFIG / sizeof *ORT_CONFIG; i++) {
+    crc = vlart_crc32(table, crc, ORT_CONFIG[i][0], strlen(ORT_CONFIG[i][0]) + 1);
+    crc = vlart_crc32(table, crc, ORT_CONFIG[i][1], strlen(ORT_CONFIG[i][1]) + 1);
+  }
+  return crc;
+}
 
 static vlart_status_t set_options(const ort_engine_t *engine, int level, OrtSessionOptions *options,
                                   vlart_diag_t *diag) {
@@ -211,6 +221,9 @@ vlart_status_t ort_make_session(ort_engine_t *engine, const char *saved, vlart_d
   vlart_status_t status = make(engine, named, named ? saved : NULL, diag);
   if (named && !vlart_bundle_weights_are_at(engine->bundle)) {
     ort_release_session(engine);
+    if (saved != NULL) {
+      (void)unlink(saved); /* it is of files that nobody checked, and no entry without it */
+    }
     status = make(engine, false, NULL, diag);
   }
   return status;

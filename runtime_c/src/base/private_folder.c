@@ -56,8 +56,8 @@ bool vlart_private_cache(char *out, size_t bytes) {
 }
 
 void vlart_private_remove(int at, const char *name) {
-  int fd;
-  if (vlart_private_open(at, name, &fd) != 0) {
+  int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) {
     (void)unlinkat(at, name, 0); /* a file or a link of that name */
     return;
   }

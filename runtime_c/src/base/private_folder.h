@@ -16,7 +16,8 @@ int vlart_private_make(const char *path, int *out_fd);
    folder above it. False: neither is set to an absolute path, or it does not fit. */
 bool vlart_private_cache(char *out, size_t bytes);
 
-/* Removes a folder below `at` with the files in it. What is no file or folder of ours stays. */
+/* Removes a folder below `at`, which is private, with the files in it; or the file or link of that name. A folder in
+   which there are folders stays. */
 void vlart_private_remove(int at, const char *name);
 
 #endif
