@@ -56,7 +56,8 @@ bool ort_has_own_weights(const ort_engine_t *engine);
 #define ORT_CACHED_DATA "weights.bin"
 
 /* [init] Makes the session from the bundle. saved: also writes what was optimised and packed to this path, unless the
-   weights were not, or are no longer, at their paths: then no such file is there; NULL: does not. The engine has neither a session nor constants before. */
+   weights were not, or are no longer, at their paths: then no such file is there; NULL: does not. The engine
+   has neither a session nor constants before. */
 vlart_status_t ort_make_session(ort_engine_t *engine, const char *saved, vlart_diag_t *diag);
 
 /* [init] Makes the session from what ort_make_session saved: `model`, and the file that it names in `folder`. */

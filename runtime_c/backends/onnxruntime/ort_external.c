@@ -66,7 +66,7 @@ static bool next_field(span_t *span, field_t *out) {
 
 static bool is_text(span_t span, const char *text) {
   size_t bytes = strlen(text);
-  return (size_t)(span.end - span.at) == bytes && memcmp(span.at, text, bytes) == 0;
+  return (size_t)(span.end - span.at) == bytes && (bytes == 0 || memcmp(span.at, text, bytes) == 0);
 }
 
 static bool is_number(span_t span, uint64_t number) {

@@ -4,6 +4,12 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <immintrin.h>
+
+/* XCR0, where the system lets programs read it. */
+__attribute__((target("xsave"))) static uint64_t saved_registers(void) {
+  return (uint64_t)_xgetbv(0);
+}
 
 /* Of leaf 1 without EBX, which names the core that asks; XCR0 says what the system saves of wide registers. */
 void vlart_processor_describe(uint32_t out_words[VLART_PROCESSOR_WORDS]) {
@@ -15,7 +21,8 @@ void vlart_processor_describe(uint32_t out_words[VLART_PROCESSOR_WORDS]) {
   (void)__get_cpuid_count(7, 0, w + 6, w + 7, w + 8, w + 9);
   (void)__get_cpuid_count(7, 1, w + 10, w + 11, w + 12, w + 13);
   if ((w[4] & bit_OSXSAVE) != 0) {
-    __asm__ volatile("xgetbv" : "=a"(w[14]), "=d"(w[15]) : "c"(0));
+    uint64_t saved = saved_registers();
+    memcpy(w + 14, &saved, sizeof saved);
   }
 }
 
