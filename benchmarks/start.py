@@ -35,7 +35,7 @@ def started(bundle: Path, cache: Path | None) -> dict:
     before, resident = _cpu_s(), _kib("VmRSS:")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak counts from here
     began = time.perf_counter()
-    with Session(bundle, threads=1, weight_cache=cache or False) as session:
+    with Session(bundle, threads=1, weight_cache=cache) as session:
         cpu, wall, after = _cpu_s() - before, time.perf_counter() - began, _kib("VmRSS:")
         told = session.weight_cache
         return {"cpu_s": cpu, "wall_s": wall, "resident_mb": (after - resident) / 1000,

@@ -20,7 +20,7 @@ typedef struct {
   uint32_t parallel;
   const char *tensorrt;
   const char *signers; /* a list of signers: take only a bundle that one of them signed; or NULL */
-  const char *weight_cache; /* a folder, "" for the user's; or NULL */
+  const char *weight_cache; /* a folder, or NULL */
   const char *frames;
   const char *profile; /* a file to write, or NULL */
   const char *record;  /* a file to record into, or NULL */

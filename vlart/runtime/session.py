@@ -80,9 +80,9 @@ class Session:
     record: a Recorder, or the path of a file that one writes as long as the session is open.
     parallel: stages that may run at the same time where none needs another's result, each in `threads` threads; 0: one,
     or, with threads = 0 and a bundle whose stages were timed, as it was timed, on the processors there are.
-    weight_cache: a folder of this user's own in which ONNX Runtime's packed weights are kept, made if need be; True:
-    $XDG_CACHE_HOME/vlart or ~/.cache/vlart. The next start maps them instead of packing again; see `weight_cache`. Not
-    for bundles that must be signed: no signature binds what lies there (docs/security.md).
+    weight_cache: a folder of this user's own in which ONNX Runtime's packed weights are kept, made if need be. The next
+    start maps them instead of packing again; see `weight_cache`. Not for bundles that must be signed: no signature
+    binds what lies there (docs/security.md).
     Raises RuntimeFailure with libvlart's status and message.
     """
 
@@ -91,7 +91,7 @@ class Session:
                  whole_tick: bool = False, lane: str | None = None, beside: Session | None = None,
                  accept: Iterable[str] = (), max_age_ms: float = 0.0, pool: Threads | None = None,
                  native_code: bool = False, openvino_device: str = "CPU", parallel: int = 0,
-                 record: Recorder | str | Path | None = None, weight_cache: str | Path | bool = False):
+                 record: Recorder | str | Path | None = None, weight_cache: str | Path | None = None):
         self._bundle: OpenBundle | None = None
         self._recorder: Recorder | None = None
         self._session: c.c_void_p | None = None
@@ -120,7 +120,8 @@ class Session:
                                          stand_in=int(bool(stand_in)), whole_tick=int(bool(whole_tick)),
                                          tensorrt_library=tensorrt, native_code=int(bool(native_code)),
                                          lane=self._lane_option(lane))
-        self._weight_cache = WeightCache(folder=_cache_folder(weight_cache))
+        self._weight_cache = WeightCache(
+            folder=None if weight_cache is None else path_bytes("weight_cache", weight_cache))
         if self._weight_cache.folder is not None:
             session_options.weight_cache = c.addressof(self._weight_cache)
         pool_options = None if pool is None else how_they_run("pool", pool).options()
@@ -413,10 +414,6 @@ def frame_number(sequence: Any) -> int:
     except TypeError:
         raise ConfigError(f"sequence is {sequence!r}", where="stamp", why="a frame's number is a whole number",
                           fix="give such a number") from None
-
-
-def _cache_folder(given: str | Path | bool) -> bytes | None:
-    return (b"" if given else None) if isinstance(given, bool) else path_bytes("weight_cache", given)
 
 
 def _bundle_of(session: Any) -> OpenBundle:

@@ -160,11 +160,7 @@ static bool open_cache(cache_t *cache) {
       (major == 1 && minor < LEAST_MINOR)) {
     return refuse(cache, "ONNX Runtime is older than 1.32", 0);
   }
-  if (path[0] == '\0') {
-    if (!vlart_private_cache(cache->path, sizeof cache->path)) {
-      return refuse(cache, "neither XDG_CACHE_HOME nor HOME names a folder", 0);
-    }
-  } else if ((size_t)snprintf(cache->path, sizeof cache->path, "%s", path) >= sizeof cache->path) {
+  if ((size_t)snprintf(cache->path, sizeof cache->path, "%s", path) >= sizeof cache->path) {
     return refuse(cache, "the path of the cache is too long", 0);
   }
   int error = vlart_private_make(cache->path, &cache->folder);

@@ -136,13 +136,13 @@ typedef struct {
    (docs/security.md). Packing again is all that a folder costs that is absent, damaged or another user's. */
 typedef struct {
   size_t struct_size;
-  const char *folder; /* of this user alone (0700; made if need be); "": $XDG_CACHE_HOME/vlart, ~/.cache/vlart */
+  const char *folder; /* of this user alone (0700); made if need be, not what it is in */
   /* What became of it, written by vlart_session_init: */
   uint32_t mapped;  /* stages whose packed weights were there */
   uint32_t written; /* stages that were packed, and are there from now on */
   uint32_t refused; /* stages that were packed, and are not: `why` */
   uint32_t reserved;
-  char why[128]; /* of the last refusal, or of a damaged entry that was replaced; "": there was none */
+  char why[128]; /* of the last refusal, or of a damaged entry that was replaced; or empty */
 } vlart_weight_cache_t;
 
 typedef struct {

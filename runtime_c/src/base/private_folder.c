@@ -3,8 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,22 +35,6 @@ int vlart_private_make(const char *path, int *out_fd) {
     }
   }
   return error;
-}
-
-bool vlart_private_cache(char *out, size_t bytes) {
-  const char *caches = getenv("XDG_CACHE_HOME");
-  const char *home = getenv("HOME");
-  bool own = caches != NULL && caches[0] == '/';
-  if (!own && (home == NULL || home[0] != '/')) {
-    return false;
-  }
-  int length = snprintf(out, bytes, "%s%s", own ? caches : home, own ? "" : "/.cache");
-  if (length < 0 || (size_t)length + sizeof "/vlart" > bytes) {
-    return false;
-  }
-  (void)mkdir(out, OWNER_ONLY); /* where that fails, so does what is made below it */
-  memcpy(out + length, "/vlart", sizeof "/vlart");
-  return true;
 }
 
 void vlart_private_remove(int at, const char *name) {
