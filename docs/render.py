@@ -51,6 +51,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "fuzz": robot.fuzz,
     "flash-faults": robot.flash_faults,
     "size": robot.size,
+    "start": robot.start,
     "sensors": robot.sensors,
     "cameras": robot.cameras,
     "distributions": distributions.distributions,

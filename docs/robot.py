@@ -159,6 +159,23 @@ def size() -> str:
                  f"of the start-up code that compilers add: a test says that no object has any. {compilers}.")
 
 
+def start() -> str:
+    """Starts with and without a cache of packed weights; by benchmarks/start.py."""
+    figures = figures_of("profiles/host/start.json")
+    if not figures:
+        return MISSING
+    rows = [[kind, f"{r['cpu_s']:.2f}", *(f"{r[k]:.0f}" for k in ("peak_mb", "resident_mb", "anonymous_mb")),
+             f"{r['peak_mb'] / r['resident_mb']:.2f}", f"{r['stored_mb']:.0f}" if r["stored_mb"] else "-"]
+            for kind, r in figures["starts"].items()]
+    where = figures["machine"]
+    return table(["start", "processor, s", "peak, MB", "resident, MB", "anonymous, with Python, MB", "peak / resident",
+                  "on the disk, MB"], rows,
+                 f"The {figures['bundle']} policy of the demo, {figures['weights_mb']:.0f} MB of weights, one thread; "
+                 f"{figures['rounds']} process(es) of each in turns, medians, while other work shared the machine: "
+                 f"processor time, not the clock's, and files in the page cache. {where['cpu']}, onnxruntime "
+                 f"{where['versions']['onnxruntime']}.")
+
+
 def serve() -> str:
     """A server's latency and memory under as much load as so many clients can make, by protocol."""
     openpi = _served("profiles/host/serve.json", "openpi's own client", "Clients are at different episodes: from two "

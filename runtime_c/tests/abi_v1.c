@@ -40,6 +40,7 @@ AT(vlart_session_options_t, native_code, 104);
 AT(vlart_session_options_t, openvino_library, 112);
 AT(vlart_session_options_t, openvino_device, 120);
 AT(vlart_session_options_t, parallel, 128);
+AT(vlart_session_options_t, weight_cache, 136);
 
 AT(vlart_bundle_info_t, name, 8);
 AT(vlart_bundle_info_t, recipe, 24);

@@ -10,12 +10,19 @@ enum { FUNCTIONS = 200, OUT_OF_MEMORY_CODE = 1 };
 
 static failing_engine_t state;
 static ort_api_t real;
+static const char *(*real_version)(void);
 static ort_function_t table[FUNCTIONS];
 
 failing_engine_t *failing_engine_state(void) { return &state; }
 
 static bool fails(void) {
   state.calls++;
+  if (state.instead != NULL) {
+    if (state.calls == state.at) {
+      state.instead();
+    }
+    return false;
+  }
   return state.at > 0 && (state.calls == state.at || (state.lasting && state.calls > state.at));
 }
 
@@ -37,6 +44,7 @@ static OrtStatus *counted(OrtStatus *status, bool makes) {
 PASS(CreateEnv, true, (int level, const char *name, OrtEnv **out), (level, name, out))
 // clang-format off
 PASS(CreateSessionOptions, true, (OrtSessionOptions **out), (out))
+PASS(SetOptimizedModelFilePath, false, (OrtSessionOptions *o, const char *path), (o, path))
 PASS(SetSessionGraphOptimizationLevel, false, (OrtSessionOptions *o, int level), (o, level))
 PASS(SetIntraOpNumThreads, false, (OrtSessionOptions *o, int n), (o, n))
 PASS(SetInterOpNumThreads, false, (OrtSessionOptions *o, int n), (o, n))
@@ -97,7 +105,8 @@ RELEASE(ReleasePrepackedWeightsContainer, OrtPrepackedWeights)
 #define PUT(name) table[ORT_AT_##name] = (ort_function_t)pass_##name
 static void fill(void) {
   table[ORT_AT_GetErrorMessage] = real[ORT_AT_GetErrorMessage];
-  PUT(CreateEnv), PUT(CreateSessionOptions), PUT(SetSessionGraphOptimizationLevel);
+  PUT(CreateEnv), PUT(CreateSessionOptions), PUT(SetOptimizedModelFilePath);
+  PUT(SetSessionGraphOptimizationLevel);
   PUT(SetIntraOpNumThreads), PUT(SetInterOpNumThreads), PUT(SessionGetInputCount);
   PUT(SessionGetOutputCount), PUT(SessionGetInputTypeInfo), PUT(SessionGetOutputTypeInfo);
   PUT(SessionGetInputName), PUT(SessionGetOutputName), PUT(CreateTensorWithDataAsOrtValue);
@@ -119,6 +128,7 @@ bool failing_engine_load(const char *path) {
   memcpy(&get_base, &symbol, sizeof get_base);
   real = get_base == NULL ? NULL : get_base()->get_api(ORT_API_VERSION);
   if (real != NULL) {
+    real_version = get_base()->get_version_string;
     fill();
   }
   return real != NULL;
@@ -126,7 +136,7 @@ bool failing_engine_load(const char *path) {
 
 static ort_api_t get_api(uint32_t version) { return version == ORT_API_VERSION ? table : NULL; }
 
-static const char *get_version(void) { return "failing"; }
+static const char *get_version(void) { return real_version(); }
 
 __attribute__((visibility("default"))) const ort_api_base_t *OrtGetApiBase(void);
 const ort_api_base_t *OrtGetApiBase(void) {

@@ -162,9 +162,14 @@ class Bundle:
 
     def for_openvino(self) -> Bundle:
         """The same stages for OpenVINO, which reads the weights from where their files say that they are."""
-        stages = self.plan.records["stages"]
-        for stage, path in zip(stages, [p for p in self.files if p.endswith(".onnx")], strict=True):
+        for stage in self.plan.records["stages"]:
             stage.update(backend=vocabulary.BACKENDS["openvino"])
+        return self.name_weights()
+
+    def name_weights(self) -> Bundle:
+        """The same with files of stages that say of each weight where it lies, as a compiler's do."""
+        for stage, path in zip(self.plan.records["stages"], [p for p in self.files if p.endswith(".onnx")],
+                               strict=True):
             model = ModelProto.FromString(self.files[path])
             rows = self.plan.records.get("initializers", [])[stage["initializer_begin"]:]
             for tensor, row in zip(model.graph.initializer, rows, strict=False):

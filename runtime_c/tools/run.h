@@ -20,6 +20,7 @@ typedef struct {
   uint32_t parallel;
   const char *tensorrt;
   const char *signers; /* a list of signers: take only a bundle that one of them signed; or NULL */
+  const char *weight_cache; /* a folder, or NULL */
   const char *frames;
   const char *profile; /* a file to write, or NULL */
   const char *record;  /* a file to record into, or NULL */
@@ -73,6 +74,7 @@ struct run_t {
   void *session_arena;
   void *recorder_arena;
   vlart_recorder_t *recorder;
+  vlart_weight_cache_t weight_cache; /* what became of it */
   vlart_bundle_info_t info;
   uint8_t *frames_data; /* of a file beside the bundle */
   vlart_frames_t frames;

@@ -113,6 +113,11 @@ void run_print_text(const run_t *run) {
   vlart_session_totals(run->session, &totals);
   printf("%s for %s, recipe %s: %u stages, %u frames x %u\n", run->info.name, run->info.target,
          run->info.recipe, run->info.stage_count, run->frames.frame_count, run->options->repeat);
+  if (run->options->weight_cache != NULL) {
+    const vlart_weight_cache_t *cache = &run->weight_cache;
+    printf("weight cache: %u stages mapped, %u written, %u refused%s%s\n", cache->mapped,
+           cache->written, cache->refused, cache->why[0] != '\0' ? ": " : "", cache->why);
+  }
   if (run->options->stand_in) {
     puts("by ONNX Runtime: a stand-in, not the board");
   }
@@ -239,6 +244,13 @@ void run_print_json(const run_t *run, vlart_status_t status, const vlart_diag_t 
   printf("{\"status\": \"%s\", \"bundle\": ", vlart_status_name(status));
   run_json_string(stdout, run->options->bundle);
   printf(", \"stand_in\": %s", run->options->stand_in ? "true" : "false");
+  if (run->options->weight_cache != NULL) {
+    const vlart_weight_cache_t *cache = &run->weight_cache;
+    printf(", \"weight_cache\": {\"mapped\": %u, \"written\": %u, \"refused\": %u, \"why\": ",
+           cache->mapped, cache->written, cache->refused);
+    run_json_string(stdout, cache->why);
+    putchar('}');
+  }
   if (status != VLART_STATUS_OK) {
     const char *const keys[] = {"what", "where", "why", "fix"};
     const char *const lines[] = {diag->what, diag->where, diag->why, diag->fix};

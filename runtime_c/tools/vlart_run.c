@@ -51,6 +51,10 @@ static const char usage[] =
     "  --threads N    threads of each engine (default: the engine's choice)\n"
     "  --parallel N   stages that may run at the same time, each in so many threads\n"
     "                 (default: one, or as the plan was timed)\n"
+    "  --weight-cache DIR\n"
+    "                 keep what ONNX Runtime packs of weights in this folder of your own\n"
+    "                 (made if need be), and start from there next time; takes twice the\n"
+    "                 weights on the disk; not with --signers\n"
     "  --self-test    compare with what the frames expect\n"
     "  --frames FILE  run these frames instead of the bundle's golden ones\n"
     "  --repeat N     replay the frames N times (default 1)\n"
@@ -104,6 +108,8 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
       options->tensorrt = next;
     } else if (strcmp(argument, "--signers") == 0) {
       options->signers = next;
+    } else if (strcmp(argument, "--weight-cache") == 0) {
+      options->weight_cache = next;
     } else if (strcmp(argument, "--frames") == 0) {
       options->frames = next;
     } else if (strcmp(argument, "--profile") == 0) {
@@ -164,6 +170,9 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
   if (options->profile != NULL && options->self_test) {
     return "--profile with --self-test: comparing takes time";
   }
+  if (options->weight_cache != NULL && options->signers != NULL) {
+    return "--weight-cache with --signers: no signature binds the cache";
+  }
   return options->bundle == NULL ? "BUNDLE is missing" : NULL;
 }
 
@@ -220,6 +229,9 @@ static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
                                      .whole_tick = run->options->whole_tick,
                                      .stand_in = run->options->stand_in,
                                      .native_code = run->options->native_code || signers != NULL};
+  run->weight_cache = (vlart_weight_cache_t){.struct_size = sizeof run->weight_cache,
+                                             .folder = run->options->weight_cache};
+  options.weight_cache = run->weight_cache.folder != NULL ? &run->weight_cache : NULL;
   status = vlart_session_required_bytes(run->bundle, &options, diag, &bytes);
   if (status != VLART_STATUS_OK) {
     return status;

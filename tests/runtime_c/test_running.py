@@ -307,8 +307,8 @@ def session_mib(lib: Library, ort: str, root: Path, stages: int, kind: str = "An
                 [("a", f"y{i - 1}" if i else "x", "whole")], [("c", f"y{i}", "whole")], [("w", shared)])
     b.write(root)
     del b
+    before = resident_mib(kind)
     with Policy(lib, root) as policy:
-        before = resident_mib(kind)
         policy.start(ort)
         policy.run({"x": np.ones((8, n), np.float32)})
         return resident_mib(kind) - before
@@ -324,6 +324,6 @@ def test_stages_share_one_packed_copy_of_a_weight(lib, ort, tmp_path):
 
 
 def test_a_packed_weight_is_not_resident_twice(lib, ort, tmp_path):
-    """Opening reads the file to check it; once the engine has its packed copy, the file's pages are given back."""
+    """Opening reads the file to check it, and the engine to pack it: both give the file's pages back."""
     session_mib(lib, ort, tmp_path / "0", 1)  # the library's own pages
-    assert session_mib(lib, ort, tmp_path / "1", 1, "File") < -30
+    assert session_mib(lib, ort, tmp_path / "1", 1, "File") < 6  # of 36

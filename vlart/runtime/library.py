@@ -67,7 +67,13 @@ class SessionOptions(_Struct):
                 ("tensorrt_trial", c.c_uint32), ("whole_tick", c.c_uint32), ("lane", c.c_uint32),
                 ("reserved3", c.c_uint32), ("tvm_cuda_library", c.c_char_p), ("pool", c.c_void_p),
                 ("native_code", c.c_uint32), ("reserved4", c.c_uint32), ("openvino_library", c.c_char_p),
-                ("openvino_device", c.c_char_p), ("parallel", c.c_uint32), ("reserved5", c.c_uint32)]
+                ("openvino_device", c.c_char_p), ("parallel", c.c_uint32), ("reserved5", c.c_uint32),
+                ("weight_cache", c.c_void_p)]
+
+
+class WeightCache(_Struct):
+    _fields_ = [("struct_size", c.c_size_t), ("folder", c.c_char_p), ("mapped", c.c_uint32), ("written", c.c_uint32),
+                ("refused", c.c_uint32), ("reserved", c.c_uint32), ("why", c.c_char * 128)]
 
 
 class ThreadOptions(_Struct):

@@ -26,6 +26,7 @@ from vlart.runtime.library import (
     StageStats,
     Tensor,
     Totals,
+    WeightCache,
     check,
     libvlart,
     onnxruntime_library,
@@ -79,6 +80,9 @@ class Session:
     record: a Recorder, or the path of a file that one writes as long as the session is open.
     parallel: stages that may run at the same time where none needs another's result, each in `threads` threads; 0: one,
     or, with threads = 0 and a bundle whose stages were timed, as it was timed, on the processors there are.
+    weight_cache: a folder of this user's own in which ONNX Runtime's packed weights are kept, made if need be. The next
+    start maps them instead of packing again; see `weight_cache`. Not for bundles that must be signed: no signature
+    binds what lies there (docs/security.md).
     Raises RuntimeFailure with libvlart's status and message.
     """
 
@@ -87,7 +91,7 @@ class Session:
                  whole_tick: bool = False, lane: str | None = None, beside: Session | None = None,
                  accept: Iterable[str] = (), max_age_ms: float = 0.0, pool: Threads | None = None,
                  native_code: bool = False, openvino_device: str = "CPU", parallel: int = 0,
-                 record: Recorder | str | Path | None = None):
+                 record: Recorder | str | Path | None = None, weight_cache: str | Path | None = None):
         self._bundle: OpenBundle | None = None
         self._recorder: Recorder | None = None
         self._session: c.c_void_p | None = None
@@ -116,6 +120,10 @@ class Session:
                                          stand_in=int(bool(stand_in)), whole_tick=int(bool(whole_tick)),
                                          tensorrt_library=tensorrt, native_code=int(bool(native_code)),
                                          lane=self._lane_option(lane))
+        self._weight_cache = WeightCache(
+            folder=None if weight_cache is None else path_bytes("weight_cache", weight_cache))
+        if self._weight_cache.folder is not None:
+            session_options.weight_cache = c.addressof(self._weight_cache)
         pool_options = None if pool is None else how_they_run("pool", pool).options()
         if pool_options is not None:
             session_options.pool = c.addressof(pool_options)
@@ -142,6 +150,12 @@ class Session:
             recorder.record(self._library.vlart_session_record, self.require_open(), self._bundle.pointer,
                             len(self.plan.lanes))
             self._recorder = recorder
+
+    @property
+    def weight_cache(self) -> WeightCache:
+        """What became of the cache of packed weights: stages `mapped` from there, `written` to it, and `refused`, with
+        the last reason in `why`."""
+        return self._weight_cache
 
     @property
     def recorder(self) -> Recorder | None:

@@ -35,6 +35,7 @@ typedef struct {
 
 enum {
   ORT_LOG_FATAL = 4,
+  ORT_OPTIMIZE_NOTHING = 0,
   ORT_OPTIMIZE_BASIC = 1,
   ORT_OPTIMIZE_ALL = 99,
   ORT_DEVICE_ALLOCATOR = 0,
@@ -52,6 +53,7 @@ enum {
 ORT(2, const char *, GetErrorMessage, const OrtStatus *);
 ORT(3, OrtStatus *, CreateEnv, int log_level, const char *name, OrtEnv **);
 ORT(10, OrtStatus *, CreateSessionOptions, OrtSessionOptions **);
+ORT(11, OrtStatus *, SetOptimizedModelFilePath, OrtSessionOptions *, const char *path);
 ORT(23, OrtStatus *, SetSessionGraphOptimizationLevel, OrtSessionOptions *, int);
 ORT(24, OrtStatus *, SetIntraOpNumThreads, OrtSessionOptions *, int);
 ORT(25, OrtStatus *, SetInterOpNumThreads, OrtSessionOptions *, int);

@@ -1,4 +1,4 @@
-/* What the two files of this backend share. */
+/* What the files of this backend share. */
 #ifndef VLART_ORT_ENGINE_H
 #define VLART_ORT_ENGINE_H
 
@@ -14,6 +14,8 @@ typedef struct {
   OrtAllocator *allocator;        /* the library's own; not ours to release */
   OrtPrepackedWeights *prepacked; /* stages that share a weight share its packed copy */
   uint32_t threads;
+  const char *version;         /* the library's own */
+  vlart_weight_cache_t *cache; /* NULL: none; while the session is made */
 } ort_context_t;
 
 /* One per stage. */
@@ -37,6 +39,35 @@ const char *ort_stage_name(const ort_engine_t *engine);
 /* A tensor over memory that is not the library's. */
 vlart_status_t ort_wrap(const ort_engine_t *engine, const vlart_port_t *port, void *data,
                         vlart_diag_t *diag, OrtValue **out_value);
+
+/* [init] How far the library rewrites the stage's graph. */
+int ort_level(const ort_engine_t *engine);
+
+/* [init] Of the library's settings that every session has. */
+uint32_t ort_config_crc32(const vlart_crc32_table_t *table);
+
+/* [init] Whether the artefact says where each weight lies, and that is where it lies by the plan. */
+bool ort_weights_are_named(const ort_engine_t *engine);
+
+/* [init] Whether hardly any of its weights are another stage's too. */
+bool ort_has_own_weights(const ort_engine_t *engine);
+
+/* The name of the file that ort_make_session writes beside `saved`. */
+#define ORT_CACHED_DATA "weights.bin"
+
+/* [init] Makes the session from the bundle. saved: also writes what was optimised and packed to this path, unless the
+   weights were not, or are no longer, at their paths: then no such file is there; NULL: does not. The engine
+   has neither a session nor constants before. */
+vlart_status_t ort_make_session(ort_engine_t *engine, const char *saved, vlart_diag_t *diag);
+
+/* [init] Makes the session from what ort_make_session saved: `model`, and the file that it names in `folder`. */
+vlart_status_t ort_map_session(ort_engine_t *engine, const vlart_map_t *model, const char *folder,
+                               vlart_diag_t *diag);
+
+void ort_release_session(ort_engine_t *engine);
+
+/* [init] One of the two, as the cache of packed weights has it; without a cache, from the bundle. */
+vlart_status_t ort_cached_session(ort_engine_t *engine, vlart_diag_t *diag);
 
 /* [init] Compares the engine's inputs and outputs with the plan's. */
 vlart_status_t ort_check_ports(const ort_engine_t *engine, vlart_diag_t *diag);

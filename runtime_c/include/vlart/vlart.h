@@ -131,6 +131,20 @@ typedef struct {
   size_t core_count;     /* 0: any */
 } vlart_thread_options_t;
 
+/* Where ONNX Runtime's packed weights are kept from one start to the next, which maps them instead of packing again.
+   What lies there is derived from a bundle and no signature binds it: name no cache for a bundle that must be signed
+   (docs/security.md). Packing again is all that a folder costs that is absent, damaged or another user's. */
+typedef struct {
+  size_t struct_size;
+  const char *folder; /* of this user alone (0700); made if need be, not what it is in */
+  /* What became of it, written by vlart_session_init: */
+  uint32_t mapped;  /* stages whose packed weights were there */
+  uint32_t written; /* stages that were packed, and are there from now on */
+  uint32_t refused; /* stages that were packed, and are not: `why` */
+  uint32_t reserved;
+  char why[128]; /* of the last refusal, or of a damaged entry that was replaced; or empty */
+} vlart_weight_cache_t;
+
 typedef struct {
   size_t struct_size;
   const char *ort_library; /* path of libonnxruntime.so; NULL: the loader's libonnxruntime.so.1 */
@@ -172,6 +186,7 @@ typedef struct {
      no more threads than there are processors for this process */
   uint32_t parallel;
   uint32_t reserved5;
+  vlart_weight_cache_t *weight_cache; /* NULL: none; read and written while the session is made */
 } vlart_session_options_t;
 
 typedef struct {

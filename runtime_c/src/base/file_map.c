@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { AT_ONCE = 8 << 20 }; /* bytes; a multiple of every page size */
+
 static int open_part(int dir_fd, const char *part, bool last, int *out_fd) {
   struct stat info;
   if (fstatat(dir_fd, part, &info, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -62,7 +64,10 @@ int vlart_file_map(int dir_fd, const char *path, vlart_map_t *out_map) {
   struct stat info;
   error = fstat(fd, &info) != 0 ? errno : S_ISREG(info.st_mode) ? 0 : EINVAL;
   if (error == 0) {
-    *out_map = (vlart_map_t){.device = info.st_dev, .number = info.st_ino};
+    *out_map = (vlart_map_t){
+        .device = info.st_dev,
+        .number = info.st_ino,
+        .changed_ns = (int64_t)info.st_ctim.tv_sec * 1000000000 + info.st_ctim.tv_nsec};
   }
   if (error == 0 && info.st_size > 0) {
     void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
@@ -74,6 +79,26 @@ int vlart_file_map(int dir_fd, const char *path, vlart_map_t *out_map) {
   }
   close(fd);
   return error;
+}
+
+static void forget(const uint8_t *data, size_t bytes) {
+  (void)madvise((void *)(uintptr_t)data, bytes, MADV_DONTNEED);
+}
+
+uint32_t vlart_file_crc32(const vlart_map_t *map, const vlart_crc32_table_t *table) {
+  uint32_t crc = 0;
+  for (size_t at = 0; at < map->bytes; at += AT_ONCE) {
+    size_t bytes = map->bytes - at < AT_ONCE ? map->bytes - at : AT_ONCE;
+    crc = vlart_crc32(table, crc, map->data + at, bytes);
+    forget(map->data + at, bytes);
+  }
+  return crc;
+}
+
+void vlart_file_forget(const vlart_map_t *map) {
+  if (map->data != NULL) {
+    forget(map->data, map->bytes);
+  }
 }
 
 void vlart_file_unmap(vlart_map_t *map) {

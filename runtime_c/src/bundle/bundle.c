@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -68,7 +67,7 @@ static vlart_status_t check_file(vlart_bundle_t *bundle, uint32_t index, int dir
                          map->bytes, (unsigned long long)file->bytes);
   }
   if (table != NULL) {
-    uint32_t crc = vlart_crc32(table, 0, map->data, map->bytes);
+    uint32_t crc = vlart_file_crc32(map, table);
     if (crc != file->crc32) {
       return vlart_corrupt(diag, path, "file", index, "its CRC-32 is %08x, the plan says %08x", crc,
                            file->crc32);
@@ -231,13 +230,22 @@ bool vlart_bundle_is_at(const vlart_bundle_t *bundle, uint32_t file, const char 
          info.st_ino == checked->number;
 }
 
+bool vlart_bundle_weights_are_at(const vlart_bundle_t *bundle) {
+  char path[VLART_BUNDLE_PATH_BYTES];
+  for (uint32_t i = 0; i < bundle->plan.file_count; i++) {
+    if (vlart_plan_file(&bundle->plan, i)->kind == VLART_FILE_KIND_WEIGHTS &&
+        (!vlart_bundle_path(bundle, i, path, sizeof path) ||
+         !vlart_bundle_is_at(bundle, i, path))) {
+      return false;
+    }
+  }
+  return true;
+}
+
 void vlart_bundle_forget_pages(const vlart_bundle_t *bundle) {
   for (uint32_t i = 0; i < bundle->plan.file_count; i++) {
-    if (bundle->files[i].data != NULL &&
-        vlart_plan_file(&bundle->plan, i)->kind == VLART_FILE_KIND_WEIGHTS) {
-      /* Only advice: where it fails, memory is what it was. */
-      (void)madvise((void *)(uintptr_t)bundle->files[i].data, bundle->files[i].bytes,
-                    MADV_DONTNEED);
+    if (vlart_plan_file(&bundle->plan, i)->kind == VLART_FILE_KIND_WEIGHTS) {
+      vlart_file_forget(&bundle->files[i]);
     }
   }
 }

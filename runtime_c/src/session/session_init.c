@@ -213,6 +213,7 @@ static vlart_status_t build_engines(vlart_session_t *session,
     const vlart_stage_state_t *stage = &session->stages[i];
     status = stage->backend->load(session->engines.contexts[stage->backend->id].memory,
                                   stage->engine, session->bundle, i, diag);
+    vlart_bundle_forget_pages(session->bundle);
   }
   for (uint32_t i = 0; status == VLART_STATUS_OK && i < count; i++) {
     status = vlart_session_bind(session, i, diag);
@@ -261,6 +262,12 @@ static vlart_status_t read_options(const vlart_bundle_t *bundle,
   }
   if (out_options->native_code > 1) {
     return vlart_bad_argument(diag, call, "native_code is neither 0 nor 1");
+  }
+  if (out_options->weight_cache != NULL &&
+      (out_options->weight_cache->struct_size != sizeof *out_options->weight_cache ||
+       out_options->weight_cache->folder == NULL)) {
+    return vlart_bad_argument(diag, call,
+                              "weight_cache has no folder, or its struct_size is not set");
   }
   for (size_t i = 0; i < out_options->backend_count; i++) {
     if (out_options->backends == NULL || out_options->backends[i] == NULL ||
@@ -356,9 +363,12 @@ vlart_status_t vlart_session_init(const vlart_bundle_t *bundle,
                                  arena_bytes);
   }
   *session = draft;
+  if (chosen.weight_cache != NULL) {
+    *chosen.weight_cache = (vlart_weight_cache_t){.struct_size = chosen.weight_cache->struct_size,
+                                                  .folder = chosen.weight_cache->folder};
+  }
   place_bounds(session);
   status = make_engines(session, &chosen, diag);
-  vlart_bundle_forget_pages(bundle);
   if (status == VLART_STATUS_OK) {
     *out_session = session;
   } else {
