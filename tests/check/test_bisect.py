@@ -85,8 +85,9 @@ def test_fp16_of_a_board_against_the_source_with_the_line(built, cli, every_stag
     assert code == 0, out + err
     wrong = built(planted(lambda m: m.camera[0].weight.mul_(1.1)), "fp16", "orin-nano-8gb", "camera")
     code, out, err = cli("bisect", wrong.path, "vision.base", *source)
-    first = next(line for line in out.splitlines() if line.startswith("first: "))  # the patches of the camera, on a board
-    assert code == 10 and "conv2d" in first and first.endswith("by Cast, MatMul") and "samples/policies.py:" in out + err
+    first = next(line for line in out.splitlines() if line.startswith("first: "))
+    assert code == 10 and "conv2d" in first and first.endswith("by Cast, MatMul")  # patches of a camera, on a board
+    assert "samples/policies.py:" in out + err
     code, _, err = cli("bisect", wrong.path, "vision.bas", *source)
     assert code == 3 and 'no stage "vision.bas"' in err
 
