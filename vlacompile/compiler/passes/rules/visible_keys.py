@@ -18,6 +18,7 @@ _ANDS = frozenset({_ATEN.logical_and.default, _ATEN.bitwise_and.Tensor})
 _ORS = frozenset({_ATEN.logical_or.default, _ATEN.bitwise_or.Tensor})
 _NOTS = frozenset({_ATEN.logical_not.default, _ATEN.bitwise_not.default})
 _FILLS = frozenset({_ATEN.masked_fill.Scalar, _ATEN.masked_fill.Tensor})
+_VIEWS = frozenset({_ATEN.unsqueeze.default, _ATEN.expand.default, _ATEN.slice.Tensor})
 _DEEPEST = 20  # ops between an attention and what is known of its mask
 
 Known = Callable[[Node], torch.Tensor | None]  # what a node is where no source reaches it
@@ -63,7 +64,7 @@ def _may_be_true(value: Node, known: Known, depth: int) -> torch.Tensor | None:
     if value.target in _ORS and value.meta["val"].dtype == torch.bool:
         parts = [_may_be_true(n, known, depth - 1) for n in value.args]
         return None if any(p is None for p in parts) else torch.logical_or(*parts)
-    if value.target in (_ATEN.unsqueeze.default, _ATEN.expand.default):
+    if value.target in _VIEWS:
         inner = _may_be_true(value.args[0], known, depth - 1)
         if inner is not None:
             return value.target(inner.expand(value.args[0].meta["val"].shape), *value.args[1:])
