@@ -176,7 +176,7 @@ def mpt() -> Pair:
     load(ours, theirs.state_dict())
 
     def run(g: Given) -> torch.Tensor:
-        bias = alibi(torch.ones(1, TOKENS, TOKENS, dtype=torch.bool).tril(), HEADS)
+        bias = alibi(torch.ones(1, TOKENS, TOKENS, dtype=torch.bool).tril(), torch.arange(TOKENS), HEADS)
         x = ours["wte"](g["ids"])
         for block in ours["blocks"]:
             x = block(x, bias)

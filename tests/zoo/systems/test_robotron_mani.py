@@ -7,6 +7,7 @@ from tests.zoo.built import FP32, build, follow, operators, worst
 from tests.zoo.plans import every_stage
 from tests.zoo.precision import check_precision
 from vlacompile.zoo import catalogue
+from vlacompile.zoo.blocks.inputs import PRESENT
 from vlacompile.zoo.systems import robotron_mani
 
 BASE, HAND, TEXT = "image.base", "image.hand", {"tokens", "mask"}
@@ -47,6 +48,23 @@ def test_an_action_sees_where_the_fixed_camera_is():
         want, other = (policy.infer(**policy.example_inputs | {PROJECTION: policy.example_inputs[PROJECTION] * scale})
                        for scale in (1.0, torch.tensor([1.0, 1.0, 1.4])[:, None]))
     assert not torch.equal(want["action"], other["action"])
+
+
+@pytest.mark.parametrize("seen", [1, 5, 12])
+def test_an_episode_begins_with_one_step(seen, monkeypatch):
+    """The authors' window grows with the episode: as many steps follow the words as there are."""
+    policy = catalogue.load("zoo:robotron-mani-calibrated@tiny")
+    inputs, absent = dict(policy.example_inputs), robotron_mani.WINDOW - seen
+    windows = [n for n, s in policy.sources.items() if s.history > 1]
+    last = {n: inputs[n][:, absent:] for n in windows}
+    filled = {n: torch.cat([t[:, :1].expand(1, absent, *t.shape[2:]), t], 1) for n, t in last.items()}
+    with torch.no_grad():
+        got = policy.observe(**inputs | filled | {PRESENT: torch.arange(robotron_mani.WINDOW)[None] >= absent})
+        copies = policy.observe(**inputs | filled)
+        monkeypatch.setattr(robotron_mani, "WINDOW", seen)
+        want = policy.observe(**inputs | last | {PRESENT: torch.ones(1, seen, dtype=torch.bool)})
+    torch.testing.assert_close(got["action"], want["action"])
+    assert torch.allclose(copies["action"], want["action"]) == (seen == 12), "copies of the first step are others"
 
 
 def test_parameters_are_those_of_the_parts():

@@ -18,9 +18,9 @@ from vlacompile.compiler.passes.rules.read_rows import Need, Rows, fewer, narrow
 
 @dataclass(frozen=True)
 class DropUnreadRows(GraphPass):
-    """Of a row of tokens those are computed that an output reads, at once or through attentions whose constant masks
-    let it see them: queries of which only the last is read, and tokens that the mask hides from every query that is,
-    leave all the layers. Exact: a key that a query may not see has the probability 0.
+    """Of a row of tokens those are computed that an output reads, at once or through attentions whose masks let it see
+    them, whatever the inputs are: queries of which only the last is read, and tokens that the mask hides from every
+    query that is, leave all the layers. Exact: a key that a query may not see has the probability 0.
 
     It fires where at least `least_share` of the arithmetic is saved that depends on the same sources, after loops are
     found: the last iteration of a loop, of which less is read, would no longer be like the others.

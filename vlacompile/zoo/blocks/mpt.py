@@ -29,10 +29,9 @@ class MptLayer(nn.Module):
         return x + self.ffn["down_proj"](F.gelu(self.ffn["up_proj"](self.norm_2(x))))
 
 
-def alibi(visible: torch.Tensor, heads: int) -> torch.Tensor:
-    """visible bool [1,n,n] -> what is added to the scores [1,heads,n,n]: the further back a key, the less (Press et al.
-    2022, arXiv 2108.12409), and of what is not visible nothing. heads: a power of two."""
-    places = torch.arange(visible.shape[-1])
+def alibi(visible: torch.Tensor, places: torch.Tensor, heads: int) -> torch.Tensor:
+    """visible bool [1,n,n], places i64 [n] -> what is added to the scores [1,heads,n,n]: the further back a key, the
+    less (Press et al. 2022, arXiv 2108.12409), and of what is not visible nothing. heads: a power of two."""
     slopes = 2.0 ** (-MAX_BIAS / heads * torch.arange(1, heads + 1))
     far = (places[None] - places[:, None]) * slopes.view(1, heads, 1, 1)
     return torch.where(visible[:, None], far, torch.finfo(torch.float32).min)

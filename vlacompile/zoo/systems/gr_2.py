@@ -13,7 +13,7 @@ from torch import nn
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.zoo.blocks.clip import ClipText, TextSizes
 from vlacompile.zoo.blocks.gpt2 import Gpt2
-from vlacompile.zoo.blocks.inputs import STATE, TASK, TOKENS, frame
+from vlacompile.zoo.blocks.inputs import FRAME, PRESENT, STATE, TASK, TOKENS, frame, places
 from vlacompile.zoo.blocks.vqgan import VqganEncoder, VqganSizes, signed
 from vlacompile.zoo.system import TINY, Published, System
 
@@ -58,8 +58,9 @@ class TrajectoryLayer(nn.Module):
 
 
 class Gr2(nn.Module):
-    """Frames u8 [1,4,side,side,3] of two cameras, states f32 [1,4,7] and token ids i64 [1,77] -> the trajectory
-    {"action": f32 [1,10,7]}: poses of the hand, and the gripper."""
+    """Frames u8 [1,4,side,side,3] of two cameras, states f32 [1,4,7], which of these steps there are since the episode
+    began, bool [1,4], and token ids i64 [1,77] -> the trajectory {"action": f32 [1,10,7]}: poses of the hand, and the
+    gripper."""
 
     def __init__(self, sizes: Sizes):
         super().__init__()
@@ -80,9 +81,10 @@ class Gr2(nn.Module):
         text = self.read(self.text(inputs[TOKENS])).view(1, 1, 1, width).expand(-1, WINDOW, -1, -1)
         content = torch.cat([text, self.feel(inputs[STATE])[:, :, None], *seen], 2) + self.places
         query = self.query.weight.view(1, 1, 1, width).expand(-1, WINDOW, -1, -1)
-        x = torch.cat([content + self.steps.weight[None, :, None], query], 2).view(1, -1, width)
+        x = torch.cat([content + self.steps(places(inputs[PRESENT]))[None, :, None], query], 2).view(1, -1, width)
         visible = (torch.arange(sizes.content + 1) < sizes.content).repeat(WINDOW)
-        keep = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril() & visible
+        there = inputs[PRESENT][0, :, None].expand(-1, sizes.content + 1).flatten()
+        keep = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril() & visible & (there | ~there[:, None])
         plan = self.transformer(self.norm(x), keep)[:, -1:]
         memory = torch.cat([self.latent(torch.zeros(1, 1, LATENT)), plan], 1)  # the prior's mean
         made = self.queries.weight[None]
@@ -98,9 +100,10 @@ def make(variant: str, size: str) -> Policy:
     words = torch.randint(1, sizes.text.vocabulary - 1, (1, 77)) * (torch.arange(77) < 9)
     words[:, 9] = sizes.text.vocabulary - 1
     window = Source("observation", history=WINDOW)
-    example = {TOKENS: words, STATE: torch.randn(1, WINDOW, STATES), **{
+    example = {TOKENS: words, STATE: torch.randn(1, WINDOW, STATES),
+               PRESENT: torch.ones(1, WINDOW, dtype=torch.bool), **{
         c: torch.stack([frame(sizes.vision.side) for _ in range(WINDOW)], 1) for c in CAMERAS}}
-    sources = {TOKENS: TASK, STATE: window, **dict.fromkeys(CAMERAS, window)}
+    sources = {TOKENS: TASK, STATE: window, PRESENT: FRAME, **dict.fromkeys(CAMERAS, window)}
     return Policy("gr_2", Gr2(sizes).eval(), sources, example)
 
 
@@ -116,7 +119,8 @@ SYSTEM = System(
     assumptions=(
         "text: CLIP's encoder, as in GR-1; its embedding is one token of every step",
         "frames: 256 codes per camera of a VQGAN with 16 pixels per code, two cameras of 256 pixels, all as tokens",
-        "a window of 4 steps; a query per step that nobody sees, the last one's answer is decoded",
+        "a window of 4 steps, which begins with the episode's first one as GR-1's does; a query per step that nobody "
+        "sees, the last one's answer is decoded",
         "transformer: GPT-2's sizes with which the trained parameters add up to the paper's 30, 95, 312 and 719 M",
         "trajectory: 10 poses from 2 layers of attention to the answer and to a latent variable of 32 numbers, whose "
         "prior's mean 0 is taken",

@@ -13,7 +13,7 @@ from torch import nn
 from vlacompile.policy.policy import Policy, Source
 from vlacompile.zoo.blocks.clip import ClipImage, ImageSizes
 from vlacompile.zoo.blocks.deformable import CosineAttention, DeformableAttention
-from vlacompile.zoo.blocks.inputs import MASK, TASK, TOKENS, frame, words
+from vlacompile.zoo.blocks.inputs import FRAME, MASK, PRESENT, TASK, TOKENS, frame, places, words
 from vlacompile.zoo.blocks.mpt import MptLayer, alibi
 from vlacompile.zoo.blocks.perceiver import Perceiver, attend, feed_forward
 from vlacompile.zoo.system import TINY, Published, System
@@ -81,7 +81,8 @@ class CrossLayer(nn.Module):
 
 class RoboTron(nn.Module):
     """Frames u8 [1,12,side,side,3] of two cameras; of the fixed one the projection f32 [1,12,3,4] from the table to its
-    picture, of the hand's the pose f32 [1,12,3,4]; token ids i64 [1,32] and their mask -> {"action": f32 [1,1,7]}."""
+    picture, of the hand's the pose f32 [1,12,3,4]; which of these steps there are since the episode began, bool [1,12];
+    token ids i64 [1,32] and their mask -> {"action": f32 [1,1,7]}."""
 
     def __init__(self, sizes: Sizes):
         super().__init__()
@@ -136,10 +137,11 @@ class RoboTron(nn.Module):
                            self._hand(inputs[HAND], inputs[HAND_CALIBRATION][0])], 1)
         steps = self.special.weight[None].expand(WINDOW, -1, -1).reshape(1, WINDOW * SPECIAL, -1)
         x = torch.cat([self.wte(inputs[TOKENS]), steps], 1)
-        n = x.shape[1]
-        shown = torch.cat([inputs[MASK], torch.ones(1, n - TEXT, dtype=torch.bool)], 1)
+        n, present = x.shape[1], inputs[PRESENT]
+        shown = torch.cat([inputs[MASK], present.repeat_interleave(SPECIAL, 1)], 1)
         earlier = torch.ones(n, n, dtype=torch.bool).tril() & shown[:, None] | torch.eye(n, dtype=torch.bool)
-        bias = alibi(earlier, self.sizes.language_heads)
+        behind = TEXT + (places(present)[:, None] * SPECIAL + torch.arange(SPECIAL)).flatten()  # the words
+        bias = alibi(earlier, torch.cat([torch.arange(TEXT), behind]), self.sizes.language_heads)
         for cross, block in zip(self.cross, self.blocks, strict=True):
             after = cross(x[:, TEXT:].reshape(WINDOW, SPECIAL, -1), media)  # no picture comes before the words
             x = block(torch.cat([x[:, :TEXT], after.reshape(1, WINDOW * SPECIAL, -1)], 1), bias)
@@ -153,14 +155,15 @@ def make(variant: str, size: str) -> Policy:
     tokens, mask = words(TEXT, sizes.vocabulary, 9)
     look = torch.tensor([[0.6, 0.0, 0.5, 0.6], [0.0, 0.6, 0.5, 0.6], [0.0, 0.0, 1.0, 1.2]])
     pose = torch.cat([torch.linalg.qr(torch.randn(3, 3))[0], torch.randn(3, 1) * 0.3], 1)
-    example = {TOKENS: tokens, MASK: mask, BASE_CALIBRATION: look.expand(1, WINDOW, -1, -1).clone(),
+    example = {TOKENS: tokens, MASK: mask, PRESENT: torch.ones(1, WINDOW, dtype=torch.bool),
+               BASE_CALIBRATION: look.expand(1, WINDOW, -1, -1).clone(),
                HAND_CALIBRATION: pose.expand(1, WINDOW, -1, -1).clone(), **{
                    c: torch.stack([frame(sizes.vision.side) for _ in range(WINDOW)], 1) for c in (BASE, HAND)}}
     window = Source("observation", history=WINDOW)
     fixed = Source("static") if variant == "fixed" else Source("task", history=WINDOW)
     return Policy("robotron_mani", RoboTron(sizes).eval(), {
-        TOKENS: TASK, MASK: TASK, BASE: window, HAND: window, BASE_CALIBRATION: fixed, HAND_CALIBRATION: window},
-        example)
+        TOKENS: TASK, MASK: TASK, PRESENT: FRAME, BASE: window, HAND: window, BASE_CALIBRATION: fixed,
+        HAND_CALIBRATION: window}, example)
 
 
 _PAPER = "arXiv 2412.07215"
@@ -171,7 +174,8 @@ SYSTEM = System(
     assumptions=(
         "the authors' code has no licence and many options: one camera on pillars and one on the hand, 20 x 20 pillars "
         "with 5 heights, features of CLIP's last layer alone",
-        "the instruction comes first, then <image> and <action> of every step, which see their own pictures alone",
+        "the instruction comes first, then <image> and <action> of every step, which see their own pictures alone; an "
+        "episode begins with one step, as the authors' evaluation does",
         "positions in the hand's pictures: a ray's points at 4 depths through two linear layers, after PETR",
         "lenses without distortion; 32 tokens of text",
     ),

@@ -18,11 +18,10 @@ from vlacompile.compiler.graph.ops import is_pointwise, is_random
 from vlacompile.compiler.graph.program import ProgramEditor
 from vlacompile.compiler.graph.rolled_loop import FUSED
 from vlacompile.compiler.passes.rules.constant_reads import read_of, reads_rows, row_index
-from vlacompile.compiler.passes.rules.mask_blocks import HIDDEN
+from vlacompile.compiler.passes.rules.visible_keys import Known, may_be_true, may_see
 
 _ATEN = torch.ops.aten
 Rows = Mapping[int, tuple[int, ...]]  # {axis: rows that are read, rising}; other axes are read whole
-Known = Callable[[Node], torch.Tensor | None]  # what a node is where no source reaches it
 
 
 @dataclass(frozen=True)
@@ -259,7 +258,7 @@ def _attention(node: Node, rows: Rows, known: Known) -> Need | None:
     outer = {a: r for a, r in rows.items() if a < rank - 2}
     if any(_shape(n)[a] != _shape(node)[a] for a in outer for n in (q, k, v)):
         return None
-    seen = None if mask is None else _visible(known(mask), rows.get(rank - 2))
+    seen = None if mask is None else _visible(may_see(node, mask, known), rows.get(rank - 2))
     keys = outer if seen is None else fewer({**outer, rank - 2: seen}, _shape(k))
     operands = [(q, rows), (k, keys), (v, keys)]
     if mask is not None:
@@ -270,12 +269,22 @@ def _attention(node: Node, rows: Rows, known: Known) -> Need | None:
     return Need(rows, tuple(operands), lambda editor, new: editor.emit(node.target, tuple(new), rest, like=node))
 
 
-def _visible(mask: torch.Tensor | None, rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Keys that some of these queries see; None: all, or it is not known."""
-    if mask is None or mask.dim() < 2 or mask.shape[-1] == 1:
+def _any(node: Node, rows: Rows, known: Known) -> Need | None:
+    """Over the last dimension; what is false whatever the inputs are makes none true."""
+    source, rank = node.args[0], node.meta["val"].dim()
+    if len(node.args) < 3 or not node.args[2] or node.args[1] % rank != rank - 1:
         return None
-    seen = mask if mask.dtype == torch.bool else mask > HIDDEN
-    if rows is not None and mask.shape[-2] > 1:
+    rows = {a: r for a, r in rows.items() if a < rank - 1}
+    seen = _visible(may_be_true(source, known), rows.get(rank - 2))
+    of = rows if seen is None else fewer({**rows, rank - 1: seen}, _shape(source))
+    return _same(node, rows, lambda n: of)
+
+
+def _visible(seen: torch.Tensor | None, rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Keys that some of these queries may see; None: all, or it is not known."""
+    if seen is None or seen.dim() < 2 or seen.shape[-1] == 1:
+        return None
+    if rows is not None and seen.shape[-2] > 1:
         seen = seen[..., list(rows), :]
     if not bool(seen.any(-1).all()):
         return None  # a row that sees nothing at all keeps what it has
@@ -288,7 +297,7 @@ _RULES: dict[object, Callable[[Node, Rows, Known], Need | None]] = {
     _ATEN.linear: _rowwise(lambda node: 1),
     **dict.fromkeys((_ATEN.layer_norm, _ATEN.rms_norm), _rowwise(lambda node: len(node.args[1]))),
     **dict.fromkeys((_ATEN.softmax, _ATEN._softmax), _softmax),
-    _ATEN.matmul: _matmul, _ATEN.cat: _cat, _ATEN.transpose: _permute, _ATEN.permute: _permute,
+    _ATEN.any: _any, _ATEN.matmul: _matmul, _ATEN.cat: _cat, _ATEN.transpose: _permute, _ATEN.permute: _permute,
     _ATEN.unsqueeze: _unsqueeze, _ATEN.expand: _expand,
     **dict.fromkeys((_ATEN.view, _ATEN.reshape, _ATEN._unsafe_view), _view),
     _ATEN.scaled_dot_product_attention: _attention,
