@@ -24,10 +24,10 @@ SCHEDULES, TICKS = 15, 60
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
-    """{consume: bundle}, one that refuses actions that are far, and one with a byte of a weight that differs."""
+    """{consume: bundle}, and one whose camera is weighed by a ten-thousandth more."""
     folder = tmp_path_factory.mktemp("schedules")
     built = {c: robot.built(folder, c) for c in CONSUME}
-    return built | {"other": robot.built(folder, gain=1 + 2**-20)}
+    return built | {"other": robot.built(folder, gain=1.0001)}
 
 
 def recorded(bundle, path, seed: int) -> Log:
