@@ -23,11 +23,16 @@ class Exact:
     def own_rounding(self, inputs: dict[str, torch.Tensor]) -> float:
         """Largest |fp32 - float64| over the chunk, robot units."""
         with torch.no_grad():
-            single = self.module(**inputs)["action"].double()
-            exact = self.double(**{**inputs, STATE: inputs[STATE].double()})["action"]
-        return float((single - exact).abs().max())
+            return self.error(inputs, self.module(**inputs)["action"])
 
-    def limit(self, inputs: dict[str, torch.Tensor], max_abs: float) -> float:
-        """`max_abs`, or twice PyTorch's own rounding error if that is larger."""
-        return max(max_abs, 2.0 * self.own_rounding(inputs))
+    def limit(self, inputs: dict[str, torch.Tensor], max_abs: float, recorded: float = 0.0) -> float:
+        """`max_abs`, or twice PyTorch's own rounding error if that is larger; that of the processor which `recorded` the
+        chunks, where it is larger than this one's."""
+        return max(max_abs, 2.0 * max(self.own_rounding(inputs), recorded))
+
+    def error(self, inputs: dict[str, torch.Tensor], chunk: torch.Tensor) -> float:
+        """Largest |chunk - float64|, robot units."""
+        with torch.no_grad():
+            exact = self.double(**{**inputs, STATE: inputs[STATE].double()})["action"]
+        return float((chunk.double().reshape(exact.shape) - exact).abs().max())
 

@@ -37,17 +37,18 @@ from vlacompile.profile.roofline import Modelled, StageTime, WhatIf, model
 from vlart.bundle.directory import Bundle
 from vlart.bundle.engine_lock import read_lock
 from vlart.errors import ConfigError
+from vlart.files.atomic import write_file
 
 
 def compose(bundle: Bundle, measured: Measured) -> BoardRecord:
     """Raises ConfigError if the times are of another bundle, BundleError if a file is damaged."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        (path / "profile.json").write_bytes(measured.profile)
+        write_file(path / "profile.json", measured.profile)
         profile = read_of(path / "profile.json", bundle)
         lock = None
         if measured.lock is not None:
-            (path / "lock.bin").write_bytes(measured.lock)
+            write_file(path / "lock.bin", measured.lock)
             lock = read_lock(path / "lock.bin")
     if profile.hash != bundle.hash:
         raise ConfigError("the times are of another bundle", where=str(bundle.path),

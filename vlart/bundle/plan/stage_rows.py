@@ -61,7 +61,9 @@ def backbone_rows(plan: Plan) -> list[dict]:
 
 def text_rows(plan: Plan) -> list[dict]:
     """One row per length of the text that the policy is compiled for: the backbone that reads so many tokens, its
-    stages that no other length has."""
+    stages that no other length has. Empty for a policy of one length."""
+    if not plan.buckets:
+        return []
     return [{"tokens": bucket.length, "backbone": row["backbone"], "own": row["own"],
              "own_flops": row["own_flops"], "flops": row["flops"]}
             for bucket, row in zip(plan.buckets, backbone_rows(plan), strict=True)]
