@@ -31,8 +31,8 @@ def test_it_is_taken_where_actions_come_out_nearer(staged):
     plain, turned = precise(staged), precise(staged, rotate="auto")
     (fact,) = turned.facts["rotations"]
     assert fact["groups"] and set(fact["errors"]) == {"plain", "rotated"}
-    assert fact["errors"]["rotated"] < 0.5 * fact["errors"]["plain"]
-    assert turned.simulated["tensorrt"] < 0.5 * plain.simulated["tensorrt"]
+    assert fact["errors"]["rotated"] < 0.6 * fact["errors"]["plain"]  # of the host, which measures ranges as it runs
+    assert plain.simulated["tensorrt"] > 0.02 and turned.simulated["tensorrt"] < plain.simulated["tensorrt"] / 3
     assert any("is rotated (hadamard 64" in line for line in turned.report)
     assert plain.facts["rotations"] == [] and not any("rotated" in line for line in plain.report)
 

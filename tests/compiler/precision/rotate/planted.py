@@ -41,6 +41,7 @@ class Outliers(nn.Module):
         self.layers = nn.Sequential(*[Layer(WIDTH, 4, norm) for _ in range(layers)])
         self.end, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, STEPS * DIM)
         for reader in (self.head, *(linear for layer in self.layers for linear in (layer.qkv, layer.up))):
+            reader.weight.data *= size / WIDTH**0.5  # what a norm makes of the others is as small as that
             reader.weight.data[:, 11] = 0.0
 
     def forward(self, observation) -> torch.Tensor:
