@@ -26,8 +26,8 @@ class Exact:
             return self.error(inputs, self.module(**inputs)["action"])
 
     def limit(self, inputs: dict[str, torch.Tensor], max_abs: float, recorded: float = 0.0) -> float:
-        """`max_abs`, or twice PyTorch's own rounding error if that is larger; that of the processor which `recorded` the
-        chunks, where it is larger than this one's."""
+        """`max_abs`, or twice PyTorch's own rounding error if that is larger. recorded: the error of the processor that
+        recorded the chunks; the larger of both counts."""
         return max(max_abs, 2.0 * max(self.own_rounding(inputs), recorded))
 
     def error(self, inputs: dict[str, torch.Tensor], chunk: torch.Tensor) -> float:
