@@ -22,6 +22,9 @@ from vlart.ros.synchronise import MOST_KEPT
 from vlart.serve.refusal import Refusal
 
 
+AHEAD = "control: {lead_ticks: 1}\n"  # a chunk is there when the one before it ends
+
+
 @pytest.fixture
 def robot(telling_bundle):
     made = []
@@ -121,7 +124,7 @@ def test_an_instruction_that_is_refused_changes_nothing(robot):
 
 
 def test_a_frame_that_no_camera_has_is_refused_and_the_loop_goes_on(robot):
-    it = robot(MAP.replace("msg/Image}", "msg/Image, resize: bilinear}"))
+    it = robot(MAP.replace("msg/Image}", "msg/Image, resize: bilinear}") + AHEAD)
     it.run(5)
     assert it.controller.message("image", image(it.now, np.zeros((1, 16385, 3), np.uint8)), it.now) == "unfit"
     assert "16385 x 1" in it.controller.accounts()["image"].last_refusal
@@ -130,7 +133,7 @@ def test_a_frame_that_no_camera_has_is_refused_and_the_loop_goes_on(robot):
 
 @pytest.mark.parametrize("stamp", [1, 2 ** 31 * S - 1, T0 + 10 * S, T0 - 10 * S, -S, 0])
 def test_a_stamp_of_any_kind_is_refused_and_the_loop_goes_on(robot, stamp):
-    it = robot(MAP + "control: {lead_ticks: 1}\n")  # a chunk is there when the one before it ends
+    it = robot(MAP + AHEAD)
     it.run(5)
     before = it.controller.accounts()
     it.see(at=stamp)
