@@ -21,7 +21,6 @@ from vlart.ros.mapping import topic_map
 from vlart.ros.synchronise import MOST_KEPT
 from vlart.serve.refusal import Refusal
 
-
 AHEAD = "control: {lead_ticks: 1}\n"  # a chunk is there when the one before it ends
 
 
