@@ -254,11 +254,13 @@ def test_strides_that_are_none(pixels, strides):
         Camera(pixels, (6, 8), (6, 8)).convert(bytes(1000), strides)
 
 
-@pytest.mark.parametrize("pixels", ["rgb8", "yuyv", "nv12", "i420"])
-@pytest.mark.parametrize("strides", [(7, 0, 0), (2**63, 2**63, 2**63), (2**64 - 8, 0, 0), (0, 3, 3)])
+PLANES = [(7, 0, 0), (2**63, 2**63, 2**63), (2**64 - 8, 0, 0)]
+
+
+@pytest.mark.parametrize("pixels, strides", [
+    *((pixels, strides) for pixels in ("rgb8", "yuyv", "nv12", "i420") for strides in PLANES),
+    ("nv12", (0, 3, 3)), ("i420", (0, 3, 3))])
 def test_strides_that_are_too_short_or_beyond_the_frame(pixels, strides):
-    if pixels in ("rgb8", "yuyv") and strides[0] == 0:
-        pytest.skip("of a second plane")
     with pytest.raises(RuntimeFailure):
         Camera(pixels, (6, 8), (6, 8)).convert(bytes(200), strides)
 
