@@ -23,7 +23,7 @@ from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.precision.quantise.calibrate import Call, collect, record_calls
 from vlacompile.compiler.precision.quantise.layers import QuantisedLayer, layers_of
 from vlacompile.compiler.precision.quantise.quantise import Method, quantise_stage
-from vlacompile.compiler.precision.quantise.smoothing import migrate
+from vlacompile.compiler.precision.quantise.smoothing import smooth_activations
 from vlacompile.compiler.staging.run_stages import stage_module
 from vlacompile.compiler.staging.stages import StageGraph
 from vlacompile.hardware.target import load_target
@@ -117,7 +117,7 @@ def main() -> None:
                 how = replace(method, int4="awq")
                 key = (scheme, how)
                 if key not in found:
-                    moved = migrate(s, plain, schemes[scheme], how).stage
+                    moved = smooth_activations(s, plain, schemes[scheme], how).stage
                     found[key] = moved, collect(moved, fit[s.name])
                 where, samples = found[key]
             layers = quantise_stage(where, samples, schemes[scheme], method)
