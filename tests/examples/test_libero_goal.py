@@ -79,9 +79,25 @@ def test_pytorch_gives_the_recorded_chunks(member, recorded):
         assert np.abs(engine.act(row.images, row.state) - row.chunks[member]).max() <= 1e-4
 
 
+def test_a_limit_is_widened_where_rounding_moves_the_action_and_hides_no_fault(recorded):
+    module, wrong = build_module("light"), build_module("light")
+    with torch.no_grad():
+        next(p for p in wrong.parameters() if p.ndim > 1).mul_(1.001)
+    exact, widened, caught = Exact(module), 0, 0
+    for row in recorded[::5]:
+        tokens, mask = encoders.tokenize("light", row.instruction)
+        inputs = {TOKENS: tokens, MASK: mask, STATE: torch.from_numpy(row.state)[None],
+                  **{IMAGES[c]: torch.from_numpy(i)[None] for c, i in row.images.items()}}
+        limit = exact.limit(inputs, 1e-4)
+        with torch.no_grad():
+            caught += float((wrong(**inputs)["action"] - module(**inputs)["action"]).abs().max()) > limit
+        widened += limit > 1e-4
+    assert widened <= len(recorded[::5]) // 4 and caught >= len(recorded[::5]) // 2
+
+
 def test_libvlart_gives_the_recorded_chunks(bundle, recorded):
     """Within 1e-4, but for single observations on which two fp32 evaluations differ by more: there within
-    twice the distance of PyTorch from float64."""
+    twice the rounding error of fp32."""
     engine, exact, beyond = BundleEngine("light", bundle.path), Exact(build_module("light")), 0
     for row in recorded:
         engine.reset(row.instruction)
@@ -90,8 +106,7 @@ def test_libvlart_gives_the_recorded_chunks(bundle, recorded):
             tokens, mask = encoders.tokenize("light", row.instruction)
             inputs = {TOKENS: tokens, MASK: mask, STATE: torch.from_numpy(row.state)[None],
                       **{IMAGES[c]: torch.from_numpy(i)[None] for c, i in row.images.items()}}
-            recorded_error = exact.error(inputs, torch.from_numpy(row.chunks["light"]))
-            assert difference <= exact.limit(inputs, 1e-4, recorded_error), (exact.own_rounding(inputs), recorded_error)
+            assert difference <= exact.limit(inputs, 1e-4), exact.own_rounding(inputs)
             beyond += 1
     assert beyond <= 2
     runs = engine.session.stats().runs()
