@@ -55,8 +55,13 @@ void tool_begin(void) {
 }
 
 int tool_end(int exit_status) {
+  bool failed_before = ferror(stdout) != 0;
   errno = 0;
-  bool written = fflush(stdout) == 0 && ferror(stdout) == 0;
+  if (failed_before) { /* whoever printed did not look at errno: the same file says it again */
+    clearerr(stdout);
+    fputc('\n', stdout);
+  }
+  bool written = fflush(stdout) == 0 && !failed_before;
   if (written) {
     return exit_status;
   }
