@@ -30,6 +30,7 @@ LAYERS = (
     "vlart/recording",
     "vlart/serve",
     "vlart/ros",
+    "errors",
     "files",
     "workers",
     "policy",

@@ -74,3 +74,12 @@ def test_every_package_is_in_its_wheel():
 
 def test_the_runtime_imports_nothing_of_the_compiler(found):
     assert not [str(i) for i in found if i.importer.startswith("vlart/") and not i.imported.startswith("vlart/")]
+
+
+def test_users_find_every_error_at_the_compiler():
+    import vlacompile.errors
+    import vlart.errors
+
+    classes = {name for name, value in vars(vlart.errors).items() if isinstance(value, type)}
+    assert set(vlacompile.errors.__all__) == classes
+    assert all(getattr(vlacompile.errors, name) is getattr(vlart.errors, name) for name in classes)
