@@ -12,7 +12,6 @@ from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.graph.program import execute
 from vlacompile.compiler.passes.unroll_recurrences import UnrollRecurrences
 from vlacompile.policy.policy import Policy, Source
-from vlart.errors import CaptureError
 
 
 class Several(nn.Module):
@@ -99,17 +98,3 @@ def test_int8_reaches_the_weights(tmp_path):
                        for f in (vc.build(policy, recipe=r, out=tmp_path / n).path / "stages").iterdir())
                    for r, n in ((None, "f.vlab"), (str(tmp_path / "r.toml"), "i.vlab")))
     assert small < 0.45 * full
-
-
-def test_packed_sequences_are_refused_with_what_to_write(tmp_path):
-    rnn = nn.LSTM(4, 8, batch_first=True).eval()
-
-    def observe(x, lengths):
-        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        return {"action": rnn(packed)[1][0][-1][:, None]}  # packed
-
-    policy = Policy("packed", observe, {"x": Source("observation"), "lengths": Source("observation")},
-                    {"x": torch.randn(1, 5, 4), "lengths": torch.tensor([3])})
-    with pytest.raises(CaptureError, match="length of a packed sequence") as raised:
-        vc.build(policy, out=tmp_path / "p.vlab")
-    assert "test_unroll_recurrences.py" in raised.value.where and "lengths - 1" in raised.value.fix

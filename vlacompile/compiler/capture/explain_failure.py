@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from torch.export import _trace
-from torch.nn.utils.rnn import PackedSequence
 
 from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
 from vlacompile.compiler.capture.gradients import WITHIN_VMAP
+from vlacompile.compiler.capture.packed_sequences import RowsOfInputs
 from vlacompile.policy.function_call import why_and_fix
 from vlacompile.policy.source_lines import call_line, line_text
 from vlart.errors import CaptureError
@@ -51,12 +51,9 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
         owner = frame.f_locals.get("self")
         if names.get(id(owner)):
             where = f'Policy "{policy}", module {names[id(owner)]} ({type(owner).__name__})'
-    if _packs(error):
-        return CaptureError(
-            "the length of a packed sequence depends on the value of an input", where=where + line,
-            why="stages run a fixed number of steps",
-            fix="run the layer over the padded sequence, and take the state at the last valid step: "
-            "output[torch.arange(1), lengths - 1] (for one direction; later steps are not read)")
+    if isinstance(error, RowsOfInputs):
+        return CaptureError("the rows of a packed sequence are read", where=where + line,
+                            why="lengths decide how many there are, and stages have fixed shapes", fix=error.fix)
     text = f"{type(error).__name__}: {error}"
     if any(mark in text for mark in _BY_DATA):
         return CaptureError(
@@ -77,13 +74,6 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
 
 def _is_forward_mode(error: Exception) -> bool:
     return any(f.f_code.co_name == "_jvp_with_argnums" for f, _ in traceback.walk_tb(error.__traceback__))
-
-
-def _packs(error: Exception) -> bool:
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(frame.f_code.co_name == "pack_padded_sequence"
-               or any(isinstance(v, PackedSequence) for v in frame.f_locals.values())
-               for frame in frames)
 
 
 def policys_line(error: Exception) -> str:

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_any
 
+from vlacompile.compiler.capture import packed_sequences
 from vlacompile.compiler.capture.constants import Constants
 from vlacompile.compiler.capture.numpy_functions import is_of_inputs, numpy_of_inputs, torch_type
 
@@ -40,6 +41,9 @@ class PythonFunctions(TorchFunctionMode):
             return None
         if func == _TENSOR.data.__get__:  # it goes around the ops that are recorded
             return args[0].detach()
+        packed = packed_sequences.call(func, args, kwargs, self.constants.assertions)
+        if packed is not None:
+            return packed
         if func in _BATCHES and self.constants.is_constant(args[0]):
             if self.constants.batches:
                 with _disable_current_modes(), torch._C.DisableTorchFunction():
