@@ -36,7 +36,7 @@ WORKERS := -n auto --maxprocesses 4 --dist loadfile
 PYTEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 # SKIPS=--skips-listed: a skip that tests/known_skips.toml does not list is a failure (.ci/run)
 SKIPS ?=
-PYTEST := -m pytest $(SKIPS)
+PYTEST := -m pytest $(SKIPS) --durations 25 --durations-min 8
 CHECKED := vlacompile vlart tests benchmarks examples docs integrations runtime_c
 SIMULATOR_PACKAGES := libosmesa6 libegl1 libgl1-mesa-dri libgles2
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
 import vlacompile as vc
 from tests.checkpoint_matrix import MatrixRecorded
@@ -39,15 +41,35 @@ def pytest_addoption(parser):
                      help="with it: a system package that cannot be installed here; what asks for it may be skipped")
 
 
+def marks_of(path: Path) -> set[str]:
+    """What all tests of a file are marked with."""
+    below = Path(__file__).parent
+    name = path.relative_to(below).as_posix() if path.is_relative_to(below) else ""
+    return {mark for mark, folders in {"build": BUILDS, "zoo": ("zoo/",)}.items() if name.startswith(folders)}
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A file none of whose tests -m can choose is not imported: in each of several processes that takes as long as a
+    good part of the tests."""
+    if collection_path.suffix != ".py" or not config.option.markexpr:
+        return None
+    chosen, given = Expression.compile(config.option.markexpr), marks_of(collection_path)
+    text = collection_path.read_text(encoding="utf-8")
+    single = [mark for mark in ("build", "zoo", "full") if mark not in given and f"mark.{mark}" in text]
+    for some in itertools.product((False, True), repeat=len(single)):
+        here = given | {mark for mark, is_set in zip(single, some, strict=True) if is_set}
+        if chosen.evaluate(lambda name, /, **_: name in here):
+            return None
+    return True
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     below = Path(__file__).parent
     assert not (gone := [name for name in BUILDS if not (below / name).exists()]), f"BUILDS names {gone}"
     for item in items:
-        if item.path.is_relative_to(below) and item.path.relative_to(below).as_posix().startswith(BUILDS):
-            item.add_marker("build")
-        if item.path.is_relative_to(below / "zoo"):
-            item.add_marker("zoo")
+        for mark in marks_of(item.path):
+            item.add_marker(mark)
 
 
 def pytest_configure(config):
