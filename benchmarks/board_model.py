@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks import board_records
+from benchmarks import board_records, per_token
 from benchmarks.board_policies import FOLDER as PLANS
 from benchmarks.published_rows import Policies, PolicyRow, PowerRow, Scales, machines, policies, powers, scales
 from vlacompile.hardware.target import Target, load_target
@@ -192,6 +192,13 @@ def other_machines() -> list[dict]:
                          if r.target else None} for r in machines()]
 
 
+def scaled_per_token(table: Policies) -> list[dict]:
+    target = load_target(table.target)
+    plans = [(row.name, plan_of(row.kind)) for row in table.row]
+    return per_token.rows([(name, plan, *(sum(stage_ms(plan, target, scheme).values()) for scheme in ("fp16", "int8")))
+                           for name, plan in plans], target)
+
+
 def factor(got: float, want: float) -> float:
     return max(got / want, want / got)
 
@@ -212,7 +219,7 @@ def document() -> dict:
     return {
         "source": {k: v for k, v in asdict(table).items() if k != "row"}, "fit": asdict(fit),
         "rows": [asdict(r) for r in rows], "powers": elsewhere, "boards": board_ratios(scales()),
-        "machines": other_machines(), "measured": board_records.document(),
+        "machines": other_machines(), "per_token": scaled_per_token(table), "measured": board_records.document(),
         "beside_mb": beside_mb(table.row),
         "clocks": [{k: getattr(r, k) for k in ("kind", "gpu_mhz", "cpu_mhz", "gpu_percent", "over_current_events")}
                    for r in table.row],

@@ -57,6 +57,17 @@ def stages() -> str:
                  "by name.")
 
 
+def per_token() -> str:
+    """int8 products with a scale per tensor and per token."""
+    rows = [[r["name"].split(",")[0], f"{r['fp16_ms']:.0f}", f"{r['static_ms']:.0f}", f"{r['worst_ms']:.0f}",
+             f"{100 * (r['worst_ms'] / r['static_ms'] - 1):.0f} %"] for r in figures_of(RECORD).get("per_token", ())]
+    if not rows:
+        return MISSING
+    return table(["policy", "fp16, ms", "int8, static scales, ms", "a scale per token, worst case, ms", "more"], rows,
+                 "Of a replan, modelled on an Orin Nano at its fastest mode; the best case of a scale per token is the "
+                 "column of static scales.")
+
+
 def powers() -> str:
     """Powers in other modes and on other boards."""
     found = figures_of(RECORD)

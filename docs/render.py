@@ -73,6 +73,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "held-out": boards.held_out_rows,
     "board-policies": board_model.policies,
     "board-stages": board_model.stages,
+    "board-per-token": board_model.per_token,
     "board-powers": board_model.powers,
     "board-modes": board_model.modes,
     "board-clocks": board_model.clocks,

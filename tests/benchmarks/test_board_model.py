@@ -134,3 +134,10 @@ def test_records_of_the_atlas_give_its_energy_again():
 
 def test_what_the_zoo_says_is_of_the_records():
     assert SUMMARY.read_text(encoding="utf-8") == atlas.summary()
+
+
+def test_scales_per_token_cost_part_of_what_int8_wins():
+    """As docs/board-model.md says."""
+    rows = board_model.scaled_per_token(TABLE)
+    assert len(rows) == len(TABLE.row)
+    assert all(r["static_ms"] < r["worst_ms"] < r["fp16_ms"] for r in rows)
