@@ -40,6 +40,19 @@ def _rtx_cell(stages: list[dict]) -> str:
     return "; ".join([good, *(f"{w} {n} of {all_}" for w, (n, all_) in counts.items() if all_)])
 
 
+def int8_attention() -> str:
+    """What NVIDIA's compiler makes of an attention whose products are in int8."""
+    path = ROOT / "profiles/attention/int8.json"
+    if not path.is_file():
+        return MISSING
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [[r["what"], r["form"], "yes" if r["fused"] else "no", r["kernels"], f"{r['between_bytes'] / 1e6:.1f}"]
+            for r in found["rows"]]
+    compilers = ", ".join(sorted({r["compiler"] for r in found["rows"]}))
+    return table(["attention", "in", "one kernel", "kernels", "MB between kernels"], rows,
+                 f"{compilers}, compute capability {found['capability']}; run on no board.")
+
+
 def boards() -> str:
     """The boards and their power modes, from targets/*.toml and what follows from them."""
     from vlacompile.files.toml import shipped

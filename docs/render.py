@@ -58,6 +58,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "recorder": recorded.recorder,
     "cuts": recorded.cuts,
     "rtx": boards.rtx,
+    "int8-attention": boards.int8_attention,
     "moments": boards.moments,
     "routing": robot.routing,
     "routed": robot.routed,

@@ -16,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import vlacompile as vc
+from benchmarks import int8_attention
 from tests.samples import policies
 from tests.samples.small_onnx import product, scalar, weight, write
 from vlacompile.check import compile as compiling
@@ -276,6 +277,16 @@ def test_what_is_not_fused_is_counted(tmp_path):
     found = judge("s", replace(PLAIN, weight_bytes=256 * 512 * 2, int8_gemms=1, attentions=1), ir.load(path),
                   compile_stage(path))
     assert [c.good for c in found.counts] == [False, True, False] and len(found.faults) == 2
+
+
+@needs_compiler
+def test_an_attention_with_int8_products_is_no_longer_one_kernel():
+    """Why they stay in fp16 (docs/boards.md); fp16 is the control."""
+    found = {form: int8_attention.compiled(form, (4, 64, 64, 64)) for form in int8_attention.FORMS}
+    assert found["fp16"]["fused"] and not any(found[f]["fused"] for f in int8_attention.FORMS[1:])
+    assert [found[f]["int8_products"] for f in int8_attention.FORMS] == [0, 1, 2]
+    assert found["both products in int8"]["between_bytes"] > found["fp16"]["between_bytes"]
+
 
 
 @needs_compiler
