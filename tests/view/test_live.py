@@ -223,6 +223,36 @@ def test_a_recording_that_vanishes_is_said_and_what_was_read_stays(bundle, log):
     _when(live, lambda s: not s["problem"].startswith("waiting"))
 
 
+def test_only_what_is_new_is_read(bundle, log):
+    """However much was recorded before: a look at which nothing is new reads a few hundred bytes of the file."""
+    live, recorder, rng = Live(log, bundle), Recorder(log, flush_ms=1, mib=1), np.random.default_rng(0)
+    with vc.Session(bundle.path, record=recorder) as session:
+        session.write(robot.TOKENS, robot.tokens(1))
+        for replans in range(1, 41):
+            for name, array in robot.observation(rng).items():
+                session.write(name, array)
+            session.step()
+            _until(live, replans)
+    recorder.close()
+    live.read()
+    written, head = recorder.info().blocks * 4096, len(live._plan) + 4096
+    looks, before = 0, live._growing.read_bytes
+    assert before < 3 * (written + head) + 200 * 2048
+    while looks < 20:
+        live._next_s = 0.0  # as if time had passed
+        live.read()
+        looks += 1
+    assert live._growing.read_bytes - before < looks * 2048
+
+
+def test_a_recording_that_is_cut_off_is_told(bundle, log):
+    recorded(bundle, log, 2)
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-5000])
+    state = Live(log, bundle).read()
+    assert "cut off: 5000 bytes" in state["problem"] and state["replans"] == 2
+
+
 def _when(live: Live, true) -> dict:
     until = time.monotonic() + 20
     while not true(state := live.read()):
