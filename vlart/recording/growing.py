@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,7 +24,7 @@ from vlart.recording.log import BLOCK_BYTES, MAGIC, Event, Log
 MOST_READ = 8 << 20  # bytes of one look
 MOST_BEHIND = 64 << 20  # what is older than that is passed over
 PIECE, FEW = 256, 4  # blocks that are read at once, at most and at first
-PROBES = 1024  # of a ring, to find its newest block
+PROBES = 256  # of a ring, to find its newest block
 NO_EVENT = 0xFFFFFFFF  # of `first`: no event begins in the block
 HEAD_CRC_BYTES = 4  # the last of the head, the first of a block
 MOST_HEAD = (1 << 28) + 2 * BLOCK_BYTES  # VLART_MAX_PLAN_BYTES, and the record before it
@@ -53,6 +54,7 @@ class Growing:
         self._head, self._log = head, LOG.unpack(head) if head else {}
         self._count = int(self._log.get("block_count", 0))
         self._next: int | None = None  # number of the block that is read next
+        self._changed = 0  # when the file was written, by its own account
         self._held: list[_Block] = []  # from the one in which the last event begins
         self._seen: dict[int, int] = {}  # {track: number of its newest event}
         self._ends: set[tuple] = set()  # what is told at the end of a track, which has no number
@@ -94,8 +96,8 @@ class Growing:
             if is_new:
                 yield event
 
-    def _read(self, file: BinaryIO, at: int, count: int) -> bytes:
-        data = os.pread(file.fileno(), count, at)
+    def _read(self, file: BinaryIO, at: int, size: int) -> bytes:
+        data = os.pread(file.fileno(), size, at)
         self.read_bytes += len(data)
         return data
 
@@ -132,7 +134,8 @@ class Growing:
             self._next = max(begin, self._next or 0)
         found: list[_Block] = []
         asked = FEW
-        while len(found) < self._most and (piece := self._piece(file, min(asked, self._most - len(found)))):
+        while len(found) < self._most and \
+                (piece := self._piece(file, min(asked, self._most - len(found)), everywhere=not found)):
             self.passed_blocks += piece[-1].sequence + 1 - self._next - len(piece)
             self._next = piece[-1].sequence + 1
             found += piece
@@ -140,15 +143,15 @@ class Growing:
         self.is_behind = len(found) == self._most
         return found
 
-    def _piece(self, file: BinaryIO, most: int) -> list[_Block]:
+    def _piece(self, file: BinaryIO, most: int, everywhere: bool) -> list[_Block]:
         """New blocks that lie beside each other: those from self._next on; where that one is not there, of a later
-        place."""
-        for begin in self._places(file):
+        place. everywhere: one that is not easily found, too."""
+        for begin in self._places(file, everywhere):
             if found := self._blocks_from(file, begin, most):
                 return found
         return []
 
-    def _places(self, file: BinaryIO) -> Iterator[int]:
+    def _places(self, file: BinaryIO, everywhere: bool) -> Iterator[int]:
         """Numbers of blocks that are there by what they say of themselves: the next one, or, where the disk did not
         take it or it was overwritten, later ones."""
         assert self._next is not None
@@ -158,12 +161,20 @@ class Growing:
         elif there > self._next:  # the ring was written faster than it is read: leave the writer some room
             kept = min(self._count, self._most_behind)
             yield max(self._next, self._newest(file) + 1 - kept + min(PIECE, kept // 4))
-        step = 1
-        while step < self._count:
+        for step in self._later(file, everywhere):
             if self._sequence_at(file, self._next + step) > self._next:
                 yield self._next  # was perhaps being written; what is behind it was written later
                 yield self._sequence_at(file, self._next + self._first_there(file, step))
-            step *= 2
+
+    def _later(self, file: BinaryIO, everywhere: bool) -> Iterator[int]:
+        """Distances from self._next: doubled ones; and, where the file was written since, that of the newest block."""
+        assert self._next is not None
+        yield from takewhile(lambda step: step < self._count, (1 << k for k in count()))
+        changed = os.fstat(file.fileno()).st_mtime_ns
+        if everywhere and changed != self._changed:
+            self._changed = changed
+            if (newest := self._newest(file)) > self._next:
+                yield newest - self._next
 
     def _first_there(self, file: BinaryIO, there: int) -> int:
         """Where what is missing ends, as a distance from self._next up to this one, at which there is a block."""
@@ -180,9 +191,9 @@ class Growing:
     def _blocks_from(self, file: BinaryIO, sequence: int, most: int) -> list[_Block]:
         """Those of these numbers that are there, up to the end of the ring."""
         place = sequence % self._count
-        count = min(most, self._count - place)
-        data = self._read(file, self._at(place), count * BLOCK_BYTES)
-        found = {i: self._good(data[i * BLOCK_BYTES: (i + 1) * BLOCK_BYTES], sequence + i) for i in range(count)}
+        asked = min(most, self._count - place)
+        data = self._read(file, self._at(place), asked * BLOCK_BYTES)
+        found = {i: self._good(data[i * BLOCK_BYTES: (i + 1) * BLOCK_BYTES], sequence + i) for i in range(asked)}
         newest = max((i for i, block in found.items() if block is not None), default=0)
         for i in range(newest):
             if found[i] is None:  # the same
