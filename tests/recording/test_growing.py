@@ -132,7 +132,8 @@ def test_blocks_that_are_missing_are_passed_over(whole, tmp_path):
     head, blocks = head_bytes(log.info.plan_bytes), int(log.info.blocks)
     for number in range(10):
         data = bytearray(whole.read_bytes())
-        for _ in range(rng.integers(1, 5)):
+        gaps = 1 + number % 4
+        for _ in range(gaps):
             begin, length = int(rng.integers(0, blocks - 1)), int(rng.choice([1, 2, 30, 60]))
             length = min(length, blocks - 1 - begin)  # the newest is there
             data[head + begin * BLOCK_BYTES: head + (begin + length) * BLOCK_BYTES] = bytes(length * BLOCK_BYTES)
@@ -143,7 +144,7 @@ def test_blocks_that_are_missing_are_passed_over(whole, tmp_path):
         missing = set(said(list(wanted))) - set(found)
         assert set(found) <= set(said(list(wanted))) and found == sorted(found, key=lambda e: e[1])
         assert reader.passed_blocks >= wanted.info.missing_blocks > 0
-        assert len(missing) <= 8, number  # of what lies between two gaps some may be passed over with them
+        assert not missing or gaps > 1, number  # what lies between two gaps may be passed over with them
         path.unlink()
 
 
