@@ -87,6 +87,8 @@ def replay(log: Log, bundle: str | Path, *, other_bundle: bool = False, against:
                           "--other-bundle")
     if not same:
         require_same_sources(log, plan, path)
+    if against is not None:
+        require_same_sources(log, read_plan(Path(against) / PLAN_FILE), Path(against))
     if opened is None:
         with Opened(path, None if against is None else Path(against), threads, stand_in, native_code) as opened:
             return _replayed(log, path, same, opened)
@@ -120,3 +122,16 @@ def require_same_sources(log: Log, plan: Plan, path: Path) -> None:
             raise BundleError(f'the bundle cannot be given the recorded "{name}"', where=f"{log.path}, {path}",
                               why=f"it is {kind.dtype}{list(kind.dims)}, and the bundle {found}",
                               fix="compare bundles of one policy")
+    if lanes_of(plan) != lanes_of(log.plan):
+        raise BundleError("the bundle has other lanes than the recorded one", where=f"{log.path}, {path}",
+                          why=f"recorded: {_lane_words(log.plan)}; the bundle: {_lane_words(plan)}",
+                          fix="compare bundles of one policy whose recipes have the same [[lane]]s")
+
+
+def lanes_of(plan: Plan) -> list[tuple[str, list[str]]]:
+    """[(name, its sources)], from slow to fast."""
+    return [(lane.name, sorted(plan.values[s].name for s in lane.sources)) for lane in plan.lanes]
+
+
+def _lane_words(plan: Plan) -> str:
+    return ", ".join(f'"{name}" of {" and ".join(sources)}' for name, sources in lanes_of(plan)) or "none"
