@@ -248,6 +248,23 @@ def test_only_what_is_new_is_read(bundle, log):
     assert live._growing.read_bytes - before < looks * 2048
 
 
+@pytest.mark.parametrize("jump_s", [-3600, 3600, -50 * 365 * 86400])
+def test_a_wall_clock_that_jumps_makes_nothing_old_or_new(bundle, log, monkeypatch, jump_s):
+    """The page says how old the newest event is by what it has seen come, not by a clock that somebody sets."""
+    live, wall, rng = Live(log, bundle), time.time_ns, np.random.default_rng(0)
+    with vc.Session(bundle.path, record=Recorder(log, flush_ms=1)) as session:
+        session.write(robot.TOKENS, robot.tokens(1))
+        for replans in (1, 2):
+            for name, array in robot.observation(rng).items():
+                session.write(name, array)
+            session.step()
+            assert _until(live, replans)["age_s"] < 20
+            monkeypatch.setattr(time, "time_ns", lambda: wall() + jump_s * 10**9)
+        monkeypatch.setattr(live, "_aged", (live._aged[0], live._aged[1] - 100))  # nothing came for so long
+        assert 100 <= live.read()["age_s"] < 120
+        session.recorder.close()
+
+
 def test_a_recording_that_is_cut_off_is_told(bundle, log):
     recorded(bundle, log, 2)
     whole = log.read_bytes()

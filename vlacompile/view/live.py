@@ -60,6 +60,8 @@ class Live:
         self._pictures: dict[str, tuple[int, np.ndarray]] = {}
         self._decision: dict | None = None
         self._last_ns, self._wall_ns, self._events, self._lost = 0, 0, 0, 0
+        self._aged: tuple[float, float] | None = None  # the newest event's age, and when it had it
+        self._caught_up = False  # with what was recorded before the page looked
         self._problem = f"waiting for {self.path}"
 
     def picture(self, name: str) -> np.ndarray | None:
@@ -100,6 +102,13 @@ class Live:
             f"{self.path} was cut off: {growing.cut_bytes} bytes of its end are not there"
         if new is not None:
             self._take_all(*new)
+            self._aged = self._age_s(), time.monotonic()
+            self._caught_up = not growing.is_behind
+
+    def _age_s(self) -> float:
+        """Of the newest event, as it is read: by the wall clock for what was recorded before, which may have been set
+        since; what comes while the page looks is new, whatever any clock says."""
+        return 0.0 if self._caught_up else max(0.0, (time.time_ns() - self._wall_ns) / 1e9)
 
     def _take_all(self, log: Log, events: list[Event]) -> None:
         names, shown = [log.plan.values[s.value].name for s in log.plan.sources], cameras(log)
@@ -163,7 +172,7 @@ class Live:
         first_ns = self._actions[0][0] if self._actions else session.chunk_ns
         return {
             "problem": self._problem,
-            "age_s": max(0.0, (time.time_ns() - self._wall_ns) / 1e9) if self._wall_ns else None,
+            "age_s": None if self._aged is None else self._aged[0] + time.monotonic() - self._aged[1],
             "events": self._events, "lost": self._lost,
             "passed_blocks": self._growing.passed_blocks, "behind": self._growing.is_behind,
             "status": session.status, "text": session.text,
