@@ -180,8 +180,8 @@ static void test_signals(const char *samples, const char *dir) {
   struct rlimit before, small = {.rlim_cur = 4096};
   sigset_t user, waiting, mask;
   tape_name(dir, "signals");
-  tape_t tape = tape_make(
-      &r, (vlart_recorder_options_t){.flush_ms = 1, .full = 1, .file_bytes = 1 << 16});
+  tape_t tape =
+      tape_make(&r, (vlart_recorder_options_t){.flush_ms = 1, .full = 1, .file_bytes = 1 << 16});
   CHECK_STATUS(vlart_session_record(r.session, tape.recorder, &diag), OK);
   sigemptyset(&user);
   sigaddset(&user, SIGUSR1);
