@@ -3,7 +3,9 @@
    (make tsan). Linked with --wrap=malloc,calloc,realloc,free,pwrite,fallocate. */
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -171,6 +173,52 @@ static void test_disks(const char *samples, const char *dir) {
   close_robot(&r);
 }
 
+/* A file that may not grow is a write that fails, and signals are for the program's own threads: both have their default
+   action here, which ends the process. */
+static void test_signals(const char *samples, const char *dir) {
+  robot_t r = open_robot(sample_path(samples, "realtime"), NULL);
+  struct rlimit before, small = {.rlim_cur = 4096};
+  sigset_t user, waiting, mask;
+  tape_name(dir, "signals");
+  tape_t tape =
+      tape_make(&r, (vlart_recorder_options_t){.flush_ms = 1, .full = 1, .file_bytes = 1 << 16});
+  CHECK_STATUS(vlart_session_record(r.session, tape.recorder, &diag), OK);
+  sigemptyset(&user);
+  sigaddset(&user, SIGUSR1);
+  CHECK(pthread_sigmask(SIG_BLOCK, &user, &mask) == 0 && sigismember(&mask, SIGTERM) == 0);
+  CHECK(kill(getpid(), SIGUSR1) == 0);
+  tape_wait(15);
+  CHECK(sigpending(&waiting) == 0 && sigismember(&waiting, SIGUSR1) == 1);
+  int taken;
+  CHECK(sigwait(&user, &taken) == 0 && taken == SIGUSR1);
+  CHECK(pthread_sigmask(SIG_SETMASK, &mask, NULL) == 0);
+  CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  small.rlim_max = before.rlim_max;
+  CHECK(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  vlart_recorder_info_t info = {0};
+  for (uint64_t t = 0; t < 2000 && info.lost_blocks == 0; t++) {
+    tape_tick(&r, t);
+    CHECK_STATUS(vlart_session_step(r.session, &diag), OK);
+    tape_wait(1);
+    info = tape_info(&tape);
+  }
+  vlart_recorder_options_t options = {.struct_size = sizeof options, .path = tape_path};
+  size_t bytes;
+  vlart_recorder_t *none;
+  CHECK_STATUS(vlart_recorder_required_bytes(tape.plan, tape.plan_bytes, &options, &diag, &bytes),
+               OK);
+  void *arena = test_take(bytes);
+  tape_end(&tape);
+  tape_name(dir, "limited");
+  CHECK_STATUS(
+      vlart_recorder_init(tape.plan, tape.plan_bytes, &options, arena, bytes, &diag, &none), IO);
+  CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
+  CHECK(info.lost_blocks > 0 && info.error == EFBIG);
+  CHECK(strstr(diag.why, "ulimit -f") != NULL && access(tape_path, F_OK) != 0);
+  test_give(arena);
+  close_robot(&r);
+}
+
 static void test_arguments(const char *samples, const char *dir) {
   robot_t r = open_robot(sample_path(samples, "realtime"), NULL);
   robot_t other = open_robot(sample_path(samples, "ensemble"), NULL);
@@ -282,6 +330,7 @@ int main(int argc, char **argv) {
   test_what_happened(argv[1], argv[2]);
   test_every_loss(argv[1], argv[2]);
   test_disks(argv[1], argv[2]);
+  test_signals(argv[1], argv[2]);
   test_arguments(argv[1], argv[2]);
   test_async(argv[1], argv[2]);
   test_delivery(argv[1]);

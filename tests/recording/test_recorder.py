@@ -98,6 +98,50 @@ def test_files_that_are_no_recordings(tmp_path, bundle):
     assert "plan" in damaged.value.why
 
 
+def test_a_path_that_is_no_new_file_is_refused(bundle, tmp_path):
+    """And what is there stays as it was. A link is not followed, whether it leads anywhere or not."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"kept")
+    os.mkfifo(tmp_path / "pipe")
+    for link, to in (("link", "file"), ("dangling", "nowhere"), ("circle", "circle")):
+        (tmp_path / link).symlink_to(tmp_path / to)
+    there = {"folder", "file", "pipe", "link", "dangling", "circle"}
+    for path, word in ([(tmp_path / name, "it exists") for name in there] + [
+            ("/dev/full", "it exists"), (tmp_path / "file" / "a", "no directory"), ("/proc/a.vlog", "errno"),
+            (tmp_path / ("a" * 300), "too long"), (tmp_path / "circle" / "a", "circle")]):
+        with pytest.raises(RuntimeFailure) as refused:
+            vc.Session(bundle, record=path)
+        failure = refused.value
+        assert failure.status == "IO" and word in failure.why and failure.fix, path
+        assert failure.where.startswith(str(path)[:100])
+    assert {entry.name for entry in tmp_path.iterdir()} == there and (tmp_path / "file").read_bytes() == b"kept"
+
+
+SECOND = """
+import sys, vlacompile as vc
+from vlart.errors import RuntimeFailure
+try:
+    vc.Session(sys.argv[1], record=sys.argv[2])
+except RuntimeFailure as failure:
+    print(failure)
+"""
+
+
+def test_two_recorders_of_one_file(bundle, tmp_path):
+    """Of one process or of two: the second is refused, and the first goes on as if nothing had been."""
+    path = tmp_path / "a.vlog"
+    with vc.Recorder(path) as recorder, vc.Session(bundle, record=recorder) as session:
+        robot.drive(session, episodes=1, replans=1)
+        with vc.Recorder(path) as other, pytest.raises(RuntimeFailure, match="there is a file"):
+            vc.Session(bundle, record=other)
+        done = subprocess.run([sys.executable, "-c", SECOND, str(bundle), str(path)], capture_output=True, text=True,
+                              check=True)
+        assert done.stdout.startswith("there is a file") and done.stdout.count("\n") == 4 and not done.stderr
+        robot.drive(session, episodes=1, replans=1)
+    assert recorder.info().complete and Log(path).info.events == recorder.info().events
+    assert sum(e.kind == "step" for e in Log(path)) == 2
+
+
 FULL = """
 import resource, signal, sys
 import numpy as np, vlacompile as vc

@@ -12,7 +12,8 @@ import pytest
 import vlacompile as vc
 from tests.runtime.test_lanes import FAST, SLOW, THREE, TWO, drawn, recipe
 from tests.samples import policies
-from vlart.errors import RuntimeFailure
+from vlart.bundle.plan.binary import read_plan
+from vlart.errors import BundleError, RuntimeFailure
 from vlart.recording.log import Log
 from vlart.recording.replayed import replay
 
@@ -114,3 +115,80 @@ def test_another_input_is_found(bundle, tmp_path):
     log.content = lambda event: (content(event) + 1) % 50 if event.rest and content(event).dtype == np.int64 \
         else content(event)
     assert replay(log, bundle).parted is not None
+
+
+@pytest.fixture(scope="module")
+def altered(bundle, tmp_path_factory):
+    """{what is weighed by a ten-thousandth more: such a bundle}, with the recipe of the first."""
+    folder = tmp_path_factory.mktemp("altered")
+    lanes = THREE if len(read_plan(bundle / "plan.bin").lanes) == 2 else TWO
+    found = {}
+    for part in ("camera", "state"):
+        policy = policies.dual_rate()
+        getattr(policy.observe, part).weight.data.mul_(1.0001)
+        found[part] = vc.build(policy, recipe=recipe(folder, lanes), out=folder / f"{part}.vlab").path
+    return found
+
+
+def stepped(bundle, path, ticks: int = 12) -> Log:
+    """Each lane at every third tick."""
+    with vc.Lanes(bundle, threads=1, record=path) as lanes:
+        fast = [n for n in FAST if n not in (READS["touch"] if "touch" in lanes.lanes else ())]
+        for tick in range(ticks):
+            given = drawn(tick)
+            for name, lane in lanes.lanes.items():
+                if tick % 3 == 0:
+                    for source in READS[name]:
+                        lane.write(source, given[source])
+                    lane.step()
+            for source in fast:
+                lanes.control.write(source, given[source])
+            lanes.control.step()
+            lanes.control.pop()
+    return Log(path)
+
+
+@pytest.mark.parametrize("part, lane", [("camera", "slow"), ("state", None)])
+def test_another_bundle_parts_where_its_weight_is(bundle, altered, tmp_path, part, lane):
+    """--against names the first value that differs, which is a slower lane's where its weight was changed, and not what
+    the control loop made of it."""
+    log = stepped(bundle, tmp_path / "a.vlog")
+    plan, other = log.plan, altered[part]
+    with pytest.raises(BundleError, match="another bundle"):
+        replay(log, other)
+    assert replay(log, other, other_bundle=True).parted.what == "the chunk"
+    found = replay(log, other, other_bundle=True, against=bundle).parted
+    assert found.of_values and found.step == 0
+    name, stage = found.what.split('"')[1], next(s for s in plan.stages if f'stage "{s.name}"' in found.what)
+    assert plan.lane_of(stage) == (0 if lane else len(plan.lanes)), found
+    assert any(plan.values[b.value].name == name for b in stage.outputs)
+    sources = {"camera": "wide", "state": "state"}
+    assert sources[part] in {plan.values[s].name for s in stage.depends}
+    back = replay(log, bundle, against=other).parted
+    assert back.what == found.what and (back.want, back.got) == (found.got, found.want)
+
+
+def test_against_the_same_bundle_is_equal(bundle, tmp_path):
+    log = stepped(bundle, tmp_path / "a.vlog")
+    found = replay(log, bundle, against=bundle)
+    assert found.equal and found.chunks == 12 and found.parted is None
+    seen = []
+    content = log.content
+
+    def second(event):  # negative control: the slow lane's second picture
+        array = content(event)
+        seen.extend([event] if array.dtype == np.uint8 else [])
+        return array ^ 1 if len(seen) == 2 and array.dtype == np.uint8 else array
+
+    log.content = second
+    assert replay(log, bundle, against=bundle).parted.what == "the chunk"  # of both bundles alike
+
+
+def test_a_bundle_with_other_lanes_is_refused(bundle, tmp_path):
+    log = stepped(bundle, tmp_path / "a.vlog", 3)
+    for number, lanes in enumerate(("", TWO.replace('"slow"', '"slower"'), THREE.replace('"touch"\n', '"hand"\n', 1))):
+        other = vc.build(policies.dual_rate(), recipe=recipe(tmp_path, lanes), out=tmp_path / f"{number}.vlab").path
+        for call in ({"other_bundle": True}, {"against": other}):
+            with pytest.raises(BundleError, match="other lanes") as refused:
+                replay(log, other if "other_bundle" in call else bundle, **call)
+            assert 'recorded: "slow" of tokens and wide' in refused.value.why and refused.value.fix

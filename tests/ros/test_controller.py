@@ -17,11 +17,9 @@ from tests.ros.stepped_robot import BOWL_SUM, CUP_SUM, PERIOD, STEADY0, T0, Step
 from tests.samples.robot_policy import ROW
 from vlart.errors import ConfigError, VlaError
 from vlart.files.yaml_lines import parse_yaml
-from vlart.ros.mapping import topic_map
+from vlart.ros.mapping import Control, topic_map
 from vlart.ros.synchronise import MOST_KEPT
 from vlart.serve.refusal import Refusal
-
-AHEAD = "control: {lead_ticks: 1}\n"  # a chunk is there when the one before it ends
 
 
 @pytest.fixture
@@ -123,7 +121,7 @@ def test_an_instruction_that_is_refused_changes_nothing(robot):
 
 
 def test_a_frame_that_no_camera_has_is_refused_and_the_loop_goes_on(robot):
-    it = robot(MAP.replace("msg/Image}", "msg/Image, resize: bilinear}") + AHEAD)
+    it = robot(MAP.replace("msg/Image}", "msg/Image, resize: bilinear}"))
     it.run(5)
     assert it.controller.message("image", image(it.now, np.zeros((1, 16385, 3), np.uint8)), it.now) == "unfit"
     assert "16385 x 1" in it.controller.accounts()["image"].last_refusal
@@ -132,13 +130,46 @@ def test_a_frame_that_no_camera_has_is_refused_and_the_loop_goes_on(robot):
 
 @pytest.mark.parametrize("stamp", [1, 2 ** 31 * S - 1, T0 + 10 * S, T0 - 10 * S, -S, 0])
 def test_a_stamp_of_any_kind_is_refused_and_the_loop_goes_on(robot, stamp):
-    it = robot(MAP + AHEAD)
+    it = robot()
     it.run(5)
     before = it.controller.accounts()
     it.see(at=stamp)
     after = it.controller.accounts()
     assert [after[n].refused.total() - before[n].refused.total() for n in ("image", "state")] == [1, 1]
     assert [c.status for c in it.run(5)] == ["OK"] * 5
+
+
+@pytest.mark.parametrize("control, safe", [("", False), ("control: {lead_ticks: 1}\n", False),
+                                           ("control: {lead_ticks: 0}\n", True)])
+def test_a_chunk_is_asked_for_a_tick_ahead(robot, monkeypatch, control, safe):
+    """However slow the machine is within a tick: the worker gets on after the action of the tick was taken. Asked for
+    in the tick that needs it, the next chunk comes too late, and one action of each chunk is the safe one."""
+    it = robot(MAP + control)
+    it.run(2)
+    policy, waiting = it.controller._policy, []
+    request, pop = policy.request, policy.pop
+
+    def asked() -> bool:
+        waiting.append(True)
+        return True
+
+    def popped():
+        found = pop()
+        if waiting:
+            waiting.clear()
+            request()
+        return found
+
+    monkeypatch.setattr(policy, "request", asked)
+    monkeypatch.setattr(policy, "pop", popped)
+    statuses = [c.status for c in it.run(40)]
+    assert ("SAFE_ACTION" in statuses) == safe and statuses.count("OK") >= 30
+
+
+def test_who_is_asked_ahead():
+    """A chunk of one action would be over before it came."""
+    assert [Control().lead(n) for n in (0, 1, 2, 50)] == [0, 0, 1, 1]
+    assert [Control(lead_ticks=n).lead(8) for n in (0, 3)] == [0, 3]
 
 
 def test_an_instruction_ends_the_chunk_that_is_being_computed(robot):

@@ -34,7 +34,9 @@ def frames(count: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
             for k in range(count)]
 
 
-def write_rosbag2(path: Path, count: int = 40, storage: str = "sqlite3", joints: bool = True) -> Path:
+def write_rosbag2(path: Path, count: int = 40, storage: str = "sqlite3", joints: bool = True,
+                  extra: str = "", jump_ns: tuple[int, ...] = (0,)) -> Path:
+    """extra: a topic more, of joints. jump_ns: what is added to the clock in each part of the bag."""
     from rosbags.rosbag2 import StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -44,6 +46,7 @@ def write_rosbag2(path: Path, count: int = 40, storage: str = "sqlite3", joints:
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         kinds = {"/camera": "sensor_msgs/msg/Image", "/joints": "sensor_msgs/msg/JointState",
                  "/instruction": "std_msgs/msg/String"}
+        kinds |= {extra: "sensor_msgs/msg/JointState"} if extra else {}
         there = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in kinds.items()
                  if joints or topic != "/joints"}
 
@@ -55,6 +58,9 @@ def write_rosbag2(path: Path, count: int = 40, storage: str = "sqlite3", joints:
             writer.write(there[topic], time_ns, store.serialize_cdr(message, kinds[topic]))
 
         for k, (at, image, numbers) in enumerate(frames(count)):
+            at += jump_ns[k * len(jump_ns) // count]
+            if extra:
+                write(extra, at, of["sensor_msgs/msg/JointState"](header(at), [], *[np.zeros(0)] * 3))
             if k == count // 2:
                 write("/instruction", at - 1, of["std_msgs/msg/String"]("lift it"))
             if joints:

@@ -20,6 +20,7 @@ from vlacompile.view.live import Live
 from vlacompile.view.png import png
 from vlacompile.view.server import ADDRESS, MOST_CLIENTS, panel, serving
 from vlart.bundle.directory import read_bundle
+from vlart.recording.growing import PROBES
 from vlart.runtime.recorder import Recorder
 
 
@@ -221,6 +222,55 @@ def test_a_recording_that_vanishes_is_said_and_what_was_read_stays(bundle, log):
     whole = log.with_suffix(".gone").read_bytes()
     log.write_bytes(whole[: len(whole) // 3])  # cut off
     _when(live, lambda s: not s["problem"].startswith("waiting"))
+
+
+def test_only_what_is_new_is_read(bundle, log):
+    """However much was recorded before: a look at which nothing is new reads a few hundred bytes of the file."""
+    live, recorder, rng = Live(log, bundle), Recorder(log, flush_ms=1, mib=1), np.random.default_rng(0)
+    with vc.Session(bundle.path, record=recorder) as session:
+        session.write(robot.TOKENS, robot.tokens(1))
+        for replans in range(1, 41):
+            for name, array in robot.observation(rng).items():
+                session.write(name, array)
+            session.step()
+            _until(live, replans)
+    recorder.close()
+    for _ in range(2):
+        live._next_s = 0.0  # as if time had passed
+        live.read()
+    written, head = recorder.info().blocks * 4096, len(live._plan) + 4096
+    looks, before = 0, live._growing.read_bytes
+    assert before < 3 * (written + head) + 200 * (2048 + 80 * PROBES)
+    while looks < 20:
+        live._next_s = 0.0
+        live.read()
+        looks += 1
+    assert live._growing.read_bytes - before < looks * 2048
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600, -50 * 365 * 86400])
+def test_a_wall_clock_that_jumps_makes_nothing_old_or_new(bundle, log, monkeypatch, jump_s):
+    """The page says how old the newest event is by what it has seen come, not by a clock that somebody sets."""
+    live, wall, rng = Live(log, bundle), time.time_ns, np.random.default_rng(0)
+    with vc.Session(bundle.path, record=Recorder(log, flush_ms=1)) as session:
+        session.write(robot.TOKENS, robot.tokens(1))
+        for replans in (1, 2):
+            for name, array in robot.observation(rng).items():
+                session.write(name, array)
+            session.step()
+            assert _until(live, replans)["age_s"] < 20
+            monkeypatch.setattr(time, "time_ns", lambda: wall() + jump_s * 10**9)
+        monkeypatch.setattr(live, "_aged", (live._aged[0], live._aged[1] - 100))  # nothing came for so long
+        assert 100 <= live.read()["age_s"] < 120
+        session.recorder.close()
+
+
+def test_a_recording_that_is_cut_off_is_told(bundle, log):
+    recorded(bundle, log, 2)
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-5000])
+    state = Live(log, bundle).read()
+    assert "cut off: 5000 bytes" in state["problem"] and state["replans"] == 2
 
 
 def _when(live: Live, true) -> dict:

@@ -64,6 +64,8 @@ def _print(console: Console, found, stand_in: bool) -> None:
     if any(found.lost) or found.torn:
         console.print(f"missing in the recording: {found.lost[0]} events, {found.lost[1]} blocks; {found.torn} torn",
                       soft_wrap=True)
+    if found.cut_bytes:
+        console.print(f"the recording was cut off: {found.cut_bytes} bytes of its end are not there", soft_wrap=True)
     if stand_in:
         console.print(STAND_IN)
     if found.equal:

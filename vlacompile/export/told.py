@@ -39,5 +39,5 @@ def missing(log: Log) -> dict[str, int]:
     events, blocks = log.losses
     found = {"lost_events": events, "lost_blocks": blocks, "torn_events": int(log.info.torn_events),
              "missing_blocks": int(log.info.missing_blocks),
-             "overwritten_blocks": int(log.info.first_block) if log.info.blocks else 0}
+             "cut_bytes": log.cut_bytes, "overwritten_blocks": int(log.info.first_block) if log.info.blocks else 0}
     return {what: count for what, count in found.items() if count}

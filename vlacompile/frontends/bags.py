@@ -7,8 +7,9 @@ decoded. Must not know what becomes of the observations.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from vlacompile.frontends.dataset import read_info
-from vlart.errors import CalibrationError, ConfigError, nearest
+from vlart.errors import CalibrationError, ConfigError, VlaError, nearest
 from vlart.ros.contents import Reader, readers_of, stamp_ns, text_of
 from vlart.ros.mapping import TEXT, TopicMap, read_topic_map
 from vlart.ros.synchronise import MS, Synchroniser
@@ -24,6 +25,8 @@ from vlart.serve.observations import Input
 from vlart.serve.refusal import Refusal
 
 METADATA = "metadata.yaml"  # of a directory of rosbag2
+MOST_WORDS = 300  # of what a library says
+Row = tuple[str, str, int, Any]  # topic, type, when it was recorded, content
 INSTALL = "pip install 'vlacompile[bags]'"
 
 
@@ -125,8 +128,8 @@ def open_bag(path: Path, map_file: Path, inputs: Mapping[str, Input]) -> Bag:
 
     for message in _messages(path, topics):
         now = message.came_ns
-        if message.topic == said and message.type == TEXT:
-            text = text_of(message.content)
+        if message.topic == said:
+            text = _instruction(path, message)
         for name in inputs_of.get(message.topic, ()):
             of = topics.observation[name]
             if message.type != of.type:
@@ -143,12 +146,27 @@ def open_bag(path: Path, map_file: Path, inputs: Mapping[str, Input]) -> Bag:
         take()
     now += round(MS * topics.synchronise.wait_ms)
     take()
+    unheard = [n for n, a in synchroniser.accounts.items() if not a.received]
+    if unheard:
+        _refuse(path, f"the bag has no message of {topics.observation[unheard[0]].topic}",
+                f'the map says it fills input "{unheard[0]}"', "record it, or name another topic in the topic map")
     accounts = {name: f"{a.received} messages, {a.used} used" + "".join(f", {n} {why}" for why, n in a.refused.items())
                 for name, a in synchroniser.accounts.items()}
     if not found:
         _refuse(path, "the bag holds no whole observation", "; ".join(f"{n}: {a}" for n, a in accounts.items()),
                 "look at the times of its messages: synchronise.within_ms, max_age_ms, ahead_ms, or stamp: arrival")
     return Bag(path, topics, readers, tuple(found), accounts)
+
+
+def _instruction(path: Path, message: Message) -> str:
+    if message.type != TEXT:
+        _refuse(path, f"{message.topic} is {message.type}", f"an instruction is {TEXT}",
+                "correct instruction.topic in the topic map")
+    try:
+        return text_of(message.content)
+    except Refusal as refusal:
+        raise CalibrationError(f"{refusal.what} on {message.topic}", where=f"{path}, {refusal.where}", why=refusal.why,
+                               fix="correct instruction.topic in the topic map, or take another bag") from refusal
 
 
 def _refuse(path: Path, what: str, why: str, fix: str) -> NoReturn:
@@ -161,52 +179,73 @@ def _messages(path: Path, topics: TopicMap) -> Iterator[Message]:
     said = None if topics.instruction is None else topics.instruction.topic
     read = _of_mcap if path.suffix == ".mcap" else _of_rosbag2
     with closing(read(path, names, said)) as rows:
-        for number, (topic, kind, came_ns, content) in enumerate(rows):
+        for number, (topic, kind, came_ns, content) in enumerate(_read_by_library(path, rows)):
             yield Message(number, topic, kind, came_ns, content)
 
 
+def _read_by_library(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
+    """What the libraries raise of bytes that anybody may have written is listed nowhere (struct.error, KeyError,
+    NameError, apsw's own), and some of it they also print."""
+    while True:
+        try:
+            with redirect_stderr(io.StringIO()):
+                row = next(rows, None)
+        except VlaError:
+            raise
+        except OSError as error:
+            _refuse(path, f"{path.name} cannot be read", error.strerror or str(error), "give the path of an MCAP "
+                    "file, or of a directory of rosbag2, that is whole")
+        except Exception as error:  # noqa: BLE001  see above
+            words = " ".join(str(error).split())
+            _refuse(path, f"{path.name} cannot be read", f"{type(error).__name__}: {words}"[:MOST_WORDS],
+                    "copy it again, completely")
+        if row is None:
+            return
+        yield row
+
+
 def _require_topics(path: Path, wanted: set[str], there: set[str]) -> None:
+    if not there:
+        _refuse(path, "the bag has no topics", "nothing was recorded, or it was not written to its end",
+                "record again, or repair it (`mcap recover FILE`, `ros2 bag reindex DIR`)")
     missing = sorted(wanted - there)
     if missing:
         _refuse(path, f"the bag has no topic {missing[0]}", nearest(missing[0], there),
                 "record it, or name the topic that the bag has in the topic map")
 
 
-def _of_mcap(path: Path, wanted: set[str], said: str | None) -> Iterator[tuple[str, str, int, Any]]:
+def _of_mcap(path: Path, wanted: set[str], said: str | None) -> Iterator[Row]:
     try:
-        from mcap.exceptions import McapError
         from mcap.reader import make_reader
         from mcap_ros2.decoder import DecoderFactory
     except ImportError as error:
         raise _not_installed(error) from error
-    try:
-        with path.open("rb") as file:
-            reader = make_reader(file, decoder_factories=[DecoderFactory()])
-            summary = reader.get_summary()
-            there = set() if summary is None else {c.topic for c in summary.channels.values()}
-            _require_topics(path, wanted, there)
-            for schema, channel, message, content in reader.iter_decoded_messages(topics=[*wanted, *filter(None, [said])
-                                                                                          ]):
-                yield channel.topic, schema.name if schema else "", message.log_time, content
-    except (OSError, McapError, ValueError) as error:
-        _refuse(path, f"{path.name} cannot be read", str(error) or type(error).__name__, "copy it again, completely")
+    with path.open("rb") as file:
+        reader = make_reader(file, validate_crcs=True, decoder_factories=[DecoderFactory()])
+        summary = reader.get_summary()
+        channels = [] if summary is None else list(summary.channels.values())
+        _require_topics(path, wanted, {c.topic for c in channels})
+        for channel in channels:
+            if channel.topic in (*wanted, said) and channel.message_encoding != "cdr":
+                _refuse(path, f"{channel.topic} holds no messages of ROS 2",
+                        f'they are "{channel.message_encoding}", and those of ROS 2 are "cdr"',
+                        "give a bag that ROS 2 recorded; of a recording of our own, build takes what "
+                        "`vlacompile export --lerobot DIR` writes")
+        for schema, channel, message, content in reader.iter_decoded_messages(topics=[*wanted, *filter(None, [said])]):
+            yield channel.topic, schema.name if schema else "", message.log_time, content
 
 
-def _of_rosbag2(path: Path, wanted: set[str], said: str | None) -> Iterator[tuple[str, str, int, Any]]:
+def _of_rosbag2(path: Path, wanted: set[str], said: str | None) -> Iterator[Row]:
     try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
-        from rosbags.rosbag2 import ReaderError
+        from rosbags.highlevel import AnyReader
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
         raise _not_installed(error) from error
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
-            _require_topics(path, wanted, {c.topic for c in reader.connections})
-            of = [c for c in reader.connections if c.topic in wanted or c.topic == said]
-            for connection, came_ns, data in reader.messages(connections=of):
-                yield connection.topic, connection.msgtype, came_ns, reader.deserialize(data, connection.msgtype)
-    except (OSError, AnyReaderError, ReaderError, ValueError) as error:
-        _refuse(path, f"{path.name} cannot be read", str(error) or type(error).__name__, "copy it again, completely")
+    with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
+        _require_topics(path, wanted, {c.topic for c in reader.connections})
+        of = [c for c in reader.connections if c.topic in wanted or c.topic == said]
+        for connection, came_ns, data in reader.messages(connections=of):
+            yield connection.topic, connection.msgtype, came_ns, reader.deserialize(data, connection.msgtype)
 
 
 def _not_installed(error: ImportError) -> CalibrationError:

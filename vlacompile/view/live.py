@@ -1,5 +1,5 @@
 """What a recording says now: stages, queue, the chunk beside what was executed, cameras, the router. Read while the
-robot's program writes it; nothing is asked of that program."""
+robot's program writes it, each time what is new in it; nothing is asked of that program."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from vlart.bundle.directory import PLAN_FILE, Bundle
 from vlart.errors import VlaError
+from vlart.recording.growing import Growing
 from vlart.recording.log import Event, Log
 from vlart.recording.replay import ACTED, status_name
 from vlart.recording.timeline import cameras, picture
@@ -48,17 +50,18 @@ class Live:
     def __init__(self, path: Path, bundle: Bundle):
         self.path, self.bundle = path, bundle
         self._plan = (bundle.path / PLAN_FILE).read_bytes()
-        self._next_s, self._changed = 0.0, 0
+        self._growing, self._next_s = Growing(path), 0.0
         self._begin(0)
 
     def _begin(self, recording: int) -> None:
         self._recording = recording
-        self._seen: dict[int, int] = {}
         self._session = _Session()
         self._actions: deque[tuple[int, np.ndarray, bool]] = deque(maxlen=MOST_ACTIONS)
         self._pictures: dict[str, tuple[int, np.ndarray]] = {}
         self._decision: dict | None = None
         self._last_ns, self._wall_ns, self._events, self._lost = 0, 0, 0, 0
+        self._aged: tuple[float, float] | None = None  # the newest event's age, and when it had it
+        self._caught_up = False  # with what was recorded before the page looked
         self._problem = f"waiting for {self.path}"
 
     def picture(self, name: str) -> np.ndarray | None:
@@ -75,27 +78,41 @@ class Live:
         return self._document()
 
     def _refresh(self) -> None:
+        """Reads what is new."""
+        growing = self._growing
         try:
-            changed = self.path.stat().st_mtime_ns
-            if changed == self._changed:
-                return
-            log = Log(self.path)
-        except OSError:
+            new = growing.look()
+        except FileNotFoundError:
             self._problem = f"waiting for {self.path}"
+            return
+        except OSError as error:
+            self._problem = f"cannot read {self.path}: {error.strerror}"
             return
         except VlaError as error:
             self._problem = f"{error.what}: {error.why}"
             return
-        self._changed = changed
-        if log.plan_bytes != self._plan:
-            self._problem = f'{self.path} is a recording of another bundle, "{log.plan.name}" ({log.bundle_hash[:12]})'
+        if growing.recording != self._recording:
+            self._begin(growing.recording)
+        assert growing.plan is not None
+        if growing.plan_bytes != self._plan:
+            self._problem = (f'{self.path} is a recording of another bundle, "{growing.plan.name}" '
+                             f"({sha256(growing.plan_bytes).hexdigest()[:12]})")
             return
-        if log.info.recording != self._recording:
-            self._begin(log.info.recording)
-        self._problem, names = "", [log.plan.values[s.value].name for s in log.plan.sources]
-        shown = cameras(log)
-        for event in log.since(self._seen):
-            self._seen[event.track] = event.sequence
+        self._problem = "" if not growing.cut_bytes else \
+            f"{self.path} was cut off: {growing.cut_bytes} bytes of its end are not there"
+        if new is not None:
+            self._take_all(*new)
+            self._aged = self._age_s(), time.monotonic()
+            self._caught_up = not growing.is_behind
+
+    def _age_s(self) -> float:
+        """Of the newest event, as it is read: by the wall clock for what was recorded before, which may have been set
+        since; what comes while the page looks is new, whatever any clock says."""
+        return 0.0 if self._caught_up else max(0.0, (time.time_ns() - self._wall_ns) / 1e9)
+
+    def _take_all(self, log: Log, events: list[Event]) -> None:
+        names, shown = [log.plan.values[s.value].name for s in log.plan.sources], cameras(log)
+        for event in events:
             self._events += 1
             self._take(event, log, names, shown)
             self._last_ns = max(self._last_ns, event.time_ns)
@@ -155,8 +172,10 @@ class Live:
         first_ns = self._actions[0][0] if self._actions else session.chunk_ns
         return {
             "problem": self._problem,
-            "age_s": max(0.0, (time.time_ns() - self._wall_ns) / 1e9) if self._wall_ns else None,
-            "events": self._events, "lost": self._lost, "status": session.status, "text": session.text,
+            "age_s": None if self._aged is None else self._aged[0] + time.monotonic() - self._aged[1],
+            "events": self._events, "lost": self._lost,
+            "passed_blocks": self._growing.passed_blocks, "behind": self._growing.is_behind,
+            "status": session.status, "text": session.text,
             "replans": session.replans, "failures": session.failures, "misses": session.misses,
             "replan_ms": {"last": session.steps[-1], "median": times[len(times) // 2], "most": times[-1]}
             if times else None,

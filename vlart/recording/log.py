@@ -19,6 +19,7 @@ from vlart.bundle.format.record import Record
 from vlart.bundle.format.records_recording import (
     CONTROL_EVENT,
     DECISION_EVENT,
+    LOG,
     LOSS_EVENT,
     NOTE_EVENT,
     POP_EVENT,
@@ -35,6 +36,7 @@ from vlart.vocabulary import EVENT_KINDS, EVENT_ROLES, NUMPY_DTYPES, SOURCE_FLAG
 
 MOST_BYTES = 1 << 40
 MAGIC = layout.RECORDING_MAGIC
+BLOCK_BYTES = 4096  # VLART_RECORDING_BLOCK
 NOT_FOUND = 19
 OK = 0
 RECORDS: Mapping[str, Record] = {"source": SOURCE_EVENT, "step": STEP_EVENT, "pop": POP_EVENT,
@@ -43,6 +45,16 @@ KINDS = {number: kind for kind, number in EVENT_KINDS.items()}
 ROLES = {number: role for role, number in EVENT_ROLES.items()}
 STAGE_ROW = np.dtype([("runs", "<u8"), ("ns", "<u8"), ("iterations", "<u4"), ("ran", "<u4")])
 assert STAGE_ROW.itemsize == STAGE_TIME.size
+
+
+def head_bytes(plan_bytes: int) -> int:
+    """Where the blocks of a recording begin."""
+    return -(-(LOG.size + plan_bytes) // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def whole_bytes(plan_bytes: int, block_count: int) -> int:
+    """Size of its file."""
+    return head_bytes(plan_bytes) + block_count * BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -93,18 +105,13 @@ class Event:
 
 class Log:
     """path: of a recording. Iterating gives its events in the file's order; those of one track are in the order in
-    which they happened. plan: of the bundle that was recorded. Raises BundleError where the file cannot be read or is
-    no recording."""
+    which they happened. plan: of the bundle that was recorded. data, known_plan: what the file holds, and its plan,
+    where they were read before. Raises BundleError where the file cannot be read or is no recording."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, data: bytes | None = None, known_plan: Plan | None = None):
         self.path = Path(path)
         self._library, self._diag = libvlart(), Diag()
-        try:
-            self._data = read_below(self.path.absolute().parent, self.path.name, MOST_BYTES)
-        except OSError as error:
-            raise BundleError(f"cannot read {self.path.name}", where=str(self.path), why=str(error.strerror),
-                              fix="give the path of a recording: what `--record FILE` or Recorder(FILE) wrote"
-                              ) from error
+        self._data = self._read() if data is None else data
         size, pointer, name = c.c_size_t(), c.c_void_p(), self.path.name.encode(errors="replace")
         self._check(self._library.vlart_log_required_bytes(self._data, len(self._data), name, c.byref(self._diag),
                                                            c.byref(size)))
@@ -114,7 +121,15 @@ class Log:
         self._log, self.info = pointer, LogInfo()
         check(self._library.vlart_log_info(pointer, c.byref(self.info)), self._diag, str(self.path))
         self.plan_bytes = c.string_at(self.info.plan, self.info.plan_bytes)
-        self.plan: Plan = read_plan(self.path.parent / "plan.bin", self.plan_bytes)
+        self.plan: Plan = known_plan or read_plan(self.path.parent / "plan.bin", self.plan_bytes)
+
+    def _read(self) -> bytes:
+        try:
+            return read_below(self.path.absolute().parent, self.path.name, MOST_BYTES)
+        except OSError as error:
+            raise BundleError(f"cannot read {self.path.name}", where=str(self.path), why=str(error.strerror),
+                              fix="give the path of a recording: what `--record FILE` or Recorder(FILE) wrote"
+                              ) from error
 
     def _check(self, status: int) -> None:
         try:
@@ -141,15 +156,14 @@ class Log:
         """An event's time as nanoseconds since 1970."""
         return self.info.wall_ns + time_ns - self.info.clock_ns
 
-    def __iter__(self) -> Iterator[Event]:
-        return self.since({})
+    @property
+    def cut_bytes(self) -> int:
+        """How much of the file's end is not there: a recording has its full size from its beginning on."""
+        return max(0, whole_bytes(self.info.plan_bytes, self.info.block_count) - len(self._data))
 
-    def since(self, seen: Mapping[int, int]) -> Iterator[Event]:
-        """Those behind these: {track: sequence}."""
+    def __iter__(self) -> Iterator[Event]:
         found = LogEvent()
         while self._library.vlart_log_next(self._log, c.byref(found)) == OK:
-            if found.sequence <= seen.get(found.track, 0):
-                continue
             kind = KINDS[found.kind]
             record = RECORDS.get(kind, NOTE_EVENT)
             data = c.string_at(found.record, found.bytes)

@@ -155,6 +155,8 @@ class Player:
             self._compare_values(event)
         if got[0] != status:
             self.part(event, "status of the step", None, status, got[0])
+        elif got[-1] != got[0]:
+            self.part(event, "status of the step of the two bundles", None, got[0], got[-1])
         want = event.chunk
         if want is None or got[0] != status:
             return

@@ -20,7 +20,8 @@ from vlart.recording.replay_lanes import groups, replay_lanes
 class Replayed:
     """same_bundle: the bundle is the recorded one. events: of the recording; skipped: of these, not replayed. steps,
     chunks, actions: replayed, compared. lost: events and blocks that the recording says it lacks; torn: events that
-    are there in part. parted: the first difference; None: every compared bit was the same."""
+    are there in part. cut_bytes: of the file's end, that are not there. parted: the first difference; None: every
+    compared bit was the same."""
 
     recording: str
     bundle: str
@@ -32,6 +33,7 @@ class Replayed:
     actions: int
     lost: tuple[int, int]
     torn: int
+    cut_bytes: int
     parted: Difference | None
 
     @property
@@ -43,6 +45,7 @@ class Replayed:
                 "equal": self.equal, "events": self.events, "skipped": self.skipped, "steps": self.steps,
                 "chunks": self.chunks, "actions": self.actions, "lost_events": self.lost[0],
                 "lost_blocks": self.lost[1], "torn_events": self.torn,
+                "cut_bytes": self.cut_bytes,
                 "parted": None if self.parted is None else self.parted.as_dict()}
 
     def require(self) -> Replayed:
@@ -87,6 +90,8 @@ def replay(log: Log, bundle: str | Path, *, other_bundle: bool = False, against:
                           "--other-bundle")
     if not same:
         require_same_sources(log, plan, path)
+    if against is not None:
+        require_same_sources(log, read_plan(Path(against) / PLAN_FILE), Path(against))
     if opened is None:
         with Opened(path, None if against is None else Path(against), threads, stand_in, native_code) as opened:
             return _replayed(log, path, same, opened)
@@ -107,7 +112,7 @@ def _replayed(log: Log, path: Path, same: bool, opened: Opened) -> Replayed:
         elif rows[0].role == "session" and not rows[0].lane and track not in controls.values():
             tally.add(replay_session(log, rows, opened))
     return Replayed(str(log.path), str(path), same, events, tally.skipped, tally.steps, tally.chunks, tally.actions,
-                    log.losses, log.info.torn_events, tally.parted)
+                    log.losses, log.info.torn_events, log.cut_bytes, tally.parted)
 
 
 def require_same_sources(log: Log, plan: Plan, path: Path) -> None:
@@ -120,3 +125,16 @@ def require_same_sources(log: Log, plan: Plan, path: Path) -> None:
             raise BundleError(f'the bundle cannot be given the recorded "{name}"', where=f"{log.path}, {path}",
                               why=f"it is {kind.dtype}{list(kind.dims)}, and the bundle {found}",
                               fix="compare bundles of one policy")
+    if lanes_of(plan) != lanes_of(log.plan):
+        raise BundleError("the bundle has other lanes than the recorded one", where=f"{log.path}, {path}",
+                          why=f"recorded: {_lane_words(log.plan)}; the bundle: {_lane_words(plan)}",
+                          fix="compare bundles of one policy whose recipes have the same [[lane]]s")
+
+
+def lanes_of(plan: Plan) -> list[tuple[str, list[str]]]:
+    """[(name, its sources)], from slow to fast."""
+    return [(lane.name, sorted(plan.values[s].name for s in lane.sources)) for lane in plan.lanes]
+
+
+def _lane_words(plan: Plan) -> str:
+    return ", ".join(f'"{name}" of {" and ".join(sources)}' for name, sources in lanes_of(plan)) or "none"

@@ -93,9 +93,9 @@ class Actions:
 @dataclass(frozen=True)
 class Control:
     """The options of vlart's AsyncSession, and the noise that a sampling policy starts from; seed: of it. backbone: of
-    a bundle that has several; None: the first."""
+    a bundle that has several; None: the first. lead_ticks: None: as `lead` says."""
 
-    lead_ticks: int = 0
+    lead_ticks: int | None = None
     stale_ticks: int = 0
     deadline_ticks: int = 0
     expire: Literal["time", "execution"] = "time"
@@ -103,6 +103,14 @@ class Control:
     noise: Literal["normal", "uniform"] | None = None
     seed: int | None = None
     backbone: str | None = None
+
+    def lead(self, execute_steps: int) -> int:
+        """How many ticks before a chunk's `execute_steps` actions are used up the next one is asked for. A controller
+        asks and takes an action in the same tick: asked for at the end, a chunk has no time to be computed in; a tick
+        ahead it has one. Of a chunk of one action that action would be over by then."""
+        if self.lead_ticks is not None:
+            return self.lead_ticks
+        return 1 if execute_steps > 1 else 0
 
 
 @dataclass(frozen=True)

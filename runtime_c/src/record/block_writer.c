@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,11 +30,19 @@ static int write_at(int fd, const uint8_t *data, size_t bytes, uint64_t at) {
 static const char *error_words(int error) {
   switch (error) {
     case ENOSPC: return "No space left on the disk";
-    case EACCES: return "no right to";
+    case EDQUOT: return "the user's share of the disk is used up";
+    case EACCES:
+    case EPERM: return "this user has no right to write there";
     case ENOENT: return "no such directory";
+    case ENOTDIR: return "a part of its path is no directory";
+    case ENAMETOOLONG: return "a name in its path is too long";
+    case ELOOP: return "its path leads through links in a circle";
     case EEXIST: return "it exists";
     case EROFS: return "the file system is read-only";
-    case EFBIG: return "the file would be too large";
+    case EFBIG: return "larger than a file may be here: ulimit -f, or the file system";
+    case EMFILE:
+    case ENFILE: return "too many files are open";
+    case EIO: return "the disk failed";
     default: return "see errno(3)";
   }
 }
@@ -50,8 +59,18 @@ static vlart_status_t refuse(const char *path, const char *what, int error, vlar
   return VLART_STATUS_IO;
 }
 
+/* Whether the process may make a file of this size: to try means SIGXFSZ, which ends a program that is not prepared. */
+static bool is_allowed(uint64_t bytes) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+         bytes <= limit.rlim_cur;
+}
+
 /* Reserved, so that a disk that fills up later takes nothing away; where the file system cannot do that, only sized. */
 static int reserve(int fd, uint64_t bytes) {
+  if (!is_allowed(bytes)) {
+    return EFBIG;
+  }
   if (fallocate(fd, 0, 0, (off_t)bytes) == 0) {
     return 0;
   }

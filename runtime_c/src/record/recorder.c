@@ -1,6 +1,7 @@
 /* [init] The recorder and its thread, which empties the tracks into the file. */
 #include "record/recorder.h"
 
+#include <signal.h>
 #include <string.h>
 #include <time.h>
 
@@ -59,27 +60,6 @@ static bool is_over(uint64_t since, uint64_t now, uint32_t ms) {
   return ms != VLART_RECORD_NEVER && now - since >= (uint64_t)ms * 1000000;
 }
 
-static void *serve(void *given) {
-  vlart_recorder_t *recorder = given;
-  vlart_block_writer_t *writer = &recorder->writer;
-  bool last = false;
-  while (!last) {
-    last = atomic_load_explicit(&recorder->stopped, memory_order_acquire);
-    uint64_t now = vlart_now_ns();
-    empty_tracks(recorder, now);
-    bool due = writer->used > 0 && is_over(writer->since_ns, now, recorder->options.flush_ms);
-    vlart_block_writer_flush(writer, due);
-    if (is_over(writer->synced_ns, now, recorder->options.sync_ms)) {
-      vlart_block_writer_sync(writer, now);
-    }
-    struct timespec pause = {0, LOOK_EVERY_MS * 1000000L};
-    if (!last) {
-      nanosleep(&pause, NULL);
-    }
-  }
-  return NULL;
-}
-
 /* What was dropped after the last event that a track took; its owner has ended. */
 static void tell_the_rest(vlart_recorder_t *recorder) {
   uint64_t now = vlart_now_ns();
@@ -98,19 +78,43 @@ static void tell_the_rest(vlart_recorder_t *recorder) {
   vlart_block_writer_sync(&recorder->writer, now);
 }
 
+static void *serve(void *given) {
+  vlart_recorder_t *recorder = given;
+  vlart_block_writer_t *writer = &recorder->writer;
+  bool last = false;
+  while (!last) {
+    last = atomic_load_explicit(&recorder->stopped, memory_order_acquire);
+    uint64_t now = vlart_now_ns();
+    empty_tracks(recorder, now);
+    bool due = writer->used > 0 && is_over(writer->since_ns, now, recorder->options.flush_ms);
+    vlart_block_writer_flush(writer, due);
+    if (is_over(writer->synced_ns, now, recorder->options.sync_ms)) {
+      vlart_block_writer_sync(writer, now);
+    }
+    struct timespec pause = {0, LOOK_EVERY_MS * 1000000L};
+    if (!last) {
+      nanosleep(&pause, NULL);
+    }
+  }
+  tell_the_rest(recorder);
+  return NULL;
+}
+
 void vlart_recorder_close(vlart_recorder_t *recorder) {
   if (recorder == NULL) {
     return;
   }
   atomic_store_explicit(&recorder->stopped, true, memory_order_release);
   pthread_join(recorder->thread, NULL);
-  tell_the_rest(recorder);
   vlart_block_writer_close(&recorder->writer);
 }
 
-/* Not with the priority of the thread that made it, which may be a control loop's. */
+/* Not with the priority of the thread that made it, which may be a control loop's. Signals are for the program's own
+   threads; and one that the disk sends (SIGXFSZ, where a file may not grow) is a write that failed, no end of the
+   program. */
 static int start(vlart_recorder_t *recorder) {
   pthread_attr_t attributes;
+  sigset_t all, before;
   struct sched_param ordinary = {.sched_priority = 0};
   int error = pthread_attr_init(&attributes);
   if (error != 0) {
@@ -119,7 +123,10 @@ static int start(vlart_recorder_t *recorder) {
   pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
   pthread_attr_setschedpolicy(&attributes, SCHED_OTHER);
   pthread_attr_setschedparam(&attributes, &ordinary);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   error = pthread_create(&recorder->thread, &attributes, serve, recorder);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attributes);
   return error;
 }

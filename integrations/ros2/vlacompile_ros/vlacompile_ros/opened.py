@@ -95,9 +95,10 @@ def open_policy(bundle: str | Path, topics: TopicMap, where: Callable[[str], str
     if tried:
         try_bundle(bundle, threads=control.threads, native_code=native_code)
     session = None
+    execute = plan.action.execute_steps if plan.action is not None else 0
     try:
         session = AsyncSession(
-            bundle, lead_ticks=control.lead_ticks, stale_ticks=control.stale_ticks,
+            bundle, lead_ticks=control.lead(execute), stale_ticks=control.stale_ticks,
             deadline_ticks=control.deadline_ticks, expire=control.expire, threads=control.threads,
             native_code=native_code, record=record,
             safe=np.asarray(failure.action, np.float32) if failure.action else
