@@ -13,11 +13,12 @@ import pytest
 from tests.deploy import board as boards
 from tests.deploy.stand_ins import VLART_BUILD, VLART_RUN, executable
 from tests.samples import ssh_keys
+from vlacompile.deploy.enroll import read_signers
 from vlacompile.deploy.flash import Options, connect
 from vlacompile.deploy.payload import pieces_of
 from vlart.bundle.directory import SIGNATURE_FILE, SUMS_FILE, Bundle, read_bundle
 from vlart.bundle.signature import NAMESPACE, sign
-from vlart.errors import DeployError
+from vlart.errors import ConfigError, DeployError
 
 GENERAL = "--ssh-config"
 
@@ -109,6 +110,11 @@ def test_a_list_by_which_nothing_would_be_taken(fresh, keys, tmp_path, capsys, t
         path.write_text(text.replace("PUBLIC", (keys / "ours.pub").read_text().strip()))
     assert fresh.enroll(path) == 3
     assert why in capsys.readouterr().err and not (fresh.root / "signers").exists()
+
+
+def test_a_list_without_end_is_not_read_to_its_end():
+    with pytest.raises(ConfigError, match="too long"):
+        read_signers(Path("/dev/zero"))
 
 
 def test_what_is_refused_before_it_is_sent(enrolled, keys, signed, first, tmp_path, capsys):

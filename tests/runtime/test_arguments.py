@@ -92,6 +92,14 @@ def test_a_tensor_of_any_floating_point_dtype_is_taken(late_fusion_bundle, dtype
         np.testing.assert_array_equal(session.read(name), given.float().numpy())
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_number_that_f32_does_not_have_is_refused(late_fusion_bundle):
+    name, given = next((n, t) for n, t in policies.late_fusion().example_inputs.items() if t.dtype == torch.float32)
+    with vc.Session(late_fusion_bundle.path) as session, pytest.raises(RuntimeFailure) as caught:
+        session.write(name, np.full(given.shape, 1e300))
+    assert caught.value.status == "NOT_FINITE"
+
+
 @pytest.mark.parametrize("given", [
     "text", None, object(), [[1.0], [1.0, 2.0]], torch.zeros(1, 9, dtype=torch.complex64),
     torch.zeros(1, 9).to_sparse(), torch.zeros(1, 9, device="meta"),

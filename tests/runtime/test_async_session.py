@@ -218,6 +218,20 @@ def test_a_missed_deadline_is_told_while_the_last_chunk_goes_on(queue):
     session.close()
 
 
+def test_a_deadline_counts_from_the_observation_that_is_awaited(queue):
+    """Also where every tick brings another one, which waits behind it, or behind the one that was answered last."""
+    session = begun(queue, deadline_ticks=2)
+    statuses = []
+    for tick in range(4, 9):
+        statuses.append(session.pop().status)
+        ask(session, 1000 + tick)
+    assert statuses == ["OK"] * 3 + ["DEADLINE_MISSED"] * 2
+    session.answer()
+    ask(session, 2000)
+    assert numbers(session, 4) == [("OK", 1008.0), ("OK", 1009.0), ("OK", 1010.0), ("DEADLINE_MISSED", 1011.0)]
+    session.close()
+
+
 def test_an_observation_that_begins_an_episode_may_be_replaced(tmp_path):
     """Two requests before the worker looks: the episode ends with the second as well."""
     built_bundle = built(tmp_path, "realtime", 64)

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import vlacompile as vc
 from tests.policy import test_text as text
@@ -97,6 +99,46 @@ def test_a_routed_task_is_an_episode(spoken, table):
         routed.end(True)
         with pytest.raises(RuntimeFailure, match="no task"):
             routed.end(True)
+
+
+class TwoReaders(nn.Module):
+    """An instruction in two lengths, as two encoders take it."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.words, self.head = nn.Embedding(50, 16), nn.Linear(19, 8)
+
+    def forward(self, long, short, state):
+        read = self.words(long).mean(1) + self.words(short).mean(1)
+        return {"action": self.head(torch.cat([read, state], -1)).reshape(1, 4, 2)}
+
+
+def two_readers(seed: int) -> vc.Policy:
+    reader = text.tokenizer().to_str()
+    return vc.Policy("two_readers", TwoReaders(seed).eval(),
+                     {"long": vc.Source("task"), "short": vc.Source("task"), "state": vc.Source("observation")},
+                     {"long": torch.zeros(1, 6, dtype=torch.int64), "short": torch.zeros(1, 3, dtype=torch.int64),
+                      "state": torch.zeros(1, 3)},
+                     texts={name: vc.Text(reader, None, vc.Fit(pad=0)) for name in ("long", "short")})
+
+
+def test_an_instruction_that_one_of_two_readers_refuses_is_read_by_neither(recipe, table, tmp_path):
+    """Otherwise the task that goes on would go on with half of the next one's instruction."""
+    both = vc.join({"light": two_readers(0), "heavy": two_readers(1)}, "two")
+    with vc.RoutedSession(vc.build(both, recipe=recipe, out=tmp_path / "two.vlab").path, table) as routed:
+        session = routed.session
+        routed.begin("put the bowl")
+        session.write("state", np.zeros((1, 3), np.float32))
+        session.step()
+        before = [session.read("long"), session.read("short"), session.chunk()]
+        with pytest.raises(RuntimeFailure, match="too many tokens"):
+            routed.begin("put the bowl on the plate")
+        session.step()
+        for was, now in zip(before, (session.read("long"), session.read("short"), session.chunk()), strict=True):
+            np.testing.assert_array_equal(was, now)
+        routed.begin("the plate")
+        assert not np.array_equal(before[0], session.read("long"))
 
 
 def test_a_table_of_other_backbones_or_a_bundle_without_text_is_refused(recipe, tmp_path, late_fusion_bundle, table):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import os
 import random
 import re
 import subprocess
@@ -127,6 +128,16 @@ def test_a_state_belongs_to_its_table(under_test, table, tmp_path):
     with pytest.raises(RuntimeFailure) as failure:
         opened(replace(table, rule=Rule(0.1, 0.2)), tmp_path, tmp_path / "state")
     assert failure.value.status == "VERSION" and "another routing table" in failure.value.why
+
+
+def test_what_is_no_regular_file_is_not_waited_for(under_test, table, tmp_path):
+    """Nobody writes into the pipe."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RuntimeFailure, match="the routing table cannot be read"):
+        Router(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "state.0")
+    with pytest.raises(RuntimeFailure, match="the router's state cannot be used"):
+        opened(table, tmp_path, tmp_path / "state")
 
 
 def test_where_it_cannot_save_it_says_so(under_test, table, tmp_path):

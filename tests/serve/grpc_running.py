@@ -11,15 +11,16 @@ from vlart.serve.access import Access
 from vlart.serve.grpc_service import GrpcLimits, GrpcServer
 from vlart.serve.observations import Intake
 from vlart.serve.policy_host import PolicyHost
+from vlart.serve.tokenized_texts import Instructions
 
 
 @contextlib.contextmanager
 def grpc_server(bundle: vc.Bundle, *, access=Access(), limits=GrpcLimits(), wait_s=0.2,
-                **host_settings) -> Iterator[Running]:
+                instructions: Instructions | None = None, **host_settings) -> Iterator[Running]:
     host, loop = PolicyHost(bundle.path, threads=1, **host_settings), Loop()
     try:
         async def listen():
-            server = GrpcServer(host, Intake(host.plan), access, limits, wait_s=wait_s)
+            server = GrpcServer(host, Intake(host.plan, instructions=instructions), access, limits, wait_s=wait_s)
             return server, await server.listen("127.0.0.1", 0)
 
         running = Running(*(lambda pair: (pair[0], host, loop, pair[1]))(loop.run(listen())))

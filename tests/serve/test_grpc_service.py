@@ -122,6 +122,29 @@ def test_ready_begins_an_episode_and_actions_name_their_observation(tmp_path):
                 assert (action.observation_timestamp, action.observation_timestep) == (100.0, step)
 
 
+class Told(nn.Module):
+    """Every action is the state, and a thousand times the instruction."""
+
+    def forward(self, **inputs):
+        told = inputs["observation.state"] + 1000.0 * inputs["tokens"].float()
+        return {"action": told[:, None, :].repeat(1, 4, 1)}
+
+
+def test_an_instruction_of_an_observation_that_nobody_asked_for_holds(tmp_path):
+    policy = vc.Policy("told", Told().eval(),
+                       {"tokens": vc.Source("task"), "observation.state": vc.Source("observation")},
+                       {"tokens": torch.zeros(1, 1, dtype=torch.int64), "observation.state": torch.zeros(1, 2)})
+    features = {"observation.state": {"dtype": "float32", "shape": (2,), "names": ["a.pos", "b.pos"]}}
+    read = lambda text: {"tokens": np.array([[int(text)]])}
+    with grpc_server(vc.build(policy, out=tmp_path / "t.vlab"), instructions=read) as running, \
+            robot(running) as client:
+        client.ready(RemotePolicyConfig("act", "x", features, 1))
+        for texts, want in ((["1"], 1000), (["2", None], 2000), (["3", "4", None, None], 4000), (["5", "6"], 6000)):
+            for step, told in enumerate(texts):
+                client.send({"a.pos": 7.0, "b.pos": 7.0} | ({} if told is None else {"task": told}), step)
+            assert client.get()[0].action.tolist() == [want + 7.0, want + 7.0]
+
+
 def test_two_robots_do_not_see_each_other(bundle):
     episodes = [episode(seed=1), episode(seed=2)]
     want = [in_process(bundle, e) for e in episodes]

@@ -13,6 +13,7 @@ import pytest
 import vlacompile as vc
 from tests.samples import policies
 from tests.serve.serving import KEY, certify, episode_of, in_process, sampling, websocket_server
+from vlart.errors import ConfigError
 from vlart.serve.access import decide_access
 
 msgpack = pytest.importorskip("msgpack", reason="the server needs it: pip install 'vlacompile[serve]'")
@@ -208,6 +209,11 @@ def test_keys(late_fusion_bundle, key_access):
         assert urllib.request.urlopen(url(running.place, "/healthz")).read() == b"ok\n"
         assert running.host.metrics.value("connections", "wrong_key") == 5
         assert KEY not in repr(key_access) and KEY not in running.host.metrics.text()
+
+
+def test_a_file_without_end_is_no_key():
+    with pytest.raises(ConfigError, match="the API key is not valid"):
+        decide_access("127.0.0.1", "/dev/zero", False, None, None)
 
 
 def test_the_real_client_with_its_key(late_fusion_bundle, key_access):

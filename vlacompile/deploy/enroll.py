@@ -31,7 +31,8 @@ def read_signers(path: Path) -> tuple[bytes, int]:
     fix = ("lines of PRINCIPAL [OPTIONS] KEYTYPE KEY, as in: "
            'release@robots namespaces="vlacompile-bundle" ssh-ed25519 AAAA...')
     try:
-        text = path.read_bytes()[:MOST_BYTES + 1]
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1)
         lines = [line.strip() for line in text.decode().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the list of signers cannot be read", where=str(path), why=str(error), fix=fix) from error

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlart.bundle.plan.plan import Plan
+from vlart.bundle.plan.plan import Plan, TextInput
 from vlart.errors import ConfigError, RuntimeFailure, nearest
+from vlart.files.regular import read_below
 from vlart.runtime.router import Routed, Router
 from vlart.runtime.session import Session
+from vlart.runtime.tokenizer import RuntimeTokenizer
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
@@ -37,6 +39,9 @@ class RoutedSession:
         needs = {n: {v for s in plan.stages if n in plan.served_by(s) for v in s.depends} for n in names}
         known = {t.tokens for t in plan.texts} | {i.source for i in plan.instructions}
         self._texts = {n: [plan.values[v].name for v in sorted(known & needs[n])] for n in names}
+        asked = {name for texts in self._texts.values() if len(texts) > 1 for name in texts}
+        self._readers = {plan.values[text.tokens].name: _TextReader(Path(bundle), plan, text) for text in plan.texts
+                         if text.tokenizer is not None and plan.values[text.tokens].name in asked}
         for name, texts in self._texts.items():
             if not texts:
                 raise ConfigError(f'the backbone "{name}" takes no text', where=str(bundle),
@@ -49,12 +54,20 @@ class RoutedSession:
         instruction that is refused changes neither backbone nor episode, and has no outcome."""
         self._begun = False
         decision = self.router.decide(instruction, embedding)
-        for source in self._texts[decision.backbone]:
+        texts = self._texts[decision.backbone]
+        refusing = [t for t in texts if len(texts) > 1 and not self._takes(t, instruction)]
+        for source in [*refusing, *texts]:  # what is refused is refused before any is written
             self.session.write_text(source, instruction)
         self.session.select(decision.backbone)
         self.session.reset()
         self._begun = True
         return decision
+
+    def _takes(self, source: str, instruction: str) -> bool:
+        """Whether the session will take this text there."""
+        plan, reader = self.session.plan, self._readers.get(source)
+        known = any(i.text == instruction and plan.values[i.source].name == source for i in plan.instructions)
+        return known or (reader is not None and reader.reads(instruction))
 
     def end(self, success: bool) -> None:
         """Report the outcome of the task: updates the posterior, which is on disk when this returns. Raises
@@ -75,6 +88,23 @@ class RoutedSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _TextReader:
+    """The tokenizer of one of the bundle's texts, for asking it alone."""
+
+    def __init__(self, bundle: Path, plan: Plan, text: TextInput):
+        assert text.tokenizer is not None
+        file = plan.files[text.tokenizer]
+        self._tokenizer = RuntimeTokenizer(read_below(bundle, file.path, file.bytes), text.max_bytes)
+        self._length = plan.values[text.tokens].type.dims[-1]
+
+    def reads(self, instruction: str) -> bool:
+        try:
+            self._tokenizer.fill(instruction, self._length)
+        except RuntimeFailure:
+            return False
+        return True
 
 
 def require_backbones(router: Router, plan: Plan, table: str | Path, recorded: bool = False) -> None:

@@ -39,7 +39,8 @@ def tensor_arguments(name: str, array: Any, where: Path, wanted: str) -> tuple:
     NumPy array of that dtype is passed without a copy. Keep `array` alive until the call returns."""
     array = _numpy_array(name, array, where)
     if (array.dtype.name, wanted) in _TAKEN:
-        array = array.astype(NUMPY_DTYPES[wanted])
+        with np.errstate(over="ignore"):  # what becomes infinite is refused as that
+            array = array.astype(NUMPY_DTYPES[wanted])
     if not array.flags.c_contiguous:
         array = array.copy(order="C")
     dtype = dtype_name(array.dtype.str)

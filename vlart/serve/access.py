@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vlart.errors import ConfigError
 
-SHORTEST_KEY = 16  # characters
+SHORTEST_KEY, LONGEST_KEY = 16, 4096  # characters
 SCHEMES = ("Api-Key", "Bearer")
 
 
@@ -79,12 +79,13 @@ def is_loopback(host: str) -> bool:
 
 def _read_key(path: Path) -> bytes:
     try:
-        key = path.read_text(encoding="utf-8").strip()
+        with path.open("rb") as file:
+            key = file.read(LONGEST_KEY + 1).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the API key cannot be read", where=str(path), why=str(error),
                           fix="give a file that holds the key on one line") from error
-    if len(key) < SHORTEST_KEY or not key.isascii() or len(key.split()) != 1:
+    if not SHORTEST_KEY <= len(key) <= LONGEST_KEY or not key.isascii() or len(key.split()) != 1:
         raise ConfigError("the API key is not valid", where=str(path),
-                          why=f"a key is one word of at least {SHORTEST_KEY} ASCII characters",
+                          why=f"a key is one word of {SHORTEST_KEY} to {LONGEST_KEY} ASCII characters",
                           fix=f"python -c 'import secrets; print(secrets.token_urlsafe())' > {path.name}")
     return hashlib.sha256(key.encode()).digest()

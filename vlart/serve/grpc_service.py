@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,7 @@ BEGIN, MIDDLE, END = 1, 2, 3  # TransferState of a part
 PREFIX = "observation"
 PICTURES = ("image", "video")  # dtypes of features
 MOST_ACTIONS = 1 << 20  # of a chunk
+SAID = 4  # instructions that are kept of observations that nobody asked for
 CODES = {"malformed": grpc.StatusCode.INVALID_ARGUMENT, "refused": grpc.StatusCode.INVALID_ARGUMENT,
          "busy": grpc.StatusCode.RESOURCE_EXHAUSTED, "superseded": grpc.StatusCode.ABORTED,
          "stopping": grpc.StatusCode.UNAVAILABLE}
@@ -59,7 +60,8 @@ class GrpcLimits:
 
 @dataclass
 class _Peer:
-    """features: LeRobot's description of the robot's values. newest: what GetActions takes next."""
+    """features: LeRobot's description of the robot's values. newest: what GetActions takes next. said: instructions of
+    the observations that it took the place of."""
 
     client: Client
     seen: float
@@ -67,6 +69,7 @@ class _Peer:
     renamed: dict[str, str] = field(default_factory=dict)
     actions: int = 0
     newest: tuple[float, int, dict[str, np.ndarray]] | None = None
+    said: deque[dict[str, np.ndarray]] = field(default_factory=lambda: deque(maxlen=SAID))
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -223,9 +226,11 @@ class GrpcServer:
             raise Refusal("the observation is incomplete", where="TimedObservation",
                           why="timestamp, timestep or observation is missing or of the wrong type",
                           fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed")
+        writes = self.intake.read(self._named(peer, raw))
         if peer.newest is not None:  # the actions that come name the observation that they are of
             self.host.metrics.count("requests", "superseded")
-        peer.newest = (stamp, step, self.intake.read(self._named(peer, raw)))  # replaces an older one
+            _keep(peer.said, self.host.task_in(peer.newest[2]))
+        peer.newest = (stamp, step, writes)
         peer.arrived.set()
         return Empty()
 
@@ -241,7 +246,9 @@ class GrpcServer:
         if newest is None:
             return Actions()
         stamp, step, writes = newest
-        reply = await asyncio.wrap_future(self.host.submit(peer.client, writes, step))
+        said = list(peer.said)
+        peer.said.clear()
+        reply = await asyncio.wrap_future(self.host.submit(peer.client, writes, step, superseded=said))
         self.host.metrics.count("requests", "ok")
         return Actions(data=timed_actions(reply.outputs["actions"][:peer.actions], stamp, step, self.period_s))
 
@@ -317,6 +324,13 @@ class GrpcServer:
             full = self.host.exclusive or len(self._peers) >= self.limits.clients
             if now - peer.seen > (silent_s if full else self.limits.idle_s):
                 self._forget(name)
+
+
+def _keep(said: deque[dict[str, np.ndarray]], task: dict[str, np.ndarray]) -> None:
+    """A robot says the same with every observation: it is kept once."""
+    last = said[-1] if said else {}
+    if task and (task.keys() != last.keys() or not all(np.array_equal(a, last[n]) for n, a in task.items())):
+        said.append(task)
 
 
 def _are_names(value: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,10 +188,11 @@ class PolicyHost:
         """The client's next request begins an episode."""
         client.episode += 1
 
-    def submit(self, client: Client, writes: Mapping[str, np.ndarray],
-               observation: float | str | None = None, begins: bool = False) -> Future[Reply]:
+    def submit(self, client: Client, writes: Mapping[str, np.ndarray], observation: float | str | None = None,
+               begins: bool = False, superseded: Sequence[Mapping[str, np.ndarray]] = ()) -> Future[Reply]:
         """writes: {source: array}, as `Intake.read` returns it. Inputs of class task may be omitted once they were
         given. observation: the client's name for it, which comes back with the reply. begins: it begins an episode.
+        superseded: observations of this client that it took the place of, oldest first, of which nobody heard.
         The future yields a Reply, or raises RuntimeFailure, or Refusal (superseded) where a newer observation of this
         this client came before its turn. Raises Refusal: missing input, stopping. An instruction holds from its
         observation on, superseded or not, unless the session refuses it. An observation that is refused, here or by the
@@ -199,19 +200,20 @@ class PolicyHost:
         self._owner.require(self.bundle.path)
         with self._lock:
             before = self._queue.waiting(client.number)  # its instruction is not superseded with it
-            task = self._task_in(writes)
+            told = [task for w in (*superseded, writes) if (task := self.task_in(w))]
+            named = client.named.union(*told)
             every = dict(writes)
             for name, wanted in self.inputs.items():
-                if name not in every and name not in client.named:
+                if name not in every and name not in named:
                     every[name] = self._drawn(client, wanted)
-            said = (before.said if before is not None else ()) + ((task,) if task else ())
+            said = (before.said if before is not None else ()) + tuple(told)
             job = _Job(client, every, said, client.episode + begins, observation, Future(), time.perf_counter())
             try:
                 replaced = self._queue.put(client.number, job, client.seat.number)
             except QueueClosed:
                 raise _ended("it is stopping, or its session failed") from None
             client.episode = job.episode
-            client.named.update(task)
+            client.named = named
         self._count_waiting()
         if replaced is not None and replaced.future.set_running_or_notify_cancel():
             replaced.future.set_exception(_superseded())
@@ -296,7 +298,7 @@ class PolicyHost:
         """What the client said before is known only here: the observation before this one has been answered. Of the
         observations that this one superseded the session sees the instructions alone, each as if it had its turn: one
         that it refuses changes nothing."""
-        client, own = job.client, self._task_in(job.writes)
+        client, own = job.client, self.task_in(job.writes)
         for said in job.said[:-1] if own else job.said:
             try:
                 session.write_all(said)
@@ -310,7 +312,8 @@ class PolicyHost:
         session.write_all(every)
         client.task = client.task | own
 
-    def _task_in(self, writes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def task_in(self, writes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The instruction that an observation brings."""
         return {n: a for n, a in writes.items() if self.inputs[n].update == "task"}
 
     def _count_waiting(self) -> None:

@@ -6,7 +6,8 @@
    the policy. The life of both has three phases, named at every function:
      [open]  validates every byte of the plan once; nothing is re-checked afterwards
      [init]  places all of our memory in an arena that the caller gives, and builds the engines
-     [tick]  never allocates, locks, prints or opens a file (an engine may allocate inside itself)
+     [tick]  never allocates, locks, prints or opens a file (an engine may allocate inside itself;
+             threads that call write_all wait for each other)
 
    Ownership: the caller owns every arena, option, diagnostic and output struct. A bundle must
    outlive its sessions; an arena must outlive what was placed in it. Names and arrays handed out

@@ -40,7 +40,8 @@ typedef struct {
 
 /* [tick] Writes `count` sources as one observation: all of them, or on any error none, and then nothing has changed.
    `observation`: its name, such as a frame number or a time; 0: the time. `time_us`: when it was captured, on the clock
-   that ages are counted on; 0: when it is taken. Any thread; those that write wait for each other, never for a step. */
+   that ages are counted on; 0: when it is taken. Any thread; those that write wait for each other, never for a step, and
+   whoever is waited for runs as urgently as who waits. */
 VLART_API vlart_status_t vlart_session_write_all(vlart_session_t *session,
                                                  const vlart_tensor_t *tensors, size_t count,
                                                  uint64_t observation, uint64_t time_us,

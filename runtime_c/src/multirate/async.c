@@ -96,6 +96,18 @@ static void complete(vlart_async_t *async, vlart_observation_t *o) {
   }
 }
 
+/* By what this thread has taken: what it does is then a function of its calls and of the results that they took, and a
+   recording of both can be replayed. */
+static bool is_busy(const vlart_async_t *async) {
+  return async->asking.answered < async->asking.requested;
+}
+
+/* What is being computed for a cancelled instruction is not waited for. */
+static bool is_awaited(const vlart_async_t *async) {
+  return is_busy(async) &&
+         async->asking.epoch == atomic_load_explicit(&async->epoch, memory_order_relaxed);
+}
+
 vlart_status_t vlart_async_request(vlart_async_t *async) {
   if (async == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
@@ -113,6 +125,9 @@ vlart_status_t vlart_async_request(vlart_async_t *async) {
   }
   vlart_observation_t *o = &async->observations[async->observing.back];
   complete(async, o);
+  if (!is_awaited(async)) { /* otherwise this one waits behind another, whose chunk is awaited */
+    async->asking.since = async->clock.now;
+  }
   o->tick = async->asking.tick = async->clock.now;
   o->epoch = async->asking.epoch = atomic_load_explicit(&async->epoch, memory_order_relaxed);
   o->episode = async->asking.episode;
@@ -177,6 +192,7 @@ static void take_result(vlart_async_t *async) {
   }
   const vlart_result_t *r = &async->results[async->resulting.front];
   async->asking.answered = r->request;
+  async->asking.since = async->asking.tick; /* the worker goes on with what waited, the newest */
   vlart_async_recorded_result(async, r);
   if (r->epoch != atomic_load_explicit(&async->epoch, memory_order_relaxed)) {
     async->counts.discarded++;
@@ -195,18 +211,6 @@ static uint32_t left(const vlart_async_t *async) {
   uint64_t over = async->clock.now - async->chunk.began;
   uint64_t limit = (uint64_t)async->plan->policy->execute_steps + async->options.stale_ticks;
   return async->chunk.running && over < limit ? (uint32_t)(limit - over) : 0;
-}
-
-/* By what this thread has taken: what it does is then a function of its calls and of the results that they took, and a
-   recording of both can be replayed. */
-static bool is_busy(const vlart_async_t *async) {
-  return async->asking.answered < async->asking.requested;
-}
-
-/* What is being computed for a cancelled instruction is not waited for. */
-static bool is_awaited(const vlart_async_t *async) {
-  return is_busy(async) &&
-         async->asking.epoch == atomic_load_explicit(&async->epoch, memory_order_relaxed);
 }
 
 static vlart_status_t safe_action(vlart_async_t *async, float *action, vlart_diag_t *diag) {
@@ -236,7 +240,7 @@ static vlart_status_t safe_action(vlart_async_t *async, float *action, vlart_dia
 }
 
 static vlart_status_t late(const vlart_async_t *async, vlart_diag_t *diag) {
-  uint64_t waited = async->clock.now - async->asking.tick;
+  uint64_t waited = async->clock.now - async->asking.since;
   if (async->options.deadline_ticks == 0 || !is_awaited(async) ||
       waited <= async->options.deadline_ticks) {
     return VLART_STATUS_OK;

@@ -42,6 +42,7 @@ typedef struct {
   uint64_t requested;      /* observations handed over */
   uint64_t answered;       /* the newest of them whose result was taken */
   uint64_t tick;           /* of the last one */
+  uint64_t since;          /* tick of the observation whose chunk is awaited */
   unsigned epoch;          /* and its instruction */
   unsigned episode;        /* of the next observation */
   uint32_t backbone;       /* of the next observation */

@@ -30,7 +30,7 @@ static vlart_status_t table_error(vlart_diag_t *diag, const char *path, const ch
 static vlart_status_t open_table(const char *path, vlart_diag_t *diag, int *out_fd,
                                  size_t *out_bytes) {
   struct stat info;
-  *out_fd = open(path, O_RDONLY | O_CLOEXEC);
+  *out_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would wait for a writer */
   if (*out_fd < 0) {
     return table_error(diag, path, "open");
   }

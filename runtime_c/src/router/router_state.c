@@ -109,7 +109,7 @@ static vlart_state_kind_t read_slot(vlart_router_t *router, uint32_t slot,
                                     uint64_t *out_generation) {
   char path[VLART_MAX_STATE_PATH + 8];
   name_of(router, slot_ending(slot), path);
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would wait for a writer */
   if (fd < 0) {
     return errno == ENOENT ? VLART_STATE_MISSING : VLART_STATE_UNREADABLE;
   }

@@ -1,6 +1,5 @@
 #include "session/inbox.h"
 
-#include <sched.h>
 #include <string.h>
 
 #include "base/diag.h"
@@ -23,12 +22,23 @@ void vlart_inbox_take(vlart_inbox_t *inbox, const vlart_plan_t *plan, vlart_aren
   }
 }
 
+/* Where the system has no such mutex, an ordinary one. */
+static void init_turn(pthread_mutex_t *turn) {
+  pthread_mutexattr_t lends;
+  pthread_mutexattr_init(&lends);
+  if (pthread_mutexattr_setprotocol(&lends, PTHREAD_PRIO_INHERIT) != 0 ||
+      pthread_mutex_init(turn, &lends) != 0) {
+    pthread_mutex_init(turn, NULL);
+  }
+  pthread_mutexattr_destroy(&lends);
+}
+
 void vlart_inbox_init(vlart_inbox_t *inbox, const vlart_session_t *session,
                       const vlart_sensor_options_t *options) {
   inbox->session = session;
   vlart_sensors_init(&inbox->sensors, options, 0);
   vlart_handover_init(&inbox->between);
-  atomic_flag_clear(&inbox->turn);
+  init_turn(&inbox->turn);
 }
 
 static const vlart_tensor_t *tensor_at(const vlart_tensor_t *tensors, size_t index) {
@@ -107,14 +117,12 @@ static void put(vlart_inbox_t *inbox, const vlart_tensor_t *tensors, size_t coun
 vlart_status_t vlart_inbox_write(vlart_inbox_t *inbox, const char *call,
                                  const vlart_tensor_t *tensors, size_t count, uint64_t observation,
                                  uint64_t time_us, vlart_diag_t *diag) {
-  while (atomic_flag_test_and_set_explicit(&inbox->turn, memory_order_acquire)) {
-    sched_yield();
-  }
+  pthread_mutex_lock(&inbox->turn);
   vlart_status_t status = check_set(inbox, tensors, count, call, diag);
   if (status == VLART_STATUS_OK) {
     put(inbox, tensors, count, observation, time_us);
   }
-  atomic_flag_clear_explicit(&inbox->turn, memory_order_release);
+  pthread_mutex_unlock(&inbox->turn);
   return status;
 }
 

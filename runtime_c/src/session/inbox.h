@@ -3,6 +3,8 @@
 #ifndef VLART_INBOX_H
 #define VLART_INBOX_H
 
+#include <pthread.h>
+
 #include "base/handover.h"
 #include "session/sensors.h"
 
@@ -20,8 +22,9 @@ typedef struct {
   vlart_handover_t between;
   vlart_inbox_slot_t slots[VLART_SLOTS];
 
-  /* the writer's whose turn it is */
-  atomic_flag turn;
+  /* the writer's whose turn it is; it runs as urgently as who waits for it: a thread of a real-time priority that
+     only tried again and again would keep it from its core */
+  pthread_mutex_t turn;
   vlart_sensors_t sensors; /* checks alone: what is taken is counted by the owner */
   unsigned latest;         /* slot of the newest set */
   uint64_t sets;
