@@ -170,8 +170,8 @@ def _autoregressive(text: Text, choices: Choices) -> Value:
             text.line(f"joined = torch.cat([{tokens}] + [{back}(a) for a in actions] + [{y}], 1)")
             text.line(f"past_k, past_v = {keys}(joined).chunk(2, -1)")
         else:
-            text.line(f"k1, v1 = {keys}({y}).chunk(2, -1)")
-            text.line("past_k, past_v = torch.cat([past_k, k1], 1), torch.cat([past_v, v1], 1)")
+            text.line(f"new_k, new_v = {keys}({y}).chunk(2, -1)")
+            text.line("past_k, past_v = torch.cat([past_k, new_k], 1), torch.cat([past_v, new_v], 1)")
         text.line(f"h = {y} + F.scaled_dot_product_attention({queries}({y}), past_k, past_v)")
         text.line(f"action = {table}[{logits}(h).argmax(-1)]" if how == "argmax" else f"action = torch.tanh({last}(h))")
         text.line("actions.append(action)")

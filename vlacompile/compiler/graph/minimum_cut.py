@@ -10,9 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import networkx as nx
+import torch
 from torch.fx import Node
 
+from vlacompile.compiler.graph.ops import node_bytes
 from vlacompile.compiler.graph.work_bound import spend
+
+OUT_OF_REACH = 1 << 60  # bytes
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,12 @@ class CutProblem:
     consumed: Collection[Node]
     pinned: Collection[Node]
     cost: Callable[[Node], int]
+
+
+def bytes_to_keep(node: Node) -> int:
+    """bf16, to which a policy may round on purpose, is no type of a value between stages."""
+    val = node.meta["val"]
+    return OUT_OF_REACH if isinstance(val, torch.Tensor) and val.dtype is torch.bfloat16 else node_bytes(node)
 
 
 def recomputed_by_consumers(problem: CutProblem) -> set[Node]:

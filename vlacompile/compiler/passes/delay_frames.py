@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.delay import EarlierFrame, delay, frame_name
 from vlacompile.compiler.graph.invariants import NO_EARLIER_FRAMES
-from vlacompile.compiler.graph.minimum_cut import CutProblem, recomputed_by_consumers
+from vlacompile.compiler.graph.minimum_cut import CutProblem, bytes_to_keep, recomputed_by_consumers
 from vlacompile.compiler.graph.ops import flops, is_free, is_random, node_bytes
 from vlacompile.compiler.graph.program import Program, ProgramEditor
 from vlacompile.compiler.graph.work_bound import spend
@@ -139,7 +139,7 @@ class DelayFrames(GraphPass):
         outputs = set(program.output_nodes())
         consumed = {n for n in delayed if n in outputs or any(u not in inside for u in n.users)}
         return CutProblem(delayed, consumed, {n for n in delayed if pinned(n)},
-                          lambda n: node_bytes(n) + (0 if n.op == "placeholder" else KEEP_FRAME_BYTES))
+                          lambda n: bytes_to_keep(n) + (0 if n.op == "placeholder" else KEEP_FRAME_BYTES))
 
     def _rebuild(self, program: Program, nodes: list[Node], delayed: set[Node],
                  shifts: _Shifts) -> tuple[dict[Node, Node], ProgramEditor]:

@@ -17,8 +17,8 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.delay import is_delay, root_of
 from vlacompile.compiler.graph.dependency import dependencies
-from vlacompile.compiler.graph.minimum_cut import CutProblem, flow_order, place, recomputed_by_consumers
-from vlacompile.compiler.graph.ops import flops, is_free, is_view, node_bytes
+from vlacompile.compiler.graph.minimum_cut import CutProblem, bytes_to_keep, flow_order, place, recomputed_by_consumers
+from vlacompile.compiler.graph.ops import flops, is_free, is_view
 from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
 from vlacompile.compiler.graph.work_bound import spend
@@ -194,7 +194,7 @@ def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs
         return node in feeding and not (is_view(node) or node.target is operator.getitem)
 
     def cost(node: Node) -> int:
-        size = node_bytes(node)
+        size = bytes_to_keep(node)
         if not group.is_constant:
             return size
         return 0 if size <= FOLD_BYTES else size
