@@ -19,6 +19,7 @@ from vlart.errors import ConfigError, VlaError
 from vlart.files.yaml_lines import parse_yaml
 from vlart.ros.mapping import Control, topic_map
 from vlart.ros.synchronise import MOST_KEPT
+from vlart.runtime.async_session import AsyncSession
 from vlart.serve.refusal import Refusal
 
 
@@ -146,22 +147,21 @@ def test_a_chunk_is_asked_for_a_tick_ahead(robot, monkeypatch, control, safe):
     in the tick that needs it, the next chunk comes too late, and one action of each chunk is the safe one."""
     it = robot(MAP + control)
     it.run(2)
-    policy, waiting = it.controller._policy, []
-    request, pop = policy.request, policy.pop
+    request, pop, waiting = AsyncSession.request, AsyncSession.pop, []
 
-    def asked() -> bool:
+    def asked(policy: AsyncSession) -> bool:
         waiting.append(True)
         return True
 
-    def popped():
-        found = pop()
+    def popped(policy: AsyncSession):
+        found = pop(policy)
         if waiting:
             waiting.clear()
-            request()
+            request(policy)
         return found
 
-    monkeypatch.setattr(policy, "request", asked)
-    monkeypatch.setattr(policy, "pop", popped)
+    monkeypatch.setattr(AsyncSession, "request", asked)
+    monkeypatch.setattr(AsyncSession, "pop", popped)
     statuses = [c.status for c in it.run(40)]
     assert ("SAFE_ACTION" in statuses) == safe and statuses.count("OK") >= 30
 

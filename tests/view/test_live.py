@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import itertools
 import json
 import re
 import socket
@@ -19,7 +20,7 @@ from tests.samples import recorded_robot as robot
 from vlacompile.view.live import Live
 from vlacompile.view.png import png
 from vlacompile.view.server import ADDRESS, MOST_CLIENTS, panel, serving
-from vlart.bundle.directory import read_bundle
+from vlart.bundle.directory import PLAN_FILE, read_bundle
 from vlart.recording.growing import PROBES
 from vlart.runtime.recorder import Recorder
 
@@ -226,7 +227,9 @@ def test_a_recording_that_vanishes_is_said_and_what_was_read_stays(bundle, log):
 
 def test_only_what_is_new_is_read(bundle, log):
     """However much was recorded before: a look at which nothing is new reads a few hundred bytes of the file."""
-    live, recorder, rng = Live(log, bundle), Recorder(log, flush_ms=1, mib=1), np.random.default_rng(0)
+    passed = itertools.count(step=10)  # so much time that every look may read
+    live, rng = Live(log, bundle, clock=lambda: float(next(passed))), np.random.default_rng(0)
+    recorder = Recorder(log, flush_ms=1, mib=1)
     with vc.Session(bundle.path, record=recorder) as session:
         session.write(robot.TOKENS, robot.tokens(1))
         for replans in range(1, 41):
@@ -236,22 +239,20 @@ def test_only_what_is_new_is_read(bundle, log):
             _until(live, replans)
     recorder.close()
     for _ in range(2):
-        live._next_s = 0.0  # as if time had passed
         live.read()
-    written, head = recorder.info().blocks * 4096, len(live._plan) + 4096
-    looks, before = 0, live._growing.read_bytes
+    written, head = recorder.info().blocks * 4096, len((bundle.path / PLAN_FILE).read_bytes()) + 4096
+    looks, before = 20, live.read_bytes
     assert before < 3 * (written + head) + 200 * (2048 + 80 * PROBES)
-    while looks < 20:
-        live._next_s = 0.0
+    for _ in range(looks):
         live.read()
-        looks += 1
-    assert live._growing.read_bytes - before < looks * 2048
+    assert live.read_bytes - before < looks * 2048
 
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600, -50 * 365 * 86400])
 def test_a_wall_clock_that_jumps_makes_nothing_old_or_new(bundle, log, monkeypatch, jump_s):
     """The page says how old the newest event is by what it has seen come, not by a clock that somebody sets."""
-    live, wall, rng = Live(log, bundle), time.time_ns, np.random.default_rng(0)
+    idle_s, wall, rng = [0.0], time.time_ns, np.random.default_rng(0)
+    live = Live(log, bundle, clock=lambda: time.monotonic() + idle_s[0])
     with vc.Session(bundle.path, record=Recorder(log, flush_ms=1)) as session:
         session.write(robot.TOKENS, robot.tokens(1))
         for replans in (1, 2):
@@ -260,7 +261,7 @@ def test_a_wall_clock_that_jumps_makes_nothing_old_or_new(bundle, log, monkeypat
             session.step()
             assert _until(live, replans)["age_s"] < 20
             monkeypatch.setattr(time, "time_ns", lambda: wall() + jump_s * 10**9)
-        monkeypatch.setattr(live, "_aged", (live._aged[0], live._aged[1] - 100))  # nothing came for so long
+        idle_s[0] = 100.0  # nothing came for so long
         assert 100 <= live.read()["age_s"] < 120
         session.recorder.close()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -45,10 +45,11 @@ class _Session:
 
 
 class Live:
-    """path: of the recording, which may not exist yet. bundle: whose recording it must be."""
+    """path: of the recording, which may not exist yet. bundle: whose recording it must be. clock: seconds, which only
+    advance."""
 
-    def __init__(self, path: Path, bundle: Bundle):
-        self.path, self.bundle = path, bundle
+    def __init__(self, path: Path, bundle: Bundle, clock: Callable[[], float] = time.monotonic):
+        self.path, self.bundle, self._clock = path, bundle, clock
         self._plan = (bundle.path / PLAN_FILE).read_bytes()
         self._growing, self._next_s = Growing(path), 0.0
         self._begin(0)
@@ -64,6 +65,11 @@ class Live:
         self._caught_up = False  # with what was recorded before the page looked
         self._problem = f"waiting for {self.path}"
 
+    @property
+    def read_bytes(self) -> int:
+        """Of the recording's file, so far."""
+        return self._growing.read_bytes
+
     def picture(self, name: str) -> np.ndarray | None:
         """The newest of a camera: u8[H, W, 3]."""
         found = self._pictures.get(name)
@@ -71,10 +77,10 @@ class Live:
 
     def read(self) -> dict[str, Any]:
         """The state as a JSON document. The file is read at most so often that reading it takes SHARE of the time."""
-        if time.monotonic() >= self._next_s:
-            began = time.monotonic()
+        if self._clock() >= self._next_s:
+            began = self._clock()
             self._refresh()
-            self._next_s = time.monotonic() + (time.monotonic() - began) / SHARE
+            self._next_s = self._clock() + (self._clock() - began) / SHARE
         return self._document()
 
     def _refresh(self) -> None:
@@ -102,7 +108,7 @@ class Live:
             f"{self.path} was cut off: {growing.cut_bytes} bytes of its end are not there"
         if new is not None:
             self._take_all(*new)
-            self._aged = self._age_s(), time.monotonic()
+            self._aged = self._age_s(), self._clock()
             self._caught_up = not growing.is_behind
 
     def _age_s(self) -> float:
@@ -172,7 +178,7 @@ class Live:
         first_ns = self._actions[0][0] if self._actions else session.chunk_ns
         return {
             "problem": self._problem,
-            "age_s": None if self._aged is None else self._aged[0] + time.monotonic() - self._aged[1],
+            "age_s": None if self._aged is None else self._aged[0] + self._clock() - self._aged[1],
             "events": self._events, "lost": self._lost,
             "passed_blocks": self._growing.passed_blocks, "behind": self._growing.is_behind,
             "status": session.status, "text": session.text,
