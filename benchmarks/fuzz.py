@@ -4,7 +4,8 @@ under mutated messages (fuzz_messages.py), for a given time.
     python -m benchmarks.fuzz [--seconds N | --hours N] [--record] [--corpus]
 
 The readers of plans, frames, locks, tokenizers, routing tables and their states are one target of libFuzzer; they have
-four fifths of the time. Needs clang. Starts from runtime_c/tests/corpus and the sample files of every kind; new inputs
+seven tenths of the time. The check of a signed bundle is another. Needs clang: both are built as OSS-Fuzz builds them
+(runtime_c/fuzz/build.sh). Starts from runtime_c/tests/corpus and the sample files of every kind; new inputs
 are stored in build/fuzz/found. --record adds the runs to profiles/host/fuzz.json, each with a hash of its sources.
 --corpus then rewrites the corpus: the fewest small files that reach the same edges. A crash, or an input that takes a
 minute, is stored in build/fuzz and ends with an error: fix it, and keep the input as
@@ -31,10 +32,12 @@ ROOT = Path(__file__).parents[1]
 RUNTIME, BUILD = ROOT / "runtime_c", ROOT / "build" / "fuzz"
 CORPUS, SEEDS, FOUND = RUNTIME / "tests" / "corpus", BUILD / "seeds", BUILD / "found"
 TARGET = BUILD / "fuzz" / "fuzz_open"
+IN_C = {"libvlart": TARGET, "signatures": TARGET.with_name("fuzz_signed")}
+SHARES = {"libvlart": 7 / 10, "signatures": 1 / 10}
 RECORD = ROOT / "profiles" / "host" / "fuzz.json"
 LARGEST, MOST_BYTES = 65536, 300_000
-READ = ("src/*/*.[ch]", "backends/*.[ch]", "backends/*/*.[ch]", "include/vlart/*.h", "tests/fuzz_*.[ch]",
-        "tests/null_backend.[ch]")
+READ = ("src/*/*.[ch]", "backends/*.[ch]", "backends/*/*.[ch]", "include/vlart/*.h", "fuzz/*.[ch]",
+        "tests/null_backend.[ch]", "tools/s*.[ch]")
 
 
 def sources() -> str:
@@ -56,12 +59,14 @@ def build() -> None:
             shutil.copy(path, SEEDS / "-".join(path.relative_to(samples).with_suffix("").parts))
 
 
-def run(seconds: int) -> dict:
+def run(target: str, seconds: int) -> dict:
     """One run: executions, edges reached, and inputs that crashed."""
     before, began = set(BUILD.glob("crash-*")), time.monotonic()
-    done = subprocess.run([str(TARGET), f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=60",
-                           "-print_final_stats=1", f"-artifact_prefix={BUILD}/crash-", str(FOUND), str(SEEDS),
-                           str(CORPUS)],
+    found = FOUND if target == "libvlart" else FOUND.with_name(f"found_{target}")
+    found.mkdir(exist_ok=True)
+    corpora = [found, SEEDS, CORPUS] if target == "libvlart" else [found, RUNTIME / "fuzz" / "corpus_signed"]
+    done = subprocess.run([str(IN_C[target]), f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=60",
+                           "-print_final_stats=1", f"-artifact_prefix={BUILD}/crash-", *map(str, corpora)],
                           capture_output=True, text=True, errors="replace", check=False)
     taken = time.monotonic() - began
     reached = re.findall(r"cov: (\d+) ft: (\d+)", done.stderr)
@@ -70,7 +75,7 @@ def run(seconds: int) -> dict:
     crashes = sorted(p.name for p in set(BUILD.glob("crash-*")) - before)
     if not (reached and edges and executed) or (done.returncode != 0 and not crashes):
         raise SystemExit(f"libFuzzer did not run:\n{done.stderr[-2000:]}")
-    return {"target": "libvlart", "seconds": round(taken), "executions": int(executed[1]), "edges": int(reached[-1][0]),
+    return {"target": target, "seconds": round(taken), "executions": int(executed[1]), "edges": int(reached[-1][0]),
             "features": int(reached[-1][1]), "edges_in_all": int(edges[1]), "crashes": crashes}
 
 
@@ -123,20 +128,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--hours", type=float, help="instead of --seconds")
-    parser.add_argument("--only", choices=("libvlart", *fuzz_messages.TARGETS), help="this target, all the time")
+    parser.add_argument("--only", choices=(*IN_C, *fuzz_messages.TARGETS), help="this target, all the time")
     parser.add_argument("--record", action="store_true", help="save the figures to profiles/host")
     parser.add_argument("--corpus", action="store_true", help="rewrite runtime_c/tests/corpus")
     arguments = parser.parse_args()
     seconds = arguments.seconds if arguments.hours is None else round(3600 * arguments.hours)
-    share = {"libvlart": 4 / 5} | dict.fromkeys(fuzz_messages.TARGETS, 1 / 5 / len(fuzz_messages.TARGETS))
+    share = SHARES | dict.fromkeys(fuzz_messages.TARGETS, 1 / 5 / len(fuzz_messages.TARGETS))
     if arguments.only:
         share = {arguments.only: 1}
-    if "libvlart" in share:
+    if IN_C.keys() & share.keys():
         build()
     crashes = 0
     for target, part in share.items():
-        if target == "libvlart":
-            of, row = sources(), run(round(part * seconds))
+        if target in IN_C:
+            of, row = sources(), run(target, round(part * seconds))
         else:
             of, row = fuzz_messages.sources(), fuzz_messages.run(target, part * seconds)
         edges = f", {row['edges']} of {row['edges_in_all']} edges" if "edges" in row else ""

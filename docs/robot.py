@@ -112,8 +112,8 @@ def fuzz() -> str:
     figures = figures_of("profiles/host/fuzz.json")
     if not figures:
         return MISSING
-    words = {"libvlart": "libvlart's readers", "openpi": "openpi's messages", "lerobot": "LeRobot's pickles",
-             "device": "answers of a device"}
+    words = {"libvlart": "libvlart's readers", "signatures": "signed bundles", "openpi": "openpi's messages",
+             "lerobot": "LeRobot's pickles", "device": "answers of a device"}
     rows = [[words[r.get("target", "libvlart")], r["day"], f"`{r['sources'][:12]}`", duration_text(r["seconds"]),
              f"{r['executions']:,}", f"{r['edges']:,} of {r['edges_in_all']:,}" if "edges" in r else "",
              len(r["crashes"])] for r in figures["runs"]]
