@@ -78,3 +78,29 @@ def test_no_emitted_graph_reads_such_a_mask(how):
 def test_a_mask_that_hides_is_emitted(how):
     models = Emitted(policy(torch.ones(ROWS, ROWS, dtype=torch.bool).tril(), how), "tensorrt").models
     assert {"Where", "Add"} & {n.op_type for m in models.values() for n in m.graph}
+
+
+@pytest.mark.parametrize("how", ["where", "where a number", "a number where", "masked_fill", "masked_fill by a tensor",
+                                 "bool"])
+@pytest.mark.parametrize("every", [True, False])
+def test_what_a_mask_hides_entirely_is_not_computed(how, every):
+    """Not even what is not finite there. A mask that shows one element of it is read: the control."""
+    hides = torch.ones(ROWS, WIDTH, dtype=torch.bool)
+    hides[1, 2] = every
+
+    def observe(x):
+        y = {"where": lambda: torch.where(~hides, x.log(), torch.full((1, 2, ROWS, WIDTH), 3.0)),
+             "where a number": lambda: torch.where(~hides, x.log(), 3.0),
+             "a number where": lambda: torch.where(hides, 3.0, x.log()),
+             "masked_fill": lambda: x.log().masked_fill(hides, 3),
+             "masked_fill by a tensor": lambda: x.log().masked_fill(hides, torch.tensor(3.0)),
+             "bool": lambda: (x > 0).masked_fill(hides, True)}[how]()
+        return {"action": y}
+
+    program = capture(Policy("hidden", observe, {"x": Source("observation")}, X))
+    result = DropOpenMasks().run(program)
+    assert result.changed == every
+    got, want = (execute(p, X)[0]["action"] for p in (result.program, program))
+    assert torch.equal(got.nan_to_num(7.0) if got.is_floating_point() else got,
+                       want.nan_to_num(7.0) if want.is_floating_point() else want) and got.dtype == want.dtype
+    assert every != any("log" in str(n.target) or "gt" in str(n.target) for n in result.program.graph.nodes)

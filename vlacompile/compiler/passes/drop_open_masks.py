@@ -1,4 +1,4 @@
-"""A mask that is known, and hides nothing, is not read."""
+"""A mask that is known, and hides nothing or everything, is not read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vlacompile.compiler.passes.rules.known_values import KnownValues
 _ATEN = torch.ops.aten
 _SDPA = _ATEN.scaled_dot_product_attention.default
 _SOFTMAX = frozenset({_ATEN.softmax.int, _ATEN._softmax.default})
-_WHERES = frozenset({_ATEN.where.self, _ATEN.where.ScalarOther})
+_WHERES = frozenset({_ATEN.where.self, _ATEN.where.ScalarOther, _ATEN.where.ScalarSelf})
 _FILLS = frozenset({_ATEN.masked_fill.Scalar, _ATEN.masked_fill.Tensor})
 
 
 @dataclass(frozen=True)
 class DropOpenMasks(GraphPass):
     """A constant mask that hides no key leaves scaled_dot_product_attention, and so do zeros that are added to scores
-    that only a softmax reads, and a where() or masked_fill() whose constant condition never chooses the other side.
+    that only a softmax reads, and a where() or masked_fill() whose constant condition never chooses one of the sides.
 
     Exact: a zero that is added changes at most the sign of a zero, which no exponential tells apart. A board's log has
     masks made of constants alone as part of 6 ms of a replan.
@@ -51,13 +51,17 @@ class DropOpenMasks(GraphPass):
                                                  like=node))
             elif (kept := _other(known, node)) is not None:
                 editor.replace(node, editor.map(kept))
+            elif (number := _filled(known, node)) is not None:
+                val = node.meta["val"]
+                editor.replace(node, editor.emit(_ATEN.full.default, (list(val.shape), number), {"dtype": val.dtype},
+                                                 like=node))
             else:
                 editor.keep(node)
                 continue
             count += 1
         if not count:
             return PassResult(program, False)
-        return PassResult(editor.finish(), True, (f"{count} masks hide nothing and are not read",))
+        return PassResult(editor.finish(), True, (f"{count} masks hide nothing, or everything, and are not read",))
 
 
 def _mask_of(node: Node) -> Node | None:
@@ -80,11 +84,29 @@ def _other(known: KnownValues, node: Node) -> Node | None:
         scores = bool(node.users) and all(u.target in _SOFTMAX for u in node.users)
         zeros = [n for n in node.args if scores and n.meta["val"].is_floating_point() and _hides_nothing(known, n)]
         kept = next((n for n in node.args if zeros and n is not zeros[0]), None)
-    elif node.target in _WHERES:
-        kept = node.args[1] if _hides_nothing(known, node.args[0]) else None
-    elif node.target in _FILLS:
-        shown = known(node.args[1])
-        kept = node.args[0] if shown is not None and not bool(shown.any()) else None
-    same = kept is not None and kept.meta["val"].shape == node.meta["val"].shape and \
+    else:
+        kept = _chosen(known, node)
+    same = isinstance(kept, Node) and kept.meta["val"].shape == node.meta["val"].shape and \
         kept.meta["val"].dtype == node.meta["val"].dtype
     return kept if same else None
+
+
+def _filled(known: KnownValues, node: Node) -> bool | int | float | None:
+    """The number that all elements are, where a constant mask hides everything else."""
+    number = _chosen(known, node)
+    if isinstance(number, Node):
+        content = known(number)
+        return content.item() if content is not None and content.numel() == 1 else None
+    return number
+
+
+def _chosen(known: KnownValues, node: Node) -> Node | bool | int | float | None:
+    """The side that a constant condition always chooses."""
+    if node.target in _WHERES:
+        condition, where, elsewhere = node.args
+    elif node.target in _FILLS:
+        elsewhere, condition, where = node.args
+    else:
+        return None
+    shown = known(condition)
+    return None if shown is None else where if bool(shown.all()) else elsewhere if not bool(shown.any()) else None
