@@ -209,10 +209,14 @@ def week() -> str:
         return MISSING
     seen = figures["happened"]
     rows = [[f"{figures['ticks']:,}", f"{figures['ticks'] / figures['hz'] / 86400:.1f} days", figures["cases"],
-             *(f"{seen[k]:,}" for k in ("OK", "SAFE_ACTION", "QUEUE_EMPTY")), f"{seen['episode']:,}",
-             f"{seen['keep'] + seen['drop']:,}", f"{seen['tokens']:,}"]]
-    return table(["ticks", f"at {figures['hz']} Hz", "policies, limits and rules", "actions of chunks", "safe actions",
-                  "nothing to hold yet", "episodes", "cancels", "instructions"], rows)
+             f"{seen['OK'] + seen.get('DEADLINE_MISSED', 0):,}", f"{seen['SAFE_ACTION']:,}", f"{seen['QUEUE_EMPTY']:,}",
+             f"{seen['episode']:,}", f"{seen['keep'] + seen['drop']:,}", f"{seen['tokens']:,}"]]
+    titles = ["ticks", f"at {figures['hz']} Hz", "policies, limits and rules", "actions of chunks", "safe actions",
+              "nothing to hold yet", "episodes", "cancels", "instructions"]
+    if "DEADLINE_MISSED" in seen:
+        titles.append("actions of chunks while the next one was late")
+        rows[0].append(f"{seen['DEADLINE_MISSED']:,}")
+    return table(titles, rows)
 
 
 def ros2() -> str:

@@ -7,12 +7,14 @@ A call that libvlart refuses returns the name of its status instead of an action
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 Predict = Callable[..., np.ndarray]
+COUNTED = ("tick", "chunks", "discarded", "failures", "safe_actions", "deadline_misses", "idle_ticks")
 
 
 @dataclass
@@ -210,30 +212,41 @@ class Observation:
     written: set[str]  # in its episode
 
 
+LEFT_OVER = Observation(0, -1, -1, 0, {}, set())  # of an episode before
+
+
 @dataclass
 class Answer:
-    tick: int
-    epoch: int
-    task: int
-    chunk: np.ndarray
+    of: Observation
+    task: int = 0
+    chunk: np.ndarray | None = None  # None: the observation gave none
 
 
 @dataclass
 class AsyncReference:
-    """Write, request, answer, pop, cancel, select. expire: "time" or "execution". safe: the safe action; None: the
-    episode's last action."""
+    """Write, request, answer (or compute and deliver), pop, cancel, select. expire: "time" or "execution". safe: the
+    safe action; None: the episode's last action. lead, stale, deadline: ticks; stale, deadline 0: none.
+
+    Deadlines are those of what was handed over and has no answer yet. The control thread sees of its worker what it
+    was answered: the first of them is the one that is computed, and after an answer the worker has taken the newest.
+    """
 
     rules: Rules
     predict: Predict
     expire: str = "time"
     safe: np.ndarray | None = None
+    lead: int = 0
+    stale: int = 0
+    deadline: int = 0
     content: dict[str, np.ndarray] = field(default_factory=dict)
     backbone: int = 0
-    tick: int = 0  # of those that chunks are counted by
+    tick: int = 0  # of those that chunks, and what is late, are counted by
     standing: bool = True  # no action of a chunk was handed out since the episode began or the chunk was dropped
     epoch: int = 0
     episode: int = 1
-    waiting: Observation | None = None
+    waiting: Observation | None = None  # for the worker
+    asked: list[Observation] = field(default_factory=list)  # and not answered, by what was taken; oldest first
+    made: Answer | None = None  # computed and not delivered
     came: Answer | None = None
     chunk: Answer | None = None
     predictions: list[Answer] = field(default_factory=list)
@@ -241,10 +254,16 @@ class AsyncReference:
     task: int | None = None
     last: np.ndarray | None = None
     written: set[str] = field(default_factory=set)  # in this episode
+    counts: Counter = field(default_factory=Counter)  # of what `info` counts, by its names
 
     def __post_init__(self) -> None:
         self.computed = Computed(self.rules, self.predict)
         self.seen_epoch = self.seen_episode = 0
+        self.limit = min(self.rules.steps, self.rules.execute + self.stale) if self.stale else self.rules.steps
+
+    def leave(self) -> None:
+        """What an episode before has handed over still waits for the worker."""
+        self.waiting, self.asked = LEFT_OVER, [LEFT_OVER]
 
     def write(self, name: str, array: np.ndarray) -> None:
         self.content[name] = array.copy()
@@ -254,14 +273,23 @@ class AsyncReference:
         self.backbone = backbone
 
     def request(self) -> None:
+        self.take()  # whose successor the worker has begun, and not this one
         self.waiting = Observation(self.tick, self.epoch, self.episode, self.backbone, dict(self.content),
                                    set(self.written))
+        self.asked.append(self.waiting)
 
     def answer(self) -> None:
+        self.compute()
+        self.deliver()
+
+    def compute(self) -> None:
         """The worker's turn, on the newest observation that waits."""
-        o, self.waiting, c = self.waiting, None, self.computed
-        if o is None:
-            return
+        o, self.waiting = self.waiting, None
+        if o is not None:
+            self.made = Answer(o, *self._computed(o))
+
+    def _computed(self, o: Observation) -> tuple[int, np.ndarray] | tuple[()]:
+        c = self.computed
         if o.episode != self.seen_episode or o.epoch != self.seen_epoch:
             c.running = c.task = None
         self.seen_episode, self.seen_epoch = o.episode, o.epoch
@@ -270,26 +298,61 @@ class AsyncReference:
                 c.put(name, array)
         c.backbone = o.backbone
         if not c.is_set(o.written):
-            return
+            return ()
         if c.prepare(o.tick):
             if o.epoch != self.epoch:
-                return  # cancelled before its first stage
+                return ()  # cancelled before its first stage
             c.accept(c.compute())
         elif c.is_another_task():
             c.accept(c.chunk)
         c.running = (o.tick, c.chunk)
-        self.came = Answer(o.tick, o.epoch, c.number, c.chunk)
+        return c.number, c.chunk
+
+    def deliver(self) -> None:
+        if self.made is not None:
+            self.came, self.made = self.made, None
 
     def take(self) -> None:
-        """What the worker made arrives with the next pop or info."""
+        """What the worker made arrives with the next request, pop or info."""
         came, self.came = self.came, None
-        if came is None or came.epoch != self.epoch:
+        if came is None:
             return
+        behind = [o is came.of for o in self.asked].index(True) + 1
+        self.asked = self.asked[behind:][-1:]  # the newest replaced the others
+        if came.of.epoch != self.epoch:
+            self.counts["discarded"] += 1
+        elif came.chunk is None:
+            self.counts["failures"] += 1
+        else:
+            self._begin(came)
+
+    def _begin(self, came: Answer) -> None:
+        self.counts["chunks"] += 1
         if self.task != came.task:
             self.predictions.clear()
         self.task = came.task
-        if self.tick - came.tick < self.rules.steps:
+        if self.tick - came.of.tick < self.limit:
             self.chunk, self.fresh = came, True
+        else:  # over before it came
+            self.counts["discarded"] += 1
+
+    def awaited(self) -> list[Observation]:
+        """A cancel ends the wait, though the worker may be busy with it for a while."""
+        return [o for o in self.asked if o.epoch == self.epoch]
+
+    def since(self) -> int:
+        """The tick that a deadline is counted from, where something is awaited."""
+        return self.awaited()[0].tick
+
+    def is_late(self) -> bool:
+        return self.deadline > 0 and bool(self.awaited()) and self.tick - self.since() > self.deadline
+
+    def info(self) -> dict[str, int]:
+        self.take()
+        row = None if self.chunk is None else self.tick - self.chunk.of.tick
+        due = not self.awaited() and (row is None or row + self.lead >= self.rules.execute)
+        return {"remaining": 0 if row is None else max(0, self.limit - row), "due": int(due),
+                "busy": int(bool(self.asked)), **{name: self.counts[name] for name in COUNTED}}
 
     def cancel(self, how: str) -> None:
         self.epoch += 1
@@ -302,17 +365,27 @@ class AsyncReference:
             self.written = set()
 
     def pop(self) -> tuple[str, np.ndarray | None]:
+        status, action = self._pop()
+        self.counts["tick"] += 1
+        self.counts["deadline_misses"] += status == "DEADLINE_MISSED"
+        self.counts["safe_actions"] += status == "SAFE_ACTION"
+        return status, action
+
+    def _pop(self) -> tuple[str, np.ndarray | None]:
         self.take()
         action = self._action()
         if action is not None and self.rules.refuse and self.rules.too_far(action, self.last):
             self._refused()
             action = None
         if action is not None:
+            status = "DEADLINE_MISSED" if self.is_late() else "OK"  # the last chunk goes on in either case
             self.standing, self.last = False, self.rules.limited(action, self.last)
             self.tick += 1
-            return "OK", self.last
+            return status, self.last
         if not self.standing and self.expire == "time":
             self.tick += 1
+        else:
+            self.counts["idle_ticks"] += 1
         if self.safe is not None:
             self.last = self.rules.limited(self.safe, self.last)
             return "SAFE_ACTION", self.last
@@ -320,18 +393,19 @@ class AsyncReference:
 
     def _refused(self) -> None:
         """The chunk ends, and none continues it."""
+        self.counts["failures"] += 1
         self.chunk, self.fresh = None, False
         self.predictions.clear()
         self.epoch += self.rules.kind == "realtime"
 
     def _action(self) -> np.ndarray | None:
-        if self.chunk is None or self.tick - self.chunk.tick >= self.rules.steps:
+        if self.chunk is None or self.tick - self.chunk.of.tick >= self.limit:
             return None
         if self.rules.kind != "ensemble":
-            return self.chunk.chunk[self.tick - self.chunk.tick]
+            return self.chunk.chunk[self.tick - self.chunk.of.tick]
         if self.fresh:
             self.predictions.append(self.chunk)
             self.fresh = False
-        self.predictions = [p for p in self.predictions if self.tick - p.tick < self.rules.steps]
-        rows = [p.chunk[self.tick - p.tick] for p in self.predictions]
+        self.predictions = [p for p in self.predictions if self.tick - p.of.tick < self.rules.steps]
+        rows = [p.chunk[self.tick - p.of.tick] for p in self.predictions]
         return mean(rows, self.rules.decay) if rows else None

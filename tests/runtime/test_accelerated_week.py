@@ -1,5 +1,6 @@
 """A week of ticks at 20 Hz on a clock that is set, beside the reference: chunks that come late or not at all, other
-instructions, cancels of every kind, episodes, and times of the clock that go past their end.
+instructions, cancels of every kind, episodes, deadlines that are missed, chunks that are stale, and times of the clock
+that go past their end.
 
     python -m tests.runtime.test_accelerated_week [--ticks N] [--record]     (profiles/host/week.json)
 """
@@ -20,7 +21,7 @@ import pytest
 
 import vlacompile as vc
 from tests.runtime.episode_reference import AsyncReference
-from tests.runtime.test_episodes import BACKBONES, CONSUMED, MOST, RULES, drawn, policy, predict
+from tests.runtime.test_episodes import BACKBONES, CONSUMED, MOST, RULES, drawn, policy, predict, told
 from vlacompile.profile import machine
 from vlart.errors import RuntimeFailure
 from vlart.files.atomic import write_whole
@@ -32,6 +33,8 @@ CASES = [(kind, rule, expire, hold) for kind in RULES for rule in ("", "clip", "
          for expire, hold in (("time", False), ("execution", True))]
 OFTEN = {"episode": 1 / 1200, "drop": 1 / 900, "keep": 1 / 900, "tokens": 1 / 400, "select": 1 / 1500,
          "unasked": 1 / 60}
+STATUSES = ("OK", "DEADLINE_MISSED", "SAFE_ACTION", "QUEUE_EMPTY")
+TICKS = [{"lead": 1, "stale": stale, "deadline": deadline} for stale, deadline in ((0, 1), (0, 2), (3, 1), (0, 0))]
 
 
 def build(folder: Path, kind: str, rule: str) -> Path:
@@ -46,10 +49,11 @@ def build(folder: Path, kind: str, rule: str) -> Path:
 class Robot:
     """The session and the reference, which are told the same."""
 
-    def __init__(self, path: Path, kind: str, rule: str, expire: str, hold: bool, rng: random.Random):
+    def __init__(self, path: Path, kind: str, rule: str, expire: str, hold: bool, ticks: dict, rng: random.Random):
         rules = replace(RULES[kind], most=MOST if rule else None, refuse=rule == "refuse")
-        self.session = vc.AsyncSession(path, safe="hold" if hold else "zero", expire=expire, lead_ticks=1)
-        self.reference = AsyncReference(rules, predict, expire, None if hold else np.zeros(RULES[kind].dim))
+        self.session = vc.AsyncSession(path, safe="hold" if hold else "zero", expire=expire,
+                                       **{f"{name}_ticks": n for name, n in ticks.items()})
+        self.reference = AsyncReference(rules, predict, expire, None if hold else np.zeros(RULES[kind].dim), **ticks)
         self.several, self.rng, self.seen = kind != "realtime", rng, Counter()
         self.late = 0  # ticks until the chunk that was asked for comes
         self.now_us = 2**64 - 1_000_000  # goes past its end after a second
@@ -76,18 +80,33 @@ class Robot:
                 self.seen[word] += 1
                 self.happens(word)
                 break
-        info = self.session.info()
-        self.reference.take()
+        info, wanted = self.session.info(), self.reference.info()
+        assert told(info) == wanted
         if info.due and not info.busy:
             self.session.time(self.now_us)
             self.write("state")
             self.both("request")
-            self.late = self.rng.choice((0, 0, 1, 1, 2, 3, 9))
+            self.begins()
         elif info.busy and self.late:
             self.late -= 1
         if self.late == 0:
-            self.both("answer")
+            self.ends()
+            if self.reference.waiting is not None:
+                self.begins()
         self.pop()
+
+    def begins(self) -> None:
+        """The worker, with the newest observation; or it begins later, with one that replaced it."""
+        self.late = self.rng.choice((0, 0, 1, 1, 2, 3, 9))
+        if self.late == 0 or self.rng.random() < 0.7:
+            self.both("compute")
+        if self.late == 0:
+            self.ends()
+
+    def ends(self) -> None:
+        if self.reference.made is None:
+            self.both("compute")
+        self.both("deliver")
 
     def happens(self, word: str) -> None:
         if word == "episode":
@@ -122,7 +141,7 @@ def play(folder: Path, ticks: int, progress=lambda case, seen: None) -> Counter:
     total: Counter = Counter()
     for number, case in enumerate(CASES):
         rng = random.Random(number)
-        robot = Robot(build(folder, *case[:2]), *case, rng)
+        robot = Robot(build(folder, *case[:2]), *case, TICKS[number % len(TICKS)], rng)
         for _ in range(ticks // len(CASES)):
             robot.tick()
         assert robot.session.info().tick == ticks // len(CASES)
@@ -133,8 +152,8 @@ def play(folder: Path, ticks: int, progress=lambda case, seen: None) -> Counter:
 
 
 def happened(seen: Counter, ticks: int) -> None:
-    assert all(seen[word] > 0 for word in (*OFTEN, "OK", "SAFE_ACTION", "QUEUE_EMPTY")), seen
-    assert seen["OK"] > ticks / 3
+    assert all(seen[word] > 0 for word in (*OFTEN, *STATUSES)), seen
+    assert seen["OK"] + seen["DEADLINE_MISSED"] > ticks / 3
 
 
 def test_some_minutes(tmp_path):
@@ -153,7 +172,7 @@ def main() -> None:
     arguments, began = parser.parse_args(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         seen = play(Path(folder), arguments.ticks, lambda case, found: print(case, dict(found), flush=True))
-    played = sum(seen[s] for s in ("OK", "SAFE_ACTION", "QUEUE_EMPTY"))
+    played = sum(seen[s] for s in STATUSES)
     print(f"{played} ticks, {played / HZ / 86400:.2f} days, in {time.monotonic() - began:.0f} s")
     if arguments.record:
         document = {"hz": HZ, "ticks": played, "cases": len(CASES), "happened": dict(seen),

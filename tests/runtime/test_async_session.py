@@ -232,6 +232,29 @@ def test_a_deadline_counts_from_the_observation_that_is_awaited(queue):
     session.close()
 
 
+def test_what_the_worker_has_begun_is_awaited_where_the_next_request_comes_before_the_next_pop(queue):
+    session = begun(queue, deadline_ticks=2)
+    session.compute()
+    assert numbers(session, 1) == [("OK", 3.0)]
+    ask(session, 2000)  # at tick 4
+    assert [s for s, _ in numbers(session, 3)] == ["OK", "OK", "DEADLINE_MISSED"]
+    session.deliver()
+    session.compute()
+    ask(session, 3000)  # at tick 7, behind that of tick 4
+    assert numbers(session, 1) == [("DEADLINE_MISSED", 1004.0)]
+    session.deliver()
+    assert numbers(session, 1) == [("OK", 2004.0)]
+    session.close()
+
+
+def test_a_chunk_that_comes_after_its_stale_ticks_is_counted_as_discarded(queue):
+    session = begun(queue, stale_ticks=1)
+    assert [s for s, _ in numbers(session, EXECUTE + 1)] == ["OK"] * 6 + ["SAFE_ACTION"] * 3
+    session.answer()
+    assert session.info().discarded == 1 and session.info().remaining == 0
+    session.close()
+
+
 def test_an_observation_that_begins_an_episode_may_be_replaced(tmp_path):
     """Two requests before the worker looks: the episode ends with the second as well."""
     built_bundle = built(tmp_path, "realtime", 64)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 from torch import nn
 
 import vlacompile as vc
-from tests.runtime.episode_reference import AsyncReference, Rules, SessionReference, prefix
+from tests.runtime.episode_reference import COUNTED, AsyncReference, Rules, SessionReference, prefix
 from vlacompile.policy import action_decoding as dec
 from vlart.errors import RuntimeFailure
 
@@ -219,64 +222,119 @@ def test_without_the_end_of_an_episode_it_is_another_action(bundles, kind):
             play_session(session, RULES[kind], rng, reset=False)
 
 
-def play_async(policy: vc.AsyncSession, rules: Rules, expire: str, safe: np.ndarray | None, rng: random.Random) -> int:
-    reference = AsyncReference(rules, predict, expire, safe)
-    calls, compared = [], 0
+TICKS = [{"lead": lead, "stale": stale, "deadline": deadline}
+         for lead, stale, deadline in ((0, 0, 0), (1, 0, 1), (0, 0, 2), (2, 1, 1), (0, 2, 2), (1, 1, 0))]
+
+
+@dataclass
+class Opened:
+    """An asynchronous session, and what makes a reference of the same options."""
+
+    session: vc.AsyncSession
+    reference: Callable[[], AsyncReference]
+
+
+@contextlib.contextmanager
+def opened(bundle: vc.Bundle, rules: Rules, expire: str, safe, reference: type[AsyncReference] = AsyncReference,
+           other: dict | None = None, lead: int = 0, stale: int = 0, deadline: int = 0):
+    """other: options that the reference is given, and the session is not."""
+    session = vc.AsyncSession(bundle.path, safe="hold" if safe is None else np.array(safe, np.float32), expire=expire,
+                              lead_ticks=lead, stale_ticks=stale, deadline_ticks=deadline)
+    same = {"expire": expire, "safe": None if safe is None else np.array(safe), "lead": lead, "stale": stale,
+            "deadline": deadline}
+    try:
+        yield Opened(session, lambda: reference(rules, predict, **same | (other or {})))
+    finally:
+        session.close()
+
+
+def told(info) -> dict[str, int]:
+    return {name: int(getattr(info, name)) for name in ("remaining", "due", "busy", *COUNTED)}
+
+
+def play_async(robot: Opened, rng: random.Random) -> Counter:
+    """One episode and what follows from it; the worker may be at what the last one asked. Returns what pops said."""
+    policy, reference, calls, seen = robot.session, robot.reference(), [], Counter()
     policy.cancel("episode")
     reference.cancel("episode")
-    if rules.kind != "realtime":
+    if reference.rules.kind != "realtime":
         policy.select(BACKBONES[0])
+    policy.deliver()
+    before = told(policy.info())
+    if before["busy"]:
+        reference.leave()
 
     def write(name: str, array: np.ndarray) -> None:
         policy.write(name, array)
         reference.write(name, array)
 
+    def both(word: str, *arguments) -> None:
+        getattr(policy, word)(*arguments)
+        getattr(reference, word)(*arguments)
+
     for name in ("tokens", "state"):
         write(name, drawn(rng, name))
-    words = (["state"] * 4 + ["tokens"] + ["request"] * 5 + ["answer"] * 5 + ["pop"] * 12 + ["keep", "drop", "episode"]
-             + ["info"] * 2 + ["select"] * (rules.kind != "realtime"))
+    if rng.random() < 0.5:
+        both("request")
+        both("answer")
+    words = (["state"] * 3 + ["tokens"] + ["request"] * 6 + ["answer"] * 3 + ["compute"] * 3 + ["deliver"] * 3
+             + ["pop"] * 14 + ["keep", "drop", "episode"] + ["info"] * 2
+             + ["select"] * (reference.rules.kind != "realtime"))
     for _ in range(rng.randrange(2 * CALLS)):
         word = rng.choice(words)
         calls.append(word)
         if word == "episode":
-            again(rng, lambda: policy.cancel("episode"), lambda: reference.cancel("episode"), write=write)
+            again(rng, lambda: both("cancel", "episode"), write=write)
         elif word in ("keep", "drop"):
-            policy.cancel(word)
-            reference.cancel(word)
+            both("cancel", word)
         elif word == "select":
             chosen = rng.randrange(2)
             policy.select(BACKBONES[chosen])
             reference.select(chosen)
         elif word == "info":
-            policy.info()
-            reference.take()
-        elif word in ("request", "answer"):
-            getattr(policy, word)()
-            getattr(reference, word)()
+            wanted = reference.info()
+            assert told(policy.info()) == wanted | {name: before[name] + wanted[name] for name in COUNTED}, calls
+        elif word in ("answer", "compute"):
+            both("deliver")  # the worker has one in hand
+            both(word)
+        elif word in ("request", "deliver"):
+            both(word)
         elif word == "pop":
-            status, wanted = reference.pop()
-            if wanted is None:
-                assert outcome(policy.pop) == status, calls
-            else:
-                got = policy.pop()
-                assert got.status == status, calls
-                check(got.action, wanted, calls)
-                compared += status == "OK"
+            seen[pop_both(policy, reference, calls)] += 1
         else:
             write(word, drawn(rng, word))
-    return compared
+    return seen
+
+
+def pop_both(session: vc.AsyncSession, reference: AsyncReference, calls: list[str]) -> str:
+    status, wanted = reference.pop()
+    if wanted is None:
+        assert outcome(session.pop) == status, calls
+    else:
+        got = session.pop()
+        assert got.status == status, calls
+        check(got.action, wanted, calls)
+    return status
+
+
+def play_all(bundle: vc.Bundle, rules: Rules, expire: str, safe, sequences: int, rng: random.Random) -> Counter:
+    """With every choice of ticks."""
+    seen: Counter = Counter()
+    for ticks in TICKS:
+        with opened(bundle, rules, expire, safe, **ticks) as robot:
+            for _ in range(sequences // len(TICKS)):
+                seen += play_async(robot, rng)
+    return seen
 
 
 @pytest.mark.parametrize("hold", [True, False])
 @pytest.mark.parametrize("expire", ["time", "execution"])
 @pytest.mark.parametrize("kind", RULES)
 def test_asynchronously_an_action_is_this_episodes_and_this_ticks(bundles, kind, expire, hold):
-    rng, compared = random.Random(f"{kind} {expire} {hold}"), 0
-    policy = vc.AsyncSession(bundles[kind].path, safe="hold" if hold else "zero", expire=expire)
-    for _ in range(SEQUENCES // 2):
-        compared += play_async(policy, RULES[kind], expire, None if hold else np.zeros(D), rng)
-    policy.close()
-    assert compared > SEQUENCES
+    """And it is told where the next chunk is late."""
+    rng = random.Random(f"{kind} {expire} {hold}")
+    seen = play_all(bundles[kind], RULES[kind], expire, None if hold else (0.0, 0.0), SEQUENCES // 2, rng)
+    assert seen["OK"] + seen["DEADLINE_MISSED"] > SEQUENCES and seen["DEADLINE_MISSED"] > 50, seen
 
 
 @pytest.mark.parametrize("rule", ["clip", "refuse"])
@@ -296,23 +354,40 @@ def test_a_limit_counts_from_what_was_handed_out(limited, kind, rule):
 @pytest.mark.parametrize("kind", RULES)
 def test_asynchronously_a_limit_counts_from_the_safe_action_too(limited, kind, rule, safe):
     """Also from one that is the first action of its episode."""
-    rules = replace(RULES[kind], most=MOST, refuse=rule == "refuse")
-    rng, compared = random.Random(f"{kind} {rule} {safe}"), 0
-    given = "hold" if safe is None else np.array(safe, np.float32)
-    policy = vc.AsyncSession(limited[kind, rule].path, safe=given, expire="time")
-    for _ in range(SEQUENCES // 3):
-        compared += play_async(policy, rules, "time", None if safe is None else np.array(safe), rng)
-    policy.close()
-    assert compared > 50
+    rules, rng = replace(RULES[kind], most=MOST, refuse=rule == "refuse"), random.Random(f"{kind} {rule} {safe}")
+    seen = play_all(limited[kind, rule], rules, "time", safe, SEQUENCES // 3, rng)
+    assert seen["OK"] > 50 and seen["DEADLINE_MISSED"] > 0, seen
 
 
-def test_the_rules_by_which_rows_expire_are_two(bundles):
+class FromTheNewest(AsyncReference):
+    """A loop that asks at every tick is never told that a chunk is late."""
+
+    def since(self) -> int:
+        return self.awaited()[-1].tick
+
+
+class FromTheFirst(AsyncReference):
+    """What waited behind an answer is late from the beginning."""
+
+    def request(self) -> None:
+        self.take()
+        self.first = self.first if self.awaited() else self.tick
+        super().request()
+
+    def since(self) -> int:
+        return self.first
+
+
+@pytest.mark.parametrize("other, reference", [
+    ({"expire": "execution"}, AsyncReference), ({"deadline": 2}, AsyncReference), ({"deadline": 0}, AsyncReference),
+    ({"lead": 0}, AsyncReference), ({"stale": 1}, AsyncReference), ({}, FromTheNewest), ({}, FromTheFirst)])
+def test_another_rule_is_another_answer(bundles, other, reference):
     """The control that must fail: the reference of one rule beside a session of the other."""
-    rng, policy = random.Random(0), vc.AsyncSession(bundles["queue"].path, safe="zero", expire="time")
-    with pytest.raises(AssertionError):
-        for _ in range(200):
-            play_async(policy, RULES["queue"], "execution", np.zeros(D), rng)
-    policy.close()
+    rng, ticks = random.Random(0), {"lead": 1, "stale": 2, "deadline": 1}
+    with (opened(bundles["queue"], RULES["queue"], "time", (0.0, 0.0), reference, other, **ticks) as robot,
+          pytest.raises(AssertionError)):
+        for _ in range(400):
+            play_async(robot, rng)
 
 
 def test_the_reference_s_prefix_is_of_the_paper():

@@ -12,6 +12,14 @@
      one that is answered by the safe action             by options.expire
    A cancel with KEEP changes nothing of this: the new instruction's chunk begins at the tick of its observation.
 
+   A deadline (options.deadline_ticks) is missed where an action of the last chunk is handed out more than so many of
+   these ticks after the observation whose chunk is awaited:
+     request, where none is awaited        counts from this observation
+     request, where one is awaited         waits behind it and changes no count, whatever its instruction and backbone
+     a result is taken (by request,        ends the count, whatever it is; if observations wait behind, the newest is
+     pop, info, trouble)                     awaited now, and counts from its own tick
+     a cancel of any kind                  ends it, until the next request
+
      if (info.due) { write ...; request; }    // never waits for the worker
      pop                                      // always answers: the chunk, or the safe action
 
@@ -49,7 +57,7 @@ typedef struct {
   size_t struct_size;
   uint32_t lead_ticks;      /* so many ticks before execute_steps a replan is due */
   uint32_t stale_ticks;     /* so many ticks after execute_steps a chunk may go on; 0: to its end */
-  uint32_t deadline_ticks;  /* from an observation to its chunk; 0: none */
+  uint32_t deadline_ticks;  /* from an observation to its chunk, see above; 0: none */
   uint32_t safe;            /* VLART_SAFE_... */
   const float *safe_action; /* [action_dim], for VLART_SAFE_GIVEN; copied */
   uint64_t deadline_us;     /* of one step of the worker, microseconds; 0: the plan's */
@@ -106,7 +114,7 @@ VLART_API vlart_status_t vlart_async_write(vlart_async_t *async, uint32_t source
                                            const uint64_t *dims, vlart_diag_t *diag);
 
 /* [tick] Hands the observation of this tick to the worker; what was not written is as it was. An
-   observation that it has not begun is replaced. The control thread. */
+   observation that it has not begun is replaced. A result that came is taken first. The control thread. */
 VLART_API vlart_status_t vlart_async_request(vlart_async_t *async);
 
 /* [tick] The action of this tick; ticks are counted here. OK; DEADLINE_MISSED with an action, where

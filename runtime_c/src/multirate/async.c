@@ -108,10 +108,58 @@ static bool is_awaited(const vlart_async_t *async) {
          async->asking.epoch == atomic_load_explicit(&async->epoch, memory_order_relaxed);
 }
 
+/* Rows of a chunk that may be handed out; at most all, see vlart_async_init. */
+static uint64_t limit_of(const vlart_async_t *async) {
+  return (uint64_t)async->plan->policy->execute_steps + async->options.stale_ticks;
+}
+
+/* The chunk begins at the tick of its observation: what is over is dropped. */
+static void begin_chunk(vlart_async_t *async, const vlart_result_t *r) {
+  uint64_t over = async->clock.now - r->tick;
+  async->counts.chunks++;
+  async->counts.latency_ns = r->ns;
+  async->counts.late_ticks = (uint32_t)(over < UINT32_MAX ? over : UINT32_MAX);
+  if (async->ensemble.on && r->task != async->chunk.task) {
+    vlart_ensemble_reset(&async->ensemble);
+  }
+  async->chunk.task = r->task;
+  if (over >= limit_of(async)) {
+    async->counts.discarded++;
+    return;
+  }
+  memcpy(async->chunk.actions, r->actions, (size_t)async->steps * async->dim * sizeof *r->actions);
+  async->chunk.began = r->tick;
+  async->chunk.made_of = r->made_of;
+  async->chunk.running = true;
+  async->ensemble.offered =
+      async->ensemble.on; /* to the next tick that it answers: another one may replace it */
+}
+
+static void take_result(vlart_async_t *async) {
+  if (!vlart_handover_take(&async->resulting)) {
+    return;
+  }
+  const vlart_result_t *r = &async->results[async->resulting.front];
+  async->asking.answered = r->request;
+  async->asking.since = async->asking.tick; /* the worker goes on with what waited, the newest */
+  vlart_async_recorded_result(async, r);
+  if (r->epoch != atomic_load_explicit(&async->epoch, memory_order_relaxed)) {
+    async->counts.discarded++;
+  } else if (r->status == VLART_STATUS_OK) {
+    begin_chunk(async, r);
+    async->counts.status = VLART_STATUS_OK;
+  } else {
+    async->counts.failures++;
+    async->counts.status = r->status;
+    async->trouble = r->diag;
+  }
+}
+
 vlart_status_t vlart_async_request(vlart_async_t *async) {
   if (async == NULL) {
     return VLART_STATUS_BAD_ARGUMENT;
   }
+  take_result(async); /* of what waits, the worker has begun what was asked until now, not this */
   take_sets(async);
   vlart_written_end(&async->asking.writer);
   async->trouble.struct_size = sizeof async->trouble;
@@ -164,52 +212,10 @@ vlart_status_t vlart_async_cancel(vlart_async_t *async, uint32_t how) {
   return VLART_STATUS_OK;
 }
 
-/* The chunk begins at the tick of its observation: what is over is dropped. */
-static void begin_chunk(vlart_async_t *async, const vlart_result_t *r) {
-  uint64_t over = async->clock.now - r->tick;
-  async->counts.chunks++;
-  async->counts.latency_ns = r->ns;
-  async->counts.late_ticks = (uint32_t)(over < UINT32_MAX ? over : UINT32_MAX);
-  if (async->ensemble.on && r->task != async->chunk.task) {
-    vlart_ensemble_reset(&async->ensemble);
-  }
-  async->chunk.task = r->task;
-  if (over >= async->steps) {
-    async->counts.discarded++;
-    return;
-  }
-  memcpy(async->chunk.actions, r->actions, (size_t)async->steps * async->dim * sizeof *r->actions);
-  async->chunk.began = r->tick;
-  async->chunk.made_of = r->made_of;
-  async->chunk.running = true;
-  async->ensemble.offered =
-      async->ensemble.on; /* to the next tick that it answers: another one may replace it */
-}
-
-static void take_result(vlart_async_t *async) {
-  if (!vlart_handover_take(&async->resulting)) {
-    return;
-  }
-  const vlart_result_t *r = &async->results[async->resulting.front];
-  async->asking.answered = r->request;
-  async->asking.since = async->asking.tick; /* the worker goes on with what waited, the newest */
-  vlart_async_recorded_result(async, r);
-  if (r->epoch != atomic_load_explicit(&async->epoch, memory_order_relaxed)) {
-    async->counts.discarded++;
-  } else if (r->status == VLART_STATUS_OK) {
-    begin_chunk(async, r);
-    async->counts.status = VLART_STATUS_OK;
-  } else {
-    async->counts.failures++;
-    async->counts.status = r->status;
-    async->trouble = r->diag;
-  }
-}
-
 /* Ticks that the chunk may still answer, the next one among them. */
 static uint32_t left(const vlart_async_t *async) {
   uint64_t over = async->clock.now - async->chunk.began;
-  uint64_t limit = (uint64_t)async->plan->policy->execute_steps + async->options.stale_ticks;
+  uint64_t limit = limit_of(async);
   return async->chunk.running && over < limit ? (uint32_t)(limit - over) : 0;
 }
 
