@@ -364,3 +364,12 @@ def test_bad_input(queue, tmp_path):
         assert session.info().failures == 1
     with pytest.raises(RuntimeFailure, match="looks back"):
         vc.AsyncSession(vc.build(policies.remember(), out=tmp_path / "r.vlab").path)
+
+
+def test_two_threads_answer_no_request(queue):
+    with vc.AsyncSession(queue.path) as session:
+        ask(session, 0)
+        for answer in (session.answer, session.compute):
+            with pytest.raises(ConfigError, match="worker computes already") as refused:
+                answer()
+            assert "closing" in refused.value.fix

@@ -3,6 +3,7 @@ iterations, and what happens where a loop that must end does not."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_asynchronously_one_that_does_not_end_comes_to_the_safe_action(tmp_path)
     policy = replace(ending(4, must_end=True), example_inputs={"state": drawn(ends)})
     bundle = vc.build(policy, out=tmp_path / "e.vlab")
     safe, statuses = np.array([1, 2, 3, 4], np.float32), []
-    with vc.AsyncSession(bundle.path, safe=safe) as session:
+    with contextlib.closing(vc.AsyncSession(bundle.path, safe=safe)) as session:
         for tick in range(6):
             session.write("state", drawn(ends if tick < 2 else late).numpy())
             session.request()

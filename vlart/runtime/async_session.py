@@ -156,12 +156,20 @@ class AsyncSession:
         return self
 
     def answer(self) -> None:
-        """Compute for the newest observation in the calling thread, instead of a worker (do not start one). For
-        simulations in which a replan takes a given number of ticks."""
+        """Compute for the newest observation in the calling thread, instead of a worker. For simulations in which a
+        replan takes a given number of ticks. Raises ConfigError if the worker was started, as `with` does."""
+        self._require_no_worker("answer")
         self._call(self._library.vlart_async_answer)
+
+    def _require_no_worker(self, method: str) -> None:
+        if self._worker.ident is not None:
+            raise ConfigError("the worker computes already", where=f"AsyncSession.{method}",
+                              why="two threads would answer one request",
+                              fix="leave out start(), and contextlib.closing(session) in the place of `with session`")
 
     def compute(self) -> None:
         """answer(), whose chunk is there for `pop` after deliver() only: for simulations in which it comes later."""
+        self._require_no_worker("compute")
         self._check(self._library.vlart_async_compute(self._open()))
 
     def deliver(self) -> None:

@@ -128,7 +128,7 @@ def test_machine_code_is_loaded_by_name_or_signed(no_library, tmp_path, cli):
 
 
 @needs_tvm
-@pytest.mark.parametrize("name", ["late_fusion", "flow"])  # flow: a loop, with carries and rows
+@pytest.mark.parametrize("name", [pytest.param("late_fusion", marks=pytest.mark.full), "flow"])  # a loop, with carries
 def test_every_stage_gives_the_golden_vectors(recipe, tmp_path, name):
     made = vc.build(getattr(policies, name)(), recipe=recipe, out=tmp_path / "a.vlab")
     assert {s.backend for s in made.plan.stages} == {"tvm"} and not list((made.path / "stages").glob("*.onnx"))
@@ -137,6 +137,7 @@ def test_every_stage_gives_the_golden_vectors(recipe, tmp_path, name):
 
 
 @needs_tvm
+@pytest.mark.full
 def test_two_builds_give_the_same_bytes(recipe, bundle, tmp_path):
     again = vc.build(policies.late_fusion(), recipe=recipe, out=tmp_path / "again.vlab")
     assert again.hash == bundle.hash
@@ -226,6 +227,7 @@ def searching(folder: Path, trials: int, file: str = "found.json.gz") -> str:
 
 
 @needs_tvm
+@pytest.mark.full
 def test_what_a_search_found_is_kept_and_used_again(tmp_path, recipe):
     """The search depends on the clock; a build with its file does not."""
     first = vc.build(policies.late_fusion(), recipe=searching(tmp_path, 24), out=tmp_path / "a.vlab")
