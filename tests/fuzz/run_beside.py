@@ -269,7 +269,7 @@ class Beside:
                 continue
             exact_kind = not frame.want[name].is_floating_point()
             here = float(np.abs(want).max(initial=0.0))
-            limit = 0.0 if exact_kind and not self.share else own + max(SHARE * here, self.share * max(scale, 1e-30))
+            limit = own if exact_kind and not self.share else own + max(SHARE * here, self.share * max(scale, 1e-30))
             if exact_kind and self.share:
                 continue
             apart = float(np.abs(got - want).max(initial=0.0)) if np.isfinite(got).all() else float("nan")

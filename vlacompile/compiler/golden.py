@@ -51,6 +51,7 @@ MEASURED = 3  # frames on which the effect of f32 rounding is measured
 NEAR = 0.25  # share of a limit above which an error is examined
 NOISE = 4.0  # errors up to this multiple of the effect of f32 rounding are attributed to rounding
 WHOLE = 2.0  # times the largest change of an integer that was seen, others are possible
+_WHOLE_NUMBERS = (torch.int32, torch.int64)
 STEPS = 8  # golden frames of an episode in which values are carried from step to step
 DRAWS = 4  # attempts to draw golden inputs that are well-conditioned
 
@@ -306,7 +307,8 @@ class _Recorder:
         if self.traced is None:
             return
         raw = {n: t.to(self.policy.example_inputs[n].dtype) for n, t in inputs.items()} | self.carried
-        moved = execute(self.traced, raw, observe=perturbed_results(0))[0] if len(self.runs) < MEASURED else {}
+        whole = any(v.dtype in _WHOLE_NUMBERS for v in original.values())  # their limit knows no frame's scale
+        moved = execute(self.traced, raw, observe=perturbed_results(0))[0] if whole or len(self.runs) < MEASURED else {}
         for name, tensor in execute(self.traced, raw)[0].items():
             got, want = _handed_out(tensor).float().numpy(), original[name].float().numpy()
             if name in moved and tensor.dtype is not torch.bool:
