@@ -101,6 +101,26 @@ def test_a_camera_waits_for_no_call_of_the_control_loop(late_fusion_bundle):
         session.step()
 
 
+def test_rows_are_counted_and_popped_in_one_turn(late_fusion_bundle, monkeypatch):
+    """A step between the two would bring more rows than there is room for."""
+    with vc.Session(late_fusion_bundle.path, threads=1) as session:
+        session.write_all(policies.late_fusion().example_inputs)
+        queue, steps = session.queue, threading.Thread(target=session.step)
+
+        def counted():
+            found = queue()
+            steps.start()
+            steps.join(0.3)
+            return found
+
+        monkeypatch.setattr(session, "queue", counted)
+        with pytest.raises(RuntimeFailure) as empty:
+            session.pop_rows(2)
+        assert empty.value.status == "QUEUE_EMPTY"
+        steps.join(30)
+        assert queue().remaining > 0
+
+
 def test_lanes_are_closed_while_their_owners_step_them(laned):
     given, draw = policies.dual_rate().example_inputs, np.random.default_rng(0)
 

@@ -332,9 +332,10 @@ class Session:
         """The next actions [rows, action_dim], for a host that sends them in one message: all of them, or on an error
         none, so that a rate limit counts from what was sent. Raises as `pop`."""
         rows = whole("rows", rows, c.c_uint32)
-        out = np.empty((min(rows, self.queue().remaining), self._action.size), np.float32)  # more rows are refused
-        self._call(self._library.vlart_session_pop_rows, self._session, out.ctypes.data, rows, self._action.size,
-                   c.byref(self._diag))
+        with self.turn:  # a step of another thread would bring more rows than there is room for
+            out = np.empty((min(rows, self.queue().remaining), self._action.size), np.float32)  # more are refused
+            self._call(self._library.vlart_session_pop_rows, self._session, out.ctypes.data, rows, self._action.size,
+                       c.byref(self._diag))
         return out
 
     def queue(self) -> QueueInfo:
