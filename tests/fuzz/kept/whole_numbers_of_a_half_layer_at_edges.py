@@ -1,9 +1,7 @@
 # host
 # whole numbers that a bf16 layer decides were held to what rounding changes on ordinary inputs, also at their edges
-import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import vlacompile as vc
