@@ -162,6 +162,7 @@ class AsyncSession:
         self._call(self._library.vlart_async_answer)
 
     def _require_no_worker(self, method: str) -> None:
+        self._open()
         if self._worker.ident is not None:
             raise ConfigError("the worker computes already", where=f"AsyncSession.{method}",
                               why="two threads would answer one request",
