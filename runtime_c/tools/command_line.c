@@ -56,16 +56,16 @@ void tool_begin(void) {
 
 int tool_end(int exit_status) {
   bool failed_before = ferror(stdout) != 0;
-  errno = 0;
   if (failed_before) { /* whoever printed did not look at errno: the same file says it again */
     clearerr(stdout);
     fputc('\n', stdout);
   }
-  bool written = fflush(stdout) == 0 && !failed_before;
-  if (written) {
+  errno = 0;
+  int reason = fflush(stdout) == 0 ? 0 : errno;
+  if (reason == 0 && !failed_before) {
     return exit_status;
   }
-  const char *why = errno != 0 ? strerror(errno) : "a part of it was not written";
+  const char *why = reason != 0 ? strerror(reason) : "a part of it was not written";
   vlart_diag_t diag = {.struct_size = sizeof diag};
   vlart_fail(&diag, VLART_STATUS_IO, "the result cannot be written",
              "free space where the output goes, then run this again");
