@@ -28,6 +28,9 @@ _ATEN = torch.ops.aten
 _ROUNDED_ONCE = frozenset({_ATEN.add, _ATEN.sub, _ATEN.rsub, _ATEN.mul, _ATEN.div, _ATEN.neg, _ATEN.abs, _ATEN.relu,
                            _ATEN.clamp, _ATEN.clamp_min, _ATEN.clamp_max, _ATEN.minimum, _ATEN.maximum, _ATEN.where,
                            _ATEN.masked_fill, _ATEN.sqrt})
+# Near 0 engines have errors of one rounding of 1, however small the result: 1 / (1 + e^-x), e^x - 1, log(1 + x).
+_ROUNDED_AT_ONE = frozenset({_ATEN.sigmoid, _ATEN.elu, _ATEN.expm1, _ATEN.log1p})
+_TIMES_OPERAND = frozenset({_ATEN.silu, _ATEN.gelu})  # x times such a result
 
 
 def frame_values(runner: StageRunner, frames: Sequence[Frame], seed: int | Observer | None) -> list[Values]:
@@ -81,20 +84,28 @@ def perturbed_results(seed: int, sign: float = 1.0) -> Callable[[Node, object], 
     """The same for the nodes of a program that is not cut into stages."""
     places = _places(seed)
     sizes: dict[Node, float] = {}  # of errors of f32 results; 0: they keep theirs. A loop asks once per iteration
+    operands: dict[Node, torch.Tensor] = {}  # {node of _TIMES_OPERAND: its operand}, until it is computed
 
     def perturb(node: Node, result):
-        if not isinstance(result, torch.Tensor):
-            return None
+        found = perturb_one(node, result) if isinstance(result, torch.Tensor) else None
+        for user in node.users:
+            if user.op == "call_function" and _packet(user) in _TIMES_OPERAND:
+                operands[user] = result if found is None else found
+        return found
+
+    def perturb_one(node: Node, result: torch.Tensor) -> torch.Tensor | None:
         if node not in sizes:
             sizes[node] = _size(node)
-        if not sizes[node]:
+        if not sizes[node] or result.dtype not in (torch.float32, *HALF_ROUNDINGS):
             return None
-        if result.dtype == torch.float32:
+        dtype, result = result.dtype, result.float()
+        packet = _packet(node)
+        if packet in _ROUNDED_AT_ONE or packet in _TIMES_OPERAND:
+            unit = torch.ones_like(result) if packet in _ROUNDED_AT_ONE else operands.pop(node).float()
+            result = result + _scaled(sign * F32_ROUNDING * unit, _normal(), places)
+        if dtype == torch.float32:
             return _scaled(result, _factors(sign * sizes[node], torch.randn), places)
-        if result.dtype in HALF_ROUNDINGS:
-            factors = _factors(sign * HALF_ROUNDINGS[result.dtype], _uniform)
-            return _scaled(result.float(), factors, places).to(result.dtype)
-        return None
+        return _scaled(result, _factors(sign * HALF_ROUNDINGS[dtype], _uniform), places).to(dtype)
 
     return perturb
 
@@ -102,7 +113,11 @@ def perturbed_results(seed: int, sign: float = 1.0) -> Callable[[Node, object], 
 def _size(node: Node) -> float:
     if node.op != "call_function" or is_move(node):
         return 0.0
-    return F32_ROUNDING if getattr(node.target, "overloadpacket", None) in _ROUNDED_ONCE else LAST_BITS
+    return F32_ROUNDING if _packet(node) in _ROUNDED_ONCE else LAST_BITS
+
+
+def _packet(node: Node) -> object:
+    return getattr(node.target, "overloadpacket", None)
 
 
 def _places(seed: int) -> Iterator[int]:
@@ -122,6 +137,12 @@ def _factors(size: float, drawn: Callable[..., torch.Tensor]) -> torch.Tensor:
     """f32[FACTORS], 1 + size * a random number each: drawing a number for every element would take as long as the
     policy itself."""
     return 1 + size * drawn(FACTORS, generator=torch.Generator().manual_seed(0))
+
+
+@functools.cache
+def _normal() -> torch.Tensor:
+    """f32[FACTORS], normally distributed."""
+    return torch.randn(FACTORS, generator=torch.Generator().manual_seed(1))
 
 
 def _scaled(result: torch.Tensor, factors: torch.Tensor, places: Iterator[int]) -> torch.Tensor:
