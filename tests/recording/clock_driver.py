@@ -76,7 +76,7 @@ def main(bundle: str, folder: str) -> None:
     for name, scenario in SCENARIOS.items():
         path = Path(folder) / f"{name}.vlog"
         library.clock_set(scenario.begin_ns)
-        recorder = Recorder(path, mib=scenario.mib, flush_ms=1)
+        recorder = Recorder(path, mib=scenario.mib, track_mib=4, flush_ms=1)
         session = Session(bundle, record=recorder)
         robot.drive(session, episodes=1)
         for sets, ahead_ns in enumerate(scenario.sets_ns, 1):
