@@ -26,7 +26,8 @@ FILLED = {"zeros": torch.zeros, "ones": torch.ones, "tril": lambda shape: torch.
 
 def weight(kind: str, name: str, shape: tuple[int, ...] | list[int]) -> torch.Tensor:
     if kind in RESNETS:
-        return weights_by_name.weight(name, shape) + float(name.endswith("running_var"))
+        given = shape[1] ** 0.5 if name.endswith("embed.weight") else 1.0  # added to what is computed, not multiplied
+        return given * weights_by_name.weight(name, shape) + float(name.endswith("running_var"))
     draw = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     scaled = name.endswith("norm.weight") and "paligemma" not in name
     return 0.05 * torch.randn(tuple(shape), generator=draw) + float(scaled)
