@@ -5,13 +5,15 @@
 
 1, 4 and 16 robots send an observation every 1/hz s over openpi's protocol, whether or not the last one was answered. An
 observation is named by the time at which it was sent; its age is counted when its answer has come. --before: a checkout
-of an earlier version, whose server is measured beside this one's. --record writes profiles/host/newest.json.
+of an earlier version, whose server is measured beside this one's; it answers in turn and names no observations.
+--record writes profiles/host/newest.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import collections
 import contextlib
 import json
 import os
@@ -52,26 +54,29 @@ def server(bundle: Path, options: list[str], checkout: Path | None) -> Iterator[
             process.kill()
 
 
-async def robot(url: str, messages: list[dict], first: int, hz: float, seconds: float) -> dict:
-    """One robot: {"ages": [s], "superseded", "refused", "unanswered", "sent"}."""
+async def robot(url: str, messages: list[dict], first: int, hz: float, seconds: float, named: bool) -> dict:
+    """One robot: {"ages": [s], "superseded", "refused", "unanswered", "sent"}. named: answers name the observation that
+    they are of; otherwise they come in the order of the observations."""
     from websockets.asyncio.client import connect
 
-    found = {"ages": [], "superseded": 0, "refused": 0, "sent": 0}
+    found, sent = {"ages": [], "superseded": 0, "refused": 0, "sent": 0}, collections.deque()
     async with connect(url, compression=None, max_size=None) as socket:
         await socket.recv()
 
         async def listen() -> None:
             while True:
                 answer = await socket.recv()
+                of = None if named else sent.popleft()
                 if isinstance(answer, bytes):
-                    found["ages"].append(time.monotonic() - unpack(answer)["observation_id"])
+                    found["ages"].append(time.monotonic() - (unpack(answer)["observation_id"] if named else of))
                 else:
                     found["superseded" if "superseded" in answer else "refused"] += 1
 
         listening, began = asyncio.create_task(listen()), time.monotonic()
         while (now := time.monotonic()) < began + seconds:
             message = messages[(first + found["sent"]) % len(messages)]
-            await socket.send(pack({**message, "observation_id": now}))
+            sent.append(now)
+            await socket.send(pack({**message, "observation_id": now} if named else message))
             found["sent"] += 1
             await asyncio.sleep(max(0.0, began + found["sent"] / hz - time.monotonic()))
         await asyncio.sleep(DRAIN_S)
@@ -80,9 +85,9 @@ async def robot(url: str, messages: list[dict], first: int, hz: float, seconds: 
     return found | {"unanswered": found["sent"] - len(found["ages"]) - found["superseded"] - found["refused"]}
 
 
-def load(url: str, count: int, messages: list[dict], hz: float, seconds: float) -> dict:
+def load(url: str, count: int, messages: list[dict], hz: float, seconds: float, named: bool) -> dict:
     async def every() -> list[dict]:
-        return await asyncio.gather(*(robot(url, messages, i * len(messages) // count, hz, seconds)
+        return await asyncio.gather(*(robot(url, messages, i * len(messages) // count, hz, seconds, named)
                                       for i in range(count)))
 
     rows = asyncio.run(every())
@@ -111,7 +116,8 @@ def main() -> None:
     for way, options, checkout in ways:
         for count in CLIENTS:
             with server(bundle.path, [str(count) if o == "N" else o for o in options], checkout) as url:
-                rows.append({"server": way} | load(url, count, messages, arguments.hz, arguments.seconds))
+                found = load(url, count, messages, arguments.hz, arguments.seconds, named=checkout is None)
+                rows.append({"server": way} | found)
                 print(json.dumps(rows[-1]), flush=True)
     if arguments.record:
         document = {"policy": bundle.plan.name, "bundle": bundle.hash, "hz": arguments.hz, "seconds": arguments.seconds,
