@@ -93,5 +93,6 @@ def test_a_transposed_matrix_times_a_vector(target, tmp_path):
         with torch.no_grad():
             expected = policy.infer(x=x)
         for name, value in expected.items():
-            np.testing.assert_allclose(session.read(name), value.numpy(), atol=1e-5 if target == "host" else 1e-2, err_msg=name)
+            limit = 1e-5 if target == "host" else 1e-2  # sums of the board's engine are in fp16
+            np.testing.assert_allclose(session.read(name), value.numpy(), atol=limit, err_msg=name)
             assert np.ptp(value.numpy()) > 0.1, "a product that hardly moves would hide an error"
