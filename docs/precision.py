@@ -63,3 +63,26 @@ def precision_stages() -> str:
     return table(["stage", *engines], rows, "Milliseconds, and in brackets the relative L2 error of the stage's "
                  "outputs on observations that nothing was calibrated on; one thread, medians, interleaved. NNCF runs "
                  "in OpenVINO, all others in ONNX Runtime.")
+
+
+def precision_rotations() -> str:
+    """Int8 with one static scale per tensor: plain, smoothed, rotated, both."""
+    figures = figures_of("profiles/host/rotations.json")
+    rows, refused = [], []
+    for name, found in (figures or {"policies": {}})["policies"].items():
+        if "refused" in found:
+            refused.append(f"{name} ({found['refused']})")
+            continue
+        ways = found["ways"]
+        rows.append([name, "trained" if found["recorded"] else "random",
+                     *("none" if r["error"] is None else f"{r['error']:.4f}" for r in ways.values()),
+                     f"{ways['both']['groups']} ({ways['both']['products']})", f"{ways['both']['seconds']:.0f}"])
+    if not rows:
+        return MISSING
+    titles = ["policy", "weights", "plain", "smoothed", "rotated", "both", "rotated values (products at run time)",
+              "choice of both, processor s"]
+    about = (f"Largest error of an action dimension in its spread, all layers that can be in int8 with one static scale "
+             f"per tensor, the rest in fp16 (target {figures['target']}), simulated as TensorRT computes it, on "
+             "observations that nothing was calibrated on. Not run on a board. Random weights have no outlying channels "
+             "as trained ones do; their observations are generated.")
+    return table(titles, rows, about, *(("", "Refused: " + ", ".join(refused) + ".") if refused else ()))

@@ -82,6 +82,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "board-measured": board_model.measured,
     "other-machines": board_model.other_machines,
     "precision-modes": precision.precision_modes,
+    "precision-rotations": precision.precision_rotations,
     "precision-sized": precision.precision_sized,
     "precision-stages": precision.precision_stages,
     "setup": policies.setup,

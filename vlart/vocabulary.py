@@ -63,10 +63,10 @@ RATE_RULES = {"clip": 0, "refuse": 1}  # clip: the action goes as far as it may;
 GUARD_RULES = {"count": 0, "refuse": 1}  # count: the content is taken; refuse: the source keeps what it had
 
 # Of recordings. source: content; keyframe: the content of all sources follows; take, handover: of the worker and of a
-# lane; control: how asynchronous control runs; loss: what is missing.
+# lane; control: how asynchronous control runs; loss: what is missing; clock: the wall clock was set.
 EVENT_KINDS = {"source": 1, "step": 2, "pop": 3, "select": 4, "reset": 5, "invalidate": 6, "observe": 7, "text": 8,
                "refused": 9, "keyframe": 10, "request": 11, "take": 12, "result": 13, "cancel": 14, "handover": 15,
-               "decision": 16, "outcome": 17, "control": 18, "loss": 19}
+               "decision": 16, "outcome": 17, "control": 18, "loss": 19, "clock": 20}
 EVENT_ROLES = {"session": 1, "control": 2, "router": 3, "writer": 4}  # control: the thread of asynchronous control
 SOURCE_FLAGS = {"full": 1, "same": 2, "keyframe": 4}  # full: with its bytes; same: they lay there already
 

@@ -39,6 +39,19 @@ static uint64_t use_arrays(const vlart_log_event_t *event) {
   return sum;
 }
 
+/* The newest reading of the wall clock so far; false where an event is none that a reader may count on. */
+static bool use_clock(const vlart_log_event_t *event, vlart_log_info_t *newest) {
+  if (event->kind != VLART_EVENT_KIND_CLOCK) {
+    return true;
+  }
+  const vlart_clock_event_record_t *clock = event->record;
+  newest->last_wall_ns = clock->wall_ns;
+  newest->last_clock_ns = event->time_ns;
+  newest->clock_changes = clock->changes;
+  return event->bytes == sizeof *clock && event->role == VLART_EVENT_ROLE_WRITER &&
+         clock->changes > 0 && clock->moved_ns != 0;
+}
+
 bool fuzz_log(const uint8_t *data, size_t bytes, uint64_t *bytes_used) {
   size_t needed = 0;
   vlart_log_t *log = NULL;
@@ -55,11 +68,17 @@ bool fuzz_log(const uint8_t *data, size_t bytes, uint64_t *bytes_used) {
   if (good && vlart_log_info(log, &info) != VLART_STATUS_OK) {
     abort();
   }
+  vlart_log_info_t newest = {.last_wall_ns = info.wall_ns, .last_clock_ns = info.clock_ns};
   while (good && vlart_log_next(log, &event) == VLART_STATUS_OK) {
     *bytes_used += use_event(&event) + use_arrays(&event);
     events++;
+    if (!use_clock(&event, &newest)) {
+      abort();
+    }
   }
-  if (good && events != info.events) {
+  if (good &&
+      (events != info.events || newest.last_wall_ns != info.last_wall_ns ||
+       newest.last_clock_ns != info.last_clock_ns || newest.clock_changes != info.clock_changes)) {
     abort(); /* what was validated is what is read */
   }
   free(arena);

@@ -55,6 +55,7 @@ def events(policy: Reactive) -> list[bytes]:
         "router", 2)
     add("outcome", note(index=1, number=1), "router", 2)
     add("loss", records.LOSS_EVENT.pack(events=3, bytes=300, first=9, blocks=1, error=28), "writer", 64)
+    add("clock", records.CLOCK_EVENT.pack(wall_ns=10**18, moved_ns=-(10**12), changes=2), "writer", 64)
     return found
 
 

@@ -1,12 +1,13 @@
 /* The flight recorder on the null engine: what is recorded is what happened, ticks neither wait nor allocate, every loss
    is counted and told, and a disk that fails stops nothing. Usage: test_recorder SAMPLES DIR, the directory of all samples and one to write into. Also run under ThreadSanitizer
-   (make tsan). Linked with --wrap=malloc,calloc,realloc,free,pwrite,fallocate. */
+   (make tsan). Linked with --wrap=malloc,calloc,realloc,free,pwrite,fallocate,clock_gettime. */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "null_backend.h"
@@ -35,6 +36,81 @@ int __wrap_fallocate(int fd, int mode, off_t at, off_t bytes) {
   int error = atomic_load(&room_error);
   errno = error;
   return error != 0 ? -1 : __real_fallocate(fd, mode, at, bytes);
+}
+
+/* ---- a wall clock that is set ------------------------------------------------------------------ */
+
+#define MS 1000000ll
+static atomic_llong clock_ahead; /* nanoseconds */
+static atomic_int clock_waits;   /* of the next readings, so many take 30 ms */
+
+int __real_clock_gettime(clockid_t which, struct timespec *out);
+int __wrap_clock_gettime(clockid_t which, struct timespec *out);
+
+int __wrap_clock_gettime(clockid_t which, struct timespec *out) {
+  int result = __real_clock_gettime(which, out);
+  if (which == CLOCK_REALTIME) {
+    int64_t ns = out->tv_sec * 1000 * MS + out->tv_nsec + atomic_load(&clock_ahead);
+    *out = (struct timespec){ns / (1000 * MS), ns % (1000 * MS)};
+    if (atomic_load(&clock_waits) > 0) {
+      atomic_fetch_sub(&clock_waits, 1);
+      tape_wait(30);
+    }
+  }
+  return result;
+}
+
+/* By how much the recording says that the clock was set. */
+static int64_t clock_moved(const read_t *log) {
+  const vlart_log_info_t *info = &log->info;
+  return (int64_t)(info->last_wall_ns - info->last_clock_ns - (info->wall_ns - info->clock_ns));
+}
+
+static void test_clock(const char *samples, const char *dir) {
+  robot_t r = open_robot(sample_path(samples, "realtime"), NULL);
+  static const struct {
+    int64_t sets[3]; /* nanoseconds ahead, one after the other; 0 at first */
+    unsigned told;
+    int64_t moved;
+    int waits; /* readings between whose clocks the thread stood still */
+  } cases[] = {{{9 * MS, 0, -9 * MS}, 0, 0, 0},
+               {{9 * MS, 12 * MS, 16 * MS}, 1, 12 * MS, 0},
+               {{3600000 * MS, 3599995 * MS, -50 * MS}, 2, -50 * MS, 0},
+               {{0, 0, 0}, 0, 0, 8}};
+  for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+    tape_name(dir, "clock");
+    atomic_store(&clock_ahead, 0);
+    atomic_store(&clock_waits, cases[c].waits);
+    tape_t tape =
+        tape_make(&r, (vlart_recorder_options_t){.flush_ms = 1, .file_bytes = 1 << 16, .full = 1});
+    CHECK_STATUS(vlart_session_record(r.session, tape.recorder, &diag), OK);
+    atomic_store(&clock_waits, cases[c].waits);
+    for (int k = 0; k < 3; k++) {
+      atomic_store(&clock_ahead, cases[c].sets[k]);
+      tape_wait(100);
+    }
+    for (int k = 0; k < 5000 && atomic_load(&clock_waits) > 0; k++) {
+      tape_wait(2);
+    }
+    uint64_t before = allocations;
+    for (uint64_t t = 0; tape_info(&tape).laps < 4; t++) { /* what was told is overwritten */
+      tape_tick(&r, t);
+      CHECK_STATUS(vlart_session_step(r.session, &diag), OK);
+      tape_wait(t % 100 == 0);
+    }
+    CHECK(allocations == before);
+    CHECK_STATUS(vlart_session_record(r.session, NULL, &diag), OK);
+    tape_end(&tape);
+    read_t log = read_file();
+    int64_t apart = clock_moved(&log) - cases[c].moved;
+    CHECK(log.info.first_block > 0 && log.info.clock_changes == cases[c].told);
+    CHECK(apart < 2 * MS && apart > -2 * MS);
+    CHECK((read_count(&log, VLART_EVENT_KIND_CLOCK) > 0) == (cases[c].told > 0));
+    read_close(&log);
+  }
+  atomic_store(&clock_ahead, 0);
+  atomic_store(&clock_waits, 0);
+  close_robot(&r);
 }
 
 static void test_what_happened(const char *samples, const char *dir) {
@@ -331,6 +407,7 @@ int main(int argc, char **argv) {
   test_every_loss(argv[1], argv[2]);
   test_disks(argv[1], argv[2]);
   test_signals(argv[1], argv[2]);
+  test_clock(argv[1], argv[2]);
   test_arguments(argv[1], argv[2]);
   test_async(argv[1], argv[2]);
   test_delivery(argv[1]);

@@ -31,6 +31,48 @@ bool tool_read_count(const char *text, uint32_t most, uint32_t *out_count) {
   return true;
 }
 
+bool tool_wants_help(int argc, char **argv) {
+  for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+static bool takes(const tool_option_t *option, const char *value) {
+  if (option->flag != NULL) {
+    *option->flag = true;
+    return true;
+  }
+  if (option->text != NULL) {
+    *option->text = value;
+    return value != NULL;
+  }
+  return tool_read_count(value, option->most, option->count) && *option->count >= option->least;
+}
+
+const char *tool_read_options(int argc, char **argv, const tool_option_t *options, size_t count,
+                              const char **bundle) {
+  for (int i = 1; i < argc; i++) {
+    size_t of = 0;
+    while (of < count && strcmp(options[of].name, argv[i]) != 0) {
+      of++;
+    }
+    if (of == count && (argv[i][0] == '-' || *bundle != NULL)) {
+      return argv[i];
+    }
+    if (of == count) {
+      *bundle = argv[i];
+    } else if (!takes(&options[of], i + 1 < argc ? argv[i + 1] : NULL)) {
+      return argv[i];
+    } else {
+      i += options[of].flag == NULL;
+    }
+  }
+  return *bundle == NULL ? "BUNDLE is missing" : NULL;
+}
+
 int tool_print_failure(vlart_status_t status, const vlart_diag_t *diag) {
   fprintf(stderr, "what:  %s [%s]\nwhere: %s\nwhy:   %s\nfix:   %s\n", diag->what,
           vlart_status_name(status), diag->where, diag->why, diag->fix);

@@ -12,6 +12,22 @@ void *tool_allocate(size_t count, size_t bytes);
 /* A whole number of at most `most`; false if the text, which may be NULL, is none. */
 bool tool_read_count(const char *text, uint32_t most, uint32_t *out_count);
 
+bool tool_wants_help(int argc, char **argv);
+
+/* One of a program's options. Where its value goes: a flag has none, and of `text` and `count` one is set. least, most: of a
+   count. */
+typedef struct {
+  const char *name;
+  bool *flag;
+  const char **text;
+  uint32_t *count;
+  uint32_t least, most;
+} tool_option_t;
+
+/* Reads options, and the one word beside them that names a bundle. Returns the argument that is wrong, or NULL. */
+const char *tool_read_options(int argc, char **argv, const tool_option_t *options, size_t count,
+                              const char **bundle);
+
 /* Of the rows of a file, what stands behind a key and its colon, without the line end. False: not there. */
 bool tool_find_row(const char *path, const char *key, char *out, size_t bytes);
 

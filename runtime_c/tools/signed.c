@@ -396,3 +396,20 @@ const char *tool_enrolled(void) {
       snprintf(path, sizeof path, "%s/.local/share/vlacompile/signers", home == NULL ? "" : home);
   return home != NULL && (size_t)length < sizeof path && access(path, F_OK) == 0 ? path : NULL;
 }
+
+vlart_status_t tool_open_bundle(const char *path, const char *signers, bool own_engines,
+                                void **out_arena, vlart_bundle_t **out_bundle, vlart_diag_t *diag) {
+  size_t bytes = 0;
+  vlart_status_t status = VLART_STATUS_OK;
+  if (signers != NULL) {
+    status = tool_require_signed(path, signers, own_engines, diag);
+  }
+  if (status == VLART_STATUS_OK) {
+    status = vlart_bundle_required_bytes(path, diag, &bytes);
+  }
+  if (status != VLART_STATUS_OK) {
+    return status;
+  }
+  *out_arena = tool_allocate(bytes, 1);
+  return vlart_bundle_open(path, NULL, *out_arena, bytes, diag, out_bundle);
+}

@@ -13,6 +13,10 @@
 vlart_status_t tool_require_signed(const char *bundle, const char *signers, bool own_engines,
                                    vlart_diag_t *diag);
 
+/* Opens a bundle, if `signers` is not NULL only one that they signed. The arena is the caller's to free. */
+vlart_status_t tool_open_bundle(const char *path, const char *signers, bool own_engines,
+                                void **out_arena, vlart_bundle_t **out_bundle, vlart_diag_t *diag);
+
 /* The list of signers that `vlacompile device enroll` put in its usual place on this device; NULL: none. */
 const char *tool_enrolled(void);
 

@@ -53,68 +53,23 @@ static const char usage[] =
     "how to fix it), 2 wrong usage.\n";
 
 /* Returns the argument that is wrong, or NULL. */
-static const char *parse_options(int argc, char **argv, build_options_t *options) {
-  for (int i = 1; i < argc; i++) {
-    const char *argument = argv[i];
-    const char *next = i + 1 < argc ? argv[i + 1] : NULL;
-    bool good = true, takes_next = true;
-    if (strcmp(argument, "--tensorrt") == 0) {
-      options->runtime = next;
-    } else if (strcmp(argument, "--tensorrt-builder") == 0) {
-      options->builder = next;
-    } else if (strcmp(argument, "--ort") == 0) {
-      options->ort = next;
-    } else if (strcmp(argument, "--tvm") == 0) {
-      options->tvm = next;
-    } else if (strcmp(argument, "--tvm-ffi") == 0) {
-      options->tvm_ffi = next;
-    } else if (strcmp(argument, "--tvm-cuda") == 0) {
-      options->tvm_cuda = next;
-    } else if (strcmp(argument, "--signers") == 0) {
-      options->signers = next;
-    } else if (strcmp(argument, "--repeat") == 0) {
-      good = tool_read_count(next, 1000000, &options->repeat);
-    } else if (strcmp(argument, "--seconds") == 0) {
-      good = tool_read_count(next, 1000000000, &options->seconds);
-    } else if (strcmp(argument, "--memory") == 0) {
-      good = tool_read_count(next, 1000000000, &options->memory_mib);
-    } else {
-      takes_next = false;
-      if (strcmp(argument, "--rebuild") == 0) {
-        options->rebuild = true;
-      } else if (strcmp(argument, "--keep-engines") == 0) {
-        options->keep_engines = true;
-      } else if (strcmp(argument, "--native-code") == 0) {
-        options->native_code = true;
-      } else if (argument[0] == '-' || options->bundle != NULL) {
-        good = false;
-      } else {
-        options->bundle = argument;
-      }
-    }
-    if (!good || (takes_next && next == NULL)) {
-      return argument;
-    }
-    i += takes_next;
-  }
-  return options->bundle == NULL ? "BUNDLE is missing" : NULL;
-}
-
-static vlart_status_t open_bundle(build_t *build, vlart_diag_t *diag) {
-  size_t bytes = 0;
-  const build_options_t *options = build->options;
-  vlart_status_t status = options->signers == NULL
-                              ? VLART_STATUS_OK
-                              : tool_require_signed(options->bundle, options->signers, true, diag);
-  if (status == VLART_STATUS_OK) {
-    status = vlart_bundle_required_bytes(options->bundle, diag, &bytes);
-  }
-  if (status != VLART_STATUS_OK) {
-    return status;
-  }
-  build->bundle_arena = tool_allocate(bytes, 1);
-  return vlart_bundle_open(build->options->bundle, NULL, build->bundle_arena, bytes, diag,
-                           &build->bundle);
+static const char *read_options(int argc, char **argv, build_options_t *options) {
+  const tool_option_t known[] = {
+      {"--tensorrt", .text = &options->runtime},
+      {"--tensorrt-builder", .text = &options->builder},
+      {"--ort", .text = &options->ort},
+      {"--tvm", .text = &options->tvm},
+      {"--tvm-ffi", .text = &options->tvm_ffi},
+      {"--tvm-cuda", .text = &options->tvm_cuda},
+      {"--signers", .text = &options->signers},
+      {"--repeat", .count = &options->repeat, .most = 1000000},
+      {"--seconds", .count = &options->seconds, .most = 1000000000},
+      {"--memory", .count = &options->memory_mib, .most = 1000000000},
+      {"--rebuild", .flag = &options->rebuild},
+      {"--keep-engines", .flag = &options->keep_engines},
+      {"--native-code", .flag = &options->native_code},
+  };
+  return tool_read_options(argc, argv, known, sizeof known / sizeof known[0], &options->bundle);
 }
 
 static void print_engine(const build_t *build, uint32_t index, const char *how) {
@@ -234,7 +189,8 @@ static void print_board(const build_t *build) {
 }
 
 static vlart_status_t work(build_t *build, vlart_diag_t *diag) {
-  vlart_status_t status = open_bundle(build, diag);
+  vlart_status_t status = tool_open_bundle(build->options->bundle, build->options->signers, true,
+                                           &build->bundle_arena, &build->bundle, diag);
   if (status == VLART_STATUS_OK) status = build_read_plan(build, diag);
   if (status == VLART_STATUS_OK) status = build_probe(build, diag);
   if (status == VLART_STATUS_OK) {
@@ -253,13 +209,11 @@ int main(int argc, char **argv) {
                              .seconds = WATCHED_SECONDS,
                              .memory_mib = RUN_UNSAID};
   tool_begin();
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-      fputs(usage, stdout);
-      return tool_end(0);
-    }
+  if (tool_wants_help(argc, argv)) {
+    fputs(usage, stdout);
+    return tool_end(0);
   }
-  const char *wrong = parse_options(argc, argv, &options);
+  const char *wrong = read_options(argc, argv, &options);
   if (wrong != NULL) {
     return tool_wrong_usage("vlart-build", wrong, usage);
   }

@@ -86,82 +86,42 @@ static const char usage[] =
     "it), 2 wrong usage.\n";
 
 /* Returns the argument that is wrong, or NULL. */
-static const char *parse_options(int argc, char **argv, run_options_t *options) {
-  for (int i = 1; i < argc; i++) {
-    const char *argument = argv[i];
-    const char *next = i + 1 < argc ? argv[i + 1] : NULL;
-    bool takes_next = true;
-    bool good = true;
-    if (strcmp(argument, "--ort") == 0) {
-      options->ort = next;
-    } else if (strcmp(argument, "--openvino") == 0) {
-      options->openvino = next;
-    } else if (strcmp(argument, "--openvino-device") == 0) {
-      options->device = next;
-    } else if (strcmp(argument, "--tvm") == 0) {
-      options->tvm = next;
-    } else if (strcmp(argument, "--tvm-ffi") == 0) {
-      options->tvm_ffi = next;
-    } else if (strcmp(argument, "--tvm-cuda") == 0) {
-      options->tvm_cuda = next;
-    } else if (strcmp(argument, "--tensorrt") == 0) {
-      options->tensorrt = next;
-    } else if (strcmp(argument, "--signers") == 0) {
-      options->signers = next;
-    } else if (strcmp(argument, "--weight-cache") == 0) {
-      options->weight_cache = next;
-    } else if (strcmp(argument, "--frames") == 0) {
-      options->frames = next;
-    } else if (strcmp(argument, "--profile") == 0) {
-      options->profile = next;
-    } else if (strcmp(argument, "--record") == 0) {
-      options->record = next;
-    } else if (strcmp(argument, "--record-mib") == 0) {
-      good = tool_read_count(next, 1 << 20, &options->record_mib) && options->record_mib > 0;
-    } else if (strcmp(argument, "--backbone") == 0) {
-      options->backbone = next;
-    } else if (strcmp(argument, "--sensors") == 0) {
-      options->sensors = next;
-    } else if (strcmp(argument, "--warm-up") == 0) {
-      good = tool_read_count(next, 1000000000, &options->warm_up) && options->warm_up < UNSAID;
-    } else if (strcmp(argument, "--threads") == 0) {
-      good = tool_read_count(next, 1000000000, &options->threads);
-    } else if (strcmp(argument, "--parallel") == 0) {
-      good = tool_read_count(next, 1000000000, &options->parallel);
-    } else if (strcmp(argument, "--seconds") == 0) {
-      good = tool_read_count(next, 1000000000, &options->seconds);
-    } else if (strcmp(argument, "--memory") == 0) {
-      good = tool_read_count(next, 1000000000, &options->memory_mib);
-    } else if (strcmp(argument, "--repeat") == 0) {
-      good = tool_read_count(next, 1000000000, &options->repeat) && options->repeat > 0;
-    } else {
-      takes_next = false;
-      if (strcmp(argument, "--self-test") == 0) {
-        options->self_test = true;
-      } else if (strcmp(argument, "--whole-tick") == 0) {
-        options->whole_tick = true;
-      } else if (strcmp(argument, "--stand-in") == 0) {
-        options->stand_in = true;
-      } else if (strcmp(argument, "--keep-engines") == 0) {
-        options->keep_engines = true;
-      } else if (strcmp(argument, "--native-code") == 0) {
-        options->native_code = true;
-      } else if (strcmp(argument, "--cold") == 0) {
-        options->cold = true;
-      } else if (strcmp(argument, "--fresh") == 0) {
-        options->fresh = true;
-      } else if (strcmp(argument, "--json") == 0) {
-        options->json = true;
-      } else if (argument[0] == '-' || options->bundle != NULL) {
-        good = false;
-      } else {
-        options->bundle = argument;
-      }
-    }
-    if (!good || (takes_next && next == NULL)) {
-      return argument;
-    }
-    i += takes_next;
+static const char *read_options(int argc, char **argv, run_options_t *options) {
+  const tool_option_t known[] = {
+      {"--ort", .text = &options->ort},
+      {"--openvino", .text = &options->openvino},
+      {"--openvino-device", .text = &options->device},
+      {"--tvm", .text = &options->tvm},
+      {"--tvm-ffi", .text = &options->tvm_ffi},
+      {"--tvm-cuda", .text = &options->tvm_cuda},
+      {"--tensorrt", .text = &options->tensorrt},
+      {"--signers", .text = &options->signers},
+      {"--weight-cache", .text = &options->weight_cache},
+      {"--frames", .text = &options->frames},
+      {"--profile", .text = &options->profile},
+      {"--record", .text = &options->record},
+      {"--record-mib", .count = &options->record_mib, .least = 1, .most = 1 << 20},
+      {"--backbone", .text = &options->backbone},
+      {"--sensors", .text = &options->sensors},
+      {"--warm-up", .count = &options->warm_up, .most = UNSAID - 1},
+      {"--threads", .count = &options->threads, .most = 1000000000},
+      {"--parallel", .count = &options->parallel, .most = 1000000000},
+      {"--seconds", .count = &options->seconds, .most = 1000000000},
+      {"--memory", .count = &options->memory_mib, .most = 1000000000},
+      {"--repeat", .count = &options->repeat, .least = 1, .most = 1000000000},
+      {"--self-test", .flag = &options->self_test},
+      {"--whole-tick", .flag = &options->whole_tick},
+      {"--stand-in", .flag = &options->stand_in},
+      {"--keep-engines", .flag = &options->keep_engines},
+      {"--native-code", .flag = &options->native_code},
+      {"--cold", .flag = &options->cold},
+      {"--fresh", .flag = &options->fresh},
+      {"--json", .flag = &options->json},
+  };
+  const char *wrong =
+      tool_read_options(argc, argv, known, sizeof known / sizeof known[0], &options->bundle);
+  if (wrong != NULL) {
+    return wrong;
   }
   options->repeat = options->repeat > 0 ? options->repeat : options->profile != NULL ? 50 : 1;
   if (options->warm_up == UNSAID) {
@@ -173,7 +133,7 @@ static const char *parse_options(int argc, char **argv, run_options_t *options) 
   if (options->weight_cache != NULL && options->signers != NULL) {
     return "--weight-cache with --signers: no signature binds the cache";
   }
-  return options->bundle == NULL ? "BUNDLE is missing" : NULL;
+  return NULL;
 }
 
 static vlart_status_t select_backbone(run_t *run, vlart_diag_t *diag) {
@@ -193,19 +153,9 @@ static vlart_status_t select_backbone(run_t *run, vlart_diag_t *diag) {
 static vlart_status_t open_session(run_t *run, vlart_diag_t *diag) {
   size_t bytes = 0;
   const char *signers = run->options->signers;
-  vlart_status_t status = VLART_STATUS_OK;
-  if (signers != NULL) {
-    status = tool_require_signed(run->options->bundle, signers, run->options->keep_engines, diag);
-  }
-  if (status == VLART_STATUS_OK) {
-    status = vlart_bundle_required_bytes(run->options->bundle, diag, &bytes);
-  }
-  if (status != VLART_STATUS_OK) {
-    return status;
-  }
-  run->bundle_arena = tool_allocate(bytes, 1);
-  status =
-      vlart_bundle_open(run->options->bundle, NULL, run->bundle_arena, bytes, diag, &run->bundle);
+  vlart_status_t status =
+      tool_open_bundle(run->options->bundle, signers, run->options->keep_engines,
+                       &run->bundle_arena, &run->bundle, diag);
   if (status != VLART_STATUS_OK) {
     return status;
   }
@@ -321,13 +271,11 @@ int main(int argc, char **argv) {
   run_options_t options = {
       .warm_up = UNSAID, .sensors = "", .seconds = WATCHED_SECONDS, .memory_mib = RUN_UNSAID};
   tool_begin();
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-      fputs(usage, stdout);
-      return tool_end(0);
-    }
+  if (tool_wants_help(argc, argv)) {
+    fputs(usage, stdout);
+    return tool_end(0);
   }
-  const char *wrong = parse_options(argc, argv, &options);
+  const char *wrong = read_options(argc, argv, &options);
   if (wrong != NULL) {
     return tool_wrong_usage("vlart-run", wrong, usage);
   }

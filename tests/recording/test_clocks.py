@@ -1,5 +1,5 @@
-"""A recording reads the wall clock once, when it begins: where somebody sets it meanwhile, the times of its events are
-those of the steady clock, and what is replayed and handed on does not change."""
+"""Whatever the wall clock said when a recording began, the times of its events are those of the steady clock, and what
+is replayed and handed on does not change. Of clocks that are set meanwhile: test_wall_clock.py."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def steps_of(log: Log) -> int:
 
 def test_it_is_of_version_1_0_and_read(log):
     assert log.info.version_minor == 0 and log.judges_lateness and log.full and log.cut_bytes == 0
-    assert log.info.torn_events == 0 and log.losses == (0, 0)
+    assert log.info.torn_events == 0 and log.losses == (0, 0) and log.clock.changes == 0
     assert steps_of(log) >= 6 and sum(e.kind == "pop" for e in log) >= 8
     found = Growing(log.path).look()
     assert found is not None and [(e.track, e.sequence) for e in found[1]] == [(e.track, e.sequence) for e in log]

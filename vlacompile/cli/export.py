@@ -66,17 +66,19 @@ def run(args, terminal: Terminal) -> None:
             phases("write the LeRobot dataset")
             written["lerobot"] = export_lerobot(log, Path(args.lerobot), args.fps)
     document = {"recording": args.log, "events": log.info.events, "content": log.full, "missing": missing(log),
-                "written": written}
-    terminal.show(document, lambda console: _print(console, document))
+                **log.clock.as_dict(), "written": written}
+    terminal.show(document, lambda console: _print(console, document, log.clock.words()))
 
 
-def _print(console: Console, document: dict) -> None:
+def _print(console: Console, document: dict, clock: str) -> None:
     for found in document["written"].values():
         more = f", {found['total_episodes']} episodes, {found['total_frames']} rows at {found['fps']} Hz" \
             if "fps" in found else ""
         console.print(f"{found['path']}: {found['bytes'] / 1e6:.2f} MB{more}", soft_wrap=True)
         for name in found["left_out"]:
             console.print(f"  not in it: {name}", soft_wrap=True)
+    if clock:
+        console.print(clock, soft_wrap=True)
     if not document["content"]:
         console.print("recorded without content: what was observed is not in it", soft_wrap=True)
     if document["missing"]:

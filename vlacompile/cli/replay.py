@@ -66,6 +66,8 @@ def _print(console: Console, found, stand_in: bool) -> None:
                       soft_wrap=True)
     if found.cut_bytes:
         console.print(f"the recording was cut off: {found.cut_bytes} bytes of its end are not there", soft_wrap=True)
+    if found.clock.changes:
+        console.print(found.clock.words(), soft_wrap=True)
     if stand_in:
         console.print(STAND_IN)
     if found.equal:

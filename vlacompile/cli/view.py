@@ -118,11 +118,13 @@ def _recording(args, terminal: Terminal) -> None:
         written = export_rerun(log, out)
     if args.save is None:
         subprocess.Popen([sys.executable, "-m", "rerun", str(out)], start_new_session=True)
-    terminal.show({"recording": args.what, "written": written, "opened": args.save is None},
-                  lambda console: _print(console, written, args.save is None))
+    terminal.show({"recording": args.what, **log.clock.as_dict(), "written": written, "opened": args.save is None},
+                  lambda console: _print(console, written, args.save is None, log.clock.words()))
 
 
-def _print(console: Console, written: dict, opened: bool) -> None:
+def _print(console: Console, written: dict, opened: bool, clock: str) -> None:
     console.print(f"opened in Rerun: {written['path']}" if opened else
                   f"{written['path']}: {written['bytes'] / 1e6:.2f} MB; open it with: rerun {written['path']}",
                   soft_wrap=True)
+    if clock:
+        console.print(clock, soft_wrap=True)

@@ -61,6 +61,7 @@ class Live:
         self._pictures: dict[str, tuple[int, np.ndarray]] = {}
         self._decision: dict | None = None
         self._last_ns, self._wall_ns, self._events, self._lost = 0, 0, 0, 0
+        self._set = ""  # what there is to say of the wall clock
         self._aged: tuple[float, float] | None = None  # the newest event's age, and when it had it
         self._caught_up = False  # with what was recorded before the page looked
         self._problem = f"waiting for {self.path}"
@@ -122,7 +123,7 @@ class Live:
             self._events += 1
             self._take(event, log, names, shown)
             self._last_ns = max(self._last_ns, event.time_ns)
-        self._wall_ns = log.wall_ns(self._last_ns)
+        self._wall_ns, self._set = log.wall_ns(self._last_ns), log.clock.words()
 
     def _take(self, event: Event, log: Log, names: list[str], shown: Mapping[str, tuple[int, int]]) -> None:
         match event.kind:
@@ -179,7 +180,7 @@ class Live:
         return {
             "problem": self._problem,
             "age_s": None if self._aged is None else self._aged[0] + self._clock() - self._aged[1],
-            "events": self._events, "lost": self._lost,
+            "events": self._events, "lost": self._lost, "wall_clock": self._set,
             "passed_blocks": self._growing.passed_blocks, "behind": self._growing.is_behind,
             "status": session.status, "text": session.text,
             "replans": session.replans, "failures": session.failures, "misses": session.misses,

@@ -20,6 +20,7 @@ from vlart.bundle.plan.plan import Plan
 from vlart.errors import BundleError
 from vlart.files.regular import open_below
 from vlart.recording.log import BLOCK_BYTES, MAGIC, Event, Log
+from vlart.recording.wall_clock import WallClock
 
 MOST_READ = 8 << 20  # bytes of one look
 MOST_BEHIND = 64 << 20  # what is older than that is passed over
@@ -58,6 +59,7 @@ class Growing:
         self._held: list[_Block] = []  # from the one in which the last event begins
         self._seen: dict[int, int] = {}  # {track: number of its newest event}
         self._ends: set[tuple] = set()  # what is told at the end of a track, which has no number
+        self._clock: WallClock | None = None  # by the newest of the blocks that were read
         self.passed_blocks, self.cut_bytes, self.is_behind = 0, 0, False
 
     def look(self) -> tuple[Log, list[Event]] | None:
@@ -74,10 +76,11 @@ class Growing:
         events: list[Event] = []
         for run in _runs(self._held + new):
             try:
-                log = Log(self.path, self._recording_of(run), self.plan)
+                log = Log(self.path, self._recording_of(run), self.plan, self._clock)
             except BundleError:
                 self._next = before  # no look gets past it
                 raise
+            self._clock = log.clock
             events += self._not_given(log)
         begins = max((i for i, b in enumerate(run) if b.first != NO_EVENT), default=0)
         self._held = run[begins:]

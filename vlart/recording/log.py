@@ -17,6 +17,7 @@ import numpy as np
 from vlart.bundle.format import layout
 from vlart.bundle.format.record import Record
 from vlart.bundle.format.records_recording import (
+    CLOCK_EVENT,
     CONTROL_EVENT,
     DECISION_EVENT,
     LOG,
@@ -31,6 +32,7 @@ from vlart.bundle.plan.binary import read_plan
 from vlart.bundle.plan.plan import Plan
 from vlart.errors import BundleError, RuntimeFailure
 from vlart.files.regular import read_below
+from vlart.recording.wall_clock import WallClock
 from vlart.runtime.library import Diag, LogEvent, LogInfo, check, libvlart
 from vlart.vocabulary import EVENT_KINDS, EVENT_ROLES, NUMPY_DTYPES, SOURCE_FLAGS
 
@@ -40,7 +42,8 @@ BLOCK_BYTES = 4096  # VLART_RECORDING_BLOCK
 NOT_FOUND = 19
 OK = 0
 RECORDS: Mapping[str, Record] = {"source": SOURCE_EVENT, "step": STEP_EVENT, "pop": POP_EVENT,
-                                 "decision": DECISION_EVENT, "control": CONTROL_EVENT, "loss": LOSS_EVENT}
+                                 "decision": DECISION_EVENT, "control": CONTROL_EVENT, "loss": LOSS_EVENT,
+                                 "clock": CLOCK_EVENT}
 KINDS = {number: kind for kind, number in EVENT_KINDS.items()}
 ROLES = {number: role for role, number in EVENT_ROLES.items()}
 STAGE_ROW = np.dtype([("runs", "<u8"), ("ns", "<u8"), ("iterations", "<u4"), ("ran", "<u4")])
@@ -105,10 +108,12 @@ class Event:
 
 class Log:
     """path: of a recording. Iterating gives its events in the file's order; those of one track are in the order in
-    which they happened. plan: of the bundle that was recorded. data, known_plan: what the file holds, and its plan,
-    where they were read before. Raises BundleError where the file cannot be read or is no recording."""
+    which they happened. plan: of the bundle that was recorded. clock: when that was. data, known_plan, known_clock:
+    what the file holds, its plan, and what older blocks than these say of the wall clock, where they were read before.
+    Raises BundleError where the file cannot be read or is no recording."""
 
-    def __init__(self, path: str | Path, data: bytes | None = None, known_plan: Plan | None = None):
+    def __init__(self, path: str | Path, data: bytes | None = None, known_plan: Plan | None = None,
+                 known_clock: WallClock | None = None):
         self.path = Path(path)
         self._library, self._diag = libvlart(), Diag()
         self._data = self._read() if data is None else data
@@ -122,6 +127,9 @@ class Log:
         check(self._library.vlart_log_info(pointer, c.byref(self.info)), self._diag, str(self.path))
         self.plan_bytes = c.string_at(self.info.plan, self.info.plan_bytes)
         self.plan: Plan = known_plan or read_plan(self.path.parent / "plan.bin", self.plan_bytes)
+        own = WallClock(self.info.wall_ns - self.info.clock_ns, self.info.last_wall_ns - self.info.last_clock_ns,
+                        self.info.clock_changes)
+        self.clock = own if own.changes or known_clock is None else known_clock
 
     def _read(self) -> bytes:
         try:
@@ -153,8 +161,8 @@ class Log:
         return self.info.version_minor == 0
 
     def wall_ns(self, time_ns: int) -> int:
-        """An event's time as nanoseconds since 1970."""
-        return self.info.wall_ns + time_ns - self.info.clock_ns
+        """An event's time as nanoseconds since 1970, by the newest reading of the wall clock."""
+        return self.clock.wall_ns(time_ns)
 
     @property
     def cut_bytes(self) -> int:

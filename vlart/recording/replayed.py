@@ -14,14 +14,15 @@ from vlart.recording.log import Log
 from vlart.recording.replay import Opened, Tally, by_track, replay_session, require_content
 from vlart.recording.replay_async import replay_async, sessions_of
 from vlart.recording.replay_lanes import groups, replay_lanes
+from vlart.recording.wall_clock import WallClock
 
 
 @dataclass(frozen=True)
 class Replayed:
     """same_bundle: the bundle is the recorded one. events: of the recording; skipped: of these, not replayed. steps,
     chunks, actions: replayed, compared. lost: events and blocks that the recording says it lacks; torn: events that
-    are there in part. cut_bytes: of the file's end, that are not there. parted: the first difference; None: every
-    compared bit was the same."""
+    are there in part. cut_bytes: of the file's end, that are not there. clock: when it was. parted: the first
+    difference; None: every compared bit was the same."""
 
     recording: str
     bundle: str
@@ -34,6 +35,7 @@ class Replayed:
     lost: tuple[int, int]
     torn: int
     cut_bytes: int
+    clock: WallClock
     parted: Difference | None
 
     @property
@@ -45,7 +47,7 @@ class Replayed:
                 "equal": self.equal, "events": self.events, "skipped": self.skipped, "steps": self.steps,
                 "chunks": self.chunks, "actions": self.actions, "lost_events": self.lost[0],
                 "lost_blocks": self.lost[1], "torn_events": self.torn,
-                "cut_bytes": self.cut_bytes,
+                "cut_bytes": self.cut_bytes, **self.clock.as_dict(),
                 "parted": None if self.parted is None else self.parted.as_dict()}
 
     def require(self) -> Replayed:
@@ -112,7 +114,7 @@ def _replayed(log: Log, path: Path, same: bool, opened: Opened) -> Replayed:
         elif rows[0].role == "session" and not rows[0].lane and track not in controls.values():
             tally.add(replay_session(log, rows, opened))
     return Replayed(str(log.path), str(path), same, events, tally.skipped, tally.steps, tally.chunks, tally.actions,
-                    log.losses, log.info.torn_events, log.cut_bytes, tally.parted)
+                    log.losses, log.info.torn_events, log.cut_bytes, log.clock, tally.parted)
 
 
 def require_same_sources(log: Log, plan: Plan, path: Path) -> None:

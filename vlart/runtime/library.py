@@ -150,7 +150,8 @@ class RecorderInfo(_Struct):
 class LogInfo(_Struct):
     _fields_ = [("struct_size", c.c_size_t), ("plan", c.c_void_p), *((n, c.c_uint64) for n in (
         "plan_bytes", "recording", "wall_ns", "clock_ns", "block_count", "blocks", "first_block", "last_block",
-        "missing_blocks", "torn_events", "events")), ("full", c.c_uint32), ("version_minor", c.c_uint32)]
+        "missing_blocks", "torn_events", "events")), ("full", c.c_uint32), ("version_minor", c.c_uint32),
+                *((n, c.c_uint64) for n in ("last_wall_ns", "last_clock_ns", "clock_changes"))]
 
 
 class LogEvent(_Struct):

@@ -110,6 +110,9 @@ typedef struct {
   uint64_t events;         /* whole ones */
   uint32_t full;
   uint32_t version_minor; /* of its format */
+  uint64_t last_wall_ns;  /* CLOCK_REALTIME as it was read last: it may have been set meanwhile */
+  uint64_t last_clock_ns; /* CLOCK_MONOTONIC at the same moment */
+  uint64_t clock_changes; /* how often it was set, by more than 10 ms, while this was recorded */
 } vlart_log_info_t;
 
 /* One event. `record`: its record of vlart_layout.h, and the arrays behind it; 8-byte aligned, valid until the next

@@ -106,6 +106,18 @@ static const char *decision_fault(const void *record, size_t bytes) {
   return known ? NULL : "a decision is for a backbone that it does not have";
 }
 
+static const char *clock_fault(const vlart_event_record_t *event, const void *record) {
+  const vlart_clock_event_record_t *e = record;
+  if (event->bytes != sizeof *e) {
+    return "a reading of the wall clock has the wrong size";
+  }
+  if (event->role != VLART_EVENT_ROLE_WRITER || event->track != VLART_MAX_TRACKS) {
+    return "a reading of the wall clock is not the writer's";
+  }
+  bool possible = e->wall_ns <= INT64_MAX && e->changes > 0 && e->moved_ns != 0;
+  return possible ? NULL : "a reading of the wall clock is not possible";
+}
+
 const char *vlart_log_event_fault(const vlart_plan_t *plan, const vlart_event_record_t *event,
                                   const void *record) {
   if (event->role < VLART_EVENT_ROLE_SESSION || event->role > VLART_EVENT_ROLE_WRITER ||
@@ -120,9 +132,10 @@ const char *vlart_log_event_fault(const vlart_plan_t *plan, const vlart_event_re
     case VLART_EVENT_KIND_DECISION: return decision_fault(record, event->bytes);
     case VLART_EVENT_KIND_LOSS:
       return event->bytes == sizeof(vlart_loss_event_record_t) ? NULL : "a loss has the wrong size";
+    case VLART_EVENT_KIND_CLOCK: return clock_fault(event, record);
     default: break;
   }
-  if (event->kind < VLART_EVENT_KIND_SOURCE || event->kind > VLART_EVENT_KIND_LOSS) {
+  if (event->kind < VLART_EVENT_KIND_SOURCE || event->kind > VLART_EVENT_KIND_CLOCK) {
     return "an event is of an unknown kind";
   }
   return note_fault(plan, event->kind, record, event->bytes);

@@ -217,9 +217,22 @@ static void rewind_log(vlart_log_t *log) {
   }
 }
 
+/* The newest reading of the wall clock is what dates count from. */
+static void take_clock(vlart_log_t *log) {
+  const vlart_event_record_t *event = (const void *)log->event;
+  if (event->kind == VLART_EVENT_KIND_CLOCK) {
+    const vlart_clock_event_record_t *clock = (const void *)(event + 1);
+    log->info.last_wall_ns = clock->wall_ns;
+    log->info.last_clock_ns = event->time_ns;
+    log->info.clock_changes = clock->changes;
+  }
+}
+
 static vlart_status_t check_events(vlart_log_t *log, vlart_diag_t *diag) {
   const vlart_event_record_t *event = (const void *)log->event;
   uint64_t torn = 0;
+  log->info.last_wall_ns = log->head.wall_ns;
+  log->info.last_clock_ns = log->head.clock_ns;
   rewind_log(log);
   event_end_t end = next_event(log, &torn);
   while (end == EVENT_WHOLE) {
@@ -227,6 +240,7 @@ static vlart_status_t check_events(vlart_log_t *log, vlart_diag_t *diag) {
     if (fault != NULL) {
       return corrupt(log, diag, fault);
     }
+    take_clock(log);
     log->info.events++;
     end = next_event(log, &torn);
   }

@@ -231,6 +231,14 @@ void vlart_block_writer_put(vlart_block_writer_t *writer, const void *data, size
   }
 }
 
+/* `record`: of a size that needs no padding. */
+static void put_event(vlart_block_writer_t *writer, vlart_event_record_t event,
+                      const void *record) {
+  vlart_block_writer_begin(writer, event.time_ns);
+  vlart_block_writer_put(writer, &event, sizeof event);
+  vlart_block_writer_put(writer, record, event.bytes);
+}
+
 void vlart_block_writer_tell(vlart_block_writer_t *writer, vlart_loss_event_record_t lost,
                              uint32_t track, uint32_t role, uint64_t now_ns) {
   vlart_event_record_t event = {.bytes = sizeof lost,
@@ -239,9 +247,18 @@ void vlart_block_writer_tell(vlart_block_writer_t *writer, vlart_loss_event_reco
                                 .role = role,
                                 .sequence = role == VLART_EVENT_ROLE_WRITER ? ++writer->told : 0,
                                 .time_ns = now_ns};
-  vlart_block_writer_begin(writer, now_ns);
-  vlart_block_writer_put(writer, &event, sizeof event);
-  vlart_block_writer_put(writer, &lost, sizeof lost);
+  put_event(writer, event, &lost);
+}
+
+void vlart_block_writer_tell_clock(vlart_block_writer_t *writer, vlart_clock_event_record_t clock,
+                                   uint64_t now_ns) {
+  vlart_event_record_t event = {.bytes = sizeof clock,
+                                .kind = VLART_EVENT_KIND_CLOCK,
+                                .track = VLART_MAX_TRACKS,
+                                .role = VLART_EVENT_ROLE_WRITER,
+                                .sequence = ++writer->told,
+                                .time_ns = now_ns};
+  put_event(writer, event, &clock);
 }
 
 void vlart_block_writer_flush(vlart_block_writer_t *writer, bool all) {

@@ -44,9 +44,11 @@ void vlart_block_writer_close(vlart_block_writer_t *writer);
 void vlart_block_writer_begin(vlart_block_writer_t *writer, uint64_t now_ns);
 void vlart_block_writer_put(vlart_block_writer_t *writer, const void *data, size_t bytes);
 
-/* Tells what was lost, as an event of the writer's own. */
+/* Tells what was lost, or that the wall clock was set, as an event of the writer's own. */
 void vlart_block_writer_tell(vlart_block_writer_t *writer, vlart_loss_event_record_t lost,
                              uint32_t track, uint32_t role, uint64_t now_ns);
+void vlart_block_writer_tell_clock(vlart_block_writer_t *writer, vlart_clock_event_record_t clock,
+                                   uint64_t now_ns);
 
 /* Hands whole blocks to the system; `all`: and the one that is being filled, which ends with what it has. */
 void vlart_block_writer_flush(vlart_block_writer_t *writer, bool all);

@@ -37,6 +37,7 @@ static bool empty_track(vlart_recorder_t *recorder, vlart_track_t *track, uint64
       vlart_block_writer_put(&recorder->writer, data, piece);
       at += piece;
     }
+    vlart_wall_clock_keep(&recorder->clock, &recorder->writer, now);
   }
   vlart_track_taken(track, waiting);
   return waiting > 0;
@@ -53,6 +54,7 @@ static void empty_tracks(vlart_recorder_t *recorder, uint64_t now) {
   if (writer->untold) {
     writer->untold = false;
     vlart_block_writer_tell(writer, writer->lost, VLART_MAX_TRACKS, VLART_EVENT_ROLE_WRITER, now);
+    vlart_wall_clock_repeat(&recorder->clock, writer, now);
   }
 }
 
@@ -84,6 +86,7 @@ static void *serve(void *given) {
   bool last = false;
   while (!last) {
     last = atomic_load_explicit(&recorder->stopped, memory_order_acquire);
+    vlart_wall_clock_look(&recorder->clock, writer);
     uint64_t now = vlart_now_ns();
     empty_tracks(recorder, now);
     bool due = writer->used > 0 && is_over(writer->since_ns, now, recorder->options.flush_ms);
@@ -252,9 +255,7 @@ static void set_up(vlart_recorder_t *recorder) {
   vlart_crc32_init(&recorder->writer.table);
 }
 
-static vlart_log_record_t log_record(const vlart_recorder_t *recorder) {
-  struct timespec wall;
-  clock_gettime(CLOCK_REALTIME, &wall);
+static vlart_log_record_t log_record(vlart_recorder_t *recorder) {
   uint64_t head = sizeof(vlart_log_record_t) + recorder->plan_bytes;
   vlart_log_record_t log = {.version_major = VLART_RECORDING_MAJOR,
                             .version_minor = VLART_RECORDING_MINOR,
@@ -263,9 +264,8 @@ static vlart_log_record_t log_record(const vlart_recorder_t *recorder) {
                             .plan_bytes = recorder->plan_bytes,
                             .block_count = recorder->options.file_bytes / VLART_RECORDING_BLOCK,
                             .block_bytes = VLART_RECORDING_BLOCK,
-                            .full = recorder->options.full,
-                            .wall_ns = (uint64_t)wall.tv_sec * 1000000000u + (uint64_t)wall.tv_nsec,
-                            .clock_ns = vlart_now_ns()};
+                            .full = recorder->options.full};
+  vlart_wall_clock_begin(&recorder->clock, &log.wall_ns, &log.clock_ns);
   memcpy(log.magic, VLART_RECORDING_MAGIC, sizeof log.magic);
   log.recording = log.wall_ns * 0x9E3779B97F4A7C15ull ^ log.clock_ns;
   return log;

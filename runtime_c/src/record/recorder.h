@@ -7,6 +7,7 @@
 #include "base/crc32.h"
 #include "record/block_writer.h"
 #include "record/track.h"
+#include "record/wall_clock.h"
 
 struct vlart_recorder {
   uint32_t plan_crc32;
@@ -15,6 +16,7 @@ struct vlart_recorder {
   vlart_track_t *tracks;            /* [options.tracks] */
   atomic_uint used;
   vlart_block_writer_t writer;
+  vlart_wall_clock_t clock;
   pthread_t thread;
   atomic_bool stopped;
 };

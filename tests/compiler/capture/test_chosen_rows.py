@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ import vlacompile as vc
 from vlacompile.compiler.capture.export import capture
 from vlacompile.compiler.graph.program import execute
 from vlacompile.policy.policy import Policy, Source
-from vlart.errors import CaptureError
+from vlart.errors import CaptureError, RuntimeFailure
 
 LAYER = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.SiLU()).requires_grad_(False)
 
@@ -135,7 +137,8 @@ def how_many(x, mask):
     return x * x[mask].shape[0]
 
 
-@pytest.mark.parametrize("function", [outlives_the_trace, another_mask, neighbours, normalised_over_rows, how_many],
+@pytest.mark.parametrize("function", [outlives_the_trace, another_mask, neighbours, normalised_over_rows, how_many,
+                                      rows_as_integers],
                          ids=lambda f: f.__name__)
 def test_what_mixes_rows_is_refused(function):
     with pytest.raises(CaptureError) as error:
@@ -143,15 +146,32 @@ def test_what_mixes_rows_is_refused(function):
     assert "test_chosen_rows.py:" in error.value.where
 
 
-def test_a_bundle_names_the_count_that_it_does_not_check(tmp_path):
-    bundle = vc.build(policy_of(lambda x, mask: one_per_row(x, mask)[..., None] + small_angles(x, mask)),
-                      out=tmp_path / "p.vlab")
-    assert any("a mask chooses 6 of 24 rows" in note for note in bundle.manifest["provenance"]["notes"])
+def rows_as_integers(x, mask):
+    return x * x[F.one_hot(x.abs().argmax(-1), 4) > 0.5].to(torch.int64).reshape(1, 6, 1)
+
+
+def test_another_count_of_rows_hands_out_no_action(tmp_path):
+    """Where PyTorch raises an error."""
+    def two_of_six(x, mask):
+        return x[mask[..., 0]].reshape(1, 2, 4)
+
+    policy = policy_of(two_of_six)
+    example = torch.zeros(1, 6, 4, dtype=torch.bool)
+    example[:, [1, 4]] = True
+    policy = replace(policy, example_inputs={**policy.example_inputs, "mask": example})
+    bundle = vc.build(policy, out=tmp_path / "p.vlab")
     with vc.Session(bundle.path) as session:
-        for _ in range(3):
-            x, mask = torch.randn(1, 6, 4), torch.rand(1, 6, 4) < 0.5
+        for places in ([0, 3], [4, 5], [1], [0, 1, 2], []):
+            x, mask = torch.randn(1, 6, 4), torch.zeros(1, 6, 4, dtype=torch.bool)
+            mask[:, places] = True
             session.write("x", x)
             session.write("mask", mask)
-            session.step()
-            expected = one_per_row(x, mask)[..., None] + small_angles(x, mask)
-            torch.testing.assert_close(torch.from_numpy(session.read("action")), expected, atol=1e-5, rtol=1e-5)
+            if len(places) == 2:
+                session.step()
+                assert torch.equal(torch.from_numpy(session.read("action")), two_of_six(x, mask))
+                continue
+            with pytest.raises(RuntimeError):
+                two_of_six(x, mask)
+            with pytest.raises(RuntimeFailure) as failure:
+                session.step()
+            assert failure.value.status == "ACTION_NOT_FINITE"

@@ -1,4 +1,4 @@
-"""Writes old_checkpoints.json: what LeRobot 0.3.3 stores of three policies, and the actions that it computes.
+"""Writes old_checkpoints.json: what LeRobot 0.3.3 stores of its policies, and the actions that it computes.
 
     python -m tests.environments.lerobot061.record_old [FILE]
 
@@ -23,7 +23,8 @@ import torch
 
 from tests.environments.lerobot.checkpoints import backbone, dataset_statistics, trained_tokenizer
 from tests.environments.lerobot.parity import INSTRUCTION, observation
-from tests.environments.lerobot061.old_weights import rule_of, weight
+from tests.environments.lerobot061.earlier import drawn
+from tests.environments.lerobot061.old_weights import NOISE, rule_of, weight
 from vlacompile.frontends.environments import Environment
 from vlacompile.frontends.stub_packages import declare_torchvision_ops, stubbed
 from vlacompile.policy.drawn_from import drawn_from
@@ -41,14 +42,19 @@ STUBS = ("accelerate", "av", "cmake", "cv2", "datasets", "deepdiff", "flask", "g
 ROOT, FILE = Path(__file__).parents[3], Path(__file__).with_name("old_checkpoints.json")
 SEEDS, EVERY = range(2), {"pi0": 7}  # of a chunk's steps
 CAMERAS = {"smolvla": {"camera1": (3, 80, 96), "camera2": (3, 96, 96)}, "vqbet": {"top": (3, 64, 64)},
-           "pi0": {"base": (3, 80, 96), "left": (3, 64, 64), "right": (3, 48, 48)}}
+           "pi0": {"base": (3, 80, 96), "left": (3, 64, 64), "right": (3, 48, 48)},
+           "act": {"top": (3, 96, 64), "wrist": (3, 64, 80)}, "diffusion": {"top": (3, 64, 72), "wrist": (3, 64, 72)}}
 SETTINGS = {
     "smolvla": {"load_vlm_weights": False, "num_vlm_layers": 4, "resize_imgs_with_padding": (64, 64), "chunk_size": 8,
                 "n_action_steps": 4, "num_steps": 2},
     "vqbet": {"crop_shape": (56, 56), "gpt_n_layer": 2, "gpt_n_head": 4, "gpt_hidden_dim": 32, "gpt_input_dim": 32,
               "gpt_output_dim": 32, "vqvae_embedding_dim": 32, "vqvae_enc_hidden_dim": 32},
-    "pi0": {"resize_imgs_with_padding": (64, 64), "proj_width": 32, "num_steps": 2}}
-CLASSES = {"smolvla": "SmolVLA", "vqbet": "VQBeT", "pi0": "PI0"}
+    "pi0": {"resize_imgs_with_padding": (64, 64), "proj_width": 32, "num_steps": 2},
+    "act": {"dim_model": 64, "n_heads": 4, "dim_feedforward": 128, "n_encoder_layers": 2, "n_vae_encoder_layers": 1,
+            "chunk_size": 16, "n_action_steps": 8},
+    "diffusion": {"crop_shape": (56, 64), "down_dims": (32, 64), "diffusion_step_embed_dim": 16,
+                  "num_inference_steps": 5}}
+CLASSES = {"smolvla": "SmolVLA", "vqbet": "VQBeT", "pi0": "PI0", "act": "ACT", "diffusion": "Diffusion"}
 
 
 def features(kind: str) -> dict:
@@ -91,23 +97,37 @@ def small_pi0() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def without_download(config) -> Iterator[None]:
+    """Inside, config asks for no weights of a ResNet; a training that began with them writes that it did."""
+    weights = getattr(config, "pretrained_backbone_weights", None)
+    with mock.patch.object(config, "pretrained_backbone_weights", None) if weights else contextlib.nullcontext():
+        yield
+
+
 def policy_of(kind: str, folder: Path):
     module = importlib.import_module(f"lerobot.policies.{kind}.modeling_{kind}")
     policy_class, config_class = (getattr(module, f"{CLASSES[kind]}{part}") for part in ("Policy", "Config"))
     own, extra = features(kind), {"vlm_model_name": backbone(folder / "backbone", False)} if kind == "smolvla" else {}
-    policy = policy_class(config_class(**own, **SETTINGS[kind], **extra), dataset_stats=dataset_statistics(own))
-    policy = policy.eval().float()
+    config = config_class(**own, **SETTINGS[kind], **extra)
+    with without_download(config):
+        policy = policy_class(config, dataset_stats=dataset_statistics(own)).eval().float()
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    measured = {f"{layer}.{n}" for layer, module in policy.named_modules()
+                if isinstance(module, FrozenBatchNorm2d) for n, _ in module.named_buffers()}
     with torch.no_grad():
         for name, tensor in [*policy.named_parameters(), *policy.named_buffers()]:
-            drawn = tensor.is_floating_point() and "normalize" not in name
-            if drawn and (isinstance(tensor, torch.nn.Parameter) or rule_of(tensor) is None):
-                tensor.copy_(weight(name, tensor.shape))
+            learned = isinstance(tensor, torch.nn.Parameter) or name in measured or (
+                rule_of(tensor) in (None, "grid" if kind == "vqbet" else None))
+            if tensor.is_floating_point() and "normalize" not in name and learned:
+                tensor.copy_(weight(kind, name, tensor.shape))
     if kind == "vqbet":
         policy.vqbet.action_head.vqvae_model.discretized = torch.tensor(True)
     return policy
 
 
-def stored(policy, folder: Path) -> dict:
+def stored(kind: str, policy, folder: Path) -> dict:
     """What is needed to write the files again: names, shapes, ties, and how buffers are filled."""
     from safetensors.torch import load_file
 
@@ -124,7 +144,7 @@ def stored(policy, folder: Path) -> dict:
         if rule is not None:
             found["buffers"][name] = [str(tensor.dtype).removeprefix("torch."), list(tensor.shape), rule]
             continue
-        assert torch.equal(tensor, weight(own, tensor.shape)), name
+        assert torch.equal(tensor, weight(kind, own, tensor.shape)), name
         found["weights"][name] = list(tensor.shape)
         found["tied"] |= {name: own} if own != name else {}
     return found
@@ -136,14 +156,16 @@ def actions(kind: str, policy) -> list:
     for seed in SEEDS:
         raw = {n: (torch.from_numpy(a).movedim(-1, 0) / 255 if a.ndim == 3 else torch.from_numpy(a))[None]
                for n, a in observation(policy, seed).items()}
-        raw |= {} if kind == "vqbet" else {"task": [INSTRUCTION]}
-        draw = torch.Generator().manual_seed(5)
-        uniform = torch.rand(1, 14, generator=draw) if kind == "vqbet" else None
-        given = {} if kind == "vqbet" else {"noise": torch.randn(1, {"smolvla": 8, "pi0": 50}[kind], 32,
-                                                                 generator=draw)}
-        steps = {"smolvla": 4, "pi0": 50, "vqbet": 0}[kind] or policy.config.action_chunk_size
+        raw |= {"task": [INSTRUCTION]} if kind in ("smolvla", "pi0") else {}
+        given, draws = drawn(NOISE[kind]), contextlib.nullcontext()
+        if kind == "vqbet":
+            draws = drawn_from(uniform=given.pop("noise.choices"))
+        if kind == "diffusion":  # nothing is added after the last step
+            draws = drawn_from(normal=torch.cat([given.pop("noise"), given.pop("noise.steps")[:-1]]))
+        config = policy.config
+        steps = config.action_chunk_size if kind == "vqbet" else config.n_action_steps
         policy.reset()
-        with torch.no_grad(), drawn_from(uniform=uniform) if kind == "vqbet" else contextlib.nullcontext():
+        with torch.no_grad(), draws:
             chunk = [policy.select_action(dict(raw), **{n: t.clone() for n, t in given.items()})[0].tolist()
                      for _ in range(steps)]
         chunk = [[round(x, 6) for x in step] for step in chunk]
@@ -162,7 +184,7 @@ def record(kind: str, out: Path) -> None:
         with small_pi0() if kind == "pi0" else contextlib.nullcontext():
             policy = policy_of(kind, Path(folder))
             policy.save_pretrained(folder)
-            found = stored(policy, Path(folder)) | {"actions": actions(kind, policy)}
+            found = stored(kind, policy, Path(folder)) | {"actions": actions(kind, policy)}
     out.write_text(json.dumps(found), encoding="utf-8")
 
 

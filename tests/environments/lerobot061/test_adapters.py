@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vlacompile as vc
+from tests.checkpoint_matrix import compared, share_of_spread, timed
 from tests.environments.lerobot.checkpoints import sized, write
 from tests.environments.lerobot.parity import compiled_actions, noise_for, observation, original_actions
 from vlacompile.frontends import hub
@@ -102,9 +103,9 @@ def test_the_merged_weights_are_pefts(trained):
     assert len(changed) >= 2 and any((want[n] - before[n]).abs().max() > 1e-2 for n in changed), "control: no update"
 
 
-def test_actions_are_those_of_the_unmerged_adapter(trained):
+def test_actions_are_those_of_the_unmerged_adapter(trained, request, record_property):
     _, folder = trained
-    bundle = vc.build(folder, out=folder.parent / "a.vlab")
+    bundle, seconds = timed(lambda: vc.build(folder, out=folder.parent / "a.vlab"))
     assert "adapter of" in bundle.manifest["provenance"]["origin"]
     adapted, plain = with_peft(folder)[0], with_peft(folder, adapted=False)[0]
     noise, wants, gots, others = noise_for(bundle), [], [], []
@@ -117,6 +118,8 @@ def test_actions_are_those_of_the_unmerged_adapter(trained):
     want, got, other = map(np.concatenate, (wants, gots, others))
     assert np.abs(got - want).max() <= 1e-5, np.abs(got - want).max()
     assert np.abs(other - want).max() > 1e-2, "control: the adapter changes nothing"
+    compared(record_property, bundle, share_of_spread(got, want), files="LeRobot 0.6.1, LoRA",
+             policy=request.node.callspec.id, oracle="peft, unmerged", seconds=seconds)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from tests.checkpoint_matrix import compared, share_of_spread, timed
 from tests.environments.lerobot.checkpoints import backbone, dataset_statistics, sized, trained_tokenizer
 from tests.environments.lerobot.parity import compiled_actions, observation
 from tests.environments.lerobot061.earlier import drawn
-from tests.environments.lerobot061.old_weights import filled, weight
+from tests.environments.lerobot061.old_weights import NOISE, filled, weight
 from tests.environments.lerobot061.test_parity import SHARE
 from vlacompile.frontends.environments import ENVIRONMENTS
 from vlacompile.frontends.lerobot import old_pi0
@@ -30,7 +30,6 @@ from vlacompile.frontends.lerobot import old_pi0
 pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot061"].is_here(),
                                 reason="needs the environment lerobot061: make test-lerobot061")
 RECORDED = json.loads((Path(__file__).parent / "old_checkpoints.json").read_text(encoding="utf-8"))
-NOISE = {"smolvla": {"noise": [1, 8, 32]}, "vqbet": {"noise.choices": [1, 14]}, "pi0": {"noise": [1, 50, 32]}}
 EVERY = {"pi0": 7}  # of a chunk's steps are in the file
 
 
@@ -45,7 +44,7 @@ def statistics(written: dict) -> dict[str, torch.Tensor]:
 def write(kind: str, folder: Path) -> None:
     found, by_name = RECORDED[kind], statistics(RECORDED[kind]["config"])
 
-    tensors = {n: weight(found["tied"].get(n, n), shape) for n, shape in found["weights"].items()}
+    tensors = {n: weight(kind, found["tied"].get(n, n), shape) for n, shape in found["weights"].items()}
     tensors |= {n: filled(*buffer) for n, buffer in found["buffers"].items()}
     tensors |= {n: by_name[n.split(".", 1)[1]].clone() for n in found["statistics"]}
     folder.mkdir()

@@ -3,7 +3,7 @@
 How many there are, the robot knows alone. Here all rows stay, beside the mask: what acts on each row alone runs over
 all of them, and where rows are put back, added up or reduced, those that were not chosen are left out. So `y[m] =
 f(x[m])` is a choice between y and f(x), whatever f is as long as it mixes no rows. Rows that the policy views in a
-fixed shape are moved to the front: their count is then what the shape says, or PyTorch would have raised an error.
+fixed shape are moved to the front: their count is what the shape says, or they are NaN, where PyTorch raises an error.
 
 Must not know policies.
 """
@@ -20,7 +20,6 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from vlacompile.compiler.graph.program import KEPT, infer_val, to_meta
-from vlacompile.policy.source_lines import line_of
 
 _ATEN = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
@@ -64,13 +63,11 @@ class _Count:
 
 
 class ChosenRows:
-    """Follows one trace. graph, constants: of the program. rows: {value of the trace: its rows}. notes: what is taken
-    for granted about counts."""
+    """Follows one trace. graph, constants: of the program. rows: {value of the trace: its rows}."""
 
     def __init__(self, graph: Graph, constants: dict[str, torch.Tensor]):
         self.graph, self.constants = graph, constants
         self.rows: dict[Node, Rows | list[Rows]] = {}
-        self.notes: list[str] = []
         self._counts: set[Node] = set()
         self._masks: dict[Node, Node] = {}
         self._like: Node | None = None
@@ -285,18 +282,20 @@ class ChosenRows:
         val = rows.dense.meta["val"]
         each = math.prod(d for i, d in enumerate(val.shape) if i != rows.dim)
         shape = list(node.meta["val"].shape)
-        if not each or math.prod(shape) % each or not math.prod(shape):
+        if not each or math.prod(shape) % each or not math.prod(shape) or not val.dtype.is_floating_point:
             raise RowsMixed
         count, n = math.prod(shape) // each, val.shape[rows.dim]
-        before = self._emit(_ATEN.cumsum.default, self._emit(_ATEN._to_copy.default, rows.mask, dtype=torch.int64), 0)
+        ones = self._emit(_ATEN._to_copy.default, rows.mask, dtype=torch.int64)
+        before = self._emit(_ATEN.cumsum.default, ones, 0)
         wanted = self._constant(torch.arange(count)[:, None])
         # the k-th chosen row has as many rows before it as those up to which no more than k are chosen
         places = self._emit(_ATEN.sum.dim_IntList, self._emit(
             _ATEN._to_copy.default, self._emit(_ATEN.le.Tensor, before, wanted), dtype=torch.int64), [1])
         places = self._emit(_ATEN.clamp.default, places, 0, n - 1)
-        self.notes.append(f"{line_of(node)}: that a mask chooses {count} of {n} rows is not checked on a robot")
-        return self._emit(_ATEN.reshape.default, self._emit(_ATEN.index_select.default, rows.dense, rows.dim, places),
-                          shape)
+        found = self._emit(_ATEN.index_select.default, rows.dense, rows.dim, places)
+        right = self._emit(_ATEN.eq.Scalar, self._emit(_ATEN.sum.default, ones), count)
+        found = self._emit(_ATEN.where.self, right, found, self._constant(torch.full((), math.nan, dtype=val.dtype)))
+        return self._emit(_ATEN.reshape.default, found, shape)
 
     # nodes of the program
 

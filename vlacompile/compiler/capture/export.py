@@ -148,8 +148,7 @@ def _traced(policy: Policy, module: _Inference, way: _Way) -> Program:
     require_decided_ends(program)
     notes = tuple(f'the assertion "{text}" about values of inputs is not checked on a robot'
                   for text in dict.fromkeys(constants.assertions))
-    return replace(with_frames(program), iterations=dict(enumerate(lengths)),
-                   notes=(*program.notes, *notes))
+    return replace(with_frames(program), iterations=dict(enumerate(lengths)), notes=notes)
 
 
 def _after_failure(policy: Policy, module: _Inference, way: _Way, failure: Exception) -> Program:

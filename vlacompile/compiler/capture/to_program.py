@@ -88,7 +88,7 @@ def to_program(policy: Policy, trace: Trace, plain: Mapping[str, torch.Tensor],
     live |= {name: CarriedSource(next=c.next, initial=c.initial, until=c.until)
              for name, c in policy.carried_inputs.items()}
     return prune(Program(policy.name, graph, constants, live, inputs, policy.returned, frozenset(parameters),
-                         backbones=dict(policy.backbones), notes=tuple(dict.fromkeys(chosen.notes))))
+                         backbones=dict(policy.backbones)))
 
 
 def _returned(trace: Trace, output: Node) -> tuple[Node, ...]:

@@ -69,7 +69,7 @@ from vlart.bundle.format.records_tokenizer import ADDED, COMPOSITION, SPAN, STEP
 
 FORMAT_MAJOR = 1
 FORMAT_MINOR = 13
-RECORDING_MAJOR, RECORDING_MINOR = 1, 1  # of recordings, which evolve by themselves
+RECORDING_MAJOR, RECORDING_MINOR = 1, 2  # of recordings, which evolve by themselves
 
 PLAN_MAGIC = b"VLABPLAN"
 FRAMES_MAGIC = b"VLABFRAM"

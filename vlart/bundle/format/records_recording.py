@@ -163,6 +163,15 @@ LOSS_EVENT = record(
     reserved(),
 )
 
+CLOCK_EVENT = record(
+    "clock_event",
+    "clock (since 1.2): the wall clock was set while this was recorded; the writer's. Told again, with the same "
+    "`changes`, before the ring overwrites it.",
+    number("wall_ns", "u64", "CLOCK_REALTIME at the event's time"),
+    number("moved_ns", "i64", "by how much it was set, against what the recording said of it before"),
+    number("changes", "u64", "1, 2, ...: how often it was set since the recording began"),
+)
+
 RECORDING_RECORDS = (LOG, BLOCK, EVENT, SOURCE_EVENT, STEP_EVENT, STAGE_TIME, POP_EVENT, NOTE_EVENT, DECISION_EVENT,
-                     CONTROL_EVENT, LOSS_EVENT)
+                     CONTROL_EVENT, LOSS_EVENT, CLOCK_EVENT)
 assert {f.kind.of for r in RECORDING_RECORDS for f in r.fields if isinstance(f.kind, Bits)} == {"source_flag"}
