@@ -27,7 +27,11 @@ def type_of(new: Node, old: Node, policy: str):
     try:
         return infer_val(new)
     except RuntimeError as error:
-        raise CaptureError(
-            "a shape or a number depends on the values of an input", where=f'Policy "{policy}", {line_of(old)}',
-            why=f"the graph would differ from one input to the next: {old.name}",
-            fix="use fixed shapes and masks there, instead of boolean indices and .item()") from error
+        raise decided_by_data(old, policy) from error
+
+
+def decided_by_data(node: Node, policy: str) -> CaptureError:
+    return CaptureError(
+        "a shape or a number depends on the values of an input", where=f'Policy "{policy}", {line_of(node)}',
+        why=f"the graph would differ from one input to the next: {node.name}",
+        fix="use fixed shapes and masks there, instead of boolean indices and .item()")

@@ -15,9 +15,10 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Graph, Node
 
 from vlacompile.compiler.capture.buffer_state import require_no_state
+from vlacompile.compiler.capture.chosen_rows import ChosenRows, RowsMixed
 from vlacompile.compiler.capture.functionalise import Trace
 from vlacompile.compiler.capture.strides import ByShape
-from vlacompile.compiler.capture.symbols import is_symbolic, type_of
+from vlacompile.compiler.capture.symbols import decided_by_data, is_symbolic, type_of
 from vlacompile.compiler.capture.weightless import without_content
 from vlacompile.compiler.graph.carried import CarriedSource
 from vlacompile.compiler.graph.program import KEPT, Program, prune, to_meta
@@ -41,7 +42,7 @@ def to_program(policy: Policy, trace: Trace, plain: Mapping[str, torch.Tensor],
     weights -= set(named) - set(plain)
     require_no_state(policy.name, trace, {n: t for n, (_, t) in held.items()})
     kinds = {s.arg.name: s.kind for s in trace.signature.input_specs}
-    names, copier = iter(policy.inputs), ByShape(graph, constants)
+    names, copier, chosen = iter(policy.inputs), ByShape(graph, constants), ChosenRows(graph, constants)
     for node in trace.graph.nodes:
         source = next(names) if node.op == "placeholder" and kinds[node.name] is InputKind.USER_INPUT else None
         if node in held:
@@ -62,12 +63,22 @@ def to_program(policy: Policy, trace: Trace, plain: Mapping[str, torch.Tensor],
             inputs[new.name] = source
             new.meta["val"] = to_meta(node.meta["val"])
         elif node.op == "output":
+            for n in _returned(trace, node):
+                if n in chosen.rows:
+                    raise decided_by_data(n, policy.name)
             graph.output(tuple(mapping[n] for n in _returned(trace, node)))
             continue
         elif not node.users and node.meta.get("val") is None:  # an assertion about a value that is concrete by now
             continue
         else:
             _require_plain_op(policy.name, node)
+            try:
+                found = chosen.follow(node, mapping.__getitem__)
+            except (RowsMixed, RuntimeError):  # an op on all rows whose shapes do not fit
+                raise decided_by_data(node, policy.name) from None
+            if found is not NotImplemented:
+                mapping[node] = found
+                continue
             new = copier.copy(node, mapping.__getitem__)
             new.meta = {k: v for k, v in {**node.meta, **node.meta.get("custom", {})}.items() if k in KEPT}
             val = node.meta.get("val")

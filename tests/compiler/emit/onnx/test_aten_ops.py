@@ -65,3 +65,34 @@ def test_a_convolution_over_time_and_space(bias, tmp_path):
         session.write("film", film)
         session.step()
         assert np.allclose(session.read("action"), embed(film)["action"], atol=1e-5)
+
+
+class Products(torch.nn.Module):
+    """Products with a vector, as in least squares; `plain` is what ONNX Runtime computes right without help."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 12)
+
+    def forward(self, x):
+        a, v = self.layer(x)[0].view(3, 4), x[0]
+        return {"action": (a.T @ v[:3])[None, None], "mv": torch.mv(a.T, v[3:])[None], "batched": a[None].mT @ v[:3],
+                "left": (v[:4] @ a.T)[None], "plain": (a @ v[:4])[None]}
+
+
+@pytest.mark.parametrize("target", ["host", "orin-nano-8gb"])
+def test_a_transposed_matrix_times_a_vector(target, tmp_path):
+    torch.manual_seed(0)
+    policy = vc.Policy("products", Products().eval(), {"x": vc.Source("observation")}, {"x": torch.randn(1, 6)},
+                       outputs=("action", "mv", "batched", "left", "plain"))
+    vc.build(policy, target=target, recipe=None if target == "host" else str(_fp32(tmp_path)), out=tmp_path / "p.vlab")
+    with vc.Session(tmp_path / "p.vlab", stand_in=target != "host") as session:
+        x = torch.randn(1, 6)
+        session.write("x", x)
+        session.step()
+        with torch.no_grad():
+            expected = policy.infer(x=x)
+        for name, value in expected.items():
+            limit = 1e-5 if target == "host" else 1e-2  # sums of the board's engine are in fp16
+            np.testing.assert_allclose(session.read(name), value.numpy(), atol=limit, err_msg=name)
+            assert np.ptp(value.numpy()) > 0.1, "a product that hardly moves would hide an error"

@@ -94,6 +94,15 @@ def _beside_one(x):
     return x, _numbers(1.0, dtype), op.Less(op.Abs(x), _numbers(0.5, dtype))
 
 
+def _matmul(x, y):
+    """A vector on the right as a matrix of one column: ONNX Runtime (1.32) fuses MatMul with the Transpose of its left
+    operand, and then computes another product if the right one is a vector."""
+    if len(y.shape) != 1 or len(x.shape) == 1:
+        return op.MatMul(x, y)
+    last = _numbers((-1,), np.int64)
+    return op.Squeeze(op.MatMul(x, op.Unsqueeze(y, last)), last)
+
+
 def _numbers(of: tuple | float, dtype: type):
     return op.Constant(value=ir.tensor(np.array(of, dtype)))
 
@@ -108,4 +117,6 @@ ATEN = {
     torch.ops.aten.amin.default: _extreme("ReduceMin"),
     torch.ops.aten.log1p.default: _log1p,
     torch.ops.aten.expm1.default: _expm1,
+    torch.ops.aten.matmul.default: _matmul,
+    torch.ops.aten.mv.default: _matmul,
 }
