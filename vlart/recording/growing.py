@@ -25,7 +25,7 @@ from vlart.recording.wall_clock import WallClock
 MOST_READ = 8 << 20  # bytes of one look
 MOST_BEHIND = 64 << 20  # what is older than that is passed over
 PIECE, FEW = 256, 4  # blocks that are read at once, at most and at first
-PROBES = 256  # of a ring, to find its newest block
+PROBES, GRIDS = 256, 16  # places of a ring at equal distances, to find its newest block; how often in one look
 NO_EVENT = 0xFFFFFFFF  # of `first`: no event begins in the block
 HEAD_CRC_BYTES = 4  # the last of the head, the first of a block
 MOST_HEAD = (1 << 28) + 2 * BLOCK_BYTES  # VLART_MAX_PLAN_BYTES, and the record before it
@@ -56,6 +56,7 @@ class Growing:
         self._count = int(self._log.get("block_count", 0))
         self._next: int | None = None  # number of the block that is read next
         self._changed = 0  # when the file was written, by its own account
+        self._grids = 0  # how many sets of places nobody has looked at since
         self._held: list[_Block] = []  # from the one in which the last event begins
         self._seen: dict[int, int] = {}  # {track: number of its newest event}
         self._ends: set[tuple] = set()  # what is told at the end of a track, which has no number
@@ -170,14 +171,20 @@ class Growing:
                 yield self._sequence_at(file, self._next + self._first_there(file, step))
 
     def _later(self, file: BinaryIO, everywhere: bool) -> Iterator[int]:
-        """Distances from self._next: doubled ones; and, where the file was written since, that of the newest block."""
+        """Distances from self._next: doubled ones; and, until all places were looked at since the file was written, that
+        of the newest block."""
         assert self._next is not None
         yield from takewhile(lambda step: step < self._count, (1 << k for k in count()))
         changed = os.fstat(file.fileno()).st_mtime_ns
+        grids = max(1, self._count // PROBES)
         if everywhere and changed != self._changed:
-            self._changed = changed
-            if (newest := self._newest(file)) > self._next:
+            self._changed, self._grids = changed, grids
+        for _ in range(min(self._grids, GRIDS) if everywhere else 0):
+            left = self._grids - 1
+            self._grids = grids  # if something is found, there may be more behind it
+            if (newest := self._newest(file, left)) > self._next:
                 yield newest - self._next
+            self._grids = left
 
     def _first_there(self, file: BinaryIO, there: int) -> int:
         """Where what is missing ends, as a distance from self._next up to this one, at which there is a block."""
@@ -224,13 +231,14 @@ class Growing:
         return int(block["sequence"]) if block["recording"] == self.recording \
             and block["sequence"] % self._count == place else -1
 
-    def _newest(self, file: BinaryIO) -> int:
-        """Number of the newest block, or of one shortly before it; -1: there is none. Looks at PROBES places at equal
-        distances, and then at as many behind the newest of those."""
+    def _newest(self, file: BinaryIO, first: int = 0) -> int:
+        """Number of the newest block, or of one before it; -1: there is none. Looks at PROBES places at equal distances,
+        from `first` on, and then at as many behind the newest of those."""
         begin, width, newest = 0, self._count, -1
         while True:
             step = max(1, width // PROBES)
-            newest = max(newest, *(self._sequence_at(file, p) for p in range(begin, begin + width, step)))
+            newest = max(newest, *(self._sequence_at(file, p) for p in range(begin + first, begin + width, step)))
+            first = 0
             if step == 1 or newest < 0:
                 return newest
             begin, width = newest, step
