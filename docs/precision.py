@@ -81,8 +81,8 @@ def precision_rotations() -> str:
         return MISSING
     titles = ["policy", "weights", "plain", "smoothed", "rotated", "both", "rotated values (products at run time)",
               "choice of both, processor s"]
-    about = (f"Largest error of an action dimension in its spread, all layers that can be in int8 with one static scale "
-             f"per tensor, the rest in fp16 (target {figures['target']}), simulated as TensorRT computes it, on "
-             "observations that nothing was calibrated on. Not run on a board. Random weights have no outlying channels "
-             "as trained ones do; their observations are generated.")
+    about = (f"Largest error of an action dimension in its spread, all layers that can be in int8 with one static scale"
+             f" per tensor, the rest in fp16 (target {figures['target']}), simulated as TensorRT computes it, on "
+             "observations that nothing was calibrated on. Not run on a board. Random weights have no outlying "
+             "channels, as trained ones do; observations of those are generated.")
     return table(titles, rows, about, *(("", "Refused: " + ", ".join(refused) + ".") if refused else ()))
