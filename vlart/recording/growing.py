@@ -171,8 +171,8 @@ class Growing:
                 yield self._sequence_at(file, self._next + self._first_there(file, step))
 
     def _later(self, file: BinaryIO, everywhere: bool) -> Iterator[int]:
-        """Distances from self._next: doubled ones; and, until all places were looked at since the file was written, that
-        of the newest block."""
+        """Distances from self._next: doubled ones; and that of the newest block, until all places were looked at since
+        the file was written."""
         assert self._next is not None
         yield from takewhile(lambda step: step < self._count, (1 << k for k in count()))
         changed = os.fstat(file.fileno()).st_mtime_ns
@@ -232,8 +232,8 @@ class Growing:
             and block["sequence"] % self._count == place else -1
 
     def _newest(self, file: BinaryIO, first: int = 0) -> int:
-        """Number of the newest block, or of one before it; -1: there is none. Looks at PROBES places at equal distances,
-        from `first` on, and then at as many behind the newest of those."""
+        """Number of the newest block, or of one before it; -1: there is none. Looks at PROBES places at equal
+        distances, from `first` on, and then at as many behind the newest of those."""
         begin, width, newest = 0, self._count, -1
         while True:
             step = max(1, width // PROBES)
