@@ -137,6 +137,10 @@ def how_many(x, mask):
     return x * x[mask].shape[0]
 
 
+def rows_as_integers(x, mask):
+    return x * x[F.one_hot(x.abs().argmax(-1), 4) > 0.5].to(torch.int64).reshape(1, 6, 1)
+
+
 @pytest.mark.parametrize("function", [outlives_the_trace, another_mask, neighbours, normalised_over_rows, how_many,
                                       rows_as_integers],
                          ids=lambda f: f.__name__)
@@ -144,10 +148,6 @@ def test_what_mixes_rows_is_refused(function):
     with pytest.raises(CaptureError) as error:
         capture(policy_of(function))
     assert "test_chosen_rows.py:" in error.value.where
-
-
-def rows_as_integers(x, mask):
-    return x * x[F.one_hot(x.abs().argmax(-1), 4) > 0.5].to(torch.int64).reshape(1, 6, 1)
 
 
 def test_another_count_of_rows_hands_out_no_action(tmp_path):
