@@ -9,6 +9,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch._numpy as tnp
 from torch._functorch import predispatch
@@ -38,6 +39,10 @@ class PythonFunctions(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is _TENSOR.__setitem__ and self.constants.set_items(*args):
+            return None
+        if func is _TENSOR.__setitem__ and _is_at_places(args[1]):
+            self.constants.to_be_written(args[0])
+            _write(args[0].__getitem__(args[1]), args[2])
             return None
         if func == _TENSOR.data.__get__:  # it goes around the ops that are recorded
             return args[0].detach()
@@ -106,6 +111,23 @@ def _selected(tensor: torch.Tensor, index) -> tuple:
             tensor = tensor.index_select(dim, place.reshape(1)).squeeze(dim)
             del parts[i]
     return tensor, tuple(parts)
+
+
+def _is_at_places(index) -> bool:
+    """Whether an index gives a view of the tensor, at a place that the robot alone knows."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(p is None or p is ... or (isinstance(p, (int, slice, np.integer)) and not isinstance(p, bool))
+               or _is_place(p) for p in parts) and any(isinstance(p, torch.Tensor) for p in parts)
+
+
+def _write(view: torch.Tensor, value) -> None:
+    """As `into[index] = value` does with the view that the index gives."""
+    if not isinstance(value, torch.Tensor):
+        view.fill_(value)
+        return
+    while value.dim() > view.dim() and value.shape[0] == 1:
+        value = value[0]
+    view.copy_(value)
 
 
 def _is_place(part) -> bool:
