@@ -136,8 +136,29 @@ def _is_place(part) -> bool:
             and isinstance(_TENSOR.item(part), torch.SymInt))
 
 
+def _covariances(x: torch.Tensor, *, correction: int = 1, fweights=None, aweights=None) -> torch.Tensor:
+    """torch.cov, whose own code looks at weights that may be missing."""
+    if fweights is not None or aweights is not None or x.is_complex() or x.dim() > 2:
+        return _COV(x, correction=correction, fweights=fweights, aweights=aweights)
+    x = (x if x.is_floating_point() else x.float()).reshape(-1 if x.dim() > 1 else 1, x.shape[-1] if x.dim() else 1)
+    x = x - x.mean(1, keepdim=True)
+    return (x @ x.mT / max(x.shape[1] - correction, 0)).squeeze()
+
+
+def _correlations(x: torch.Tensor) -> torch.Tensor:
+    if x.is_complex() or x.dim() > 2:
+        return _CORRCOEF(x)
+    c = _covariances(x)
+    if not c.dim():
+        return c / c
+    deviations = c.diagonal().sqrt()
+    return (c / deviations[:, None] / deviations).clamp(-1, 1)
+
+
+_COV, _CORRCOEF = torch.cov, torch.corrcoef
 _OF_INPUTS: dict[Callable, Callable] = {
     _TENSOR.__deepcopy__: lambda tensor, memo: memo.setdefault(id(tensor), tensor.clone()),
+    torch.cov: _covariances, _TENSOR.cov: _covariances, torch.corrcoef: _correlations, _TENSOR.corrcoef: _correlations,
     _TENSOR.numpy: lambda tensor, force=False: tnp.ndarray(tensor),
     _TENSOR.__array__: lambda tensor, dtype=None: tnp.ndarray(
         tensor if dtype is None else tensor.to(torch_type(dtype))),
