@@ -118,6 +118,8 @@ def _held_tensors(policy: Policy, trace: Trace,
         if node.op == "get_attr":
             tensor = getattr(trace.owner, target)
         elif kind is not None and kind is not InputKind.CUSTOM_OBJ:
+            if target not in tensors:  # of a part of the graph: what runs the part is refused
+                continue
             tensor = tensors[target]
         else:
             continue
@@ -160,8 +162,14 @@ def _plain(policy: Policy, name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _require_plain_op(policy: str, node: Node) -> None:
-    """Raises CaptureError for higher-order ops (torch.cond, loops), which no engine can run."""
+    """Raises CaptureError for higher-order ops (torch.cond, loops, flex_attention), which no engine can run."""
     if isinstance(node.target, torch._ops.HigherOrderOperator):
+        if "flex_attention" in node.target.name():
+            raise CaptureError(
+                "flex_attention takes functions as operands", where=f'Policy "{policy}", {line_of(node)}',
+                why="a compiled stage has ops on tensors; these functions are called for every score",
+                fix="call scaled_dot_product_attention with attn_mask: a bool mask for what a block mask hides, or "
+                    "numbers for what a score_mod adds")
         raise CaptureError(
             f"torch.{node.target.name()} chooses what is computed by the value of an input",
             where=f'Policy "{policy}", {line_of(node)}',
