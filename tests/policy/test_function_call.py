@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -42,6 +44,8 @@ def returns(make):
 ANSWERS = {
     "a tensor": (lambda x: x, "returns a tensor [1, 2, 6], not a dict", 'return {"action": the tensor}'),
     "a tuple": (lambda x: (x, None), "returns a tuple of 2, not a dict", "its first tensor"),
+    "an unnamed field": (lambda x: Pair(None, x), 'output "action" is nothing', "leave it out"),
+    "a dataclass itself": (lambda x: Answer, "not a dict", 'return {"action": ...}'),
     "nothing": (lambda x: None, "returns nothing, not a dict", 'return {"action": ...}'),
     "an empty dict": (lambda x: {}, "returns no action", 'return {"action": ...}'),
     "another name": (lambda x: {"actions": x}, "returns no action", 'outputs=("actions",)'),
@@ -69,7 +73,20 @@ def test_what_is_no_answer_is_refused(answer):
     assert "test_function_call.py" in error.value.where
 
 
+class Pair(NamedTuple):
+    action: torch.Tensor
+    value: torch.Tensor | None = None
+
+
+@dataclass
+class Answer:
+    action: torch.Tensor
+    value: torch.Tensor | None = None
+    unset: torch.Tensor = field(init=False)
+
+
 @pytest.mark.parametrize("make", [
+    Pair, Answer, lambda x: Answer([x[:, 0], x[:, 1]], x),
     lambda x: {"action": x}, lambda x: OrderedDict(action=x),
     lambda x: {"action": x, "info": "x", "loss": None, "n": 3},
     lambda x: {"action": [x[:, 0], x[:, 1]]}, lambda x: {"action": (x[:, 0], x[:, 1])}])

@@ -5,6 +5,7 @@ Errors name the user's own arguments and outputs. Must not know graphs or the ex
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -75,10 +76,14 @@ def why_and_fix(error: Exception) -> dict[str, str]:
 
 
 def named(name: str, function: Callable, values: object, example: str) -> dict:
-    """The function's return value as a dict. example: a name that it should return. Raises CaptureError if the value
-    has no names."""
+    """The function's return value as a dict: of what has keys, named fields or is a dataclass. example: a name that it
+    should return. Raises CaptureError if the value has no names."""
     if isinstance(values, Mapping) or (hasattr(values, "keys") and hasattr(values, "__getitem__")):
         return dict(values)
+    if isinstance(values, tuple) and hasattr(values, "_fields"):  # a NamedTuple
+        return dict(zip(values._fields, values, strict=True))
+    if dataclasses.is_dataclass(values) and not isinstance(values, type):
+        return {f.name: getattr(values, f.name) for f in dataclasses.fields(values) if hasattr(values, f.name)}
     first = "the tensor" if isinstance(values,
                                        torch.Tensor) else "its first tensor" if isinstance(values, tuple) else "..."
     raise CaptureError(f"the inference function returns {_a(values)}, not a dict",

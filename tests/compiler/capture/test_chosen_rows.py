@@ -83,8 +83,20 @@ def added(x, mask):
     return x.index_put((mask,), x[mask].exp(), accumulate=True)
 
 
+def how_many(x, mask):
+    return x * x[mask].shape[0] + (2 * mask.nonzero().shape[0] - 1) / 3 - mask[0, :, 0].nonzero().shape[0] // 2
+
+
+def mean_by_count(x, mask):
+    chosen = x[mask]
+    n = chosen.shape[0]
+    centred = (chosen - chosen.sum() / (n + 1e-6)) / (n + 1)
+    return torch.cat([centred.sum()[None], x[mask[..., 0]].sum(0) / torch.sym_max(x[mask[..., 0]].shape[0], 1),
+                      torch.full((1,), n), torch.tensor([n]) / 24])[None]
+
+
 KINDS = (small_angles, nearest_so_far, layers_on_rows, second_dimension, experts, by_nonzero, one_per_row, sums, added,
-         extremes)
+         extremes, how_many, mean_by_count)
 
 
 def policy_of(function) -> Policy:
@@ -133,21 +145,30 @@ def normalised_over_rows(x, mask):
     return out
 
 
-def how_many(x, mask):
-    return x * x[mask].shape[0]
+def as_a_shape(x, mask):
+    return x + torch.ones(x[mask].shape[0]).sum()
+
+
+def as_a_branch(x, mask):
+    return x if x[mask].shape[0] > 3 else -x
+
+
+def by_len(x, mask):
+    return x * len(x[mask])
 
 
 def rows_as_integers(x, mask):
     return x * x[F.one_hot(x.abs().argmax(-1), 4) > 0.5].to(torch.int64).reshape(1, 6, 1)
 
 
-@pytest.mark.parametrize("function", [outlives_the_trace, another_mask, neighbours, normalised_over_rows, how_many,
-                                      rows_as_integers],
+@pytest.mark.parametrize("function", [outlives_the_trace, another_mask, neighbours, normalised_over_rows, as_a_shape,
+                                      as_a_branch, by_len, rows_as_integers],
                          ids=lambda f: f.__name__)
 def test_what_mixes_rows_is_refused(function):
     with pytest.raises(CaptureError) as error:
         capture(policy_of(function))
     assert "test_chosen_rows.py:" in error.value.where
+    assert ("x.shape[0] instead of len(x)" in error.value.fix) == (function is by_len)
 
 
 def test_another_count_of_rows_hands_out_no_action(tmp_path):

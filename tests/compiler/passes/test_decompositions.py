@@ -50,6 +50,13 @@ ORDERED = {
     "strides": lambda x: in_place(x) + in_place(x.mT.contiguous().mT),
     "scatters": lambda x: torch.stack([torch.ones(1, 4, 8).scatter_reduce(1, x.long().abs() % 3, x, r, include_self=s)
                                        for r in ("amax", "mean", "prod") for s in (False, True)]),
+    "put": lambda x: torch.stack([x.put(torch.tensor([[0, -1], [5, 9]]), x[0, :2, 1:3], accumulate=a)
+                                  for a in (False, True)]),
+    "slopes": lambda x: F.rrelu(x) + torch.nn.RReLU(0.1, 0.5).eval()(x),
+    "statistics": lambda x: torch.cat([
+        torch.cov(x[0]).flatten(), torch.corrcoef(x[0].T).flatten(), torch.cov(x[0, 0], correction=0)[None],
+        torch.nanmedian(x)[None], torch.gradient(x, spacing=0.1, dim=1)[0].flatten(), x[0, 0].corrcoef()[None],
+        torch.trapezoid(x, dx=0.1).flatten()]),
     "levels": lambda x: torch.fake_quantize_per_tensor_affine(x, 0.05, 3, -100, 27),
     "sorts": lambda x: torch.sort(x.round(), stable=True).indices + torch.stack(
         torch.meshgrid(torch.arange(4), torch.arange(8), indexing="ij")).sum(0),
@@ -61,6 +68,10 @@ LINALG = {
                                           + [torch.slogdet(x[..., :4])[1]]),
     "factors": lambda x: torch.linalg.cholesky(x @ x.mT + torch.eye(4)),
     "triangular": lambda x: torch.linalg.solve_triangular(_square(x).triu(), x[..., 4:], upper=True),
+    "orthogonal": lambda x: torch.cat([m.flatten() for a in (x[..., :4], x[:, :3], x[..., :2], x.mT[..., :3]) for m in (
+        *torch.linalg.qr(a), *torch.linalg.qr(a, mode="complete"), torch.linalg.qr(a, mode="r")[1])]),
+    "powers": lambda x: torch.stack([torch.linalg.matrix_power(_square(x) / 3, n)
+                                     for n in (0, 1, 3, 6, -2)]),
     "exponential": lambda x: torch.matrix_exp(x[..., :4]) * 0.1,
 }
 COMPLEX = {
@@ -157,13 +168,25 @@ def test_pivots_of_zero():
     assert w.determinant(torch.zeros(2, 4, 4)).tolist() == [0.0, 0.0]
 
 
+def test_columns_that_need_no_reflection():
+    """Zeros below a diagonal of either sign, and columns of zeros: signs are LAPACK's."""
+    from vlacompile.compiler.passes.rules import linalg_decompositions as w
+
+    ones = torch.eye(3).repeat(4, 1, 1) * torch.tensor([1.0, -1.0, 0.0, 2.0])[:, None, None]
+    for a in (ones, ones.triu() + torch.ones(3, 3).triu(1), torch.ones(2, 3, 3).tril(), torch.zeros(3, 2)):
+        for got, want in zip(w.qr(a), torch.linalg.qr(a), strict=True):
+            torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("op", "words"), [
     (lambda x: torch.linalg.svdvals(x), "svd"),
     (lambda x: torch.linalg.inv(x.flatten(1)[:, :9, None] * x.flatten(1)[:, None, :9] + 9 * torch.eye(9)),
      "up to 8 rows"),
+    (lambda x: torch.linalg.qr(x.flatten(1)[:, :9, None] * x.flatten(1)[:, None, :9])[1], "up to 8 rows"),
+    (lambda x: F.rrelu(x, training=True), "training=False"),
     (lambda x: torch.special.erfcx(x), "special_erfcx"),
     (lambda x: F.gumbel_softmax(x), "make them an input"),
-], ids=["svd", "rows", "inexact", "random"])
+], ids=["svd", "rows", "columns", "slopes", "inexact", "random"])
 def test_what_no_engine_computes_is_told_by_its_line(op, words, tmp_path):
     said = []
     with pytest.raises((EmitError, CaptureError)) as error:

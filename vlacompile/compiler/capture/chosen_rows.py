@@ -19,6 +19,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from vlacompile.compiler.capture.robot_numbers import RobotNumbers
 from vlacompile.compiler.graph.program import KEPT, infer_val, to_meta
 
 _ATEN = torch.ops.aten
@@ -58,17 +59,13 @@ class Rows:
     axis: int | None = None
 
 
-class _Count:
-    """Stands for a number that depends on how many rows were chosen."""
-
-
 class ChosenRows:
-    """Follows one trace. graph, constants: of the program. rows: {value of the trace: its rows}."""
+    """Follows one trace. graph, constants: of the program. numbers: of the same trace. rows: {value of the trace: its
+    rows}."""
 
-    def __init__(self, graph: Graph, constants: dict[str, torch.Tensor]):
-        self.graph, self.constants = graph, constants
+    def __init__(self, graph: Graph, constants: dict[str, torch.Tensor], numbers: RobotNumbers):
+        self.graph, self.constants, self.numbers = graph, constants, numbers
         self.rows: dict[Node, Rows | list[Rows]] = {}
-        self._counts: set[Node] = set()
         self._masks: dict[Node, Node] = {}
         self._like: Node | None = None
 
@@ -78,26 +75,24 @@ class ChosenRows:
         self._like = node
         if node.target is operator.getitem and isinstance(self.rows.get(node.args[0]), list):
             found = self.rows[node.args[0]][node.args[1]]
-        elif any(i in self._counts for i in node.all_input_nodes) and not isinstance(
-                node.meta.get("val"), torch.Tensor):
-            return self._count(node)
         elif (found := self._begun(node, operand)) is None:
             read = [i for i in node.all_input_nodes if i in self.rows]
-            if not read and any(i in self._counts for i in node.all_input_nodes):
-                raise RowsMixed
             if not read:
                 return NotImplemented
+            if node.target is _ATEN.sym_size.int and node.args[1] == self.rows[read[0]].dim:
+                self.numbers.of[node] = self._count(self.rows[read[0]])
+                return self.numbers.of[node]
             if node.target is _ATEN.sym_size.int:
-                return self._count(node) if node.args[1] == self.rows[read[0]].dim else NotImplemented
+                return NotImplemented
             found = self._read(node, [self.rows[i] for i in read], operand)
         if isinstance(found, Node):
             return found
         self.rows[node] = found
         return found[0].dense if isinstance(found, list) else found.dense
 
-    def _count(self, node: Node) -> _Count:
-        self._counts.add(node)
-        return _Count()
+    def _count(self, rows: Rows) -> Node:
+        """How many were chosen."""
+        return self._emit(_ATEN.sum.default, self._emit(_ATEN._to_copy.default, rows.mask, dtype=torch.int64))
 
     # where rows are chosen
 
@@ -166,12 +161,10 @@ class ChosenRows:
     def _row_by_row(self, node: Node, packet, where: int) -> bool:
         """Whether every row of the result is computed of that row of the operands, and of what has no rows."""
         one = self.rows.get(node.args[0]) if isinstance(node.args[0], Node) else None
-        if any(i in self._counts for i in node.all_input_nodes):
-            return False
+        if any(i in self.numbers.of for i in node.all_input_nodes):
+            return torch.Tag.pointwise in getattr(node.target, "tags", ()) and self._by_elements(node, where)
         if packet in _ALIKE or torch.Tag.pointwise in getattr(node.target, "tags", ()):
-            behind = node.meta["val"].dim() - where
-            return all(_size(self._val(i), behind) == 1 if i not in self.rows else
-                       self._val(i).dim() - self.rows[i].dim == behind for i in node.all_input_nodes)
+            return self._by_elements(node, where)
         if packet in _MOVED:
             return True
         if packet is _ATEN.index:
@@ -195,12 +188,21 @@ class ChosenRows:
             return bool(dims) and one.dim not in dims
         return False
 
+    def _by_elements(self, node: Node, where: int) -> bool:
+        behind = node.meta["val"].dim() - where
+        return all(_size(self._val(i), behind) == 1 if i not in self.rows else
+                   self._val(i).dim() - self.rows[i].dim == behind for i in node.all_input_nodes)
+
     def _copied(self, node: Node, operand) -> Node:
         """The op on all rows. Indices of rows that were not chosen read some row that exists."""
         indices = node.args[1] if node.target.overloadpacket in (_ATEN.index, _ATEN.embedding) else ()
         safe = {i: self._safe(self.rows[i]) for i in (indices if isinstance(indices, (list, tuple)) else [indices])
                 if i in self.rows}
         of = lambda n: safe.get(n) or (self.rows[n].dense if n in self.rows else operand(n))
+        if any(i in self.numbers.of for i in node.all_input_nodes):
+            new = self._emit(self.numbers.target(node), *map_arg(node.args, of), **node.kwargs)
+            return new if new.meta["val"].dtype == node.meta["val"].dtype else self._emit(
+                _ATEN._to_copy.default, new, dtype=node.meta["val"].dtype)
         return self._emit(node.target, *map_arg(node.args, of),
                           **{k: map_arg(v, of) for k, v in node.kwargs.items()
                              if k not in ("memory_format", "layout", "pin_memory")})

@@ -59,6 +59,8 @@ class Constants:
         self._views = WeakTensorKeyDictionary()  # constant -> (op, operands, which of its results): a view of memory
         self._copies: dict[int, dict[tuple, torch.Tensor]] = {}  # memory -> what recorded ops read of it
         self._inputs_in: dict[int, torch.UntypedStorage] = {}  # memory into which a value of an input was written
+        self._lent: list[torch.UntypedStorage] = []  # of views of constants at places that the robot knows
+        self._to_be_written: set[int] = set()  # memory
         self._roots: dict[int, torch.Tensor] = {}  # memory -> the recorded tensor that views of it are taken of
 
     def restore(self) -> None:
@@ -109,6 +111,9 @@ class Constants:
                 mask = args[1].expand(shape)
             value = self.dispatch(mode, _ATEN.expand.default, types, (args[0], list(shape)))
             return self.dispatch(mode, _ATEN.index.Tensor, types, (value, [mask]))
+        lent = None
+        if getattr(func, "is_view", False) and _symbols((args, kwargs)) and self.is_constant(args[0]):
+            lent = self._viewed_on_the_robot(mode, args[0])
         self._note_writes(mode, func, args, kwargs)
         args, kwargs = tree_map(lambda v: self._as_operand(mode, v), (args, kwargs))
         last = next(reversed(mode.tracer.graph.nodes), None)
@@ -118,6 +123,8 @@ class Constants:
             _erase_behind(mode.tracer.graph, last)  # the policy may catch it
             raise
         self._saved.note(result)
+        if lent:
+            self._lent.append(result.untyped_storage())
         return result
 
     def _compute(self, mode, func, args: tuple, kwargs: dict, tensors: list[torch.Tensor]):
@@ -156,9 +163,27 @@ class Constants:
             for read in self._copies.pop(memory, {}).values():
                 read.data = read.clone()
 
+    def _viewed_on_the_robot(self, mode, constant: torch.Tensor) -> bool:
+        """Before a view is taken of a constant, at a place that the robot knows. True: it is one of a copy, and nothing
+        may be written into it."""
+        if _memory(constant) not in self._own and _memory(constant) not in self._to_be_written:
+            return True
+        self._before_write(constant)
+        self._record_constant(mode, constant)
+        self._inputs_in[_memory(constant)] = constant.untyped_storage()
+        return False
+
+    def to_be_written(self, into: torch.Tensor) -> None:
+        """Says that a view of it is about to be written into."""
+        if self.is_constant(into):
+            self._to_be_written.add(_memory(into))
+
     def _note_writes(self, mode, func, args: tuple, kwargs: dict) -> None:
         """Before an op with a value of an input writes into constants: their memory is recorded from now on."""
-        for t in filter(self.is_constant, _written(func, args, kwargs)):
+        written = _written(func, args, kwargs)
+        if any(t.untyped_storage()._cdata == s._cdata for s in self._lent for t in written):
+            raise RuntimeError("data-dependent place in a tensor that the function holds is written into")
+        for t in filter(self.is_constant, written):
             self._before_write(t)
             self._record_constant(mode, t)
             self._inputs_in[_memory(t)] = t.untyped_storage()

@@ -18,6 +18,7 @@ import torch
 from torch.export import _trace
 
 from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
+from vlacompile.compiler.capture.functionalise import ViewOfWhatChanges
 from vlacompile.compiler.capture.gradients import WITHIN_VMAP
 from vlacompile.compiler.capture.packed_sequences import RowsOfInputs
 from vlacompile.policy.function_call import why_and_fix
@@ -36,6 +37,8 @@ _WAYS_OUT = (
     (r"\b(float|complex|round)\(|\bmath\.\w+\(",
      "keep it a tensor: x.item() or x instead of float(x), torch.sin(x) instead of math.sin(x), torch.stack instead of "
      "torch.tensor of numbers"),
+    (r"\blen\(", "write x.shape[0] instead of len(x), which Python makes a number of; it may be computed with, not "
+                  "decide anything"),
     ("",
      "compute every case and choose with torch.where, keep shapes fixed with masks, index with tensors, end a loop by "
      'vlacompile.iterate(until=...), or declare an input that never changes as Source("static")'))
@@ -54,6 +57,11 @@ def explain(policy: str, module: torch.nn.Module, error: Exception) -> CaptureEr
     if isinstance(error, RowsOfInputs):
         return CaptureError("the rows of a packed sequence are read", where=where + line,
                             why="lengths decide how many there are, and stages have fixed shapes", fix=error.fix)
+    if isinstance(error, ViewOfWhatChanges):
+        where += f", {error.line}" if error.line else ""
+        return CaptureError(
+            "a view is read after another write into its memory", where=where,
+            why="which place it shows is known only on the robot", fix="take a copy there: x[i].clone()")
     text = f"{type(error).__name__}: {error}"
     if any(mark in text for mark in _BY_DATA):
         return CaptureError(

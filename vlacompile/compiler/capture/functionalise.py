@@ -17,6 +17,9 @@ import torch
 from torch._export.utils import _collect_all_valid_cia_ops, _is_cia_op
 from torch.export.graph_signature import ExportGraphSignature, InputKind, OutputKind
 from torch.fx import Graph, Node
+from torch.fx.experimental.symbolic_shapes import PendingUnbackedSymbolNotFound
+
+from vlacompile.policy.source_lines import line_of
 
 _ATEN = torch.ops.aten
 _SAME = frozenset({_ATEN.conj.default, _ATEN.resolve_conj.default, _ATEN.resolve_neg.default, _ATEN.positive.default,
@@ -48,13 +51,28 @@ class _LeftToPyTorch(Exception):
     """The trace has an op that is not rewritten here."""
 
 
+class ViewOfWhatChanges(Exception):
+    """A view at a place that the robot knows is read after another write into its memory. line: of the policy."""
+
+    def __init__(self, line: str):
+        super().__init__(line)
+        self.line = line
+
+
+def _first_such_view(graph: Graph) -> str:
+    return next((line_of(n) for n in graph.nodes if n.target is _ATEN.select.int and isinstance(n.args[2], Node)), "")
+
+
 def functionalise(exported: torch.export.ExportedProgram) -> Trace:
     """The trace with ops on values alone."""
     try:
         graph = _Rewritten(exported).graph
     except _LeftToPyTorch:
         _ask_nothing(exported)
-        exported = exported.run_decompositions({})
+        try:
+            exported = exported.run_decompositions({})
+        except PendingUnbackedSymbolNotFound as error:  # it takes a view again, at a place that is another number then
+            raise ViewOfWhatChanges(_first_such_view(exported.graph)) from error
         graph = exported.graph
     return Trace(graph, exported.graph_module, exported.graph_signature, exported.state_dict, exported.constants)
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch._numpy as tnp
 from torch._functorch import predispatch
@@ -38,6 +39,10 @@ class PythonFunctions(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is _TENSOR.__setitem__ and self.constants.set_items(*args):
+            return None
+        if func is _TENSOR.__setitem__ and _is_at_places(args[1]):
+            self.constants.to_be_written(args[0])
+            _write(args[0].__getitem__(args[1]), args[2])
             return None
         if func == _TENSOR.data.__get__:  # it goes around the ops that are recorded
             return args[0].detach()
@@ -108,14 +113,52 @@ def _selected(tensor: torch.Tensor, index) -> tuple:
     return tensor, tuple(parts)
 
 
+def _is_at_places(index) -> bool:
+    """Whether an index gives a view of the tensor, at a place that the robot alone knows."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(p is None or p is ... or (isinstance(p, (int, slice, np.integer)) and not isinstance(p, bool))
+               or _is_place(p) for p in parts) and any(isinstance(p, torch.Tensor) for p in parts)
+
+
+def _write(view: torch.Tensor, value) -> None:
+    """As `into[index] = value` does with the view that the index gives."""
+    if not isinstance(value, torch.Tensor):
+        view.fill_(value)
+        return
+    while value.dim() > view.dim() and value.shape[0] == 1:
+        value = value[0]
+    view.copy_(value)
+
+
 def _is_place(part) -> bool:
     """Whether it is a whole number that is known on the robot alone."""
     return (isinstance(part, FakeTensor) and part.dim() == 0 and part.dtype in (torch.int32, torch.int64)
             and isinstance(_TENSOR.item(part), torch.SymInt))
 
 
+def _covariances(x: torch.Tensor, *, correction: int = 1, fweights=None, aweights=None) -> torch.Tensor:
+    """torch.cov, whose own code looks at weights that may be missing."""
+    if fweights is not None or aweights is not None or x.is_complex() or x.dim() > 2:
+        return _COV(x, correction=correction, fweights=fweights, aweights=aweights)
+    x = (x if x.is_floating_point() else x.float()).reshape(-1 if x.dim() > 1 else 1, x.shape[-1] if x.dim() else 1)
+    x = x - x.mean(1, keepdim=True)
+    return (x @ x.mT / max(x.shape[1] - correction, 0)).squeeze()
+
+
+def _correlations(x: torch.Tensor) -> torch.Tensor:
+    if x.is_complex() or x.dim() > 2:
+        return _CORRCOEF(x)
+    c = _covariances(x)
+    if not c.dim():
+        return c / c
+    deviations = c.diagonal().sqrt()
+    return (c / deviations[:, None] / deviations).clamp(-1, 1)
+
+
+_COV, _CORRCOEF = torch.cov, torch.corrcoef
 _OF_INPUTS: dict[Callable, Callable] = {
     _TENSOR.__deepcopy__: lambda tensor, memo: memo.setdefault(id(tensor), tensor.clone()),
+    torch.cov: _covariances, _TENSOR.cov: _covariances, torch.corrcoef: _correlations, _TENSOR.corrcoef: _correlations,
     _TENSOR.numpy: lambda tensor, force=False: tnp.ndarray(tensor),
     _TENSOR.__array__: lambda tensor, dtype=None: tnp.ndarray(
         tensor if dtype is None else tensor.to(torch_type(dtype))),

@@ -17,6 +17,7 @@ from torch.fx import Graph, Node
 from vlacompile.compiler.capture.buffer_state import require_no_state
 from vlacompile.compiler.capture.chosen_rows import ChosenRows, RowsMixed
 from vlacompile.compiler.capture.functionalise import Trace
+from vlacompile.compiler.capture.robot_numbers import RobotNumbers, UnknownNumber, idle_nodes
 from vlacompile.compiler.capture.strides import ByShape
 from vlacompile.compiler.capture.symbols import decided_by_data, is_symbolic, type_of
 from vlacompile.compiler.capture.weightless import without_content
@@ -42,7 +43,8 @@ def to_program(policy: Policy, trace: Trace, plain: Mapping[str, torch.Tensor],
     weights -= set(named) - set(plain)
     require_no_state(policy.name, trace, {n: t for n, (_, t) in held.items()})
     kinds = {s.arg.name: s.kind for s in trace.signature.input_specs}
-    names, copier, chosen = iter(policy.inputs), ByShape(graph, constants), ChosenRows(graph, constants)
+    names, copier, numbers = iter(policy.inputs), ByShape(graph, constants), RobotNumbers(graph, constants)
+    chosen, idle = ChosenRows(graph, constants, numbers), idle_nodes(trace.graph)
     for node in trace.graph.nodes:
         source = next(names) if node.op == "placeholder" and kinds[node.name] is InputKind.USER_INPUT else None
         if node in held:
@@ -68,18 +70,20 @@ def to_program(policy: Policy, trace: Trace, plain: Mapping[str, torch.Tensor],
                     raise decided_by_data(n, policy.name)
             graph.output(tuple(mapping[n] for n in _returned(trace, node)))
             continue
-        elif not node.users and node.meta.get("val") is None:  # an assertion about a value that is concrete by now
+        elif node in idle:  # an assertion
             continue
         else:
             _require_plain_op(policy.name, node)
             try:
                 found = chosen.follow(node, mapping.__getitem__)
-            except (RowsMixed, RuntimeError):  # an op on all rows whose shapes do not fit
+                if found is NotImplemented:
+                    found = numbers.follow(node, mapping.__getitem__)
+                if found is not NotImplemented:
+                    mapping[node] = found
+                    continue
+                new = copier.copy(node, mapping.__getitem__)
+            except (RowsMixed, UnknownNumber, RuntimeError):  # an op on all rows whose shapes do not fit
                 raise decided_by_data(node, policy.name) from None
-            if found is not NotImplemented:
-                mapping[node] = found
-                continue
-            new = copier.copy(node, mapping.__getitem__)
             new.meta = {k: v for k, v in {**node.meta, **node.meta.get("custom", {})}.items() if k in KEPT}
             val = node.meta.get("val")
             new.meta["val"] = type_of(new, node, policy.name) if is_symbolic(val) else to_meta(val)
@@ -114,6 +118,8 @@ def _held_tensors(policy: Policy, trace: Trace,
         if node.op == "get_attr":
             tensor = getattr(trace.owner, target)
         elif kind is not None and kind is not InputKind.CUSTOM_OBJ:
+            if target not in tensors:  # of a part of the graph: what runs the part is refused
+                continue
             tensor = tensors[target]
         else:
             continue
@@ -156,8 +162,14 @@ def _plain(policy: Policy, name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _require_plain_op(policy: str, node: Node) -> None:
-    """Raises CaptureError for higher-order ops (torch.cond, loops), which no engine can run."""
+    """Raises CaptureError for higher-order ops (torch.cond, loops, flex_attention), which no engine can run."""
     if isinstance(node.target, torch._ops.HigherOrderOperator):
+        if "flex_attention" in node.target.name():
+            raise CaptureError(
+                "flex_attention takes functions as operands", where=f'Policy "{policy}", {line_of(node)}',
+                why="a compiled stage has ops on tensors; these functions are called for every score",
+                fix="call scaled_dot_product_attention with attn_mask: a bool mask for what a block mask hides, or "
+                    "numbers for what a score_mod adds")
         raise CaptureError(
             f"torch.{node.target.name()} chooses what is computed by the value of an input",
             where=f'Policy "{policy}", {line_of(node)}',

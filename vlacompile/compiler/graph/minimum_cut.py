@@ -17,6 +17,7 @@ from vlacompile.compiler.graph.ops import node_bytes
 from vlacompile.compiler.graph.work_bound import spend
 
 OUT_OF_REACH = 1 << 60  # bytes
+SEVERAL = 1 << 90  # more than any number of values that are out of reach
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,11 @@ class CutProblem:
 
 
 def bytes_to_keep(node: Node) -> int:
-    """bf16, to which a policy may round on purpose, is no type of a value between stages."""
+    """bf16, to which a policy may round on purpose, is no type of a value between stages, and several results are no
+    value at all: each of them is one."""
     val = node.meta["val"]
+    if isinstance(val, (list, tuple)):
+        return SEVERAL
     return OUT_OF_REACH if isinstance(val, torch.Tensor) and val.dtype is torch.bfloat16 else node_bytes(node)
 
 

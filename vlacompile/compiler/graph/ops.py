@@ -130,6 +130,8 @@ def is_random(node: Node) -> bool:
     bound = dict(zip(names, node.args, strict=False)) | node.kwargs
     if "dropout_p" in names:
         return float(bound.get("dropout_p", 0.0)) != 0.0
+    if "training" in names:  # PyTorch's default is False
+        return bool(bound.get("training", False))
     return not ("train" in names and bound.get("train") is False)
 
 

@@ -49,11 +49,17 @@ def _is_partial(node: Node) -> bool:
     return isinstance(value, (tuple, list)) and any(v is None for v in value)
 
 
+def _is_list(node: Node) -> bool:
+    """Whether its value is a list of tensors, which no stage can hand to another."""
+    return isinstance(node.target, torch._ops.OpOverload) and any(
+        str(r.type) == "List[Tensor]" for r in node.target._schema.returns)
+
+
 @dataclass(frozen=True)
 class DecomposeUntranslated(GraphPass):
     """An op that `translated` does not know becomes what it does, traced from PyTorch's own function of other ops for
     it, or from ours. What comes to known ops by `decompositions` alone is left as it is, as the emitter does that,
-    unless some of its results are not computed.
+    unless some of its results are not computed or they are a list.
 
     translated: whether an op has ONNX. decompositions: gives {op: function}, those that the emitter applies by itself.
 
@@ -96,7 +102,7 @@ class DecomposeUntranslated(GraphPass):
         if node.target not in _TABLE:
             alone = trace(node, emitters.get(node.target, node.target), emitters)
             if alone is not None and self._all_known(alone):
-                return alone if _is_partial(node) else None
+                return alone if _is_partial(node) or _is_list(node) else None
         table = {**emitters, **{t: f for t, f in _TABLE.items() if t in _ALWAYS or not self.translated(t)}}
         found = trace(node, _TABLE.get(node.target) or table.get(node.target, node.target), table)
         return found if found is not None and self._all_known(found) else None

@@ -17,7 +17,14 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.delay import is_delay, root_of
 from vlacompile.compiler.graph.dependency import dependencies
-from vlacompile.compiler.graph.minimum_cut import CutProblem, bytes_to_keep, flow_order, place, recomputed_by_consumers
+from vlacompile.compiler.graph.minimum_cut import (
+    SEVERAL,
+    CutProblem,
+    bytes_to_keep,
+    flow_order,
+    place,
+    recomputed_by_consumers,
+)
 from vlacompile.compiler.graph.ops import flops, is_free, is_view
 from vlacompile.compiler.graph.program import Program
 from vlacompile.compiler.graph.rolled_loop import RolledLoop
@@ -92,7 +99,12 @@ def is_loop(node: Node) -> bool:
 
 
 def is_loop_result(node: Node) -> bool:
-    return node.target is operator.getitem and is_loop(node.args[0])
+    return is_result(node) and is_loop(node.args[0])
+
+
+def is_result(node: Node) -> bool:
+    """Whether it is one of several results of an op."""
+    return node.target is operator.getitem
 
 
 def partition(program: Program, min_stage_flops: int) -> Partition:
@@ -139,7 +151,7 @@ def _groups(program: Program) -> dict[Node, Group]:
         if is_loop(node):
             groups[node] = Group(deps[node], after[node], node, serves[node])
             after[node] |= {node}
-        elif is_loop_result(node):
+        elif is_result(node) and node.args[0] in groups:  # of an op that serves more than this result does
             groups[node] = groups[node.args[0]]
         elif deps[node]:
             groups[node] = Group(deps[node], after[node], None, serves[node])
@@ -195,7 +207,7 @@ def _problem(group: Group, nodes: tuple[Node, ...], consumed: set[Node], outputs
 
     def cost(node: Node) -> int:
         size = bytes_to_keep(node)
-        if not group.is_constant:
+        if not group.is_constant or size >= SEVERAL:
             return size
         return 0 if size <= FOLD_BYTES else size
 

@@ -59,9 +59,8 @@ _OUTSIDE = "compute it outside the policy and make the result an input"
 _FIXES = {
     "svd": f"of constant matrices it is folded at compile time; of others, {_OUTSIDE}",
     "eig": f"of constant matrices it is folded at compile time; of others, {_OUTSIDE}",
-    "linalg": f"inverse, solve, determinant and Cholesky factor are supported up to {ROWS} rows; "
-              f"of larger "
-              f"ones, {_OUTSIDE}",
+    "linalg": f"inverse, solve, determinant, Cholesky factor and QR are supported up to {ROWS} rows; of larger ones, "
+              f"{_OUTSIDE}",
 }
 
 

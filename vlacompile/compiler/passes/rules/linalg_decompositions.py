@@ -100,6 +100,32 @@ def cholesky(a: Tensor, *, upper: bool = False) -> Tensor:
     return torch.stack(columns, -2 if upper else -1)
 
 
+def qr(a: Tensor, mode: str = "reduced") -> tuple[Tensor, Tensor]:
+    """Householder's reflections with LAPACK's signs: the diagonal has the sign opposite to that of the number that was
+    there, unless all numbers below it are 0. a: [...,m,n]."""
+    m, n = a.shape[-2:]
+    if min(m, n) > ROWS:
+        raise NotImplementedError(f"{min(m, n)} rows")
+    places = torch.arange(m)
+    q = torch.eye(m, dtype=a.dtype).expand(*a.shape[:-2], m, m)
+    for i in range(min(m - 1, n)):
+        head = a[..., i:i + 1, i]  # [...,1]
+        below = torch.where(places > i, a[..., i], torch.zeros_like(a[..., i]))  # [...,m]
+        rest = below.square().sum(-1, keepdim=True)
+        done = rest == 0
+        norm = (head.square() + rest).sqrt()
+        new = torch.where(done, torch.ones_like(norm), torch.where(head < 0, norm, -norm))
+        share = torch.where(done, torch.zeros_like(new), (new - head) / new).unsqueeze(-1)
+        across = below / torch.where(done, torch.ones_like(new), head - new)
+        across = torch.where(places == i, torch.ones_like(across), across)
+        column, row = across.unsqueeze(-1), across.unsqueeze(-2)
+        a = a - share * (column * (column * a).sum(-2, keepdim=True))
+        q = q - share * ((q * row).sum(-1, keepdim=True) * row)
+    k = m if mode == "complete" else min(m, n)
+    r = torch.where(places[:k].unsqueeze(-1) <= torch.arange(n), a[..., :k, :], torch.zeros_like(a[..., :k, :]))
+    return (q[..., :k] if mode != "r" else a.new_zeros(0)), r
+
+
 def solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
     if not left:
         turned = a.transpose(-1, -2), b.transpose(-1, -2)
@@ -142,6 +168,18 @@ def matrix_exp(a: Tensor) -> Tensor:
     return x
 
 
+def matrix_power(a: Tensor, n: int) -> Tensor:
+    """By squaring; PyTorch's own loses the batch where n is 0."""
+    a, n = (inverse(a), -n) if n < 0 else (a, n)
+    found = None
+    while n:
+        if n % 2:
+            found = a if found is None else found @ a
+        n //= 2
+        a = a @ a if n else a
+    return torch.eye(a.shape[-1], dtype=a.dtype).expand(a.shape) if found is None else found
+
+
 def slogdet(a: Tensor) -> tuple[Tensor, Tensor]:
     det = determinant(a)
     return det.sign(), det.abs().log()
@@ -161,9 +199,13 @@ LINALG = {
     _ATEN.cholesky.default: lambda a, upper=False: cholesky(a, upper=upper),
     _ATEN.linalg_cholesky_ex.default:
         lambda a, *, upper=False, check_errors=False: (cholesky(a, upper=upper), _info(a)),
+    _ATEN.linalg_qr.default: qr,
+    _ATEN.qr.default: lambda a, some=True: qr(a, "reduced" if some else "complete"),
     _ATEN.cholesky_solve.default: cholesky_solve,
     _ATEN.linalg_solve_triangular.default: solve_triangular,
     _ATEN.linalg_matrix_exp.default: matrix_exp,
+    _ATEN.linalg_matrix_power.default: matrix_power,
+    _ATEN.matrix_power.default: matrix_power,
     _ATEN.matrix_exp.default: matrix_exp,
 }
 assert math.factorial(_ORDER + 1) * 16 ** (_ORDER + 1) > 2 ** 24

@@ -20,6 +20,13 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     return torch.where(mask, taken, x)
 
 
+def put(x: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """Elements of the flattened tensor, counted from the back where an index is negative."""
+    index = index.reshape(-1)
+    index = torch.where(index < 0, index + x.numel(), index)
+    return x.reshape(-1).index_put([index], source.reshape(-1), accumulate).reshape(x.shape)
+
+
 def diagonal_scatter(x: Tensor, source: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A choice between x and the elements of the diagonal, each spread over its row, or its column."""
     moved = x.movedim((dim1, dim2), (-2, -1))
@@ -91,6 +98,7 @@ def _spread(x: Tensor, dim: int, step: int, begin: int, size: int) -> Tensor:
 SCATTERS = {
     _ATEN.diagonal_scatter.default: diagonal_scatter,
     _ATEN.masked_scatter.default: masked_scatter,
+    _ATEN.put.default: put,
     _ATEN.embedding_bag.default: embedding_bag,
     _ATEN.embedding_bag.padding_idx: embedding_bag,
     _ATEN._embedding_bag.default: embedding_bag,
