@@ -147,7 +147,7 @@ def test_kinds_for_which_nothing_is_given_stay_draws():
 def test_what_is_refused_inside_names_the_policys_line(tmp_path):
     def infer(x, noise):
         with vc.drawn_from(normal=noise):
-            return {"action": (torch.randn(1, 1, 4) + x[x > 0].sum())}
+            return {"action": (torch.randn(1, 1, 4) + x[x > 0].cumsum(0).sum())}
 
     policy = vc.Policy("lines", infer, {"x": vc.Source("observation"), "noise": vc.Source("step")},
                        {"x": torch.randn(1, 4), "noise": torch.randn(1, 1, 4)})
