@@ -84,6 +84,6 @@ def precision_rotations() -> str:
     about = (f"Largest error of an action dimension in its spread, all layers that can be in int8 with one static scale"
              f" per tensor, the rest in fp16 (target {figures['target']}), simulated as TensorRT computes it, on "
              "observations that nothing was calibrated on. Not run on a board. Random weights have no outlying "
-             "channels, as trained ones do; observations of those are generated. rt-1 chooses its actions among scores, "
-             "which with random weights are nearly equal.")
+             "channels, as trained ones do; observations of those are generated. rt-1 chooses its actions among "
+             "scores, which with random weights are nearly equal.")
     return table(titles, rows, about, *(("", "Refused: " + ", ".join(refused) + ".") if refused else ()))
