@@ -20,8 +20,8 @@ _ATEN = torch.ops.aten
 
 def folded(stage: StageGraph, places: Places, rotation: Rotation) -> StageGraph:
     """rotation: of the group's size, one that keeps means if the group needs it. Names of nodes stay; new ones end in
-    _turned or _restored. Constants of `stage` are not modified, and new ones have the type of those that they
-    replace."""
+    _turned or _restored, and in a number where a group before has such a one. Constants of `stage` are not modified, and
+    new ones have the type of those that they replace."""
     assert rotation.size == places.size and (rotation.keeps_mean or not places.keeps_mean)
     return _Folder(stage, places, rotation).run()
 
@@ -30,6 +30,7 @@ class _Folder:
     def __init__(self, stage: StageGraph, places: Places, rotation: Rotation):
         self.stage, self.places, self.rotation = stage, places, rotation
         self.graph, self.copies, self.constants = Graph(), {}, dict(stage.constants)
+        self.names = {n.name for n in stage.graph.nodes}
         self.turned: dict[Node, Node] = {}
         self.restored: dict[Node, Node] = {}
 
@@ -142,7 +143,12 @@ class _Folder:
             x = self._emit(_ATEN.view.default, (x, shape), f"{node.name}_together", shape)
         return x
 
-    def _emit(self, target, args: tuple, name: str, shape) -> Node:
+    def _emit(self, target, args: tuple, base: str, shape) -> Node:
+        name, i = base, 1
+        while name in self.names:  # a value that another group turned, too
+            i += 1
+            name = f"{base}_{i}"
+        self.names.add(name)
         node = self.graph.create_node("call_function", target, args, name=name)
         node.meta["val"] = torch.empty(tuple(shape), dtype=torch.float32, device="meta")
         return node
