@@ -20,8 +20,8 @@ _ATEN = torch.ops.aten
 
 def folded(stage: StageGraph, places: Places, rotation: Rotation) -> StageGraph:
     """rotation: of the group's size, one that keeps means if the group needs it. Names of nodes stay; new ones end in
-    _turned or _restored, and in a number where a group before has such a one. Constants of `stage` are not modified, and
-    new ones have the type of those that they replace."""
+    _turned or _restored, and in a number where a group before has such a one. Constants of `stage` are not modified,
+    and new ones have the type of those that they replace."""
     assert rotation.size == places.size and (rotation.keeps_mean or not places.keeps_mean)
     return _Folder(stage, places, rotation).run()
 
