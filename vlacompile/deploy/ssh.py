@@ -232,11 +232,11 @@ class Connection:
             answers, said = found.answers, list(found.said)
             if not any(key == "held" for key, _ in answers):
                 self._master.stdin.close()
-                said += _text(errors)
                 try:
                     code = self._master.wait(SILENT_S)
                 except subprocess.TimeoutExpired as error:
                     raise self._unbelievable("connect", error) from error
+                said += _text(errors)  # may come behind the answer
                 self._judged("connect", code, answers, said)
                 raise DeployError(f"{self.host} does not run the command that it is given", where=f"{self.host}, step "
                                                                                                   "connect",
