@@ -19,8 +19,8 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
+from vlacompile.compiler.capture.node_writer import NodeWriter
 from vlacompile.compiler.capture.robot_numbers import RobotNumbers
-from vlacompile.compiler.graph.program import KEPT, infer_val, to_meta
 
 _ATEN = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
@@ -64,15 +64,15 @@ class ChosenRows:
     rows}."""
 
     def __init__(self, graph: Graph, constants: dict[str, torch.Tensor], numbers: RobotNumbers):
-        self.graph, self.constants, self.numbers = graph, constants, numbers
+        self._write, self.numbers = NodeWriter(graph, constants, "chosen_rows"), numbers
+        self._emit, self._constant = self._write.emit, self._write.constant
         self.rows: dict[Node, Rows | list[Rows]] = {}
         self._masks: dict[Node, Node] = {}
-        self._like: Node | None = None
 
     def follow(self, node: Node, operand: Callable[[Node], object]):
         """What stands for `node` in the program, if it has chosen rows or reads some; else NotImplemented. operand:
         traced node -> its copy. Raises RowsMixed."""
-        self._like = node
+        self._write.like = node
         if node.target is operator.getitem and isinstance(self.rows.get(node.args[0]), list):
             found = self.rows[node.args[0]][node.args[1]]
         elif (found := self._begun(node, operand)) is None:
@@ -299,28 +299,12 @@ class ChosenRows:
         found = self._emit(_ATEN.where.self, right, found, self._constant(torch.full((), math.nan, dtype=val.dtype)))
         return self._emit(_ATEN.reshape.default, found, shape)
 
-    # nodes of the program
-
     def _val(self, node: Node) -> torch.Tensor:
         return self.rows[node].dense.meta["val"] if node in self.rows else node.meta["val"]
 
     @staticmethod
     def _shape(val: torch.Tensor, where: int, rows: Rows) -> list[int]:
         return [rows.mask.meta["val"].numel() if i == where else d for i, d in enumerate(val.shape)]
-
-    def _constant(self, tensor: torch.Tensor) -> Node:
-        name = f"chosen_rows__{len(self.constants)}"
-        self.constants[name] = tensor.contiguous()
-        node = self.graph.get_attr(name)
-        node.meta["val"] = to_meta(tensor)
-        return node
-
-    def _emit(self, target, *args, **kwargs) -> Node:
-        new = self.graph.call_function(target, args, kwargs)
-        meta = self._like.meta
-        new.meta = {k: v for k, v in {**meta, **meta.get("custom", {})}.items() if k in KEPT}
-        new.meta["val"] = infer_val(new)
-        return new
 
 
 def _place_of_mask(indices) -> int | None:

@@ -18,7 +18,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from vlacompile.compiler.graph.program import KEPT, infer_val, to_meta
+from vlacompile.compiler.capture.node_writer import NodeWriter
 
 _ATEN = torch.ops.aten
 _FLOOR = {"rounding_mode": "floor"}
@@ -57,13 +57,13 @@ class RobotNumbers:
     """Follows one trace. graph, constants: of the program. of: {number of the trace: tensor of the program}."""
 
     def __init__(self, graph: Graph, constants: dict[str, torch.Tensor]):
-        self.graph, self.constants, self.of = graph, constants, {}
-        self._like: Node | None = None
+        self._write, self.of = NodeWriter(graph, constants, "robot_numbers"), {}
+        self._emit, self._constant = self._write.emit, self._write.constant
 
     def follow(self, node: Node, operand: Callable[[Node], object]):
         """What stands for `node` in the program, if it is such a number or reads one; else NotImplemented. operand:
         traced node -> its copy. Raises UnknownNumber."""
-        self._like = node
+        self._write.like = node
         if node.target is _ATEN.item.default and is_number(node.meta["val"]):
             self.of[node] = self._emit(_ATEN.reshape.default, operand(node.args[0]), [])
             return self.of[node]
@@ -92,7 +92,7 @@ class RobotNumbers:
         if node.target not in _ARITHMETIC or node.kwargs:
             raise UnknownNumber
         target, kwargs = _ARITHMETIC[node.target]
-        self.of[node] = self._emit(target, *(self.of[a] if isinstance(a, Node) else self.constant(torch.tensor(a))
+        self.of[node] = self._emit(target, *(self.of[a] if isinstance(a, Node) else self._constant(torch.tensor(a))
                                              for a in node.args), **kwargs)
         return self.of[node]
 
@@ -131,7 +131,7 @@ class RobotNumbers:
         value, source, dim = operand(node.args[0]), operand(node.args[1]), node.args[2]
         shape = value.meta["val"].shape
         place, right = self._place(node.args[3], shape[dim], value.meta["val"].dtype)
-        rows = self.constant(torch.arange(shape[dim]))
+        rows = self._constant(torch.arange(shape[dim]))
         if right is not True and not value.meta["val"].dtype.is_floating_point:  # the read refuses what is no row
             place = self._emit(_ATEN.index_select.default, rows, 0, self._emit(_ATEN.reshape.default, place, [1]))
         here = self._emit(_ATEN.eq.Tensor, rows, place)
@@ -145,7 +145,7 @@ class RobotNumbers:
         low, high = _range(number)
         if low >= 0 and high < rows:
             return place, True
-        back = self._emit(_ATEN.add.Tensor, place, self.constant(torch.tensor(rows)))
+        back = self._emit(_ATEN.add.Tensor, place, self._constant(torch.tensor(rows)))
         place = self._emit(_ATEN.where.self, self._emit(_ATEN.lt.Scalar, place, 0), back, place)
         if -rows <= low and high < rows:
             return place, True
@@ -154,29 +154,13 @@ class RobotNumbers:
         if dtype.is_floating_point:
             return self._emit(_ATEN.clamp.default, place, 0, rows - 1), right
         # a negative one that is none would be counted from the back again
-        return self._emit(_ATEN.where.self, right, place, self.constant(torch.tensor(rows))), None
+        return self._emit(_ATEN.where.self, right, place, self._constant(torch.tensor(rows))), None
 
     def _or_nan(self, found: Node, right: Node | bool | None) -> Node:
         if not isinstance(right, Node):
             return found
-        nan = self.constant(torch.full((), math.nan, dtype=found.meta["val"].dtype))
+        nan = self._constant(torch.full((), math.nan, dtype=found.meta["val"].dtype))
         return self._emit(_ATEN.where.self, right, found, nan)
-
-    # nodes of the program
-
-    def constant(self, tensor: torch.Tensor) -> Node:
-        name = f"robot_numbers__{len(self.constants)}"
-        self.constants[name] = tensor.contiguous()
-        node = self.graph.get_attr(name)
-        node.meta["val"] = to_meta(tensor)
-        return node
-
-    def _emit(self, target, *args, **kwargs) -> Node:
-        new = self.graph.call_function(target, args, kwargs)
-        meta = self._like.meta
-        new.meta = {k: v for k, v in {**meta, **meta.get("custom", {})}.items() if k in KEPT}
-        new.meta["val"] = infer_val(new)
-        return new
 
 
 def _range(number: Node, depth: int = 8) -> tuple[float, float]:
