@@ -114,7 +114,7 @@ bool watched_ended(const watched_end_t *end, const char *what, const char *bundl
         end->error, diag);
   } else if (end->stuck) {
     say(what, "%s does not end",
-        "do not use this bundle; if the machine is slow, give it more time: --seconds", bundle,
+        "do not use this bundle; on a slow machine, give it more time: vlart-run --seconds", bundle,
         "nothing was done for %u seconds", seconds, diag);
   } else if (!WIFEXITED(end->status)) {
     say(what, "%s crashed", "do not use this bundle; build it again", bundle, "signal %u ended it",

@@ -149,7 +149,7 @@ class Text:
         names = ", ".join(f'"{n}"' for n in self.outputs)
         return "\n".join([
             HEAD, *(["\n", *self.top] if self.top else []), "", "class Net(nn.Module):",
-            "    def __init__(self):", indent + "super().__init__()", indent + "torch.manual_seed(0)",
+            "    def __init__(self):", indent + "super().__init__()", indent + "torch.default_generator.manual_seed(0)",
             *(indent + x for x in self.setup), "",
             f"    def forward(self, {', '.join(self.sources)}):", *(indent + x for x in self.lines),
             indent + f"return {{{returned}}}", "", "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,8 @@ import vlacompile as vc
 from vlacompile.cli.main import main
 from vlart.bundle.directory import GOLDEN_FILE, read_bundle, with_files, write_bundle
 from vlart.errors import BundleError, ParityError, RuntimeFailure
+from vlart.runtime import programs
+from vlart.verify import trial
 from vlart.verify.frames import frames_bytes, read_frames
 from vlart.verify.replay import replay
 from vlart.verify.trial import TrialLimits, try_bundle
@@ -79,9 +81,9 @@ def test_an_honest_bundle_passes(late_fusion_bundle):
 
 def test_a_bundle_without_end_is_ended(late_fusion_bundle, tmp_path):
     root, began = hostile(late_fusion_bundle, tmp_path / "endless.vlab", endless), time.monotonic()
-    with pytest.raises(RuntimeFailure, match="the bundle does not end") as caught:
+    with pytest.raises(RuntimeFailure, match="the run does not end") as caught:
         try_bundle(root, limits=TrialLimits(seconds=4))
-    assert time.monotonic() - began < 40 and "4 s" in caught.value.why
+    assert time.monotonic() - began < 40 and "4 seconds" in caught.value.why
 
 
 def test_a_bundle_that_takes_all_memory_is_refused_by_every_verb(late_fusion_bundle, tmp_path, capsys):
@@ -92,10 +94,20 @@ def test_a_bundle_that_takes_all_memory_is_refused_by_every_verb(late_fusion_bun
 
 
 def test_a_crash_is_told(late_fusion_bundle, tmp_path, monkeypatch):
-    program = tmp_path / "python"
+    source, engine = tmp_path / "engine.c", tmp_path / "libonnxruntime.so"
+    source.write_text("#include <signal.h>\n__attribute__((constructor)) void start(void) { raise(SIGSEGV); }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", engine, source], check=True)
+    monkeypatch.setattr(programs, "onnxruntime_library", lambda: engine)
+    with pytest.raises(RuntimeFailure, match="the run crashed") as caught:
+        try_bundle(late_fusion_bundle.path)
+    assert "signal 11" in caught.value.why and str(late_fusion_bundle.path) in caught.value.where
+
+
+def test_a_program_that_says_nothing_is_told(late_fusion_bundle, tmp_path, monkeypatch):
+    program = tmp_path / "vlart-run"
     program.write_text("#!/bin/sh\nkill -SEGV $$\n")
     program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(trial, "native_file", lambda name: program)
     with pytest.raises(RuntimeFailure, match="the bundle crashes") as caught:
         try_bundle(late_fusion_bundle.path)
     assert "-11" in caught.value.why

@@ -99,12 +99,14 @@ class _Recorder:
                  and all(s.history == 1 for s in policy.sources.values()))
         self.traced = traced if whole else None
         self.runner = StageRunner(staged)
+        self.looks_back = bool(staged.delays or policy.carried)
         # where nothing steps, the opposite errors move an output as far as the errors do
         self.signs = (1.0, -1.0) if any(is_step(n) for s in staged.stages for n in s.graph.nodes) else (1.0,)
 
     def record(self, count: int, spoken: tuple[SpokenText, ...], seed: int,
                picky: bool) -> tuple[list[Frame], dict[str, Metrics]]:
         self.runs: list[_Run] = []
+        self.last: tuple[Mapping[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})  # inputs and values of a frame
         self.rounded: dict[str, list[Seen]] = {}
         self.moved: dict[str, Mapping[str, torch.Tensor] | None] = {}
         self._begin()
@@ -174,17 +176,28 @@ class _Recorder:
              edge: bool = False, begins: bool = False) -> None:
         """Runs the stages and the program that has to equal the policy on the inputs of a frame."""
         self.seen |= self._window(inputs)
-        outputs, kept = execute(self.staged.program, inputs, keep=self.values_of, past=self.past)
+        outputs, between = self._staged(inputs)
         proved = outputs if self.written is None else execute(self.written, inputs, past=self.past_as_written)[0]
         written = _written(self.policy, inputs)
         self._as_traced(label, inputs, original)
-        computed = {self.values_of[node]: tensor.detach().contiguous().numpy() for node, tensor in kept.items()}
+        computed = {name: tensor.detach().contiguous().numpy() for name, tensor in between.items()}
         self.carried = self.policy.handed_on(original)
         exact = self.outputs if self.written is None and self.coarse is None else ()
         values = {n: original[n].numpy() if n in exact else a for n, a in computed.items()}
         self.runs.append(_Run(Frame(label, written, edge=edge, begins=begins),
                               {n: t.numpy() for n, t in original.items()},
                               {n: t.detach().numpy() for n, t in proved.items()}, computed, values))
+
+    def _staged(self, inputs: dict[str, torch.Tensor]) -> tuple[Mapping[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """(outputs, values between stages) of the staged graph. Where it does not look back, stages whose sources are
+        those of the frame before are not run again."""
+        if self.looks_back:
+            outputs, kept = execute(self.staged.program, inputs, keep=self.values_of, past=self.past)
+            return outputs, {self.values_of[node]: tensor for node, tensor in kept.items()}
+        before, values = self.last
+        values = self.runner.run(inputs, {}, known=self.runner.still_valid(before, inputs, values) if values else {})
+        self.last = inputs, values
+        return {n: values[n] for n in self.outputs}, {n: values[n] for n in self.values_of.values()}
 
     def _scales(self) -> dict[str, Scale]:
         """Of every value, from all frames so far and from perturbed runs of the first of them."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vlacompile.policy.text import Text
+from vlacompile.policy.text import Fit, Text
 from vlart.errors import ConfigError
 
 
@@ -28,12 +29,18 @@ def compile_text(tokens: str, text: Text, progress: Callable[[str], None] = lamb
     except ImportError as error:
         raise ConfigError("the original tokenizer cannot be run", where=f'text of "{tokens}"',
                           why="the package tokenizers is not installed", fix="pip install tokenizers") from error
+    progress(f"compile the tokenizer of {tokens}")
+    table, checked = _table(text.tokenizer, text.fit, text.ending, tuple(text.examples))
+    return CompiledText(tokens, text.mask, text.max_bytes, table, f"tokenizer of {tokens}: {checked}")
+
+
+@functools.lru_cache(maxsize=4)
+def _table(tokenizer_json: str, fit: Fit | None, ending: str, examples: tuple[str, ...]) -> tuple[bytes, str]:
+    """(the table, what its check compared): seconds, of which several builds in one process pay the first."""
     from vlacompile.tokenize.read_tokenizer_json import read_tokenizer
     from vlacompile.tokenize.table import tokenizer_bytes
     from vlacompile.tokenize.verify_table import check_tokenizer
 
-    progress(f"compile the tokenizer of {tokens}")
-    tokenizer = read_tokenizer(text.tokenizer, fit=text.fit, ending=text.ending)
+    tokenizer = read_tokenizer(tokenizer_json, fit=fit, ending=ending)
     table = tokenizer_bytes(tokenizer)
-    checked = check_tokenizer(text.tokenizer, tokenizer, table, text.examples)
-    return CompiledText(tokens, text.mask, text.max_bytes, table, f"tokenizer of {tokens}: {checked}")
+    return table, str(check_tokenizer(tokenizer_json, tokenizer, table, examples))

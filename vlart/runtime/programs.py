@@ -7,10 +7,19 @@ import os
 import sys
 
 from vlart.errors import RuntimeFailure
-from vlart.runtime.library import native_file, onnxruntime_library
+from vlart.runtime.library import native_file, onnxruntime_library, openvino_library, tvm_libraries
 from vlart.standard_output import print_failure
 
 WITH_ENGINE = ("vlart-run", "vlart-build")  # --ort: the library of the installed package, where none is named
+
+
+def engine_arguments() -> list[str]:
+    """Of `vlart-run`: the libraries of the engines that are installed as packages. Raises RuntimeFailure without ONNX
+    Runtime."""
+    tvm = tvm_libraries()
+    found = {"--ort": onnxruntime_library(), "--openvino": openvino_library(), "--tvm": tvm["tvm_library"],
+             "--tvm-ffi": tvm["tvm_ffi_library"], "--tvm-cuda": tvm["tvm_cuda_library"]}
+    return [word for option, path in found.items() if path is not None for word in (option, str(path))]
 
 
 def arguments(name: str, argv: list[str]) -> list[str]:

@@ -65,9 +65,7 @@ def _run(runner: StageRunner, frames: Sequence[Frame], observe: Observer | None,
             past.clear()
         before, inputs = inputs, {n: torch.from_numpy(a) for n, a in frame.writes.items()}
         end_lifetimes(runner.staged.program.sources, past, before, inputs, needed)
-        same = {n for n, t in inputs.items() if keep and n in before and torch.equal(t, before[n])}
-        known = {p.value: found[-1][p.value] for s in runner.staged.stages if found and same.issuperset(s.sources)
-                 for p in s.outputs}
+        known = runner.still_valid(before, inputs, found[-1]) if keep and found else {}
         found.append(runner.run(inputs, past, known=known, observe=observe))
     return found
 
