@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pytest
 
 import vlacompile as vc
 from vlacompile.profile import machine
 
 PROPERTY = "checkpoint"
 Result = TypeVar("Result")
+
+
+def variants(cases: Iterable[str], of: Iterable[str]) -> list:
+    """Parameters of a test or fixture: the cases in `of`, which try another setting of what the others run, are left to
+    `make test-full` and `make checkpoint-matrix`."""
+    cases, later = sorted(cases), set(of)
+    assert later < set(cases), later
+    return [pytest.param(c, id=c, marks=[pytest.mark.full, pytest.mark.variant] if c in later else []) for c in cases]
 
 
 def timed(build: Callable[[], Result]) -> tuple[Result, float]:

@@ -41,6 +41,11 @@ def pytest_addoption(parser):
                      help="with it: a system package that cannot be installed here; what asks for it may be skipped")
 
 
+# What stands in a file some of whose tests have a mark.
+MARKED_BY = {"build": ("mark.build",), "zoo": ("mark.zoo",), "full": ("mark.full", "variants("),
+             "variant": ("variants(",)}
+
+
 def marks_of(path: Path) -> set[str]:
     """What all tests of a file are marked with."""
     below = Path(__file__).parent
@@ -55,7 +60,7 @@ def pytest_ignore_collect(collection_path, config):
         return None
     chosen, given = Expression.compile(config.option.markexpr), marks_of(collection_path)
     text = collection_path.read_text(encoding="utf-8")
-    single = [mark for mark in ("build", "zoo", "full") if mark not in given and f"mark.{mark}" in text]
+    single = [mark for mark, words in MARKED_BY.items() if mark not in given and any(w in text for w in words)]
     for some in itertools.product((False, True), repeat=len(single)):
         here = given | {mark for mark, is_set in zip(single, some, strict=True) if is_set}
         if chosen.evaluate(lambda name, /, **_: name in here):

@@ -115,10 +115,12 @@ def test_what_a_ring_kept_to_the_bit(bundles, tmp_path, consume):
 
 
 def test_a_cut_at_any_byte_is_followed_up_to_it(bundles, tmp_path):
-    """Of either track the end may be missing, and the blocks of the middle."""
+    """Of either track the end may be missing, and the blocks of the middle. How much is left depends on where blocks
+    ended, which time decides."""
     recorded(bundles["queue"], tmp_path / "a.vlog", 3)
     data, rng, compared = (tmp_path / "a.vlog").read_bytes(), np.random.default_rng(0), 0
     used = len(data.rstrip(b"\0"))
+    whole = replay(Log(tmp_path / "a.vlog"), bundles["queue"])
     head = int(Log(tmp_path / "a.vlog").info.plan_bytes) // 4096 * 4096 + 4096
     for number in range(60):
         left, at = bytearray(data), int(rng.integers(head, used))
@@ -131,7 +133,7 @@ def test_a_cut_at_any_byte_is_followed_up_to_it(bundles, tmp_path):
         found = replay(Log(tmp_path / "cut.vlog"), bundles["queue"])
         assert found.parted is None, (number, at, found)
         compared += found.chunks + found.actions
-    assert compared > 300
+    assert compared > 60 * 0.08 * (whole.chunks + whole.actions) > 0
 
 
 # Negative controls

@@ -282,9 +282,10 @@ def answered(call) -> None:
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_no_odd_key_or_number_is_an_unknown_error(bundle):
+@pytest.mark.parametrize("examples", [50, pytest.param(1000, marks=pytest.mark.full)])
+def test_no_odd_key_or_number_is_an_unknown_error(bundle, examples):
     with grpc_server(bundle) as running, robot(running) as client:
-        @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         @given(st.data())
         def odd(data):
             keys = st.sampled_from([*as_robot(episode(1)[0]), *FEATURES, "x"]) | st.integers(0, 5) | st.text(max_size=3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot.checkpoints import sized, write
 from tests.environments.lerobot.parity import compiled_actions, noise_for, observation, original_actions
 from vlacompile.frontends.environments import ENVIRONMENTS
@@ -35,8 +35,7 @@ VARIANTS = {"groot-other-body", "pi0-empty-camera"}  # of what is tried in every
 
 
 def cases():
-    for name in CASES:
-        yield pytest.param(name, id=name, marks=pytest.mark.full if name in VARIANTS else ())
+    yield from variants(CASES, VARIANTS)
     for name in ("act", "ddim", "smolvla"):
         yield pytest.param(f"{name}-real", id=f"{name}-real", marks=pytest.mark.full)
 

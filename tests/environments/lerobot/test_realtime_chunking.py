@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vlacompile as vc
+from tests.checkpoint_matrix import variants
 from tests.environments.lerobot.checkpoints import sized, write
 from tests.environments.lerobot.parity import INSTRUCTION, observation
 from vlacompile.frontends.environments import ENVIRONMENTS
@@ -27,7 +28,7 @@ horizon = {HORIZON}
 """
 
 
-@pytest.fixture(scope="module", params=["smolvla", "pi0", pytest.param("pi05", marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=variants(["smolvla", "pi0", "pi05"], ["pi05"]))
 def built(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param) / "pretrained_model"
     settings = {} if request.param == "smolvla" else {"chunk_size": 8, "n_action_steps": 8}

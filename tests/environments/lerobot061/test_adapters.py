@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot.checkpoints import sized, write
 from tests.environments.lerobot.parity import compiled_actions, noise_for, observation, original_actions
 from vlacompile.frontends import hub
@@ -76,7 +76,7 @@ def with_peft(folder: Path, adapted: bool = True) -> tuple[torch.nn.Module, obje
         return policy, PeftModel.from_pretrained(policy, str(folder), config=named).eval() if adapted else None
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=variants(CASES, ["smolvla-ranks", "act-biases"]))
 def trained(request, tmp_path_factory):
     kind, settings, options = CASES[request.param]
     folder = tmp_path_factory.mktemp(request.param)

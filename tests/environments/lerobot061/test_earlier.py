@@ -3,8 +3,8 @@ where the two versions compute something else, the right value is that of the ve
 
 from __future__ import annotations
 
+import functools
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -34,18 +34,31 @@ CASES = {  # what LeRobot writes, the random numbers that it is given
 DIFFERENT = {"smolvla": 1e-3, "pi0": 1e-3, "pi05": 1e-2}
 
 
-@pytest.fixture(scope="module", params=CASES)
-def earlier(request, tmp_path_factory):
-    return made(request.param, tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """case -> a checkpoint, what 0.4.4 does with it, and what was built of it: each once."""
+    @functools.cache
+    def made(case: str) -> SimpleNamespace:
+        (kind, settings, shapes), folder = CASES[case], tmp_path_factory.mktemp(case)
+        return SimpleNamespace(kind=kind, folder=folder, want=ask(folder, kind, settings, shapes), noise=drawn(shapes),
+                               built={})
+
+    return made
 
 
-def made(case: str, folder: Path) -> SimpleNamespace:
-    kind, settings, shapes = CASES[case]
-    return SimpleNamespace(kind=kind, folder=folder, want=ask(folder, kind, settings, shapes), noise=drawn(shapes))
+@pytest.fixture(params=CASES)
+def earlier(request, checkpoints):
+    return checkpoints(request.param)
 
 
 def built(earlier, name: str, record=None, **options) -> tuple[dict, np.ndarray]:
     """(what the manifest says of the checkpoint, [seed, step, action]). record: of a row of the matrix."""
+    if name not in earlier.built:
+        earlier.built[name] = _built(earlier, name, record, **options)
+    return earlier.built[name]
+
+
+def _built(earlier, name: str, record, **options) -> tuple[dict, np.ndarray]:
     checkpoint, chosen = earlier.folder / "pretrained_model", CheckpointOptions(**options)
     with sized(earlier.kind, real=False):
         bundle, seconds = timed(lambda: vc.build(checkpoint, out=earlier.folder / name, options=chosen))
@@ -75,10 +88,10 @@ def test_by_the_rules_of_another_version_it_means_something_else(earlier):
     assert origin["spelled out"] == "--lerobot 0.6.1"
 
 
-def test_the_transformers_that_no_file_names_can_be_chosen(tmp_path):
+def test_the_transformers_that_no_file_names_can_be_chosen(checkpoints):
     """0.4.4's environment has transformers 4.57; 4.53 numbers a frame's patches as 5 does."""
-    earlier = made("smolvla", tmp_path)
-    origin, chosen = built(earlier, "a.vlab", transformers="4.53")
+    earlier = checkpoints("smolvla")
+    origin, chosen = built(earlier, "c.vlab", transformers="4.53")
     assert "assumed" not in origin and origin["spelled out"] == "--transformers 4.53"
     _, later = built(earlier, "b.vlab", lerobot="0.6.1")
     assert share_of_spread(chosen, later) < SHARE and share_of_spread(chosen, earlier.want) > DIFFERENT["smolvla"]

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import vlacompile as vc
+from tests.checkpoint_matrix import variants
 from tests.environments.lerobot.checkpoints import sized, write
 from tests.environments.lerobot.parity import compiled_actions, noise_for, observation, original_actions
 from tests.environments.lerobot061.test_parity import SHARE, loaded
@@ -20,7 +21,7 @@ HEAD = "model.paligemma_with_expert.paligemma.lm_head.weight"
 EMBEDDING = "model.paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
 
 
-@pytest.mark.parametrize("kind", ["pi0", "pi05"])
+@pytest.mark.parametrize("kind", variants(["pi0", "pi05"], ["pi05"]))
 def test_the_embedding_is_the_one_that_was_trained(kind, tmp_path):
     folder = tmp_path / "pretrained_model"
     write(kind, folder, num_inference_steps=2)

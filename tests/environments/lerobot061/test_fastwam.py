@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot061 import fastwam
 from tests.environments.lerobot061.registered import TASK, both
 from tests.environments.lerobot061.test_parity import SHARE, loaded
@@ -26,7 +26,7 @@ CASES = {  # of the policy, of the build
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", variants(CASES, ["fastwam-one-instruction"]))
 def test_actions_are_those_of_lerobots_loop(case, tmp_path, record_property):
     settings, options = CASES[case]
     folder = tmp_path / "pretrained_model"

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot.parity import INSTRUCTION, compiled_actions, observation
 from tests.environments.lerobot061 import groot_n17
 from tests.environments.lerobot061.test_parity import SHARE
@@ -51,7 +51,7 @@ def noise() -> dict[str, torch.Tensor]:
     return {"noise": torch.randn(1, 40, 132, generator=torch.Generator().manual_seed(1))}
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=variants(CASES, ["letterbox"]))
 def built(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param) / "pretrained_model"
     folder.mkdir()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments import isaac
 from tests.environments.isaac import edit
 from tests.environments.isaac_damages import NUMBERS, PROCESSOR, STATISTICS, damages, of_processor, of_robot
@@ -65,7 +65,7 @@ def compiled(bundle: vc.Bundle, seed: int) -> np.ndarray:
     return isaac.compiled(bundle, isaac.opened(OPTIONS), frames, state)
 
 
-@pytest.mark.parametrize("case", [c for c in FOUND["cases"] if c != "two frames"])
+@pytest.mark.parametrize("case", variants(FOUND["cases"].keys() - {"two frames"}, ["opencv", "encodings"]))
 def test_actions_are_those_of_nvidias_code(at, case, record_property):
     saved, wants = write(at, case), np.array(FOUND["cases"][case]["actions"])
     bundle, seconds = timed(lambda: vc.build(saved, out=at / "a.vlab", options=OPTIONS))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot061 import molmoact2
 from tests.environments.lerobot061.registered import TASK, both
 from tests.environments.lerobot061.test_parity import SHARE
@@ -29,7 +29,7 @@ CASES = {  # how frames are cut, of the policy, of the model
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", variants(CASES, ["molmoact2-crops"]))
 def test_actions_are_those_of_lerobots_loop(case, tmp_path, record_property):
     crop_mode, settings, model = CASES[case]
     folder = tmp_path / "pretrained_model"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot.checkpoints import sized, write
 from tests.environments.lerobot.parity import (
     INSTRUCTION,
@@ -75,7 +75,11 @@ def loaded(folder: Path) -> torch.nn.Module:
         return policy.float().eval()
 
 
-@pytest.fixture(scope="module", params=CASES)
+VARIANTS = ("multi_task_dit-ddpm", "multi_task_dit-rk4", "diffusion-group-norm", "diffusion-crop", "pi0-empty-camera",
+            "pi05-relative")
+
+
+@pytest.fixture(scope="module", params=variants(CASES, VARIANTS))
 def built(request, tmp_path_factory):
     kind, settings = CASES[request.param]
     folder = tmp_path_factory.mktemp(request.param) / "pretrained_model"

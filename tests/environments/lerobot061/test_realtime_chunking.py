@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import vlacompile as vc
+from tests.checkpoint_matrix import variants
 from tests.environments.lerobot.checkpoints import sized, write
 from tests.environments.lerobot.parity import INSTRUCTION, observation
 from tests.environments.lerobot.test_realtime_chunking import EXECUTE, HORIZON, RECIPE, compiled, lerobots, noises_for
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(not ENVIRONMENTS["lerobot061"].is_here(),
 SHARE = 1e-4  # of each action dimension's spread
 
 
-@pytest.fixture(scope="module", params=["smolvla", "pi0", pytest.param("pi05", marks=pytest.mark.full)])
+@pytest.fixture(scope="module", params=variants(["smolvla", "pi0", "pi05"], ["pi0", "pi05"]))
 def built(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param) / "pretrained_model"
     settings = {"num_steps": 4} if request.param == "smolvla" else {

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot.parity import observation
 from tests.environments.lerobot061.registered import TASK, both, lerobot_loop, noise_of, write
 from tests.environments.lerobot061.test_parity import SHARE
@@ -150,7 +150,7 @@ PLANNING = {"tdmpc": {}, "tdmpc-two-critics": {"q_ensemble_size": 2, "n_action_r
                                              "n_pi_samples": 0}}
 
 
-@pytest.mark.parametrize("case", PLANNING)
+@pytest.mark.parametrize("case", variants(PLANNING, ["tdmpc-two-critics"]))
 def test_planning_starts_from_the_last_plan(case, tmp_path, record_property):
     """Over an episode: whoever runs the bundle hands one chunk's plan to the next."""
     folder, chunks = tmp_path / "pretrained_model", 3

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.environments.lerobot061 import record_xvla as recorded
 from tests.environments.lerobot061.test_parity import SHARE
 from tests.samples.shapes import compact
@@ -56,7 +56,7 @@ def weights(saved: Path, case: str = "ee6d", change=lambda tensors: None) -> Non
     save_file(tensors, saved / "model.safetensors")
 
 
-@pytest.mark.parametrize("case", recorded.CASES)
+@pytest.mark.parametrize("case", variants(recorded.CASES, ["ee6d", "joint"]))
 def test_actions_are_those_of_the_authors_code(tmp_path, case, record_property):
     saved, wants = write(tmp_path, case), np.array(FOUND[case]["actions"])
     bundle, seconds = timed(lambda: vc.build(saved, out=tmp_path / "a.vlab", options=options_of(case)))

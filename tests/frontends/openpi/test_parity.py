@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.frontends.openpi.cases import CASES, SEEDS, noise, observation
 from tests.frontends.openpi.checkpoints import RECORDED, write
 from vlacompile.frontends.checkpoint_options import CheckpointOptions
@@ -16,7 +16,7 @@ from vlacompile.phases.load_policy import load_policy
 
 OPENPI = "openpi 15a9616"
 SHARE = 1e-4  # of each action dimension's spread
-VARIANTS = {"pi05_libero", "pi0_aloha_sim", "pi05_full_droid_finetune"}  # of what is built in every run
+VARIANTS = {"pi0_libero", "pi05_libero", "pi0_aloha_sim", "pi05_full_droid_finetune"}  # of what is built in every run
 TOKENS, MASK, STATE = "observation.language.tokens", "observation.language.attention_mask", "observation.state"
 
 
@@ -35,7 +35,7 @@ def loaded(tmp_path_factory):
     return of
 
 
-@pytest.fixture(scope="module", params=[pytest.param(c, marks=[pytest.mark.full] * (c in VARIANTS)) for c in CASES])
+@pytest.fixture(scope="module", params=variants(CASES, VARIANTS))
 def built(request, loaded, tmp_path_factory):
     checkpoint, policy = loaded(request.param)
     bundle, seconds = timed(lambda: vc.build(policy, out=tmp_path_factory.mktemp("bundle") / "a.vlab"))

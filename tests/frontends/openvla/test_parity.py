@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vlacompile as vc
-from tests.checkpoint_matrix import compared, share_of_spread, timed
+from tests.checkpoint_matrix import compared, share_of_spread, timed, variants
 from tests.frontends.openvla.cases import CASES, SEEDS, observation
 from tests.frontends.openvla.checkpoints import RECORDED, options_of, write
 from vlacompile.frontends.checkpoint_options import CheckpointOptions
@@ -34,7 +34,7 @@ def loaded(tmp_path_factory):
     return of
 
 
-@pytest.fixture(scope="module", params=[pytest.param(c, marks=[pytest.mark.full] * (c in VARIANTS)) for c in CASES])
+@pytest.fixture(scope="module", params=variants(CASES, VARIANTS))
 def built(request, loaded, tmp_path_factory):
     _, policy = loaded(request.param)
     return request.param, *timed(lambda: vc.build(policy, out=tmp_path_factory.mktemp("bundle") / "a.vlab"))
