@@ -34,16 +34,16 @@ class Step:
 
 
 def run(steps: Sequence[Step], folder: Path, environment: Mapping[str, str], title: str = "") -> list[dict]:
-    """The steps in one shell, in `folder`. environment: in place of this one. Returns one row per step: name, command,
-    files, status, seconds, megabytes (that the folder grew by), output (lines)."""
+    """The steps in one shell, in `folder`, up to the first that fails. environment: in place of this one. Returns one
+    row per step: name, command, files, status, seconds, megabytes (that the folder grew by), output (lines)."""
     places = {"files": str(ROOT), "folder": str(folder)}
     copies = {s.name: "".join(f"cp {places['files']}/{f} {places['folder']}/\n" for f in s.files) for s in steps}
     mark = lambda word, step, status: (f"echo '@@ {word} {step.name} '{status} $EPOCHREALTIME "
                                        f"$(du -sk --apparent-size {places['folder']} | cut -f1)\n")
     # bash runs the trap for every command that fails, unless its status is asked for
-    script = "set -m\ntrap 'failed=$?' ERR\n" + "".join(
+    script = "set -m\ntrap 'failed=$?' ERR\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + "".join(
         copies[s.name] + mark("begin", s, 0) + f"failed=0\n{s.command}\nstatus=$failed; echo\n"
-        + mark("end", s, "$status") for s in steps)
+        + mark("end", s, "$status") + "[ $status = 0 ] || exit\n" for s in steps)  # a later one may wait for it
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=dict(environment), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, check=False)
     return rows(done.stdout.decode(errors="replace"), steps, folder)

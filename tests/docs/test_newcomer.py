@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,14 @@ def test_an_output_is_read_from_the_marks_of_its_step(tmp_path):
     assert one == {"name": "a", "command": "one", "status": 0, "seconds": 1.5, "megabytes": 2.0,
                    "output": ["./y", "INFO ready"]}
     assert other["status"] == 3 and not other["output"]
+
+
+def test_nothing_waits_for_a_step_that_failed(tmp_path):
+    steps = (newcomer.Step("serve", "sleep 600 & false"),
+             newcomer.Step("wait", "until test -e served; do sleep 1; done"))
+    began = time.monotonic()
+    (row,) = recorded_steps.run(steps, tmp_path, recorded_steps.clean_environment())
+    assert row["name"] == "serve" and row["status"] == 1 and time.monotonic() - began < 60
 
 
 @pytest.mark.full
