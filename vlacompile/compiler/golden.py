@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Node
 
 from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
-from vlacompile.compiler.capture.history import append, newest_of
+from vlacompile.compiler.capture.history import append, frames_of, newest_of
 from vlacompile.compiler.graph.carried import end_lifetimes
 from vlacompile.compiler.graph.ops import is_step
 from vlacompile.compiler.graph.program import Program, execute
@@ -95,9 +95,7 @@ class _Recorder:
         self.values_of = {node: name for name, node in staged.origin.items()}
         self.coarse = None if traced is None or coarsest(traced) == "f32" else coarsest(traced)
         self.digits = _digits(traced) if self.coarse else {}
-        whole = (self.coarse is not None and not traced.iterations
-                 and all(s.history == 1 for s in policy.sources.values()))
-        self.traced = traced if whole else None
+        self.traced = traced if self.coarse is not None and not traced.iterations else None
         self.runner = StageRunner(staged)
         self.looks_back = bool(staged.delays or policy.carried)
         # where nothing steps, the opposite errors move an output as far as the errors do
@@ -319,7 +317,8 @@ class _Recorder:
         """Checks that the program in the policy's own dtypes equals the policy, before dtypes are changed."""
         if self.traced is None:
             return
-        raw = {n: t.to(self.policy.example_inputs[n].dtype) for n, t in inputs.items()} | self.carried
+        raw = {name: tensor.to(self.policy.example_inputs[n].dtype) for n, t in {**inputs, **self.seen}.items()
+               for name, tensor in frames_of(self.policy.sources, {n: t}).items()} | self.carried
         whole = any(v.dtype in _WHOLE_NUMBERS for v in original.values())  # their limit knows no frame's scale
         moved = execute(self.traced, raw, observe=perturbed_results(0))[0] if whole or len(self.runs) < MEASURED else {}
         for name, tensor in execute(self.traced, raw)[0].items():
