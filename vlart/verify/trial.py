@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlart.bundle.directory import read_bundle
 from vlart.errors import RuntimeFailure
 from vlart.runtime.library import native_file
 from vlart.runtime.programs import engine_arguments
@@ -28,7 +29,8 @@ class TrialLimits:
 def try_bundle(path: str | Path, *, threads: int = 0, stand_in: bool = False, native_code: bool = False,
                limits: TrialLimits = TrialLimits()) -> None:
     """Replay the golden frames in a child process; how far values are off is not told. Raises RuntimeFailure where that
-    does not end, crashes, or fails, and where there is nothing to compare."""
+    does not end, crashes, or fails, and where there is nothing to compare, BundleError where there is no bundle."""
+    read_bundle(path)
     command = [str(native_file("vlart-run")), str(path), "--self-test", "--json", "--threads", str(threads),
                "--seconds", str(math.ceil(limits.seconds)), *engine_arguments()]
     if limits.memory_bytes is not None:
