@@ -110,8 +110,9 @@ def _print(console: Console, found, board=None) -> None:
         (_millions(p["in_stages"]), "in stages"),
         (_millions(p["folded"]), f"constant-folded into {_millions(made)} numbers"),
         (_millions(p["unread"]), "never read"), (_millions(p["dropped"]), "duplicates of others")))
+    lengths = ", of every text length, of which one runs" if "text lengths" in found.origin else ""
     _facts(console, "Work per chunk, GFLOP", (
-        (gflop(work["in_stages"]), "in stages"), (gflop(work["folded"]), "constant-folded"),
+        (gflop(work["in_stages"]), f"in stages{lengths}"), (gflop(work["folded"]), "constant-folded"),
         (gflop(work["saved"]), "removed: repeated or unused work")))
     if board is not None:
         print_fit(console, board.fit)

@@ -1,5 +1,5 @@
-"""`vlart-run`, `vlart-dump` and `vlart-build` as an installed package has them: the C programs, which take the place of
-the Python process that found them."""
+"""`vlart-run`, `vlart-dump` and `vlart-build`: the C programs, which as commands of an installed package take the place
+of the Python process that found them, and what to tell them of the engines that are installed beside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WITH_ENGINE = ("vlart-run", "vlart-build")  # --ort: the library of the installe
 
 
 def engine_arguments() -> list[str]:
-    """Of `vlart-run`: the libraries of the engines that are installed as packages. Raises RuntimeFailure without ONNX
+    """For `vlart-run`: the libraries of engines that are installed as packages. Raises RuntimeFailure without ONNX
     Runtime."""
     tvm = tvm_libraries()
     found = {"--ort": onnxruntime_library(), "--openvino": openvino_library(), "--tvm": tvm["tvm_library"],
