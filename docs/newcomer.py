@@ -36,13 +36,13 @@ STEPS = (
     Step("build", "vlacompile build outputs/act/checkpoints/last/pretrained_model -o act.vlab", NO_PROGRESS),
     Step("verify", "vlacompile verify act.vlab", NO_PROGRESS),
     Step("serve", "vlacompile serve act.vlab --protocol lerobot > serve.log 2>&1 &\n"
-         "until grep -q 8080 serve.log; do sleep 1; done; cat serve.log", NO_PROGRESS),
+         "until grep -qs 8080 serve.log; do sleep 1; done; cat serve.log", NO_PROGRESS),
     Step("client", "lerobot-env/bin/pip install -q --no-deps $VLACOMPILE/examples/lerobot/robot\n"
          "timeout --signal=INT 20 lerobot-env/bin/python -m lerobot.async_inference.robot_client \\\n"
          "  --server_address=127.0.0.1:8080 --policy_type=act --pretrained_name_or_path=act \\\n"
          "  --actions_per_chunk=20 --fps=10 --task='pick up the square' \\\n"
          "  --robot.type=recorded --robot.episode=episode.npz --robot.actions=6 --robot.sent=sent.jsonl",
-         "Robot connected|Connected to policy server|Client stopped"),
+         "Robot connected|Connected to policy server|Client stopped", ends=124),  # timeout's, which stops it
     Step("sent", "kill %1; wc -l < sent.jsonl", r"^\d+$"),
     Step("plugin", "lerobot-env/bin/pip install -q $VLACOMPILE/vlart $VLACOMPILE/integrations/lerobot", "^$"),
     Step("rollout", "lerobot-env/bin/lerobot-rollout --policy.type=vlab --policy.bundle=act.vlab \\\n"

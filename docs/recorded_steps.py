@@ -25,12 +25,19 @@ _LANGUAGES = {".py": "python", ".cc": "cpp", ".yaml": "yaml", ".txt": "cmake"}
 @dataclass(frozen=True)
 class Step:
     """command: as on the page. shown: an expression; the lines of the output that it matches are kept, without it all.
-    files: of the repository, that the user writes before."""
+    files: of the repository, that the user writes before. ends: the exit status with which it ends well, recorded as
+    0."""
 
     name: str
     command: str
     shown: str = ""
     files: tuple[str, ...] = ()
+    ends: int = 0
+
+    @property
+    def status(self) -> str:
+        """Bash's expression for what is recorded, of the status of what failed."""
+        return f"$((failed == {self.ends} ? 0 : failed ? failed : 1))"
 
 
 def run(steps: Sequence[Step], folder: Path, environment: Mapping[str, str], title: str = "") -> list[dict]:
@@ -42,7 +49,7 @@ def run(steps: Sequence[Step], folder: Path, environment: Mapping[str, str], tit
                                        f"$(du -sk --apparent-size {places['folder']} | cut -f1)\n")
     # bash runs the trap for every command that fails, unless its status is asked for
     script = "set -m\ntrap 'failed=$?' ERR\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + "".join(
-        copies[s.name] + mark("begin", s, 0) + f"failed=0\n{s.command}\nstatus=$failed; echo\n"
+        copies[s.name] + mark("begin", s, 0) + f"failed=0\n{s.command}\nstatus={s.status}; echo\n"
         + mark("end", s, "$status") + "[ $status = 0 ] || exit\n" for s in steps)  # a later one may wait for it
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=dict(environment), stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, check=False)

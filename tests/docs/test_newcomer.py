@@ -47,6 +47,8 @@ def test_nothing_waits_for_a_step_that_failed(tmp_path):
     began = time.monotonic()
     (row,) = recorded_steps.run(steps, tmp_path, recorded_steps.clean_environment())
     assert row["name"] == "serve" and row["status"] == 1 and time.monotonic() - began < 60
+    steps = [newcomer.Step(str(n), f"(exit {n})", ends=124) for n in (124, 0)]
+    assert [r["status"] for r in recorded_steps.run(steps, tmp_path, recorded_steps.clean_environment())] == [0, 1]
 
 
 @pytest.mark.full
