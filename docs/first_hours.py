@@ -66,7 +66,7 @@ PEOPLE = {
         Step("serve", "vlacompile serve pi0.vlab --noise normal \\\n"
              "  --map observation/image=observation.images.image \\\n"
              "  --map observation/wrist_image=observation.images.wrist_image > serve.log 2>&1 &\n"
-             "until grep -q 8000 serve.log; do sleep 1; done; cat serve.log", NO_PROGRESS),
+             "until grep -qs 8000 serve.log; do sleep 1; done; cat serve.log", NO_PROGRESS),
         Step("client", "pip install -q --no-deps openpi-client==0.1.2\npython client.py; kill %1", "actions",
              (f"{HERE}/client.py",))), _checkpoint),
     "ros2": Person("ROS 2, without ROS yet", (

@@ -92,8 +92,9 @@ def test_simple_defaults_of_a_recipe_are_those_of_the_code():
 
 
 def sources_text() -> str:
-    return "".join(path.read_text(encoding="utf-8") for package in ("vlart", "vlacompile")
-                   for path in sorted((ROOT / package).rglob("*.py")))
+    return "".join(path.read_text(encoding="utf-8") for sources in ("vlart/**/*.py", "vlacompile/**/*.py",
+                                                                    "runtime_c/src/*/*.c", "runtime_c/tools/*.c")
+                   for path in sorted(ROOT.glob(sources)))
 
 
 def test_messages_of_the_errors_page_are_in_the_code():
