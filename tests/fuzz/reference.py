@@ -53,9 +53,10 @@ class Disturbed(TorchDispatchMode):
 
 class NothingHidden(TorchDispatchMode):
     """Within it what is computed from `inputs` depends on its operands also where their values hide it: a comparison
-    and an argmax come from the bits of what they read, element by element and row by row; what clips or saturates lets
-    a share of its operand through, and so do x - x, masks of infinity, and a softmax and a norm, which over one element
-    are constant (a compiler keeps their operand: one that is no number makes the result none)."""
+    and an argmax come from the bits of what they read, element by element and row by row; what clips, saturates or
+    loses the sign lets a share of its operand through, and so do x - x, x * x, masks of infinity, and a softmax and a
+    norm, which over one element are constant (a compiler keeps their operand: one that is no number makes the result
+    none)."""
 
     def __init__(self, inputs: Iterable[torch.Tensor], salt: int = 0):
         super().__init__()
@@ -102,9 +103,11 @@ class NothingHidden(TorchDispatchMode):
             return _mixed(bits).remainder(x.numel() if dim is None else x.shape[dim])
         if made.is_floating_point() and name in _MASKS and bool(made.isneginf().any()):
             return torch.where(made.isneginf(), _finite(x).expand(made.shape) - 1, made)
-        of_itself = name in (_ATEN.sub, _ATEN.div) and len(read) == 2 and read[0] is read[1]
+        of_itself = name in (_ATEN.sub, _ATEN.div, _ATEN.mul) and len(read) == 2 and read[0] is read[1]
         if made.is_floating_point() and (name in _OWN or of_itself):
             return made + SHOWN * _finite(x).to(made.dtype)
+        if made.is_floating_point() and name in _OF_BOTH:
+            return made + SHOWN * sum(map(_finite, read)).to(made.dtype)
         if made.is_floating_point() and str(name) in _OF_ROWS:
             dims = (args[2] if str(name) == "aten.linalg_vector_norm" else
                     list(range(-len(args[1]), 0)) if name is _ATEN.native_layer_norm else
@@ -117,7 +120,8 @@ class NothingHidden(TorchDispatchMode):
 SHOWN = 0.5  # the share of an operand that shows
 _ATEN = torch.ops.aten
 _OWN = frozenset({_ATEN.clamp, _ATEN.clamp_min, _ATEN.clamp_max, _ATEN.relu, _ATEN.hardtanh, _ATEN.sign, _ATEN.tanh,
-                  _ATEN.sigmoid, _ATEN.abs, _ATEN.pow})
+                  _ATEN.sigmoid, _ATEN.abs, _ATEN.pow, _ATEN.cos, _ATEN.cosh})
+_OF_BOTH = frozenset({_ATEN.hypot, _ATEN.maximum, _ATEN.minimum})
 _MASKS = frozenset({_ATEN.add, _ATEN.masked_fill, _ATEN.where})
 _OF_ROWS = frozenset(f"aten.{name}" for name in ("_softmax", "_log_softmax", "_safe_softmax", "native_layer_norm",
                                                  "native_group_norm", "var", "std", "linalg_vector_norm"))

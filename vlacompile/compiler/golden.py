@@ -306,10 +306,14 @@ class _Recorder:
     def _decided_by_last_bits(self, inputs: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor],
                               moved: Mapping[str, torch.Tensor] | None, scales: Mapping[str, Scale]) -> bool:
         """Whether an output exceeds its limits when every f32 result is perturbed by rounding errors, as after a
-        division by the standard deviation of equal numbers. moved: all values then; None: not known."""
+        division by the standard deviation of equal numbers, or is another whole number. moved: all values then; None:
+        not known."""
         if moved is None:
             return False
         exact = original if self.written is None and not self.coarse else self.runner.run(inputs, {})
+        if not self.coarse and any(not torch.equal(moved[n], exact[n]) for n in self.outputs
+                                   if not exact[n].is_floating_point()):
+            return True
         wanted = {n: exact[n].numpy() for n in self.outputs if exact[n].is_floating_point()}
         return not all(examine(moved[n].numpy(), w, self._limit(n, w, scales)).passed for n, w in wanted.items())
 
