@@ -69,6 +69,22 @@ def in_a_view(x, i):
     return x + row[:, None]
 
 
+def set_slice(x, i):
+    x[:, i % 3:i % 3 + 2, 1] = torch.tensor([3.0, 4.0])
+    x[0, i % 2:i % 2 + 1] = x[0, 1]
+    return x
+
+
+def set_whole_slice(x, i):
+    x[0, i % 4:i % 4 + 1] = 5
+    return x
+
+
+def set_beside_a_list(x, i):
+    x[0, i, [0, 3]] = x[0, 1, :2].clone()
+    return x
+
+
 def greedy(x, i):
     """As a matching that is greedy does."""
     m, pairs = x[0, :, :4].clone(), torch.zeros(4, dtype=torch.long)
@@ -90,6 +106,12 @@ KINDS = {
     "filled": lambda x, i: torch.full((1, 5), i) + x, "set row": lambda x, i: set_row(x[0].clone(), i),
     "set column": lambda x, i: set_column(x.clone(), i), "pairs": set_rows_of_a_constant,
     "several": lambda x, i: set_many(x.clone(), i), "into a view": lambda x, i: in_a_view(x.clone(), i),
+    "slice": lambda x, i: x[:, i % 3:i % 3 + 2], "slice of two": lambda x, i: x[:, i % 3:i % 3 + 2, i % 4:i % 4 + 1],
+    "slice behind a row": lambda x, i: x[0, i % 3 - 1 + 1:(i % 3) + 1, 2:], "narrow": lambda x, i: x.narrow(1, i, 1),
+    "slice from the end": lambda x, i: x[:, i % 2 - 4:i % 2 - 2], "slice of whole numbers": lambda x, i:
+    NUMBERS[i % 3:i % 3 + 1] + x[:, :, :3], "set slice": lambda x, i: set_slice(x.clone(), i),
+    "set slice of whole numbers": lambda x, i: set_whole_slice(x.long(), i), "set beside a list": lambda x, i:
+    set_beside_a_list(x.clone(), i),
     "into an input": in_a_view, "buffer that is filled": Buffer(), "greedy": greedy}
 
 
@@ -107,6 +129,36 @@ def test_what_is_at_a_place_is_what_pytorch_reads_and_writes(name):
         x = torch.randn(1, 4, 5)
         got, _ = execute(program, {"x": x.clone(), "i": torch.tensor([i])})
         torch.testing.assert_close(got["action"], KINDS[name](x.clone(), torch.tensor(i)), atol=1e-6, rtol=1e-5)
+
+
+def of_rows(x, i):
+    """As many as are there: PyTorch goes on with fewer, and hands out an action of another shape."""
+    return x[0, i:i + 2].sum(0)
+
+
+def set_rows(x, i):
+    x[0, i:i + 2] = 3.0
+    return x
+
+
+@pytest.mark.parametrize("place", [3, -1, -5, 4, 100, -100])
+@pytest.mark.parametrize("name", ["read", "written", "whole numbers"])
+def test_a_slice_that_leaves_the_tensor_hands_out_no_action(name, place, tmp_path):
+    function = {"read": of_rows, "written": lambda x, i: set_rows(x.clone(), i),
+                "whole numbers": lambda x, i: x[0] + of_rows(NUMBERS.repeat(1, 2)[None, :, :5], i)}[name]
+    policy = policy_of(lambda x, i: function(x, i).reshape(1, -1, 5))
+    bundle = vc.build(policy, target="host", out=str(tmp_path / "sliced.vlab"))
+    with vc.Session(bundle.path) as session:
+        x = torch.randn(1, 4, 5)
+        session.write("x", x)
+        for i in (2, 0, -4, -3):
+            session.write("i", torch.tensor([i]))
+            session.step()
+            want = policy.infer(x=x.clone(), i=torch.tensor([i]))["action"]
+            torch.testing.assert_close(torch.as_tensor(session.read("action")), want, atol=1e-5, rtol=1e-5)
+        with pytest.raises(RuntimeFailure):
+            session.write("i", torch.tensor([place]))
+            session.step()
 
 
 @pytest.mark.parametrize("place", [4, -5, -8, 100])
@@ -156,7 +208,9 @@ class Counter(nn.Module):
         return x * self.seen.sum()
 
 
-REFUSED = {"shape": lambda x, i: x[:, :i], "branch": lambda x, i: x if i > 0 else -x,
+REFUSED = {"shape": lambda x, i: x[:, :i], "length": lambda x, i: x[:, i:2 * i], "truncated": lambda x, i:
+           x[:, (i * 0.5).long():(i * 0.5 + 1).long()], "steps": lambda x, i: x[:, i:i + 4:2],
+           "branch": lambda x, i: x if i > 0 else -x,
            "list": lambda x, i: [x, -x][i], "state": Counter(), "held": held,
            "view of what changes": seen_through_a_view}
 

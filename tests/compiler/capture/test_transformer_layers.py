@@ -82,6 +82,7 @@ def test_layers_give_pytorchs_numbers(tmp_path, kind, norm_first, nested):
     assert worst(make, tmp_path / "p.vlab", extra=(shown(1), shown(6))) < 2e-6
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")  # once per process, whatever comes first
 def test_in_fp16_on_a_board(tmp_path):
     make = lambda: policy(lambda *how: Shown(Encoded(*how)), False, True)
     assert worst(make, tmp_path / "p.vlab", target="orin-nano-8gb", extra=(shown(1), shown(6))) < 1e-2

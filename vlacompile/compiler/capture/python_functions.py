@@ -18,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_any
 
-from vlacompile.compiler.capture import packed_sequences
+from vlacompile.compiler.capture import packed_sequences, robot_slices
 from vlacompile.compiler.capture.constants import Constants
 from vlacompile.compiler.capture.numpy_functions import is_of_inputs, numpy_of_inputs, torch_type
+from vlacompile.compiler.capture.robot_slices import dims_of, is_place
 
 _TENSOR = torch.Tensor
 # The axis that torch.vmap hides and shows again: the tracer records these calls, whatever they are of.
@@ -38,11 +39,7 @@ class PythonFunctions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is _TENSOR.__setitem__ and self.constants.set_items(*args):
-            return None
-        if func is _TENSOR.__setitem__ and _is_at_places(args[1]):
-            self.constants.to_be_written(args[0])
-            _write(args[0].__getitem__(args[1]), args[2])
+        if func is _TENSOR.__setitem__ and self._wrote(*args):
             return None
         if func == _TENSOR.data.__get__:  # it goes around the ops that are recorded
             return args[0].detach()
@@ -62,13 +59,28 @@ class PythonFunctions(TorchFunctionMode):
         if func in (_TENSOR.item, _TENSOR.tolist) and args and isinstance(args[0], FakeTensor):
             return _numbers(func, args[0])
         if func is _TENSOR.__getitem__:
-            args = _selected(*args)
+            args = _selected(*(robot_slices.read(*args) if robot_slices.has_slices(args[1]) else args))
+        if func in (torch.narrow, _TENSOR.narrow) and len(args) == 4 and is_place(args[2]):
+            return robot_slices.narrow(*args)
         if args and isinstance(args[0], FakeTensor) and func in _OF_INPUTS:
             return _OF_INPUTS[func](*args, **kwargs)
         if "generator" in kwargs:
             with self.constants.draws.by(kwargs["generator"]):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+    def _wrote(self, into: torch.Tensor, index, value) -> bool:
+        """Whether what `into[index] = value` does is done."""
+        if self.constants.set_items(into, index, value):
+            return True
+        if not robot_slices.has_places(index):
+            return False
+        self.constants.to_be_written(into)
+        if _is_at_places(index):
+            _write(into.__getitem__(index), value)
+            return True
+        return robot_slices.write(into, index, value)
 
 
 def _made(data, dtype: torch.dtype | None = None, **layout) -> torch.Tensor:
@@ -99,13 +111,11 @@ def _selected(tensor: torch.Tensor, index) -> tuple:
     """(tensor, index) with the same items, without indices that are tensors of one number: PyTorch reads those as
     Python's numbers. Beside indices that are tensors of several: only then the items are a copy, as here."""
     parts = list(index) if isinstance(index, tuple) else [index]
-    if not any(isinstance(p, torch.Tensor) and p.dim() for p in parts) or not any(_is_place(p) for p in parts):
+    if not any(isinstance(p, torch.Tensor) and p.dim() for p in parts) or not any(is_place(p) for p in parts):
         return tensor, index
-    taken = [0 if p is None else p.dim() if isinstance(p, torch.Tensor) and p.dtype == torch.bool else 1 for p in parts]
-    hidden = tensor.dim() - sum(n for p, n in zip(parts, taken, strict=True) if p is not ...)
-    taken = [hidden if p is ... else n for p, n in zip(parts, taken, strict=True)]
+    taken = dims_of(tensor, parts)
     for i in reversed(range(len(parts))):
-        if _is_place(parts[i]):
+        if is_place(parts[i]):
             dim = sum(taken[:i])
             place = torch.where(parts[i] < 0, parts[i] + tensor.shape[dim], parts[i])
             tensor = tensor.index_select(dim, place.reshape(1)).squeeze(dim)
@@ -117,7 +127,7 @@ def _is_at_places(index) -> bool:
     """Whether an index gives a view of the tensor, at a place that the robot alone knows."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(p is None or p is ... or (isinstance(p, (int, slice, np.integer)) and not isinstance(p, bool))
-               or _is_place(p) for p in parts) and any(isinstance(p, torch.Tensor) for p in parts)
+               or is_place(p) for p in parts) and any(isinstance(p, torch.Tensor) for p in parts)
 
 
 def _write(view: torch.Tensor, value) -> None:
@@ -128,12 +138,6 @@ def _write(view: torch.Tensor, value) -> None:
     while value.dim() > view.dim() and value.shape[0] == 1:
         value = value[0]
     view.copy_(value)
-
-
-def _is_place(part) -> bool:
-    """Whether it is a whole number that is known on the robot alone."""
-    return (isinstance(part, FakeTensor) and part.dim() == 0 and part.dtype in (torch.int32, torch.int64)
-            and isinstance(_TENSOR.item(part), torch.SymInt))
 
 
 def _covariances(x: torch.Tensor, *, correction: int = 1, fweights=None, aweights=None) -> torch.Tensor:
