@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,22 @@ def test_export(cli, recording, tmp_path):
     pytest.importorskip("PIL", reason="pip install 'vlacompile[recordings]'")
     code, out, _ = cli("export", str(recording), "--mcap", str(tmp_path / "run.mcap"))
     assert code == 0 and (tmp_path / "run.mcap").read_bytes()[:5] == b"\x89MCAP" and "run.mcap" in out
+
+
+def test_an_export_writes_over_nothing_that_is_not_its_own(cli, recording, tmp_path):
+    pytest.importorskip("mcap", reason="pip install 'vlacompile[recordings]'")
+    pytest.importorskip("PIL", reason="pip install 'vlacompile[recordings]'")
+    before, beside = recording.read_bytes(), f"{recording.parent}/../{recording.parent.name}/{recording.name}"
+    for wrong in (["--mcap", str(recording)], ["--rerun", beside], ["--lerobot", str(recording)]):
+        code, _, err = cli("export", str(recording), *wrong)
+        assert code == 3 and f"{wrong[0]} would write over the recording" in err and recording.read_bytes() == before
+    code, _, err = cli("export", str(recording), "--mcap", str(tmp_path / "x"), "--rerun", str(tmp_path / "x"))
+    assert code == 3 and "what --mcap writes" in err and not (tmp_path / "x").exists()
+    (tmp_path / "device").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
+    for place, why in (("device", "it is no file"), ("pipe", "it is no file"), (".", "it is a directory")):
+        code, _, err = cli("export", str(recording), "--mcap", str(tmp_path / place))
+        assert code == 3 and why in err and Path("/dev/null").is_char_device()
 
 
 def test_what_a_missing_package_says(recording, tmp_path):

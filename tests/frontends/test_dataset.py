@@ -140,6 +140,16 @@ def test_what_is_damaged_is_refused(tmp_path, case):
     assert what in caught.value.what and all(map(str.strip, (caught.value.where, caught.value.why, caught.value.fix)))
 
 
+def test_inputs_are_found_under_the_names_that_lerobot_gives_them(tmp_path):
+    """As `vlacompile export --lerobot` writes those of a policy that has its own."""
+    dataset = open_dataset(write(tmp_path / "d", "v2.1", "image"))
+    short = {TOP.rpartition(".")[2]: TOP, STATE.rpartition(".")[2]: STATE}
+    dataset.require({name: dataset.shape(feature) for name, feature in short.items()})
+    found, _ = read_frames(dataset, dataset.episodes[0], [1, 3], [*short])
+    want, _ = read_frames(dataset, dataset.episodes[0], [1, 3], [*short.values()])
+    assert found.keys() == short.keys() and all((found[n] == want[f]).all() for n, f in short.items())
+
+
 def test_a_dataset_without_an_input_of_the_policy_is_refused(tmp_path):
     other = policy(sources={"observation.images.wrist": vc.Source("observation")},
                    example={"observation.images.wrist": torch.zeros(1, 8, 8, 3, dtype=torch.uint8)})

@@ -14,6 +14,8 @@ import pytest
 import vlacompile as vc
 from tests.runtime.test_async_session import built
 from tests.samples import policies
+from vlart.recording.log import Log
+from vlart.recording.replayed import replay
 
 ROOT = Path(__file__).parents[2]
 BEGIN = "import sys, time\nimport numpy as np\nimport vlacompile as vc\n"
@@ -84,3 +86,28 @@ def test_an_interrupted_program_ends_as_one(heavy):
 @pytest.mark.parametrize("program", [LANES, WAITING, LEAVING], ids=["stepping", "waiting", "leaving"])
 def test_a_program_ends_while_a_lane_runs(laned, program):
     assert exit_status(program, laned, 0.0) == (0, "")
+
+
+RECORDED = BEGIN + """
+record = vc.Recorder(sys.argv[2]) if sys.argv[4] == "recorder" else sys.argv[2]
+session = vc.Session(sys.argv[1], record=record)
+for k in range(3):
+    session.write("tokens", np.full((1, 2), k, np.int64))
+    session.write("state", np.zeros((1, 2), np.float32))
+    session.step()
+    session.pop()
+if sys.argv[3] == "beside":
+    running = vc.AsyncSession(sys.argv[1]).start()
+    running.request()
+"""
+
+
+@pytest.mark.parametrize("beside", ["alone", "beside"])
+@pytest.mark.parametrize("record", ["path", "recorder"])
+def test_a_recording_that_nobody_closed_is_whole(heavy, tmp_path, record, beside):
+    log = tmp_path / "robot.vlog"
+    ran = subprocess.run([sys.executable, "-c", RECORDED, str(heavy), str(log), beside, record], capture_output=True,
+                         text=True, timeout=60, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert ran.returncode == 0 and not ran.stderr, (ran.returncode, ran.stderr)
+    found = replay(Log(log), heavy)
+    assert found.parted is None and (found.steps, found.chunks, found.actions) == (3, 3, 3) and not found.cut_bytes

@@ -43,9 +43,10 @@ def run(args, terminal: Terminal) -> None:
     if not (args.mcap or args.rerun or args.lerobot):
         raise UsageError("no format is named", where="vlacompile export", why="a recording is handed on in three",
                          fix="give --mcap FILE, --rerun FILE or --lerobot DIR")
-    from vlacompile.export.told import missing
+    from vlacompile.export.told import missing, require_apart
     from vlart.recording.log import Log
 
+    require_apart(args.log, {"--mcap": args.mcap, "--rerun": args.rerun, "--lerobot": args.lerobot})
     written = {}
     with terminal.phases() as phases:
         phases("read the recording")

@@ -102,17 +102,18 @@ def _bundle(args, terminal: Terminal) -> None:
 def _recording(args, terminal: Terminal) -> None:
     from vlacompile.export.packages import require
     from vlacompile.export.to_rerun import export_rerun
+    from vlacompile.export.told import require_apart
     from vlart.recording.log import Log
 
     require("rerun", "rerun", "view")
+    require_apart(args.what, {"--save": args.save})
+    log = Log(args.what)
     if args.save is None and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ConfigError("there is no display to open the viewer on", where="vlacompile view",
                           why="neither DISPLAY nor WAYLAND_DISPLAY is set",
                           fix=f"vlacompile view {args.what} --save FILE.rrd, and open that where there is one: rerun "
                           "FILE.rrd")
     with terminal.phases() as phases:
-        phases("read the recording")
-        log = Log(args.what)
         phases("write what the viewer shows")
         out = Path(args.save) if args.save else Path(tempfile.mkdtemp(prefix="vlacompile-")) / "recording.rrd"
         written = export_rerun(log, out)

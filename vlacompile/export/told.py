@@ -5,6 +5,9 @@ Must not know formats.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 from vlart.errors import ConfigError
 from vlart.recording.log import Log
 from vlart.recording.timeline import EpisodeLine, cameras, episodes
@@ -20,6 +23,18 @@ def handed_on(log: Log) -> list[EpisodeLine]:
                           why=f"none of its {log.info.events} events is a replan or an action",
                           fix="record a session that steps, or give a recording that was written to its end")
     return found
+
+
+def require_apart(recording: str, outs: Mapping[str, str | None]) -> None:
+    """outs: {option: path that is written}. Raises ConfigError where one is the recording itself, or another's."""
+    taken = {Path(recording).resolve(): "the recording"}
+    for option, path in outs.items():
+        if path is None:
+            continue
+        what = taken.setdefault(Path(path).resolve(), option)
+        if what != option:
+            raise ConfigError(f"{option} would write over {what if what == 'the recording' else f'what {what} writes'}",
+                              where=path, why="both are the same path", fix="give each a path of its own")
 
 
 def too_large(log: Log) -> list[str]:

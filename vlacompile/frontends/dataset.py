@@ -57,16 +57,23 @@ class Dataset:
         """shapes: {input of a policy: shape of one observation of it}. Raises CalibrationError for an input that the
         dataset lacks or has in another shape, and if it has no frames."""
         for name, shape in shapes.items():
-            if name not in self.features:
+            feature = self.feature_of(name)
+            if feature not in self.features:
                 raise CalibrationError(f'the dataset has no "{name}"', where=str(self.path), why=nearest(name, [
                     n for n in self.features if n.startswith("observation")]), fix=_OTHER)
-            if self.shape(name) != shape:
+            if self.shape(feature) != shape:
                 raise CalibrationError(f'"{name}" of the dataset does not fit the policy', where=str(self.path),
-                                       why=f"it has shape {list(self.shape(name))}, the policy's input {list(shape)}",
-                                       fix=_OTHER)
+                                       why=f"it has shape {list(self.shape(feature))}, the policy's input "
+                                           f"{list(shape)}", fix=_OTHER)
         if not self.length:
             raise CalibrationError("the dataset has no frames", where=str(self.path), why="meta/ lists none",
                                    fix="record episodes first")
+
+    def feature_of(self, name: str) -> str:
+        """The feature that holds an input of a policy: of its name, or of that with what LeRobot's begin with, as
+        `vlacompile export --lerobot` writes it."""
+        known = (name, *(lead + name.replace("/", ".") for lead in ("observation.images.", "observation.")))
+        return next((n for n in known if n in self.features), name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a feature as `read_frames` returns it."""
@@ -147,9 +154,10 @@ def _of_tables(path: Path, info: dict, cameras: list[str]) -> tuple[list[Episode
 
 def read_frames(dataset: Dataset, episode: Episode, numbers: Sequence[int], names: Sequence[str]) \
         -> tuple[dict[str, np.ndarray], str]:
-    """{name: values of these frames [n,...]}, and the task's text. Cameras are uint8 [n,H,W,3]. Raises
-    CalibrationError for files that are missing, damaged or do not fit meta/."""
-    inside = [n for n in names if dataset.features[n]["dtype"] != "video"]
+    """{name: values of these frames [n,...]}, and the task's text. names: of features or inputs. Cameras are uint8
+    [n,H,W,3]. Raises CalibrationError for files that are missing, damaged or do not fit meta/."""
+    features = {n: dataset.feature_of(n) for n in names}
+    inside = [f for f in features.values() if dataset.features[f]["dtype"] != "video"]
     file = dataset.path / episode.rows
     rows = {row["frame_index"]: row for row in _table(
         file, [*inside, "frame_index", "timestamp", "task_index"],
@@ -160,15 +168,15 @@ def read_frames(dataset: Dataset, episode: Episode, numbers: Sequence[int], name
                                why=f"meta/ says that it has {episode.length} frames", fix=_AGAIN)
     taken = [rows[k] for k in numbers]
     found = {}
-    for name in names:
-        kind, shape = dataset.features[name]["dtype"], tuple(dataset.features[name]["shape"])
+    for name, feature in features.items():
+        kind, shape = dataset.features[feature]["dtype"], tuple(dataset.features[feature]["shape"])
         if kind == "video":
-            video, begin = episode.videos[name]
+            video, begin = episode.videos[feature]
             found[name] = _decode(dataset.path / video, [begin + row["timestamp"] for row in taken], dataset.fps)
         elif kind == "image":
-            found[name] = np.stack([_image(dataset.path, row[name], file) for row in taken])
+            found[name] = np.stack([_image(dataset.path, row[feature], file) for row in taken])
         else:
-            found[name] = np.stack([np.asarray(row[name], kind).reshape(shape) for row in taken])
+            found[name] = np.stack([np.asarray(row[feature], kind).reshape(shape) for row in taken])
     return found, dataset.tasks[taken[0]["task_index"]]
 
 

@@ -43,9 +43,13 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_whole(path: str | Path, data: bytes) -> None:
-    """write_file for a path that a user chose. On ConfigError the file at `path` is unchanged."""
+    """write_file for a path that a user chose, where nothing is or a file. On ConfigError what is at `path` is
+    unchanged."""
+    path = Path(path)
     try:
-        write_file(Path(path), data)
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is no file" if not path.is_dir() else "it is a directory")
+        write_file(path, data)
     except OSError as error:
         raise ConfigError("the file cannot be written", where=str(path), why=str(error.strerror),
                           fix="choose another path") from error

@@ -14,14 +14,16 @@ class Running(Protocol):
 
 
 _running: weakref.WeakSet[Running] = weakref.WeakSet()
+_recording: weakref.WeakSet[Running] = weakref.WeakSet()
 
 
-def end_at_exit(running: Running) -> None:
-    """Have it ended when the interpreter ends, if it still exists. It may be ended before, any number of times."""
-    _running.add(running)
+def end_at_exit(running: Running, *, records: bool = False) -> None:
+    """Have it ended when the interpreter ends, if it still exists. It may be ended before, any number of times.
+    records: after what does not, whose last events are then in the recording."""
+    (_recording if records else _running).add(running)
 
 
 @atexit.register
 def _end_all() -> None:
-    for running in list(_running):
+    for running in (*_running, *_recording):
         running.end()

@@ -18,6 +18,7 @@ from vlart.errors import ConfigError, RuntimeFailure
 from vlart.runtime.library import Diag, RecorderInfo, RecorderOptions, check, libvlart, whole
 from vlart.runtime.open_bundle import path_bytes
 from vlart.runtime.own_process import OwnProcess
+from vlart.runtime.process_exit import end_at_exit
 
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11
@@ -120,6 +121,13 @@ class Recorder:
             if self._users == 0:
                 self._end()
 
+    def end(self) -> None:
+        """When the interpreter ends: write what sessions that were not closed have recorded."""
+        if self._owner.is_this():
+            with self._turn:
+                self._closing = True
+                self._end()
+
     def _begin(self, bundle: c.c_void_p | None, lanes: int) -> None:
         if bundle is None:
             raise ConfigError("the recorder has no bundle yet", where=str(self.path),
@@ -135,6 +143,7 @@ class Recorder:
         check(self._library.vlart_recorder_init(plan, plan_bytes.value, c.byref(self._options), self._arena, size.value,
                                                 c.byref(diag), c.byref(recorder)), diag, where)
         self._recorder = recorder
+        end_at_exit(self, records=True)
 
     def _read(self) -> Recorded:
         found = RecorderInfo()
