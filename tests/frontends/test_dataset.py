@@ -142,7 +142,7 @@ def test_what_is_damaged_is_refused(tmp_path, case):
 
 def test_inputs_are_found_under_the_names_that_lerobot_gives_them(tmp_path):
     """As `vlacompile export --lerobot` writes those of a policy that has its own."""
-    dataset = open_dataset(write(tmp_path / "d", "v2.1", "image"))
+    dataset = open_dataset(write(tmp_path / "d", "v2.1", "png"))
     short = {TOP.rpartition(".")[2]: TOP, STATE.rpartition(".")[2]: STATE}
     dataset.require({name: dataset.shape(feature) for name, feature in short.items()})
     found, _ = read_frames(dataset, dataset.episodes[0], [1, 3], [*short])

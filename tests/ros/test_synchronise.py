@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.ros.messages import MS
+from vlart.ros.account import Account
 from vlart.ros.mapping import IMAGE, Synchronise, Topic
 from vlart.ros.synchronise import BACK_NS, MOST_KEPT, Synchroniser
 
@@ -180,3 +181,11 @@ def test_as_a_reference_that_knows_the_rule_alone(events):
         reference.add(name, now + behind, now)
         reference.look(now)
         assert all(total(it, n) == it.accounts[n].received == sent[n] and it.accounts[n].waiting >= 0 for n in "abc")
+
+
+def test_each_reason_keeps_its_own_words():
+    account = Account()
+    for why, said in (("late", "it is 3 s old"), ("unfit", "no joint"), ("late", "it is 4 s old")):
+        account.refuse(why, said)
+    assert account.copy().said == {"late": "it is 4 s old", "unfit": "no joint"}
+    assert account.refused == {"late": 2, "unfit": 1} and account.last_refusal == "it is 4 s old"

@@ -104,7 +104,7 @@ def lines(controller: Controller, played: Played) -> Iterator[str]:
                         for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
     for name, account in controller.accounts().items():
         for why, count in sorted(account.refused.items()):
-            yield f"refused  {name}: {count} {why}; the last: {account.last_refusal.partition(chr(10))[0]}"
+            yield f"refused  {name}: {count} {why}; the last: {account.said[why].partition(chr(10))[0]}"
     by_status = Counter(command.status for _, command in published)
     yield "actions  " + (", ".join(f"{count} {status}" for status, count in sorted(by_status.items())) or "none")
     if published:
