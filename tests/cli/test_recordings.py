@@ -43,6 +43,7 @@ def test_another_bundle(cli, bundles, recording):
     assert code == 8 and "another bundle" in err and "--other-bundle" in err
     code, out, err = cli("replay", str(recording), str(bundles[1]), "--other-bundle", "--against", str(bundles[0]))
     assert code == 10 and 'stage "vision.wrist"' in err and "equal" not in out
+    assert "is not what the first bundle has" in err and "--against" not in err
     code, out, _ = cli("replay", str(recording), str(bundles[1]), "--other-bundle", "--json")
     assert code == 10 and json.loads(out)["parted"]["step"] == 0
 
@@ -51,6 +52,8 @@ def test_a_recording_is_never_written_over(cli, bundles, recording):
     before = recording.read_bytes()
     code, _, err = cli("run", str(bundles[0]), "--record", str(recording))
     assert code == 9 and "never written over" in err and recording.read_bytes() == before
+    code, _, err = cli("run", str(bundles[0]), "--record", f"{recording}.2", "--record-mib", "99999999")
+    assert code == 3 and "to 1048576" in err and not Path(f"{recording}.2").exists()
 
 
 def test_what_is_no_recording(cli, bundles, recording, tmp_path):

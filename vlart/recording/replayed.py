@@ -57,9 +57,12 @@ class Replayed:
                               why=f"none of its {self.events} events could be replayed from a known state on",
                               fix="record from the first step of an episode on, in a file that holds a whole one")
         if self.parted is not None:
-            raise ParityError(f"{self.parted.what} is not what was recorded", where=f"{self.recording}, step "
-                              f"{self.parted.step}", why=text_of(self.parted),
-                              fix="--against ORIGINAL names the stage with which it begins" if not self.same_bundle
+            of_two = self.parted.of_values  # of two bundles that were compared, stage by stage
+            first = "the first bundle has" if of_two else "was recorded"
+            raise ParityError(f"{self.parted.what} is not what {first}",
+                              where=f"{self.recording}, step {self.parted.step}", why=text_of(self.parted),
+                              fix="compare how that stage, and what it reads, was built in the two" if of_two else
+                              "--against ORIGINAL names the stage with which it begins" if not self.same_bundle
                               else "another engine, thread count or processor computes it otherwise: replay where, and "
                               "as, it was recorded")
         return self

@@ -199,7 +199,8 @@ def require_complete(recorded: Recorded, path: Path) -> None:
 
 
 def _bytes(name: str, mib: Any) -> int:
-    if not isinstance(mib, (int, float, np.number)) or not 0 < mib < math.inf:
+    least, most = (1 / 16, MIB) if name == "mib" else (0, math.inf)  # vlart_recorder.h: 64 KiB to 1 TiB
+    if not isinstance(mib, (int, float, np.number)) or not least <= mib <= most or not 0 < mib < math.inf:
         raise ConfigError(f"{name} is {mib}", where="Recorder", why="it is a size, in MiB",
-                          fix="give a number above 0")
+                          fix=f"give a number from {least} to {most}" if name == "mib" else "give a number above 0")
     return max(1, round(mib * MIB))
