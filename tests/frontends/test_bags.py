@@ -66,6 +66,7 @@ def test_a_build_is_calibrated_on_it(written, tmp_path):
     bundle = vc.build(robot(), out=tmp_path / "a.vlab", calibrate=written["file"], topics=written["map"])
     told = bundle.manifest["provenance"]["calibrated_on"]
     assert told["version"] == "MCAP" and told["frames"] == 40 and told["taken"] == 32
+    assert told["messages"][bags.STATE] == "40 messages, 40 used"
     again = vc.build(robot(), out=tmp_path / "b.vlab", calibrate=written["sqlite"], topics=written["map"])
     assert again.manifest["provenance"]["calibrated_on"]["sha256"] == told["sha256"]
 
@@ -82,6 +83,10 @@ def test_what_does_not_fit_is_told(written, tmp_path):
     with pytest.raises(CalibrationError, match="no whole observation") as apart:
         open_bag(written["sqlite"], other, INPUTS)
     assert "incomplete" in apart.value.why and "within_ms" in apart.value.fix
+    other.write_text(bags.MAP.replace("joints: [", "joints: [elbow_9, ").replace(f", {bags.JOINTS[-1]}]", "]"))
+    with pytest.raises(CalibrationError, match="no whole observation") as unfit:  # as the node, which passes over them
+        open_bag(written["sqlite"], other, INPUTS)
+    assert f"{bags.STATE}: 40 messages, 0 used, 40 unfit" in unfit.value.why
     wide = INPUTS | {bags.CAMERA: Input(bags.CAMERA, "observation", "u8", (1, 9, 9, 3))}
     bag = open_bag(written["sqlite"], written["map"], wide)
     with pytest.raises(CalibrationError, match="frame of 8 x 6"):

@@ -19,7 +19,7 @@ import numpy as np
 from vlacompile.frontends.dataset import read_info
 from vlart.errors import CalibrationError, ConfigError, VlaError, nearest
 from vlart.ros.contents import Reader, readers_of, stamp_ns, text_of
-from vlart.ros.mapping import TEXT, TopicMap, read_topic_map
+from vlart.ros.mapping import COMPRESSED, IMAGE, TEXT, TopicMap, read_topic_map
 from vlart.ros.synchronise import MS, Synchroniser
 from vlart.serve.observations import Input
 from vlart.serve.refusal import Refusal
@@ -137,6 +137,8 @@ def open_bag(path: Path, map_file: Path, inputs: Mapping[str, Input]) -> Bag:
                         "correct the type in the topic map")
             try:
                 stamp = message.came_ns if of.stamp == "arrival" else stamp_ns(message.content)
+                if of.type not in (IMAGE, COMPRESSED):  # those are decoded when they are taken
+                    readers[name].read(message.content)
             except Refusal as refusal:
                 synchroniser.refuse(name, "unfit", str(refusal))
                 continue

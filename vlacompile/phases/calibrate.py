@@ -62,7 +62,7 @@ class OfBag:
 
     @property
     def facts(self) -> dict[str, object]:
-        return {"version": self.bag.version, "episodes": 1, "frames": self.length}
+        return {"version": self.bag.version, "episodes": 1, "frames": self.length, "messages": dict(self.bag.accounts)}
 
     @property
     def length(self) -> int:
