@@ -95,6 +95,13 @@ def test_a_bag_is_played_to_the_controller(rehearsed, bag, tmp_path):
     assert np.unique(np.diff([at for at, _ in acted])).tolist() == [S // 20]
 
 
+def test_a_bag_of_which_nothing_comes_is_no_success(rehearsed, bag):
+    """A joint that no message has: all of them are refused, and say why."""
+    code, said, err = rehearsed(bag(), text=re.sub(r"joints: \[a\b", "joints: [elbow", MAP))
+    assert code == 3 and "no action was published" in err and err.count("\n") == 4
+    assert 'without the joint "elbow"' in said and "actions  none" in said
+
+
 def test_a_topic_may_be_of_two_inputs(rehearsed, bag):
     """None of its messages is lost for either: the map names one input first, then the other."""
     again = "  state.again: {topic: /joint_states, type: sensor_msgs/msg/JointState, joints: [a]}\n"

@@ -130,7 +130,7 @@ def test_an_option_of_another_type_is_refused(late_fusion_bundle, kind, options)
         getattr(vc, kind)(late_fusion_bundle.path, **options)
 
 
-@pytest.mark.parametrize("path", [None, 5, "{}\0x", b"\0"], ids=str)
+@pytest.mark.parametrize("path", [None, 5, "", "{}\0x", b"\0"], ids=str)
 def test_a_path_is_taken_whole(late_fusion_bundle, path):
     """One with a zero byte in it names no bundle, not the one whose name ends there."""
     given = path.format(late_fusion_bundle.path) if isinstance(path, str) else path

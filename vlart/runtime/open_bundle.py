@@ -19,9 +19,10 @@ def path_bytes(name: str, path: Any) -> bytes:
         found = os.fsencode(path)
     except (TypeError, ValueError):
         found = b"\0"
-    if b"\0" in found:
+    if not found or b"\0" in found:
         raise ConfigError(f"{name} is {path!r}", where="libvlart",
-                          why="a path is text without zero bytes, or an os.PathLike", fix="give such a path")
+                          why="a path is text, not empty, without zero bytes, or an os.PathLike",
+                          fix="give such a path")
     return found
 
 

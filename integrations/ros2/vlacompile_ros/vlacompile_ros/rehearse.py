@@ -162,6 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
         if args.actions is not None:
             write_actions(args.actions, topics, played.published)
         print("\n".join(lines(controller, played)))
+        if not played.published:
+            raise ConfigError("no action was published", where=str(args.bag), fix="the lines above say what became of "
+                              "the messages of each input; correct the topic map, or record another bag",
+                              why="no whole observation was found in it, or the policy refused every one")
     except VlaError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
