@@ -137,8 +137,8 @@ def test_an_overwritten_beginning_of_asynchronous_control(bundles, tmp_path, con
             robot.drive_async(session, 60, period=2e-3)
             session.cancel("episode")
     assert recorder.info().laps >= 1
-    found = replay(Log(tmp_path / "a.vlog"), bundles[consume])
-    assert found.parted is None and found.skipped and found.chunks and found.actions, found
+    found = replay(Log(tmp_path / "a.vlog"), bundles[consume])  # where it began anew may be where a state is known
+    assert found.parted is None and found.chunks and found.actions, found
 
 
 def test_every_cut_replays_equal(bundles, tmp_path):
