@@ -162,7 +162,7 @@ def test_a_slice_that_leaves_the_tensor_hands_out_no_action(name, place, tmp_pat
 
 
 @pytest.mark.parametrize("place", [4, -5, -8, 100])
-@pytest.mark.parametrize("name", ["row", "set row", "whole numbers", "set whole numbers"])
+@pytest.mark.parametrize("name", ["row", "set row", "set beside a list", "whole numbers", "set whole numbers"])
 def test_a_place_that_is_none_hands_out_no_action(name, place, tmp_path):
     """Where PyTorch raises an error."""
     def whole(x, i):
