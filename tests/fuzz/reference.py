@@ -31,7 +31,8 @@ class InFloat64(TorchDispatchMode):
 
 
 class Disturbed(TorchDispatchMode):
-    """Within it every floating-point result of an op that computes is off by a random share of the largest number."""
+    """Within it every floating-point result of an op that computes is off by a random share of the largest number; a
+    negative share: by the opposite. Roundings to whole numbers are exact."""
 
     def __init__(self, share: float):
         super().__init__()
@@ -39,7 +40,7 @@ class Disturbed(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        computes = not func.is_view and not func._schema.is_mutable and any(
+        computes = not func.is_view and not func._schema.is_mutable and func.overloadpacket not in _ROUNDINGS and any(
             isinstance(a, torch.Tensor) and a.is_floating_point() for a in args)
         return tree_map(self._off, made) if computes else made
 
@@ -122,6 +123,7 @@ _ATEN = torch.ops.aten
 _OWN = frozenset({_ATEN.clamp, _ATEN.clamp_min, _ATEN.clamp_max, _ATEN.relu, _ATEN.hardtanh, _ATEN.sign, _ATEN.tanh,
                   _ATEN.sigmoid, _ATEN.abs, _ATEN.pow, _ATEN.cos, _ATEN.cosh})
 _OF_BOTH = frozenset({_ATEN.hypot, _ATEN.maximum, _ATEN.minimum})
+_ROUNDINGS = frozenset({_ATEN.round, _ATEN.floor, _ATEN.ceil, _ATEN.trunc})
 _MASKS = frozenset({_ATEN.add, _ATEN.masked_fill, _ATEN.where})
 _OF_ROWS = frozenset(f"aten.{name}" for name in ("_softmax", "_log_softmax", "_safe_softmax", "native_layer_norm",
                                                  "native_group_norm", "var", "std", "linalg_vector_norm"))

@@ -27,6 +27,7 @@ TIMES, SHARE = 12.0, 1e-5
 OFF = 3.0  # of what disturbing every result does to an output, this many in reduced precision
 TRIES = 240  # contents of a source that must all leave a stage's results unchanged, before they do not depend on it
 OTHERS = 8  # after so many of them the other sources change as well
+NEAR = 2e-6  # errors of every result that an engine may make, of its largest number: where they decide, it may too
 VISIBLE = 0.02  # a policy whose own rounding is this share of its outputs says nothing about the compiler's
 
 RERUNS = "reruns: nothing changes"
@@ -39,9 +40,11 @@ class Unsuitable(Exception):
 @dataclass(frozen=True)
 class Frame:
     """label; new: the sources written before this step; alone: the only one of them. want, exact: the outputs in the
-    policy's dtype, and in float64; off: with every result disturbed, for a bundle in reduced precision."""
+    policy's dtype, and in float64; off: with every result disturbed, for a bundle in reduced precision. inputs: of the
+    policy."""
 
     label: str
+    inputs: Mapping[str, torch.Tensor]
     new: Mapping[str, torch.Tensor]
     want: Mapping[str, torch.Tensor]
     exact: Mapping[str, torch.Tensor]
@@ -137,7 +140,7 @@ class Frames:
             if self.disturb:
                 with Disturbed(self.disturb):
                     off = self._called(self.make())
-        return Frame(label, new, want, exact, off if self.disturb else None, alone)
+        return Frame(label, dict(self._inputs), new, want, exact, off if self.disturb else None, alone)
 
     def _advance(self, new: dict[str, torch.Tensor]) -> None:
         """Histories advance together, before a step with a new frame of any of them; the first frame fills them."""
@@ -151,8 +154,19 @@ class Frames:
                 self._windows[name] = self._inputs[name] = window
         self._inputs |= {n: t for n, t in new.items() if n not in looking}
 
-    def _called(self, policy: Policy) -> dict[str, torch.Tensor]:
-        values = policy.infer(**{n: t.clone() for n, t in self._inputs.items()})
+    def decided_by_rounding(self, frame: Frame, name: str) -> float:
+        """How far an output is moved by errors that an engine may make: a rounding, a comparison or a choice may be
+        near."""
+        found = 0.0
+        for share in (NEAR, -NEAR):
+            policy = self.make()
+            with torch.no_grad(), Disturbed(share):
+                moved = _numbers(self._called(policy, frame.inputs)[name]) - _numbers(frame.want[name])
+            found = max(found, float(np.abs(moved[np.isfinite(moved)]).max(initial=0.0)))
+        return found
+
+    def _called(self, policy: Policy, inputs: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        values = policy.infer(**{n: t.clone() for n, t in (inputs or self._inputs).items()})
         return {n: as_taken(values[n]) for n in policy.outputs}
 
 
@@ -273,6 +287,6 @@ class Beside:
             if exact_kind and self.share:
                 continue
             apart = float(np.abs(got - want).max(initial=0.0)) if np.isfinite(got).all() else float("nan")
-            if not apart <= limit:
+            if not apart <= limit and not (not self.share and apart <= self.frames.decided_by_rounding(frame, name)):
                 yield f"wrong: {when}", (
                     f"{frame.label}: {name} is {apart:.3g} away, allowed {limit:.3g}, scale {here:.3g}")

@@ -175,8 +175,9 @@ def _index(text: Text, choices: Choices) -> None:
     """A number that selects a row: the embodiment, the task."""
     name, rows = text.fresh("task"), choices.pick([4, 7])
     update = choices.pick(["task", "observation"])
-    text.sources[name] = (f'"{update}"', f"torch.tensor([{rows - 1}])", f"(0, {rows})")
-    how = choices.pick(["embedding", "index", "select", "onehot"])
+    how = choices.pick(["embedding", "index", "select", "onehot", "slice", "window"])
+    last = rows - 2 if how == "slice" else rows - 1
+    text.sources[name] = (f'"{update}"', f"torch.tensor([{last}])", f"(0, {last + 1})")
     if how == "embedding":
         table = text.member("embedding", f"nn.Embedding({rows}, {WIDTH})")
         value = text.let(f"{table}({name})", (1, WIDTH))
@@ -184,6 +185,15 @@ def _index(text: Text, choices: Choices) -> None:
         value = text.let(f"{text.buffer(f'torch.randn({rows}, {WIDTH})')}[{name}]", (1, WIDTH))
     elif how == "select":
         value = text.let(f"{text.buffer(f'torch.randn({rows}, {WIDTH})')}.index_select(0, {name})", (1, WIDTH))
+    elif how == "slice":
+        table = text.buffer(f"torch.randn({rows}, {WIDTH})")
+        taken = choices.pick([f"{table}[{name}[0]:{name}[0] + 2]", f"{table}.narrow(0, {name}[0], 2)"])
+        value = text.let(f"{taken}[None]", (1, 2, WIDTH))
+    elif how == "window":
+        value = text.tokens(text.any(choices)) if text.pool else text.let(f"torch.ones(1, 2, {WIDTH})", (1, 2, WIDTH))
+        steps = text.let(f"torch.zeros(1, {rows}, {WIDTH})", (1, rows, WIDTH))
+        text.line(f"{steps}[:, {name}[0]:{name}[0] + 1] = {value}[:, :1]")
+        value = steps
     else:
         value = text.let(f"F.one_hot({name}, {rows}).float()", (1, rows))
     text.add(value)

@@ -14,6 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Node
 
+from vlacompile.compiler.behind_steps import LARGER, behind_steps
 from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
 from vlacompile.compiler.capture.history import append, frames_of, newest_of
 from vlacompile.compiler.graph.carried import end_lifetimes
@@ -37,9 +38,11 @@ from vlart.errors import CaptureError, ParityError, RuntimeFailure
 from vlart.verify.frames import Expected, Frame
 from vlart.verify.metrics import Comparison, Limit, Metrics, examine
 from vlart.verify.tolerances import (
+    CHANCE,
     Scale,
     Seen,
     Tolerance,
+    beside_steps,
     columns_of,
     tolerance,
 )
@@ -218,19 +221,33 @@ class _Recorder:
         """The frames with their limits, and the distance of the staged graph from the original function. Raises
         ParityError."""
         parity: dict[str, Metrics] = {}
+        self.again = behind_steps(self.runner, [r.frame for r in self.runs])
         for i, run in enumerate(self.runs):
             for name, got in run.proved.items():
                 want, scale = run.original[name], scales.get(name)
                 scale = scale.rounded(self.rounded[name]) if scale is not None and name in self.rounded else scale
                 kind = self.coarse if self.coarse and want.dtype.kind == "f" else dtype_name(got.dtype.str)
                 limit = self._tolerance(name, kind, "chunk").limit(want, scale)
-                found = examine(got, want, self._of_whole_numbers(name, want) or limit)
+                limit = self._of_whole_numbers(name, want) or self._beside_steps(limit, i, name, scale)
+                found = examine(got, want, limit)
                 parity[name] = found.got.worst(parity.get(name, found.got))
                 if picky and self.written is None and kind == "f32" and self._is_rounding(found, name, i):
                     raise _IllConditioned
                 self._require(found, name, run.frame.label)
-        return [replace(r.frame, expects={n: Expected(v, self._limit(n, v, self._scales_of(r, scales)))
-                                          for n, v in r.values.items()}) for r in self.runs], parity
+        return [self._expected(i, self._scales_of(r, scales)) for i, r in enumerate(self.runs)], parity
+
+    def _expected(self, i: int, scales: Mapping[str, Scale]) -> Frame:
+        run = self.runs[i]
+        return replace(run.frame, expects={n: Expected(v, self._beside_steps(self._limit(n, v, scales), i, n,
+                                                                             scales.get(n)))
+                                           for n, v in run.values.items()})
+
+    def _beside_steps(self, limit: Limit, i: int, name: str, scale: Scale | None) -> Limit:
+        """On the i-th frame."""
+        if name not in self.again[i]:
+            return limit
+        smooth = np.zeros(1) if scale is None else CHANCE * LARGER * scale.rounding
+        return beside_steps(limit, self.runs[i].values[name], self.again[i][name], smooth)
 
     def _scales_of(self, run: _Run, scales: Mapping[str, Scale]) -> Mapping[str, Scale]:
         """Those of a frame. What a norm makes of equal numbers is rounding alone, larger than on other frames."""
@@ -306,14 +323,10 @@ class _Recorder:
     def _decided_by_last_bits(self, inputs: Mapping[str, torch.Tensor], original: Mapping[str, torch.Tensor],
                               moved: Mapping[str, torch.Tensor] | None, scales: Mapping[str, Scale]) -> bool:
         """Whether an output exceeds its limits when every f32 result is perturbed by rounding errors, as after a
-        division by the standard deviation of equal numbers, or is another whole number. moved: all values then; None:
-        not known."""
+        division by the standard deviation of equal numbers. moved: all values then; None: not known."""
         if moved is None:
             return False
         exact = original if self.written is None and not self.coarse else self.runner.run(inputs, {})
-        if not self.coarse and any(not torch.equal(moved[n], exact[n]) for n in self.outputs
-                                   if not exact[n].is_floating_point()):
-            return True
         wanted = {n: exact[n].numpy() for n in self.outputs if exact[n].is_floating_point()}
         return not all(examine(moved[n].numpy(), w, self._limit(n, w, scales)).passed for n, w in wanted.items())
 

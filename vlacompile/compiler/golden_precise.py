@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vlacompile.compiler.precision.fp16.attention_masks import saturated
-from vlacompile.compiler.staging.perturbed_runs import PERTURBED_RUNS, frame_values, overflows
+from vlacompile.compiler.staging.perturbed_runs import PERTURBED_RUNS, frame_values, overflows, perturbed
 from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged
 from vlart.errors import PrecisionError
@@ -24,6 +24,7 @@ from vlart.verify.tolerances import (
     Scale,
     Seen,
     beside_policy,
+    beside_steps,
     columns_of,
     tolerance,
     within_precision,
@@ -31,6 +32,7 @@ from vlart.verify.tolerances import (
 from vlart.vocabulary import dtype_name
 
 OVERFLOWN = 0.02  # error of an output, as a share of its spread, from which on an overflow before it is no detail
+LARGER = 4.0  # times rounding errors, of two more runs: an engine may decide what none of the others shows
 LIKE_THESE = "give Policy(calibration=...) observations like these, or keep the layers before it in fp32 by a rule"
 
 
@@ -38,24 +40,23 @@ def golden_precise(frames: Sequence[Frame], precise: Staged, outputs: tuple[str,
                    masks: frozenset[str] = frozenset()) -> list[Frame]:
     """The same frames with the values that the stages compute in their precision, and limits for other engines (see
     verify/tolerances.py). The policy's results in full precision are kept as references. Whole numbers are compared
-    exactly, and not at all on a frame where rounding decides them, such as the better one of two equally good tokens;
-    nor with the policy where the precision decides them otherwise. masks: values that only mask
-    logits: saturating them in fp16 does not count as an error. Raises PrecisionError."""
+    exactly, but for what rounding was seen to change on that frame, such as the better one of two equally good tokens.
+    masks: values that only mask logits: saturating them in fp16 does not count as an error. Raises PrecisionError."""
     runner = StageRunner(precise)
     plain, overflowed = overflows(runner, frames)
+    whole = any(e.array.dtype.kind != "f" for e in frames[0].expects.values())
+    anew = [*range(PERTURBED_RUNS), *((perturbed(0, t) for t in (LARGER, -LARGER)) if whole else ())]
     runs = [[{n: v[n].contiguous().numpy() for n in f.expects} for v, f in zip(values, frames, strict=True)]
-            for values in (plain, *(frame_values(runner, frames, seed) for seed in range(PERTURBED_RUNS)))]
+            for values in (plain, *(frame_values(runner, frames, seed) for seed in anew))]
     found = [replace(f, expects={}, references={}) for f in frames]
     for name in frames[0].expects:
         value = _PreciseValue(name, name in outputs, name in masks, frames, [[r[name] for r in run] for run in runs])
         if name in outputs:
             value.require_no_overflow(overflowed)
         for i, frame in enumerate(found):
-            if value.is_decided_by_rounding(i):
-                continue
             limit = value.limit(i)
             frame.expects[name] = Expected(runs[0][i][name], limit)
-            if name in outputs and not value.is_another_choice(i):
+            if name in outputs:
                 frame.references[name] = Expected(frames[i].expects[name].array, value.limit_of_policy(i, limit))
     return found
 
@@ -76,29 +77,24 @@ class _PreciseValue:
         self.scale = Scale.of([self.want[i] for i in regular], columns)
         self._require_finite()
         moved = [Seen.of(m, w, columns) for m, w in zip(self.mine, self.want, strict=True)]
-        apart = [[Seen.of(seen(run[i]), m, columns) for run in runs[1:]] for i, m in enumerate(self.mine)]
+        apart = [[Seen.of(seen(run[i]), m, columns) for run in runs[1:1 + PERTURBED_RUNS]]
+                 for i, m in enumerate(self.mine)]
         self.moved = [Errors([e], [moved[i] for i in regular]) for e in moved]
         self.apart = [Errors(e, [d for i in regular for d in apart[i]]) for e in apart]
         self.again = [[run[i] for run in runs[1:]] for i in range(len(frames))]
-
-    def is_decided_by_rounding(self, i: int) -> bool:
-        mine = self.mine[i]
-        return mine.dtype.kind != "f" and not all(np.array_equal(mine, again) for again in self.again[i])
-
-    def is_another_choice(self, i: int) -> bool:
-        return self.mine[i].dtype.kind != "f" and not np.array_equal(self.mine[i], self.want[i])
 
     def limit(self, i: int) -> Limit:
         """Against the compiler's own computation in that precision, on the i-th frame."""
         full, want = self.frames[i].expects[self.name].limit, self.want[i]
         if want.dtype.kind != "f":
-            return full
+            return beside_steps(full, self.mine[i], self.again[i], np.zeros(1))
         full = tolerance(dtype_name(want.dtype.str), "stage").limit(want, self.scale) if self.mask else full
         return within_precision(full, self.scale.beside(want), self.mine[i], self.moved[i], self.apart[i])
 
     def limit_of_policy(self, i: int, within: Limit) -> Limit:
         want = self.want[i]
-        return within if want.dtype.kind != "f" else beside_policy(within, self.scale.beside(want), want, self.moved[i])
+        return (beside_policy(within, self.scale.beside(want), want, self.moved[i]) if want.dtype.kind == "f" else
+                beside_steps(within, want, [self.mine[i]], np.zeros(1)))
 
     def require_no_overflow(self, where: Sequence[str]) -> None:
         """where: per frame the place of an overflow, or "". An overflow may be harmless, as that of the exponential in

@@ -182,6 +182,22 @@ def beside_policy(within: Limit, scale: Scale, want: np.ndarray, moved: Errors) 
     return _limit(most, within, _joint(rms, n), want)
 
 
+def beside_steps(limit: Limit, want: np.ndarray, again: Sequence[np.ndarray], smooth: np.ndarray) -> Limit:
+    """Limits for a value behind a rounding, a comparison or a choice, which a correct engine may decide otherwise where
+    it is near. limit: those where it decides the same. again: the value with larger rounding errors than an engine
+    makes. smooth, f64[columns]: the largest change that these errors cause without a step."""
+    columns = len(limit.columns) or 1
+    moved = [_rows(differences(a, want), columns) for a in again]
+    largest = np.max([np.zeros(columns), *map(_largest, moved)], 0)
+    if not (largest > smooth).any():
+        return limit
+    usual = TOLERANCES["f32", "stage"]
+    most = _column_limits(limit, columns) + largest
+    rel = limit.rel_l2 + usual.rel_l2 + _relative(max(map(_length, moved)), _length(want))
+    return Limit(float(most.max()), rel, cosine_of(rel, min(usual.cosine, limit.cosine)),
+                 tuple(most.tolist()) if columns > 1 else ())
+
+
 @dataclass(frozen=True)
 class Errors:
     """Of one value. here: on the frame in question, per run. usual: on all frames that are no edges: a single frame

@@ -85,6 +85,12 @@ def set_beside_a_list(x, i):
     return x
 
 
+def set_slice_of_constants(x, i):
+    chosen = torch.zeros(1, 4, 5)
+    chosen[:, i % 4:i % 4 + 1] = 1.0
+    return x * chosen
+
+
 def greedy(x, i):
     """As a matching that is greedy does."""
     m, pairs = x[0, :, :4].clone(), torch.zeros(4, dtype=torch.long)
@@ -110,6 +116,7 @@ KINDS = {
     "slice behind a row": lambda x, i: x[0, i % 3 - 1 + 1:(i % 3) + 1, 2:], "narrow": lambda x, i: x.narrow(1, i, 1),
     "slice from the end": lambda x, i: x[:, i % 2 - 4:i % 2 - 2], "slice of whole numbers": lambda x, i:
     NUMBERS[i % 3:i % 3 + 1] + x[:, :, :3], "set slice": lambda x, i: set_slice(x.clone(), i),
+    "set slice of constants": set_slice_of_constants,
     "set slice of whole numbers": lambda x, i: set_whole_slice(x.long(), i), "set beside a list": lambda x, i:
     set_beside_a_list(x.clone(), i),
     "into an input": in_a_view, "buffer that is filled": Buffer(), "greedy": greedy}

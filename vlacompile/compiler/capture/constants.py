@@ -247,7 +247,9 @@ class Constants:
 
     def set_items(self, into: torch.Tensor, index, value) -> bool:
         """`into[index] = value` at once, if it is about constants: a mask may be written element by element."""
-        if self.record() or not all(map(self.is_constant, _tensors((into, index, value)))) or _symbols((index, value)):
+        parts = [(p.start, p.stop, p.step) if isinstance(p, slice) else p
+                 for p in (index if isinstance(index, tuple) else (index,))]
+        if self.record() or not all(map(self.is_constant, _tensors((into, parts, value)))) or _symbols((parts, value)):
             return False
         self._before_write(into)
         with _disable_current_modes(), torch._C.DisableTorchFunction():

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from vlacompile.compiler.graph.carried import end_lifetimes
 from vlacompile.compiler.graph.ops import is_move
@@ -28,6 +28,9 @@ _ATEN = torch.ops.aten
 _ROUNDED_ONCE = frozenset({_ATEN.add, _ATEN.sub, _ATEN.rsub, _ATEN.mul, _ATEN.div, _ATEN.neg, _ATEN.abs, _ATEN.relu,
                            _ATEN.clamp, _ATEN.clamp_min, _ATEN.clamp_max, _ATEN.minimum, _ATEN.maximum, _ATEN.where,
                            _ATEN.masked_fill, _ATEN.sqrt})
+# Their results are whole numbers, whatever their operands' rounding; and what these make of whole numbers is one too.
+_WHOLE = frozenset({_ATEN.round, _ATEN.floor, _ATEN.ceil, _ATEN.trunc, _ATEN.sign})
+_KEEP_WHOLE = _ROUNDED_ONCE - {_ATEN.div, _ATEN.sqrt}
 # Near 0 engines have errors of one rounding of 1, however small the result: 1 / (1 + e^-x), e^x - 1, log(1 + x).
 _ROUNDED_AT_ONE = frozenset({_ATEN.sigmoid, _ATEN.elu, _ATEN.expm1, _ATEN.log1p})
 _TIMES_OPERAND = frozenset({_ATEN.silu, _ATEN.gelu})  # x times such a result
@@ -70,15 +73,15 @@ def _run(runner: StageRunner, frames: Sequence[Frame], observe: Observer | None,
     return found
 
 
-def perturbed(seed: int, sign: float = 1.0) -> Observer:
-    """Adds rounding errors to every computed result in f32 or 16 bits. Values that are only moved, and integers, keep
-    theirs; roundings to 8 bits follow from the errors before them. sign: -1.0 for the opposite errors of a seed: of the
-    two runs one crosses a threshold that a single error decides."""
-    perturb = perturbed_results(seed, sign)
+def perturbed(seed: int, times: float = 1.0) -> Observer:
+    """Adds rounding errors to every computed result in f32 or 16 bits. Values that are only moved, and whole numbers,
+    keep theirs; roundings to 8 bits follow from the errors before them. times: what the errors of a seed are multiplied
+    by; -1.0: the opposite ones. Of the two runs one crosses a threshold that a single error decides."""
+    perturb = perturbed_results(seed, times)
     return lambda stage, node, result: perturb(node, result)
 
 
-def perturbed_results(seed: int, sign: float = 1.0) -> Callable[[Node, object], torch.Tensor | None]:
+def perturbed_results(seed: int, times: float = 1.0) -> Callable[[Node, object], torch.Tensor | None]:
     """The same for the nodes of a program that is not cut into stages."""
     places = _places(seed)
     sizes: dict[Node, float] = {}  # of errors of f32 results; 0: they keep theirs. A loop asks once per iteration
@@ -93,25 +96,43 @@ def perturbed_results(seed: int, sign: float = 1.0) -> Callable[[Node, object], 
 
     def perturb_one(node: Node, result: torch.Tensor) -> torch.Tensor | None:
         if node not in sizes:
-            sizes[node] = _size(node)
+            sizes.update(roundings(node.graph))
         if not sizes[node] or result.dtype not in (torch.float32, *HALF_ROUNDINGS):
             return None
         dtype, result = result.dtype, result.float()
         packet = _packet(node)
         if packet in _ROUNDED_AT_ONE or packet in _TIMES_OPERAND:
             unit = torch.ones_like(result) if packet in _ROUNDED_AT_ONE else operands.pop(node).float()
-            result = result + _scaled(sign * F32_ROUNDING * unit, _normal(), places)
+            result = result + _scaled(times * F32_ROUNDING * unit, _normal(), places)
         if dtype == torch.float32:
-            return _scaled(result, _factors(sign * sizes[node], torch.randn), places)
-        return _scaled(result, _factors(sign * HALF_ROUNDINGS[dtype], _uniform), places).to(dtype)
+            return _scaled(result, _factors(times * sizes[node], torch.randn), places)
+        return _scaled(result, _factors(times * HALF_ROUNDINGS[dtype], _uniform), places).to(dtype)
 
     return perturb
 
 
-def _size(node: Node) -> float:
-    if node.op != "call_function" or is_move(node):
-        return 0.0
-    return F32_ROUNDING if _packet(node) in _ROUNDED_ONCE else LAST_BITS
+def roundings(graph: Graph) -> dict[Node, float]:
+    """{node: relative error of its result in f32}; 0.0: it keeps its operands' numbers, or is a whole number."""
+    whole: set[Node] = set()
+    found = dict.fromkeys(graph.nodes, 0.0)
+    for node in graph.nodes:
+        if _is_whole(node, whole):
+            whole.add(node)
+        elif node.op == "call_function" and not is_move(node):
+            found[node] = F32_ROUNDING if _packet(node) in _ROUNDED_ONCE else LAST_BITS
+    return found
+
+
+def _is_whole(node: Node, whole: set[Node]) -> bool:
+    """Whether its result is certainly a whole number, in whatever dtype. whole: such nodes before it."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or node.op == "output":
+        return False
+    if not value.is_floating_point() or _packet(node) in _WHOLE:
+        return True
+    numbers = [a for a in node.args if isinstance(a, float)]
+    return ((_packet(node) in _KEEP_WHOLE or is_move(node)) and bool(node.all_input_nodes)
+            and whole.issuperset(node.all_input_nodes) and all(n.is_integer() for n in numbers))
 
 
 def _packet(node: Node) -> object:
