@@ -191,7 +191,7 @@ def _index(text: Text, choices: Choices) -> None:
         value = text.let(f"{taken}[None]", (1, 2, WIDTH))
     elif how == "window":
         value = text.tokens(text.any(choices)) if text.pool else text.let(f"torch.ones(1, 2, {WIDTH})", (1, 2, WIDTH))
-        steps = text.let(f"torch.zeros(1, {rows}, {WIDTH})", (1, rows, WIDTH))
+        steps = text.let(f"torch.linspace(-1, 1, {rows * WIDTH}).view(1, {rows}, {WIDTH})", (1, rows, WIDTH))
         text.line(f"{steps}[:, {name}[0]:{name}[0] + 1] = {value}[:, :1]")
         value = steps
     else:
