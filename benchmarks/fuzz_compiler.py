@@ -39,7 +39,8 @@ RECORD = ROOT / "profiles" / "fuzz" / "compiler.json"
 READ = ("vlacompile/**/*.py", "vlart/**/*.py", "recipes/*.toml", "targets/**/*.toml", "runtime_c/src/*/*.[ch]",
         "runtime_c/backends/onnxruntime/*.[ch]")
 # packages that no random policy comes through: imported at most
-APART = ("cli", "deploy", "doctor", "episodes", "export", "frontends", "recording", "report", "ros", "serve", "view", "zoo")
+APART = ("cli", "deploy", "doctor", "episodes", "export", "frontends", "recording", "report", "ros", "serve", "view",
+         "zoo")
 SHRINKING_SECONDS = 150
 SEEDS = 1_000_000  # of one run at most
 EXAMPLES = 100  # of one start of hypothesis; afterwards it starts anew with another seed
