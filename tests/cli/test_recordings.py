@@ -56,6 +56,14 @@ def test_a_recording_is_never_written_over(cli, bundles, recording):
     assert code == 3 and "to 1048576" in err and not Path(f"{recording}.2").exists()
 
 
+def test_an_argument_that_is_empty(cli, bundles, recording):
+    """As a variable of the shell that is not set."""
+    for given in (("replay", "", ""), ("verify", ""), ("run", str(bundles[0]), "--record="),
+                  ("export", str(recording), "--mcap", "")):
+        code, _, err = cli(*given)
+        assert code == 2 and "an argument is empty" in err and err.count("\n") == 4
+
+
 def test_what_is_no_recording(cli, bundles, recording, tmp_path):
     assert cli("replay", str(bundles[0] / "plan.bin"), str(bundles[0]))[0] == 8
     assert cli("replay", str(tmp_path / "none"), str(bundles[0]))[0] == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import vlacompile as vc
 from tests.samples import recorded_robot as robot
@@ -88,6 +89,23 @@ def test_another_bundle_is_refused_and_compared_when_asked_for(bundles, tmp_path
     assert aside.parted.of_values and aside.parted.what == '"vision.wrist.0" of stage "vision.wrist"'
     again = replay(log, bundles["queue"], against=bundles["queue"])
     assert again.equal
+
+
+class Gripping(robot.Seeing):
+    def forward(self, grip, **inputs):
+        return {"action": super().forward(**inputs)["action"] + grip}
+
+
+def test_a_bundle_that_takes_more_than_was_recorded(bundles, tmp_path):
+    examples = {robot.TOKENS: torch.zeros(1, 2, dtype=torch.int64), robot.STATE: torch.rand(1, robot.DIM),
+                robot.CAMERA: torch.zeros(1, 6, 8, 3, dtype=torch.uint8), "grip": torch.zeros(1, 1)}
+    sources = {n: vc.Source("task" if n == robot.TOKENS else "observation") for n in examples}
+    more = vc.build(vc.Policy("gripping", Gripping(1.0).eval(), sources, examples), out=tmp_path / "m.vlab").path
+    with vc.Session(bundles["queue"], record=tmp_path / "a.vlog") as session:
+        robot.drive(session, replans=2)
+    for asked in ({"other_bundle": True}, {"against": more}):
+        with pytest.raises(BundleError, match='takes "grip", which was not recorded'):
+            replay(Log(tmp_path / "a.vlog"), more if "other_bundle" in asked else bundles["queue"], **asked)
 
 
 def test_a_changed_bit_is_found(bundles, tmp_path):

@@ -73,6 +73,7 @@ FAULTS = {
     "the node hears itself": (changed("/arm/joint_trajectory", "/joint_states"), 15, "controller listens"),
     "the node instructs itself": (changed("/arm/joint_trajectory", "/instruction"), 15, "controller listens"),
     "a safe action that is none": (PICK + "on_failure: {action: [.nan, 1]}\n", 19, "give the numbers"),
+    "a long instruction": (changed("put the bowl", "a" * 4097), 13, "at most 4096"),
     "a negative seed": (PICK + "control: {seed: -1}\n", 19, "give such a number"),
     "a negative lead": (PICK + "control: {lead_ticks: -1}\n", 19, "give such a number"),
     "a thread per atom": (PICK + "control: {threads: 100000}\n", 19, "give such a number"),

@@ -136,6 +136,13 @@ WRONG = {
 }
 
 
+def test_a_bag_without_topics(rehearsed, tmp_path):
+    with Writer(tmp_path / "empty", version=8):
+        pass
+    code, _, err = rehearsed(tmp_path / "empty")
+    assert code == 3 and "it has no topic" in err
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_wrong_is_told_in_four_lines(rehearsed, bag, wrong):
     names, text, place, what = WRONG[wrong]

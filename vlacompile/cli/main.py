@@ -7,6 +7,7 @@ so that help and wrong arguments answer at once.
 from __future__ import annotations
 
 import argparse
+import shlex
 import signal
 import sys
 import traceback
@@ -95,6 +96,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if word is not None and word not in VERBS:
         raise UsageError(f'no verb is called "{word}"', where="vlacompile VERB", why=nearest(word, VERBS),
                          fix="see `vlacompile --help`")
+    if any(not a or (a.startswith("--") and a.endswith("=")) for a in argv):  # no argument may be
+        raise UsageError("an argument is empty", where=shlex.join(["vlacompile", *argv]),
+                         why="a variable of the shell may not be set",
+                         fix=f"see `vlacompile {word or 'VERB'} --help`")
     args, unknown = top.parse_known_args(argv)
     args.argv = argv
     if unknown:

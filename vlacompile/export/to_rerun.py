@@ -22,9 +22,9 @@ EXECUTED, PREDICTED = "action/executed", "action/predicted"
 
 def rerun_bytes(log: Log) -> bytes:
     rr: Any = require("rerun", "rerun", "--rerun")
+    lines = handed_on(log)  # what is refused is before Rerun begins, whose end prints a line of its own
     stream = rr.RecordingStream("vlacompile", recording_id=f"{log.info.recording:016x}")
     memory = stream.memory_recording()
-    lines = handed_on(log)
     stream.send_blueprint(_blueprint(rr, log))
     for line in lines:
         _episode(rr, stream, log, line, tick_ns(lines))

@@ -130,6 +130,10 @@ def require_same_sources(log: Log, plan: Plan, path: Path) -> None:
             raise BundleError(f'the bundle cannot be given the recorded "{name}"', where=f"{log.path}, {path}",
                               why=f"it is {kind.dtype}{list(kind.dims)}, and the bundle {found}",
                               fix="compare bundles of one policy")
+    more = [name for name in taken if name not in recorded]
+    if more:
+        raise BundleError(f'the bundle takes "{more[0]}", which was not recorded', where=f"{log.path}, {path}",
+                          why=f"the recorded bundle takes {', '.join(recorded)}", fix="compare bundles of one policy")
     if lanes_of(plan) != lanes_of(log.plan):
         raise BundleError("the bundle has other lanes than the recorded one", where=f"{log.path}, {path}",
                           why=f"recorded: {_lane_words(log.plan)}; the bundle: {_lane_words(plan)}",

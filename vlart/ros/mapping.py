@@ -17,6 +17,7 @@ from typing import Literal
 from vlart.errors import ConfigError, nearest
 from vlart.files.tables import from_table
 from vlart.files.yaml_lines import LocatedTable, read_yaml
+from vlart.serve.observations import MAX_TEXT
 from vlart.serve.resize import METHODS
 
 IMAGE, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -177,6 +178,10 @@ def topic_map(located: LocatedTable) -> TopicMap:
     if found.actions is not None:
         _require_actions(found.actions, located.where)
     _require_control(found.control, located.where)
+    text = found.instruction.text if found.instruction is not None else None
+    if text is not None and len(text) > MAX_TEXT:
+        raise ConfigError('"instruction.text" is too long', where=located.where("instruction.text"),
+                          why=f"it has {len(text)} characters", fix=f"write at most {MAX_TEXT}")
     _require_apart(found, located.where)
     if found.router is None:
         return found

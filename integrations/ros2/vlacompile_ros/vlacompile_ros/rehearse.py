@@ -50,7 +50,7 @@ def recorded(bag: Path, topics: TopicMap) -> Iterator[tuple[int, tuple[str, ...]
         for topic, (names, kind) in wanted.items():
             if names and with_types.get(topic) != kind:
                 found = f"it has it as {with_types[topic]}" if topic in with_types else (
-                    "it has " + ", ".join(sorted(with_types)))
+                    "it has " + (", ".join(sorted(with_types)) or "no topic"))
                 raise ConfigError(f"the bag has no {topic} of {kind}", where=str(bag), why=found,
                                   fix="correct the map, or record that topic")
         chosen = [c for c in reader.connections if c.topic in wanted]
