@@ -21,12 +21,15 @@ def recorded(kind: str) -> dict:
     return json.loads(Path(f"profiles/fit/{kind}-{BOARD}.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("kind", "below"), [("smolvla", {}), ("pi0", {"fusion.2": "int8"}),
-                                             ("pi05", {"fusion.2": "int8"}), ("groot", {})])
-def test_recorded(kind, below):
+@pytest.mark.parametrize(("kind", "below", "loops"), [
+    ("smolvla", {}, {}), ("pi0", {}, {"fusion.2": 16}), ("groot", {}, {"fusion.1": 12}),
+    ("pi05", dict.fromkeys(("vision.left", "vision.right", "fusion.1"), "int8"), {"fusion.2": 16})])
+def test_recorded(kind, below, loops):
+    """below: stages below fp16. loops: {stage: its equal layers, which are one engine}."""
     document = recorded(kind)
     assert document["fits"] and document["modelled"] and document["swap"] == 0 and document["board"].startswith(BOARD)
     assert {s["stage"]: s["scheme"] for s in document["stages"] if s["scheme"] != "fp16"} == below
+    assert {s["stage"]: s["layers"] for s in document["stages"] if s["layers"]} == loops
 
 
 def test_tiny_policy_from_its_checkpoint(tmp_path):

@@ -39,8 +39,8 @@ def test_time_and_other_bodies_leave_the_weights_of_groot():
     document = recorded("groot")
     gone, made = computed_from(document, "timestep_encoder", "norm1__linear", "proj_out_1")
     assert 80 < gone < 90 and made < 0.5
-    gone, made = computed_from(document, "state_encoder", "action_encoder", "action_decoder")
-    assert 300 < gone - made < 310 and gone == pytest.approx(32 * made, rel=0.01)
+    assert computed_from(document, "state_encoder", "action_encoder", "action_decoder") == (0, 0)  # read where they are
+    assert 300 < document["parameters"]["dropped"] / 1e6 < 310, "of 31 of 32 bodies"
 
 
 @pytest.mark.parametrize(("kind", "iterations", "vision"), [("pi0", 10, 3), ("pi05", 10, 3), ("groot", 4, 1)])
