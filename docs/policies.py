@@ -112,10 +112,10 @@ def plans() -> str:
         f = json.loads(path.read_text(encoding="utf-8"))
         p = {k: f"{v / 1e6:.1f}" for k, v in f["parameters"].items()}
         shares = _shares(f["stages"], [s["weight_share"] for s in f["stages"]], ".0f", 0.005)
-        rows.append([f["policy"], p["all"], p["in_stages"], p["folded"], p["unread"],
+        rows.append([f["policy"], p["all"], p["in_stages"], p["folded"], p["unread"], p["dropped"],
                      f"{f['flops']['in_stages'] / 1e9:.0f}", shares])
-    titles = ["policy", "parameters, M", "in stages", "constant-folded", "never read", "GFLOP per chunk",
-              "weights per stage"]
+    titles = ["policy", "parameters, M", "in stages", "constant-folded", "never read", "duplicate, or in unread rows",
+              "GFLOP per chunk", "weights per stage"]
     return table(titles, rows) if rows else MISSING
 
 

@@ -109,7 +109,7 @@ def _print(console: Console, found, board=None) -> None:
     _facts(console, "Parameters", (
         (_millions(p["in_stages"]), "in stages"),
         (_millions(p["folded"]), f"constant-folded into {_millions(made)} numbers"),
-        (_millions(p["unread"]), "never read"), (_millions(p["dropped"]), "duplicates of others")))
+        (_millions(p["unread"]), "never read"), (_millions(p["dropped"]), "duplicates, or rows that nothing reads")))
     lengths = ", of every text length, of which one runs" if "text lengths" in found.origin else ""
     _facts(console, "Work per chunk, GFLOP", (
         (gflop(work["in_stages"]), f"in stages{lengths}"), (gflop(work["folded"]), "constant-folded"),
