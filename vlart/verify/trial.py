@@ -27,11 +27,13 @@ class TrialLimits:
 
 
 def try_bundle(path: str | Path, *, threads: int = 0, stand_in: bool = False, native_code: bool = False,
-               limits: TrialLimits = TrialLimits()) -> None:
-    """Replay the golden frames in a child process; how far values are off is not told. Raises RuntimeFailure where that
-    does not end, crashes, or fails, and where there is nothing to compare, BundleError where there is no bundle."""
+               limits: TrialLimits = TrialLimits(), frames: Path | None = None) -> None:
+    """Replay the golden frames in a child process; how far values are off is not told. frames: a file of others, which
+    are run alone. Raises RuntimeFailure where that does not end, crashes, or fails, and where there is nothing to
+    compare, BundleError where there is no bundle."""
     read_bundle(path)
-    command = [str(native_file("vlart-run")), str(path), "--self-test", "--json", "--threads", str(threads),
+    what = ["--self-test"] if frames is None else ["--frames", str(frames)]
+    command = [str(native_file("vlart-run")), str(path), *what, "--json", "--threads", str(threads),
                "--seconds", str(math.ceil(limits.seconds)), *engine_arguments()]
     if limits.memory_bytes is not None:
         command += ["--memory", str(math.ceil(limits.memory_bytes / MIB))]

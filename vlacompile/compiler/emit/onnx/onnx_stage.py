@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from vlacompile.compiler.emit.onnx.equal_ranks import equal_ranks
 from vlacompile.compiler.emit.onnx.fired_rule import FiredRule
 from vlacompile.compiler.emit.onnx.for_tensorrt import for_tensorrt
 from vlacompile.compiler.emit.onnx.functions import quietly
@@ -91,6 +92,7 @@ def _finish(stage: StageGraph, model: ir.Model, dialect: str, fp16_weights: bool
     fired = for_tensorrt(model, tensorrt) if dialect == "tensorrt" else ()
     if fp16_weights:
         store_fp16(model)
+    equal_ranks(model)
     given = [v.name for v in model.graph.inputs]
     assert given == [p.name for p in stage.inputs], f"{stage.name}: ports {given}"
     initializers = {}
