@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+MOST = (1 << 31) - 1
+MOST_SECONDS = 1_000_000
 UNCALIBRATED = ("accept a bundle whose INT8 ranges were calibrated on generated observations, so that its "
                 "quantisation error on real ones is unknown")
 
@@ -45,18 +47,26 @@ def trusted(args):
 
 
 def positive(text: str) -> int:
-    return _whole(text, 1)
+    return _whole(text, 1, MOST)
+
+
+def seconds(text: str) -> int:
+    return _whole(text, 1, MOST_SECONDS)
 
 
 def thread_count(text: str) -> int:
-    return _whole(text, 0)
+    return _whole(text, 0, MOST)
 
 
-def _whole(text: str, least: int) -> int:
+def seed(text: str) -> int:
+    return _whole(text, 0, (1 << 64) - 1)
+
+
+def _whole(text: str, least: int, most: int) -> int:
     try:
         number = int(text)
     except ValueError:
         number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number of at least {least}')
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from {least} to {most}')
     return number

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/diag.h"
@@ -67,7 +68,9 @@ vlart_status_t run_load_frames(run_t *run, vlart_diag_t *diag) {
     return read_golden(run, diag);
   }
   snprintf(run->frames_path, sizeof run->frames_path, "%s", path);
-  FILE *file = fopen(path, "rb");
+  struct stat kind; /* a pipe may never be written to, and a directory has no size */
+  bool other = stat(path, &kind) == 0 && !S_ISREG(kind.st_mode);
+  FILE *file = other ? NULL : fopen(path, "rb");
   long size = -1;
   if (file != NULL && fseek(file, 0, SEEK_END) == 0) {
     size = ftell(file);
@@ -83,7 +86,7 @@ vlart_status_t run_load_frames(run_t *run, vlart_diag_t *diag) {
   if (!read) {
     vlart_fail(diag, VLART_STATUS_IO, "the frames file cannot be read", NULL);
     vlart_where(diag, "%s", path);
-    vlart_why(diag, "%s", strerror(errno));
+    vlart_why(diag, "%s", other ? "it is no regular file" : strerror(errno));
     return VLART_STATUS_IO;
   }
   return vlart_frames_read(run->frames_data, (size_t)size, path, diag, &run->frames);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ import torch
 import vlacompile as vc
 from tests.samples import policies
 from vlacompile.cli.main import main
+from vlacompile.recipe.recipe import load_recipe
 from vlart.bundle.directory import with_files, write_bundle
 from vlart.bundle.plan.binary import plan_bytes, read_plan
 from vlart.bundle.plan.text import parse_plan, plan_text
@@ -83,6 +85,21 @@ def test_an_action_is_of_the_last_set_and_of_the_present(bundle):
         slow_stages = {s.name for s in bundle.plan.stages if bundle.plan.lane_of(s) == 0}
         assert slow_stages and all(runs[n] == 0 for n in slow_stages) and sum(runs.values()) > 0
         assert all((n in slow_stages) == (r > 0) for n, r in slow.session.stats().runs().items())
+
+
+@pytest.mark.parametrize("changed", ["clock_hz = inf", "clock_hz = 1e300", "clock_hz = nan", "clock_hz = 1e-300",
+                                     "max_age_ms = 99999999999999999", 'name = ""', 'name = "a\\nb"'])
+def test_numbers_and_names_that_no_lane_has_are_refused(changed, tmp_path):
+    lane = {"name": '"slow"', "sources": '["tokens"]'} | dict([changed.split(" = ", 1)])
+    path = recipe(tmp_path, "\n[[lane]]\n" + "".join(f"{k} = {v}\n" for k, v in lane.items()))
+    with pytest.raises(ConfigError, match="lane"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("hz", [1e-300, -1.0, math.inf, math.nan, "5"])
+def test_a_rate_that_no_clock_can_wait_for_is_refused(bundle, hz):
+    with vc.Lanes(bundle.path, threads=1) as lanes, pytest.raises(ConfigError, match="hz is"):
+        lanes["slow"].start(lambda lane: None, hz=hz)
 
 
 def test_without_lanes_the_same_bundle_runs_whole(bundle):
@@ -343,7 +360,7 @@ def test_sets_are_never_torn(bundle):
      "cannot be in a lane", '"a" too'),
     ('[[lane]]\nname = "slow"\nsources = ["tokens", "wide", "touch", "state"]\n', "no stage is left", "depends on"),
     ('[[lane]]\nname = "a"\nsources = []\n', 'no stage runs in lane "a"', "depends on"),
-    ('[[lane]]\nname = "a"\nsources = ["wide"]\nclock_hz = -1\n', "negative", "rates and ages"),
+    ('[[lane]]\nname = "a"\nsources = ["wide"]\nclock_hz = -1\n', "clock_hz = -1", "per second"),
     ('[[lane]]\nname = "a"\nsources = ["wide"]\n[[lane]]\nname = "a"\nsources = ["touch"]\n', "same name",
      "identified by name"),
 ])

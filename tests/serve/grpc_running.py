@@ -16,11 +16,12 @@ from vlart.serve.tokenized_texts import Instructions
 
 @contextlib.contextmanager
 def grpc_server(bundle: vc.Bundle, *, access=Access(), limits=GrpcLimits(), wait_s=0.2,
-                instructions: Instructions | None = None, **host_settings) -> Iterator[Running]:
+                instructions: Instructions | None = None, ignored=(), **host_settings) -> Iterator[Running]:
     host, loop = PolicyHost(bundle.path, threads=1, **host_settings), Loop()
     try:
         async def listen():
-            server = GrpcServer(host, Intake(host.plan, instructions=instructions), access, limits, wait_s=wait_s)
+            intake = Intake(host.plan, ignored=ignored, instructions=instructions)
+            server = GrpcServer(host, intake, access, limits, wait_s=wait_s)
             return server, await server.listen("127.0.0.1", 0)
 
         running = Running(*(lambda pair: (pair[0], host, loop, pair[1]))(loop.run(listen())))

@@ -193,6 +193,25 @@ def test_what_does_not_fit_is_refused_and_the_robot_may_go_on(bundle):
         assert len(client.get()) == 10 and running.host.healthy()
 
 
+def test_a_camera_that_the_policy_does_not_take_is_ignored_where_the_operator_says_so(bundle):
+    extra = {**FEATURES, "observation.images.side": FEATURES["observation.images.wrist"]}
+    want = in_process(bundle, episode(1))[0]
+    with grpc_server(bundle, ignored=["observation.images.side"]) as running, robot(running) as client:
+        client.instructions = RemotePolicyConfig("act", "somewhere", extra, 10)
+        client.ready()
+        client.send(as_robot(episode(1)[0]) | {"side": np.zeros((32, 32, 3), np.uint8)}, 0)
+        assert np.array_equal(torch.stack([a.action for a in client.get()]).numpy(), want)
+
+
+def test_two_values_of_a_robot_are_not_one_input(bundle):
+    """The last would win, and nobody would know."""
+    two = {**FEATURES, "observation.other": {"dtype": "float32", "shape": (9,), "names": JOINTS[::-1]}}
+    with grpc_server(bundle) as running, robot(running) as client:
+        client.instructions = RemotePolicyConfig("act", "somewhere", two, 10,
+                                                 rename_map={"observation.other": "observation.state"})
+        refused(client.ready, INVALID, 'two of the robot\'s values are "observation.state"')
+
+
 def test_one_robot_cannot_hold_what_others_need(bundle):
     """More calls at a time than the server has clients times their share, from one connection and from many."""
     want = in_process(bundle, episode(1))[0]

@@ -212,7 +212,7 @@ def test_keys(late_fusion_bundle, key_access):
 
 
 def test_a_file_without_end_is_no_key():
-    with pytest.raises(ConfigError, match="the API key is not valid"):
+    with pytest.raises(ConfigError, match="it is no regular file"):
         decide_access("127.0.0.1", "/dev/zero", False, None, None)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from vlacompile.files.toml import load_toml
@@ -12,6 +15,9 @@ from vlacompile.recipe.precision_recipe import AUTO, PrecisionRecipe, precision_
 from vlacompile.recipe.tensorrt_rules import FP32_SUMS, TensorRTRecipe
 from vlart.errors import ConfigError, nearest
 from vlart.vocabulary import CONSUMES, GUARD_RULES, LOOP_FORMS, RATE_RULES, SCHEDULES
+
+RATES = (0.001, 100_000.0)  # of a lane, per second
+MOST_AGE_MS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -213,9 +219,7 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
          nearest(recipe.text.tokenize, TOKENIZE)),
         (recipe.text.length is None or not recipe.text.lengths, "text.length and text.lengths are both set",
          "one is the only length, the other several"),
-        *((x.clock_hz >= 0 and x.max_age_ms >= 0, f'lane "{x.name}" has a negative number',
-           "rates and ages must not be negative")
-          for x in recipe.lane),
+        *_lane_checks(recipe.lane),
         (len({x.name for x in recipe.lane}) == len(recipe.lane), "two lanes have the same name", "lanes are "
                                                                                                  "identified by name"),
         *_consume_checks(recipe.action),
@@ -227,6 +231,16 @@ def load_recipe(name_or_path: str | None, target: Target | None = None) -> Recip
         if not good:
             raise ConfigError(what, where=f'recipe "{where}"', why=why, fix="correct the recipe")
     return recipe
+
+
+def _lane_checks(lanes: Sequence[LaneRecipe]) -> Iterator[tuple[bool, str, str]]:
+    for x in lanes:
+        yield (bool(re.fullmatch(r"[\w.-]+", x.name)), f"lane.name = {json.dumps(x.name)}",
+               "it is a word: letters, digits, _, . and -")
+        yield (x.clock_hz == 0 or RATES[0] <= x.clock_hz <= RATES[1], f'lane "{x.name}", clock_hz = {x.clock_hz:g}',
+               f"it is {RATES[0]:g} to {RATES[1]:g} per second, or 0: not stated")
+        yield (0 <= x.max_age_ms <= MOST_AGE_MS, f'lane "{x.name}", max_age_ms = {x.max_age_ms:g}',
+               f"it is a time of at most {MOST_AGE_MS} ms, or 0: any")
 
 
 def _engine_checks(s: StagesRecipe, target: Target | None) -> list[tuple[bool, str, str]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self  # Python 3.11
 
 OBSERVE_S = 5.0  # how long the end of a thread is waited for: a caller's `observe` may never return
+SLOWEST_HZ = 0.001  # of start(): a period that a clock can wait for
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,10 @@ class Lane:
         if not callable(observe):
             raise ConfigError(f"observe is {observe!r}", where="Lane.start", why="it is called before each step",
                               fix="give a function of the lane, which writes its sources")
-        if hz is not None and (not isinstance(hz, (int, float, np.number)) or not 0 <= hz < math.inf):
+        known = isinstance(hz, (int, float, np.number)) and (hz == 0 or SLOWEST_HZ <= hz < math.inf)
+        if hz is not None and not known:
             raise ConfigError(f"hz is {hz}", where="Lane.start", why="it is steps per second; 0: as fast as it can",
-                              fix="give a number that is not negative, or None for steps after interrupt() only")
+                              fix=f"give 0 or a number from {SLOWEST_HZ} on, or None for steps after interrupt() only")
         schedule = how_they_run("runs", runs or Threads())
         if self._ended.is_set():
             self._ended.clear()

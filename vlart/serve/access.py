@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,15 @@ class Access:
             return None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        for path in (self.certificate, self.private_key):
+            _require_file(path, "the TLS certificate cannot be used", "give a PEM certificate and its private key")
         try:
-            context.load_cert_chain(self.certificate, self.private_key)
+            context.load_cert_chain(self.certificate, self.private_key, password=_no_passphrase)
+        except _Encrypted as error:
+            raise ConfigError("the TLS key is encrypted", where=str(self.private_key),
+                              why="nobody is there to type its passphrase when a server starts",
+                              fix="openssl pkey -in KEY -out KEY.plain, and let only the server's user read it"
+                              ) from error
         except (OSError, ssl.SSLError) as error:
             raise ConfigError("the TLS certificate cannot be used", where=f"{self.certificate}, {self.private_key}",
                               why=str(error), fix="give a PEM certificate and its private key") from error
@@ -68,6 +76,25 @@ def decide_access(host: str, key_file: str | None, no_auth: bool, certificate: s
     return access
 
 
+def require_free(address: str, port: int) -> None:
+    """Raises OSError where nobody can listen there."""
+    places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    failed = [_bound(family, place) for family, _, _, _, place in places]
+    if None not in failed:
+        raise next((e for e in failed if e is not None), OSError(f"{address} has no address"))
+
+
+def _bound(family: int, place: tuple) -> OSError | None:
+    """Why one cannot listen there; None: one can."""
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as found:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(place)
+    except OSError as error:
+        return error
+    return None
+
+
 def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -77,7 +104,22 @@ def is_loopback(host: str) -> bool:
         return False  # a host name: its address is not known
 
 
+class _Encrypted(Exception):
+    pass
+
+
+def _no_passphrase() -> str:
+    raise _Encrypted
+
+
+def _require_file(path: Path, what: str, fix: str) -> None:
+    """Of a pipe or a device, reading might not end. One that is missing is told when it is read."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(what, where=str(path), why="it is no regular file", fix=fix)
+
+
 def _read_key(path: Path) -> bytes:
+    _require_file(path, "the API key cannot be read", "give a file that holds the key on one line")
     try:
         with path.open("rb") as file:
             key = file.read(LONGEST_KEY + 1).decode().strip()

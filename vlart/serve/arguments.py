@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from vlart.arguments import UNCALIBRATED, add_record, add_trust, positive, thread_count
+from vlart.arguments import UNCALIBRATED, add_record, add_trust, positive, seconds, seed, thread_count
 
+MOST_CLIENTS = 100_000
+FPS = 30  # of LeRobot's data sets, unless --fps says another
 DESCRIPTION = """Serve a bundle over a protocol that robot programs already speak: their clients
 need no change. Every message is checked against the bundle's inputs before the
 policy sees it; a bad one is refused with what/where/why/fix.
@@ -48,7 +50,7 @@ def add_arguments(parser) -> None:
                              "frames of another size are refused)")
     parser.add_argument("--noise", choices=("client", "normal", "uniform"), default="client",
                         help="initial noise of a sampling policy: sent by the client, or drawn here (default: client)")
-    parser.add_argument("--seed", type=int, metavar="N",
+    parser.add_argument("--seed", type=seed, metavar="N",
                         help="random seed of --noise; every client then gets the same sequence")
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
                         help="threads of the inference engine (default: 0, its own choice)")
@@ -60,21 +62,28 @@ def add_arguments(parser) -> None:
     parser.add_argument("--sessions", type=positive, default=1, metavar="N",
                         help="sessions of the policy, which share its weights; robots are spread over them (default: "
                              "1; one per robot keeps every instruction computed)")
-    parser.add_argument("--clients", type=positive, default=16, metavar="N",
+    parser.add_argument("--clients", type=_clients, default=16, metavar="N",
                         help="clients connected at a time (default: 16)")
     parser.add_argument("--max-message", type=positive, metavar="BYTES",
                         help="largest message accepted (default: what the bundle's inputs need; lerobot: 64 MiB)")
-    parser.add_argument("--idle", type=positive, default=300, metavar="S",
+    parser.add_argument("--idle", type=seconds, default=300, metavar="S",
                         help="disconnect a client after S seconds without a message (default: 300)")
-    parser.add_argument("--grace", type=positive, default=10, metavar="S",
+    parser.add_argument("--grace", type=seconds, default=10, metavar="S",
                         help="seconds that a shutdown may take (default: 10)")
-    parser.add_argument("--fps", type=positive, default=30, metavar="HZ",
+    parser.add_argument("--fps", type=positive, metavar="HZ",
                         help="with lerobot: rate of the actions' timestamps (default: 30)")
     parser.add_argument("--api-key-file", metavar="FILE", help="clients must send the key stored in FILE")
     parser.add_argument("--no-auth", action="store_true",
                         help="require no key on an address that other machines can reach")
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate (chain)")
     parser.add_argument("--tls-key", metavar="FILE", help="private key of --tls-cert, PEM")
+
+
+def _clients(text: str) -> int:
+    number = positive(text)
+    if number > MOST_CLIENTS:
+        raise argparse.ArgumentTypeError(f'"{text}" is more than {MOST_CLIENTS}')
+    return number
 
 
 def _port(text: str) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from vlart.errors import ConfigError, RuntimeFailure
-from vlart.serve.access import Access
+from vlart.serve.access import Access, require_free
 from vlart.serve.observations import INSTRUCTION, Intake
 from vlart.serve.pickled import HELPERS, Record, read_pickle, timed_actions
 from vlart.serve.policy_host import Client, PolicyHost
@@ -108,6 +108,7 @@ class GrpcServer:
                                  ("SendObservations", self._observe),
                                  ("GetActions", self._of_one(self._act, Empty)))}),))
         place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        require_free(address, port)  # gRPC prints lines of its own
         try:
             if self.access.certificate is None:
                 bound = self._server.add_insecure_port(place)
@@ -121,6 +122,8 @@ class GrpcServer:
 
     async def close(self) -> None:
         self._stopping.set()
+        if self._server is None:
+            return
         for peer in self._peers.values():
             peer.arrived.set()  # wakes up the calls that wait for an observation
         await self._server.stop(grace=None if not self._peers else 3600)  # the caller has a timeout
@@ -205,10 +208,18 @@ class GrpcServer:
             raise Refusal("the instructions are incomplete", where="RemotePolicyConfig",
                           why="lerobot_features, actions_per_chunk or rename_map is missing or of the wrong type",
                           fix="send what LeRobot 0.4.4's robot_client.py sends", kind="malformed")
-        given = {self.intake.source_of(renamed.get(key, key)) for key in features}
+        features = {k: f for k, f in features.items() if not self.intake.ignored & {k, renamed.get(k, k)}}
+        given: dict[str, str] = {}
+        for key in features:
+            source = self.intake.source_of(renamed.get(key, key))
+            if source in given:
+                raise Refusal(f'two of the robot\'s values are "{source}"', where="lerobot_features, rename_map",
+                              why=f'"{given[source]}" and "{key}" are', fix="name each another input, or have the "
+                              "operator ignore one (--ignore)")
+            given[source] = key
         own = {n for n, i in self.host.inputs.items() if i.update in ("observation", "tick")}
-        if own - given:
-            raise Refusal(f'the robot has no "{min(own - given)}"', where="lerobot_features",
+        if own - given.keys():
+            raise Refusal(f'the robot has no "{min(own - given.keys())}"', where="lerobot_features",
                           why=f"the policy needs {', '.join(sorted(own))}; the robot has {', '.join(sorted(given))}",
                           fix="name the robot's cameras as the policy does, or have the operator map them (--map)")
         peer.features, peer.renamed, peer.actions = features, renamed, actions

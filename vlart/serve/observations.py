@@ -61,6 +61,9 @@ class Intake:
         self.inputs, self.instructions = inputs_of(plan), instructions
         self.resize, self._resizer = resize, None if resize is None else resizer(resize)
         self.names, self.ignored = dict(names or {}), frozenset(ignored)
+        for name in sorted(n for n in self.ignored & self.inputs.keys() if self.inputs[n].update != "step"):
+            raise ConfigError(f'"{name}" is ignored, and the policy needs it', where="--ignore",
+                              why="every message without it is refused", fix="ignore what the policy does not take")
         for key, source in self.names.items():
             if source not in self.inputs:
                 raise ConfigError(f'"{key}" is mapped to a source that the bundle does not have', where="names",

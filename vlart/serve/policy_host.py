@@ -172,9 +172,9 @@ class PolicyHost:
                               why=f"it keeps earlier observations or actions, so that {several} serves one client at a "
                                   "time", fix="disconnect another client, or have the operator add --sessions",
                               kind="busy")
+            client = Client(self._numbers + 1, seat, draw=np.random.default_rng(self.seed))
             self._numbers += 1
             seat.robots += 1
-            client = Client(self._numbers, seat, draw=np.random.default_rng(self.seed))
         self.metrics.add("clients", 1)
         return client
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vlart.errors import ConfigError
+from vlart.errors import ConfigError, printable
 from vlart.serve.access import Access
 from vlart.serve.observations import Intake
 from vlart.serve.policy_host import PolicyHost
@@ -70,7 +71,7 @@ async def run_server(host: PolicyHost, intake: Intake, access: Access, settings:
     tls = access.tls()
     secure = "s" if tls else ""
     port = PORTS[settings.protocol] if settings.port is None else settings.port
-    servers, http_url = [], None
+    servers, url, http_url = [], "", None
     limits = Limits(settings.message_bytes or message_bytes(host), settings.clients, settings.idle_s)
     try:
         if settings.protocol == "openpi":
@@ -90,9 +91,14 @@ async def run_server(host: PolicyHost, intake: Intake, access: Access, settings:
                 health = WebsocketServer(host, intake, access, limits, talks=False)
                 servers.append(health)
                 http_url = f"http{secure}://" + _place(*await health.listen(settings.address, settings.http_port, tls))
-    except OSError as error:
-        raise ConfigError(f"port {port} of {settings.address} cannot be opened", where="--host, --port",
-                          why=str(error), fix="choose another port (--port 0: a free one)") from error
+    except (OSError, UnicodeError) as error:
+        await asyncio.gather(*(s.close() for s in servers))
+        option, port = ("--http-port", settings.http_port) if url else ("--port", port)
+        if isinstance(error, (socket.gaierror, UnicodeError)):
+            raise ConfigError(f"{printable(settings.address)} is no address of this machine", where="--host",
+                              why=str(error), fix="give one, such as 127.0.0.1, or 0.0.0.0 for all of them") from error
+        raise ConfigError(f"port {port} of {settings.address} cannot be opened", where=f"--host, {option}",
+                          why=str(error), fix=f"choose another port ({option} 0: a free one)") from error
     ready(Ready(url, http_url))
     await stop.wait()
     try:

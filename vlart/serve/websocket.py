@@ -142,8 +142,9 @@ class WebsocketServer:
         return made
 
     async def close(self) -> None:
-        assert self._server is not None
         self._stopping = True
+        if self._server is None:
+            return
         self._server.close(close_connections=False)
         idle = [c for c in self._reading if not c.unanswered]  # the others are closed when they are answered
         await asyncio.gather(*(c.close(GOING_AWAY, "the server is stopping") for c in idle))
