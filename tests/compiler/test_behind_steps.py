@@ -107,3 +107,19 @@ def test_whole_numbers_have_no_errors_of_their_own():
     perturb = perturbed_results(0, LARGER)
     moved = [perturb(n, n.meta["val"]) for n in nodes]
     assert [m is not None for m in moved] == [False, True, False, False, False, True, True]
+
+
+def test_an_index_at_the_end_of_a_table(tmp_path):
+    """Larger errors lead behind the end, where PyTorch reads nothing."""
+    generator = torch.Generator().manual_seed(0)
+    table, head = torch.randn(4, 6, generator=generator), nn.Linear(3, 1)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.fill_(3.4999)
+
+    def function(state):
+        return {"action": table[head(state).round().long()[:, 0]][:, None]}
+
+    policy = vc.Policy("indexed", function, {"state": vc.Source("observation")}, {"state": torch.randn(1, 3)})
+    vc.build(policy, target="host", out=tmp_path / "b.vlab")
+    assert vc.verify(tmp_path / "b.vlab").passed

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from vlacompile.compiler.graph.ops import is_step
 from vlacompile.compiler.staging.perturbed_runs import frame_values, perturbed, roundings
-from vlacompile.compiler.staging.run_stages import StageRunner
+from vlacompile.compiler.staging.run_stages import StageRunner, Values
 from vlart.verify.frames import Frame
 
 # Errors are drawn so many times as large as those of rounding. An engine's own are smaller than the drawn ones, and it
@@ -23,10 +23,19 @@ LARGER = 32.0
 
 
 def behind_steps(runner: StageRunner, frames: Sequence[Frame]) -> list[Mapping[str, list[np.ndarray]]]:
-    """Per frame {value that a step decides: it, in two runs with opposite rounding errors, LARGER times as large}."""
+    """Per frame {value that a step decides: it, in two runs with opposite rounding errors, LARGER times as large}; in
+    one or none, where the errors lead to a place that is none."""
     names = _behind_steps(runner)
-    runs = [frame_values(runner, frames, perturbed(0, t)) for t in (LARGER, -LARGER)] if names else []
-    return [{n: [run[i][n].contiguous().numpy() for run in runs] for n in names} for i in range(len(frames))]
+    runs = [r for t in (LARGER, -LARGER) if (r := _moved(runner, frames, t)) is not None] if names else []
+    return [{n: [run[i][n].contiguous().numpy() for run in runs] for n in names} if runs else {}
+            for i in range(len(frames))]
+
+
+def _moved(runner: StageRunner, frames: Sequence[Frame], times: float) -> list[Values] | None:
+    try:
+        return frame_values(runner, frames, perturbed(0, times))
+    except (IndexError, RuntimeError):  # PyTorch's errors of an index
+        return None
 
 
 def _behind_steps(runner: StageRunner) -> set[str]:
