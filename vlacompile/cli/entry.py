@@ -12,6 +12,9 @@ def main() -> int:
     """Returns the exit code."""
     try:
         from vlacompile.cli.main import main as command_line
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; nothing was left behind\n")
+        return 130
     except ImportError as error:
         argv = sys.argv[1:]
         if argv[:1] == ["doctor"]:

@@ -58,7 +58,7 @@ EXACT = Tolerance(0.0, 0.0, 1.0, 0.0)
 
 # (dtype of the computation, level) -> tolerance. "stage": a value between stages. "chunk": a policy output. "action": a
 # popped action, against the same decoding and consumption in NumPy; both compute in f64. Integers and booleans are
-# exact.
+# exact, but where rounding decides them (`beside_steps`).
 TOLERANCES: dict[tuple[str, str], Tolerance] = {
     ("f32", "stage"): Tolerance(1e-4, 1e-4, 0.99999, F32),
     ("f32", "chunk"): Tolerance(1e-4, 1e-4, 0.99999, F32),
