@@ -19,7 +19,7 @@ from vlart.verify.frames import Frame
 # Errors are drawn so many times as large as those of rounding. An engine's own are smaller than the drawn ones, and it
 # may fall to the other side where neither of the two draws does: with a factor of 1 at one number of ten that it
 # changes, with this one at one of some hundred, of which it changes few.
-LARGER = 32.0
+LARGER, LARGER_IN_HALF = 32.0, 4.0  # of f32, and of 16 bits, whose drawn errors are at most twice an engine's
 
 
 def behind_steps(runner: StageRunner, frames: Sequence[Frame]) -> list[Mapping[str, list[np.ndarray]]]:

@@ -14,7 +14,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Node
 
-from vlacompile.compiler.behind_steps import LARGER, behind_steps
+from vlacompile.compiler.behind_steps import LARGER, LARGER_IN_HALF, behind_steps
 from vlacompile.compiler.capture.buffer_state import KEEP_NOTHING
 from vlacompile.compiler.capture.history import append, frames_of, newest_of
 from vlacompile.compiler.graph.carried import end_lifetimes
@@ -54,7 +54,6 @@ MEASURED = 3  # frames on which the effect of f32 rounding is measured
 NEAR = 0.25  # share of a limit above which an error is examined
 NOISE = 4.0  # errors up to this multiple of the effect of f32 rounding are attributed to rounding
 WHOLE = 2.0  # times the largest change of an integer that was seen, others are possible
-_WHOLE_NUMBERS = (torch.int32, torch.int64)
 STEPS = 8  # golden frames of an episode in which values are carried from step to step
 DRAWS = 4  # attempts to draw golden inputs that are well-conditioned
 
@@ -258,9 +257,9 @@ class _Recorder:
             [Seen.of(moved[n].numpy(), run.computed[n], len(s.center))]) for n, s in scales.items()}
 
     def _of_whole_numbers(self, name: str, want: np.ndarray) -> Limit | None:
-        """Of integers that a policy in 16 bits rounds or chooses: what rounding at other places was seen to change;
-        None where it changed nothing, or of other numbers."""
-        if want.dtype.kind not in "iu" or name not in self.rounded:
+        """Of whole numbers that a policy in 16 bits rounds or chooses: what rounding at other places changed;
+        None: nothing, or they are no whole numbers."""
+        if want.dtype.kind == "f" or name not in self.rounded:
             return None
         largest = max(float(s.largest.max()) for s in self.rounded[name])
         return Limit(WHOLE * largest, math.inf, -1.0) if largest else None
@@ -336,13 +335,14 @@ class _Recorder:
             return
         raw = {name: tensor.to(self.policy.example_inputs[n].dtype) for n, t in {**inputs, **self.seen}.items()
                for name, tensor in frames_of(self.policy.sources, {n: t}).items()} | self.carried
-        whole = any(v.dtype in _WHOLE_NUMBERS for v in original.values())  # their limit knows no frame's scale
-        moved = execute(self.traced, raw, observe=perturbed_results(0))[0] if whole or len(self.runs) < MEASURED else {}
+        whole = any(not v.is_floating_point() for v in original.values())  # their limit knows no frame's scale
+        times = [1.0, LARGER_IN_HALF, -LARGER_IN_HALF] if whole else [1.0] if len(self.runs) < MEASURED else []
+        moved = [execute(self.traced, raw, observe=perturbed_results(0, t))[0] for t in times]
         for name, tensor in execute(self.traced, raw)[0].items():
             got, want = _handed_out(tensor).float().numpy(), original[name].float().numpy()
-            if name in moved and tensor.dtype is not torch.bool:
-                self.rounded.setdefault(name, []).append(
-                    Seen.of(_handed_out(moved[name]).float().numpy(), got, columns_of(want.shape, output=True)))
+            self.rounded.setdefault(name, []).extend(
+                Seen.of(_handed_out(run[name]).float().numpy(), got, columns_of(want.shape, output=True))
+                for run in (moved[:1] if tensor.is_floating_point() else moved))
             found = examine(got, want, tolerance("f32", "stage").limit(want))
             if not found.passed and tensor.is_floating_point():
                 found = examine(got, want, self._rounded_as_written(name, raw, got, want))

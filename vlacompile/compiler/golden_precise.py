@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from vlacompile.compiler.behind_steps import LARGER_IN_HALF
 from vlacompile.compiler.precision.fp16.attention_masks import saturated
 from vlacompile.compiler.staging.perturbed_runs import PERTURBED_RUNS, frame_values, overflows, perturbed
 from vlacompile.compiler.staging.run_stages import StageRunner
@@ -32,7 +33,6 @@ from vlart.verify.tolerances import (
 from vlart.vocabulary import dtype_name
 
 OVERFLOWN = 0.02  # error of an output, as a share of its spread, from which on an overflow before it is no detail
-LARGER = 4.0  # times rounding errors, of two more runs: an engine may decide what none of the others shows
 LIKE_THESE = "give Policy(calibration=...) observations like these, or keep the layers before it in fp32 by a rule"
 
 
@@ -45,7 +45,7 @@ def golden_precise(frames: Sequence[Frame], precise: Staged, outputs: tuple[str,
     runner = StageRunner(precise)
     plain, overflowed = overflows(runner, frames)
     whole = any(e.array.dtype.kind != "f" for e in frames[0].expects.values())
-    anew = [*range(PERTURBED_RUNS), *((perturbed(0, t) for t in (LARGER, -LARGER)) if whole else ())]
+    anew = [*range(PERTURBED_RUNS), *((perturbed(0, t) for t in (LARGER_IN_HALF, -LARGER_IN_HALF)) if whole else ())]
     runs = [[{n: v[n].contiguous().numpy() for n in f.expects} for v, f in zip(values, frames, strict=True)]
             for values in (plain, *(frame_values(runner, frames, seed) for seed in anew))]
     found = [replace(f, expects={}, references={}) for f in frames]
