@@ -70,7 +70,8 @@ def test_a_newer_observation_takes_the_turn_of_the_one_that_waits(late_fusion_bu
                 robot.send(pack({n: a for n, a in observations[i].items() if i == 1 or "language" not in n}
                                 | {"observation_id": i}))
             wait_for(lambda: running.host.metrics.value("queue") == 2)
-            robot.ping().wait(10)  # what was sent before it was read before it
+            waits = lambda: running.host._queue.waiting(1)  # of the client that came first
+            wait_for(lambda: waits() is not None and waits().observation == 3)
         first = unpack(robot.recv(10))
         assert first["observation_id"] == 0 and np.array_equal(first["actions"], want[0])
         for _ in (1, 2):
