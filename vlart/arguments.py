@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
-MOST = (1 << 31) - 1
+MOST, MOST_THREADS = (1 << 63) - 1, (1 << 31) - 1
 MOST_SECONDS = 1_000_000
 UNCALIBRATED = ("accept a bundle whose INT8 ranges were calibrated on generated observations, so that its "
                 "quantisation error on real ones is unknown")
@@ -50,16 +51,20 @@ def positive(text: str) -> int:
     return _whole(text, 1, MOST)
 
 
+def positive_to(most: int) -> Callable[[str], int]:
+    return lambda text: _whole(text, 1, most)
+
+
 def seconds(text: str) -> int:
     return _whole(text, 1, MOST_SECONDS)
 
 
 def thread_count(text: str) -> int:
-    return _whole(text, 0, MOST)
+    return _whole(text, 0, MOST_THREADS)
 
 
 def seed(text: str) -> int:
-    return _whole(text, 0, (1 << 64) - 1)
+    return _whole(text, 0, MOST)
 
 
 def _whole(text: str, least: int, most: int) -> int:
@@ -67,6 +72,8 @@ def _whole(text: str, least: int, most: int) -> int:
         number = int(text)
     except ValueError:
         number = least - 1
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number from {least} to {most}')
+    if number < least:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number of at least {least}')
+    if number > most:
+        raise argparse.ArgumentTypeError(f'"{text}" is more than {most}')
     return number

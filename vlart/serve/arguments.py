@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vlart.arguments import UNCALIBRATED, add_record, add_trust, positive, seconds, seed, thread_count
+from vlart.arguments import UNCALIBRATED, add_record, add_trust, positive, positive_to, seconds, seed, thread_count
 
 MOST_CLIENTS = 100_000
 FPS = 30  # of LeRobot's data sets, unless --fps says another
@@ -62,7 +62,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--sessions", type=positive, default=1, metavar="N",
                         help="sessions of the policy, which share its weights; robots are spread over them (default: "
                              "1; one per robot keeps every instruction computed)")
-    parser.add_argument("--clients", type=_clients, default=16, metavar="N",
+    parser.add_argument("--clients", type=positive_to(MOST_CLIENTS), default=16, metavar="N",
                         help="clients connected at a time (default: 16)")
     parser.add_argument("--max-message", type=positive, metavar="BYTES",
                         help="largest message accepted (default: what the bundle's inputs need; lerobot: 64 MiB)")
@@ -77,13 +77,6 @@ def add_arguments(parser) -> None:
                         help="require no key on an address that other machines can reach")
     parser.add_argument("--tls-cert", metavar="FILE", help="PEM certificate (chain)")
     parser.add_argument("--tls-key", metavar="FILE", help="private key of --tls-cert, PEM")
-
-
-def _clients(text: str) -> int:
-    number = positive(text)
-    if number > MOST_CLIENTS:
-        raise argparse.ArgumentTypeError(f'"{text}" is more than {MOST_CLIENTS}')
-    return number
 
 
 def _port(text: str) -> int:
