@@ -63,7 +63,7 @@ def thread_count(text: str) -> int:
     return _whole(text, 0, MOST_THREADS)
 
 
-def seed(text: str) -> int:
+def not_negative(text: str) -> int:
     return _whole(text, 0, MOST)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vlacompile.cli.terminal import Terminal
-from vlart.arguments import thread_count
+from vlart.arguments import not_negative
 
 SUMMARY = "sign a bundle with an ssh key"
 DESCRIPTION = """Sign a bundle, so that a device takes it from you and nobody else: SHA256SUMS,
@@ -33,7 +33,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("bundle", metavar="BUNDLE", help="a NAME.vlab directory")
     parser.add_argument("--key", required=True, metavar="KEY",
                         help="a private key's file, or the .pub file of a key that ssh-agent holds")
-    parser.add_argument("--release", type=thread_count, metavar="N",
+    parser.add_argument("--release", type=not_negative, metavar="N",
                         help="the number that devices count (default: the seconds since 1970)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vlart.arguments import UNCALIBRATED, add_record, add_trust, positive, positive_to, seconds, seed, thread_count
+from vlart.arguments import UNCALIBRATED, add_record, add_trust, not_negative, positive, positive_to, seconds, thread_count
 
 MOST_CLIENTS = 100_000
 FPS = 30  # of LeRobot's data sets, unless --fps says another
@@ -50,7 +50,7 @@ def add_arguments(parser) -> None:
                              "frames of another size are refused)")
     parser.add_argument("--noise", choices=("client", "normal", "uniform"), default="client",
                         help="initial noise of a sampling policy: sent by the client, or drawn here (default: client)")
-    parser.add_argument("--seed", type=seed, metavar="N",
+    parser.add_argument("--seed", type=not_negative, metavar="N",
                         help="random seed of --noise; every client then gets the same sequence")
     parser.add_argument("--threads", type=thread_count, default=0, metavar="N",
                         help="threads of the inference engine (default: 0, its own choice)")
