@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from vlart.arguments import UNCALIBRATED, add_record, add_trust, not_negative, positive, positive_to, seconds, thread_count
+from vlart.arguments import (
+    UNCALIBRATED,
+    add_record,
+    add_trust,
+    not_negative,
+    positive,
+    positive_to,
+    seconds,
+    thread_count,
+)
 
 MOST_CLIENTS = 100_000
 FPS = 30  # of LeRobot's data sets, unless --fps says another
