@@ -79,17 +79,18 @@ def test_what_no_rounding_decides_is_exact(tmp_path):
 
 
 def test_limits_follow_what_larger_errors_change():
-    exact, want = Limit(0.0, 0.0, 1.0), np.array([[3, 0, 5]], np.int32)
+    exact, want, reach = Limit(0.0, 0.0, 1.0), np.array([[3, 0, 5]], np.int32), np.array([100.0])
     same, other = want.copy(), want + np.array([[0, 1, 0]], np.int32)
-    assert beside_steps(exact, want, [same, same], np.zeros(1)) is exact
-    limit = beside_steps(exact, want, [same, other], np.zeros(1))
+    assert beside_steps(exact, want, [same, same], np.zeros(1), reach) is exact
+    assert beside_steps(exact, want, [same, other], np.zeros(1), np.array([5.0])) is exact, "another token of ten"
+    limit = beside_steps(exact, want, [same, other], np.zeros(1), reach)
     assert examine(other, want, limit).passed and examine(want - np.array([[1, 0, 0]], np.int32), want, limit).passed
     assert not examine(want + 1, want, limit).passed and not examine(want + np.array([[0, 2, 0]]), want, limit).passed
 
     smooth = Limit(1e-3, 1e-3, 0.99999)
     numbers, moved = np.array([[1.0, 2.0]]), np.array([[1.004, 2.0]])
-    assert beside_steps(smooth, numbers, [moved], np.array([0.01])) is smooth, "errors alone are no step"
-    assert beside_steps(smooth, numbers, [moved + 1], np.array([0.01])).max_abs == pytest.approx(1.005)
+    assert beside_steps(smooth, numbers, [moved], np.array([0.01]), reach) is smooth, "errors alone are no step"
+    assert beside_steps(smooth, numbers, [moved + 1], np.array([0.01]), reach).max_abs == pytest.approx(1.005)
 
 
 def test_whole_numbers_have_no_errors_of_their_own():

@@ -98,6 +98,7 @@ class _Recorder:
         self.coarse = None if traced is None or coarsest(traced) == "f32" else coarsest(traced)
         self.digits = _digits(traced) if self.coarse else {}
         self.traced = traced if self.coarse is not None and not traced.iterations else None
+        self.shortened = traced is not None and bool(traced.iterations)
         self.runner = StageRunner(staged)
         self.looks_back = bool(staged.delays or policy.carried)
         # where nothing steps, the opposite errors move an output as far as the errors do
@@ -227,7 +228,8 @@ class _Recorder:
                 scale = scale.rounded(self.rounded[name]) if scale is not None and name in self.rounded else scale
                 kind = self.coarse if self.coarse and want.dtype.kind == "f" else dtype_name(got.dtype.str)
                 limit = self._tolerance(name, kind, "chunk").limit(want, scale)
-                limit = self._of_whole_numbers(name, want) or self._beside_steps(limit, i, name, scale)
+                if not self.shortened:  # what shows there that later iterations do something else is no rounding
+                    limit = self._of_whole_numbers(name, want) or self._beside_steps(limit, i, name, scale)
                 found = examine(got, want, limit)
                 parity[name] = found.got.worst(parity.get(name, found.got))
                 if picky and self.written is None and kind == "f32" and self._is_rounding(found, name, i):
@@ -246,7 +248,12 @@ class _Recorder:
         if name not in self.again[i]:
             return limit
         smooth = np.zeros(1) if scale is None else CHANCE * LARGER * scale.rounding
-        return beside_steps(limit, self.runs[i].values[name], self.again[i][name], smooth)
+        reach = self._reach(name) if scale is None else scale.reach
+        return beside_steps(limit, self.runs[i].values[name], self.again[i][name], smooth, reach)
+
+    def _reach(self, name: str) -> np.ndarray:
+        """f64[1], of whole numbers."""
+        return Scale.of([r.values[name] for r in self.runs], 1).reach
 
     def _scales_of(self, run: _Run, scales: Mapping[str, Scale]) -> Mapping[str, Scale]:
         """Those of a frame. What a norm makes of equal numbers is rounding alone, larger than on other frames."""

@@ -18,7 +18,7 @@ from vlacompile.compiler.staging.run_stages import StageRunner
 from vlacompile.compiler.staging.stages import Staged
 from vlart.errors import PrecisionError
 from vlart.verify.frames import Expected, Frame
-from vlart.verify.metrics import Limit
+from vlart.verify.metrics import Limit, differences
 from vlart.verify.tolerances import (
     CHANCE,
     Errors,
@@ -27,6 +27,7 @@ from vlart.verify.tolerances import (
     beside_policy,
     beside_steps,
     columns_of,
+    is_small,
     tolerance,
     within_precision,
 )
@@ -40,7 +41,8 @@ def golden_precise(frames: Sequence[Frame], precise: Staged, outputs: tuple[str,
                    masks: frozenset[str] = frozenset()) -> list[Frame]:
     """The same frames with the values that the stages compute in their precision, and limits for other engines (see
     verify/tolerances.py). The policy's results in full precision are kept as references. Whole numbers are compared
-    exactly, but for what rounding was seen to change on that frame, such as the better one of two equally good tokens.
+    exactly, but for small steps that rounding was seen to decide on that frame; and not at all where it decides large
+    ones, such as the better one of two equally good tokens, nor with the policy where the precision does.
     masks: values that only mask logits: saturating them in fp16 does not count as an error. Raises PrecisionError."""
     runner = StageRunner(precise)
     plain, overflowed = overflows(runner, frames)
@@ -54,9 +56,11 @@ def golden_precise(frames: Sequence[Frame], precise: Staged, outputs: tuple[str,
         if name in outputs:
             value.require_no_overflow(overflowed)
         for i, frame in enumerate(found):
+            if value.is_decided_by_rounding(i):
+                continue
             limit = value.limit(i)
             frame.expects[name] = Expected(runs[0][i][name], limit)
-            if name in outputs:
+            if name in outputs and not value.is_another_choice(i):
                 frame.references[name] = Expected(frames[i].expects[name].array, value.limit_of_policy(i, limit))
     return found
 
@@ -83,18 +87,29 @@ class _PreciseValue:
         self.apart = [Errors(e, [d for i in regular for d in apart[i]]) for e in apart]
         self.again = [[run[i] for run in runs[1:]] for i in range(len(frames))]
 
+    def is_decided_by_rounding(self, i: int) -> bool:
+        """Whether rounding chooses another number than a neighbour."""
+        return self.mine[i].dtype.kind != "f" and not self._are_neighbours(self.mine[i], self.again[i])
+
+    def is_another_choice(self, i: int) -> bool:
+        return self.mine[i].dtype.kind != "f" and not self._are_neighbours(self.mine[i], [self.want[i]])
+
+    def _are_neighbours(self, mine: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+        steps = max(float(np.abs(differences(other, mine)).max(initial=0.0)) for other in others)
+        return steps == 0 or is_small(np.array([steps]), self.scale.reach.max(keepdims=True))
+
     def limit(self, i: int) -> Limit:
         """Against the compiler's own computation in that precision, on the i-th frame."""
         full, want = self.frames[i].expects[self.name].limit, self.want[i]
         if want.dtype.kind != "f":
-            return beside_steps(full, self.mine[i], self.again[i], np.zeros(1))
+            return beside_steps(full, self.mine[i], self.again[i], np.zeros(1), self.scale.reach.max(keepdims=True))
         full = tolerance(dtype_name(want.dtype.str), "stage").limit(want, self.scale) if self.mask else full
         return within_precision(full, self.scale.beside(want), self.mine[i], self.moved[i], self.apart[i])
 
     def limit_of_policy(self, i: int, within: Limit) -> Limit:
         want = self.want[i]
         return (beside_policy(within, self.scale.beside(want), want, self.moved[i]) if want.dtype.kind == "f" else
-                beside_steps(within, want, [self.mine[i]], np.zeros(1)))
+                beside_steps(within, want, [self.mine[i]], np.zeros(1), self.scale.reach.max(keepdims=True)))
 
     def require_no_overflow(self, where: Sequence[str]) -> None:
         """where: per frame the place of an overflow, or "". An overflow may be harmless, as that of the exponential in

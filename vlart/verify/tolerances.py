@@ -24,6 +24,7 @@ from vlart.verify.metrics import Limit, differences
 
 STEPS = 4.0  # roundings of eps at the value's own magnitude: un-normalisation, and another order of summation
 SIGMAS = 8.0  # rounding errors that are allowed, in root mean squares of what perturbed runs show
+SMALL_STEP = 0.05  # as a share of a value's reach: from some twenty numbers on, another one is a neighbour
 COLUMNS = 512  # outputs with longer rows are images or maps, which have one unit
 POOLED = 0.5  # a column's own errors are a small sample: at least this share of what most columns show in their units
 
@@ -182,14 +183,21 @@ def beside_policy(within: Limit, scale: Scale, want: np.ndarray, moved: Errors) 
     return _limit(most, within, _joint(rms, n), want)
 
 
-def beside_steps(limit: Limit, want: np.ndarray, again: Sequence[np.ndarray], smooth: np.ndarray) -> Limit:
-    """Limits for a value behind a rounding, a comparison or a choice, which a correct engine may decide otherwise where
-    it is near. limit: those where it decides the same. again: the value with larger rounding errors than an engine
-    makes. smooth, f64[columns]: the largest change that these errors cause without a step."""
+def is_small(steps: np.ndarray, reach: np.ndarray) -> bool:
+    """Whether other numbers are neighbours, and not other choices."""
+    return bool((steps <= SMALL_STEP * reach).all())
+
+
+def beside_steps(limit: Limit, want: np.ndarray, again: Sequence[np.ndarray], smooth: np.ndarray,
+                 reach: np.ndarray) -> Limit:
+    """Limits for a value behind small steps, such as a number rounded to ticks, which a correct engine may round
+    otherwise where it is near. limit: those where it does not, and where the steps are large: another token, the other
+    branch. again: the value with larger rounding errors than an engine makes. smooth, f64[columns]: the largest change
+    that these errors cause without a step. reach, f64[columns]: how far the value's numbers lie from their mean."""
     columns = len(limit.columns) or 1
     moved = [_rows(differences(a, want), columns) for a in again]
     largest = np.max([np.zeros(columns), *map(_largest, moved)], 0)
-    if not (largest > smooth).any():
+    if not (largest > smooth).any() or not is_small(largest, reach):
         return limit
     usual = TOLERANCES["f32", "stage"]
     most = _column_limits(limit, columns) + largest

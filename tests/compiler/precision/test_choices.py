@@ -43,26 +43,24 @@ def built(tmp_path_factory) -> tuple[vc.Policy, vc.Bundle]:
 def test_a_precision_may_choose_otherwise_and_engines_choose_as_it_does(built):
     policy, bundle = built
     frames = golden_frames(bundle.path)
+    referred = [f for f in frames if "written" in f.references]
     other = 0
     for frame in frames:
         with torch.no_grad():
             want = policy.infer(state=torch.from_numpy(frame.writes["state"].copy()))["written"].numpy()
-        assert {"action", "written"} <= frame.expects.keys() & frame.references.keys()
-        expected, reference = frame.expects["written"], frame.references["written"]
-        assert np.array_equal(reference.array, want)
-        same = np.array_equal(expected.array, want)
-        assert same == (reference.limit == expected.limit), "a reference is as far as the precision's own choice"
-        other += not same
-    assert other, "the precision is so coarse that it chooses otherwise"
+        assert "action" in frame.expects and "action" in frame.references
+        if "written" in frame.expects:
+            same = np.array_equal(frame.expects["written"].array, want)
+            assert same == ("written" in frame.references)
+            other += not same
+    assert other and len(referred) < len(frames), "the precision is so coarse that it chooses otherwise"
     assert vc.verify(bundle.path).passed
 
 
 def test_another_token_is_noticed(built):
     """The control: of a frame that is compared, one of eight tokens is the next one."""
     _, bundle = built
-    frames = golden_frames(bundle.path)
-    frames.sort(key=lambda f: f.expects["written"].limit.max_abs)
-    assert frames[0].expects["written"].limit.max_abs == 0, "of some frame rounding decides none"
+    frames = [f for f in golden_frames(bundle.path) if "written" in f.expects]
     assert replay(bundle.path, frames, bundle.manifest["provenance"]["outputs"]).passed
     expected = frames[0].expects["written"]
     moved = expected.array.copy()
